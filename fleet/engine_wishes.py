@@ -61,9 +61,15 @@ class WishedProcesses:
     def __init__(self, data_dir: Path, timeout_s: float = 1800.0) -> None:
         self._data_dir, self._timeout_s = data_dir, timeout_s
 
+    def is_coming(self, expert: str) -> bool:
+        """Returns True where the engine runs, or is started again after it has ended."""
+        states = [each.state for each in read_vllm(self._data_dir).engines if expert in each.experts]
+        return bool(states) and states[0] not in (ProcessState.STOPPED, ProcessState.FAILED)
+
     async def start(self, expert: str) -> None:
-        """Starts the engine, also one that failed. Raises BackendError, EngineError."""
-        if read_vllm(self._data_dir).engine_of(expert).state is not ProcessState.STOPPED:
+        """Starts the engine, also one that failed; waits for one that is being started. Raises BackendError,
+        EngineError."""
+        if read_vllm(self._data_dir).engine_of(expert).state is ProcessState.FAILED:
             await self.stop(expert)
         experts = frozenset(read_vllm(self._data_dir).engine_of(expert).experts)
         change_wishes(self._data_dir, lambda was: was.model_copy(update={"stopped": was.stopped - experts}))

@@ -7,16 +7,26 @@ Two kinds run on this host: the embedded llama.cpp (one process per base model, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+import logging
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from base.errors import BackendError, EngineError
 from fleet.engine_plans import EnginePlan, llamacpp_plans, read_lora_ids, refuse_taken_ports, vllm_plans
-from fleet.process import ProcessStatus, RestartPolicy, SupervisedProcess
+from fleet.process import ProcessState, ProcessStatus, RestartPolicy, SupervisedProcess
+from fleet.residency.types import Residency
 from fleet.vllm_addresses import EngineRecord
 from router.config import CoeConfig
 from router.expert_config import Engine
+
+if TYPE_CHECKING:
+    from fleet.residency.vllm_actuator import VllmActuator
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +68,7 @@ class Fleet:
         self._plans: list[EnginePlan] = []
         self._processes: list[SupervisedProcess] = []
         self._held: set[int] = set()  # plans whose engine `follow` ended
+        self._asleep: set[int] = set()  # as of the last look
 
     @property
     def engines(self) -> list[EngineRecord]:
@@ -92,7 +103,7 @@ class Fleet:
         plans = await asyncio.to_thread(self._plan)
         refuse_taken_ports(plans)
         self._plans = plans
-        self._processes = [supervised(plan) for plan in plans]
+        self._processes = [self._supervised(number) for number in range(len(plans))]
         try:
             for step in sorted({plan.step for plan in plans}):
                 await self._start_step([number for number, plan in enumerate(plans) if plan.step == step])
@@ -112,25 +123,75 @@ class Fleet:
         self._held = wanted
         await asyncio.gather(*(self._processes[number].stop() for number in to_end))
         for number in to_end:
-            self._processes[number] = supervised(self._plans[number])
+            self._processes[number] = self._supervised(number)
         for number in to_start:
             self._processes[number].start()
+
+    def hold_ended(self) -> frozenset[str]:
+        """Gives up engines that have ended asleep, until `follow` is told that they are not to be stopped any more.
+
+        They are not started of their own accord: others may have their GPU memory. Returns their experts.
+        """
+        ended = {number for number in self._asleep - self._held if self._state(number) is ProcessState.STOPPED}
+        for number in ended:
+            self._processes[number] = self._supervised(number)
+        self._asleep -= ended
+        self._held |= ended
+        return frozenset(name for number in ended for name in self._plans[number].experts)
+
+    async def look(self) -> None:
+        """Notes which engines sleep."""
+        ready = [
+            number
+            for number, plan in enumerate(self._plans)
+            if not plan.is_llamacpp and self._state(number) is ProcessState.READY
+        ]
+        states = await self._with_actuator(
+            lambda actuator: asyncio.gather(
+                *(actuator.state(self._plans[number].experts[0]) for number in ready), return_exceptions=True
+            )
+        )
+        for number, state in zip(ready, states, strict=True):
+            is_asleep = state in (Residency.SLEEP_1, Residency.SLEEP_2)
+            if is_asleep != (number in self._asleep) and (is_asleep or state is Residency.AWAKE):
+                self._asleep ^= {number}
+                logger.info("%s is %s", self._plans[number].spec.name, state)
+
+    def _state(self, number: int) -> ProcessState:
+        return self._processes[number].status.state
+
+    def _supervised(self, number: int) -> SupervisedProcess:
+        plan = self._plans[number]
+        return SupervisedProcess(
+            plan.spec,
+            restarts=RestartPolicy(max_restarts=plan.max_restarts),
+            may_restart=lambda: number not in self._asleep,
+        )
+
+    async def _with_actuator(self, use: Callable[[VllmActuator], Awaitable[T]]) -> T:
+        from fleet.residency.vllm_actuator import VllmActuator  # aiohttp, which the parent of workers does without
+
+        actuator = VllmActuator(lambda: {plan.experts[0]: plan.url for plan in self._plans})
+        try:
+            return await use(actuator)
+        finally:
+            await actuator.aclose()
 
     async def _start_step(self, numbers: Collection[int]) -> None:
         """Starts engines together; puts those to sleep that have to make room for others."""
         for number in numbers:
             self._processes[number].start()
         await all_ready([self._processes[number] for number in numbers])
-        from fleet.residency.vllm_actuator import VllmActuator  # aiohttp, which the parent of workers does without
-
-        actuator = VllmActuator(lambda: {plan.experts[0]: plan.url for plan in self._plans})
-        plans = [self._plans[number] for number in numbers]
+        sleepers = [(number, level) for number in numbers if (level := self._plans[number].sleeps_at)]
+        self._asleep.update(number for number, _ in sleepers)
         try:
-            await asyncio.gather(*(actuator.sleep(p.experts[0], p.sleeps_at) for p in plans if p.sleeps_at))
+            await self._with_actuator(
+                lambda actuator: asyncio.gather(
+                    *(actuator.sleep(self._plans[number].experts[0], level) for number, level in sleepers)
+                )
+            )
         except BackendError as error:
             raise EngineError(str(error)) from error
-        finally:
-            await actuator.aclose()
 
     def _plan(self) -> list[EnginePlan]:
         """Reads weights and adapters, so it may take a second: run it in a thread."""
@@ -149,10 +210,6 @@ class Fleet:
                 numbers = read_lora_ids(plan.spec.ready_file)
                 addresses.lora_ids.update({name: numbers.get(name) for name in plan.experts})
         return addresses
-
-
-def supervised(plan: EnginePlan) -> SupervisedProcess:
-    return SupervisedProcess(plan.spec, restarts=RestartPolicy(max_restarts=plan.max_restarts))
 
 
 async def all_ready(processes: Collection[SupervisedProcess]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from router.config import CoeConfig
 from router.expert_config import Engine
 
 FOLLOW_EVERY_S = 0.2
+LOOK_EVERY_S = 1.0
 
 logger = logging.getLogger(__name__)
 
@@ -80,18 +82,31 @@ async def start_and_announce(fleet: Fleet, data_dir: Path) -> None:
 
 
 async def follow_wishes(fleet: Fleet, data_dir: Path, starting: asyncio.Task[None]) -> None:
-    """Once the engines have started: stops and starts those that others name, and keeps their file up to date."""
+    """Once the engines have started: stops and starts those that others name, leaves those stopped that have ended
+    asleep, and keeps their file up to date."""
     await asyncio.wait({starting})
-    urls, told = read_vllm(data_dir).urls, fleet.engines
+    urls, told, looked_at_s = read_vllm(data_dir).urls, fleet.engines, -LOOK_EVERY_S
     while urls:
+        now = fleet.engines
         try:
+            keep_stopped(data_dir, fleet.hold_ended())
+            if now != told:
+                told = now
+                write_vllm_addresses(data_dir, urls, told)
             await fleet.follow(read_wishes(data_dir).stopped)
         except DataError as error:
             logger.warning("%s", error)
-        if fleet.engines != told:
-            told = fleet.engines
-            write_vllm_addresses(data_dir, urls, told)
+        if time.monotonic() - looked_at_s >= LOOK_EVERY_S:
+            await fleet.look()
+            looked_at_s = time.monotonic()
         await asyncio.sleep(FOLLOW_EVERY_S)
+
+
+def keep_stopped(data_dir: Path, experts: frozenset[str]) -> None:
+    """Has the engines of these experts stay as they are until somebody wakes them."""
+    if experts:
+        logger.warning("%s: ended asleep, and starts when it is woken", ", ".join(sorted(experts)))
+        change_wishes(data_dir, lambda was: was.model_copy(update={"stopped": was.stopped | experts}))
 
 
 def all_failed(fleet: Fleet) -> bool:

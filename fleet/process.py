@@ -14,7 +14,7 @@ import shutil
 import signal
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -93,12 +93,21 @@ class ProcessStatus:
 
 
 class SupervisedProcess:
-    """Runs one `ProcessSpec` until `stop`. Use from one event loop."""
+    """Runs one `ProcessSpec` until `stop`. Use from one event loop.
+
+    Args:
+        may_restart: asked when one that served has died; where it says no, the process counts as stopped.
+    """
 
     def __init__(
-        self, spec: ProcessSpec, *, restarts: RestartPolicy | None = None, rng: np.random.Generator | None = None
+        self,
+        spec: ProcessSpec,
+        *,
+        restarts: RestartPolicy | None = None,
+        may_restart: Callable[[], bool] = lambda: True,
+        rng: np.random.Generator | None = None,
     ) -> None:
-        self.spec = spec
+        self.spec, self._may_restart = spec, may_restart
         self._policy = restarts or RestartPolicy()
         self._rng = rng or np.random.default_rng()
         self._state = ProcessState.STOPPED
@@ -175,6 +184,9 @@ class SupervisedProcess:
             if not has_served or len(deaths) > self._policy.max_restarts:
                 logger.error("%s", failure)
                 return self._enter(ProcessState.FAILED, failure)
+            if not self._may_restart():
+                logger.warning("it is not started again: %s", failure)
+                return self._enter(ProcessState.STOPPED, failure)
             delay_s = self._policy.delay_s(len(deaths), self._rng)
             logger.warning("in %.1f s it is started again: %s", delay_s, failure)
             self._enter(ProcessState.BACKING_OFF, failure)

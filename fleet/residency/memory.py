@@ -42,7 +42,7 @@ class Resident:
 
     def device_gib(self, state: Residency) -> float:
         """GPU memory on each of its devices."""
-        if state in ANSWERING:
+        if state in ANSWERING or state is Residency.STARTING:
             return self.awake_gib / len(self.devices)
         return 0.0 if state is Residency.STOPPED else self.sleeper_gib
 

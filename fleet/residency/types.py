@@ -17,6 +17,7 @@ class Residency(StrEnum):
     SLEEP_1 = "sleep_1"  # weights in host memory
     SLEEP_2 = "sleep_2"  # weights dropped, the process kept
     STOPPED = "stopped"  # no process
+    STARTING = "starting"  # its supervisor starts it again, awake: it takes its memory and answers nobody yet
     ADAPTER = "adapter"  # awake: an adapter that its base's engine has loaded
 
 

@@ -33,6 +33,10 @@ class Processes(Protocol):
         """Returns once the engine serves. Raises BackendError."""
         ...
 
+    def is_coming(self, expert: str) -> bool:
+        """Returns True where an engine that does not answer has not ended for good: it serves soon, and then awake."""
+        ...
+
     async def stop(self, expert: str) -> None:
         """Returns once its process has ended. Raises BackendError."""
         ...
@@ -60,7 +64,7 @@ class VllmActuator:
         """Wakes an engine, or starts it where it is stopped. Weights that were dropped are read again before the memory
         of the cache is taken, and prompts that were cached before are forgotten. Raises BackendError."""
         state = await self.state(expert)
-        if state is Residency.STOPPED:
+        if state in (Residency.STOPPED, Residency.STARTING):
             await self._of_this_host(expert).start(expert)
         elif state is Residency.SLEEP_1:
             await self._post(expert, "wake_up")
@@ -80,13 +84,15 @@ class VllmActuator:
         await processes.stop(expert)
 
     async def state(self, expert: str) -> Residency:
-        """Asks the engine. One that nobody reaches is stopped, one without sleep mode awake. Raises BackendError."""
+        """Asks the engine. One that nobody reaches is stopped or starting, one without sleep mode awake. Raises
+        BackendError."""
         try:
             status, answer = await self._ask("GET", expert, "is_sleeping", timeout_s=LOOK_S)
         except BackendError as error:
-            if error.status == 503:
-                return Residency.STOPPED
-            raise
+            if error.status != 503:
+                raise
+            is_coming = self._processes is not None and self._processes.is_coming(expert)
+            return Residency.STARTING if is_coming else Residency.STOPPED
         if status == 404:
             return Residency.AWAKE
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
 import os
 import signal
 import subprocess
@@ -56,7 +57,11 @@ async def until(condition: Callable[[], bool], what: str) -> None:
         await asyncio.sleep(0.02)
 
 
-async def test_engines_take_turns_restart_stop_and_wake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_engines_take_turns_restart_stop_and_wake(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "fleet.engines")
+
     def engine(expert: str) -> EngineRecord:
         return read_vllm(tmp_path).engine_of(expert)
 
@@ -78,17 +83,23 @@ async def test_engines_take_turns_restart_stop_and_wake(tmp_path: Path, capsys: 
         assert read_wishes(tmp_path).pinned == {"writer"}
         assert (await engine_lines(tmp_path))[1].startswith("vllm-writer: awake, pid ")
         assert "experts: writer (pinned), GPU 0, restarts: 0" in (await engine_lines(tmp_path))[1]
+        await until(lambda: "vllm-writer is awake" in caplog.text, "a look at who sleeps")
         killed = engine("writer").pid
         assert killed is not None
         os.kill(killed, signal.SIGKILL)
         await until(lambda: engine("writer").restarts == 1 and engine("writer").state is ProcessState.READY, "another")
         assert engine("writer").pid != killed
-        await asyncio.to_thread(experts_commands.stop, ["coder"], tmp_path)
-        assert engine("coder").state is ProcessState.STOPPED
+        killed = engine("coder").pid
+        assert killed is not None
+        os.kill(killed, signal.SIGKILL)  # asleep: awake it would not fit beside the other one
+        await until(lambda: engine("coder").state is ProcessState.STOPPED, "an engine that is left stopped")
+        assert engine("coder").restarts == 0
         assert await actuator.state("coder") is Residency.STOPPED
         await asyncio.to_thread(experts_commands.sleep, "writer", tmp_path, 2)
         await asyncio.to_thread(experts_commands.wake, "coder", tmp_path)
         assert await actuator.state("coder") is Residency.AWAKE
+        await asyncio.to_thread(experts_commands.stop, ["coder"], tmp_path)
+        assert engine("coder").state is ProcessState.STOPPED
         capsys.readouterr()
         await asyncio.to_thread(experts_commands.logs, "coder", tmp_path, 5)
         assert capsys.readouterr().out.endswith(f"log: {tmp_path}/engines/vllm-coder.log\n")

@@ -5,16 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from aiohttp import web
 
 from base.errors import BackendError
+from fleet.engine_wishes import WishedProcesses
 from fleet.fake_vllm.command import Bug, FakeOptions
 from fleet.fake_vllm.engine import FakeEngine, Generation
 from fleet.fake_vllm.server import FakeServer
+from fleet.folder_lock import FolderLock
+from fleet.process import ProcessState
 from fleet.residency.types import Residency, SleepLevel
 from fleet.residency.vllm_actuator import VllmActuator
+from fleet.vllm_addresses import EngineRecord, vllm_file, write_vllm_addresses
+from tests.fleet.residency.driver import resident
 
 
 @asynccontextmanager
@@ -70,6 +76,28 @@ async def test_an_engine_that_dies_while_it_wakes_is_an_error_and_then_stopped()
         assert await actuator.state("nobody") is Residency.STOPPED
         with pytest.raises(BackendError, match="run by others"):
             await actuator.wake("gone")
+
+
+async def test_an_engine_that_its_supervisor_starts_again_has_its_memory_and_is_waited_for(tmp_path: Path) -> None:
+    url = "http://127.0.0.1:1/v1"
+    record = {"name": "e", "url": url, "pid": None, "restarts": 1, "gpus": "0", "log": "l"}
+    folder = vllm_file(tmp_path).parent
+    folder.mkdir()
+    actuator = VllmActuator(lambda: {"coder": url}, WishedProcesses(tmp_path, timeout_s=0.0))
+    lock = FolderLock.try_acquire(folder)
+    assert lock is not None
+    found = []
+    for state in (ProcessState.BACKING_OFF, ProcessState.STARTING, ProcessState.STOPPED, ProcessState.FAILED):
+        engine = EngineRecord.model_validate({**record, "experts": ["coder"], "state": state})
+        write_vllm_addresses(tmp_path, {"coder": url}, [engine])
+        found.append(await actuator.state("coder"))
+        if state is ProcessState.STARTING:
+            with pytest.raises(BackendError, match="is starting after 0 s, not ready"):
+                await actuator.wake("coder")
+    lock.release()
+    await actuator.aclose()
+    assert found == [Residency.STARTING] * 2 + [Residency.STOPPED] * 2
+    assert resident("coder").device_gib(Residency.STARTING) == resident("coder").device_gib(Residency.AWAKE)
 
 
 async def test_an_engine_without_sleep_mode_is_awake_and_stays_so() -> None:
