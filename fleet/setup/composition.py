@@ -46,6 +46,13 @@ class Found:
         else:
             self.notes.append(f"clients that ask for '{alias}' must ask for '{expert}': it cannot be an alias")
 
+    def note_unknown_context(self) -> None:
+        """Names the experts of which nothing says how long a prompt may be."""
+        if names := [name for name, entry in self.experts.items() if "context_tokens" not in entry]:
+            self.notes.append(
+                f"context_tokens is not known of {', '.join(names)}; set it: prompts above 4096 go elsewhere"
+            )
+
 
 def safe_name(name: str) -> str:
     """A name of the alphabet that experts.yaml allows, from a model's: its last part, without what is not allowed."""
@@ -66,6 +73,7 @@ def composition_text(found: Found, command: str) -> str:
     written = {"experts": {name: dict(entry) for name, entry in found.experts.items()}}
     shipped["experts"] = as_yaml(written)
     shipped.pop("retrieval")  # embedding experts are a choice of its own: docs/retrieval.md
+    shipped["log"] = re.sub(r"\n# .*\s*$", "\n", shipped["log"])  # its last comment is about `retrieval`
     if found.aliases:
         shipped["aliases"] = as_yaml({"aliases": dict(found.aliases)})
     text = HEADER.format(command=command) + "\n".join(part.strip("\n") + "\n" for part in shipped.values())

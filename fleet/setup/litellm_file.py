@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import date
 
 from base.errors import ConfigError
 from fleet.price_list import entry_keys, listed_facts
@@ -13,8 +14,13 @@ WIRE_OF = {"hosted_vllm": "vllm", "openai": "openai", "custom_openai": "openai",
 """Providers that speak OpenAI's API at an address of the user's, and our engine for each; "" has none."""
 
 VARIABLE = "os.environ/"
-LIMITS = frozenset({"rpm", "tpm", "max_parallel_requests", "weight", "order", "tags", "region_name", "num_retries"})
+LIMITS = frozenset({"rpm", "tpm", "max_parallel_requests", "weight", "order", "tags", "region_name", "num_retries"}) | {
+    "stream_timeout"
+}
 """Parameters of LiteLLM's router, which `coe` sets in other places or does not have."""
+
+TAKEN = NOT_PARAMS | {"base_model", "input_cost_per_token", "output_cost_per_token", "model_info"}
+"""Parameters that become other keys of an entry."""
 
 
 def litellm_experts(config: object, file: str) -> Found:
@@ -32,6 +38,7 @@ def litellm_experts(config: object, file: str) -> Found:
     for alias, target in aliases_of(config):
         if (name := safe_name(target)) in found.experts:
             found.name_also(alias, name)
+    found.note_unknown_context()
     found.notes += [f"{key}: not taken over; {where}" for key, where in left_out(config)]
     return found
 
@@ -76,20 +83,27 @@ def deployment(
         elif str(key).lower() not in ("none", "empty", "fake-key", "dummy"):
             made["api_key_env"] = f"{safe_name(str(params['model'])).upper().replace('-', '_').replace('.', '_')}_KEY"
             notes.append(f"{where}: the file contains a key; put it into the variable {made['api_key_env']}")
-    made |= listed_facts(str(params["model"])) | entry_keys({**params, **info})
+    listed = listed_facts(str(info.get("base_model") or params.get("base_model") or params["model"]))
+    made |= listed | entry_keys({**params, **info})
     if isinstance(params.get("timeout"), int | float):
         made["timeout_s"] = params["timeout"]
-    if engine == "":
-        made |= provider_params(params)
+    further = provider_params(params) if engine == "" else {}
+    made |= further
+    kept = {key for part in further.values() for key in part} | TAKEN
+    if lost := sorted(key for key in params if key not in kept):
+        notes.append(f"{where}: not taken over: {', '.join(lost)}; docs/migrate.md says what serves instead")
     return {key: value for key, value in made.items() if value is not None}
 
 
-def provider_params(params: Mapping[str, object]) -> dict[str, object]:
+def provider_params(params: Mapping[str, object]) -> dict[str, Mapping[str, object]]:
     """`params` and `params_env`: further arguments of the provider, and those that are variables."""
-    taken = NOT_PARAMS | LIMITS | {"input_cost_per_token", "output_cost_per_token", "stream_timeout", "model_info"}
-    others = {key: value for key, value in params.items() if key not in taken}
+    others = {key: value for key, value in params.items() if key not in TAKEN | LIMITS}
     secret = {key: name for key, value in others.items() if (name := variable_of(value))}
-    given = {key: value for key, value in others.items() if key not in secret and isinstance(value, str | int | float)}
+    given = {
+        key: str(value) if isinstance(value, date) else value  # YAML reads api_version: 2024-10-21 as a date
+        for key, value in others.items()
+        if key not in secret and isinstance(value, str | int | float | date)
+    }
     return {key: value for key, value in (("params", given), ("params_env", secret)) if value}
 
 
@@ -114,11 +128,13 @@ def aliases_of(config: Mapping[str, object]) -> Iterable[tuple[str, str]]:
         yield str(alias), str(target.get("model", "") if isinstance(target, Mapping) else target)
 
 
+SECTIONS = ("general_settings", "litellm_settings", "router_settings", "environment_variables")
 COUNTERPARTS = {
     "master_key": "docs/keys.md: `coe keys create TEAM`",
     "database_url": "DATABASE_URL in the environment",
     "redis_host": "REDIS_URL in the environment",
     "fallbacks": "the router knows who is next best: gateway.retries",
+    "context_window_fallbacks": "`context_tokens` of each expert: longer prompts go to those that hold them",
     "num_retries": "gateway.retries",
     "routing_strategy": "policies: the expert is chosen by measured quality within budgets",
     "callbacks": "the decision log: docs/decision-log.md",
@@ -130,8 +146,11 @@ COUNTERPARTS = {
 
 def left_out(config: Mapping[str, object]) -> Iterable[tuple[str, str]]:
     """Settings without a place in experts.yaml, each with where its purpose is met; values are not shown."""
-    for section in ("general_settings", "litellm_settings", "router_settings", "environment_variables"):
+    for section in SECTIONS:
         settings = config.get(section)
         for key in settings if isinstance(settings, Mapping) else ():
             if key != "model_group_alias":
                 yield f"{section}.{key}", COUNTERPARTS.get(str(key), "docs/configuration.md has every key of ours")
+    for key in config:
+        if key not in ("model_list", *SECTIONS):
+            yield str(key), "docs/configuration.md has every key of ours"

@@ -42,6 +42,16 @@ WITHOUT_KEY = frozenset({"vllm", "tgi", "aws_bedrock", "gcp_vertex_anthropic", "
 PARAMS = {"region": "aws_region_name", "location": "vertex_location", "project_id": "vertex_project"}
 """Settings of a provider, and litellm's names of them."""
 
+ELSEWHERE = {
+    "embedding_models": "docs/retrieval.md has embedding experts",
+    "rate_limiting": "docs/keys.md has limits of keys and teams",
+    "tools": "clients send tools with their requests",
+    "evaluations": "docs/report.md has `coe eval`",
+    "clickhouse": "DATABASE_URL in the environment",
+    "postgres": "DATABASE_URL in the environment",
+}
+"""Sections without a place in experts.yaml, each with where its purpose is met."""
+
 MODEL_KEYS = ("model_name", "deployment_id", "model_id")
 
 
@@ -65,6 +75,11 @@ def tensorzero_experts(config: object, file: str) -> Found:
         )
     for metric, _ in tables(config.get("metrics")):
         found.notes.append(f"metrics.{metric}: not taken over; docs/feedback.md has the kinds of feedback")
+    found.note_unknown_context()
+    for section in config:
+        if section not in ("models", "functions", "metrics"):
+            place = ELSEWHERE.get(str(section), "docs/configuration.md has every key of ours")
+            found.notes.append(f"{section}: not taken over; {place}")
     return found
 
 

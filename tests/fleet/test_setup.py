@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from datetime import date
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -123,10 +124,23 @@ LITELLM = {
                 "rpm": 6,
             },
         },
-        {"model_name": "gpt-4o", "litellm_params": {"model": "azure/gpt-4o-us", "api_key": "sk-in-the-file"}},
+        {
+            "model_name": "gpt-4o",
+            "litellm_params": {
+                "model": "azure/gpt-4o-us",
+                "api_key": "sk-in-the-file",
+                "api_version": date(2024, 10, 21),
+                "extra_headers": {"x": "y"},
+            },
+        },
         {
             "model_name": "team/large",
-            "litellm_params": {"model": "hosted_vllm/org/large", "api_base": "http://gpu:8000/v1", "api_key": "none"},
+            "litellm_params": {
+                "model": "hosted_vllm/org/large",
+                "api_base": "http://gpu:8000/v1",
+                "api_key": "none",
+                "temperature": 0.2,
+            },
             "model_info": {"input_cost_per_token": 2e-6, "max_input_tokens": 8192, "supports_vision": True},
         },
         {"model_name": "claude", "litellm_params": {"model": "bedrock/x", "aws_secret_access_key": "os.environ/AWS"}},
@@ -143,6 +157,7 @@ LITELLM = {
         "routing_strategy": "x",
     },
     "general_settings": {"master_key": "sk-master"},
+    "guardrails": [{"guardrail_name": "pii"}],
 }
 
 
@@ -157,7 +172,8 @@ def test_a_litellm_proxy_becomes_a_composition() -> None:
     assert (large.price_in_per_m_usd, large.context_tokens, large.supports_images) == (2.0, 8192, True)
     assert (large.api_key_env, claude.params_env) == (None, {"aws_secret_access_key": "AWS"})
     assert config.aliases == {"team/large": "large", "best": "gpt-4o", "quick": "large"}
-    assert us.api_key_env == "GPT_4O_US_KEY"
+    assert (us.api_key_env, us.params) == ("GPT_4O_US_KEY", {"api_version": "2024-10-21"})
+    assert "retrieval.md" not in text
     notes = "\n".join(found.notes)
     for said in (
         "GPT_4O_US_KEY",
@@ -165,6 +181,11 @@ def test_a_litellm_proxy_becomes_a_composition() -> None:
         "'vectors' is of mode 'embedding'",
         "model_list.4",
         "'two words' must",
+        "model_list.0: not taken over: rpm;",
+        "model_list.1: not taken over: extra_headers;",
+        "model_list.2: not taken over: temperature;",
+        "context_tokens is not known of gpt-4o, gpt-4o-2, claude;",
+        "guardrails: not taken over",
     ):
         assert said in notes
     assert "sk-" not in notes + text
@@ -192,6 +213,7 @@ TENSORZERO = {
     },
     "functions": {"draft": {"type": "chat", "variants": {"a": {"model": "anthropic::claude-haiku-4-5"}}}},
     "metrics": {"liked": {"type": "boolean"}},
+    "tools": {"search": {"description": "x"}},
 }
 
 
@@ -210,7 +232,10 @@ def test_a_tensorzero_gateway_becomes_a_composition() -> None:
     )
     assert (claude.model, claude.api_key_env) == ("anthropic/claude-haiku-4-5", "ANTHROPIC_API_KEY")
     notes = "\n".join(found.notes)
-    assert all(said in notes for said in ("models.odd.providers.x: type 'dummy'", "functions.draft", "metrics.liked"))
+    assert all(
+        said in notes
+        for said in ("models.odd.providers.x: type 'dummy'", "functions.draft", "metrics.liked", "tools: not")
+    )
 
 
 @pytest.mark.parametrize(
