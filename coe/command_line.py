@@ -141,6 +141,9 @@ COMMANDS = {
     "log erase": Command(
         "decision_log.removal_commands:erase_decisions", "Erase every decision of a subject, or older than a given age."
     ),
+    "log archive": Command(
+        "decision_log.removal_commands:archive_decisions", "Move old decisions from SQL to Parquet files."
+    ),
 }
 
 

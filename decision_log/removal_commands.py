@@ -1,4 +1,4 @@
-"""`coe log erase`."""
+"""`coe log erase` and `coe log archive`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from base.errors import ConfigError
-from base.options import ConfigOption, DatabaseOption, DataOption, RedisOption, age_s
+from base.errors import ConfigError, require_installed
+from base.options import ConfigOption, DatabaseOption, DataOption, RedisOption, age_s, require_folder
 from decision_log.connections import (
     opened_client,
     opened_database,
@@ -62,6 +62,28 @@ def erase_decisions(
             max_chars = known.gateway.max_text_chars
             done = run_with_redis(erase_all(data_dir, known.log, redis_url, database, subject, max_chars, work))
             said = f"{verb} {erased_line(done)}"
+    Terminal().print(said, soft_wrap=True)
+    return 0
+
+
+def archive_decisions(
+    older_than: Annotated[str, typer.Option(help="age, e.g. 30d; units m, h, d, w")],
+    out: Annotated[Path, typer.Option("--out", help="folder of the files")],
+    data_dir: DataOption = Path("data"),
+    database_url: DatabaseOption = None,
+) -> int:
+    """Move decisions older than an age, with their feedback, from SQL to Parquet files, one for each hour."""
+    from base.progress import console_progress
+    from base.terminal import Terminal
+    from decision_log.archive import archive
+
+    require_installed("train", "an archive", "pyarrow")
+    now = time.time()
+    before = now - age_s(older_than)
+    require_folder(out)
+    with console_progress() as progress, opened_database(data_dir, database_url) as database:
+        moved = archive(database, before, out, now, progress)
+    said = f"moved {moved.decisions:,} decisions and {moved.feedback:,} pieces of feedback to {out}"
     Terminal().print(said, soft_wrap=True)
     return 0
 

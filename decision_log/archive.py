@@ -1,0 +1,122 @@
+"""Old decisions from SQL to Parquet, a file for each hour, and then out of SQL."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import func, select
+
+from base.progress import Progress, silent
+from decision_log.database import Database
+from decision_log.sql_removal import BATCH_ROWS, Found, Removal, Removed, chunks
+from decision_log.tables import DECISIONS, DOCUMENT_FEEDBACK, FEEDBACK, JUDGEMENTS, SIGNALS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from sqlalchemy import Table
+    from sqlalchemy.engine import Connection
+
+HOUR_S = 3600
+SAID = (FEEDBACK, DOCUMENT_FEEDBACK, SIGNALS, JUDGEMENTS)
+"""Tables about decisions; their rows are in a column of their name, as JSON."""
+
+
+def archive(database: Database, before: float, folder: Path, at: float, progress: Progress = silent) -> Removed:
+    """Moves decisions made before a time, and what was said of them, into files of `folder`.
+
+    Rows go from SQL once the file that has them is on disk. After a crash in between, a later file has some of them
+    again; a decision's id tells. A file is never written again.
+
+    Args:
+        before, at: Unix seconds; the second is noted as the time of the removal.
+
+    Raises:
+        StoreError: SQL cannot be asked; what was moved until then stays moved.
+        OSError: a file cannot be written.
+    """
+    moved, removal = Removed(), Removal(database)
+    folder.mkdir(parents=True, exist_ok=True)
+    while (first := oldest(database)) is not None and first < before:
+        hour = first // HOUR_S * HOUR_S
+        until = min(hour + HOUR_S, before)
+        file = new_file(folder, hour)
+        found = write_hour(database, until, file)
+        for start in range(0, len(found), BATCH_ROWS):
+            moved += removal.remove(found[start : start + BATCH_ROWS], reason="archived", at=at)
+        progress(f"{file.name}: {len(found):,} decisions")
+    database.checkpoint()
+    return moved
+
+
+def oldest(database: Database) -> float | None:
+    """The time of the oldest decision; None without one."""
+    with database.transaction("look for old decisions") as connection:
+        found = connection.execute(select(func.min(DECISIONS.c.at))).scalar_one()
+    return None if found is None else float(found)
+
+
+def new_file(folder: Path, hour: float) -> Path:
+    """A name of that hour that no file has."""
+    stem = datetime.fromtimestamp(hour, UTC).strftime("decisions-%Y-%m-%dT%H")
+    names = (f"{stem}{'' if number == 1 else f'-{number}'}.parquet" for number in range(1, 10**6))
+    return next(folder / name for name in names if not (folder / name).exists())
+
+
+def write_hour(database: Database, until: float, file: Path) -> list[Found]:
+    """Writes all decisions made before a time; those that the file has."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema, found, part = schema_of(), list[Found](), file.with_suffix(f".{os.getpid()}.part")
+    with pq.ParquetWriter(part, schema, compression="zstd") as writer:
+        for rows in pages(database, until):
+            writer.write_table(pa.Table.from_pylist(rows, schema))
+            found += [Found(row["decision_id"], row["replica"], row["seq"]) for row in rows]
+    with part.open("rb") as written:
+        os.fsync(written.fileno())
+    os.link(part, file)  # raises where another process was faster
+    part.unlink()
+    return found
+
+
+def schema_of() -> pa.Schema:
+    """Columns of the table of decisions, and one for each table about them."""
+    import pyarrow as pa
+
+    kinds = {str: pa.string(), float: pa.float64(), int: pa.int64(), bytes: pa.binary()}
+    columns = [(column.name, kinds[column.type.python_type]) for column in DECISIONS.columns]
+    return pa.schema(columns + [(table.name, pa.string()) for table in SAID])
+
+
+def pages(database: Database, until: float) -> Iterator[list[dict[str, Any]]]:
+    """Rows of decisions made before a time, by id, with what was said of each."""
+    last = ""
+    while True:
+        old = select(DECISIONS).where(DECISIONS.c.at < until, DECISIONS.c.decision_id > last)
+        with database.transaction("read old decisions") as connection:
+            read = connection.execute(old.order_by(DECISIONS.c.decision_id).limit(BATCH_ROWS)).mappings()
+            rows = [dict(row) for row in read]
+            ids = [row["decision_id"] for row in rows]
+            for table in SAID:
+                said = said_of(connection, table, ids)
+                for row in rows:
+                    row[table.name] = json.dumps(said.get(row["decision_id"], []))
+        if not rows:
+            return
+        yield rows
+        last = ids[-1]
+
+
+def said_of(connection: Connection, table: Table, ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """Rows of a table by the decision that they are about."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for some in chunks(list(ids)):
+        for row in connection.execute(select(table).where(table.c.decision_id.in_(some))).mappings():
+            values = {name: value for name, value in row.items() if name not in ("id", "decision_id")}
+            found.setdefault(row["decision_id"], []).append(values)
+    return found

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from decision_log import archive as archive_module
+from decision_log.archive import archive
+from decision_log.database import Database
+from decision_log.feedback_types import Feedback, FeedbackKind
+from decision_log.ledger import Ledger
+from decision_log.sql_removal import Removed
+from router.feedback_config import FeedbackConfig
+from router.types import DecisionRecord
+
+MakeRecord = Callable[..., DecisionRecord]
+HOUR_S = 3600.0
+FIRST = 500_000 * HOUR_S  # an hour begins
+
+
+def test_what_is_old_is_in_files_by_the_hour_and_no_longer_in_sql(
+    store: Database, make_record: MakeRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "archive"
+    monkeypatch.setattr(archive_module, "BATCH_ROWS", 2)
+    times = [FIRST, FIRST + 1, FIRST + 2, FIRST + HOUR_S, FIRST + HOUR_S + 9, FIRST + 2 * HOUR_S]
+    embedding = np.ones(4, "<f2").tobytes()
+    records = [make_record(n).model_copy(update={"at": at, "embedding": embedding}) for n, at in enumerate(times)]
+    store.write_decisions(records)
+    thumb = Feedback(decision_id=records[1].decision_id, kind=FeedbackKind.THUMB, value=1.0, at=FIRST + 5)
+    store.put_feedback(thumb, FeedbackConfig(), records[1])
+
+    assert archive(store, FIRST + HOUR_S + 5, folder, at=FIRST + 9 * HOUR_S) == Removed(4, 1)
+
+    first, second = sorted(folder.iterdir())
+    assert [file.name for file in (first, second)] == [
+        "decisions-2027-01-15T08.parquet",
+        "decisions-2027-01-15T09.parquet",
+    ]
+    rows = pq.read_table(first).to_pylist()
+    assert sorted(row["decision_id"] for row in rows) == sorted(each.decision_id for each in records[:3])
+    (rated,) = [row for row in rows if row["decision_id"] == records[1].decision_id]
+    assert DecisionRecord.model_validate_json(rated["record"]).at == FIRST + 1
+    assert rated["embedding"] == embedding
+    assert json.loads(rated["feedback"]) == [{"kind": "thumb", "value": 1.0, "at": FIRST + 5, "key_id": ""}]
+    assert [store.get_decision(each.decision_id) is None for each in records] == [True] * 4 + [False] * 2
+    (account,) = Ledger(store).accounts()
+    assert account.removed == [range(4)]
+
+    archive(store, FIRST + 2 * HOUR_S, folder, at=FIRST + 9 * HOUR_S)
+    assert (folder / "decisions-2027-01-15T09-2.parquet").is_file()
