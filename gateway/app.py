@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from gateway.asgi import IS_HERE, Receive, Scope, Send, must_close, read_body, replay, send_body
@@ -19,6 +19,7 @@ from gateway.keys.grants import EVERYBODY, Caller
 from gateway.origin_check import OriginCheck
 from gateway.parts import Parts
 from gateway.rest import ROOTS, create_rest, serve_rest
+from gateway.strategies.run import StrategyRun
 from gateway.surfaces.count_tokens import COUNT_PATH, TokenCount
 from gateway.surfaces.table import SURFACES, surface_of
 from gateway.telemetry.otlp import is_protobuf, read_logs
@@ -50,12 +51,13 @@ class GatewayApp:
         self._max_upload_bytes = most + UPLOAD_FRAME_BYTES
         self._origin_check = OriginCheck(bound_host, limits.allowed_hosts, limits.allowed_origins)
         self._is_exposed = not is_loopback(bound_host)
+        entries = parts.chat_log.served.entries
         self._chat = ChatEndpoint(
             parts.decider,
             parts.experts,
+            partial(StrategyRun, parts.experts, entries),
             parts.chat_log,
-            parts.admission,
-            ChatLimits(parts.limits, parts.config, parts.chat_log.served.entries),
+            ChatLimits(parts.admission, parts.limits, parts.config, entries),
             enricher=parts.attachments,
             judge=parts.judge,
         )

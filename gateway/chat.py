@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Mapping
 from functools import partial
-from typing import Protocol
 
 from base.errors import BackendError, StoreError
 from decision_log.privacy import named_session
@@ -15,43 +14,21 @@ from gateway.answer_reader import HeldEnd, HiddenUsage, StreamReader, StreamTail
 from gateway.asgi import ClientWatch, Receive, Scope, Send, read_body, read_off_loop, send_body, send_head
 from gateway.chat_limits import ChatLimits
 from gateway.chat_log import ChatLog
-from gateway.deciding import Decider
-from gateway.exchange import Asked, Outcome, Sources, Watch, new_decision_id, request_id_of, response_headers
-from gateway.expert_call import EVENT_STREAM, ExpertCall, StreamedAnswer, WholeAnswer
+from gateway.chat_parts import AskSeveral, Decider, Enricher, Experts, Sampler
+from gateway.exchange import Asked, Outcome, Watch, new_decision_id, request_id_of, response_headers
+from gateway.expert_answer import EVENT_STREAM, StreamedAnswer, WholeAnswer
 from gateway.http_errors import CLIENT_GONE_STATUS, ClientGoneError, api_error
-from gateway.intake import Admission, Claim
+from gateway.intake import Claim
 from gateway.keys.grants import Caller
-from gateway.strategies.run import StrategyRun
-from gateway.strategies.told import total
 from gateway.surfaces.surface import Surface
 from gateway.surfaces.telling import Telling
 from gateway.wire import ChatRequest, decode_json, json_object
 from router.config import GatewayConfig
 from router.strategies.types import Chosen
-from router.types import RoutingDecision, TerminalState
+from router.types import RoutingDecision, TerminalState, Usage
 
 MAX_JUDGED_CHARS = 20_000
 STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-
-
-class Enricher(Protocol):
-    """Adds passages of a vector store to a prompt."""
-
-    async def enrich(self, asked: Asked, decision: RoutingDecision) -> tuple[ChatRequest, Sources | None]:
-        """The request as its expert gets it, and what was added; None where nothing is attached to its category."""
-        ...
-
-
-class Sampler(Protocol):
-    """Takes a sample of answers for a judge."""
-
-    def samples(self) -> bool:
-        """Returns True where the next answer is to be kept until its end."""
-        ...
-
-    def offer(self, asked: Asked, outcome: Outcome, answer: str | None) -> None:
-        """Takes a sampled chat that has ended, with its answer's text."""
-        ...
 
 
 class ChatEndpoint:
@@ -60,14 +37,14 @@ class ChatEndpoint:
     def __init__(
         self,
         decider: Decider,
-        experts: ExpertCall,
+        experts: Experts,
+        several: AskSeveral,
         log: ChatLog,
-        admission: Admission,
         limits: ChatLimits,
         enricher: Enricher | None = None,
         judge: Sampler | None = None,
     ) -> None:
-        self.decider, self.experts, self.log, self.admission = decider, experts, log, admission
+        self.decider, self.experts, self.several, self.log = decider, experts, several, log
         self.limits, self.enricher, self.judge = limits, enricher, judge
         self.tails = StreamTails()
 
@@ -135,7 +112,7 @@ class ChatExchange:
         outcome = self._outcome
         try:
             with watch:
-                async with self._endpoint.admission:
+                async with self._endpoint.limits.admission:
                     outcome.is_admitted = True
                     await self._answer()
         except ClientGoneError:
@@ -178,8 +155,7 @@ class ChatExchange:
         outcome.expert, outcome.queue_ms = answer.expert, answer.queue_ms
         if asked.watch is not None:
             asked.watch.hears(answer.expert)
-        if decided.conversation is not None:
-            endpoint.decider.conversations.note(decided.conversation, asked.chat.facts.turns, answer.expert)
+        endpoint.decider.begun(asked, decided, answer.expert)
         told = None if answer.is_native else self._surface.answer(asked.chat, asked.decision_id)
         self._telling = None if told is None else Telling(self._surface, told)
         if isinstance(answer, StreamedAnswer):
@@ -192,13 +168,13 @@ class ChatExchange:
     ) -> StreamedAnswer | WholeAnswer | None:
         """The answer that a strategy settles on; None where nobody gave one, so that one expert serves."""
         endpoint, outcome = self._endpoint, self._outcome
-        run = StrategyRun(endpoint.experts, endpoint.log.served.entries, self._asked, chat, decision, chosen)
+        run = endpoint.several(self._asked, chat, decision, chosen)
         try:
             return await run.answer(self._wait_on_stream)
         finally:
             outcome.strategy = run.trace()
             outcome.spent = endpoint.limits.spent_on(self._asked, outcome.strategy, chosen.kind.judging)
-            outcome.usage = total(call.usage for call in outcome.strategy.calls)
+            outcome.usage = Usage.total([call.usage for call in outcome.strategy.calls])
 
     async def _wait_on_stream(self) -> None:
         """Begins the client's stream with a comment. Who will answer is not known yet, so no header names an expert."""

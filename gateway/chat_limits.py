@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gateway.exchange import Asked, Outcome
+from gateway.intake import Admission
 from gateway.keys.counters import NOTHING, Cost
 from gateway.keys.grants import Caller
 from gateway.keys.limits import Hold, Limits
@@ -21,14 +22,16 @@ PREAMBLE_CHARS = 1000
 
 
 class ChatLimits:
-    """Counts for callers with caps only. `of_body` bounds every request.
+    """Counts for callers with caps only. `of_body` bounds every request, `admission` how many run at once.
 
     Args:
         experts: entries at the prices of what serves.
     """
 
-    def __init__(self, limits: Limits, config: CoeConfig, experts: Mapping[str, ExpertConfig]) -> None:
-        self._limits, self._experts, self.of_body = limits, experts, config.gateway
+    def __init__(
+        self, admission: Admission, limits: Limits, config: CoeConfig, experts: Mapping[str, ExpertConfig]
+    ) -> None:
+        self.admission, self._limits, self._experts, self.of_body = admission, limits, experts, config.gateway
         attached = config.retrieval.attach.values() if config.retrieval else ()
         self._added_chars = max((each.max_chars + PREAMBLE_CHARS for each in attached), default=0)
 

@@ -83,6 +83,11 @@ class Decider:
         """A conversation's name in the log, which does not reveal what was said; no tenant has one of another."""
         return session_hash(session_of(tenant, session), self._hash_key)
 
+    def begun(self, asked: Asked, decided: Decided, expert: str) -> None:
+        """Remembers the expert of a conversation."""
+        if decided.conversation is not None:
+            self.conversations.note(decided.conversation, asked.chat.facts.turns, expert)
+
     def ended(self, asked: Asked, outcome: Outcome, text: str | None) -> None:
         """Keeps the answer of a chat that has ended for the next that asks the same, where it may be kept."""
         slot = None if outcome.decided is None else outcome.decided.slot

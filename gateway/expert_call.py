@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import cast
 
@@ -13,9 +13,10 @@ from fleet.pool import ExpertPool
 from fleet.replicas import ReplicatedBackend
 from fleet.wires.builtin import response_of
 from gateway.answer_guard import AnswerTime, GuardedChunks, without_keys
-from gateway.answer_reader import JsonAnswer, read_answer
+from gateway.answer_reader import read_answer
 from gateway.asgi import read_off_loop
 from gateway.exchange import Asked
+from gateway.expert_answer import EVENT_STREAM, StreamedAnswer, WholeAnswer
 from gateway.http_errors import ApiError, api_error, upstream_error
 from gateway.wire import BEGIN, ChatRequest, Native, beginning
 from router.expert_config import ExpertConfig, Wire
@@ -23,42 +24,11 @@ from router.protocols import BackendRequest, BackendResponse, ChunkStream
 from router.types import RoutingDecision
 
 MAX_ERROR_BYTES = 1 << 20
-JSON, EVENT_STREAM = "application/json", "text/event-stream"
+JSON = "application/json"
 MAX_ANSWER_BYTES = 64 << 20
 REFUSALS = (400, 422)
 RETRY_SHARE = 0.1  # of requests; gRPC's retry throttling uses the same order (A6: tokenRatio 0.1)
 RETRY_BURST = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class StreamedAnswer:
-    """A stream whose first piece is here. Close `chunks` in any case.
-
-    Args:
-        is_native: the expert got the client's own request and answers on its wire.
-        hides_usage: the gateway asked for the usage that the stream may report; its client did not.
-        queue_ms: how long the request waited for a place at its expert; None where that has no limit.
-    """
-
-    expert: str
-    content_type: str
-    first: bytes
-    chunks: ChunkStream
-    is_native: bool = False
-    hides_usage: bool = False
-    queue_ms: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class WholeAnswer:
-    """A complete answer with its usage and finish reason."""
-
-    expert: str
-    content_type: str
-    body: bytes
-    facts: JsonAnswer
-    is_native: bool = False
-    queue_ms: float | None = None
 
 
 class RetryBudget:

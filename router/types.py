@@ -237,6 +237,15 @@ class Usage(Record):
     completion_tokens: int = Field(default=0, ge=0)
     is_estimated: bool = False
 
+    @classmethod
+    def total(cls, usages: Collection[Usage]) -> Usage:
+        """The sum; an estimate where a part is one."""
+        return cls(
+            prompt_tokens=sum(each.prompt_tokens for each in usages),
+            completion_tokens=sum(each.completion_tokens for each in usages),
+            is_estimated=any(each.is_estimated for each in usages),
+        )
+
 
 class TerminalState(StrEnum):
     """The end of a request. Every request that got a decision ends in exactly one of these."""

@@ -15,10 +15,11 @@ from fleet.wires.echo import wants_usage
 from gateway.answer_reader import answer_text, reply_json
 from gateway.asgi import read_off_loop
 from gateway.exchange import Asked, cost_usd
-from gateway.expert_call import ExpertCall, StreamedAnswer, WholeAnswer
+from gateway.expert_answer import StreamedAnswer, WholeAnswer
+from gateway.expert_call import ExpertCall
 from gateway.http_errors import api_error
 from gateway.judging.prompts import text_of
-from gateway.strategies.told import streamed, total, with_usage
+from gateway.strategies.told import streamed, with_usage
 from gateway.wire import ChatRequest
 from router.expert_config import ExpertConfig
 from router.strategies.machines import Escalate
@@ -143,7 +144,7 @@ class StrategyRun:
         served = None if self.settled.expert is None else self.calls[self.settled.expert].answer
         if served is None:
             return None
-        usage = total(call.usage for call in (*self.calls.values(), *self.judgements))
+        usage = Usage.total([call.usage for call in (*self.calls.values(), *self.judgements)])
         body = await read_off_loop(lambda raw: with_usage(raw, usage), served.body)
         return replace(served, body=body, facts=replace(served.facts, usage=usage))
 

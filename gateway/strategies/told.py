@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from base.json_text import to_json
 from fleet.wires.builtin import chunks_of, frames
 from gateway.answer_reader import reply_json
-from gateway.expert_call import EVENT_STREAM, StreamedAnswer, WholeAnswer
+from gateway.expert_answer import EVENT_STREAM, StreamedAnswer, WholeAnswer
 from router.types import Usage
-
-
-def total(usages: Iterable[Usage]) -> Usage:
-    """The sum; an estimate where a part is one."""
-    listed = list(usages)
-    return Usage(
-        prompt_tokens=sum(each.prompt_tokens for each in listed),
-        completion_tokens=sum(each.completion_tokens for each in listed),
-        is_estimated=any(each.is_estimated for each in listed),
-    )
 
 
 def with_usage(body: bytes, usage: Usage) -> bytes:

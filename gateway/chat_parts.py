@@ -1,0 +1,84 @@
+"""Protocols of what a chat is answered with: `gateway/parts.py` and `gateway/app.py` know who keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from gateway.exchange import Asked, Decided, Outcome, Sources
+from gateway.expert_answer import StreamedAnswer, WholeAnswer
+from gateway.keys.grants import Caller
+from gateway.wire import ChatRequest
+from router.strategies.types import Chosen
+from router.types import RoutingDecision, StrategyTrace
+
+
+class Decider(Protocol):
+    """Decides about requests: `gateway.deciding.Decider`."""
+
+    def session_id(self, session: str, tenant: str) -> str:
+        """A conversation's name in the log."""
+        ...
+
+    async def decide(
+        self,
+        request: ChatRequest,
+        decision_id: str,
+        session_id: str | None = None,
+        caller: Caller = ...,
+        session: str | None = None,
+    ) -> Decided: ...
+
+    def begun(self, asked: Asked, decided: Decided, expert: str) -> None:
+        """An expert answers."""
+        ...
+
+    def ended(self, asked: Asked, outcome: Outcome, text: str | None) -> None:
+        """A chat has ended, however that was."""
+        ...
+
+
+class Experts(Protocol):
+    """Calls the decided expert, then others: `gateway.expert_call.ExpertCall`."""
+
+    async def answer(
+        self, asked: Asked, chat: ChatRequest, decision: RoutingDecision, known: str | None = None
+    ) -> StreamedAnswer | WholeAnswer: ...
+
+    def ended(self, expert: str, error: BaseException | None = None) -> None:
+        """A stream has ended."""
+        ...
+
+
+class Several(Protocol):
+    """Experts that a strategy asks for one answer: `gateway.strategies.run.StrategyRun`."""
+
+    async def answer(self, on_wait: Callable[[], Awaitable[None]]) -> StreamedAnswer | WholeAnswer | None:
+        """The answer that it settles on; None where nobody gave one. `on_wait` begins the client's stream."""
+        ...
+
+    def trace(self) -> StrategyTrace: ...
+
+
+AskSeveral = Callable[[Asked, ChatRequest, RoutingDecision, Chosen], Several]
+"""Begins a strategy."""
+
+
+class Enricher(Protocol):
+    """Adds passages of a vector store to a prompt."""
+
+    async def enrich(self, asked: Asked, decision: RoutingDecision) -> tuple[ChatRequest, Sources | None]:
+        """The request as its expert gets it, and what was added; None where nothing is attached to its category."""
+        ...
+
+
+class Sampler(Protocol):
+    """Takes a sample of answers for a judge."""
+
+    def samples(self) -> bool:
+        """Returns True where the next answer is to be kept until its end."""
+        ...
+
+    def offer(self, asked: Asked, outcome: Outcome, answer: str | None) -> None:
+        """Takes a sampled chat that has ended, with its answer's text."""
+        ...
