@@ -46,6 +46,26 @@ SCRIPTS: dict[str, str] = {
     "devanagari": r"[\u0900-\u097f]",
     "latin_accents": r"[\u00c0-\u024f]",
 }
+NEEDED: dict[str, tuple[str, ...]] = {
+    "code_fence": ("```", "def ", "=>", "{", ";", "<", "()", "#include", "import "),
+    "sql_words": ("select", "group by", "order by", "join", "where"),
+    "shell_marks": ("$ ", "-", ".log", ".txt", ".sh", ".csv", ".tar", ".gz", ".zip", "/"),
+    "expression": ("-", "+", "*", "/", "x", "^", "%", "="),
+    "unit": tuple("0123456789"),
+    "number_base": ("0x", "00", "01", "10", "11"),
+    "clock_or_date": (":", "-", "/", ".", "am", "pm"),
+    "money": ("$",),
+    "json_marks": ("json", '"'),
+    "address": ("@", "://", "+"),
+    "quoted": ('"', ":"),
+    "label_list": ("/", ", "),
+    "question": ("?",),
+    "several_lines": ("\n",),
+    "list_lines": ("-", "*", ".", ")"),
+}
+"""Of a text in ASCII that has a mark, its small letters hold one of these. Looking for them first takes a third of the
+time of looking for the marks of every text."""
+
 OPENING_CHARS = 40
 HEAD_CHARS = 240
 """Instructions are at the head or the tail of a text; a cue in the middle belongs to the material."""
@@ -118,6 +138,21 @@ def mark_patterns() -> tuple[re.Pattern[str], ...]:
     return tuple(re.compile(pattern, re.DOTALL) for pattern in (*MARKS.values(), *SCRIPTS.values()))
 
 
+@cache
+def ascii_marks() -> tuple[tuple[tuple[str, ...], re.Pattern[str]], ...]:
+    """What the marks of a text in ASCII need, and their patterns."""
+    return tuple((NEEDED[name], pattern) for name, pattern in zip(MARKS, mark_patterns(), strict=False))
+
+
+def marks_in(text: str) -> list[bool]:
+    """Tells of each mark and script if the text has it."""
+    if not text.isascii():
+        return [pattern.search(text) is not None for pattern in mark_patterns()]
+    has = text.lower().__contains__
+    found = [any(map(has, needed)) and pattern.search(text) is not None for needed, pattern in ascii_marks()]
+    return found + [False] * len(SCRIPTS)
+
+
 @dataclass(frozen=True)
 class SurfaceEncoder:
     """Features of a text, then the row is scaled to unit length."""
@@ -144,7 +179,7 @@ class SurfaceEncoder:
         ends = text if len(text) <= 2 * HEAD_CHARS else f"{text[:HEAD_CHARS]}\n{text[-HEAD_CHARS:]}"
         counts, opening = count_cues(ends, OPENING_CHARS)
         cues = [min(count, 3) / 3 for count in counts]
-        marks = [0.7 if pattern.search(text) else 0.0 for pattern in mark_patterns()]
+        marks = [0.7 * is_there for is_there in marks_in(text)]
         digits = sum(map(str.isdigit, text)) / len(text)
         length = log1p(len(text)) / 8
         words = log1p(len(text.split())) / 6

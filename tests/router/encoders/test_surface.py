@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from router.encoders import surface
 from router.encoders._cues import CUES
-from router.encoders.surface import UNSPACED, Options, build, count_cues
+from router.encoders.surface import MARKS, SCRIPTS, UNSPACED, Options, build, count_cues, mark_patterns, marks_in
 
 TASKS = list(CUES)
 
@@ -66,6 +66,40 @@ def test_the_trie_finds_what_a_search_stem_by_stem_finds(pieces: list[str], open
     text = "".join(pieces)
     counts, opens = count_cues(text, opening)
     assert (counts, [bool(each) for each in opens]) == by_hand(text, opening)
+
+
+MARKED = {
+    "code_fence": ["```", "def f(", "a => b", "if a {", "a;", "<b>", "</b>", "run()", "#include", "import os"],
+    "sql_words": ["Select a from b", "GROUP BY", "order by", "join", "where a = b", "where a > b"],
+    "shell_marks": [
+        "$ ls",
+        "ls -a",
+        "ls --all",
+        "~/a",
+        *(f"a.{end}" for end in ("log", "txt", "sh", "csv", "tar", "gz", "zip")),
+    ],
+    "expression": ["2 - 3", "2+3", "2 * 3", "2/3", "2 x 3", "2^3", "2 % 3", "= ?", "5%", "2 × 3", "√"],
+    "unit": [f"{digit} KM" for digit in range(10)],
+    "number_base": ["0xff", "0000", "0101", "1010", "1111", "0011"],
+    "clock_or_date": ["12:30", "1/2/26", "1-2-26", "1.2.26", "5 pm", "5AM"],
+    "money": ["$5", "5 $", "€ 5"],
+    "json_marks": ["JSON", '[ "', '":'],
+    "address": ["a@b", "http://", "https://", "+49 123456"],
+    "quoted": ['"something"', ": \n", ": 'a", "«something»"],
+    "label_list": ["a/b/c", "a, b or c", "a, b, o c", "a, b или c"],
+    "question": ["a?", "؟"],
+    "several_lines": ["a\nb\nc"],
+    "list_lines": ["- a", "* a", "1. a", "1) a", "• a"],
+    **dict(zip(SCRIPTS, [["你"], ["か"], ["한"], ["ж"], ["ع"], ["न"], ["ß"]], strict=True)),
+}
+
+
+@pytest.mark.parametrize("name", [*MARKS, *SCRIPTS])
+def test_a_mark_is_found_in_each_of_its_forms_and_no_other_is(name: str) -> None:
+    for text in MARKED[name]:
+        found = dict(zip([*MARKS, *SCRIPTS], marks_in(text), strict=True))
+        assert found[name], text
+        assert list(found.values()) == [pattern.search(text) is not None for pattern in mark_patterns()]
 
 
 def test_a_stem_begins_a_word_but_in_scripts_without_spaces() -> None:
