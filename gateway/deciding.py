@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,6 +12,7 @@ import numpy as np
 from base.errors import NoEligibleExpertError, allowed_values
 from decision_log.privacy import session_hash, session_of
 from gateway.answer_cache import AnswerCache
+from gateway.batched_calls import BatchedCalls
 from gateway.body_fields import shorten
 from gateway.conversations import Conversations
 from gateway.exchange import Asked, Decided, Outcome
@@ -70,13 +69,13 @@ class Decider:
         self._capabilities = capabilities(config)
         # One generator for the event loop, one for the encoder's thread: numpy's are not safe to share.
         self._inline_rng, self._thread_rng = np.random.default_rng(seed).spawn(2)
-        self._encoder_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="coe-encoder")
+        self._encoding = BatchedCalls("coe-encoder")
         self.shadows = Shadows(seed)
         self.conversations = conversations or Conversations()
         self._cache = cache
 
     def close(self) -> None:
-        self._encoder_thread.shutdown(wait=False, cancel_futures=True)
+        self._encoding.close()
         self.shadows.close()
 
     def session_id(self, session: str, tenant: str) -> str:
@@ -196,8 +195,7 @@ class Decider:
             routed = replace(routed, query=replace(routed.query, facts=facts))
         if routed.router.encoder.is_inline:
             return self._decide(routed, alive, self._inline_rng, may_wait=may_wait)
-        decide = partial(self._decide, routed, alive, self._thread_rng, may_wait=may_wait)
-        return await asyncio.get_running_loop().run_in_executor(self._encoder_thread, decide)
+        return await self._encoding.run(partial(self._decide, routed, alive, self._thread_rng, may_wait=may_wait))
 
     def _decide(
         self, routed: Routed, alive: frozenset[str], rng: np.random.Generator, *, may_wait: bool

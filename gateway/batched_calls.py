@@ -1,0 +1,79 @@
+"""A thread of its own for calls that take about a millisecond each, such as encoding a query."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
+
+MOST_AT_ONCE = 8
+"""A result waits for at most seven calls more than it needs."""
+
+T = TypeVar("T")
+
+
+class Waiting(NamedTuple):
+    """A call and the request that waits for its result."""
+
+    call: Callable[[], Any]
+    result: asyncio.Future[Any]
+
+
+class BatchedCalls:
+    """Runs calls one after another in a thread. Those that come while it works wait, and are then run together: where
+    thread and event loop took turns with every call, each found the processor's caches full of what the other needs,
+    and a chat of 16 at once took a quarter more processor time.
+
+    Args:
+        name: of the thread.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+        self._waiting: deque[Waiting] = deque()
+        self._worker: asyncio.Task[None] | None = None
+
+    async def run(self, call: Callable[[], T]) -> T:
+        """The result of a call. Raises what the call raises."""
+        result: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._waiting.append(Waiting(call, result))
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.create_task(self._work(), name="batched-calls")
+        return await result
+
+    def close(self) -> None:
+        """Runs nothing more. Who still waits is cancelled."""
+        self._thread.shutdown(wait=False)
+        if self._worker is not None:
+            self._worker.cancel()
+
+    async def _work(self) -> None:
+        try:
+            while self._waiting:
+                batch = list(islice(self._waiting, MOST_AT_ONCE))
+                for found, error in await asyncio.get_running_loop().run_in_executor(self._thread, outcomes, batch):
+                    result = self._waiting.popleft().result
+                    if result.done():
+                        continue
+                    if error is None:
+                        result.set_result(found)
+                    else:
+                        result.set_exception(error)
+        finally:
+            while self._waiting:
+                self._waiting.popleft().result.cancel()
+
+
+def outcomes(batch: Sequence[Waiting]) -> list[tuple[Any, Exception | None]]:
+    """The result or the error of each call; what nobody waits for any more is left out."""
+    return [(None, None) if each.result.done() else outcome(each.call) for each in batch]
+
+
+def outcome(call: Callable[[], T]) -> tuple[T | None, Exception | None]:
+    try:
+        return call(), None
+    except Exception as error:  # noqa: BLE001  # raised again where the result is awaited
+        return None, error

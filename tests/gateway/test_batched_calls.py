@@ -1,0 +1,99 @@
+"""Calls in a thread: together where they waited together, each with its own result."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
+
+import pytest
+
+from gateway import batched_calls
+from gateway.batched_calls import MOST_AT_ONCE, BatchedCalls, Waiting
+
+DEADLINE_S = 10.0
+
+
+@pytest.fixture
+async def calls() -> AsyncIterator[BatchedCalls]:
+    calls = BatchedCalls("test")
+    yield calls
+    calls.close()
+
+
+@pytest.fixture
+def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Sizes of the batches so far."""
+    sizes, outcomes = list[int](), batched_calls.outcomes
+
+    def noted(batch: Sequence[Waiting]) -> list[tuple[object, Exception | None]]:
+        sizes.append(len(batch))
+        return outcomes(batch)
+
+    monkeypatch.setattr(batched_calls, "outcomes", noted)
+    return sizes
+
+
+class Held:
+    """A call that goes on once it may."""
+
+    def __init__(self) -> None:
+        self.has_begun, self.may_end = threading.Event(), threading.Event()
+
+    def __call__(self) -> str:
+        self.has_begun.set()
+        assert self.may_end.wait(DEADLINE_S)
+        return "held"
+
+
+async def begun(calls: BatchedCalls) -> tuple[Held, asyncio.Task[str]]:
+    held = Held()
+    task = asyncio.create_task(calls.run(held))
+    assert await asyncio.to_thread(held.has_begun.wait, DEADLINE_S)
+    return held, task
+
+
+async def test_what_comes_meanwhile_is_run_together(calls: BatchedCalls, sizes: list[int]) -> None:
+    held, first = await begun(calls)
+    tasks = [asyncio.create_task(calls.run(partial(divmod, number, 2))) for number in range(MOST_AT_ONCE + 1)]
+    await asyncio.sleep(0)
+    held.may_end.set()
+    assert await asyncio.gather(*tasks) == [divmod(number, 2) for number in range(MOST_AT_ONCE + 1)]
+    assert await first == "held"
+    assert sizes == [1, MOST_AT_ONCE, 1]
+
+
+async def test_an_error_is_that_of_its_own_call(calls: BatchedCalls, sizes: list[int]) -> None:
+    held, _ = await begun(calls)
+    tasks = [asyncio.create_task(calls.run(partial(divmod, 1, by))) for by in (0, 1)]
+    await asyncio.sleep(0)
+    held.may_end.set()
+    with pytest.raises(ZeroDivisionError):
+        await tasks[0]
+    assert await tasks[1] == (1, 0)
+    assert sizes == [1, 2]
+
+
+async def test_what_nobody_waits_for_is_not_run(calls: BatchedCalls) -> None:
+    held, _ = await begun(calls)
+    made = list[int]()
+    gone = asyncio.create_task(calls.run(partial(made.append, 1)))
+    await asyncio.sleep(0)
+    gone.cancel()
+    last = asyncio.create_task(calls.run(partial(made.append, 2)))
+    await asyncio.sleep(0)
+    held.may_end.set()
+    await last
+    assert made == [2]
+
+
+async def test_a_closed_one_leaves_nobody_waiting(calls: BatchedCalls) -> None:
+    held, first = await begun(calls)
+    second = asyncio.create_task(calls.run(int))
+    await asyncio.sleep(0)
+    calls.close()
+    held.may_end.set()
+    for task in (first, second):
+        with pytest.raises(asyncio.CancelledError):
+            await task
