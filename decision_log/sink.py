@@ -55,14 +55,13 @@ class DecisionLog:
         data_dir: holds `spool/<replica>/` and the key of hashes.
         redis_url: as `decision_log.redis_client.connect` takes it.
         config: the `log` section of experts.yaml.
-        replica: name of this run of this process; a new one when None.
 
     Raises:
         ConfigError: the URL is not a Redis URL, or the key of hashes cannot be read or made.
     """
 
-    def __init__(self, *, data_dir: Path, redis_url: str, config: LogConfig, replica: str | None = None) -> None:
-        self.replica = replica or new_replica()
+    def __init__(self, *, data_dir: Path, redis_url: str, config: LogConfig) -> None:
+        self.replica = new_replica()
         self._privacy = config.privacy
         self._key = load_key(data_dir)
         self._root = data_dir / SPOOL_FOLDER

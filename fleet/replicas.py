@@ -107,14 +107,8 @@ class ReplicatedBackend:
         max_running: requests at once on each engine; None: any number.
     """
 
-    def __init__(
-        self,
-        expert: str,
-        backends: Mapping[str, ChatBackend],
-        max_running: int | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._expert, self._clock, self._max_running = expert, clock, max_running
+    def __init__(self, expert: str, backends: Mapping[str, ChatBackend], max_running: int | None = None) -> None:
+        self._expert, self._max_running = expert, max_running
         self.replicas = [Replica(url, backend) for url, backend in backends.items()]
         self._queue = Queue(expert, self._places)
         self._poller: asyncio.Task[None] | None = None
@@ -124,10 +118,10 @@ class ReplicatedBackend:
     async def send(self, request: BackendRequest) -> BackendResponse:
         """Waits for a place, then asks one engine, and another where the first did nothing. Raises BackendError,
         BusyError."""
-        began_s = self._asked_at_s = self._clock()
+        began_s = self._asked_at_s = time.monotonic()
         self._watch()
         await self._queue.enter(is_batch=request.is_batch)
-        queue_ms = (self._clock() - began_s) * 1e3
+        queue_ms = (time.monotonic() - began_s) * 1e3
         tried: list[Replica] = []
         try:
             while True:
@@ -146,8 +140,8 @@ class ReplicatedBackend:
         """Returns True when one engine answers a probe."""
         verdicts = await asyncio.gather(*(each.backend.is_alive() for each in self.replicas))
         for replica, is_alive in zip(self.replicas, verdicts, strict=True):
-            if replica.breaker.wants_probe(self._clock()):
-                replica.breaker.probed(is_alive, self._clock())
+            if replica.breaker.wants_probe(time.monotonic()):
+                replica.breaker.probed(is_alive, time.monotonic())
         self._queue.hand_out()
         return any(verdicts)
 
@@ -204,7 +198,7 @@ class ReplicatedBackend:
         if error is None:
             replica.breaker.succeed()
         elif isinstance(error, BackendError):
-            replica.breaker.fail(self._clock())
+            replica.breaker.fail(time.monotonic())
         else:
             replica.breaker.abandon()
 
@@ -214,17 +208,17 @@ class ReplicatedBackend:
             self._poller = asyncio.create_task(self._poll(), name=f"load of {self._expert}")
         for replica in self.replicas:
             probe = self._probes.get(replica.url)
-            if replica.breaker.wants_probe(self._clock()) and (probe is None or probe.done()):
+            if replica.breaker.wants_probe(time.monotonic()) and (probe is None or probe.done()):
                 self._probes[replica.url] = asyncio.create_task(self._probe(replica))
 
     async def _probe(self, replica: Replica) -> None:
-        replica.breaker.probed(await replica.backend.is_alive(), self._clock())
+        replica.breaker.probed(await replica.backend.is_alive(), time.monotonic())
         self._queue.hand_out()
 
     async def _poll(self) -> None:
         """Notes what the engines tell of their load, while there are requests."""
         async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
-            while self._clock() - self._asked_at_s < IDLE_S:
+            while time.monotonic() - self._asked_at_s < IDLE_S:
                 loads = await asyncio.gather(*(engine_load(session, each.url) for each in self.replicas))
                 for replica, load in zip(self.replicas, loads, strict=True):
                     replica.told = None if load is None else (load, replica.running)

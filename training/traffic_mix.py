@@ -74,7 +74,7 @@ def asked_queries(records: Sequence[DecisionRecord], dim: int, feedback: Feedbac
     return AskedQueries(embeddings, clusters(question, key), weight)
 
 
-def measure_mix(router: Router, artifact: RouterArtifact, asked: AskedQueries, seed: int = 0) -> TrafficMix:
+def measure_mix(router: Router, artifact: RouterArtifact, asked: AskedQueries) -> TrafficMix:
     """Distance of the traffic from the queries that a router was taught by.
 
     Raises:
@@ -88,7 +88,7 @@ def measure_mix(router: Router, artifact: RouterArtifact, asked: AskedQueries, s
         judged = router.judge(asked.embeddings, router.predict_categories(asked.embeddings))
         kept = judged.rows < k
         plain = apply_temperature(router.classifier.predict_proba(asked.embeddings[kept]).probs, router.temperature)
-        found = estimate_mix(plain, asked.cluster[kept], asked.weight[kept], known, np.random.default_rng(seed))
+        found = estimate_mix(plain, asked.cluster[kept], asked.weight[kept], known, np.random.default_rng(0))
     if found is None:
         raise DataError(
             f"stage 1 is sure of {int(kept.sum())} of the {len(kept)} newest queries with an embedding of this "

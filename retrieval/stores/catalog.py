@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, func, select
@@ -29,9 +29,8 @@ STORE_FILE_COLUMNS = (*(column for column in STORE_FILES.c if column.name not in
 class Catalog:
     """Calls block, and any number of threads may make them. All raise StoreError."""
 
-    def __init__(self, files: Files, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, files: Files) -> None:
         self.files, self._store = files, files.database
-        self._clock = clock
         self._store.make_tables(TABLES)
 
     def stores_of(self, file_id: str) -> list[str]:
@@ -75,7 +74,7 @@ class Catalog:
             rows = connection.execute(
                 select(STORES.c.store_id).where(
                     STORES.c.expires_days.is_not(None),
-                    STORES.c.last_active_at + STORES.c.expires_days * 86_400 < self._clock(),
+                    STORES.c.last_active_at + STORES.c.expires_days * 86_400 < time.time(),
                 )
             )
             return list(rows.scalars())
@@ -87,7 +86,7 @@ class Catalog:
 
     def touch_store(self, store_id: str) -> None:
         """Notes that it was used now."""
-        self.change_store(store_id, {"last_active_at": self._clock()})
+        self.change_store(store_id, {"last_active_at": time.time()})
 
     def delete_store(self, store_id: str) -> None:
         """Deletes a store with its chunks. The uploaded files stay."""
@@ -103,7 +102,7 @@ class Catalog:
         A file that is in it already is read again. All or nothing: raises RequestError 400 when the store would hold
         too many.
         """
-        now = self._clock()
+        now = time.time()
         keys = ("store_id", "file_id")
         rows = [new_row(store_id, each, default, batch_id, now) for each in files]
         insert = self._store.insert(STORE_FILES)

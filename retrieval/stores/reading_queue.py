@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 from sqlalchemy import func, or_, select
 
@@ -15,14 +14,13 @@ from retrieval.stores.tables import STORE_FILES, STORES, is_file
 class ReadingQueue:
     """Calls block, and any number of threads may make them. All raise StoreError."""
 
-    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._clock = clock
 
     def claim(self, store_id: str, file_id: str, seconds: float) -> int:
         """Counts an attempt at reading the file, before it begins, and returns its number from 1; 0 when the file does
         not wait or another process has it in hand."""
-        now = self._clock()
+        now = time.time()
         statement = (
             STORE_FILES.update()
             .where(
@@ -40,7 +38,7 @@ class ReadingQueue:
         """Prolongs a claim; False when the file is gone."""
         statement = STORE_FILES.update().where(*is_file(store_id, file_id))
         with self._database.transaction("keep a claim") as connection:
-            return bool(connection.execute(statement.values(claimed_until=self._clock() + seconds)).rowcount)
+            return bool(connection.execute(statement.values(claimed_until=time.time() + seconds)).rowcount)
 
     def give_back(self, store_id: str, file_id: str) -> None:
         """Undoes a claim, so that another attempt may follow at once: what ended this one was not the file."""
