@@ -9,9 +9,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from base.errors import BackendError, DataError
+from base.errors import BackendError, DataError, EngineError
 from fleet.process import ProcessState
-from fleet.vllm_addresses import read_vllm, replace_text, vllm_file
+from fleet.vllm_addresses import EngineRecord, read_vllm, replace_text, vllm_file
 
 LOOK_EVERY_S = 0.1
 
@@ -63,29 +63,38 @@ class WishedProcesses:
 
     def is_coming(self, expert: str) -> bool:
         """Returns True where the engine runs, or is started again after it has ended."""
-        states = [each.state for each in read_vllm(self._data_dir).engines if expert in each.experts]
-        return bool(states) and states[0] not in (ProcessState.STOPPED, ProcessState.FAILED)
+        try:
+            return self._engine(expert).state not in (ProcessState.STOPPED, ProcessState.FAILED)
+        except BackendError:
+            return False
 
     async def start(self, expert: str) -> None:
-        """Starts the engine, also one that failed; waits for one that is being started. Raises BackendError,
-        EngineError."""
-        if read_vllm(self._data_dir).engine_of(expert).state is ProcessState.FAILED:
+        """Starts the engine, also one that failed; waits for one that is being started. Raises BackendError."""
+        engine = self._engine(expert)
+        if engine.state is ProcessState.FAILED:
             await self.stop(expert)
-        experts = frozenset(read_vllm(self._data_dir).engine_of(expert).experts)
+        experts = frozenset(engine.experts)
         change_wishes(self._data_dir, lambda was: was.model_copy(update={"stopped": was.stopped - experts}))
         await self._until(expert, ProcessState.READY)
 
     async def stop(self, expert: str) -> None:
-        """Ends the engine. Raises BackendError, EngineError."""
-        read_vllm(self._data_dir).engine_of(expert)
+        """Ends the engine. Raises BackendError."""
+        self._engine(expert)
         change_wishes(self._data_dir, lambda was: was.model_copy(update={"stopped": was.stopped | {expert}}))
         await self._until(expert, ProcessState.STOPPED)
 
     async def _until(self, expert: str, state: ProcessState) -> None:
         until_s = time.monotonic() + self._timeout_s
-        while (now := read_vllm(self._data_dir).engine_of(expert)).state is not state:
+        while (now := self._engine(expert)).state is not state:
             if now.state is ProcessState.FAILED and state is ProcessState.READY:
                 raise BackendError(f"the engine of {expert} does not start; log: {now.log}")
             if time.monotonic() > until_s:
                 raise BackendError(f"the engine of {expert} is {now.state} after {self._timeout_s:g} s, not {state}")
             await asyncio.sleep(LOOK_EVERY_S)
+
+    def _engine(self, expert: str) -> EngineRecord:
+        """Raises BackendError where no `coe experts up` runs it."""
+        try:
+            return read_vllm(self._data_dir).engine_of(expert)
+        except (EngineError, DataError) as error:
+            raise BackendError(str(error), status=503) from error

@@ -183,7 +183,7 @@ class Decider:
         try:
             decided, ideal = await self._in_thread(routed, may_wait=True)
         except WaitFor as wait:
-            await self._reach.wait_for(wait.expert)
+            await self._reach.wait_for_one(wait.experts)
             decided, ideal = await self._in_thread(routed, may_wait=False)
         self._reach.note(decided.decision, ideal, begins=not routed.query.facts.continues)
         return decided
@@ -209,7 +209,7 @@ class Decider:
         except NoEligibleExpertError as error:
             if ideal is None or not may_wait:
                 raise
-            raise WaitFor(wanted(ideal)) from error
+            raise WaitFor(dict.fromkeys((wanted(ideal), *ideal.ranking))) from error
         decision = self._reach.beside(decision, ideal, query, may_wait=may_wait)
         pending = None
         if routed.shadow is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Protocol
 
@@ -14,11 +14,12 @@ from router.types import Asleep, FloatArray, Query, RoutingDecision
 
 
 class WaitFor(Exception):
-    """A request that has to wait for an expert to wake: nobody awake can serve it, or its policy says so."""
+    """A request that has to wait for the first of these experts that can be woken: nobody awake can serve it, or its
+    policy says so."""
 
-    def __init__(self, expert: str) -> None:
-        super().__init__(expert)
-        self.expert = expert
+    def __init__(self, experts: Iterable[str]) -> None:
+        self.experts = tuple(experts)
+        super().__init__(*self.experts)
 
 
 class Outlook(Protocol):
@@ -40,6 +41,8 @@ class Keeper(Protocol):
         ...
 
     async def wait_for(self, expert: str) -> None: ...
+
+    async def wait_for_one(self, experts: Iterable[str]) -> None: ...
 
     def note_named(self, expert: str) -> None: ...
 
@@ -79,9 +82,10 @@ class Reach:
                 await self._keeper.wait_for(expert)
             self._keeper.note_named(expert)
 
-    async def wait_for(self, expert: str) -> None:
+    async def wait_for_one(self, experts: Iterable[str]) -> None:
+        """Returns once the first of them that can be woken is awake. Raises as `Keeper.wait_for` does."""
         if self._keeper is not None:
-            await self._keeper.wait_for(expert)
+            await self._keeper.wait_for_one(experts)
 
     def note(self, served: RoutingDecision, ideal: RoutingDecision | None, *, begins: bool) -> None:
         """Counts a routed request for the engines; `ideal` is as of `decision_of_all_awake`, None where all are."""
@@ -108,7 +112,7 @@ class Reach:
         if self._keeper is None or ideal is None:
             return decision
         if may_wait and self._keeper.waits_for_best and wanted(ideal) in query.facts.asleep:
-            raise WaitFor(wanted(ideal))
+            raise WaitFor([wanted(ideal)])
         return decision.model_copy(update={"asleep": asleep_for(decision, ideal, self._keeper)})
 
 

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 
 import numpy as np
@@ -181,9 +181,17 @@ class Keeper:
             values = np.array([note.quality.get(each.name, 0.0) for each in self.scheduler.residents])
             self.scheduler.note(self._clock(), note.category, values, note.served, note.begins)
 
+    async def wait_for_one(self, experts: Iterable[str]) -> None:
+        """Returns once the first of these experts that can be woken is awake, and at once where none can. Raises
+        BackendError as `wait_for` does."""
+        for expert in experts:
+            with suppress(CannotWakeError):
+                await self.wait_for(expert)
+                return
+
     async def wait_for(self, expert: str) -> None:
-        """Returns once an expert's engine is awake. Raises BackendError 503: too many wait, it takes too long, or it
-        cannot be woken."""
+        """Returns once an expert's engine is awake. Raises BackendError 503: too many wait, or it takes too long;
+        CannotWakeError."""
         name = self._resident_of[expert]
         if name in self._view.serving:
             return
@@ -245,8 +253,7 @@ class Keeper:
                 if name in serving:
                     waiter.set_result(None)
                 else:
-                    reason = "its engine failed to wake, or those that stay awake leave no room for it"
-                    waiter.set_exception(asleep_error(name, reason))
+                    waiter.set_exception(CannotWakeError(name))
 
     def _look(self) -> None:
         """Takes the view from the scheduler of this process."""
@@ -351,6 +358,14 @@ class Keeper:
         if self._board is not None and self._decides:
             with suppress(BackendError):  # the next time
                 await self._board.save(self._turn, account_text(self.scheduler))
+
+
+class CannotWakeError(BackendError):
+    """An engine is failing, or those that stay awake leave no room for it."""
+
+    def __init__(self, expert: str) -> None:
+        reason = "its engine failed to wake, or those that stay awake leave no room for it"
+        super().__init__(f"expert {expert} is asleep: {reason}", status=503, retry_after_s=RETRY_AFTER_S)
 
 
 def asleep_error(expert: str, reason: str) -> BackendError:

@@ -95,6 +95,8 @@ async def test_an_engine_that_its_supervisor_starts_again_has_its_memory_and_is_
             with pytest.raises(BackendError, match="is starting after 0 s, not ready"):
                 await actuator.wake("coder")
     lock.release()
+    with pytest.raises(BackendError, match="no `coe experts up` runs"):
+        await actuator.wake("coder")
     await actuator.aclose()
     assert found == [Residency.STARTING] * 2 + [Residency.STOPPED] * 2
     assert resident("coder").device_gib(Residency.STARTING) == resident("coder").device_gib(Residency.AWAKE)

@@ -166,6 +166,15 @@ async def test_a_request_that_nobody_awake_can_serve_waits() -> None:
         assert await asked(it, "green") == "emerald"
 
 
+async def test_a_request_whose_best_expert_cannot_be_woken_waits_for_the_next() -> None:
+    made: dict[str, FakeEngine] = {}
+    async with engines(EXPERTS, made) as urls, gateway_over(urls, Off(), EXPERTS) as it:
+        made["emerald"].options = made["emerald"].options.model_copy(
+            update={"enable_lora": True, "bugs": frozenset({Bug.LORA_LEVEL_2})}
+        )
+        assert await asked(it, "green") == "plain"
+
+
 async def test_the_keeper_of_a_configuration_counts_what_its_engines_take() -> None:
     experts = {name: {"engine": "fake_vllm", "model": "m", "gpu_gib": 20} for name in EXPERTS}
     async with engines(("emerald",)) as urls:
