@@ -45,7 +45,8 @@ def make_private(folder: Path) -> None:
 
 
 def close_to_others(folder: Path) -> Path | None:
-    """Takes what others may do; the first path that belongs to somebody else and stays open. Links are not followed."""
+    """Takes all permissions from other users. Returns the first path that belongs to somebody else and stays open to
+    them. Links are not followed."""
     stays_open = None
     for path in (folder, *written_in(folder)):
         try:

@@ -128,7 +128,7 @@ def trained_folder(values: Mapping[str, object], experts: tuple[str, ...], work:
 
 
 def code_hash() -> str:
-    """Of all that makes a router of a composition."""
+    """Hash of the code that makes a router from a composition."""
     digest = hashlib.sha256()
     for place in MAKES_ROUTERS:
         for path in sorted((ROOT / place).rglob("*")):

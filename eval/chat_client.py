@@ -103,7 +103,7 @@ class ChatClient:
             raise CallError("no answer in time", Fault.EXPERT) from error
         except aiohttp.ClientConnectorError as error:
             raise CallError(f"no connection ({type(error).__name__})", Fault.ADDRESS, is_retryable=True) from error
-        except aiohttp.ClientError as error:  # it hung up on this request, five times in a row in the end
+        except aiohttp.ClientError as error:  # the engine closed the connection during this request
             raise CallError(f"connection lost ({type(error).__name__})", Fault.EXPERT, is_retryable=True) from error
         if response.status != 200:
             raise self._refusal(response.status, response.headers.get("retry-after", ""), content)

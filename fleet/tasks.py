@@ -1,4 +1,4 @@
-"""Ending background tasks for certain."""
+"""A sure end of background tasks."""
 
 from __future__ import annotations
 

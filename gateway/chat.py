@@ -66,7 +66,7 @@ class ChatEndpoint:
     async def _read(
         self, headers: Mapping[bytes, bytes], scope: Scope, claim: Claim, receive: Receive, surface: Surface
     ) -> Asked:
-        """The request. The bytes themselves are let go."""
+        """Reads the request. Its bytes are not kept."""
         caller: Caller = scope["coe_caller"]
         watch: Watch | None = scope["coe_watch"]
         at, arrived_at_s = time.time(), time.perf_counter()

@@ -81,7 +81,7 @@ class Watch:
         """An answer begins."""
 
     def ends(self, asked: Asked, outcome: Outcome) -> None:
-        """The chat has ended, however."""
+        """The chat has ended, one way or another."""
 
     def retrieved(self, kind: DecisionKind, model: str, at: float, records: Sequence[DecisionRecord]) -> None:
         """Retrieval experts were chosen for queries and have answered, from `at` (Unix seconds) until now."""

@@ -82,7 +82,7 @@ class ApiError(RouterError):
         self.verbatim: bytes | None = None  # the expert's own error body, where it passes unchanged
 
     def after(self, failed: Sequence[str]) -> ApiError:
-        """The same error of the expert that was tried last, naming those that failed before it."""
+        """This error, which is that of the expert tried last, with the names of those that failed before it."""
         error = ApiError(
             f"{self.message} (before it failed: {', '.join(failed)})",
             status=self.status,

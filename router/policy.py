@@ -265,7 +265,8 @@ def map_stand_ins(
     mean_quality: NDArray[np.floating],
     costs: ExpertCosts,
 ) -> StandIns:
-    """Experts that may serve beside those of a map, priced by the program's relaxation over those kept in memory."""
+    """Experts that may stand in for those of a map. Their prices are those of the program's linear relaxation over the
+    experts that are kept in memory."""
     hosted = np.isin(np.arange(program.n_experts), expert_of)
     most = limits.get("hosted_params_b")
     if most is not None:

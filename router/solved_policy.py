@@ -160,7 +160,7 @@ class Odds:
 def odds_of(policy: Policy, row: int, eligible: Sequence[int], quality: FloatArray) -> Odds:
     """The first of the policy's order that can serve, or an explored one of that order.
 
-    Nobody is tried in the place of a pin, or of a stand-in: its query has lost its best expert already.
+    Nobody is tried in place of a pin, or of a stand-in, whose query has lost its best expert already.
 
     Args:
         eligible: who can serve the request; of these, experts outside the policy's order have probability 0.

@@ -137,7 +137,7 @@ def judge_loop(
     entries = [config.experts[name] for name in evidence.outcomes.experts]
     comparison = RouterComparison(
         live=routers[found.live],
-        candidate=routers[found.before],  # what it would have earned is what the log may not know
+        candidate=routers[found.before],  # the log may not know what it would have earned
         evidence=evidence,
         costs_usd=expert_costs(entries, evidence.matrix).cost_usd,
         rng=inputs.rng,

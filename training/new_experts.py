@@ -41,7 +41,7 @@ def can_introduce(live: RouterArtifact, evidence: Evidence) -> bool:
 
 def introduce(root: Path, live: RouterArtifact, evidence: Evidence) -> RouterArtifact:
     """The live router with the new experts as its last ones, exploring by the evidence, written under `root`. Its date
-    stays: it is what its map was measured by."""
+    stays that of the measurement of its map."""
     names = newcomers(live, evidence)
     columns = [evidence.outcomes.experts.index(name) for name in names]
     matrix = beside(evidence_of(live), evidence.matrix.columns(columns))

@@ -51,12 +51,12 @@ class Topic:
 def find_topics(unknown: FloatArray, known: FloatArray, min_size: int, rng: np.random.Generator) -> tuple[Topic, ...]:
     """Stable clusters of at least `min_size` unknown queries, the largest first; no query is in two of them.
 
-    K-means is run for every number of clusters in `CLUSTERS`, and of what qualifies the clearest are kept: one number
-    that suits a large topic cuts through, or swallows, a small one.
+    K-means is run for every number of clusters in `CLUSTERS`, and the clearest of the clusters that qualify are kept: a
+    number that suits a large topic cuts a small one in two, or swallows it.
 
     Args:
         unknown: (n, d) embeddings.
-        known: (r, d) embeddings of what the router was trained on, about half as many. They are clustered along, so
+        known: (r, d) embeddings of what the router was trained on, about half as many. They are clustered, too, so
             that a topic has to differ from them, and one topic alone is not cut into pieces.
     """
     if len(unknown) < max(min_size, 4):

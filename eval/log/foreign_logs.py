@@ -37,7 +37,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Score:
-    """A judgement of the answer that one of the links names."""
+    """A grade of an answer. `links` are ids by which the answer may be found."""
 
     links: tuple[str, ...]
     value: float
@@ -214,7 +214,7 @@ def evaluation(event: Mapping[str, Any], found: Mapping[str, Any], span: object)
 
 
 def attributes(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Attributes of OTLP as plain values; whole numbers are texts in it."""
+    """Attributes of OTLP as plain values. OTLP sends integers as strings."""
     found: dict[str, Any] = {}
     for pair in values.get("attributes") or []:
         for kind, value in pair.get("value", {}).items():

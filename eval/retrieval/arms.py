@@ -96,7 +96,7 @@ class Situation:
         return next((arm.members[1] for arm in self.arms if len(arm.members) == 2), None)
 
     def single_columns(self) -> list[int]:
-        """Columns of arms that are one expert who may serve."""
+        """Columns of the arms that consist of one expert, if that may serve."""
         return [i for i, arm in enumerate(self.arms) if len(arm.members) == 1 and arm.members[0] in self.experts]
 
     def column(self, expert: str) -> int | None:

@@ -45,7 +45,7 @@ class Family(Protocol):
 
 
 def family_names() -> tuple[str, ...]:
-    """The families there are, sorted."""
+    """All families, sorted."""
     return plugins.kinds(FAMILIES)
 
 

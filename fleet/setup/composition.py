@@ -47,7 +47,7 @@ class Found:
             self.notes.append(f"clients that ask for '{alias}' must ask for '{expert}': it cannot be an alias")
 
     def note_unknown_context(self) -> None:
-        """Names the experts of which nothing says how long a prompt may be."""
+        """Notes which experts have an unknown context length."""
         if names := [name for name, entry in self.experts.items() if "context_tokens" not in entry]:
             self.notes.append(
                 f"context_tokens is not known of {', '.join(names)}; set it: prompts above 4096 go elsewhere"

@@ -173,7 +173,7 @@ def put_results(connection: Connection, batch: Batch, kind: str, content: Binary
 
 
 def with_counts(connection: Connection, row: Any) -> Batch:
-    """A batch of a row; while it runs its results are counted."""
+    """The batch of a row. While it runs, its results are counted anew."""
     counts = counts_of(connection, row.batch_id) if row.status in UNFINISHED else {}
     return Batch(**{**row._mapping, **counts})
 

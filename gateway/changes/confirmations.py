@@ -49,7 +49,7 @@ class Confirmation:
 
 
 def wait_for(root: Path, change: int, seconds: float) -> dict[str, Confirmed | None]:
-    """Word of each running process, by its name, once all have seen a change; None of those that are late."""
+    """Confirmation of each running process, by its name, once all have seen a change; None for those that are late."""
     until_s = time.monotonic() + seconds
     while True:
         found = {name: said if said and said.change >= change else None for name, said in running(root).items()}
@@ -59,7 +59,7 @@ def wait_for(root: Path, change: int, seconds: float) -> dict[str, Confirmed | N
 
 
 def running(root: Path) -> dict[str, Confirmed | None]:
-    """Last word of the processes that run; None of one that begins."""
+    """Last confirmation of each running process, by its name; None for one that has just begun."""
     found: dict[str, Confirmed | None] = {}
     for folder in sorted((root / GATEWAYS).glob("*")):
         if (lock := FolderLock.try_acquire(folder)) is not None:

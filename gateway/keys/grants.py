@@ -70,7 +70,7 @@ class Cap(Record):
 
     @property
     def units(self) -> int:
-        """The amount as counters have it: money in billionths of a dollar."""
+        """The amount as counters store it: money in billionths of a dollar."""
         return round(self.amount * NANO) if self.measure is Measure.USD else int(self.amount)
 
     def __str__(self) -> str:

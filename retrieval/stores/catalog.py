@@ -1,4 +1,4 @@
-"""Vector stores in SQL. Every read and every change names its owner: what another key made is not there."""
+"""Vector stores in SQL. Every read and every change names its owner: what another key made is not found."""
 
 from __future__ import annotations
 

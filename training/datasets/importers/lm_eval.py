@@ -28,7 +28,7 @@ class Documents:
     seen: dict[str, tuple[str, str, str]] = field(default_factory=dict)
 
     def check(self, record: Record, prompt_id: str, text: str) -> None:
-        """Raises DataError when the same id was another document, or was worded otherwise for another model."""
+        """Raises DataError where an id has two documents, or one that is worded differently for another model."""
         doc_hash, earlier_text, place = self.seen.setdefault(
             prompt_id, (record.optional_text("doc_hash"), text, record.place)
         )
@@ -103,7 +103,7 @@ def metric_of(record: Record, wanted: str | None) -> str:
 
 
 def task_category(record: Record, options: ImportOptions, task: str) -> str:
-    """The task, unless a field was named: of the line, or of its document."""
+    """The field of the line, or of its document, that the options name; without one, the task."""
     if options.category_field is None:
         return options.category or task
     inside = f"doc.{options.category_field}"
