@@ -24,7 +24,7 @@ LABELS = ("benchmark", "category")
 MIN_COVERAGE = 0.9
 """Least share of the fit prompts that another model has a score on."""
 
-KIN: Mapping[str, str] = {"llama-3.1-nemotron-70b-instruct-hf": "llama-3.1-70b-instruct"}
+RELATED: Mapping[str, str] = {"llama-3.1-nemotron-70b-instruct-hf": "llama-3.1-70b-instruct"}
 """Other models that were trained from an expert's own weights, with that expert."""
 
 SAMPLED_SOURCE, SAMPLED_METRIC, SAMPLES = "routerdc", "pass_rate_10_samples", 10
@@ -58,8 +58,8 @@ class Case:
 
 
 def read_case(data: Path, table_name: str, cache: Path) -> Case:
-    """A table with the blocks `embedding`, `labels`, `others` and `kin`; the last two hold the scores of other models,
-    a missing one as the model's mean on the fit prompts.
+    """A table with the blocks `embedding`, `labels`, `others` and `related`; the last two hold the scores of other
+    models, a missing one as the model's mean on the fit prompts.
 
     Raises:
         DataError: as `named_table` and `read_tables`.
@@ -74,7 +74,7 @@ def read_case(data: Path, table_name: str, cache: Path) -> Case:
     others = [model for model, share in covered.items() if share >= MIN_COVERAGE and model not in tables.fit.experts]
     columns = [everyone.experts.index(model) for model in others]
     means = np.nanmean(fit_scores[:, columns], axis=0)
-    is_kin = np.array([KIN.get(model) in tables.fit.experts for model in others], dtype=bool)
+    is_related = np.array([RELATED.get(model) in tables.fit.experts for model in others], dtype=bool)
     encoder = open_encoder(TableRequest(outcomes=folder, cache=cache), lambda line: None)
 
     def prompts_of(table: OutcomeTable) -> Prompts:
@@ -84,8 +84,8 @@ def read_case(data: Path, table_name: str, cache: Path) -> Case:
         blocks = {
             "embedding": embed(encoder, table.texts, lambda line: None).astype(np.float64),
             "labels": np.concatenate(labels, axis=1),
-            "others": filled[:, ~is_kin],
-            "kin": filled[:, is_kin],
+            "others": filled[:, ~is_related],
+            "related": filled[:, is_related],
         }
         return Prompts(table.prompt_ids, table.scores.astype(np.float64), blocks)
 

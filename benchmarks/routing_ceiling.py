@@ -21,7 +21,7 @@ import typer
 from rich.console import Console
 from threadpoolctl import threadpool_limits
 
-from benchmarks.ceiling_cases import KIN, SAMPLES, Case, Float64Array, Prompts, read_case, sampled_rates
+from benchmarks.ceiling_cases import RELATED, SAMPLES, Case, Float64Array, Prompts, read_case, sampled_rates
 from eval.metrics.bootstrap import bootstrap_means, percentile_interval
 from eval.metrics.differences import gap_closed_draws
 from training.graded_queries import principal_directions
@@ -39,18 +39,18 @@ FOLDS = 5
 DIRECTIONS = 32
 """Principal directions of the embedding that trees see: more do not help them and cost time."""
 
-TOLD, EVERYTHING, WITHOUT_KIN = "other models", "all", "all but related"
+TOLD, EVERYTHING, WITHOUT_RELATED = "other models", "all", "all but related"
 KNOWN: Mapping[str, tuple[str, ...]] = {
     "embedding": ("embedding",),
     "true labels": ("labels",),
-    TOLD: ("others", "kin"),
-    EVERYTHING: ("embedding", "labels", "others", "kin"),
-    WITHOUT_KIN: ("embedding", "labels", "others"),
+    TOLD: ("others", "related"),
+    EVERYTHING: ("embedding", "labels", "others", "related"),
+    WITHOUT_RELATED: ("embedding", "labels", "others"),
 }
 """Kinds of knowledge about a prompt, and the blocks of features that hold it."""
 
-QUOTED = {"all": EVERYTHING, "embedding": "embedding", "labels": "true labels", "without": WITHOUT_KIN}
-HINDSIGHT = {EVERYTHING: "all, kind in hindsight", WITHOUT_KIN: "all but related, kind in hindsight"}
+QUOTED = {"all": EVERYTHING, "embedding": "embedding", "labels": "true labels", "without": WITHOUT_RELATED}
+HINDSIGHT = {EVERYTHING: "all, kind in hindsight", WITHOUT_RELATED: "all but related, kind in hindsight"}
 MEAN_OF_ALL, MEAN_OF_TOLD = "mean", "mean of those with others"
 
 PAGE = """# How much of the routing gap could be closed at all
@@ -66,7 +66,7 @@ The other columns differ in what is known about a prompt:
 - `true labels`: the data's own benchmark and category
 - `other models`: the graded scores of all other models of the source on the same prompt (routerdc has none)
 - `all`: these three together
-- `all but related`: the same without the one model that was trained from the weights of an expert ({kin})
+- `all but related`: the same without the one model that was trained from the weights of an expert ({related})
 
 Ridge, random forest, gradient boosting and their mean are fitted on train and valid prompts. {folds} folds of these
 choose the kind (`kind` names that of `all`) and the lead that an expert must have. "In hindsight" means the kind that
@@ -268,7 +268,7 @@ def router_shares(page: Path) -> dict[str, str]:
 def measured_arms(case: Case, seed: int) -> tuple[dict[str, Float64Array], dict[str, Float64Array], str]:
     """By arm the scores (n,) of what it chooses on the test prompts, and on the fit prompts out of fold; and the kind
     that is taken where everything is known."""
-    by_blocks: dict[tuple[str, ...], list[Predicted]] = {}  # without kin some are the same
+    by_blocks: dict[tuple[str, ...], list[Predicted]] = {}  # without a related model some are the same
     found = {}
     for known, blocks in KNOWN.items():
         held = case.held(blocks)
@@ -341,7 +341,7 @@ def main(
         minutes=(time.monotonic() - start) / 60,
         on_test=share_lines(cases, on_test, [*KNOWN, *HINDSIGHT.values()], facts),
         on_fit=share_lines(cases, on_fit, list(KNOWN), n_fit),
-        kin=", ".join(KIN),
+        related=", ".join(RELATED),
         folds=FOLDS,
         rated=len(rates),
         samples=SAMPLES,

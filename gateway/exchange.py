@@ -61,7 +61,7 @@ class Sources(Protocol):
         ...
 
     def in_body(self, body: bytes) -> bytes:
-        """A whole answer with a list of them."""
+        """The body of a whole answer with a list of them."""
         ...
 
 

@@ -24,7 +24,7 @@ BELOW_REFERENCE = 0.01
 is mapped nowhere (ours)."""
 
 LEAST_MOVE = 0.03
-"""Share of the queries that would be explored otherwise for which a version is made (ours): every rating moves some."""
+"""Share of the queries that a new version must explore differently to be made (ours): every rating moves some."""
 
 
 def newcomers(live: RouterArtifact, evidence: Evidence) -> tuple[str, ...]:

@@ -36,9 +36,9 @@ Scores = Mapping[str, FloatArray]
 
 @dataclass(frozen=True)
 class Measured:
-    """One collection: labelled train queries for pilots, dev and test queries, all over the same arms, what the
-    multi-task adapter has on the test queries (n,), and plain fusions, which are compared with and not routed to: with
-    that adapter no collection could be left out."""
+    """One collection: labelled train queries for pilots, dev and test queries, all over the same arms, scores of
+    the multi-task adapter on the test queries (n,), and plain fusions. The last two are compared with and not routed
+    to: with that adapter no collection could be left out."""
 
     collection: Collection
     pilots: Labelled | None

@@ -86,7 +86,7 @@ def draws_curves(report: Report) -> bool:
 
 
 def is_flat(amounts: Sequence[float]) -> bool:
-    """Returns True where choices use nearly the same amount: over it a chart shows noise."""
+    """Returns True where all choices use nearly the same amount: a chart over it would show noise."""
     return max(amounts, default=0.0) <= SAME_AMOUNT * min(amounts, default=0.0)
 
 

@@ -19,7 +19,7 @@ class Bug(StrEnum):
 
     LORA_LEVEL_2 = "lora_level_2"  # vllm 39934: with LoRA, reload_weights after a level-2 sleep ends the engine
     LORA_LOST = "lora_lost"  # vllm 53888: after a level-1 sleep adapters answer like their base
-    HOST_MEMORY = "host_memory"  # vllm 16663: what a level-1 sleep took of the host is not given back
+    HOST_MEMORY = "host_memory"  # vllm 16663: host memory that a level-1 sleep took is not given back
     DROPS_ARGUMENTS = "drops_arguments"  # production-stack 953: level and mode are lost, so it sleeps at 1 and aborts
 
 

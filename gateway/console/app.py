@@ -144,7 +144,7 @@ class Console:
         return self._show(request, "playground", models=await names_of(api), asked={}, columns=[])
 
     async def ask(self, request: Request, api: Api) -> Response:
-        """The route of a text at once; each column then asks for its answer."""
+        """Shows where a text would be routed at once; each column then asks for its own answer."""
         asked = await fields(request)
         text, model = asked.get("text", "").strip(), asked.get("model", AUTO)
         columns = [name for name in (model, asked.get("beside")) if name]

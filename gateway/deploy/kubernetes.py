@@ -56,7 +56,7 @@ def files(deployment: Deployment) -> dict[str, str]:
 
 
 def with_shared_index(deployment: Deployment) -> Deployment:
-    """The deployment with vector stores in Postgres: of several gateways one alone could have a local index open."""
+    """The deployment with vector stores in Postgres: only one of several gateways could open a local index."""
     if deployment.config.retrieval is None:
         return deployment
     values = deepcopy(deployment.values)

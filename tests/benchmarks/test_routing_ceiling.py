@@ -28,7 +28,7 @@ def case_of(name, others_of, rng, n_fit=200, n_test=200):
             "embedding": rng.normal(size=(n, 8)),
             "labels": np.eye(2)[rng.integers(2, size=n)],
             "others": others_of(scores, rng),
-            "kin": np.zeros((n, 0)),
+            "related": np.zeros((n, 0)),
         }
         parts.append(Prompts(tuple(f"{side}-{i}" for i in range(n)), scores, blocks))
     return Case(name, "synthetic", *parts)

@@ -149,7 +149,7 @@ def merged_answers(
 
 
 def distinct(ids: Iterable[str]) -> tuple[str, ...]:
-    """Ids of which none is twice: a later one that is taken gets a number."""
+    """The ids, made unique: one that came before gets a number."""
     seen: dict[str, int] = {}
     found = []
     for name in ids:
