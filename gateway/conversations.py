@@ -25,8 +25,9 @@ KEPT_S = 3600
 """After an hour without a request an engine's prefix cache has other conversations (ours)."""
 
 MAX_KEPT = 20_000
-GATHER_S = 0.02
-"""Notes wait so long for others, so that a busy gateway sends them together. People take longer to ask again."""
+GATHER_S = 0.002
+"""Notes wait so long for others, so that a busy gateway sends them together. Agents take longer to run a tool, and what
+follows may reach another gateway."""
 
 TIMEOUT_S = 0.25
 PAUSE_S = 1.0
@@ -68,10 +69,11 @@ class Conversations:
         named = f"{session_of(tenant, session)}\0{begin}".encode("utf-8", "replace")
         return hashlib.blake2b(named, digest_size=16, key=self._key).hexdigest()
 
-    async def last_expert(self, conversation: str, turns: int) -> str | None:
-        """The expert before a request with so many turns; None where nobody remembers."""
+    async def last_expert(self, conversation: str, answered: int) -> str | None:
+        """The expert that answered last in a conversation of which so many turns were answered, the last one perhaps by
+        calls of tools; None where nobody remembers."""
         own = self._own.get(conversation)
-        if own is None or own.turns < turns - 1:
+        if own is None or own.turns < answered:
             shared = await self._ask(conversation)
             own = max((each for each in (own, shared) if each is not None), key=lambda each: each.turns, default=None)
         return None if own is None else own.expert

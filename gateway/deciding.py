@@ -123,7 +123,8 @@ class Decider:
         if target.expert is None and session is not None:
             name = self.conversations.name_of(session, request, caller.tenant)
             if request.facts.continues:
-                last = await self.conversations.last_expert(name, request.facts.turns)
+                answered = request.facts.turns - (not request.facts.in_tool_loop)
+                last = await self.conversations.last_expert(name, answered)
                 request = replace(request, facts=replace(request.facts, last_expert=last))
         decided = await self._decide_target(target, request, decision_id, session_id, caller)
         alias = None if target.alias is None else request.model

@@ -169,8 +169,9 @@ async def test_the_later_turn_counts(redis_url: str) -> None:
         await until(lambda: client.get(f"{PREFIX}c") == b"1 ruby")
         two.note("c", 2, "plain")
         await until(lambda: client.get(f"{PREFIX}c") == b"2 plain")
-    assert await one.last_expert("c", 3) == "plain"
-    assert await one.last_expert("unknown", 2) is None
+    assert await one.last_expert("c", 1) == "ruby", "before the second turn"
+    assert await one.last_expert("c", 2) == "plain", "within the second turn, or after it"
+    assert await one.last_expert("unknown", 1) is None
     await one.aclose()
     await two.aclose()
 
