@@ -1,7 +1,7 @@
 """The expert that each conversation had last, in this process and, for all gateways, in Redis.
 
-A request that begins a conversation waits for nothing: what it leaves is sent to Redis behind it, with what others
-left meanwhile. One that continues a conversation asks Redis once, and only where this process did not answer before.
+A request that begins a conversation waits for nothing: what it leaves is sent to Redis beside its answer. One that
+continues a conversation asks Redis once, and only where this process did not answer before.
 """
 
 from __future__ import annotations
@@ -25,10 +25,6 @@ KEPT_S = 3600
 """After an hour without a request an engine's prefix cache has other conversations (ours)."""
 
 MAX_KEPT = 20_000
-GATHER_S = 0.002
-"""Notes wait so long for others, so that a busy gateway sends them together. Agents take longer to run a tool, and what
-follows may reach another gateway."""
-
 TIMEOUT_S = 0.25
 PAUSE_S = 1.0
 """For so long after a failure nobody waits for Redis."""
@@ -110,8 +106,9 @@ class Conversations:
         return Last(int(turns), expert.decode()) if turns.isdigit() else None
 
     async def _send_soon(self, client: RedisClient) -> None:
+        """Begins before the answer ends, because an agent's next request may reach another gateway at once. What is
+        noted while notes are under way follows them together."""
         while self._unsent:
-            await asyncio.sleep(GATHER_S)
             await self._send(client)
 
     async def _send(self, client: RedisClient) -> None:
