@@ -65,9 +65,10 @@ def has_more_values(raw: bytes, most: int) -> bool:
     """
     if b"\\" in raw:
         raw = raw.replace(b"\\\\", b"").replace(b'\\"', b"")  # from here on every quote begins or ends a string
-    if raw.count(b'"') > 4 * (most + 1):  # of a key and of a value
+    pieces = raw.split(b'"', 4 * (most + 1) + 1)
+    if len(pieces) > 4 * (most + 1) + 1:  # a key and a value have two each
         return True
-    outside = b'"'.join(raw.split(b'"')[::2])
+    outside = b'"'.join(pieces[::2])
     # A value follows each comma and each bracket that opens, but for the empty ones; and one is the whole.
     empty = outside.count(b"[]") + outside.count(b"{}")
     return 1 + outside.count(b",") + outside.count(b"[") + outside.count(b"{") - empty > most

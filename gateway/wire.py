@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from typing import Any, cast
 
 from base.errors import allowed_values
@@ -278,13 +279,14 @@ def last_asks(messages: list[dict[str, object]], max_chars: int, at_most: int) -
 
 
 def session_of(body: Mapping[str, object], messages: list[dict[str, object]]) -> str:
-    """The identity of a conversation, to be hashed: `user`, `metadata.session_id`, or how the conversation began."""
+    """The identity of a conversation: `user`, `metadata.session_id`, or a digest of how the conversation began, which
+    may be long and is hashed with several keys from here on."""
     user = typed(body, "user", str, "a string")
     metadata = typed(body, "metadata", dict, "an object") or {}
     named = user or metadata.get("session_id")
     if isinstance(named, str) and named:
         return f"named:{named}"
-    return BEGIN + beginning(messages)
+    return BEGIN + sha256(beginning(messages).encode("utf-8", "replace")).hexdigest()
 
 
 def beginning(messages: list[dict[str, object]]) -> str:

@@ -94,6 +94,7 @@ def test_session_identity() -> None:
     one = decoded([system, first]).session
     assert decoded([system, first, {"role": "assistant", "content": "a"}, user("next")]).session == one
     assert decoded([system, user("other")]).session != one
+    assert len(decoded([user("long " * 1000)]).session) < 100
     folder = user("<environment_context>/repo</environment_context>")  # the same in each session of an agent
     assert decoded([system, folder, first]).session != decoded([system, folder, user("other")]).session
     assert not decoded([system, folder, first]).facts.continues
