@@ -36,7 +36,7 @@ from router.protocols import Encoder
 from router.types import GENERAL, FloatArray
 from router.uncertainty import Uncertainty, expected_calibration_error
 from training.category_mix import AskedQueries, total_variation
-from training.fit import FitRequest
+from training.fit_request import FitRequest
 from training.stage_one import LabelledEmbeddings, StageOne, fit_stage_one, following_traffic, label_numbers
 from training.types import LabelledQuery
 

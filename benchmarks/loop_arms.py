@@ -46,7 +46,8 @@ from training.change_points import ChangePoint, find_change_points
 from training.crossfit import folds_of
 from training.evidence import Evidence, gather_evidence
 from training.expert_map import measure_quality
-from training.fit import FitRequest, prepare, write_router
+from training.fit import prepare, write_router
+from training.fit_request import FitRequest
 from training.gate import DEFAULT_TERMS, LEVEL, MIN_EFFECTIVE_DECISIONS, Comparison, GateResult, Terms, judge
 from training.log_answers import AskedAnswers
 from training.log_table import FOLDS, LogTable

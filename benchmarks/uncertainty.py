@@ -30,7 +30,7 @@ from router.section import PluginConfig
 from router.types import GENERAL, FloatArray
 from router.uncertainty import apply_temperature, expected_calibration_error
 from training.classifier_metrics import stage_one_metrics
-from training.fit import FitRequest
+from training.fit_request import FitRequest
 from training.stage_one import LabelledEmbeddings, StageOne, embed, fit_stage_one, label_numbers
 from training.types import LabelledQuery
 

@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from coe.command_line import COMMANDS
+from coe.commands import COMMANDS
 
 
 class Level(TyperGroup):

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ValidationError
 from sqlalchemy import Connection, Row, Text, bindparam, text
 
-from base.errors import DataError, StoreError
+from base.errors import DataError
 from decision_log.feedback_types import FeedbackKind, ImplicitKind
 from decision_log.log_connection import foreign_version, version_reason
-from router.types import RETRIEVAL, DecisionKind, DecisionReason, DecisionRecord, TerminalState
+from router.types import DecisionKind, DecisionReason, DecisionRecord, TerminalState
 
 if TYPE_CHECKING:
     from sqlalchemy import TextClause
 
-    from decision_log.database import Database
 
 logger = logging.getLogger(__name__)
 
@@ -159,35 +158,6 @@ def id_batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
 def by_ids(query: str) -> TextClause:
     """The query with a parameter `ids` that takes a sequence."""
     return text(query).bindparams(bindparam("ids", expanding=True, type_=Text()))
-
-
-def read_judged_searches(database: Database, since: float) -> Iterator[tuple[DecisionRecord, dict[str, float]]]:
-    """Retrieval decisions since a time (Unix seconds) that have feedback, by id, with the mean value per document.
-
-    Raises:
-        StoreError: the database cannot be read, or a row is damaged.
-    """
-    values: dict[str, dict[str, list[float]]] = {}
-    with database.transaction("read feedback on documents") as connection:
-        rows = connection.execute(text("SELECT decision_id, document_id, value FROM document_feedback"))
-        for decision_id, document_id, value in rows:
-            values.setdefault(decision_id, {}).setdefault(document_id, []).append(value)
-    query = by_ids(
-        "SELECT decision_id, record FROM decisions "
-        "WHERE decision_id IN :ids AND category = :category AND at >= :since ORDER BY decision_id"
-    )
-    for part in id_batches(sorted(values)):
-        with database.transaction("read retrieval decisions") as connection:
-            found = connection.execute(query, {"ids": part, "category": RETRIEVAL, "since": since}).all()
-        for row in found:
-            if (version := foreign_version(row.record)) is not None:
-                logger.warning("left out search %s: %s", row.decision_id, version_reason(version))
-                continue
-            means = {name: sum(each) / len(each) for name, each in values[row.decision_id].items()}
-            try:
-                yield DecisionRecord.model_validate_json(row.record), means
-            except ValidationError as error:
-                raise StoreError(f"decision {row.decision_id} in the database is not a decision record") from error
 
 
 def count_feedback(connection: Connection, since: float, by: Literal["kind", "key_id"]) -> list[tuple[str, int, float]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fastapi.routing import APIRoute
 
-from coe.command_line import COMMANDS
+from coe.commands import COMMANDS
 from coe.completion import command_of
 
 CHATS = {

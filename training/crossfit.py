@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from base.text_identity import normalised_text
 from router.protocols import Encoder
 from training.evidence import Evidence
-from training.fit import FitRequest, Prepared, finish
+from training.fit import Prepared, finish
+from training.fit_request import FitRequest
 from training.log_table import FOLDS
 from training.types import OutcomeTable
 

@@ -19,13 +19,12 @@ from base.errors import DataError, require_installed
 from base.progress import Progress, silent
 from router.artifact import RouterArtifact, save_artifact
 from router.protocols import Encoder
-from router.quality import QualityMatrix
-from router.section import PluginConfig
 from router.strategies.learned import PART as STRATEGIES
 from router.strategies.learned import LearnedStrategies
 from router.types import CategoryProbs, FloatArray, Metric
-from training.category_mix import MIX_MOVED, AskedQueries
+from training.category_mix import MIX_MOVED
 from training.expert_map import cell_sums, row_numbers
+from training.fit_request import FitRequest
 from training.graded_queries import GradedQueries, LoggedQueries, joined
 from training.scorer_fit import FittedScorer, fit_scorer
 from training.split import split_of
@@ -44,33 +43,6 @@ from training.stage_one import (
 )
 from training.strategies.strategy_fit import fit_strategies
 from training.types import LabelledQuery, OutcomeTable
-
-
-@dataclass(frozen=True)
-class FitRequest:
-    """Request of a fit. `experts` are the columns of `evidence`. Without `is_holding_out` every query is trained on and
-    the manifest holds no figures: for a caller that keeps its own test set."""
-
-    encoder_config: PluginConfig
-    classifier: PluginConfig
-    scorer: PluginConfig
-    categories: tuple[str, ...]
-    experts: tuple[str, ...]
-    evidence: QualityMatrix
-    alpha: float
-    data_fingerprints: Mapping[str, str]
-    parents: tuple[str, ...] = ()
-    is_holding_out: bool = True
-    outcomes: OutcomeTable | None = None
-    """Graded queries that a learned scorer is fitted on; None leaves the map."""
-    builtins: OutcomeTable | None = None
-    """Grades of the experts that are not language models; an answer that they did not give has no tokens."""
-    logged: LoggedQueries | None = None
-    """Answers of the decision log that a learned scorer is fitted on as well."""
-    asked: AskedQueries | None = None
-    """Queries of the log, whose mix of categories stage 1's prior follows; None: that of the labelled queries."""
-    is_traffic: bool = False
-    """The labelled queries are a sample of the traffic: a category's mass is the share of them that is served as it."""
 
 
 def fit_router(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,10 +26,8 @@ from training.calibrate import fit_temperature, fit_uncertainty
 from training.category_mix import AskedQueries, CategoryMix, estimate_mix, reweighed
 from training.classifier_metrics import stage_one_metrics, wilson
 from training.few_examples import RECOGNISED, is_new, spread_out, sure_of, usual_size
+from training.fit_request import FitRequest
 from training.types import LabelledQuery
-
-if TYPE_CHECKING:
-    from training.fit import FitRequest
 
 BATCH_SIZE, CACHED_AT_ONCE = 64, 2048
 FOLDS = 10

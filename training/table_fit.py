@@ -22,8 +22,9 @@ from router.section import PluginConfig
 from router.types import GENERAL
 from training.datasets.outcomes import read_outcomes
 from training.expert_map import measure_quality
-from training.fit import FitRequest, fit_router, prepare, write_router
+from training.fit import fit_router, prepare, write_router
 from training.fit_inputs import fingerprint_outcomes
+from training.fit_request import FitRequest
 from training.scorer_fit import FAMILY, fit_kind
 from training.types import MIN_TABLE_PROMPTS, LabelledQuery
 

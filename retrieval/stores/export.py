@@ -15,7 +15,7 @@ from sqlalchemy import select
 from base.errors import DataError
 from base.json_text import to_json
 from decision_log.database import Database
-from decision_log.read import read_judged_searches
+from decision_log.judged_searches import read_judged_searches
 from retrieval.stores.tables import CHUNKS, STORE_FILES, STORES, TABLES
 from router.types import DecisionKind, DecisionRecord
 

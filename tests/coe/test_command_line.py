@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from coe.command_line import COMMANDS, Command, help_text, resolve
+from coe.command_line import help_text, resolve
+from coe.commands import COMMANDS, Command
 
 
 def coe(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from coe.command_line import COMMANDS, resolve
+from coe.command_line import resolve
+from coe.commands import COMMANDS
 from coe.completion import command_of
 
 ROOT = Path(__file__).parents[2]

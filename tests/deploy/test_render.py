@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from coe.command_line import COMMANDS
+from coe.commands import COMMANDS
 from gateway.deploy import compose, kubernetes, ray_serve
 from gateway.deploy.deployment import Deployment, plan_deployment
 from router.config import CoeConfig, parse_config, parse_text

@@ -16,7 +16,7 @@ from training.calibrate import (
     fit_uncertainty,
 )
 from training.classifier_metrics import stage_one_metrics
-from training.fit import FitRequest
+from training.fit_request import FitRequest
 from training.stage_one import LabelledEmbeddings, fit_stage_one
 
 

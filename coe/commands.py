@@ -1,0 +1,145 @@
+"""The table of sub-commands of `coe`."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """A sub-command: `target` is "module:function", a plain function annotated for typer.
+
+    `summary` is empty for one that another command starts: no help shows it.
+    `is_shown`: it writes reports where the user says, with the user's own umask.
+    """
+
+    target: str
+    summary: str
+    is_shown: bool = False
+
+
+COMMANDS = {
+    "up": Command(
+        "gateway.run_commands:up", "Start everything: services, experts, router, gateway; then one query per category."
+    ),
+    "serve": Command("gateway.run_commands:serve", "Start the gateway alone, for production."),
+    "serve worker": Command("gateway.worker:serve_worker", ""),
+    "serve log": Command("gateway.worker:serve_log", ""),
+    "init": Command("fleet.setup.commands:init", "Write an experts.yaml for endpoints that you have."),
+    "import-litellm": Command(
+        "fleet.setup.commands:import_litellm", "Write an experts.yaml from a LiteLLM proxy's config.yaml."
+    ),
+    "import-tensorzero": Command(
+        "fleet.setup.commands:import_tensorzero", "Write an experts.yaml from a TensorZero gateway's tensorzero.toml."
+    ),
+    "check": Command("gateway.check_command:check", "Validate experts.yaml, and list its experts.", is_shown=True),
+    "config plan": Command(
+        "gateway.changes.commands:plan", "Show what experts.yaml would change in running gateways.", is_shown=True
+    ),
+    "config apply": Command("gateway.changes.commands:apply", "Have running gateways take experts.yaml as it is now."),
+    "config rollback": Command("gateway.changes.commands:rollback", "Go back to the configuration before."),
+    "deploy render": Command(
+        "gateway.deploy.render_command:render",
+        "Write files that start it with Docker Compose, on Kubernetes or on Ray.",
+        is_shown=True,
+    ),
+    "route": Command("fleet.route_command:route", "Print the decision for a text, and why.", is_shown=True),
+    "train": Command("training.train_command:train", "Fit a router from labelled queries and outcomes."),
+    "retrain": Command(
+        "training.train_command:retrain",
+        "Learn a better router, and better pilots of retrieval, from the decision log.",
+    ),
+    "router ls": Command("training.train_command:router_ls", "List trained routers, or show one."),
+    "router try": Command(
+        "training.trial_commands:router_try",
+        "Try a router on a share of the traffic, or in the shadow of the live one; a worse one is withdrawn.",
+    ),
+    "router promote": Command("training.trial_commands:router_promote", "Make a router the live one."),
+    "router rollback": Command("training.trial_commands:router_rollback", "Go back to the router before."),
+    "categories propose": Command(
+        "training.category_commands:categories_propose",
+        "Find topics that the router does not know, and categories without traffic.",
+    ),
+    "categories accept": Command(
+        "training.category_commands:categories_accept",
+        "Write a proposed change of categories as files to review and commit.",
+    ),
+    "experts ls": Command(
+        "training.worth_command:experts_ls", "List the experts, and what would be lost without each."
+    ),
+    "experts up": Command("gateway.experts_commands:up", "Start the vLLM engines of experts.yaml alone."),
+    "experts stop": Command("gateway.experts_commands:stop", "End those engines, or some of them."),
+    "experts logs": Command("gateway.experts_commands:logs", "Show the last lines of an engine's log."),
+    "experts sleep": Command("gateway.experts_commands:sleep", "Free an engine's GPU memory, once it has no requests."),
+    "experts wake": Command("gateway.experts_commands:wake", "Wake an engine, or start one that was stopped."),
+    "experts pin": Command("gateway.experts_commands:pin", "Keep an expert awake."),
+    "experts probe": Command(
+        "training.probe_commands:experts_probe", "Score a new expert on a few graded probes and put it on the map."
+    ),
+    "experts train-lora": Command(
+        "training.lora.commands:train_lora",
+        "Train an expert for one category, and add it where it is surely better than its base.",
+    ),
+    "experts merge": Command("training.lora.commands:merge", "Merge rarely used adapters into one expert."),
+    "eval routing": Command(
+        "eval.routing.routing_command:routing", "Report what routing won on an outcome table.", is_shown=True
+    ),
+    "eval robustness": Command(
+        "eval.robustness.robustness_command:robustness",
+        "Measure which decisions flip under harmless changes; run routes.test.yaml.",
+        is_shown=True,
+    ),
+    "eval log": Command(
+        "eval.log.log_command:log", "Report on production traffic from the decision log.", is_shown=True
+    ),
+    "eval collect": Command("eval.collect_command:collect", "Run prompts through the experts and grade the answers."),
+    "eval retrieval": Command(
+        "eval.retrieval.retrieval_command:retrieval",
+        "Report what routing between retrieval experts won on collections with judgements.",
+        is_shown=True,
+    ),
+    "retrieval train": Command(
+        "retrieval.training.train_command:train",
+        "Train a retrieval expert: a LoRA adapter on the queries of a collection.",
+    ),
+    "retrieval pilots": Command(
+        "retrieval.training.pilots_command:pilots", "Build the pilot library that routes between retrieval experts."
+    ),
+    "retrieval export": Command(
+        "retrieval.stores.export_command:export",
+        "Write vector stores and the feedback on their searches as collections.",
+    ),
+    "outcomes import": Command(
+        "training.datasets.import_command:import_outcomes", "Make an outcome table of another tool's files."
+    ),
+    "outcomes export": Command(
+        "eval.export:export_outcomes",
+        "Write an outcome table for another tool.",
+        is_shown=True,
+    ),
+    "replay": Command(
+        "gateway.replay.commands:replay", "Make a logged decision again, or show what another router would have done."
+    ),
+    "keys create": Command("gateway.keys.commands:create", "Make a key of a team, with limits."),
+    "keys ls": Command("gateway.keys.commands:ls", "List teams and keys with their limits."),
+    "keys limits": Command("gateway.keys.commands:limits", "Show or change the limits of a key or a team."),
+    "keys rotate": Command("gateway.keys.commands:rotate", "Give a key a new secret."),
+    "keys revoke": Command("gateway.keys.commands:revoke", "End a key."),
+    "keys log": Command("gateway.keys.commands:log", "List what admins did, and who they are."),
+    "log doctor": Command(
+        "decision_log.commands:doctor", "Prove that the decision log lost nothing, or name the gaps."
+    ),
+    "log migrate": Command(
+        "gateway.migrate_command:migrate", "Copy the database into an empty one, for instance SQLite's to Postgres."
+    ),
+    "log drain": Command("decision_log.commands:drain", "Write what waits in the stream to SQL, once or always."),
+    "log feedback": Command(
+        "training.feedback_command:log_feedback",
+        "Show who gives feedback, what that hides, and which signals agree with it.",
+    ),
+    "log erase": Command(
+        "decision_log.removal_commands:erase_decisions", "Erase every decision of a subject, or older than a given age."
+    ),
+    "log archive": Command(
+        "decision_log.removal_commands:archive_decisions", "Move old decisions from SQL to Parquet files."
+    ),
+}
