@@ -23,7 +23,7 @@ class WaitFor(Exception):
 
 
 class Outlook(Protocol):
-    """What recent requests lost because an engine sleeps, and the account above which it is woken; None: no room."""
+    """Loss of recent requests because an engine sleeps, and the account above which it is woken; None: no room."""
 
     @property
     def account(self) -> float: ...

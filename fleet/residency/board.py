@@ -1,4 +1,4 @@
-"""What the processes of a composition tell each other about the engines that they share.
+"""Messages between the processes of a composition about the engines that they share.
 
 One of them has the turn: it alone changes engines. The others tell it what they ask for and which requests they have,
 and hear from it who is awake.
@@ -27,7 +27,7 @@ class Note(BaseModel):
 
 
 class Report(BaseModel):
-    """What one process does: the version of the view that it acts on, its requests by engine as of then, and the
+    """The state of one process: the version of the view that it acts on, its requests by engine as of then, and the
     engines that requests of it wait for."""
 
     model_config = ConfigDict(frozen=True)

@@ -140,7 +140,7 @@ def mark_patterns() -> tuple[re.Pattern[str], ...]:
 
 @cache
 def ascii_marks() -> tuple[tuple[tuple[str, ...], re.Pattern[str]], ...]:
-    """What the marks of a text in ASCII need, and their patterns."""
+    """Marks of a text in ASCII: what they need, and their patterns."""
     return tuple((NEEDED[name], pattern) for name, pattern in zip(MARKS, mark_patterns(), strict=False))
 
 
