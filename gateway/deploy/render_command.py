@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from base import options
+
+if TYPE_CHECKING:
+    from router.config import CoeConfig
 
 COE_IMAGE = "coe"
 VLLM_IMAGE = "docker.io/vllm/vllm-openai:v0.32.0"
@@ -20,6 +23,19 @@ class Target(StrEnum):
     COMPOSE = "compose"
     KUBERNETES = "kubernetes"
     RAY = "ray"
+
+
+def own_address(config: CoeConfig) -> list[str]:
+    """The experts whose engine is reached by a loopback address."""
+    from urllib.parse import urlsplit
+
+    from gateway.exposure import is_loopback
+
+    return [
+        name
+        for name, entry in config.experts.items()
+        if any(is_loopback(urlsplit(url).hostname or "") for url in (entry.url, *entry.replica_urls) if url)
+    ]
 
 
 def render(
@@ -55,6 +71,12 @@ def render(
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
         echo(f"wrote {file}")
+    for name in own_address(deployment.config) if in_container else ():
+        echo(
+            f"note: experts.{name}.url is an address of this machine, and in a container that is the container: write "
+            "how the engine is reached from there",
+            to_stderr=True,
+        )
     for name, folder in deployment.adapters.items():
         shutil.copytree(folder, out / "adapters" / name, dirs_exist_ok=True)
         echo(f"wrote {out / 'adapters' / name}")
