@@ -11,8 +11,7 @@ from typing import Protocol
 from base.errors import StoreError
 from decision_log.database import Database
 from decision_log.sql_removal import Removal
-from decision_log.stream import reason_of
-from fleet.tasks import stop_task
+from fleet.tasks import look_always, stop_task
 
 LOOK_EVERY_S = 10.0
 PRUNE_EVERY_S = 3600.0
@@ -48,20 +47,11 @@ class Housekeeper:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="decision-log-housekeeper")
+        looking = look_always("the log's housekeeping", self.look, LOOK_EVERY_S, (StoreError,))
+        self._task = asyncio.create_task(looking, name="decision-log-housekeeper")
 
     async def aclose(self) -> None:
         await stop_task(self._task)
-
-    async def _run(self) -> None:
-        while True:
-            try:
-                await self.look()
-            except StoreError as error:
-                logger.warning("the log's housekeeping waits (%s)", reason_of(error))
-            except Exception:
-                logger.exception("the log's housekeeping continues after a fault")
-            await asyncio.sleep(LOOK_EVERY_S)
 
     async def look(self) -> None:
         """Runs once what is due. Raises StoreError."""

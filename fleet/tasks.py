@@ -1,10 +1,33 @@
-"""A sure end of background tasks."""
+"""Background tasks: one that looks again and again, and a sure end."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
 
 AGAIN_S = 0.1
+MAX_DUTY = 0.05
+"""Largest share of the time that looking may take: what takes long is looked at less often (ours)."""
+
+logger = logging.getLogger(__name__)
+
+
+async def look_always(
+    what: str, look: Callable[[], Awaitable[object]], every_s: float, away: tuple[type[Exception], ...]
+) -> None:
+    """Looks every so many seconds. Neither `away`, which says that something cannot be reached now, nor a fault of ours
+    ends it."""
+    while True:
+        began_s = time.monotonic()
+        try:
+            await look()
+        except away as error:
+            logger.warning("%s waits (%s)", what, f"{type(error).__name__}: {error}".split("\n", maxsplit=1)[0][:200])
+        except Exception:
+            logger.exception("%s continues after a fault", what)
+        await asyncio.sleep(max(every_s, (time.monotonic() - began_s) / MAX_DUTY))
 
 
 async def stop_task(task: asyncio.Task[None] | None) -> None:

@@ -10,7 +10,7 @@ from collections import Counter
 from base.errors import StoreError
 from decision_log.drift import ACCURACY, DriftMonitor, SignalChange
 from decision_log.reward_pages import PAGE, RewardPage, RewardPages
-from fleet.tasks import stop_task
+from fleet.tasks import look_always, stop_task
 
 LOOK_EVERY_S = 10.0
 SETTLED_S = 5.0
@@ -45,29 +45,24 @@ class DriftWatch:
         return self._monitor.counts.get(ACCURACY, 0)
 
     async def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="drift-watch")
+        looking = look_always("the watch over drift", self.look, LOOK_EVERY_S, (StoreError,))
+        self._task = asyncio.create_task(looking, name="drift-watch")
 
     async def aclose(self) -> None:
         await stop_task(self._task)
 
-    async def _run(self) -> None:
-        while True:
-            try:
-                await self.look(time.time() - SETTLED_S)
-            except StoreError as error:
-                logger.warning("the watch over drift waits (%s)", type(error).__name__)
-            except Exception:
-                logger.exception("the watch over drift keeps running after a fault")
-            await asyncio.sleep(LOOK_EVERY_S)
+    async def look(self, until: float | None = None) -> list[SignalChange]:
+        """Takes the feedback that is new, and returns the changes that it brings.
 
-    async def look(self, until: float) -> list[SignalChange]:
-        """Takes the feedback from before a time (Unix seconds) that is new, and returns the changes that it brings.
+        Args:
+            until: only feedback from before this time (Unix seconds); None: `SETTLED_S` ago.
 
         What is fresher, or has no decision in SQL yet, is taken by a later look.
 
         Raises:
             StoreError: the database cannot be read now.
         """
+        until = time.time() - SETTLED_S if until is None else until
         is_history = self._last is None
         if self._last is None:
             self._last = await asyncio.to_thread(self._pages.number_before, until, HISTORY)

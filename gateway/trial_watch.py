@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,14 +17,12 @@ from pathlib import Path
 from base.errors import ArtifactError, StoreError
 from decision_log.e_process import log_e_shadow_worse, log_e_worse
 from decision_log.router_versions import RouterVersions, TrialEvidence
-from fleet.tasks import stop_task
+from fleet.tasks import look_always, stop_task
 from router.artifact import read_manifest
 from router.live_pointer import LivePointer, Trial, TrialMode, read_pointer, withdraw
 from router.manifest import RouterManifest
 
 LOOK_EVERY_S = 2.0
-MAX_DUTY = 0.05
-"""Largest share of the time that looking may take: a long trial of much traffic is looked at less often (ours)."""
 
 logger = logging.getLogger(__name__)
 
@@ -78,21 +75,12 @@ class TrialWatch:
         self.withdrawals = 0
 
     async def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="trial-watch")
+        away = StoreError, ArtifactError, OSError
+        looking = look_always("the watch over routers", self.look, LOOK_EVERY_S, away)
+        self._task = asyncio.create_task(looking, name="trial-watch")
 
     async def aclose(self) -> None:
         await stop_task(self._task)
-
-    async def _run(self) -> None:
-        while True:
-            began = time.monotonic()
-            try:
-                await self.look()
-            except (StoreError, ArtifactError, OSError) as error:
-                logger.warning("the watch over routers waits (%s)", type(error).__name__)
-            except Exception:
-                logger.exception("the watch over routers keeps running after a fault")
-            await asyncio.sleep(max(LOOK_EVERY_S, (time.monotonic() - began) / MAX_DUTY))
 
     async def look(self) -> None:
         """Keeps the content of `live.json` in SQL, and judges the trial once.

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from router import plugins
+from router.features import unit_rows
 from router.protocols import Encoder
 from router.types import FloatArray
 from router.weights import fingerprint
@@ -61,9 +62,7 @@ class ConcatEncoder:
     def encode(self, texts: Sequence[str]) -> FloatArray:
         pairs = zip(self.parts, self.weights, strict=True)
         joined = np.concatenate([part.encode(texts) * np.float32(weight) for part, weight in pairs], axis=1)
-        norms = np.linalg.norm(joined, axis=1, keepdims=True)
-        joined /= np.where(norms > 0, norms, 1.0)
-        return joined
+        return unit_rows(joined)
 
 
 def inner(options: Options) -> tuple[plugins.Inner, ...]:

@@ -13,6 +13,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from router.features import unit_rows
 from router.types import FloatArray
 from router.weights import fingerprint
 
@@ -45,9 +46,7 @@ class HashingEncoder:
             places = (hashes >> np.uint64(1)) % np.uint64(self.dim)
             signs = np.where(hashes & np.uint64(1), 1.0, -1.0)
             vectors[row] = np.bincount(places.astype(np.int64), weights=signs, minlength=self.dim)
-        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-        vectors /= np.where(norms > 0, norms, 1.0)
-        return vectors
+        return unit_rows(vectors)
 
 
 def hashes_of(word: str) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from base.errors import BackendError, ConfigError
 from base.json_text import from_json, to_json
+from router.features import unit_rows
 from router.section import EnvironmentName
 from router.types import FloatArray
 from router.weights import fingerprint
@@ -63,9 +64,7 @@ class OpenAIEncoder:
         for start in range(0, len(full), self._options.batch_size):
             rows = full[start : start + self._options.batch_size]
             vectors[rows] = self._request([texts[row] for row in rows])
-        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-        vectors /= np.where(norms > 0, norms, 1.0)
-        return vectors
+        return unit_rows(vectors)
 
     def _request(self, texts: list[str]) -> FloatArray:
         """(len(texts), d) as the endpoint gave them. Raises BackendError."""

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from base.errors import MissingWeightsError
+from router.features import unit_rows
 from router.types import FloatArray
 from router.weights import PACKAGE_SCHEME, expanded, file_sha256, fingerprint, resolve_weights
 
@@ -57,9 +58,7 @@ class SentenceTransformerEncoder:
             vectors[full] = self.model.encode(
                 [texts[row] for row in full], batch_size=1, convert_to_numpy=True, show_progress_bar=False
             )
-        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-        vectors /= np.where(norms > 0, norms, 1.0)
-        return vectors
+        return unit_rows(vectors)
 
 
 def build(options: Options) -> SentenceTransformerEncoder:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from router.features import unit_rows
 from router.quality import QualityMatrix
 from router.types import ExpertScores, FloatArray
 
@@ -43,9 +44,7 @@ def require_measured(measured: Measured | None) -> Measured:
 
 def projected(embeddings: FloatArray, projection: FloatArray) -> FloatArray:
     """Embeddings (n, d) in the p directions of `projection` (d, p), scaled to unit length."""
-    short = embeddings @ projection
-    norms = np.linalg.norm(short, axis=1, keepdims=True)
-    return np.asarray(short / np.where(norms > 0, norms, 1.0), dtype=np.float32)
+    return unit_rows(embeddings @ projection)
 
 
 def neighbour_means(
