@@ -23,7 +23,7 @@ from router.request_limits import CACHE_SALT
 KEPT_ALIVE_S = 15.0
 PROBE_TIMEOUT_S = 2.0
 MODEL_FIELD = re.compile(rb'"model":"(?:[^"\\]|\\.)*"')
-ID_FIELD = re.compile(rb'"id":"chatcmpl-(?!tool)[^"\\]*"')
+ID_FIELD = re.compile(rb'"id": ?"chatcmpl-(?!tool)[^"\\]*"')
 """The fields as servers write them. Inside a JSON string every quote is escaped, so no text of an answer matches."""
 
 
@@ -41,6 +41,7 @@ class Options(BaseModel):
     renames_answer: bool = Field(
         default=False, description="write `served_model` into answers: the engine names its weights file instead"
     )
+    sets_id: bool = Field(default=False, description="write the request's id into answers: the engine chooses its own")
     takes_cache_salt: bool = Field(default=False, description="keep one caller's cached prompts from the others")
 
 
@@ -96,8 +97,9 @@ class VllmBackend:
         except (aiohttp.ClientError, TimeoutError) as error:
             raise backend_error(error) from error
         chunks: ChunkStream = ResponseChunks(response, min(self._options.timeout_s, request.timeout_s))
-        if self._options.renames_answer:
-            chunks = RenamedChunks(chunks, self._options.served_model, request.request_id)
+        if self._options.renames_answer or self._options.sets_id:
+            name = self._options.served_model if self._options.renames_answer else None
+            chunks = RenamedChunks(chunks, name, request.request_id)
         return BackendResponse(response.status, chunks, visible_headers(response))
 
     def _own_fields(self, request: BackendRequest) -> dict[str, object]:
@@ -200,12 +202,12 @@ class ResponseChunks:
 
 
 class RenamedChunks:
-    """An answer whose `model` field names the expert, and its `id` the request. A line is held until it is whole, so no
-    field is cut in two."""
+    """An answer whose `id` names the request, and its `model` field the expert if a name is given. A line is held until
+    it is whole, so no field is cut in two."""
 
-    def __init__(self, chunks: ChunkStream, name: str, request_id: str) -> None:
+    def __init__(self, chunks: ChunkStream, name: str | None, request_id: str) -> None:
         self._chunks = chunks
-        self._field = b'"model":' + to_json(name)
+        self._field = None if name is None else b'"model":' + to_json(name)
         self._id_field = b'"id":' + to_json(f"chatcmpl-{request_id}")
         self._held = b""
 
@@ -230,7 +232,9 @@ class RenamedChunks:
         await self._chunks.aclose()
 
     def _renamed(self, lines: bytes) -> bytes:
-        return ID_FIELD.sub(lambda _: self._id_field, MODEL_FIELD.sub(lambda _: self._field, lines))
+        field = self._field
+        named = lines if field is None else MODEL_FIELD.sub(lambda _: field, lines)
+        return ID_FIELD.sub(lambda _: self._id_field, named)
 
 
 def new_session(*, is_pooled: bool) -> aiohttp.ClientSession:

@@ -114,7 +114,7 @@ async def test_is_alive() -> None:
 
 @pytest.mark.parametrize("size", [1, 5, 33, 10_000])
 async def test_answers_are_renamed_wherever_they_are_cut(size: int) -> None:
-    ids = b'{"id":"chatcmpl-Xy1","tools":[{"id":"chatcmpl-tool-1"}],'
+    ids = b'{"id": "chatcmpl-Xy1","tools":[{"id":"chatcmpl-tool-1"}],'
     said = b'"choices":[{"delta":{"content":"say \\"model\\":\\"upstream-model\\""}}],"model":"/path/to \\"x\\".gguf"}'
     stream = b"data: " + ids + said + b"\n\n" + STREAM
 
@@ -133,5 +133,7 @@ async def test_answers_are_renamed_wherever_they_are_cut(size: int) -> None:
         async def aclose(self) -> None: ...
 
     renamed = b"".join([chunk async for chunk in RenamedChunks(Chunks(), "calc", "dec-1")])
-    expected = ids.replace(b"Xy1", b"dec-1") + said.replace(b'"model":"/path/to \\"x\\".gguf"', b'"model":"calc"')
+    named = ids.replace(b' "chatcmpl-Xy1', b'"chatcmpl-dec-1')
+    assert b"".join([chunk async for chunk in RenamedChunks(Chunks(), None, "dec-1")]) == stream.replace(ids, named)
+    expected = named + said.replace(b'"model":"/path/to \\"x\\".gguf"', b'"model":"calc"')
     assert renamed == b"data: " + expected + b"\n\n" + STREAM.replace(b'"model":"upstream-model"', b'"model":"calc"')
