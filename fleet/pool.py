@@ -90,6 +90,14 @@ class ExpertPool:
     def state(self, name: str) -> BreakerState:
         return self._breakers[name].state
 
+    def expect(self, name: str) -> None:
+        """A request was decided for that expert, whose engine stays awake for it; follow it with `expect_no_more`."""
+        if self.watcher is not None:
+            self.watcher.started(name)
+
+    def expect_no_more(self, name: str) -> None:
+        self._ended(name)
+
     def started(self, name: str) -> None:
         """A request goes to that expert; follow it with `succeeded`, `failed` or `abandoned`."""
         if self.watcher is not None:

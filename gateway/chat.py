@@ -103,6 +103,7 @@ class ChatExchange:
         self._is_waiting = False  # so is a stream that has only said that it waits
         self._reader: StreamReader | None = None  # follows the stream while one passes
         self._telling: Telling | None = None  # there where the answer is told on another surface than the expert's
+        self._expected: str | None = None  # the expert whose engine stays awake for the request
         self._is_sampled = False  # a judge needs the answer
         self._keeps_text = False  # the answer is kept until its end, for a judge or the cache
         self._answer_text: str | None = None  # there only when it is kept; never logged
@@ -130,6 +131,8 @@ class ChatExchange:
             if self._is_sampled and self._endpoint.judge is not None:
                 self._endpoint.judge.offer(self._asked, outcome, self._answer_text)
             self._endpoint.decider.ended(self._asked, outcome, self._answer_text)
+            if self._expected is not None:
+                self._endpoint.experts.expect_no_more(self._expected)
 
     async def _answer(self) -> None:
         endpoint, asked, outcome = self._endpoint, self._asked, self._outcome
@@ -137,6 +140,8 @@ class ChatExchange:
             asked.chat, asked.decision_id, asked.session_id, asked.caller, asked.session
         )
         decision, chat = decided.decision, asked.chat
+        self._expected = decision.expert
+        endpoint.experts.expect(decision.expert)
         chosen = decided.chosen if isinstance(decided.chosen, Chosen) else None
         outcome.hold = await endpoint.limits.reserve(asked, decision, chosen)
         outcome.strategy = None if isinstance(decided.chosen, Chosen) else decided.chosen

@@ -41,6 +41,10 @@ class Decider(Protocol):
 class Experts(Protocol):
     """Calls the decided expert, then others: `gateway.expert_call.ExpertCall`."""
 
+    def expect(self, expert: str) -> None: ...
+
+    def expect_no_more(self, expert: str) -> None: ...
+
     async def answer(
         self, asked: Asked, chat: ChatRequest, decision: RoutingDecision, known: str | None = None
     ) -> StreamedAnswer | WholeAnswer: ...

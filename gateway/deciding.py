@@ -182,12 +182,19 @@ class Decider:
 
     async def _route(self, routed: Routed) -> Decided:
         try:
-            decided, ideal = await self._in_thread(routed, may_wait=True)
+            decided, ideal = await self._in_time(routed, may_wait=True)
         except WaitFor as wait:
             await self._reach.wait_for_one(wait.experts)
-            decided, ideal = await self._in_thread(routed, may_wait=False)
+            decided, ideal = await self._in_time(routed, may_wait=False)
         self._reach.note(decided.decision, ideal, begins=not routed.query.facts.continues)
         return decided
+
+    async def _in_time(self, routed: Routed, *, may_wait: bool) -> tuple[Decided, RoutingDecision | None]:
+        """A decision for an expert that has not been put to sleep meanwhile, as `_decide` makes it."""
+        while True:
+            decided, ideal = await self._in_thread(routed, may_wait=may_wait)
+            if decided.decision.expert not in self._reach.asleep:
+                return decided, ideal
 
     async def _in_thread(self, routed: Routed, *, may_wait: bool) -> tuple[Decided, RoutingDecision | None]:
         alive, asleep = self._reach.alive, self._reach.asleep

@@ -112,8 +112,18 @@ class ExpertCall:
                 raise failure if len(failed) == 1 else failure.after(failed[:-1])
             expert = following
 
+    def expect(self, expert: str) -> None:
+        """A request was decided for an expert, whose engine must not sleep before it gets there; follow it with
+        `expect_no_more`."""
+        self._pool.expect(expert)
+
+    def expect_no_more(self, expert: str) -> None:
+        self._pool.expect_no_more(expert)
+
     async def whole(self, asked: Asked, chat: ChatRequest, expert: str) -> WholeAnswer:
         """One expert's answer to a request that is no stream. Raises RouterError; there is no other try."""
+        if expert in self._pool.asleep:  # since several were decided, of which one is expected
+            raise BackendError(f"expert {expert} has just been put to sleep", status=503)
         answer = await self._attempt(asked, replace(chat, native=None), expert)
         if isinstance(answer, StreamedAnswer):
             await answer.chunks.aclose()
@@ -193,9 +203,6 @@ class ExpertCall:
     async def _attempt(self, asked: Asked, chat: ChatRequest, expert: str) -> StreamedAnswer | WholeAnswer:
         """One expert's answer. Raises ApiError or BackendError, with the breaker told."""
         pool = self._pool
-        if expert in pool.asleep:  # since it was decided
-            message = f"expert {expert} has just been put to sleep"
-            raise BackendError(message, status=503, is_retryable=True, retry_after_s=1.0)
         pool.started(expert)
         try:
             native = self._native(chat, expert)

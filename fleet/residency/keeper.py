@@ -352,6 +352,7 @@ class Keeper:
         else:
             take_account(self.scheduler, saved or "")
         self._decides = self._turn == turn
+        logger.info("residency: this process decides which engines are awake (turn %d)", turn)
 
     async def _save(self) -> None:
         self._saved_at_s = self._clock()

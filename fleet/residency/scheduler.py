@@ -247,7 +247,8 @@ class Scheduler:
         for number, each in enumerate(self.residents):
             state = states[each.name]
             is_free = not self._is_kept(each) and (ignores_hold or now_s >= self._held_until_s[each.name])
-            if each.name == name or state is Residency.STOPPED or not is_free or self.is_failing(each.name, now_s):
+            is_gone = state in (Residency.STOPPED, Residency.STARTING)  # one that starts may sleep once it is awake
+            if each.name == name or is_gone or not is_free or self.is_failing(each.name, now_s):
                 continue
             target = sleep_state(each, host_free_gib) if state in ANSWERING else Residency.STOPPED
             if state in ANSWERING and each.device_gib(target) >= each.device_gib(state):

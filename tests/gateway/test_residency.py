@@ -89,7 +89,7 @@ def eager() -> Regret:
 async def asked(it: Running, text: str, model: str = "auto") -> str:
     async with it.chat(text, model=model) as answer:
         assert answer.status == 200, await answer.text()
-        return answer.headers["x-coe-expert"]
+        return str(answer.headers["x-coe-expert"])
 
 
 async def test_the_best_awake_expert_serves_and_the_receipt_says_who_slept_until_it_is_woken() -> None:
@@ -164,6 +164,36 @@ async def test_an_engine_that_dies_while_it_wakes_is_an_error_for_who_named_it_a
 async def test_a_request_that_nobody_awake_can_serve_waits() -> None:
     async with host(Off(), asleep=EXPERTS) as it:
         assert await asked(it, "green") == "emerald"
+
+
+async def test_no_engine_sleeps_between_the_decision_for_it_and_its_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fleet.residency.keeper.LOOK_EVERY_S", 0.02)
+    looks, decided, may_go = [0], asyncio.Event(), asyncio.Event()
+
+    def pinned() -> tuple[str]:
+        looks[0] += 1
+        return ("plain",)
+
+    async with host(Off(), pinned=pinned, observe_every_s=0.0) as it:
+        experts, keeper = it.parts.experts, it.parts.residency
+        answer = experts.answer
+
+        async def late(*arguments: Any) -> Any:
+            decided.set()
+            await may_go.wait()
+            return await answer(*arguments)
+
+        monkeypatch.setattr(experts, "answer", late)
+        first = asyncio.create_task(asked(it, "red"))
+        await until(decided.is_set)
+        named = asyncio.create_task(asked(it, "any", "emerald"))
+        await until(lambda: keeper is not None and keeper.scheduler.goal is not None)
+        before = looks[0]
+        await until(lambda: looks[0] > before + 2)
+        assert keeper is not None
+        assert keeper.scheduler.state("ruby") is Residency.AWAKE
+        may_go.set()
+        assert (await first, await named) == ("ruby", "emerald")
 
 
 async def test_a_request_whose_best_expert_cannot_be_woken_waits_for_the_next() -> None:
