@@ -100,9 +100,11 @@ def without_courtesy(text: str) -> str:
 
 def is_courtesy(sentence: str) -> bool:
     """There are words, each asks for nothing, and there is no number, code or quotation."""
+    if len(sentence) > MAX_COURTESY_CHARS or MATERIAL.search(sentence):
+        return False
     words = WORD.findall(sentence)
     is_field = len(words) == 1 and len(words[0]) < MIN_TITLE_LETTERS and sentence.rstrip().endswith(":")
-    if not words or is_field or len(sentence) > MAX_COURTESY_CHARS or MATERIAL.search(sentence):
+    if not words or is_field:
         return False
     known, phrases = courtesy_words(), courtesy_phrases()
     return all(word.casefold().replace("’", "'") in known or phrases.fullmatch(word) is not None for word in words)

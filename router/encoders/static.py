@@ -22,7 +22,7 @@ from router.encoders._use_weights import TOKENIZER, WEIGHTS, read_table
 from router.types import FloatArray
 from router.weights import file_sha256, fingerprint, resolve_weights
 
-VERSION = 2
+VERSION = 3
 """Raised with every change of the vectors that the options do not show."""
 
 
@@ -44,8 +44,8 @@ class Table(Protocol):
     @property
     def dim(self) -> int: ...
 
-    def rows(self, ids: NDArray[np.int64]) -> FloatArray:
-        """(t, d) of tokens (t,)."""
+    def mean(self, ids: NDArray[np.int64]) -> FloatArray:
+        """(d,) of tokens (t,), at least one."""
         ...
 
 
@@ -59,8 +59,8 @@ class Matrix:
     def dim(self) -> int:
         return int(self.values.shape[1])
 
-    def rows(self, ids: NDArray[np.int64]) -> FloatArray:
-        return self.values[ids]
+    def mean(self, ids: NDArray[np.int64]) -> FloatArray:
+        return np.asarray(self.values[ids].mean(axis=0))
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class StaticEncoder:
         for row, text in enumerate(texts):
             tokens = head_and_tail([token for token in self.tokenize(text) if token != self.unknown], self.max_tokens)
             if tokens and text.strip():
-                mean = self.table.rows(np.array(tokens)).mean(axis=0)
+                mean = self.table.mean(np.array(tokens))
                 norm = float(np.linalg.norm(mean))
                 vectors[row] = mean / norm if norm > 0 else 0.0
         return vectors
