@@ -13,6 +13,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH_PIP_INSTALL := $(TORCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 APART_TESTS := tests/clients tests/fleet/test_vllm_cpu_slow.py tests/gateway/retrieval/test_pgvector_stores.py \
   tests/gateway/retrieval/test_store_limit.py tests/gateway/test_three_gateways.py
+TORCH_SLOW_TESTS := tests/eval/test_ray_slow.py tests/training/lora/test_train_on_vllm_slow.py
 LOCK_EXTRAS := --extra demo --extra providers --extra postgres
 
 .PHONY: run test apart slow lint docs chaos lock clean
@@ -27,7 +28,7 @@ test: $(VENV)/.dev-ready
 # test installs it.
 apart: $(VENV)/.dev-ready $(TORCH_VENV)/.ready $(CLIENTS_VENV)/.ready
 	$(TORCH_VENV)/bin/python -m pytest -m torch $(ARGS)
-	$(TORCH_VENV)/bin/python -m pytest -m slow tests/eval/test_ray_slow.py $(ARGS)
+	$(TORCH_VENV)/bin/python -m pytest -m slow -rs $(TORCH_SLOW_TESTS) $(ARGS)
 	$(BIN)/python -m pytest -m slow -rs $(APART_TESTS) $(ARGS)
 
 # All that takes minutes.
