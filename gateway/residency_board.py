@@ -97,9 +97,12 @@ class RedisBoard:
             EXCHANGE, ("holder", "turn", "reports", "view", "notes"), *mine, shown, MOST_NOTES, *texts
         )
         now, seen, told, others = found
-        reports = {others[i].decode(): Report.model_validate_json(others[i + 1]) for i in range(0, len(others), 2)}
-        view = View.model_validate_json(seen) if seen else None
-        return Heard(int(now), view, reports, [Note.model_validate_json(each) for each in told])
+        try:
+            reports = {others[i].decode(): Report.model_validate_json(others[i + 1]) for i in range(0, len(others), 2)}
+            view = View.model_validate_json(seen) if seen else None
+            return Heard(int(now), view, reports, [Note.model_validate_json(each) for each in told])
+        except ValueError as error:
+            raise BackendError("what another version of `coe` left there cannot be read", status=503) from error
 
     async def save(self, turn: int, account: str) -> None:
         await self._ask(SAVE, ("holder", "turn", "account"), self.me, turn, account, KEPT_S)

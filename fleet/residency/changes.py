@@ -96,7 +96,7 @@ class Changes:
             await is_free()
             began_s = self._clock()
             await self._move(step)
-        except RouterError as error:
+        except (RouterError, OSError) as error:
             logger.warning("residency: %s did not become %s: %s", step.resident, step.state, error)
             found.failed += 1
             scheduler.failed(self._clock(), await known_state(self._actuator, self._expert(step.resident)))
@@ -115,7 +115,7 @@ class Changes:
             return
         try:
             await self._move(step)
-        except RouterError as error:
+        except (RouterError, OSError) as error:
             logger.warning("residency: %s, which another process was to make %s: %s", step.resident, step.state, error)
 
     async def _move(self, step: Step) -> None:

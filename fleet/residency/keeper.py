@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -214,23 +215,33 @@ class Keeper:
 
     async def _run(self) -> None:
         while True:
-            if self._turn and not self._decides:
-                await self._take_over()
-            step = self._next_step() if self._decides else None
-            self._publish()
-            if step is not None:
-                await self._changes.make(step, lambda step=step: self._until_free(step))  # type: ignore[misc]
-                continue
-            self._kick.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_EVERY_S):
-                    await self._kick.wait()
-            now_s, looks = self._clock(), self._decides or self._is_cut_off()
-            if looks and now_s - self._observed_at_s >= self._observe_every_s:
-                await self._changes.observe()
-                self._observed_at_s = now_s
-            if now_s - self._saved_at_s >= SAVE_EVERY_S:
-                await self._save()
+            try:
+                await self._look_and_change()
+            except Exception as error:  # noqa: BLE001  a fault of ours must not leave the engines to nobody
+                logger.error("residency: %s while engines were looked at; it goes on", type(error).__name__)
+                if self.scheduler.under_way is not None:
+                    self.scheduler.failed(self._clock(), Residency.STOPPED)
+                self._observed_at_s = -math.inf
+                await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _look_and_change(self) -> None:
+        if self._turn and not self._decides:
+            await self._take_over()
+        step = self._next_step() if self._decides else None
+        self._publish()
+        if step is not None:
+            await self._changes.make(step, lambda: self._until_free(step))
+            return
+        self._kick.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_EVERY_S):
+                await self._kick.wait()
+        now_s, looks = self._clock(), self._decides or self._is_cut_off()
+        if looks and now_s - self._observed_at_s >= self._observe_every_s:
+            await self._changes.observe()
+            self._observed_at_s = now_s
+        if now_s - self._saved_at_s >= SAVE_EVERY_S:
+            await self._save()
 
     def _next_step(self) -> Step | None:
         while self._heard:

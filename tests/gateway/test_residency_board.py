@@ -123,6 +123,17 @@ async def test_a_damaged_account_begins_anew(redis_url: str, caplog: pytest.LogC
         assert "the account that was kept cannot be read" in caplog.text
 
 
+async def test_a_fault_does_not_leave_the_engines_to_nobody(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with engines(["emerald"]) as urls, keeper(redis_url, urls, Off()) as kept:
+        with monkeypatch.context() as patch:
+            patch.setattr(kept.scheduler, "step", lambda now_s: [][0])
+            await until(lambda: "IndexError while engines were looked at" in caplog.text)
+        await kept.wait_for("emerald")
+        assert "emerald" in kept.view.serving
+
+
 @pytest.mark.slow
 async def test_no_engine_sleeps_under_a_request_of_another_gateway(redis_url: str) -> None:
     """Three gateways whose traffic changes colour: engines take turns, and none is asked while it sleeps."""
