@@ -1,8 +1,8 @@
 """Policies of residency on a simulated host: switches, quality, waiting, fairness and time spent switching.
 
-    python benchmarks/residency.py [--tables NAMES] [--seeds N] [--first-seed N] [--set tune|report] [--out FILE]
+    python benchmarks/residency.py [--set tune|report] [--tables NAMES] [--scenarios NAMES] [--seeds N] [--out FILE]
 
-Arrivals follow real clients of `traces`, qualities are those of outcome tables, changes of state take the published
+Arrivals follow the real clients of `traces`, qualities are those of outcome tables, changes of state take the published
 times, and the scheduler is the gateway's own on a fake clock. Options of `regret` were chosen on the tables and seeds
 of `--set tune`; the page reports on others. Skipped with a reason where the data are absent.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,96 +21,115 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.residency_world import (
-    POLICIES,
-    Case,
-    RegretOptions,
-    Table,
-    draw_arrivals,
-    load_table,
-    load_trace,
-    simulate,
-)
+from benchmarks.residency_arrivals import DAY_S, Draw, Trace, draw_arrivals, load_trace
+from benchmarks.residency_tables import TABLES, Source, Table, load_table
+from benchmarks.residency_world import POLICIES, Case, simulate
 from fleet.residency.demand import Float64Array
 
 DATA = Path(__file__).parent.parent / ".." / "shared" / "data"
-FASTEVAL_8 = (
-    *("wizardmath-70b-v1.0", "wizardcoder-python-34b-v1.0", "wizardlm-70b-v1.0", "llama-2-70b-chat"),
-    *("llama2-70b-oasst-sft-v10", "stablebeluga2", "wizardmath-13b-v1.0", "vicuna-33b-v1.3"),
-)
-TABLES: Mapping[str, Mapping[str, tuple[str, tuple[str, ...] | None, float, float]]] = {
-    "tune": {"llmrouter_dc_9": ("llmrouter_dc", None, 80, 3), "fasteval_to_15b": ("fasteval", None, 15, 4)},
-    "report": {
-        "routerdc_7": ("routerdc", None, 80, 3),
-        "fasteval_8": ("fasteval", FASTEVAL_8, 80, 3),
-        "open_llm_lb_to_35b": ("open_llm_lb_v2", None, 35, 4),
-        "mmlu_pro_to_110b": ("mmlu_pro_cot", None, 110, 6),
-    },
-}
-"""Source, experts (None: all of open weights), largest model in billions, and how many of mean size fit."""
 
-SCENARIOS = ("steady", "drift", "cold start", "stalls")
-FEW = ("regret", "static", "all awake")
-CLIENTS, PER_S, FOCUS, WARM_DAYS, DAYS = 20, 0.5, 1.0, 0.2, 1.0
+
+@dataclass(frozen=True)
+class Scenario:
+    """A world of requests and the host that serves them.
+
+    Args:
+        clients: how many of the trace's; None: all that are present.
+        by_frequency: a client's category is drawn as often as it is in the table's prompts; otherwise with equal odds.
+        switch_s: of a host of equal slots.
+        days: counted, after `WARM_DAYS` unless it starts cold.
+        policies: None: all.
+    """
+
+    clients: int | None = None
+    by_frequency: bool = False
+    drifts: bool = False
+    starts_cold: bool = False
+    stalls: bool = False
+    switch_s: float | None = None
+    days: float = 0.5
+    policies: tuple[str, ...] = ("regret", "static", "clairvoyant", "all awake")
+
+
+SCENARIOS: Mapping[str, Scenario] = {
+    "steady": Scenario(days=1.0, policies=tuple(POLICIES)),
+    "drift": Scenario(drifts=True),
+    "cold start": Scenario(starts_cold=True),
+    "stalls": Scenario(stalls=True),
+    "the table's frequencies": Scenario(by_frequency=True),
+    "twenty clients": Scenario(clients=20),
+    "equal slots": Scenario(switch_s=13.0, policies=("regret", "static", "clairvoyant", "lru", "all awake")),
+}
+
+PER_S, WARM_DAYS, TRACE_DAYS = 0.5, 0.2, 12
 BOOTSTRAPS = 2000
+BOUNDED = ("regret", "clairvoyant")
 
 Found = dict[str, Any]
 
 
-def case_of(table: Table, fits: float, trace: Mapping[str, Any], scenario: str, seed: int) -> Case:
-    day = float(seed % 12)
-    warm = 0.0 if scenario == "cold start" else WARM_DAYS
-    arrivals = draw_arrivals(
-        trace,
-        table.mass,
-        days=(day, day + warm + DAYS),
-        per_s=PER_S,
-        clients=CLIENTS,
-        focus=FOCUS,
-        drifts=scenario == "drift",
-        seed=seed,
+def case_of(table: Table, fits: float, trace: Trace, scenario: Scenario, seed: int) -> Case:
+    warm = 0.0 if scenario.starts_cold else WARM_DAYS
+    first = float(seed % TRACE_DAYS)
+    odds = table.mass if scenario.by_frequency else np.full(len(table.mass), 1 / len(table.mass))
+    draw = Draw((first, first + warm + scenario.days), odds, PER_S, scenario.clients, scenario.drifts)
+    return Case(
+        table,
+        fits,
+        draw_arrivals(trace, draw, seed),
+        (first + warm) * DAY_S,
+        odds,
+        starts_cold=scenario.starts_cold,
+        stalls=scenario.stalls,
+        switch_s=scenario.switch_s,
     )
-    from_s = (day + warm) * 86400.0
-    return Case(table, fits, arrivals, from_s, starts_cold=scenario == "cold start", stalls=scenario == "stalls")
 
 
-def runs(
-    names: Mapping[str, tuple[str, tuple[str, ...] | None, float, float]],
-    data: Path,
-    seeds: Sequence[int],
-    scenarios: Sequence[str],
-) -> Iterator[Found]:
+def runs(sources: Mapping[str, Source], data: Path, seeds: Sequence[int], scenarios: Sequence[str]) -> Iterator[Found]:
     trace = load_trace(data / "traces" / "servegen_language.parquet")
-    for name, (source, experts, most_b, fits) in names.items():
-        table = load_table(data / "routing", name, source, experts, most_b)
-        for scenario in scenarios:
+    tables = {name: load_table(data / "routing", name, source) for name, source in sources.items()}
+    for scenario in scenarios:
+        for name, table in tables.items():
             for seed in seeds:
-                case = case_of(table, fits, trace, scenario, seed)
-                for kind in POLICIES if scenario == "steady" else FEW:
-                    found = simulate(case, kind, RegretOptions())
-                    yield {"table": name, "scenario": scenario, "seed": seed, "policy": kind, **found}
+                case = case_of(table, sources[name].fits, trace, SCENARIOS[scenario], seed)
+                for kind in SCENARIOS[scenario].policies:
+                    yield {"table": name, "scenario": scenario, "seed": seed, "policy": kind, **simulate(case, kind)}
 
 
 def mean_of(found: Sequence[Found], key: str) -> float:
     return float(np.mean([each[key] for each in found]))
 
 
-def won_back(found: Sequence[Found], against: str, seed: int = 0) -> tuple[float, float, float]:
-    """The share of the quality that a static set loses against all awake which `regret` wins back: on the mean of the
-    tables, with a 95% interval by bootstrap over seeds (drawn together for all tables)."""
+def gains(found: Sequence[Found], policy: str, against: str, key: str) -> tuple[Float64Array, Float64Array]:
+    """(seeds,) what a policy gains over another one, and what all awake does: on the mean of the tables.
+
+    Args:
+        key: `quality` on the test prompts, or `predicted`.
+    """
     values: dict[tuple[str, str], dict[int, float]] = {}
     for each in found:
-        values.setdefault((each["table"], each["policy"]), {})[each["seed"]] = each["quality"]
+        values.setdefault((each["table"], each["policy"]), {})[each["seed"]] = each[key]
     tables, seeds = sorted({table for table, _ in values}), sorted({each["seed"] for each in found})
 
     def of(policy: str) -> Float64Array:
-        return np.array([[values[table, policy][number] for number in seeds] for table in tables]).mean(axis=0)
+        return np.array(np.mean([[values[table, policy][number] for number in seeds] for table in tables], axis=0))
 
-    gain, lost = of("regret") - of(against), of("all awake") - of(against)
-    draws = np.random.default_rng(seed).integers(len(seeds), size=(BOOTSTRAPS, len(seeds)))
-    shares = gain[draws].sum(axis=1) / lost[draws].sum(axis=1)
-    low, high = np.percentile(shares, [2.5, 97.5])
+    return of(policy) - of(against), of("all awake") - of(against)
+
+
+def won_back(
+    found: Sequence[Found], policy: str = "regret", against: str = "static", key: str = "quality"
+) -> tuple[float, float, float]:
+    """The share of the quality that a static set loses against all awake which a policy wins back, with a 95% interval
+    by bootstrap over seeds (drawn together for all tables)."""
+    gain, lost = gains(found, policy, against, key)
+    drawn = draws(len(gain))
+    low, high = np.percentile(gain[drawn].sum(axis=1) / lost[drawn].sum(axis=1), [2.5, 97.5])
     return float(gain.sum() / lost.sum()), float(low), float(high)
+
+
+def draws(n: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    return np.random.default_rng(0).integers(n, size=(BOOTSTRAPS, n))
 
 
 def interval(values: Sequence[float]) -> str:
@@ -121,9 +141,9 @@ def interval(values: Sequence[float]) -> str:
 def table_lines(found: Sequence[Found]) -> list[str]:
     """One row a policy."""
     lines = [
-        "| policy | switches per 1,000 | quality | p50 / p95 / p99 wait, s | loss of the worst category "
-        "| seconds switching, of 1,000 |",
-        "| --- " * 6 + "|",
+        "| policy | switches per 1,000 | predicted quality | quality on test | p50 / p95 / p99 wait, s "
+        "| loss of the worst category | seconds switching, of 1,000 |",
+        "| --- " * 7 + "|",
     ]
     for kind in POLICIES:
         own = [each for each in found if each["policy"] == kind]
@@ -133,24 +153,43 @@ def table_lines(found: Sequence[Found]) -> list[str]:
         share = [1000 * each["switch_s"] / each["seconds"] for each in own]
         lines.append(
             f"| {kind} | {interval([each['switches'] for each in own])} "
+            f"| {interval([100 * each['predicted'] for each in own])} "
             f"| {interval([100 * each['quality'] for each in own])} | {waits[0]:.2f} / {waits[1]:.2f} / {waits[2]:.2f} "
             f"| {100 * mean_of(own, 'worst_loss'):.1f} | {np.mean(share):.2f} |"
         )
     return lines
 
 
-def page_lines(found: Sequence[Found], scenarios: Sequence[str]) -> Iterator[str]:
+def page_lines(found: Sequence[Found]) -> Iterator[str]:
+    scenarios = [each for each in SCENARIOS if any(run["scenario"] == each for run in found)]
+    yield "| | share of the predicted quality: regret | clairvoyant | points on test: regret | clairvoyant | switches |"
+    yield "| --- " * 6 + "|"
     for scenario in scenarios:
-        of_scenario = [each for each in found if each["scenario"] == scenario]
-        yield f"\n## {scenario.capitalize()}\n"
-        share, low, high = won_back(of_scenario, "static")
-        yield f"Won back of what `static` loses, on the mean of the tables: {share:.0%} [{low:.0%}, {high:.0%}]."
-        if scenario == "steady":
-            share, low, high = won_back(of_scenario, "static in hindsight")
-            yield f"Of what `static in hindsight` loses: {share:.0%} [{low:.0%}, {high:.0%}]."
-        for table in dict.fromkeys(each["table"] for each in of_scenario):
+        own = [each for each in found if each["scenario"] == scenario]
+        words = [share_words(won_back(own, kind, key="predicted")) for kind in BOUNDED]
+        words += [points_words(own, kind) for kind in BOUNDED]
+        switches = [mean_of([each for each in own if each["policy"] == kind], "switches") for kind in BOUNDED]
+        yield f"| {scenario} | {' | '.join(words)} | {switches[0]:.2f}, {switches[1]:.2f} |"
+    for scenario in scenarios:
+        own = [each for each in found if each["scenario"] == scenario]
+        yield f"\n## {scenario.capitalize()}"
+        if "static in hindsight" in SCENARIOS[scenario].policies:
+            words = share_words(won_back(own, against="static in hindsight", key="predicted"))
+            yield f"\nOf the predicted quality that `static in hindsight` loses, `regret` wins back {words}."
+        for table in dict.fromkeys(each["table"] for each in own):
             yield f"\n### {table}, {scenario}\n"
-            yield from table_lines([each for each in of_scenario if each["table"] == table])
+            yield from table_lines([each for each in own if each["table"] == table])
+
+
+def share_words(share: tuple[float, float, float]) -> str:
+    return f"{share[0]:.0%} [{share[1]:.0%}, {share[2]:.0%}]"
+
+
+def points_words(found: Sequence[Found], policy: str) -> str:
+    """Points of quality on test that a policy wins back, with a 95% interval by bootstrap over seeds, of those lost."""
+    gain, lost = gains(found, policy, "static", "quality")
+    low, high = 100 * np.percentile(gain[draws(len(gain))].mean(axis=1), [2.5, 97.5])
+    return f"{100 * gain.mean():+.2f} [{low:+.2f}, {high:+.2f}] of {100 * lost.mean():.2f}"
 
 
 def main(
@@ -164,9 +203,10 @@ def main(
     read: Annotated[list[Path] | None, typer.Option(help="files of earlier --out instead of running")] = None,
 ) -> None:
     chosen = scenarios.split(",")
+    if unknown := [each for each in chosen if each not in SCENARIOS]:
+        raise typer.BadParameter(f"{', '.join(unknown)}; allowed: {', '.join(SCENARIOS)}", param_hint="--scenarios")
     if read:
         found = [json.loads(line) for file in read for line in file.read_text(encoding="utf-8").splitlines()]
-        chosen = [each for each in chosen if any(run["scenario"] == each for run in found)]
     elif not (data / "traces" / "servegen_language.parquet").exists():
         print(f"skipped: {data} has no traces/servegen_language.parquet")
         return
@@ -178,7 +218,7 @@ def main(
             if out is not None:
                 with out.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(run) + "\n")
-    print("\n".join(page_lines(found, chosen)))
+    print("\n".join(page_lines(found)))
 
 
 if __name__ == "__main__":

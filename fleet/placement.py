@@ -6,9 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from base.errors import ConfigError
-from fleet.residency.memory import SLEEPER_GIB
-
-SLACK_GIB = 1e-6
+from fleet.residency.memory import SLACK_GIB, SLEEPER_GIB
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ class ResidencyConfig(Section):
     host_memory_gb: float = Field(default=0.0, ge=0, description="host memory for weights at sleep level 1, in GiB")
     pins: tuple[Name, ...] = Field(default=(), description="experts that are woken at the start and stay awake")
     never_sleep: tuple[Name, ...] = Field(default=(), description="experts that stay awake once they are")
-    memory_s: Seconds = Field(default=900.0, gt=0, description="a loss so long ago counts 1/e in an account")
+    memory_s: Seconds = Field(default=1800.0, gt=0, description="a loss so long ago counts 1/e in an account")
     wait_price: float = Field(default=0.001, ge=0, description="quality that a second of a request's waiting is worth")
     fairness_s: Seconds = Field(
         default=14400.0, gt=0, description="a category that loses more than its share has its expert within it"

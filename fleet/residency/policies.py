@@ -13,13 +13,20 @@ import numpy as np
 from fleet.residency.demand import CategoryDemand, Demand, Float64Array
 from fleet.residency.memory import Resident
 from fleet.residency.scheduler import Goal, Outlook, Scheduler
+from fleet.residency.sets import BoolArray, best_of, set_with
 from fleet.residency.types import ANSWERING, Residency
 
 FAIR_LEAD = 0.25
 """Of the fairness bound, how much is left for the change itself and for other categories whose bound ends as well."""
 
-MOST_TRIED = 6
-"""Engines whose victims are worked out at each look, those of the largest accounts."""
+MOST_TRIED = 4
+"""Engines whose sets are worked out at each look, those of the largest accounts."""
+
+LOOKS = 60
+"""In `memory_s`, so often engines are judged; what is expected changes little in between."""
+
+LEAST_GAIN = 1e-6
+"""Quality of one request, below which an account is nothing but rounding."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,7 @@ class RegretOptions:
         uses_hours: expect the mix that the coming hour of the day had before.
     """
 
-    memory_s: float = 900.0
+    memory_s: float = 1800.0
     wait_price: float = 0.001
     threshold: float = 1.0
     fairness_s: float = 14400.0
@@ -45,120 +52,131 @@ class RegretOptions:
 
 class Regret:
     """Wakes an engine when the predicted quality that recent requests lost because it was not awake exceeds the price
-    of its wake, and puts away what would be missed least (ski rental).
+    of its wake (ski rental).
 
-    An account is the gain of the engines awake after the change over those of now, for the requests of `memory_s`,
-    older ones counting less. The price is what the change itself costs: quality that requests of its victims lose
-    while it lasts, and the waiting of requests that arrive meanwhile, half of it each.
+    What is judged is the set of engines awake after the change: those that stay are the ones that recent requests gain
+    most by, and where room is left others are counted with it. An account is the gain of that set over the engines
+    awake now, for the requests of `memory_s`, older ones counting less. The price is what the change itself costs:
+    quality that requests of its victims lose while it lasts, and the waiting of requests that arrive meanwhile, half
+    of it each.
     """
 
     def __init__(self, residents: tuple[Resident, ...], now_s: float, options: RegretOptions | None = None) -> None:
         self._options = options or RegretOptions()
         self.demand = Demand(len(residents), self._options.memory_s, now_s, uses_hours=self._options.uses_hours)
+        self._looked_at_s = -np.inf
+        self._seen: tuple[float, frozenset[str]] | None = None
+        self._outlooks: dict[str, Outlook] = {}
 
     def note(self, now_s: float, category: str, quality: Float64Array, served: int, begins: bool | None) -> None:
         lost = float(quality.max() - quality[served])
         self.demand.note(now_s, category, quality, lost=lost, begins=begins)
 
-    def accounts(self, now_s: float, view: Scheduler) -> Float64Array:
-        """(m,) what recent requests lost because an engine was not awake, in quality of one request."""
-        weights, rows = self.demand.rows(now_s)
-        return np.asarray(weights @ np.maximum(rows - best_of(rows, view.mask)[:, None], 0.0))
-
     def missed(self, now_s: float, view: Scheduler) -> Float64Array:
         weights, rows = self.demand.rows(now_s)
-        return self._missed(weights, rows, view)
-
-    def _missed(self, weights: Float64Array, rows: Float64Array, view: Scheduler) -> Float64Array:
+        lost = self._later(weights, rows, view.mask, view)
         best = best_of(rows, view.mask)
-        lost = weights @ np.maximum(rows - best[:, None], 0.0)
-        for number, each in enumerate(view.residents):
-            if view.mask[number]:
-                others = view.mask.copy()
-                others[number] = False
-                lost[number] = weights @ (best - best_of(rows, others))
-            else:  # a sleeper that is stopped: its requests would wait so much longer for it
-                longer_s = each.times.cold_start_s - each.times.wake_s(view.state(each.name))
-                lost[number] *= max(longer_s, 0.0) / self._options.memory_s
-        return np.asarray(lost)
+        for number in np.flatnonzero(view.mask):
+            others = view.mask.copy()
+            others[number] = False
+            lost[number] = weights @ (best - best_of(rows, others))
+        return lost
 
     def goal(self, now_s: float, view: Scheduler) -> Goal | None:
+        if now_s - self._looked_at_s < self._options.memory_s / LOOKS:
+            return None
+        self._looked_at_s = now_s
         weights, rows = self.demand.rows(now_s)
         if not len(weights):
             return None
-        best = best_of(rows, view.mask)
-        accounts = weights @ np.maximum(rows - best[:, None], 0.0)
-        found, most = self._fair(now_s, view), 0.0
+        found, most = self._fair(now_s, weights, rows, view), 0.0
         if found is not None:
             return found
+        accounts = weights @ np.maximum(rows - best_of(rows, view.mask)[:, None], 0.0)
         for number in np.argsort(-accounts)[:MOST_TRIED]:
-            name = view.residents[number].name
-            if view.mask[number] or view.state(name) in ANSWERING or view.is_failing(name, now_s):
+            if view.state(view.residents[number].name) in ANSWERING or accounts[number] <= LEAST_GAIN:
                 continue
-            price = self._waiting(weights, view.residents[number].times.wake_s(view.state(name)))
-            if accounts[number] <= self._options.threshold * price + most:
-                continue
-            goal = view.goal_of(name, now_s, "regret")
-            if goal is not None:
-                goal, surplus = self._judged(goal, weights, rows, view)
-                if surplus > most:
-                    found, most = goal, surplus
+            goal = self._judged(number, now_s, weights, rows, view)
+            if goal is not None and (surplus := self._surplus(goal)) > most:
+                found, most = goal, surplus
         return found
 
     def outlooks(self, now_s: float, view: Scheduler) -> dict[str, Outlook]:
+        """As of the last look, or of now where other engines serve than then."""
+        seen = (self._looked_at_s, view.serving)
+        if self._seen != seen:
+            self._seen, self._outlooks = seen, self._outlooks_of(now_s, view)
+        return self._outlooks
+
+    def _outlooks_of(self, now_s: float, view: Scheduler) -> dict[str, Outlook]:
         weights, rows = self.demand.rows(now_s)
         if not len(weights):
             return {}
         accounts = weights @ np.maximum(rows - best_of(rows, view.mask)[:, None], 0.0)
         found = {}
-        for number in np.flatnonzero(accounts > 0):
+        for number in np.flatnonzero(accounts > LEAST_GAIN):
             name = view.residents[number].name
-            goal = view.goal_of(name, now_s, "regret")
+            goal = self._judged(int(number), now_s, weights, rows, view)
             found[name] = Outlook(float(accounts[number]), None)
-            if goal is not None:
-                goal, _ = self._judged(goal, weights, rows, view)
-                if goal.account is not None and goal.price is not None:
-                    found[name] = Outlook(goal.account, self._options.threshold * goal.price)
+            if goal is not None and goal.account is not None and goal.price is not None:
+                found[name] = Outlook(goal.account, self._options.threshold * goal.price)
         return found
 
-    def _waiting(self, weights: Float64Array, change_s: float) -> float:
-        """Cost of the waiting of those who arrive within a change: half of it each."""
-        rate = float(weights.sum()) / self._options.memory_s
-        return self._options.wait_price * rate * change_s * change_s / 2
+    def _surplus(self, goal: Goal) -> float:
+        """What a goal gains above its price times the threshold."""
+        return (goal.account or 0.0) - self._options.threshold * (goal.price or 0.0)
 
-    def _judged(self, goal: Goal, weights: Float64Array, rows: Float64Array, view: Scheduler) -> tuple[Goal, float]:
-        """A goal with its account and price, and what it gains above the price times the threshold."""
-        before, after, change_s, later = view.mask, view.mask.copy(), 0.0, 0.0
-        missed = self._missed(weights, rows, view) if goal.releases else np.zeros(len(view.residents))
-        for release in goal.releases:
-            number = view.index[release.resident]
-            change_s += view.residents[number].times.sleep_s(release.state)
-            later += 0.0 if after[number] else float(missed[number])
-            after[number] = False
-        best = best_of(rows, before)
-        change_s += view.residents[view.index[goal.wakes]].times.wake_s(view.state(goal.wakes))
-        meanwhile = float(weights @ (best - best_of(rows, after))) * change_s / self._options.memory_s
-        after[view.index[goal.wakes]] = True
-        account = float(weights @ (best_of(rows, after) - best)) - later
-        price = meanwhile + self._waiting(weights, change_s)
-        return replace(goal, account=account, price=price), account - self._options.threshold * price
+    def _judged(
+        self, number: int, now_s: float, weights: Float64Array, rows: Float64Array, view: Scheduler
+    ) -> Goal | None:
+        """The goal of waking an engine with its account and price; None where no room can be made for it."""
+        after = set_with(number, now_s, weights, rows, view)
+        if after is None or view.is_failing(view.residents[number].name, now_s):
+            return None
+        later = self._later(weights, rows, after, view)
+        goal = view.goal_of(view.residents[number].name, now_s, "regret", np.where(after, np.inf, later))
+        if goal is None:
+            return None
+        places = [view.index[each.resident] for each in goal.releases]
+        sleep_s = sum(
+            view.residents[i].times.sleep_s(each.state) for i, each in zip(places, goal.releases, strict=True)
+        )
+        stopped = sum(
+            later[i] for i, each in zip(places, goal.releases, strict=True) if each.state is Residency.STOPPED
+        )
+        best, serving, price = best_of(rows, view.mask), view.mask & after, 0.0
+        for woken in (number, *np.flatnonzero(after & ~view.mask & (np.arange(len(after)) != number))):
+            took_s = sleep_s + view.residents[woken].times.wake_s(view.state(view.residents[woken].name))
+            lost = float(weights @ (best - best_of(rows, serving)))
+            price += (
+                (max(lost, 0.0) + self._options.wait_price * weights.sum() * took_s / 2)
+                * took_s
+                / self._options.memory_s
+            )
+            serving[woken], sleep_s = True, 0.0
+        account = float(weights @ (best_of(rows, after) - best)) - float(stopped)
+        return replace(goal, account=account, price=price)
 
-    def _fair(self, now_s: float, view: Scheduler) -> Goal | None:
+    def _later(self, weights: Float64Array, rows: Float64Array, awake: BoolArray, view: Scheduler) -> Float64Array:
+        """(m,) what it costs to have stopped an engine that is not awake: its requests wait so much longer for it."""
+        lost = weights @ np.maximum(rows - best_of(rows, awake)[:, None], 0.0)
+        longer_s = [each.times.cold_start_s - each.times.wake_s(view.state(each.name)) for each in view.residents]
+        return np.asarray(lost * np.maximum(longer_s, 0.0) / self._options.memory_s)
+
+    def _fair(self, now_s: float, weights: Float64Array, rows: Float64Array, view: Scheduler) -> Goal | None:
         """The goal for the category that has lost more than its share for longest, if its bound is near."""
-        for category in self._overdue(now_s):
+        for category in self._overdue(now_s, view):
             number = int(category.rows[-1].argmax())
-            resident = view.residents[number]
-            if view.mask[number] or view.is_failing(resident.name, now_s):
-                continue
-            found = view.goal_of(resident.name, now_s, "fairness")
-            if found is not None:
+            goal = self._judged(number, now_s, weights, rows, view)
+            if goal is not None:
                 dwell_s = FAIR_LEAD * self._options.fairness_s / (2 * len(self.demand.categories))
-                view.hold(resident.name, now_s + dwell_s)
-                return found
+                view.hold(goal.wakes, now_s + dwell_s)
+                return replace(goal, reason="fairness")
         return None
 
-    def _overdue(self, now_s: float) -> list[CategoryDemand]:
-        """Categories whose bound is near, the longest first; notes since when each loses more than its share."""
+    def _overdue(self, now_s: float, view: Scheduler) -> list[CategoryDemand]:
+        """Categories whose bound is near, the longest first; notes since when each loses more than its share. One whose
+        best engine serves has what it is due, and begins anew."""
         found = []
         categories = list(self.demand.categories.values())
         decays = np.exp([(each.at_s - now_s) / self._options.memory_s for each in categories])
@@ -167,7 +185,10 @@ class Regret:
         mean = lost.sum() / max(mass.sum(), 1e-12)
         for each, one_mass, one_lost in zip(categories, mass, lost, strict=True):
             own = one_lost / max(one_mass, 1e-12)
-            if one_mass < 1.0 or own <= max(mean, self._options.fair_loss):
+            is_served = view.mask[int(each.rows[-1].argmax())]
+            if is_served:
+                each.lost = 0.0
+            if is_served or one_mass < 1.0 or own <= max(mean, self._options.fair_loss):
                 each.unfair_since_s = None
             elif each.unfair_since_s is None:
                 each.unfair_since_s = now_s
@@ -225,8 +246,3 @@ class OnDemand:
 
     def outlooks(self, now_s: float, view: Scheduler) -> dict[str, Outlook]:
         return {}
-
-
-def best_of(rows: Float64Array, mask: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Float64Array:
-    """(r,) predicted quality of the best of some residents; 0 where there are none."""
-    return np.asarray(rows[:, mask].max(axis=1, initial=0.0))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fleet.residency.demand import Float64Array
 from fleet.residency.memory import Memory, Resident, States, sleep_state
@@ -215,14 +216,27 @@ class Scheduler:
                 return found
         return self.policy.goal(now_s, self)
 
-    def goal_of(self, name: str, now_s: float, reason: str, *, ignores_hold: bool = False) -> Goal | None:
+    def goal_of(
+        self,
+        name: str,
+        now_s: float,
+        reason: str,
+        missed: Float64Array | None = None,
+        *,
+        ignores_hold: bool = False,
+    ) -> Goal | None:
         """The goal of waking an engine, with those put away for it that would be missed least per GiB; None where those
-        that may be put away now leave too little room."""
+        that may be put away now leave too little room.
+
+        Args:
+            missed: (m,) what is lost if an engine is put a step further from awake, infinite where it may not be; the
+                policy's own if None.
+        """
         states = dict(self._states) | {name: Residency.AWAKE}
         excess = self.memory.excess_gib(self.residents, states)
         if not excess:
             return Goal(name, reason=reason)
-        missed = self.policy.missed(now_s, self)
+        missed = self.policy.missed(now_s, self) if missed is None else missed
         releases: list[Step] = []
         while excess:
             found = self._least_missed(name, now_s, states, excess, missed, ignores_hold)
@@ -246,9 +260,8 @@ class Scheduler:
         best, least = None, np.inf
         for number, each in enumerate(self.residents):
             state = states[each.name]
-            is_free = not self._is_kept(each) and (ignores_hold or now_s >= self._held_until_s[each.name])
             is_gone = state in (Residency.STOPPED, Residency.STARTING)  # one that starts may sleep once it is awake
-            if each.name == name or is_gone or not is_free or self.is_failing(each.name, now_s):
+            if each.name == name or is_gone or not self._may_sleep(each, now_s, ignores_hold):
                 continue
             target = sleep_state(each, host_free_gib) if state in ANSWERING else Residency.STOPPED
             if state in ANSWERING and each.device_gib(target) >= each.device_gib(state):
@@ -258,6 +271,19 @@ class Scheduler:
             if useful_gib > 0 and missed[number] / useful_gib < least:
                 best, least = Step(each.name, target), missed[number] / useful_gib
         return best
+
+    def _may_sleep(self, resident: Resident, now_s: float, ignores_hold: bool) -> bool:
+        is_held = now_s < self._held_until_s[resident.name] and not ignores_hold
+        return not (self._is_kept(resident) or is_held or self.is_failing(resident.name, now_s))
+
+    def must_stay(self, now_s: float) -> NDArray[np.bool_]:
+        """(m,) the engines that serve and may not be put to sleep now."""
+        return np.array(
+            [
+                self.mask[number] and not self._may_sleep(each, now_s, False)
+                for number, each in enumerate(self.residents)
+            ]
+        )
 
     def _needed(self, name: str, releases: Sequence[Step]) -> tuple[Step, ...]:
         """Leaves out what later releases made needless, the most missed of them first, and lets an engine sleep that

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from fleet.residency.memory import Memory, Resident
 from fleet.residency.policies import Off, OnDemand, Regret, RegretOptions, Static
-from fleet.residency.scheduler import Policy, Scheduler
+from fleet.residency.scheduler import Policy, Scheduler, Step
 from fleet.residency.types import Residency
 from tests.fleet.residency.driver import Driver, resident
 
@@ -66,7 +67,7 @@ def test_a_category_that_loses_more_than_its_share_gets_its_engine_within_the_bo
     bound_s = 900.0
     rng = np.random.default_rng(seed)
     names = [f"e{index}" for index in range(4)]
-    policy_options = RegretOptions(memory_s=60, wait_price=1e3, fairness_s=bound_s)  # no account ever pays
+    policy_options = RegretOptions(memory_s=300, wait_price=1e3, fairness_s=bound_s)  # no account ever pays
     residents = tuple(resident(each) for each in names)
     policy = Regret(residents, 0.0, policy_options)
     scheduler = Scheduler(residents, Memory({"0": 20.0 + 3 * 1.5}, 100.0), policy, {"e0": Residency.AWAKE})
@@ -79,7 +80,10 @@ def test_a_category_that_loses_more_than_its_share_gets_its_engine_within_the_bo
         driver.request(str(category), list(quality[category]))
         for each in policy.demand.categories.values():
             assert each.unfair_since_s is None or driver.now_s - each.unfair_since_s <= bound_s
-    assert len({step.resident for _, step in driver.steps if step.state is Residency.AWAKE}) > 1
+    woken = {name: [at_s for at_s, step in driver.steps if step == Step(name, Residency.AWAKE)] for name in names}
+    assert sum(map(bool, woken.values())) > 1
+    for times in woken.values():  # a category that has had its engine begins anew
+        assert all(later - earlier > 0.7 * bound_s for earlier, later in itertools.pairwise(times))
 
 
 def test_regret_wakes_what_was_lost_and_puts_away_what_is_missed_least() -> None:
@@ -97,6 +101,18 @@ def test_regret_wakes_what_was_lost_and_puts_away_what_is_missed_least() -> None
         ("b", Residency.SLEEP_2),
         ("c", Residency.AWAKE),
     ]
+
+
+def test_two_small_engines_are_woken_in_the_place_of_a_large_one_though_neither_alone_is_worth_it() -> None:
+    residents = (resident("large", 40.0), resident("left", 19.0), resident("right", 19.0))
+    policy = Regret(residents, 0.0, RegretOptions(memory_s=300))
+    states = {"large": Residency.AWAKE, "left": Residency.SLEEP_2, "right": Residency.SLEEP_2}
+    driver = Driver(Scheduler(residents, Memory({"0": 43.0}, 0.0), policy, states))
+    for _ in range(200):
+        driver.until(driver.now_s + 2)
+        driver.request("maths", [0.6, 0.8, 0.1])
+        driver.request("code", [0.6, 0.1, 0.8])
+    assert driver.scheduler.serving == {"left", "right"}
 
 
 def test_an_engine_asked_by_name_is_woken_when_the_running_request_of_its_victim_has_ended() -> None:

@@ -1,0 +1,68 @@
+"""Policies to compare `regret` with: two evictions beside `lru`, and a plan by who knows every arrival."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from benchmarks.residency_clairvoyant import WINDOW_S, BoolArray
+from fleet.residency.demand import Demand, Float64Array
+from fleet.residency.policies import Off, OnDemand
+from fleet.residency.scheduler import Goal, Scheduler
+from fleet.residency.types import ANSWERING
+
+
+class ExpectedUse(OnDemand):
+    """Evicts the engine whose categories are expected least (decaying mean of requests by category)."""
+
+    def __init__(self, n_residents: int, memory_s: float) -> None:
+        super().__init__(n_residents)
+        self._m, self._demand = n_residents, Demand(n_residents, memory_s, 0.0, uses_hours=False)
+
+    def note(self, now_s: float, category: str, quality: Float64Array, served: int, begins: bool | None) -> None:
+        self._demand.note(now_s, category, quality)
+
+    def missed(self, now_s: float, view: Scheduler) -> Float64Array:
+        weights, rows = self._demand.rows(now_s)
+        used = np.bincount(rows.argmax(axis=1), weights=weights, minlength=self._m) if len(rows) else np.zeros(self._m)
+        return np.where(view.mask, used + 1e-9, 0.0)
+
+
+class FarthestNextUse(OnDemand):
+    """Evicts the engine that is needed again last (clairvoyant)."""
+
+    def __init__(self, needed_at_s: Sequence[Float64Array]) -> None:
+        super().__init__(len(needed_at_s))
+        self._needed_at_s = needed_at_s
+
+    def missed(self, now_s: float, view: Scheduler) -> Float64Array:
+        found = np.zeros(len(self._needed_at_s))
+        for number, times in enumerate(self._needed_at_s):
+            place = int(np.searchsorted(times, now_s, side="right"))
+            if view.mask[number]:
+                found[number] = 1 / (1 + (times[place] - now_s if place < len(times) else 1e12))
+        return found
+
+
+class Plan(Off):
+    """Keeps a set for each window awake. `sets` (w, m), the first window beginning at `from_s`."""
+
+    def __init__(self, sets: BoolArray, from_s: float, window_s: float = WINDOW_S) -> None:
+        super().__init__()
+        self._sets, self._from_s, self._window_s = sets, from_s, window_s
+
+    def _wanted(self, now_s: float) -> BoolArray:
+        window = int((now_s - self._from_s) / self._window_s)
+        return np.asarray(self._sets[min(max(window, 0), len(self._sets) - 1)])
+
+    def missed(self, now_s: float, view: Scheduler) -> Float64Array:
+        awake = np.array([view.state(each.name) in ANSWERING for each in view.residents])
+        return np.where(self._wanted(now_s), 1e6, np.where(awake, 1.0, 1e3))
+
+    def goal(self, now_s: float, view: Scheduler) -> Goal | None:
+        for number in np.flatnonzero(self._wanted(now_s)):
+            name = view.residents[number].name
+            if view.state(name) not in ANSWERING and not view.is_failing(name, now_s):
+                return view.goal_of(name, now_s, "planned")
+        return None
