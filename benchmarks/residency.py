@@ -166,10 +166,10 @@ def page_lines(found: Sequence[Found]) -> Iterator[str]:
     yield "| --- " * 6 + "|"
     for scenario in scenarios:
         own = [each for each in found if each["scenario"] == scenario]
-        words = [share_words(won_back(own, kind, key="predicted")) for kind in BOUNDED]
-        words += [points_words(own, kind) for kind in BOUNDED]
+        parts = [share_words(won_back(own, kind, key="predicted")) for kind in BOUNDED]
+        parts += [points_words(own, kind) for kind in BOUNDED]
         switches = [mean_of([each for each in own if each["policy"] == kind], "switches") for kind in BOUNDED]
-        yield f"| {scenario} | {' | '.join(words)} | {switches[0]:.2f}, {switches[1]:.2f} |"
+        yield f"| {scenario} | {' | '.join(parts)} | {switches[0]:.2f}, {switches[1]:.2f} |"
     for scenario in scenarios:
         own = [each for each in found if each["scenario"] == scenario]
         yield f"\n## {scenario.capitalize()}"

@@ -28,6 +28,8 @@ LOOKS = 60
 LEAST_GAIN = 1e-6
 """Quality of one request, below which an account is nothing but rounding."""
 
+COMING = ANSWERING | {Residency.STARTING}
+
 
 @dataclass(frozen=True)
 class RegretOptions:
@@ -94,7 +96,7 @@ class Regret:
             return found
         accounts = weights @ np.maximum(rows - best_of(rows, view.mask)[:, None], 0.0)
         for number in np.argsort(-accounts)[:MOST_TRIED]:
-            if view.state(view.residents[number].name) in ANSWERING or accounts[number] <= LEAST_GAIN:
+            if view.state(view.residents[number].name) in COMING or accounts[number] <= LEAST_GAIN:
                 continue
             goal = self._judged(number, now_s, weights, rows, view)
             if goal is not None and (surplus := self._surplus(goal)) > most:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fleet.residency.demand import Float64Array
 from fleet.residency.memory import SLACK_GIB
 from fleet.residency.scheduler import Scheduler
+from fleet.residency.types import Residency
 
 BoolArray = NDArray[np.bool_]
 
@@ -47,7 +48,7 @@ def set_with(number: int, now_s: float, weights: Float64Array, rows: Float64Arra
 
 
 class Room:
-    """GPU memory of engines when awake (m, d), and that of the devices (d,)."""
+    """GPU memory of engines when awake (m, d), and that of the devices (d,) without those that start again."""
 
     def __init__(self, view: Scheduler) -> None:
         devices = list(view.memory.device_gib)
@@ -58,6 +59,8 @@ class Room:
                 for each in view.residents
             ]
         ).reshape(len(view.residents), len(devices))
+        starting = [view.state(each.name) is Residency.STARTING for each in view.residents]
+        self._free_gib -= self._gib[starting].sum(axis=0)
 
     def reduce(
         self,

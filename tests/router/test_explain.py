@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from router.explain import reason_in_words
-from router.types import DecisionReason, RoutingDecision
+from router.types import Asleep, DecisionReason, RoutingDecision
 
 
 @pytest.mark.parametrize("reason", DecisionReason)
@@ -42,3 +42,20 @@ def test_an_expert_that_measured_higher_and_does_not_serve_is_named() -> None:
     assert "emerald measured higher" in reason_in_words(decision)
     best = decision.model_copy(update={"predicted_quality": (0.5, 0.4)})
     assert "measured higher" not in reason_in_words(best)
+
+
+@pytest.mark.parametrize(("account", "words"), [(0.8, "left asleep while its account"), (1.4, "unless another gains")])
+def test_an_account_is_compared_with_its_price(account: float, words: str) -> None:
+    decision = RoutingDecision(
+        expert="ruby",
+        category="red",
+        confidence=0.9,
+        is_fallback=False,
+        reason=DecisionReason.MAP,
+        likely_category="red",
+        uncertainty=0.1,
+        propensity=1.0,
+        router_version="v",
+        asleep=Asleep(expert="emerald", lost=0.1, account=account, price=1.2, is_waking=False),
+    )
+    assert words in reason_in_words(decision)
