@@ -16,7 +16,7 @@ import numpy as np
 
 from base.errors import ConfigError, DataError, allowed_values
 from router.artifact import RouterArtifact, load_artifact, save_artifact
-from router.build import evidence_of, load_router
+from router.build import configured_router, evidence_of
 from router.config import CoeConfig
 from router.quality import QualityMatrix, reference_of
 from router.types import GENERAL
@@ -211,8 +211,9 @@ def onboard(
     written = save_artifact(live.parent, fields, arrays)
     scores = probed.scores[:, 0].astype(np.float64)
     error = float(scores.std(ddof=1)) / math.sqrt(len(scores)) if len(scores) > 1 else 0.5
-    before = load_router(config, live).expert_of()
-    after = load_router(config, live.parent / written.manifest.version).expert_of()
+    before = configured_router(config, artifact)
+    after = configured_router(config, written, before.encoder)
+    maps = before.expert_of(), after.expert_of()
     return Onboarding(
         artifact=written,
         parent=manifest.version,
@@ -220,7 +221,7 @@ def onboard(
         n_probes=len(scores),
         mean=float(scores.mean()),
         mean_stderr=error,
-        outlook=outlook(joined, manifest.experts, (*manifest.categories, GENERAL), before, after, expert, luck),
+        outlook=outlook(joined, manifest.experts, (*manifest.categories, GENERAL), *maps, expert, luck),
     )
 
 

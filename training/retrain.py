@@ -14,7 +14,7 @@ import numpy as np
 from base.errors import ArtifactError, RouterError
 from base.progress import Progress, silent
 from router.artifact import load_artifact
-from router.build import expert_costs, load_router
+from router.build import configured_router, expert_costs, load_router
 from router.config import CoeConfig, load_config
 from router.live_pointer import LivePointer, PromotionGuard
 from router.pipeline import Router
@@ -96,9 +96,10 @@ def run_retrain(
     if pointer is None:
         raise ArtifactError(f"{request.routers}: there is no live router to improve on; run `coe train` first")
     live_folder = registry.folder(pointer.version)
-    live = load_router(load_config(request.config), live_folder)  # first: one that cannot be compared with costs no fit
+    artifact = load_artifact(live_folder)
+    live = configured_router(load_config(request.config), artifact)  # first: one that cannot be compared costs no fit
     progress("reading the log, the feedback and the outcomes")
-    inputs = read_inputs(request, load_artifact(live_folder), now=now, progress=progress)
+    inputs = read_inputs(request, artifact, now=now, progress=progress)
     evidence = inputs.evidence()
     with tempfile.TemporaryDirectory(prefix="coe-candidate-") as scratch:
         candidate, twins = fit_candidate(Path(scratch), inputs, evidence, pointer.version)

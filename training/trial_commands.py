@@ -24,13 +24,12 @@ def require_loadable(config: Path, folder: Path) -> None:
     """
     from base.errors import ConfigError, RouterError
     from router.artifact import load_artifact
-    from router.build import load_router
+    from router.build import configured_router
     from router.config import load_config
 
-    loaded = load_config(config)
-    load_artifact(folder)
+    loaded, artifact = load_config(config), load_artifact(folder)
     try:
-        load_router(loaded, folder)
+        configured_router(loaded, artifact)
     except RouterError as error:
         raise ConfigError(f"nothing was changed: gateways could not load that router with {config}: {error}") from error
 
