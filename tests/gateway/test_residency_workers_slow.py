@@ -25,7 +25,7 @@ from tests.training.trained_folder import make_trained
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")]
 
 LEFT, RIGHT = "left", "right"
-WAKE_S = 4.0
+WAKE_S = 8.0
 GPU_GIB = 80.0
 
 
@@ -75,7 +75,7 @@ async def chat(gateway: GatewayProcess, model: str) -> tuple[int, str]:
     body = {"model": model, "messages": [{"role": "user", "content": "what is the tallest mountain?"}]}
     try:
         async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as alone,
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=120)) as alone,
             alone.post(f"{gateway.url}/v1/chat/completions", json=body) as answer,
         ):
             await answer.read()
