@@ -30,7 +30,6 @@ from benchmarks.loop_fleet import (
     draw_rewards,
     without,
 )
-from decision_log.e_process import MAX_GAIN_WEIGHT, log_e_gain
 from router.build import MeasuredExperts, assemble, solved_policy
 from router.capabilities import Capabilities
 from router.feedback_config import FeedbackConfig
@@ -48,7 +47,8 @@ from training.evidence import Evidence, gather_evidence
 from training.expert_map import measure_quality
 from training.fit import prepare, write_router
 from training.fit_request import FitRequest
-from training.gate import DEFAULT_TERMS, LEVEL, MIN_EFFECTIVE_DECISIONS, Comparison, GateResult, Terms, judge
+from training.gain_evidence import LEVEL, MAX_GAIN_WEIGHT, log_e_gain
+from training.gate import DEFAULT_TERMS, MIN_EFFECTIVE_DECISIONS, Comparison, GateResult, Terms, judge
 from training.log_answers import AskedAnswers
 from training.log_table import FOLDS, LogTable
 from training.new_experts import LEAST_MOVE, beside, exploration_moved, explored_shares
@@ -396,7 +396,10 @@ class Retraining:
         weight = ((expert == own) / log.propensity)[decisive]
         if effective_sample_size(weight) < 1.5 * MIN_EFFECTIVE_DECISIONS:
             return False
-        return log_e_gain(np.where(decisive, gains, 0.0), log.key, 0.0, max(1.0, -float(gains.min()))) < HOPELESS
+        return (
+            log_e_gain(np.where(decisive, gains, 0.0), np.full(len(log), -1), 0.0, max(1.0, -float(gains.min())))
+            < HOPELESS
+        )
 
     def value(self, moment: Moment) -> float:
         """Mean true score of what the router in force wants."""

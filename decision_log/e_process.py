@@ -25,9 +25,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 LIVE_PRIOR = 1000.0
 """Answers of the past that count at most in the live router's prior (ours): means drift."""
 
@@ -137,33 +134,3 @@ def log_e_shadow_worse(
     logs = [sum(math.log1p(stake * z) for z in losses) for stake in stakes]
     largest = max(logs)
     return largest + math.log(sum(math.exp(value - largest) for value in logs) / len(logs))
-
-
-MAX_GAIN_WEIGHT = 10.0
-"""Importance weights of a gain are cut here. A doubly robust gain then leans on its model where an expert was tried in
-less than a tenth of the queries (ours)."""
-
-GAIN_BETS = (0.2, 0.4, 0.8)
-"""Stakes on a gain that are averaged, as shares of the largest that leaves every factor positive (ours)."""
-
-
-def log_e_gain(gains: NDArray[np.floating], voices: NDArray[np.integer], least: float, most_lost: float) -> float:
-    """log E against "the mean gain is at most `least`", without the one voice that says most for a gain.
-
-    E is the mean over `GAIN_BETS` of products of 1 + b (gain - least), a non-negative supermartingale under the
-    hypothesis (Waudby-Smith & Ramdas, JRSS-B 2024), so it reaches 1 / alpha with a chance of at most alpha, however
-    often it is looked at. Every voice is left out in turn and the least E counts: the least of several such processes
-    is one, and no single voice can make the evidence.
-
-    Args:
-        gains: (n,) per answer, each with a mean that is the true gain; 0 where both routers agree.
-        voices: (n,) number of who rated each answer, negative for who may not be left out.
-        most_lost: no gain lies below its negative.
-    """
-    stakes = np.array(GAIN_BETS) / (most_lost + abs(least))
-    logs = np.log1p(stakes[:, None] * (gains - least))
-    totals = logs.sum(axis=1)
-    names, member = np.unique(voices, return_inverse=True)
-    parts = np.stack([np.bincount(member, weights=own, minlength=len(names)) for own in logs])[:, names >= 0]
-    rests = np.column_stack([totals, totals[:, None] - parts]) if len(names) > 1 else totals[:, None]
-    return float((np.logaddexp.reduce(rests, axis=0) - math.log(len(stakes))).min())

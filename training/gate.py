@@ -14,6 +14,7 @@ from pydantic import Field
 
 from router.policy_config import GAIN_FOR_DOUBLE_COST
 from router.types import Metric, Record, Verdict
+from training.gain_evidence import LEVEL
 
 MIN_EFFECTIVE_DECISIONS = 20.0
 """Below this effective sample the log's estimate is not concluded from (ours)."""
@@ -32,7 +33,7 @@ class Comparison:
 
     `effective_n` is the effective sample size, the plain one but for the log. `unsupported` is the share of the log's
     changed queries that only a model can judge. `lacking` says why the comparison may not decide; empty if it may.
-    `log_e` is the log's evidence that the gain is larger than `least_gain` (decision_log.e_process).
+    `log_e` is the log's evidence that the gain is larger than `least_gain` (training.gain_evidence).
     """
 
     name: str
@@ -96,10 +97,11 @@ class Terms(Record):
 DEFAULT_TERMS = Terms()
 
 EVIDENT = 1.25
-"""Half-widths of an interval by which a gain lies above what it must, where evidence of 1 / LEVEL is likely (ours)."""
+"""Half-widths of an interval by which a gain lies above what it must, where evidence of 1 / LEVEL is as likely as not
+(ours)."""
 
-LEVEL = 0.05
-"""Chance at most with which a candidate that gains nothing is ever promoted by the log, however often it is judged."""
+LEAST_GROWTH = 1.1
+"""Growth of a log that is not enough until it is: a tenth at least (ours)."""
 
 
 @dataclass(frozen=True)
@@ -184,13 +186,11 @@ def needs_more(
 def more_needed(comparison: Comparison) -> int | None:
     """Number of rows that would let the comparison conclude if the difference stayed what it is; None if never.
 
-    Evidence grows in proportion to n, an interval narrows with the square root of n, and the effective sample grows
-    with n.
+    An interval narrows with the square root of n, and the effective sample grows with n.
     """
     n, value = comparison.difference.n or 0, comparison.difference.value - comparison.least_gain
     half_width = (comparison.high - comparison.low) / 2
     if value <= 0 or not math.isfinite(half_width) or n == 0 or comparison.effective_n <= 0:
         return None
-    grown = -math.log(LEVEL) / comparison.log_e if comparison.log_e > 0 else (EVIDENT * half_width / value) ** 2
-    growth = max(grown, MIN_EFFECTIVE_DECISIONS / comparison.effective_n)
+    growth = max((EVIDENT * half_width / value) ** 2, LEAST_GROWTH, MIN_EFFECTIVE_DECISIONS / comparison.effective_n)
     return max(1, math.ceil(n * (growth - 1)))

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from base.errors import NoEligibleExpertError
-from decision_log.e_process import MAX_GAIN_WEIGHT, log_e_gain
 from router.pipeline import Router
 from router.types import FloatArray, Query, QueryBatch, RoutingDecision
 from training.crossfit import folds_of
 from training.evidence import Evidence
+from training.gain_evidence import MAX_GAIN_WEIGHT, log_e_gain
 from training.gate import DEFAULT_TERMS, MAX_UNSUPPORTED, Comparison, Terms
 from training.key_influence import counted_share, min_keys
 from training.log_answers import AskedAnswers

@@ -12,7 +12,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import betaln
 from scipy.stats import binom
 
-from decision_log.e_process import BETS, Arm, log_e_gain, log_e_shadow_worse, log_e_worse, max_log_likelihood
+from decision_log.e_process import BETS, Arm, log_e_shadow_worse, log_e_worse, max_log_likelihood
 
 ALPHA = 0.05
 LOOK_EVERY = 25
@@ -136,53 +136,3 @@ def test_one_answer_of_a_shadow_counts_its_loss_less_the_margin(match: float, re
     """At propensity 1/2 and margin 1/4: z = 2 match (1 - reward) - (1 - reward) - 1/4."""
     expected = math.log(np.mean([1 + bet / 1.25 * z for bet in BETS]))
     assert log_e_shadow_worse([match], [0.5], [reward], 0.25) == pytest.approx(expected)
-
-
-def gains_of(rng, n: int, gain: float, *, share: float = 0.2) -> tuple[np.ndarray, float]:
-    """Doubly robust gains of an expert tried in that share of the queries, by a model that is wrong about it, and how
-    far one may lie below 0."""
-    tried = rng.random(n) < share
-    reward = (rng.random(n) < np.where(tried, 0.5 + gain, 0.5)).astype(float)
-    model, weight = 0.7, np.where(tried, 1 / share, -1 / (1 - share))
-    return 0.2 + weight * (reward - np.where(tried, model, 0.5)), model / share - 0.2 + 1
-
-
-@pytest.mark.parametrize("least", [0.0, 0.05, -0.02])
-def test_evidence_of_a_gain_is_a_fair_bet_where_there_is_none(least):
-    """Its mean is 1 at the least gain, whatever the order of looks: a martingale."""
-    rng = np.random.default_rng(3)
-    values = []
-    for _ in range(4000):
-        gains, lost = gains_of(rng, 40, least)
-        values.append(math.exp(log_e_gain(gains, np.full(40, -1), least, lost)))
-    assert np.mean(values) == pytest.approx(1.0, abs=4 * np.std(values) / 4000**0.5)
-
-
-def test_evidence_of_a_gain_seldom_reaches_twenty_at_any_time_and_does_where_there_is_one():
-    rng = np.random.default_rng(4)
-
-    def ever(gain: float) -> bool:
-        gains, lost = gains_of(rng, 1500, gain)
-        looks = range(50, 1501, 50)
-        return any(log_e_gain(gains[:n], np.full(n, -1), 0.0, lost) >= math.log(20) for n in looks)
-
-    assert sum(ever(0.0) for _ in range(400)) / 400 < 0.05 + 2 * 0.011
-    assert sum(ever(0.2) for _ in range(40)) > 35
-
-
-@given(st.integers(0, 2**32), st.integers(2, 6))
-def test_no_voice_alone_is_evidence(seed, n_voices):
-    """What one voice says can only be taken off: the least over who is left out, by the definition."""
-    rng = np.random.default_rng(seed)
-    gains, lost = gains_of(rng, 60, 0.1)
-    voices = rng.integers(0, n_voices, 60)
-    found = log_e_gain(gains, voices, 0.0, lost)
-    nobody = np.full(60, -1)
-    rests = [log_e_gain(gains[voices != name], nobody[voices != name], 0.0, lost) for name in range(n_voices)]
-    assert found == pytest.approx(min(log_e_gain(gains, nobody, 0.0, lost), *rests))
-
-
-def test_evidence_of_a_gain_has_its_reference_value():
-    """Two answers of gains 1 and -0.5: the mean over stakes b of (1 + b)(1 - b / 2)."""
-    expected = np.mean([(1 + b) * (1 - b / 2) for b in (0.2, 0.4, 0.8)])
-    assert log_e_gain(np.array([1.0, -0.5]), np.array([-1, -1]), 0.0, 1.0) == pytest.approx(math.log(expected))

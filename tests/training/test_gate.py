@@ -3,7 +3,7 @@ import math
 import pytest
 
 from router.types import Interval, Metric, Verdict
-from training.gate import EVIDENT, Comparison, Terms, judge, more_needed
+from training.gate import EVIDENT, LEAST_GROWTH, Comparison, Terms, judge, more_needed
 
 
 def compared(
@@ -47,12 +47,12 @@ def test_any_shown_loss_declines(worse):
 
 
 def test_a_wide_interval_asks_for_more_and_says_how_many():
-    result = verdict(compared("outcomes", 0.0, 0.01), compared("log", 0.03, 0.10, odds=20 ** (1 / 4)))
+    result = verdict(compared("outcomes", 0.0, 0.01), compared("log", 0.05, 0.10))
     assert result.verdict is Verdict.NEED_MORE
-    assert result.more_decisions == 600  # a quarter of the evidence needs four times as many
-    assert "about 600 more decisions" in result.reason
-    unsure = verdict(compared("outcomes", 0.0, 0.01), compared("log", 0.1, 0.10, odds=0.5))
-    assert unsure.more_decisions == math.ceil(200 * (EVIDENT**2 - 1))
+    assert result.more_decisions == math.ceil(200 * ((EVIDENT * 2) ** 2 - 1))  # half-widths fall with the root of n
+    assert f"about {result.more_decisions} more decisions" in result.reason
+    unlucky = verdict(compared("outcomes", 0.0, 0.01), compared("log", 0.3, 0.10, odds=19))
+    assert unlucky.more_decisions == math.ceil(200 * (LEAST_GROWTH - 1))
 
 
 def test_a_small_effective_sample_leaves_the_outcomes_to_decide():
@@ -119,8 +119,8 @@ def test_what_only_a_model_can_judge_is_not_decided_by_the_log():
 
 
 def test_what_is_needed_is_said_in_decisions_of_the_whole_log():
-    parts = compared("outcomes", 0.0, 0.1), compared("log", 0.03, 0.10, odds=20 ** (1 / 4))
-    assert verdict(*parts, decisions_per_row=4.0).more_decisions == 4 * 600
+    parts = compared("outcomes", 0.0, 0.1), compared("log", 0.05, 0.10)
+    assert verdict(*parts, decisions_per_row=4.0).more_decisions == 4 * verdict(*parts).more_decisions
 
 
 def test_a_thin_sample_needs_as_many_rows_as_make_it_thick():
