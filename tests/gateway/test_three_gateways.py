@@ -1,5 +1,6 @@
-"""Three gateways on one data folder, one Redis and one Postgres behave as one: routers, canaries, receipts, feedback,
-vector stores, a retrain by one of them, a rolling restart, a kill under load, and a log that has every answer."""
+"""Three gateways on one data folder, one Redis and one Postgres behave as one: routers, canaries, conversations,
+receipts, feedback, vector stores, a retrain by one of them, a rolling restart, a kill under load, and a log that has
+every answer."""
 
 from __future__ import annotations
 
@@ -10,6 +11,8 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +51,11 @@ class Fleet:
     client: aiohttp.ClientSession
     answered: list[str]
 
-    async def ask(
-        self, gateway: GatewayProcess, session: str, text: str = "what is the tallest mountain?"
-    ) -> aiohttp.ClientResponse:
-        """A routed answer of one gateway."""
-        body = {"model": "auto", "messages": [{"role": "user", "content": text}]}
+    async def ask(self, gateway: GatewayProcess, session: str, *texts: str) -> aiohttp.ClientResponse:
+        """A routed answer of one gateway in a conversation with these turns, the user's first."""
+        said = texts or ("what is the tallest mountain?",)
+        turns = [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(said)]
+        body = {"model": "auto", "messages": turns}
         url, headers = f"{gateway.url}/v1/chat/completions", {"x-session-id": session}
         async with self.client.post(url, json=body, headers=headers) as answer:
             assert answer.status == 200, await answer.text()
@@ -140,6 +143,7 @@ class Balancer:
 async def test_three_gateways_are_one(fleet: Fleet) -> None:
     await same_routers_and_canaries(fleet)
     await receipts_and_feedback_from_any(fleet)
+    await conversations_go_on_at_any(fleet)
     await vector_stores_of_all(fleet)
     await one_retrains_for_all(fleet)
     await rolling_restart_without_a_failed_request(fleet)
@@ -186,6 +190,19 @@ async def receipts_and_feedback_from_any(fleet: Fleet) -> None:
     await fleet.post(other, "feedback", {"decision_id": said, "kind": "thumb", "value": 1})
     async with fleet.client.get(f"{third.url}/v1/decisions/{said}") as answer:
         assert [each["value"] for each in (await answer.json())["feedback"]] == [1]
+
+
+async def conversations_go_on_at_any(fleet: Fleet) -> None:
+    """The header is there where a gateway knows who answered before: it asks Redis, for a moment only."""
+    turns, numbers = ("what is the tallest mountain?", "Everest", "and the second one?"), count()
+
+    async def goes_on(gateway: GatewayProcess) -> bool:
+        session = f"talk-{next(numbers)}"
+        await fleet.ask(fleet.gateways[0], session, turns[0])
+        return "x-coe-conversation" in (await fleet.ask(gateway, session, *turns)).headers
+
+    for gateway in fleet.gateways[1:]:
+        await until(partial(goes_on, gateway), "the conversation at another gateway")
 
 
 async def vector_stores_of_all(fleet: Fleet) -> None:
