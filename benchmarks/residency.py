@@ -1,10 +1,10 @@
 """Policies of residency on a simulated host: switches, quality, waiting, fairness and time spent switching.
 
-    python benchmarks/residency.py [--set tune|report] [--tables NAMES] [--scenarios NAMES] [--seeds N] [--out FILE]
+    python benchmarks/residency.py [--tables NAMES] [--scenarios NAMES] [--seeds N] [--first-seed N] [--out FILE]
 
 Arrivals follow the real clients of `traces`, qualities are those of outcome tables, changes of state take the published
-times, and the scheduler is the gateway's own on a fake clock. Options of `regret` were chosen on the tables and seeds
-of `--set tune`; the page reports on others. Skipped with a reason where the data are absent.
+times, and the scheduler is the gateway's own on a fake clock. Options of `regret` were chosen on the tables of
+`TABLES["tune"]` with seeds from 100 on; the page reports on others. Skipped with a reason where the data are absent.
 """
 
 from __future__ import annotations
@@ -193,8 +193,7 @@ def points_words(found: Sequence[Found], policy: str) -> str:
 
 
 def main(
-    part: Annotated[str, typer.Option("--set", help="tune or report")] = "report",
-    tables: Annotated[str, typer.Option(help="comma-separated; all of the set by default")] = "",
+    tables: Annotated[str, typer.Option(help="comma-separated")] = ",".join(TABLES["report"]),
     scenarios: Annotated[str, typer.Option(help="comma-separated")] = ",".join(SCENARIOS),
     seeds: Annotated[int, typer.Option(min=2)] = 8,
     first_seed: Annotated[int, typer.Option()] = 1,
@@ -202,18 +201,18 @@ def main(
     out: Annotated[Path | None, typer.Option(help="JSON lines of every run")] = None,
     read: Annotated[list[Path] | None, typer.Option(help="files of earlier --out instead of running")] = None,
 ) -> None:
-    chosen = scenarios.split(",")
-    if unknown := [each for each in chosen if each not in SCENARIOS]:
-        raise typer.BadParameter(f"{', '.join(unknown)}; allowed: {', '.join(SCENARIOS)}", param_hint="--scenarios")
+    chosen, wanted, sources = scenarios.split(","), tables.split(","), {**TABLES["tune"], **TABLES["report"]}
+    for option, names, allowed in (("--scenarios", chosen, SCENARIOS), ("--tables", wanted, sources)):
+        if unknown := [each for each in names if each not in allowed]:
+            raise typer.BadParameter(f"{', '.join(unknown)}; allowed: {', '.join(allowed)}", param_hint=option)
     if read:
         found = [json.loads(line) for file in read for line in file.read_text(encoding="utf-8").splitlines()]
     elif not (data / "traces" / "servegen_language.parquet").exists():
         print(f"skipped: {data} has no traces/servegen_language.parquet")
         return
     else:
-        names = {name: TABLES[part][name] for name in (tables.split(",") if tables else TABLES[part])}
         found = []
-        for run in runs(names, data, range(first_seed, first_seed + seeds), chosen):
+        for run in runs({name: sources[name] for name in wanted}, data, range(first_seed, first_seed + seeds), chosen):
             found.append(run)
             if out is not None:
                 with out.open("a", encoding="utf-8") as file:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from base.errors import ConfigError
-from fleet.residency.memory import SLACK_GIB, SLEEPER_GIB
+from fleet.residency.memory import SLACK_GIB, SLEEPER_GIB, Memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +93,5 @@ def fits(
     memory_gib: Mapping[str, float],
 ) -> bool:
     """Returns True where these engines are awake and all others sleep within every GPU's memory."""
-    used = dict.fromkeys(memory_gib, 0.0)
-    for each in demands:
-        for device in devices[each.name]:
-            used[device] += each.gib if each in awake else SLEEPER_GIB
-    return all(used[device] <= memory_gib[device] + SLACK_GIB for device in memory_gib)
+    needs = ((devices[each.name], each.gib if each in awake else SLEEPER_GIB) for each in demands)
+    return not Memory(memory_gib).excess_of(needs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fleet.residency.types import ANSWERING, Residency, TransitionTimes
@@ -59,10 +59,14 @@ class Memory:
 
     def excess_gib(self, residents: Sequence[Resident], states: States) -> dict[str, float]:
         """Devices that have too little memory for these states, and how much they lack."""
+        return self.excess_of((each.devices, each.device_gib(states[each.name])) for each in residents)
+
+    def excess_of(self, needs: Iterable[tuple[Sequence[str], float]]) -> dict[str, float]:
+        """The same for needs in GiB, each of which is taken on all of its devices."""
         used = dict.fromkeys(self.device_gib, 0.0)
-        for each in residents:
-            for device in each.devices:
-                used[device] += each.device_gib(states[each.name])
+        for devices, gib in needs:
+            for device in devices:
+                used[device] += gib
         return {
             device: gib - self.device_gib[device]
             for device, gib in used.items()
