@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Protocol
 
@@ -14,8 +14,7 @@ from router.types import Asleep, FloatArray, Query, RoutingDecision
 
 
 class WaitFor(Exception):
-    """A request that has to wait for the first of these experts that can be woken: nobody awake can serve it, or its
-    policy says so."""
+    """A request that has to wait for one of these experts: nobody awake can serve it, or its policy says so."""
 
     def __init__(self, experts: Iterable[str]) -> None:
         self.experts = tuple(experts)
@@ -42,7 +41,7 @@ class Keeper(Protocol):
 
     async def wait_for(self, expert: str) -> None: ...
 
-    async def wait_for_one(self, experts: Iterable[str]) -> None: ...
+    async def wait_for_one(self, experts: Collection[str]) -> None: ...
 
     def note_named(self, expert: str) -> None: ...
 
@@ -82,8 +81,8 @@ class Reach:
                 await self._keeper.wait_for(expert)
             self._keeper.note_named(expert)
 
-    async def wait_for_one(self, experts: Iterable[str]) -> None:
-        """Returns once the first of them that can be woken is awake. Raises as `Keeper.wait_for` does."""
+    async def wait_for_one(self, experts: Collection[str]) -> None:
+        """Has the first of them woken that can be, and returns once any is awake. Raises as `wait_for` does."""
         if self._keeper is not None:
             await self._keeper.wait_for_one(experts)
 

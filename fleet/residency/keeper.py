@@ -10,8 +10,9 @@ import logging
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
+from typing import NamedTuple
 
 import numpy as np
 
@@ -46,6 +47,13 @@ def forward_clock() -> float:
 STARTED_S = time.time() - time.monotonic()
 
 
+class Waiter(NamedTuple):
+    """A request that waits for an engine; any of these engines would do."""
+
+    future: asyncio.Future[None]
+    names: frozenset[str]
+
+
 class Keeper:
     """The engines of one gateway process.
 
@@ -77,7 +85,7 @@ class Keeper:
         self._max_waiting, self._wait_s, self._observe_every_s = max_waiting, wait_s, observe_every_s
         self._resident_of = {expert: each.name for each in scheduler.residents for expert in each.experts}
         self._always = frozenset(each.name for each in scheduler.residents if not each.awake_gib)
-        self._waiters: dict[str, list[asyncio.Future[None]]] = {}
+        self._waiters: dict[str, list[Waiter]] = {}
         self._pool: ExpertPool | None = None
         self._running = Counter[str]()
         self._view = View()
@@ -117,7 +125,7 @@ class Keeper:
             await self._board.aclose()
         await self._changes.aclose()
         for waiter in [each for waiters in self._waiters.values() for each in waiters]:
-            waiter.cancel()
+            waiter.future.cancel()
 
     def started(self, expert: str) -> None:
         """A request is with an expert, as the pool tells it."""
@@ -182,36 +190,37 @@ class Keeper:
             values = np.array([note.quality.get(each.name, 0.0) for each in self.scheduler.residents])
             self.scheduler.note(self._clock(), note.category, values, note.served, note.begins)
 
-    async def wait_for_one(self, experts: Iterable[str]) -> None:
-        """Returns once the first of these experts that can be woken is awake, and at once where none can. Raises
+    async def wait_for_one(self, experts: Collection[str]) -> None:
+        """Has the first of these experts woken that can be; returns once one is awake, or none can be woken. Raises
         BackendError as `wait_for` does."""
         for expert in experts:
             with suppress(CannotWakeError):
-                await self.wait_for(expert)
+                await self.wait_for(expert, experts)
                 return
 
-    async def wait_for(self, expert: str) -> None:
-        """Returns once an expert's engine is awake. Raises BackendError 503: too many wait, or it takes too long;
-        CannotWakeError."""
+    async def wait_for(self, expert: str, others: Collection[str] = ()) -> None:
+        """Returns once an expert's engine, or that of one of `others`, is awake. Raises BackendError 503: too many
+        wait, or it takes too long; CannotWakeError."""
         name = self._resident_of[expert]
-        if name in self._view.serving:
+        waiter = Waiter(
+            asyncio.get_running_loop().create_future(), frozenset({name, *(self._resident_of[each] for each in others)})
+        )
+        if not waiter.names.isdisjoint(self._view.serving):
             return
         if self._is_cut_off():
             raise asleep_error(expert, "Redis, by which gateways agree who wakes engines, cannot be asked")
         if self.waiting >= self._max_waiting:
             raise asleep_error(expert, f"{self._max_waiting} requests already wait for engines, as many as may")
-        waiter = asyncio.get_running_loop().create_future()
         self._waiters.setdefault(name, []).append(waiter)
         self._kick.set()
         self._has_news.set()
         try:
             async with asyncio.timeout(self._wait_s):
-                await waiter
+                await waiter.future
         except TimeoutError as error:
             raise asleep_error(expert, f"it did not wake within {self._wait_s:g} s") from error
         finally:
-            if waiter in (waiters := self._waiters.get(name, [])):
-                waiters.remove(waiter)
+            self._waiters[name].remove(waiter)
 
     async def _run(self) -> None:
         while True:
@@ -257,14 +266,14 @@ class Keeper:
         serving, refused = self._view.serving | self._always, self._view.refused.get(self._me, frozenset())
         if self._pool is not None:
             self._pool.set_asleep(frozenset(each for each, name in self._resident_of.items() if name not in serving))
-        for name in [each for each in self._waiters if each in serving or each in refused]:
-            for waiter in self._waiters.pop(name):
-                if waiter.done():
+        for name, waiters in self._waiters.items():
+            for waiter in waiters:
+                if waiter.future.done():
                     continue
-                if name in serving:
-                    waiter.set_result(None)
-                else:
-                    waiter.set_exception(CannotWakeError(name))
+                if not waiter.names.isdisjoint(serving):
+                    waiter.future.set_result(None)
+                elif name in refused:
+                    waiter.future.set_exception(CannotWakeError(name))
 
     def _look(self) -> None:
         """Takes the view from the scheduler of this process."""
@@ -305,7 +314,9 @@ class Keeper:
         return "" if self._board is None else self._board.me
 
     def _asked(self) -> frozenset[str]:
-        return frozenset(name for name, waiters in self._waiters.items() if waiters)
+        return frozenset(
+            name for name, waiters in self._waiters.items() if not all(each.future.done() for each in waiters)
+        )
 
     def _is_cut_off(self) -> bool:
         return self._board is not None and self._clock() - self._heard_at_s > self._board.lease_s

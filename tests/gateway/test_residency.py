@@ -57,11 +57,15 @@ async def engines(
 
 @asynccontextmanager
 async def host(
-    policy: Policy, asleep: Sequence[str] = ("emerald",), bugs: frozenset[Bug] = frozenset(), **options: Any
+    policy: Policy,
+    asleep: Sequence[str] = ("emerald",),
+    bugs: frozenset[Bug] = frozenset(),
+    wake_s: tuple[float, float] = (0.0, 0.0),
+    **options: Any,
 ) -> AsyncIterator[Running]:
     """A gateway over them."""
     async with (
-        engines(asleep, bugs=bugs, enable_lora=Bug.LORA_LEVEL_2 in bugs) as urls,
+        engines(asleep, bugs=bugs, enable_lora=Bug.LORA_LEVEL_2 in bugs, wake_s=wake_s) as urls,
         gateway_over(urls, policy, asleep, **options) as it,
     ):
         yield it
@@ -164,6 +168,16 @@ async def test_an_engine_that_dies_while_it_wakes_is_an_error_for_who_named_it_a
 async def test_a_request_that_nobody_awake_can_serve_waits() -> None:
     async with host(Off(), asleep=EXPERTS) as it:
         assert await asked(it, "green") == "emerald"
+
+
+async def test_a_request_that_waits_takes_whoever_wakes_first() -> None:
+    async with host(Off(), asleep=EXPERTS, wake_s=(0.1, 0.1)) as it:
+        keeper = it.parts.residency
+        assert keeper is not None
+        named = asyncio.create_task(asked(it, "any", "plain"))
+        await until(lambda: keeper.waiting == 1 or named.done())
+        assert (await asked(it, "green"), await named) == ("plain", "plain")
+        assert keeper.scheduler.state("emerald") is Residency.SLEEP_2
 
 
 async def test_no_engine_sleeps_between_the_decision_for_it_and_its_request(monkeypatch: pytest.MonkeyPatch) -> None:
