@@ -372,7 +372,8 @@ class Keeper:
         except BackendError as error:
             logger.warning("residency: the account begins anew: %s", error)
         else:
-            take_account(self.scheduler, saved or "")
+            if saved is not None:
+                take_account(self.scheduler, saved)
         self._decides = self._turn == turn
         logger.info("residency: this process decides which engines are awake (turn %d)", turn)
 

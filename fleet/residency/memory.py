@@ -43,7 +43,7 @@ class Resident:
     def device_gib(self, state: Residency) -> float:
         """GPU memory on each of its devices."""
         if state in ANSWERING or state is Residency.STARTING:
-            return self.awake_gib / len(self.devices)
+            return self.awake_gib / max(len(self.devices), 1)  # experts elsewhere have none, and need nothing
         return 0.0 if state is Residency.STOPPED else self.sleeper_gib
 
 

@@ -103,7 +103,6 @@ async def test_an_account_goes_on_in_the_next_process(redis_url: str) -> None:
         async with keeper(redis_url, urls, Regret(residents, 0.0)) as before:
             before.note("green", quality, "plain", None)
             before.scheduler.measured("ruby", wake_1_s=3.0)
-            await until(lambda: before.outlook("emerald") is not None)
         async with keeper(redis_url, urls, Regret(residents, 0.0)) as after:
             found = after.outlook("emerald")
             assert found is not None
