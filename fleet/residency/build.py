@@ -8,8 +8,8 @@ from pathlib import Path
 from base.errors import ConfigError
 from fleet.engine_wishes import WishedProcesses, read_wishes
 from fleet.residency.board import Board
-from fleet.residency.changes import known_state
-from fleet.residency.keeper import Keeper, forward_clock
+from fleet.residency.changes import forward_clock, known_state
+from fleet.residency.keeper import Keeper, Patience
 from fleet.residency.memory import Memory, Resident
 from fleet.residency.policies import Off, OnDemand, Regret, RegretOptions, Static
 from fleet.residency.scheduler import Policy, Scheduler
@@ -64,9 +64,7 @@ async def keeper_of(
         actuator,
         board=None if make_board is None else make_board(engines),
         pinned=lambda: read_wishes(data_dir).pinned,
-        waits_for_best=wanted.policy == "lru",
-        max_waiting=wanted.max_waiting,
-        wait_s=wanted.wait_s,
+        patience=Patience(wanted.max_waiting, wanted.wait_s, for_best=wanted.policy == "lru"),
     )
 
 

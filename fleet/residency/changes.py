@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -33,6 +34,14 @@ class Made:
     seconds: float = 0.0
 
 
+STARTED_S = time.time() - time.monotonic()
+
+
+def forward_clock() -> float:
+    """Unix seconds that never go back: those of the start, and what has passed since."""
+    return STARTED_S + time.monotonic()
+
+
 class Changes:
     """Makes what a scheduler wants, for all who ask.
 
@@ -41,14 +50,8 @@ class Changes:
         pinned: experts that people want awake now.
     """
 
-    def __init__(
-        self,
-        scheduler: Scheduler,
-        actuator: Actuator,
-        pinned: Callable[[], Collection[str]],
-        clock: Callable[[], float],
-    ) -> None:
-        self._scheduler, self._actuator, self._pinned, self._clock = scheduler, actuator, pinned, clock
+    def __init__(self, scheduler: Scheduler, actuator: Actuator, pinned: Callable[[], Collection[str]]) -> None:
+        self._scheduler, self._actuator, self._pinned = scheduler, actuator, pinned
         self._asks: dict[tuple[str, str], bool] = {}  # process and engine; True once its requests were let in
         self.refused: dict[str, frozenset[str]] = {}
         self.made: defaultdict[tuple[str, Residency], Made] = defaultdict(Made)
@@ -68,7 +71,7 @@ class Changes:
                 continue
             if key in self._asks:
                 self._end(key)
-            if scheduler.ask(self._clock(), name):
+            if scheduler.ask(forward_clock(), name):
                 self._asks[key] = False
             else:
                 refused[process].add(name)
@@ -94,19 +97,19 @@ class Changes:
         wakes, found = step.state in ANSWERING, self.made[step.resident, step.state]
         try:
             await is_free()
-            began_s = self._clock()
+            began_s = forward_clock()
             await self._move(step)
         except (RouterError, OSError) as error:
             logger.warning("residency: %s did not become %s: %s", step.resident, step.state, error)
             found.failed += 1
-            scheduler.failed(self._clock(), await known_state(self._actuator, self._expert(step.resident)))
+            scheduler.failed(forward_clock(), await known_state(self._actuator, self._expert(step.resident)))
         else:
-            took_s = self._clock() - began_s
+            took_s = forward_clock() - began_s
             found.count, found.seconds = found.count + 1, found.seconds + took_s
             field = TIME_OF.get((before if wakes else step.state, wakes))
             if field is not None:
                 scheduler.measured(step.resident, **{field: took_s})
-            scheduler.finished(self._clock())
+            scheduler.finished(forward_clock())
             logger.info("residency: %s is %s after %.1f s", step.resident, step.state, took_s)
 
     async def redo(self, step: Step) -> None:

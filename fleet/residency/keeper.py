@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ import numpy as np
 from base.errors import BackendError
 from fleet.pool import ExpertPool
 from fleet.residency.board import Board, Note, Report, View
-from fleet.residency.changes import Changes, Made
+from fleet.residency.changes import Changes, Made, forward_clock
 from fleet.residency.saved_account import account_text, take_account
 from fleet.residency.scheduler import Outlook, Scheduler, Step
 from fleet.residency.types import ANSWERING, Actuator, Residency
@@ -39,12 +39,17 @@ ALONE = 1
 logger = logging.getLogger(__name__)
 
 
-def forward_clock() -> float:
-    """Unix seconds as of the start, then only forward."""
-    return STARTED_S + time.monotonic()
+@dataclass(frozen=True)
+class Patience:
+    """Waits for engines: at most `max_waiting` requests at once, `wait_s` seconds each. `for_best`: also where another
+    expert is awake."""
+
+    max_waiting: int = 32
+    wait_s: float = 120.0
+    for_best: bool = False
 
 
-STARTED_S = time.time() - time.monotonic()
+PATIENT = Patience()
 
 
 class Waiter(NamedTuple):
@@ -61,8 +66,6 @@ class Keeper:
         actuator: changes engines, each named by one of its experts.
         board: where it meets the other processes of these engines; None where there are none.
         pinned: experts that people want awake now, read at every look.
-        max_waiting: requests that may wait for engines at once.
-        wait_s: longest wait of one.
         observe_every_s: so often engines are asked for their state, which others may change.
     """
 
@@ -73,16 +76,12 @@ class Keeper:
         *,
         board: Board | None = None,
         pinned: Callable[[], Collection[str]] = frozenset,
-        waits_for_best: bool = False,
-        max_waiting: int = 32,
-        wait_s: float = 120.0,
+        patience: Patience = PATIENT,
         observe_every_s: float = OBSERVE_EVERY_S,
-        clock: Callable[[], float] = forward_clock,
     ) -> None:
-        self.scheduler, self.waits_for_best = scheduler, waits_for_best
-        self._changes = Changes(scheduler, actuator, pinned, clock)
-        self._board, self._clock = board, clock
-        self._max_waiting, self._wait_s, self._observe_every_s = max_waiting, wait_s, observe_every_s
+        self.scheduler, self.waits_for_best = scheduler, patience.for_best
+        self._changes = Changes(scheduler, actuator, pinned)
+        self._board, self._patience, self._observe_every_s = board, patience, observe_every_s
         self._resident_of = {expert: each.name for each in scheduler.residents for expert in each.experts}
         self._always = frozenset(each.name for each in scheduler.residents if not each.awake_gib)
         self._waiters: dict[str, list[Waiter]] = {}
@@ -97,7 +96,7 @@ class Keeper:
         self._kick, self._has_news, self._exchanging = asyncio.Event(), asyncio.Event(), asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
         self._versions = 0
-        self._heard_at_s = self._observed_at_s = self._saved_at_s = clock()
+        self._heard_at_s = self._observed_at_s = self._saved_at_s = forward_clock()
 
     async def start(self, pool: ExpertPool) -> None:
         """Looks at every engine, and hears who decides or takes over."""
@@ -188,7 +187,7 @@ class Keeper:
     def _count(self, note: Note) -> None:
         if note.served in self.scheduler.index:
             values = np.array([note.quality.get(each.name, 0.0) for each in self.scheduler.residents])
-            self.scheduler.note(self._clock(), note.category, values, note.served, note.begins)
+            self.scheduler.note(forward_clock(), note.category, values, note.served, note.begins)
 
     async def wait_for_one(self, experts: Collection[str]) -> None:
         """Has the first of these experts woken that can be; returns once one is awake, or none can be woken. Raises
@@ -209,16 +208,16 @@ class Keeper:
             return
         if self._is_cut_off():
             raise asleep_error(expert, "Redis, by which gateways agree who wakes engines, cannot be asked")
-        if self.waiting >= self._max_waiting:
-            raise asleep_error(expert, f"{self._max_waiting} requests already wait for engines, as many as may")
+        if self.waiting >= self._patience.max_waiting:
+            raise asleep_error(expert, f"{self.waiting} requests already wait for engines, as many as may")
         self._waiters.setdefault(name, []).append(waiter)
         self._kick.set()
         self._has_news.set()
         try:
-            async with asyncio.timeout(self._wait_s):
+            async with asyncio.timeout(self._patience.wait_s):
                 await waiter.future
         except TimeoutError as error:
-            raise asleep_error(expert, f"it did not wake within {self._wait_s:g} s") from error
+            raise asleep_error(expert, f"it did not wake within {self._patience.wait_s:g} s") from error
         finally:
             self._waiters[name].remove(waiter)
 
@@ -229,7 +228,7 @@ class Keeper:
             except Exception as error:  # noqa: BLE001  a fault of ours must not leave the engines to nobody
                 logger.error("residency: %s while engines were looked at; it goes on", type(error).__name__)
                 if self.scheduler.under_way is not None:
-                    self.scheduler.failed(self._clock(), Residency.STOPPED)
+                    self.scheduler.failed(forward_clock(), Residency.STOPPED)
                 self._observed_at_s = -math.inf
                 await asyncio.sleep(LOOK_EVERY_S)
 
@@ -245,7 +244,7 @@ class Keeper:
         with suppress(TimeoutError):
             async with asyncio.timeout(LOOK_EVERY_S):
                 await self._kick.wait()
-        now_s, looks = self._clock(), self._decides or self._is_cut_off()
+        now_s, looks = forward_clock(), self._decides or self._is_cut_off()
         if looks and now_s - self._observed_at_s >= self._observe_every_s:
             await self._changes.observe()
             self._observed_at_s = now_s
@@ -257,7 +256,7 @@ class Keeper:
             self._count(self._heard.popleft())
         asked = {process: report.asked for process, report in self._others.items()}
         self._changes.follow({**asked, self._me: self._asked()})
-        return self.scheduler.step(self._clock())
+        return self.scheduler.step(forward_clock())
 
     def _publish(self) -> None:
         """Tells the pool who sleeps, and those who wait how it went."""
@@ -290,7 +289,7 @@ class Keeper:
             states=dict(scheduler.states),
             change=scheduler.under_way,
             waking=None if scheduler.goal is None else scheduler.goal.wakes,
-            outlooks=scheduler.policy.outlooks(self._clock(), scheduler),
+            outlooks=scheduler.policy.outlooks(forward_clock(), scheduler),
             refused=self._changes.refused,
         )
 
@@ -319,7 +318,7 @@ class Keeper:
         )
 
     def _is_cut_off(self) -> bool:
-        return self._board is not None and self._clock() - self._heard_at_s > self._board.lease_s
+        return self._board is not None and forward_clock() - self._heard_at_s > self._board.lease_s
 
     async def _exchange_always(self) -> None:
         while True:
@@ -346,7 +345,7 @@ class Keeper:
                     logger.warning("residency: no engine is changed until Redis can be asked: %s", error)
                     self._turn, self._decides = 0, False
                 return False
-            self._heard_at_s = self._clock()
+            self._heard_at_s = forward_clock()
             if heard.turn != self._turn:
                 self._turn, self._decides = heard.turn, False
             if not self._decides and heard.view is not None:
@@ -378,7 +377,7 @@ class Keeper:
         logger.info("residency: this process decides which engines are awake (turn %d)", turn)
 
     async def _save(self) -> None:
-        self._saved_at_s = self._clock()
+        self._saved_at_s = forward_clock()
         if self._board is not None and self._decides:
             with suppress(BackendError):  # the next time
                 await self._board.save(self._turn, account_text(self.scheduler))

@@ -16,7 +16,7 @@ from fleet.fake_vllm.command import Bug, FakeOptions
 from fleet.fake_vllm.engine import FakeEngine
 from fleet.fake_vllm.server import FakeServer
 from fleet.residency.build import keeper_of
-from fleet.residency.keeper import Keeper
+from fleet.residency.keeper import Keeper, Patience
 from fleet.residency.memory import Memory
 from fleet.residency.policies import Off, Regret, RegretOptions
 from fleet.residency.scheduler import Policy, Scheduler
@@ -136,7 +136,7 @@ async def test_a_conversation_whose_expert_fell_asleep_counts_for_it_with_what_r
 
 
 async def test_an_expert_asked_by_name_is_woken_and_others_wait_no_longer_than_there_is_room() -> None:
-    async with host(Off(), max_waiting=1) as it:
+    async with host(Off(), patience=Patience(max_waiting=1)) as it:
         answers = await asyncio.gather(asked(it, "any", "emerald"), refused(it, "emerald"))
         assert answers[0] == "emerald"
         assert answers[1] == (
