@@ -34,14 +34,15 @@ MAX_GAIN_WEIGHT = 10.0
 """Importance weights of a gain are cut here. A doubly robust gain then leans on its model where an expert was tried in
 less than a tenth of the queries (ours)."""
 
-HEDGED = 0.7
-"""Share of the first capital that replicates the option. The rest has a small stake that never changes, because an
-option that ended far below its strike recovers late (ours; benchmarks/LOG.md)."""
+HEDGED = 0.6
+"""Share of the first capital that replicates the option. The rest has stakes that never change: a small one, because an
+option that ended far below its strike recovers late, and a large one, because a great gain need not wait for a plan
+(ours; benchmarks/LOG.md)."""
 
-PRIZE = 100.0
+PRIZE = 120.0
 """Payment of the option for a capital of 1 (ours)."""
 
-STEADY_STAKE = 0.2
+STEADY_STAKES = (0.2, 0.8)
 MAX_STAKE = 0.8
 """Stakes as shares of the largest that leaves the capital positive (ours)."""
 
@@ -70,20 +71,21 @@ def log_e_gain(gains: NDArray[np.floating], voices: NDArray[np.integer], least: 
     """
     names, member = np.unique(voices, return_inverse=True)
     left_out = np.array([-1, *(np.flatnonzero(names >= 0) if len(names) > 1 else ())])
-    hedged, steady = np.full(len(left_out), HEDGED), np.full(len(left_out), 1.0 - HEDGED)
+    hedged, stakes = np.full(len(left_out), HEDGED), np.array(STEADY_STAKES)[:, None, None]
+    steady = np.full((len(stakes), len(left_out)), (1.0 - HEDGED) / len(stakes))
     seen = np.full(len(left_out), PRIOR_ANSWERS)
     squares = seen * PRIOR_VARIANCE
     largest = 1.0 / (most_lost + abs(least))
     for start in range(0, len(gains), BLOCK):
         part = slice(start, start + BLOCK)
-        heard = (member[part, None] != left_out) & (hedged + steady < 1.0 / LEVEL)
+        heard = (member[part, None] != left_out) & (hedged + steady.sum(axis=0) < 1.0 / LEVEL)
         surplus = (gains[part] - least)[:, None] * heard
         stake = hedging_stake(hedged / HEDGED, squares / seen, seen - PRIOR_ANSWERS)
         hedged *= np.prod(1.0 + np.minimum(stake, MAX_STAKE * largest) * surplus, axis=0)
-        steady *= np.prod(1.0 + STEADY_STAKE * largest * surplus, axis=0)
+        steady *= np.prod(1.0 + stakes * largest * surplus, axis=1)
         seen += heard.sum(axis=0)
         squares += (surplus**2).sum(axis=0)
-    return math.log(float((hedged + steady).min()))
+    return math.log(float((hedged + steady.sum(axis=0)).min()))
 
 
 def hedging_stake(capital: Float64Array, variance: Float64Array, n: Float64Array) -> Float64Array:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from training.gain_evidence import BLOCK, HEDGED, LEVEL, PLANNED_GAIN, PRIZE, STEADY_STAKE, hedging_stake, log_e_gain
+from training.gain_evidence import BLOCK, HEDGED, LEVEL, PLANNED_GAIN, PRIZE, STEADY_STAKES, hedging_stake, log_e_gain
 
 ENOUGH = math.log(1 / LEVEL)
 
@@ -81,7 +81,8 @@ def test_the_capital_is_the_price_of_a_digital_option():
     for _ in range(20):
         gains = s * (2.0 * (rng.random(t) < 0.52) - 1.0)
         price = PRIZE * norm.cdf((gains.sum() - strike) / (s * math.sqrt(n - t)))
-        expected = HEDGED * price + (1 - HEDGED) * np.prod(1 + STEADY_STAKE / 2.0 * gains)
+        steady = np.mean([np.prod(1 + stake / 2.0 * gains) for stake in STEADY_STAKES])
+        expected = HEDGED * price + (1 - HEDGED) * steady
         found = math.exp(log_e_gain(gains, np.full(t, -1), 0.0, 2.0))
         if found < 1 / LEVEL:
             ratios.append(found / expected)
