@@ -11,7 +11,6 @@ import socket
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import uvicorn
 
@@ -29,9 +28,6 @@ from router.config import CoeConfig
 from router.live_pointer import ROUTERS_FOLDER
 from router.pipeline import Router
 from router.protocols import Encoder
-
-if TYPE_CHECKING:
-    pass
 
 FILES_BESIDE = 512  # database, log, indexes, engines, uploads
 FILES_PER_CLIENT = 2  # its connection, and one to an expert
