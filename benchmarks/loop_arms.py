@@ -47,8 +47,8 @@ from training.evidence import Evidence, gather_evidence
 from training.expert_map import measure_quality
 from training.fit import prepare, write_router
 from training.fit_request import FitRequest
-from training.gain_evidence import LEVEL, MAX_GAIN_WEIGHT, log_e_gain
-from training.gate import DEFAULT_TERMS, MIN_EFFECTIVE_DECISIONS, Comparison, GateResult, Terms, judge
+from training.gain_evidence import MAX_GAIN_WEIGHT, log_e_gain
+from training.gate import DEFAULT_TERMS, LEVEL, MIN_EFFECTIVE_DECISIONS, Comparison, GateResult, Terms, judge
 from training.log_answers import AskedAnswers
 from training.log_table import FOLDS, LogTable
 from training.new_experts import LEAST_MOVE, beside, exploration_moved, explored_shares

@@ -24,8 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-LEVEL = 0.05
-"""Chance at most with which a candidate that gains nothing is ever promoted by the log, however often it is judged."""
+from training.gate import LEVEL
 
 PLANNED_GAIN = 0.02
 """Gain that the plan is made for: it ends where so much is 1.64 standard errors (ours)."""

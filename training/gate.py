@@ -14,7 +14,6 @@ from pydantic import Field
 
 from router.policy_config import GAIN_FOR_DOUBLE_COST
 from router.types import Metric, Record, Verdict
-from training.gain_evidence import LEVEL
 
 MIN_EFFECTIVE_DECISIONS = 20.0
 """Below this effective sample the log's estimate is not concluded from (ours)."""
@@ -95,6 +94,9 @@ class Terms(Record):
 
 
 DEFAULT_TERMS = Terms()
+
+LEVEL = 0.05
+"""Chance at most with which a candidate that gains nothing is ever promoted by the log, however often it is judged."""
 
 EVIDENT = 1.25
 """Half-widths of an interval by which a gain lies above what it must, where evidence of 1 / LEVEL is as likely as not

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from training.gain_evidence import BLOCK, HEDGED, LEVEL, PLANNED_GAIN, PRIZE, STEADY_STAKES, hedging_stake, log_e_gain
+from training.gain_evidence import BLOCK, HEDGED, PLANNED_GAIN, PRIZE, STEADY_STAKES, hedging_stake, log_e_gain
+from training.gate import LEVEL
 
 ENOUGH = math.log(1 / LEVEL)
 
