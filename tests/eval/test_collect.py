@@ -396,7 +396,8 @@ async def test_nothing_answered_is_an_error_that_says_why(fake: FakeExperts, tmp
         await run(fake, tmp_path, "silent", timeout_s=0.2)
 
 
-async def test_no_endpoint_is_an_error(tmp_path: Path) -> None:
+async def test_no_endpoint_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eval.answers.RETRY_WAITS_S", (0.0,))
     with pytest.raises(RouterError, match="no connection"):
         await run(FakeExperts(root="http://127.0.0.1:1/v1"), tmp_path, "right")
 

@@ -228,6 +228,7 @@ async def test_retrieval_is_a_child_of_the_request_that_asked_for_it(tmp_path: P
     assert not any(b"xyzzy" in body for body in collector.raw)
 
 
+@pytest.mark.slow
 async def test_each_worker_of_a_real_gateway_exports_as_an_instance(tmp_path: Path) -> None:
     make_trained(tmp_path)
     async with collecting() as collector, fault_upstream() as upstream:
