@@ -150,6 +150,11 @@ class BusyError(BackendError):
         super().__init__(message, status=503, is_retryable=True, retry_after_s=1.0)
 
 
+def reason_of(error: BaseException) -> str:
+    """One line about an error, for logs and metrics."""
+    return f"{type(error).__name__}: {error}".split("\n", maxsplit=1)[0][:200]
+
+
 def allowed_values(value: str, allowed: Iterable[str]) -> str:
     """`"; did you mean 'x'? allowed: x, y, z"`: the tail of every message about a name that does not resolve."""
     names = sorted(allowed)

@@ -17,13 +17,13 @@ from typing import Any
 from redis.exceptions import ResponseError
 from redis.typing import EncodableT, FieldT
 
-from base.errors import StoreError
+from base.errors import StoreError, reason_of
 from decision_log.database import Database
 from decision_log.ledger import Ledger
 from decision_log.payloads import Logged
 from decision_log.redis_client import REDIS_ERRORS, connect
 from decision_log.replica_status import ReplicaStatus
-from decision_log.stream import Backoff, reason_of
+from decision_log.stream import Backoff
 from decision_log.stream_entries import GROUP, Content, Entry, Erased, content_of, dead_stream, entries_of
 from fleet.tasks import stop_task
 

@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from base.errors import StoreError
+from base.errors import StoreError, reason_of
 from decision_log.commit_check import CommitCheck
 from decision_log.leftovers import send_leftovers, send_next, spooled_bytes
 from decision_log.privacy import apply_privacy, keyed_hash, load_key
@@ -30,7 +30,7 @@ from decision_log.protocols import LogStats
 from decision_log.replica_status import BEAT_S, DecisionCount, ReplicaState, ReplicaStatus
 from decision_log.spool import Spool
 from decision_log.spool_writer import SpoolWriter
-from decision_log.stream import STATUS_FIELD, Backoff, DecisionStream, reason_of
+from decision_log.stream import STATUS_FIELD, Backoff, DecisionStream
 from decision_log.tombstones import is_erased
 from fleet.tasks import stop_task
 from router.config import Durability, LogConfig

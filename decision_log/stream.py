@@ -11,6 +11,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from base.errors import reason_of
 from decision_log.redis_client import REDIS_ERRORS, TIMEOUT_S, connect
 
 ADD_ALL = """
@@ -30,11 +31,6 @@ if TYPE_CHECKING:
     from decision_log.redis_client import RedisClient
 
 logger = logging.getLogger(__name__)
-
-
-def reason_of(error: BaseException) -> str:
-    """One line about an error, for logs and metrics."""
-    return f"{type(error).__name__}: {error}".split("\n", maxsplit=1)[0][:200]
 
 
 def evicting(policy: str) -> str:

@@ -7,6 +7,8 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
+from base.errors import reason_of
+
 AGAIN_S = 0.1
 MAX_DUTY = 0.05
 """Largest share of the time that looking may take: what takes long is looked at less often (ours)."""
@@ -24,7 +26,7 @@ async def look_always(
         try:
             await look()
         except away as error:
-            logger.warning("%s waits (%s)", what, f"{type(error).__name__}: {error}".split("\n", maxsplit=1)[0][:200])
+            logger.warning("%s waits (%s)", what, reason_of(error))
         except Exception:
             logger.exception("%s continues after a fault", what)
         await asyncio.sleep(max(every_s, (time.monotonic() - began_s) / MAX_DUTY))
