@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.types import IntArray
+from router.features import unit_rows
 from router.types import FloatArray
 
 UNRELATED = 0.0
@@ -72,8 +73,7 @@ def whitener(groups: list[FloatArray]) -> FloatArray:
 
 def place(embeddings: FloatArray, whitener: FloatArray) -> FloatArray:
     """(n, d) unit rows in the space of equal scatter."""
-    placed = embeddings @ whitener
-    return np.asarray(placed / np.maximum(np.linalg.norm(placed, axis=1, keepdims=True), 1e-12), dtype=np.float32)
+    return unit_rows(embeddings @ whitener)
 
 
 def typical_mass(placed: FloatArray, temperature: float) -> float:

@@ -8,9 +8,8 @@ from router.explain import reason_in_words
 from router.types import Asleep, DecisionReason, RoutingDecision
 
 
-@pytest.mark.parametrize("reason", DecisionReason)
-def test_every_reason_is_told_in_words_that_name_the_expert(reason: DecisionReason) -> None:
-    decision = RoutingDecision(
+def decision_for(reason: DecisionReason) -> RoutingDecision:
+    return RoutingDecision(
         expert="ruby",
         category="red",
         confidence=0.9,
@@ -21,24 +20,17 @@ def test_every_reason_is_told_in_words_that_name_the_expert(reason: DecisionReas
         propensity=1.0,
         router_version="v",
     )
+
+
+@pytest.mark.parametrize("reason", DecisionReason)
+def test_every_reason_is_told_in_words_that_name_the_expert(reason: DecisionReason) -> None:
+    decision = decision_for(reason)
     assert "ruby" in reason_in_words(decision, 0.2)
 
 
 def test_an_expert_that_measured_higher_and_does_not_serve_is_named() -> None:
-    decision = RoutingDecision(
-        expert="ruby",
-        category="red",
-        confidence=0.9,
-        is_fallback=False,
-        reason=DecisionReason.MAP,
-        likely_category="red",
-        uncertainty=0.1,
-        propensity=1.0,
-        router_version="v",
-        eligible=("ruby", "emerald"),
-        eligible_probs=(1.0, 0.0),
-        predicted_quality=(0.4, 0.5),
-    )
+    eligible = {"eligible": ("ruby", "emerald"), "eligible_probs": (1.0, 0.0), "predicted_quality": (0.4, 0.5)}
+    decision = decision_for(DecisionReason.MAP).model_copy(update=eligible)
     assert "emerald measured higher" in reason_in_words(decision)
     best = decision.model_copy(update={"predicted_quality": (0.5, 0.4)})
     assert "measured higher" not in reason_in_words(best)
@@ -46,16 +38,6 @@ def test_an_expert_that_measured_higher_and_does_not_serve_is_named() -> None:
 
 @pytest.mark.parametrize(("account", "words"), [(0.8, "left asleep while its account"), (1.4, "unless another gains")])
 def test_an_account_is_compared_with_its_price(account: float, words: str) -> None:
-    decision = RoutingDecision(
-        expert="ruby",
-        category="red",
-        confidence=0.9,
-        is_fallback=False,
-        reason=DecisionReason.MAP,
-        likely_category="red",
-        uncertainty=0.1,
-        propensity=1.0,
-        router_version="v",
-        asleep=Asleep(expert="emerald", lost=0.1, account=account, price=1.2, is_waking=False),
-    )
+    asleep = Asleep(expert="emerald", lost=0.1, account=account, price=1.2, is_waking=False)
+    decision = decision_for(DecisionReason.MAP).model_copy(update={"asleep": asleep})
     assert words in reason_in_words(decision)
