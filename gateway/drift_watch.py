@@ -52,12 +52,11 @@ class DriftWatch:
         await stop_task(self._task)
 
     async def look(self, until: float | None = None) -> list[SignalChange]:
-        """Takes the feedback that is new, and returns the changes that it brings.
+        """Takes the feedback that is new, and returns the changes that it brings. What is fresher, or has no decision
+        in SQL yet, is taken by a later look.
 
         Args:
             until: only feedback from before this time (Unix seconds); None: `SETTLED_S` ago.
-
-        What is fresher, or has no decision in SQL yet, is taken by a later look.
 
         Raises:
             StoreError: the database cannot be read now.

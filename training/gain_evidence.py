@@ -46,10 +46,10 @@ MAX_STAKE = 0.8
 """Stakes as shares of the largest that leaves the capital positive (ours)."""
 
 STILL_TO_COME = 0.25
-"""Answers that are always planned for at least, as a share of those that there are: a plan that ends goes on."""
+"""Answers that are always planned for at least, as a share of those seen: a plan that ends is extended."""
 
 PRIOR_ANSWERS, PRIOR_VARIANCE = 20.0, 0.36
-"""What is held of the variance of a gain before the first answer (ours)."""
+"""Prior of the variance of a gain, and the answers that it counts as (ours)."""
 
 BLOCK = 20
 """Answers with the same stake."""

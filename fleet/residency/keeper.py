@@ -226,7 +226,7 @@ class Keeper:
             try:
                 await self._look_and_change()
             except Exception as error:  # noqa: BLE001  a fault of ours must not leave the engines to nobody
-                logger.error("residency: %s while engines were looked at; it goes on", type(error).__name__)
+                logger.error("residency: %s while engines were looked at; it keeps running", type(error).__name__)
                 if self.scheduler.under_way is not None:
                     self.scheduler.failed(forward_clock(), Residency.STOPPED)
                 self._observed_at_s = -math.inf
@@ -359,7 +359,7 @@ class Keeper:
             return True
 
     async def _take_over(self) -> None:
-        """Ends what the process before had begun, looks at every engine, and goes on with the account."""
+        """Ends what the process before had begun, looks at every engine, and continues the account."""
         assert self._board is not None
         turn = self._turn
         if self._view.change is not None:

@@ -125,7 +125,7 @@ class Regret:
         return found
 
     def _surplus(self, goal: Goal) -> float:
-        """What a goal gains above its price times the threshold."""
+        """The account of a goal less its price times the threshold."""
         return (goal.account or 0.0) - self._options.threshold * (goal.price or 0.0)
 
     def _judged(

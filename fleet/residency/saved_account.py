@@ -1,4 +1,4 @@
-"""The account of a scheduler as text, so that another process goes on where one ended."""
+"""The account of a scheduler as text, so that another process can continue it."""
 
 from __future__ import annotations
 
