@@ -18,6 +18,7 @@ from fleet.engine_plans import EnginePlan, llamacpp_plans, read_lora_ids, refuse
 from fleet.process import ProcessState, ProcessStatus, RestartPolicy, SupervisedProcess
 from fleet.residency.types import Residency
 from fleet.vllm_addresses import EngineRecord
+from fleet.vllm_command import SLEEP_FLAG
 from router.config import CoeConfig
 from router.expert_config import Engine
 
@@ -140,12 +141,14 @@ class Fleet:
         return frozenset(name for number in ended for name in self._plans[number].experts)
 
     async def look(self) -> None:
-        """Notes which engines sleep."""
+        """Notes which engines sleep, of those that have sleep mode."""
         ready = [
             number
             for number, plan in enumerate(self._plans)
-            if not plan.is_llamacpp and self._state(number) is ProcessState.READY
+            if f"--{SLEEP_FLAG}" in plan.spec.argv and self._state(number) is ProcessState.READY
         ]
+        if not ready:
+            return
         states = await self._with_actuator(
             lambda actuator: asyncio.gather(
                 *(actuator.state(self._plans[number].experts[0]) for number in ready), return_exceptions=True
