@@ -13,6 +13,7 @@ from base.fault_words import fault_words
 from base.shipped import probes_folder
 from eval.types import Grader
 from router import plugins
+from router.types import Record
 
 _GRADERS: Final = "eval.graders"
 _SUFFIX: Final = ".jsonl"
@@ -37,11 +38,9 @@ class GraderSpec(BaseModel):
         return grader
 
 
-class Probe(BaseModel):
+class Probe(Record):
     """One task. `id` is the category, a dash and three digits; `text` is the user's message; `max_tokens` bounds the
     answer and therefore the cost, since every expert answers every probe."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str
     text: Annotated[str, StringConstraints(pattern=r"\S")]

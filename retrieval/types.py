@@ -7,18 +7,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from router import retrieval_config
 from router.protocols import Encoder
-from router.types import FloatArray, Record
+from router.types import FloatArray, IntArray, Record
 
 BASE = retrieval_config.BASE
 """The expert that is always there: the encoder of the documents, without an adapter."""
 
-IntArray = NDArray[np.int64]
 
 EVIDENCE = ("coverage", "phrases", "length")
 """Features of a document and a query from a word index, besides its score, each in [0, 1]."""

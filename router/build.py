@@ -9,7 +9,6 @@ from types import MappingProxyType
 from typing import NamedTuple, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from base.errors import ArtifactError, ConfigError
 from router import plugins
@@ -34,7 +33,7 @@ from router.strategies.learned import PART as STRATEGIES
 from router.strategies.learned import LearnedStrategies, learned_strategies
 from router.strategies.plan import StrategyPlan, choices_of, solve_plan
 from router.strategies.types import StrategyName
-from router.types import GENERAL, FloatArray
+from router.types import GENERAL, FloatArray, IntArray
 from router.uncertainty import Uncertainty
 
 EXPLORATION_SAMPLE = 1000
@@ -246,7 +245,7 @@ def strategies_of(artifact: RouterArtifact, experts: tuple[str, ...]) -> Learned
     return None if learned is None else learned.among(columns)
 
 
-def sample_rows(artifact: RouterArtifact) -> NDArray[np.int64]:
+def sample_rows(artifact: RouterArtifact) -> IntArray:
     """(n,) the row of the map of each query of the sample. Raises ArtifactError."""
     arrays, most = artifact.part("choice"), len(artifact.manifest.categories)
     rows = require_array(arrays, "rows", (len(arrays["sample"]),))

@@ -8,9 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from base.errors import InfeasibleBudgetError
-
-Float64Array = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
+from router.types import BoolArray, Float64Array, IntArray
 
 SLACK = 1e-6
 EXHAUSTIVE_EXPERTS = 12
@@ -105,7 +103,7 @@ def greedy(quality: Float64Array, sizes: Float64Array, limit: float, divide: Flo
 def hosted_on_bases(
     quality: NDArray[np.floating],
     own: NDArray[np.floating],
-    group: NDArray[np.int64],
+    group: IntArray,
     group_sizes: NDArray[np.floating],
     limit: float,
 ) -> BoolArray:
@@ -145,7 +143,7 @@ def hosted_on_bases(
 def sets_of_bases(
     quality: Float64Array,
     own: NDArray[np.floating],
-    group: NDArray[np.int64],
+    group: IntArray,
     group_sizes: NDArray[np.floating],
     limit: float,
 ) -> list[tuple[float, BoolArray]]:
@@ -173,7 +171,7 @@ def hosted_beside(
     core: BoolArray,
     quality: NDArray[np.floating],
     own: NDArray[np.floating],
-    group: NDArray[np.int64],
+    group: IntArray,
     group_sizes: NDArray[np.floating],
     limit: float,
 ) -> BoolArray:

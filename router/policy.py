@@ -20,7 +20,7 @@ from base.errors import InfeasibleBudgetError, require_installed
 from router.policy_config import Budgets
 from router.price import LEAST_LIMIT, beside_others
 from router.stand_ins import Amounts, StandIns, kept_in_memory, stand_ins
-from router.types import FloatArray
+from router.types import BoolArray, Float64Array, FloatArray, IntArray
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -32,8 +32,6 @@ difference in quality is that small (ours)."""
 SLACK = 1e-6
 """Relative excess of a budget that counts as keeping it."""
 
-IndexArray = NDArray[np.int64]
-
 
 @dataclass(frozen=True)
 class ExpertCosts:
@@ -44,7 +42,7 @@ class ExpertCosts:
     """
 
     own_params_b: FloatArray
-    group: IndexArray
+    group: IntArray
     group_params_b: FloatArray
     active_params_b: FloatArray
     cost_usd: FloatArray
@@ -64,7 +62,7 @@ class MapSolution:
     """`expert_of` (k,): the expert number of each category, pins included. `used` and `binding` name budgets as
     `Budgets` does. `stand_ins` says who else may serve; None: everybody, by predicted quality."""
 
-    expert_of: IndexArray
+    expert_of: IntArray
     quality: float
     used: Mapping[str, float]
     binding: tuple[str, ...]
@@ -82,23 +80,21 @@ class MapProgram:
 
     n_categories: int
     n_experts: int
-    objective: NDArray[np.float64]
-    budget_rows: Mapping[str, NDArray[np.float64]]
+    objective: Float64Array
+    budget_rows: Mapping[str, Float64Array]
     may_share: bool = False
     pins: Mapping[int, int] = field(default_factory=dict)
     kept: Sequence[int] = ()
 
     @property
-    def least(self) -> NDArray[np.float64]:
+    def least(self) -> Float64Array:
         """The least value of each variable."""
         bound = np.zeros(len(self.objective))
         bound[[c * self.n_experts + e for c, e in self.pins.items()]] = 1
         bound[[self.n_categories * self.n_experts + e for e in self.kept]] = 1
         return bound
 
-    def minimise(
-        self, objective: NDArray[np.float64], limits: Mapping[str, float], costs: ExpertCosts
-    ) -> NDArray[np.float64] | None:
+    def minimise(self, objective: Float64Array, limits: Mapping[str, float], costs: ExpertCosts) -> Float64Array | None:
         """The solution (k*m + m + g,), or None when the limits exclude every map.
 
         Where hosting is neither limited nor minimised, y and z are left at 0, and so is each x that another one
@@ -134,9 +130,7 @@ class MapProgram:
         found[columns] = np.where(is_whole[columns], np.round(result.x), result.x)
         return found
 
-    def undominated(
-        self, objective: NDArray[np.float64], names: Sequence[str], allowed: NDArray[np.bool_]
-    ) -> IndexArray:
+    def undominated(self, objective: Float64Array, names: Sequence[str], allowed: BoolArray) -> IntArray:
         """Places of the x that are pinned or that no other one of an allowed expert (m,) in their category equals or
         beats in the objective and in every budget of those names. An optimum over these is one over all."""
         k, m = self.n_categories, self.n_experts
@@ -146,7 +140,7 @@ class MapProgram:
         return np.union1d(np.concatenate(best), np.flatnonzero(self.least[: k * m]))
 
 
-def frontier(amounts: NDArray[np.float64]) -> IndexArray:
+def frontier(amounts: Float64Array) -> IntArray:
     """Places of the columns of amounts (d, m) that no other column equals or is below in all d rows."""
     left, kept = np.lexsort(amounts[::-1]), list[int]()  # what is below another one in all rows comes before it
     while len(left):
@@ -155,7 +149,7 @@ def frontier(amounts: NDArray[np.float64]) -> IndexArray:
     return np.array(kept)
 
 
-def unit_of(limit: float, row: NDArray[np.float64]) -> float:
+def unit_of(limit: float, row: Float64Array) -> float:
     """The divisor of a budget's amounts, because the solver's tolerances are absolute and a cost may be 1e-5 USD:
     its limit, or for a limit of 0 the least amount above 0."""
     return limit if limit > LEAST_LIMIT else max(float(row[row > 0].min(initial=1.0)), LEAST_LIMIT)
@@ -181,7 +175,7 @@ def clean_standard_output() -> Iterator[None]:
         os.close(kept)
 
 
-def one_expert_each(k: int, m: int, width: int) -> NDArray[np.float64]:
+def one_expert_each(k: int, m: int, width: int) -> Float64Array:
     """Rows (k, width) of sum_e x[c,e] = 1."""
     rows = np.zeros((k, width))
     for c in range(k):
@@ -210,7 +204,7 @@ def map_program(
     scale = max(float(costs.active_params_b.max(initial=0.0)), 1e-12)
     gain = mass[:, None] * (quality - TIE_BREAK * costs.active_params_b[None, :] / scale)
 
-    def average(per_query: NDArray[np.floating]) -> NDArray[np.float64]:
+    def average(per_query: NDArray[np.floating]) -> Float64Array:
         return np.concatenate([(mass[:, None] * np.broadcast_to(per_query, (k, m))).ravel(), rest])
 
     rows = {
@@ -261,7 +255,7 @@ def solve_map(
 def map_stand_ins(
     program: MapProgram,
     limits: Mapping[str, float],
-    expert_of: IndexArray,
+    expert_of: IntArray,
     mean_quality: NDArray[np.floating],
     costs: ExpertCosts,
 ) -> StandIns:
@@ -278,7 +272,7 @@ def map_stand_ins(
 
 
 def relaxed_prices(
-    program: MapProgram, limits: Mapping[str, float], hosted: NDArray[np.bool_], costs: ExpertCosts
+    program: MapProgram, limits: Mapping[str, float], hosted: BoolArray, costs: ExpertCosts
 ) -> dict[str, float]:
     """Quality that one unit of each budget on an average buys: multipliers of the linear relaxation over the hosted
     experts (m,), because a mixed-integer program has none. 0 where a limit does not bind."""
@@ -303,7 +297,7 @@ def relaxed_prices(
     return dict(zip(averages, (np.maximum(-found.ineqlin.marginals, 0.0) / units).tolist(), strict=True))
 
 
-def as_variables(expert_of: IndexArray, costs: ExpertCosts, m: int) -> NDArray[np.float64]:
+def as_variables(expert_of: IntArray, costs: ExpertCosts, m: int) -> Float64Array:
     """A map as the program's variables, hosting only what it uses."""
     k = len(expert_of)
     x, y, z = np.zeros((k, m)), np.zeros(m), np.zeros(len(costs.group_params_b))
@@ -314,7 +308,7 @@ def as_variables(expert_of: IndexArray, costs: ExpertCosts, m: int) -> NDArray[n
 
 
 def binds(
-    program: MapProgram, limits: Mapping[str, float], name: str, chosen: NDArray[np.float64], costs: ExpertCosts
+    program: MapProgram, limits: Mapping[str, float], name: str, chosen: Float64Array, costs: ExpertCosts
 ) -> bool:
     """Returns True when the map would be better without that budget (a MILP has no duals, so it is solved again)."""
     freed = program.minimise(program.objective, {n: v for n, v in limits.items() if n != name}, costs)

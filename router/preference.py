@@ -19,10 +19,7 @@ from router.policy import ExpertCosts, infeasible_budget, map_program
 from router.policy_config import Budgets
 from router.price import SLACK, budget_prices
 from router.stand_ins import kept_in_memory, stand_ins
-from router.types import FloatArray
-
-Float64Array = NDArray[np.float64]
-IntArray = NDArray[np.int64]
+from router.types import BoolArray, Float64Array, FloatArray, IntArray
 
 RESERVE_ERRORS = 2.0
 """Standard errors of a mean amount by which prices stay below a limit (ours): with none, every other sample has prices
@@ -55,7 +52,7 @@ class Preference:
     """
 
     tolls: Float64Array
-    hosted: NDArray[np.bool_]
+    hosted: BoolArray
     barred: tuple[tuple[str | None, ...], ...] | None = None
 
     def worth(self, quality: NDArray[np.floating], row: int) -> Float64Array:
@@ -127,7 +124,7 @@ def solve_preference(
     averages = {name: value for name, value in limits.items() if name != "hosted_params_b"}
     most = limits.get("hosted_params_b")
 
-    def within(hosted: NDArray[np.bool_], in_memory: NDArray[np.bool_]) -> Preference:
+    def within(hosted: BoolArray, in_memory: BoolArray) -> Preference:
         tolls = tolls_within(sample, choice.margin, hosted, priced, averages)
         others = stand_ins(costs.per_query(), limits, in_memory, {}, len(mass))
         return Preference(tolls, hosted, others.barred)
@@ -137,7 +134,7 @@ def solve_preference(
         return within(everyone, everyone)
     places = costs.own_params_b, costs.group, costs.group_params_b, most
 
-    def with_spare(hosted: NDArray[np.bool_]) -> Preference:
+    def with_spare(hosted: BoolArray) -> Preference:
         return within(hosted, kept_in_memory(hosted, sample.mean(axis=0), *places))
 
     pinned = np.isin(np.arange(sample.shape[1]), list((pins or {}).values()))
@@ -150,15 +147,15 @@ def solve_preference(
 
 
 def beside(
-    core: NDArray[np.bool_],
+    core: BoolArray,
     sample: Float64Array,
     places: tuple[FloatArray, IntArray, FloatArray, float],
-) -> NDArray[np.bool_]:
+) -> BoolArray:
     """(m,) the experts of `core` (m,), maybe none, and the best hosted beside them. Raises InfeasibleBudgetError."""
     return hosted_beside(core, sample, *places) if core.any() else hosted_on_bases(sample, *places)
 
 
-def require_room(pinned: NDArray[np.bool_], costs: ExpertCosts, most: float) -> None:
+def require_room(pinned: BoolArray, costs: ExpertCosts, most: float) -> None:
     """Raises InfeasibleBudgetError where the pinned experts (m,) alone do not fit into memory."""
     bases = np.unique(costs.group[pinned])
     size = float(costs.own_params_b[pinned].sum() + costs.group_params_b[bases].sum())
@@ -230,7 +227,7 @@ def amounts_by_row(
 def tolls_within(
     sample: Float64Array,
     margin: float,
-    hosted: NDArray[np.bool_],
+    hosted: BoolArray,
     priced: Priced,
     limits: Mapping[str, float],
 ) -> Float64Array:
@@ -280,8 +277,8 @@ def prices_with_reserve(
 
 
 def mixed_experts(
-    sample: NDArray[np.float64], costs: ExpertCosts, limits: Mapping[str, float], pinned: NDArray[np.bool_]
-) -> NDArray[np.bool_]:
+    sample: Float64Array, costs: ExpertCosts, limits: Mapping[str, float], pinned: BoolArray
+) -> BoolArray:
     """(m,) the pinned experts (m,) and those of the fixed mixture of highest mean quality that keeps every limit, also
     on what is hosted with the pinned ones.
 
@@ -297,6 +294,6 @@ def mixed_experts(
     return pinned | (solution[: sample.shape[1]] > SHARE_THAT_SERVES)
 
 
-def reference_expert(sample: NDArray[np.floating], hosted: NDArray[np.bool_]) -> int:
+def reference_expert(sample: NDArray[np.floating], hosted: BoolArray) -> int:
     """The hosted expert of highest mean predicted quality: the best single one."""
     return int(np.where(hosted, sample.mean(axis=0, dtype=np.float64), -np.inf).argmax())

@@ -20,10 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from base.errors import InfeasibleBudgetError, require_installed
+from router.types import Float64Array, IntArray
 
 T = TypeVar("T")
-Float64Array = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 Amounts = Mapping[str, NDArray[np.floating]]
 
 SLACK = 1e-6

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-BoolArray = NDArray[np.bool_]
-Float64Array = NDArray[np.float64]
+from router.types import BoolArray, Float64Array, IntArray
+
 Amounts = Mapping[str, Float64Array]
 
 SLACK = 1e-6
@@ -69,7 +69,7 @@ def kept_in_memory(
     core: BoolArray,
     mean_quality: NDArray[np.floating],
     own: NDArray[np.floating],
-    group: NDArray[np.int64],
+    group: IntArray,
     group_sizes: NDArray[np.floating],
     limit: float,
 ) -> BoolArray:

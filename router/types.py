@@ -18,8 +18,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     FloatArray = NDArray[np.float32]
+    Float64Array = NDArray[np.float64]
+    IntArray = NDArray[np.int64]
+    BoolArray = NDArray[np.bool_]
 else:
-    FloatArray = Any  # commands that read the log alone start without numpy
+    FloatArray = Float64Array = IntArray = BoolArray = Any  # commands that read the log alone start without numpy
 
 GENERAL = "general"
 """The category of queries that the classifier is unsure of. Always present, never learned as a class."""

@@ -8,12 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from base.errors import ArtifactError
 from router.artifact import require_array, require_finite
 from router.protocols import ArrayState
-from router.types import FloatArray
+from router.types import BoolArray, Float64Array, FloatArray, IntArray
 
 NEIGHBOURS = 5
 MAX_REFERENCE = 4096
@@ -75,7 +74,7 @@ def combine(entropy: FloatArray, strangeness: FloatArray, weight: float) -> Floa
 
 
 def risk_threshold(
-    uncertainty: FloatArray, is_correct: NDArray[np.bool_], alpha: float, weight: FloatArray | None = None
+    uncertainty: FloatArray, is_correct: BoolArray, alpha: float, weight: FloatArray | None = None
 ) -> float:
     """Largest threshold t that keeps the promise: of queries with u <= t, at most alpha are wrong.
 
@@ -106,14 +105,14 @@ def risk_threshold(
     return float(scores[kept[-1]]) if len(kept) else float("-inf")
 
 
-def least_alpha(uncertainty: FloatArray, is_correct: NDArray[np.bool_]) -> float:
+def least_alpha(uncertainty: FloatArray, is_correct: BoolArray) -> float:
     """The smallest alpha at which `risk_threshold` accepts anything of h held-out queries; infinity without any."""
     return float(prefix_bounds(uncertainty, is_correct)[1].min(initial=np.inf))
 
 
 def prefix_bounds(
-    uncertainty: FloatArray, is_correct: NDArray[np.bool_], weight: FloatArray | None = None
-) -> tuple[FloatArray, NDArray[np.float64]]:
+    uncertainty: FloatArray, is_correct: BoolArray, weight: FloatArray | None = None
+) -> tuple[FloatArray, Float64Array]:
     """Scores (h,) in order, and what accepting each and all below it needs alpha to be; infinity where the next score
     is equal, because equal scores are accepted or refused together."""
     order = np.argsort(uncertainty, kind="stable")
@@ -125,7 +124,7 @@ def prefix_bounds(
     return uncertainty[order], np.where(ends, bounds, np.inf)
 
 
-def expected_calibration_error(probs: FloatArray, labels: NDArray[np.int64]) -> float:
+def expected_calibration_error(probs: FloatArray, labels: IntArray) -> float:
     """Mean gap between confidence and accuracy over 15 equal bins, weighted by their size (Guo et al. 2017)."""
     if len(labels) == 0:
         return 0.0

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
 from base.answer_text import clip
 from eval.types import Grader
+from router.types import Record
 
 
-class Options(BaseModel):
+class Options(Record):
     """The score is the best F over the references, in [0, 1].
 
     chrF (Popovic 2015, "chrF: character n-gram F-score for automatic MT evaluation", WMT15, section 2):
@@ -22,8 +23,6 @@ class Options(BaseModel):
     `lowercase` (ours) compares case-folded text, since case carries little in one-word translations. With a `threshold`
     the score is 1 when F reaches it and 0 below.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     references: tuple[Annotated[str, StringConstraints(pattern=r"\S")], ...] = Field(min_length=1)
     max_n: int = Field(default=6, ge=1, le=10)

@@ -6,10 +6,11 @@ import re
 import shlex
 from typing import Annotated, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
 from base.answer_text import clip, fenced_blocks, first_line
 from eval.types import Grader
+from router.types import Record
 
 _OPERATORS: Final = frozenset({"|", "||", "&", "&&", ";", ">", ">>", "<", "(", ")"})
 _WORD_FLAGS: Final = frozenset({"find", "openssl", "ffmpeg"})
@@ -85,12 +86,10 @@ def _parses(command: str) -> str:
     return command
 
 
-class Options(BaseModel):
+class Options(Record):
     """`accepted`: every command that does what was asked, as one line each. Compared word by word as a POSIX shell
     splits them, so quoting style and white space do not matter; nothing is run or expanded. `-la`, `-al`, `-l -a` and
     `-a -l` are the same; `.` and `./` are the same."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     accepted: tuple[Annotated[str, AfterValidator(_parses)], ...] = Field(min_length=1)
 

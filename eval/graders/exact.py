@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
 from base.answer_text import clip, first_line, normal_form
 from eval.types import Grader
+from router.types import Record
 
 
 def _not_blank(text: str) -> str:
@@ -16,11 +17,9 @@ def _not_blank(text: str) -> str:
     return text
 
 
-class Options(BaseModel):
+class Options(Record):
     """`accepted`: texts that are right. `first_line`: only the first line that is not blank is compared, for models
     that continue after the answer."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     accepted: tuple[Annotated[str, AfterValidator(_not_blank)], ...] = Field(min_length=1)
     first_line: bool = False

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from base.answer_text import clip, names_term
 from eval.types import Grader
+from router.types import Record
 
 _Term = Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"\w")]
 
 
-class Options(BaseModel):
+class Options(Record):
     """Terms are compared as whole words, ignoring case; a term that ends in `*` matches every word that begins so.
 
     `max_words` and `min_words` count what white space separates. An answer longer than graders read
     (`base.answer_text.MAX_ANSWER_CHARS`) is over any `max_words`.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     all_of: tuple[_Term, ...] = ()
     any_of: tuple[_Term, ...] = ()

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import Field, JsonValue
 
 from base.answer_text import clip, normal_form, object_in
 from eval.types import Grader
+from router.types import Record
 
 
-class Options(BaseModel):
+class Options(Record):
     """`expected`: fields and values. `exact_keys`: fields beyond the expected lower the score. `strict_types`: `"3"` is
     not `3`; otherwise scalars are compared by their text, ignoring case and surrounding punctuation."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     expected: dict[str, JsonValue] = Field(min_length=1)
     exact_keys: bool = False

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from base.answer_text import clip
 from eval.types import Grader
 from router.strategies.kinds.label import Label, label_pattern
+from router.types import Record
 
 
-class Options(BaseModel):
+class Options(Record):
     """`labels`: all labels the prompt offers, `label` among them. Naming it twice is naming one; an answer that lists
     them all, or says "not positive but negative", names two and is wrong."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     label: Label
     labels: tuple[Label, ...] = Field(min_length=2)

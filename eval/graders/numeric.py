@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from base.answer_text import clip
 from base.number_text import number_given
 from eval.types import Grader
+from router.types import Record
 
 
-class Options(BaseModel):
+class Options(Record):
     """`tolerance` is absolute, in the unit of `value`, and its bounds are inside (up to rounding).
 
     `take` says which number counts when the answer gives several. The default is the last, since a model that shows
@@ -20,8 +21,6 @@ class Options(BaseModel):
     small model keeps talking after it. An equals sign decides before either: the number right after the last `=`
     that has one is the result.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     value: float = Field(allow_inf_nan=False)
     tolerance: float = Field(default=1e-6, ge=0, allow_inf_nan=False)

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import ast
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from base.answer_text import clip
 from base.code_text import code_in
 from base.errors import DataError
 from base.sandbox.runner import SandboxLimits, is_supported, run_tests
 from eval.types import Grader
+from router.types import Record
 
 
-class Options(BaseModel):
+class Options(Record):
     """`tests`: Python statements, usually asserts, run after the answer in its namespace. All must pass.
 
     `cpu_s`, `wall_s` and `memory_mib` bound the run. What the sandbox guards and what it does not is in
     `base.sandbox.runner.run_tests`. Where the kernel has no system call filter (outside Linux on x86_64 and aarch64) a
     weaker guard inside the interpreter does; `must_filter` refuses to run there.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     tests: str = Field(min_length=1)
     cpu_s: int = Field(default=2, ge=1, le=60)

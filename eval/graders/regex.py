@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator
 
 from eval.types import Grader
+from router.types import Record
 
 _MAX_CHARS: Final = 2_000
 """Python's `re` backtracks, so the text is kept shorter than for other graders. Ours."""
@@ -23,12 +24,10 @@ def _compiles(pattern: str) -> str:
     return pattern
 
 
-class Options(BaseModel):
+class Options(Record):
     """`pattern` in Python's `re` syntax, searched in the stripped answer; anchor it with `\\A` and `\\Z` to compare
     the whole. The pattern is trusted and the answer is not: avoid nested quantifiers such as `(a+)+`, whose time grows
     exponentially with the answer."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     pattern: Annotated[str, AfterValidator(_compiles)]
     flags: tuple[Literal["IGNORECASE", "MULTILINE", "DOTALL"], ...] = ()

@@ -6,19 +6,18 @@ import sqlite3
 from collections import Counter
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from base.answer_text import clip
 from base.errors import DataError
 from base.sql_text import query_in, rows_in
 from eval.types import Grader
+from router.types import Record
 
 
-class Options(BaseModel):
+class Options(Record):
     """`setup`: CREATE TABLE and INSERT statements, trusted. `reference`: a query that is right; it must give at least
     one row. `ordered`: the order of the rows counts. The names of the columns never count, their order does."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     setup: str
     reference: str = Field(min_length=1)

@@ -8,8 +8,9 @@ from typing import Literal
 import numpy as np
 
 from eval.log.rates import rate
-from eval.log.traffic import Float64Array, Names, Traffic
+from eval.log.traffic import Names, Traffic
 from eval.log.traffic_records import Bias, RatedShare
+from router.types import Float64Array
 
 QUARTERS = ("fastest quarter", "second quarter", "third quarter", "slowest quarter")
 By = Literal["category", "expert", "latency"]

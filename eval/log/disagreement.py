@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
-from eval.log.traffic import Float64Array, Traffic
+from eval.log.traffic import Traffic
 from eval.log.traffic_records import Disagreement, Gap
+from router.types import BoolArray, Float64Array
 
 Z_95 = 1.959964
 IS_WRONG = 0.5
@@ -29,7 +29,7 @@ def measure_disagreement(traffic: Traffic) -> Disagreement | None:
     )
 
 
-def auroc(sign: Float64Array, is_wrong: NDArray[np.bool_]) -> Gap | None:
+def auroc(sign: Float64Array, is_wrong: BoolArray) -> Gap | None:
     """The probability that a wrong answer has more of a sign (n,) than a right one, equal ones counted half, with the
     95% interval of Hanley & McNeil (1982); None without one of each."""
     wrong, right = sign[is_wrong], sign[~is_wrong]

@@ -15,9 +15,10 @@ from eval.log.disagreement import measure_disagreement
 from eval.log.drift import measure_drift
 from eval.log.rates import quality, rate
 from eval.log.switches import measure_switches
-from eval.log.traffic import MALFORMED, NOT_ROUTED, PROBE, Float64Array, Names, Traffic
+from eval.log.traffic import MALFORMED, NOT_ROUTED, PROBE, Names, Traffic
 from eval.log.traffic_records import Bucket, Cell, Group, LogReport, RouterEvent, Totals
 from eval.log.traffic_words import headline, warnings
+from router.types import Float64Array
 
 BUCKETS_S = (60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 86400.0, 7 * 86400.0, 30 * 86400.0)
 MAX_BUCKETS = 60

@@ -10,16 +10,14 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from base.intervals import wilson_interval
-from eval.log.traffic import Float64Array, Traffic
+from eval.log.traffic import Traffic
 from eval.log.traffic_records import Gap, Rate
+from router.types import Float64Array, IntArray
 
 
-def rate(
-    values: Float64Array, weights: Float64Array | None = None, clusters: Sequence[NDArray[np.int64]] = ()
-) -> Rate | None:
+def rate(values: Float64Array, weights: Float64Array | None = None, clusters: Sequence[IntArray] = ()) -> Rate | None:
     """Weighted mean of values (n,) in [0, 1]; NaNs are left out. None where nothing is left.
 
     With weights, n is the effective sample size (sum w)^2 / sum w^2 (Kish 1965).
@@ -44,7 +42,7 @@ def quality(traffic: Traffic) -> Rate | None:
     return rate(traffic.reward, clusters=traffic.clusters)
 
 
-def effective_count(residuals: Float64Array, w: Float64Array, clusters: Sequence[NDArray[np.int64]]) -> float:
+def effective_count(residuals: Float64Array, w: Float64Array, clusters: Sequence[IntArray]) -> float:
     """Kish's sample size of weights (n,), over the largest design effect of several ways to cluster, at least 1.
 
     A design effect is the variance of the mean by whole clusters over that by single values (Kish 1965): sum over

@@ -25,10 +25,18 @@ from router.config import CoeConfig
 from router.expert_config import ExpertConfig
 from router.pipeline import Router
 from router.quality import QualityMatrix
-from router.types import GENERAL, Interval, Metric, Query, QueryBatch, QueryFacts, Record
-
-Float64Array = NDArray[np.float64]
-IntArray = NDArray[np.int64]
+from router.types import (
+    GENERAL,
+    BoolArray,
+    Float64Array,
+    IntArray,
+    Interval,
+    Metric,
+    Query,
+    QueryBatch,
+    QueryFacts,
+    Record,
+)
 
 
 class SavedGroup(Record):
@@ -75,9 +83,9 @@ class RoutedCalls:
     routed_usd: Float64Array
     score: Float64Array
     evidence: QualityMatrix
-    has_price: NDArray[np.bool_]
+    has_price: BoolArray
 
-    def group(self, name: str, keep: NDArray[np.bool_]) -> SavedGroup:
+    def group(self, name: str, keep: BoolArray) -> SavedGroup:
         rng = np.random.default_rng(0)
         then, routed = self.cost_usd[keep] * 1000, self.routed_usd[keep] * 1000
         priced = np.isfinite(then) & np.isfinite(routed)

@@ -17,18 +17,26 @@ from decision_log.log_connection import open_log
 from decision_log.read import read_records, read_rewards, read_router_events
 from decision_log.served_models import ModelChange, ModelHistory
 from eval.log.traffic_records import RouterEvent
-from router.types import CallState, DecisionReason, DecisionRecord, StrategyTrace, TerminalState
+from router.types import (
+    BoolArray,
+    CallState,
+    DecisionReason,
+    DecisionRecord,
+    Float64Array,
+    IntArray,
+    StrategyTrace,
+    TerminalState,
+)
 from training.split import question_of
 
-Float64Array = NDArray[np.float64]
 Names = NDArray[np.object_]
 NOT_ROUTED = "none"
 PROBE, MALFORMED = "probe", "malformed"
 PART_ROWS = 10_000
 COLUMN_TYPES: Mapping[str, type[np.generic]] = {
     "Float64Array": np.float64,
-    "NDArray[np.bool_]": np.bool_,
-    "NDArray[np.int64]": np.int64,
+    "BoolArray": np.bool_,
+    "IntArray": np.int64,
 }
 
 
@@ -51,8 +59,8 @@ class Traffic:
     expert: Names
     version: Names
     reason: Names
-    is_routed: NDArray[np.bool_]
-    is_fallback: NDArray[np.bool_]
+    is_routed: BoolArray
+    is_fallback: BoolArray
     propensity: Float64Array
     predicted: Float64Array
     best_predicted: Float64Array
@@ -62,8 +70,8 @@ class Traffic:
     latency_ms: Float64Array
     ttft_ms: Float64Array
     tokens: Float64Array
-    question: NDArray[np.int64]
-    key: NDArray[np.int64]
+    question: IntArray
+    key: IntArray
     disagreement: Float64Array
     left_out: Mapping[str, int] = field(default_factory=dict, kw_only=True)
     model_changes: tuple[ModelChange, ...] = field(default=(), kw_only=True)
@@ -71,21 +79,21 @@ class Traffic:
     def __len__(self) -> int:
         return len(self.at)
 
-    def rows(self, keep: NDArray[np.bool_] | NDArray[np.int64]) -> Traffic:
+    def rows(self, keep: BoolArray | IntArray) -> Traffic:
         """Some of the decisions, by a mask (n,) or numbers."""
         return replace(self, **{name: getattr(self, name)[keep] for name in COLUMNS})
 
     @property
-    def is_answered(self) -> NDArray[np.bool_]:
+    def is_answered(self) -> BoolArray:
         return np.asarray(self.state == TerminalState.ANSWERED.value, dtype=np.bool_)
 
     @property
-    def clusters(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def clusters(self) -> tuple[IntArray, IntArray]:
         """Ways in which decisions are not independent of each other."""
         return self.question, self.key
 
     @property
-    def is_rated(self) -> NDArray[np.bool_]:
+    def is_rated(self) -> BoolArray:
         return np.isfinite(self.reward)
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Float64Array = NDArray[np.float64]
+from router.types import Float64Array
 
 DRAWS = 2000
 LEVEL = 0.95

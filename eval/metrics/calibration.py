@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Float64Array = NDArray[np.float64]
-IntArray = NDArray[np.int64]
+from router.types import Float64Array, IntArray
 
 BINS = 15
 """As Guo et al. 2017 (arXiv 1706.04599)."""

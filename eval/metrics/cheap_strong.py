@@ -11,11 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from eval.metrics.bootstrap import DRAWS, percentile_interval
+from router.types import Float64Array, IntArray
 
-Float64Array = NDArray[np.float64]
 Range = tuple[float, float]
 
 CPT_LEVELS = (50, 80)
@@ -50,14 +49,14 @@ def call_curve(predicted_gain: Float64Array, weak: Float64Array, strong: Float64
     return weighted_curve(number, weak, strong - weak, ones)
 
 
-def tie_groups(predicted_gain: Float64Array) -> NDArray[np.int64]:
+def tie_groups(predicted_gain: Float64Array) -> IntArray:
     """(n,) number of each query's group, 0 for the highest predicted gain. Raises ValueError for a NaN."""
     if np.isnan(predicted_gain).any():
         raise ValueError(f"predicted gain of query {int(np.isnan(predicted_gain).argmax())} is NaN")
     return np.unique(-np.asarray(predicted_gain, dtype=np.float64), return_inverse=True)[1].astype(np.int64)
 
 
-def weighted_curve(group: NDArray[np.int64], weak: Float64Array, gain: Float64Array, weight: Float64Array) -> CallCurve:
+def weighted_curve(group: IntArray, weak: Float64Array, gain: Float64Array, weight: Float64Array) -> CallCurve:
     """The curve where query i counts `weight[i]` times; a group of weight 0 repeats the point before it."""
     total = weight.sum()
     share = np.concatenate([[0.0], np.cumsum(np.bincount(group, weights=weight)) / total])

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
-Float64Array = NDArray[np.float64]
+from router.types import Float64Array
 
 Z_SHOWN, Z_POWER = 1.959963984540054, 0.8416212335729143
 """Normal quantiles of a 95% interval (two-sided) and of a power of 80%."""

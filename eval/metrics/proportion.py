@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
 from base.intervals import wilson_interval
-
-Float64Array = NDArray[np.float64]
+from router.types import Float64Array
 
 
 def clustered_share(hits: Float64Array, draws: Float64Array) -> tuple[float, float, float]:

@@ -6,9 +6,8 @@ from __future__ import annotations
 from math import log2
 
 import numpy as np
-from numpy.typing import NDArray
 
-Float64Array = NDArray[np.float64]
+from router.types import Float64Array
 
 CHEAPEST_USD, DEAREST_USD = 0.0044, 200.0
 """USD per 1,000 queries between which cost counts; outside them it counts as the nearer one."""

@@ -1,15 +1,15 @@
 """Metamorphic cases: a text changed in a way that leaves what is asked as it was, so the decision should stay too.
 
-A family is a kind of `eval.robustness.families`: one file with `Options`, `build` and `EXAMPLES`. Cases follow from
-the seed and the text alone, so a text has the same cases in every run, alone or among others.
+A family is a file of `eval.robustness.families` with a function `variants`. Cases follow from the seed and the text
+alone, so a text has the same cases in every run, alone or among others.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import importlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
 
 import numpy as np
 
@@ -19,12 +19,9 @@ from router import plugins
 FAMILIES = "eval.robustness.families"
 
 
-@dataclass(frozen=True, slots=True)
-class Variant:
-    """A changed text and the name of what was done, such as `upper` of the family `case`."""
-
-    template: str
-    text: str
+Family = Callable[[str, np.random.Generator], Mapping[str, str]]
+"""Changes a text in every way of one family, by the name of what was done, such as `upper` of the family `case`; fewer
+where some do not apply, none where nothing does. Pure: randomness comes from the generator alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,21 +33,13 @@ class Case:
     text: str
 
 
-class Family(Protocol):
-    """Every way of one family to change a text. Pure: randomness comes from `rng` alone."""
-
-    def __call__(self, text: str, rng: np.random.Generator) -> tuple[Variant, ...]:
-        """Variants; fewer where some do not apply, none where nothing does."""
-        ...
-
-
 def family_names() -> tuple[str, ...]:
     """All families, sorted."""
     return plugins.kinds(FAMILIES)
 
 
 def build_families(names: Sequence[str] | None = None) -> dict[str, Family]:
-    """Families by name, with their default options; None means all.
+    """Families by name; None means all.
 
     Raises:
         ConfigError: an unknown name.
@@ -60,7 +49,7 @@ def build_families(names: Sequence[str] | None = None) -> dict[str, Family]:
         if name not in known:
             raise ConfigError(f"unknown family of perturbations '{name}'{allowed_values(name, known)}")
     wanted = known if names is None else names
-    return {name: cast(Family, plugins.build(FAMILIES, name, {})) for name in wanted}
+    return {name: importlib.import_module(f"{FAMILIES}.{name}").variants for name in wanted}
 
 
 def make_cases(text: str, seed: int, families: dict[str, Family], per_family: int | None = None) -> tuple[Case, ...]:
@@ -72,12 +61,11 @@ def make_cases(text: str, seed: int, families: dict[str, Family], per_family: in
     cases: list[Case] = []
     for name, family in families.items():
         rng = text_rng(seed, name, text)
-        distinct = {variant.text: variant for variant in family(text, rng) if variant.text != text}
-        variants = list(distinct.values())
-        if per_family is not None and len(variants) > per_family:
-            drawn = sorted(rng.choice(len(variants), size=per_family, replace=False))
-            variants = [variants[i] for i in drawn]
-        cases.extend(Case(name, variant.template, variant.text) for variant in variants)
+        template_of = {changed: template for template, changed in family(text, rng).items() if changed != text}
+        found = [Case(name, template, changed) for changed, template in template_of.items()]
+        if per_family is not None and len(found) > per_family:
+            found = [found[i] for i in sorted(rng.choice(len(found), size=per_family, replace=False))]
+        cases.extend(found)
     return tuple(cases)
 
 

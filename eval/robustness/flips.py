@@ -7,17 +7,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from base.errors import DataError
 from base.intervals import Z_95
 from eval.metrics.proportion import clustered_share
 from eval.robustness.cases import Case, build_families, make_cases
 from eval.robustness.flip_records import FamilyFlips, FlippedCase, Flips, Move, RobustnessRecord
-from router.types import FloatArray, Interval, Metric, RoutingDecision
+from router.types import Float64Array, FloatArray, Interval, Metric, RoutingDecision
 
 Decide = Callable[[Sequence[str]], Sequence[RoutingDecision]]
-Float64Array = NDArray[np.float64]
 
 CASES_PER_FAMILY = 2
 MOVES = 20

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from eval.metrics.bootstrap import bootstrap_means, percentile_interval
 from eval.metrics.differences import gap_closed, gap_closed_draws, queries_to_show, smallest_shown
@@ -29,11 +28,8 @@ from eval.routing.routing_records import (
     StageOne,
 )
 from eval.routing.trial import HINDSIGHT, Choice, MethodOutput, Trial, active_params, mean_costs
-from router.types import GENERAL
+from router.types import GENERAL, Float64Array, IntArray
 from training.types import OutcomeTable
-
-Float64Array = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 AGAINST = ("coe", "best_single", "best_single_hindsight", "map_true", "knn")
 REGRET_CHOICES: Final = ("query_oracle", "category_oracle", "map_true", "router", "served")

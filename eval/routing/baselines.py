@@ -9,12 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from router.types import FloatArray
-
-Float64Array = NDArray[np.float64]
-IntArray = NDArray[np.int64]
+from router.types import BoolArray, Float64Array, FloatArray, IntArray
 
 KNN_NEIGHBOURS = 40
 """As in Composition of Experts (Jain et al. 2024), whose k-NN vote is near 40."""
@@ -30,7 +26,7 @@ def random_choice(n: int, m: int) -> Float64Array:
     return np.full((n, m), 1.0 / m)
 
 
-def best_single(fit_scores: FloatArray, allowed: NDArray[np.bool_] | None = None) -> int:
+def best_single(fit_scores: FloatArray, allowed: BoolArray | None = None) -> int:
     """The expert of highest mean score on the fit rows, among the allowed ones (m,); the first of equals."""
     means = fit_scores.mean(axis=0, dtype=np.float64)
     return int(np.argmax(means if allowed is None else np.where(allowed, means, -np.inf)))
@@ -46,7 +42,7 @@ def cheapest(cost_usd: Float64Array, active_params_b: Float64Array) -> int | Non
 
 
 def best_mixture(
-    fit_means: Float64Array, amounts: Float64Array, budget: float, together: NDArray[np.bool_] | None = None
+    fit_means: Float64Array, amounts: Float64Array, budget: float, together: BoolArray | None = None
 ) -> Float64Array | None:
     """The best fixed mixture of experts whose mean amount keeps within a budget: what a coin could do.
 

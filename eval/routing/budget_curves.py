@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from eval.metrics.bootstrap import bootstrap_means, percentile_interval
 from eval.metrics.quality_over_cost import aiq, non_decreasing_hull
@@ -23,8 +22,8 @@ from eval.routing.frontier import (
 )
 from eval.routing.routing_records import FrontierPoint, Range
 from eval.routing.trial import Spending, Trial, costs_by_category, mean_costs
+from router.types import Float64Array
 
-Float64Array = NDArray[np.float64]
 Frontier = dict[str, dict[str, MeasuredCurve]]
 
 MAP = "map"

@@ -11,13 +11,9 @@ from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
-from numpy.typing import NDArray
 
 from eval.routing.routing_records import CategoryFinding, Diagnostics, FrontierPoint, ThinCell
-from router.types import GENERAL
-
-Float64Array = NDArray[np.float64]
-IntArray = NDArray[np.int64]
+from router.types import GENERAL, BoolArray, Float64Array, IntArray
 
 RARE_SHARE = 0.01
 LARGEST_SHARE = 0.99
@@ -36,7 +32,7 @@ class Routed:
     chosen: IntArray
     scores: Float64Array
     categories: Sequence[str]
-    is_fallback: NDArray[np.bool_]
+    is_fallback: BoolArray
     expert_of: Mapping[str, str]
     experts: Sequence[str]
 

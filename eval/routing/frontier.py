@@ -22,9 +22,8 @@ from router.policy import ExpertCosts, solve_map
 from router.policy_config import Budgets
 from router.preference import amounts_by_row, share_of_rows
 from router.price import SLACK, budget_choice
+from router.types import Float64Array, IntArray
 
-Float64Array = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 BudgetName = Literal["active_params_b", "cost_usd", "hosted_params_b"]
 
 GRID = 10

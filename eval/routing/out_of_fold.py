@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from base.text_identity import normalised_text
 from eval.metrics.bootstrap import bootstrap_means, percentile_interval
@@ -22,6 +21,7 @@ from eval.routing.baselines import best_single
 from eval.routing.routing_records import Difference, OutOfFold, UnseenStrategy
 from eval.routing.trial import active_params, averaged_limits, costs, within_budgets
 from eval.routing.trial_tables import RoutingRequest, Tables
+from router.types import Float64Array, IntArray
 from training.types import OutcomeTable
 
 
@@ -30,8 +30,8 @@ class Unseen:
     """Decisions for n prompts: `experts` (n,) by number, and by strategy who is served (n,) and who is asked
     (n, m)."""
 
-    experts: NDArray[np.int64]
-    strategies: Mapping[str, tuple[NDArray[np.int64], NDArray[np.float64]]] = field(default_factory=dict)
+    experts: IntArray
+    strategies: Mapping[str, tuple[IntArray, Float64Array]] = field(default_factory=dict)
 
 
 Decide = Callable[[OutcomeTable, OutcomeTable, RoutingRequest], Unseen]
@@ -48,7 +48,7 @@ def out_of_fold(
     whole = joined(tables.fit, tables.test)
     fold_of = np.array([fold_of_text(text, request.folds) for text in whole.texts], dtype=np.int64)
     decided, single = np.zeros(len(fold_of), dtype=np.int64), np.zeros(len(fold_of), dtype=np.int64)
-    played: dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]] = {}
+    played: dict[str, tuple[IntArray, Float64Array]] = {}
     for fold in range(request.folds):
         progress(f"fold {fold + 1} of {request.folds}")
         rows, others = fold_of == fold, whole.rows(fold_of != fold)
@@ -90,7 +90,7 @@ def fold_of_text(text: str, folds: int) -> int:
     return int.from_bytes(digest[:8], "big") % folds
 
 
-def record(whole: OutcomeTable, request: RoutingRequest, unseen: Unseen, single: NDArray[np.int64]) -> OutOfFold:
+def record(whole: OutcomeTable, request: RoutingRequest, unseen: Unseen, single: IntArray) -> OutOfFold:
     """`single` (n,) is the best expert of the other folds, by number."""
     decided, names = unseen.experts, list(unseen.strategies)
     scores, every = whole.scores.astype(np.float64), np.arange(len(decided))
@@ -107,7 +107,7 @@ def record(whole: OutcomeTable, request: RoutingRequest, unseen: Unseen, single:
         drawn = percentile_interval(draws[:, of] - draws[:, place])
         return Difference(mean=float(means[of] - means[place]), interval=drawn)
 
-    def strategy(place: int, asked: NDArray[np.float64]) -> UnseenStrategy:
+    def strategy(place: int, asked: Float64Array) -> UnseenStrategy:
         own, its_interval = closed(means, draws, (place, 2, 3))
         return UnseenStrategy(
             mean_score=float(means[place]),

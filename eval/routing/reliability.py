@@ -6,13 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from eval.metrics.calibration import brier, calibration_error, reliability_bins
 from eval.routing.routing_records import Calibration, Confusion, ReliabilityPoint
 from eval.routing.trial import Trial
-
-Float64Array = NDArray[np.float64]
+from router.types import Float64Array
 
 CATEGORY = "category"
 SHOWN_CATEGORIES = 20

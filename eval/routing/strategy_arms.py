@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from eval.routing.baselines import one_hot
 from eval.routing.frontier import Budget
@@ -20,10 +19,8 @@ from router.policy_config import Budgets, PolicyConfig
 from router.strategies.learned import LEARNED
 from router.strategies.plan import StrategyPlan
 from router.strategies.types import Replies, Reply, Settled, Strategy, StrategyName
+from router.types import BoolArray, Float64Array, IntArray
 from training.types import NOT_COMPARED, OutcomeTable
-
-IntArray = NDArray[np.int64]
-BoolArray = NDArray[np.bool_]
 
 HOW: Final = {
     StrategyName.AGREE: "two experts at once; where they differ an arbiter decides",
@@ -80,7 +77,7 @@ class Plays:
         served, asked = self.planned(self.router.policy(policy).plan)
         return Spending(one_hot(served, asked.shape[1]), np.array(asked.any(axis=0)), asked)
 
-    def planned(self, plan: StrategyPlan | None) -> tuple[IntArray, NDArray[np.float64]]:
+    def planned(self, plan: StrategyPlan | None) -> tuple[IntArray, Float64Array]:
         """(n,) who is served and (n, m) 1 where an expert is asked, by the columns of the test table. Where answers
         were not compared, one expert serves."""
         assert plan is not None, "the policies of strategies have plans"

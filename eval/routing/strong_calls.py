@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from eval.metrics.cheap_strong import CallFigures, call_figures, thinned
 from eval.routing.routing_records import CallOrder, CheapStrong
 from eval.routing.trial import Trial
-
-Float64Array = NDArray[np.float64]
+from router.types import Float64Array
 
 
 def build_cheap_strong(trial: Trial, rng: np.random.Generator) -> CheapStrong | None:

@@ -10,16 +10,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from eval.routing import baselines
 from router.policy_config import Budgets
 from router.quality import QualityMatrix, cautious_quality
-from router.types import GENERAL, FloatArray, RoutingDecision
+from router.types import GENERAL, BoolArray, Float64Array, FloatArray, IntArray, RoutingDecision
 from training.types import OutcomeTable
-
-Float64Array = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 HINDSIGHT = ("best_single_hindsight", "category_oracle", "query_oracle", "map_true")
 """Choices that need what is not known when a query comes in."""
@@ -83,7 +79,7 @@ class Spending:
     (n, m) who is asked; None: who serves."""
 
     probs: Float64Array
-    hosted: NDArray[np.bool_]
+    hosted: BoolArray
     asked: Float64Array | None = None
 
 
@@ -132,7 +128,7 @@ class Trial:
         return tuple(decision.likely_category for decision in self.decisions)
 
     @cached_property
-    def is_fallback(self) -> NDArray[np.bool_]:
+    def is_fallback(self) -> BoolArray:
         """(n,) queries sent to general."""
         return np.array([decision.is_fallback for decision in self.decisions], dtype=bool)
 
@@ -245,7 +241,7 @@ def averaged_limits(table: OutcomeTable, budgets: Budgets) -> list[tuple[float, 
     return [(limit, amounts) for limit, amounts in limits if limit is not None]
 
 
-def within_budgets(table: OutcomeTable, budgets: Budgets) -> NDArray[np.bool_]:
+def within_budgets(table: OutcomeTable, budgets: Budgets) -> BoolArray:
     """(m,) experts that alone keep within every budget that is set; what is unknown does not."""
     allowed = np.ones(len(table.experts), dtype=bool)
     for limit, amounts in averaged_limits(table, budgets):
@@ -253,7 +249,7 @@ def within_budgets(table: OutcomeTable, budgets: Budgets) -> NDArray[np.bool_]:
     return allowed & hosted_together(table, budgets).diagonal()
 
 
-def hosted_together(table: OutcomeTable, budgets: Budgets) -> NDArray[np.bool_]:
+def hosted_together(table: OutcomeTable, budgets: Budgets) -> BoolArray:
     """(m, m) which two experts may be kept in memory together; on the diagonal, which one alone."""
     m = len(table.experts)
     if budgets.hosted_params_b is None:

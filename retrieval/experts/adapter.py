@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from base.errors import ArtifactError
 from router.artifact import read_arrays, read_regular_file
@@ -23,9 +23,7 @@ CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 
 
-class Options(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class Options(Record):
     path: str = Field(min_length=1, description="folder that `coe retrieval train` wrote; relative to experts.yaml")
 
 

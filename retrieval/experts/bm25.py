@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from base.errors import ConfigError
-from retrieval.types import EVIDENCE, IntArray
+from retrieval.types import EVIDENCE
 from router.protocols import Encoder
-from router.types import FloatArray
+from router.types import FloatArray, IntArray, Record
 from router.weights import fingerprint
 
 if TYPE_CHECKING:
@@ -28,9 +28,7 @@ LONG = 1000
 """Words of a document whose length counts as 1."""
 
 
-class Options(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class Options(Record):
     k1: float = Field(default=1.2, ge=0, description="how soon a repeated word stops counting")
     b: float = Field(default=0.75, ge=0, le=1, description="how much a long document is held back")
     language: str = Field(default="english", description="Snowball stemmer; 'none' leaves words as they are")

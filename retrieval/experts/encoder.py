@@ -6,17 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from base.errors import ArtifactError
 from router import plugins
 from router.protocols import Encoder
-from router.types import FloatArray
+from router.types import FloatArray, Record
 
 
-class Options(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class Options(Record):
     encoder: str = Field(description="kind of encoder")
     options: dict[str, object] = Field(default_factory=dict, description="that kind's own options")
     query_prefix: str = Field(default="", description="put before every query, as some models were trained")

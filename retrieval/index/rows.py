@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.index.space import Hits, KeyArray, best
-from router.types import FloatArray
+from router.types import BoolArray, FloatArray, IntArray
 
 BITS = 384
 WORDS = BITS // 64
@@ -30,7 +30,7 @@ they are so many, or this share of all. A filter leaves neighbours that are fart
 
 SCANNED_AT_ONCE, RANKED_AT_ONCE = 1 << 15, 512  # rows that stay in the processor's cache
 
-Places = NDArray[np.int64]
+Places = IntArray
 Sketches = NDArray[np.uint64]
 Halves = NDArray[np.float16]
 
@@ -76,7 +76,7 @@ def bits_apart(product: float) -> int:
     return min(BITS, int(BITS * share + DEVIATIONS * np.sqrt(BITS * share * (1.0 - share))))
 
 
-def chosen(mask: NDArray[np.bool_], among: Places | None) -> Places:
+def chosen(mask: BoolArray, among: Places | None) -> Places:
     """Places of the rows of a mask, which is over all rows or over `among`."""
     places: Places = np.flatnonzero(mask)
     return places if among is None else among[places]

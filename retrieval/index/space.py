@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from base.errors import VectorSpaceError
-from router.types import FloatArray, Record
+from router.types import FloatArray, IntArray, Record
 
-KeyArray = NDArray[np.int64]
+KeyArray = IntArray
 
 
 class VectorSpace(Record):

@@ -9,11 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
-from retrieval.types import IntArray
 from router.features import unit_rows
-from router.types import FloatArray
+from router.types import BoolArray, FloatArray, IntArray
 
 UNRELATED = 0.0
 """Similarity of queries that have nothing in common: a data set whose own queries are no nearer to each other than that
@@ -50,7 +48,7 @@ class Domains:
 
 def find_domains(pilots: FloatArray, data_set: IntArray) -> Domains:
     """Data sets in the order of their numbers, by queries (p, d), at least one, and the data set (p,) of each."""
-    member: NDArray[np.bool_] = data_set[:, None] == np.unique(data_set)
+    member: BoolArray = data_set[:, None] == np.unique(data_set)
     found = whitener([pilots[rows] for rows in member.T])
     return Domains(pilots, member.astype(np.float32), found, place(pilots, found))
 

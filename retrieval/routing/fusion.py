@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from retrieval.types import EVIDENCE, Arm, IntArray
-from router.types import FloatArray
+from retrieval.types import EVIDENCE, Arm
+from router.types import FloatArray, IntArray
 
 POOL = 100
 """Documents that each member brings to a fusion."""

@@ -14,12 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from retrieval.routing.domains import Domains
 from retrieval.routing.pilot_library import PilotLibrary, RoutingSettings
 from retrieval.types import BASE, Arm
-from router.types import FloatArray
+from router.types import BoolArray, FloatArray
 
 TINY = 1e-30
 
@@ -51,7 +50,7 @@ class GainModel:
         """The same evidence under other settings."""
         return replace(self, settings=settings, typical=self.domains.typical(settings.temperature))
 
-    def score(self, embeddings: FloatArray) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
+    def score(self, embeddings: FloatArray) -> tuple[FloatArray, FloatArray, BoolArray]:
         """Predicted gains (n, m) with the plain arm at the margin, similarity to the nearest pilot (n,), and (n,) true
         where data sets have more of a say than foreign domains."""
         mass, similarity = self.domains.masses(embeddings, self.settings.temperature)
@@ -102,7 +101,7 @@ def fit_gains(library: PilotLibrary, columns: Sequence[int], settings: RoutingSe
 
 
 def data_set_gains(
-    library: PilotLibrary, columns: Sequence[int], plain: int, rows: NDArray[np.bool_]
+    library: PilotLibrary, columns: Sequence[int], plain: int, rows: BoolArray
 ) -> tuple[FloatArray, FloatArray]:
     """(m,) gain of each arm over the plain one on one data set, less `CAUTION` standard errors of that mean, and (m,) 1
     where at least two queries measured it. Where none did the gain is 0 and does not count."""

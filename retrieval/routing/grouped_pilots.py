@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from retrieval.routing.pilot_library import PilotLibrary, RoutingMethod
-from retrieval.types import IntArray
-from router.types import FloatArray
+from router.types import FloatArray, IntArray
 
 TIE = 1e-6
 """Scores nearer than this are equal: the first arm, which is base, gets the query."""

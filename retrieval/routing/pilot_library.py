@@ -24,7 +24,7 @@ from base.errors import ArtifactError
 from retrieval.routing.domains import Domains, find_domains
 from retrieval.types import BASE, Arm
 from router.artifact import read_arrays, read_regular_file, require_array, require_finite
-from router.types import FloatArray, Record
+from router.types import BoolArray, FloatArray, IntArray, Record
 
 MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILES = "weights-*.safetensors"
@@ -78,11 +78,11 @@ class Pilots:
 
     embeddings: FloatArray
     scores: FloatArray
-    measured: NDArray[np.bool_]
-    data_set: NDArray[np.int64]
-    keys: NDArray[np.int64]
+    measured: BoolArray
+    data_set: IntArray
+    keys: IntArray
     located: FloatArray
-    located_in: NDArray[np.int64]
+    located_in: IntArray
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from base.errors import ArtifactError
 from retrieval.routing.gains import GainModel, fit_gains, plain_column, plain_fusion
 from retrieval.routing.grouped_pilots import GroupedPilots, group_pilots
 from retrieval.routing.pilot_library import PilotLibrary, RoutingMethod
-from retrieval.types import BASE, Arm, IntArray, RetrievalDecision, RetrievalReason, single
-from router.types import FloatArray
+from retrieval.types import BASE, Arm, RetrievalDecision, RetrievalReason, single
+from router.types import BoolArray, FloatArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class RetrievalRouter:
             return np.full(len(base_embeddings), self.plain, dtype=np.int64)
         return np.asarray(self.scored(base_embeddings)[0].argmax(axis=1), dtype=np.int64)
 
-    def scored(self, base_embeddings: FloatArray) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
+    def scored(self, base_embeddings: FloatArray) -> tuple[FloatArray, FloatArray, BoolArray]:
         """Scores (n, m), similarity to the nearest pilot (n,), whether that is near (n,). Raises ArtifactError."""
         assert self.model is not None
         if base_embeddings.ndim != 2 or base_embeddings.shape[1] != self.dim:

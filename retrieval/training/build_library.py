@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from base.errors import DataError, allowed_values
 from retrieval.routing.pilot_library import (
@@ -19,7 +18,7 @@ from retrieval.routing.pilot_library import (
 )
 from retrieval.training.labels import Labelled
 from retrieval.types import BASE, Arm
-from router.types import FloatArray
+from router.types import BoolArray, FloatArray, IntArray
 
 
 def build_library(
@@ -107,8 +106,8 @@ def extend_library(
 
 
 def merged_scores(
-    library: PilotLibrary, labelled: Sequence[Labelled], keys: NDArray[np.int64], columns: Sequence[int], width: int
-) -> tuple[FloatArray, NDArray[np.bool_]]:
+    library: PilotLibrary, labelled: Sequence[Labelled], keys: IntArray, columns: Sequence[int], width: int
+) -> tuple[FloatArray, BoolArray]:
     """Scores and what was measured (n, `width`) of queries `keys` (n,), first the library's, whose values stay.
 
     Args:
@@ -126,9 +125,7 @@ def merged_scores(
     return scores, measured
 
 
-def located_rows(
-    names: Sequence[str], located: Mapping[str, FloatArray], dim: int
-) -> tuple[FloatArray, NDArray[np.int64]]:
+def located_rows(names: Sequence[str], located: Mapping[str, FloatArray], dim: int) -> tuple[FloatArray, IntArray]:
     """`located` (k, d) and `located_in` (k,) of a library, of those data sets that are among `names`."""
     known = [name for name in names if name in located]
     places = np.array([names.index(name) for name in known], dtype=np.int64)

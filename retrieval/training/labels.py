@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from retrieval.build_experts import first_lexical
 from retrieval.experts.adapter import AdapterExpert
@@ -16,7 +15,7 @@ from retrieval.training.learned_fusion import cross_scores, learn_weights, learn
 from retrieval.training.recipe import MOST_HELD_OUT, held_out_queries
 from retrieval.training.searcher import Searcher
 from retrieval.types import BASE, Arm, DenseExpert, RetrievalExpert
-from router.types import FloatArray
+from router.types import FloatArray, IntArray
 
 MOST_LOCATED = 300
 """Train queries of a collection, beside the pilots, whose embeddings say where it lies: they need no label, so adapters
@@ -36,7 +35,7 @@ class Labelled:
         return len(self.queries)
 
     @property
-    def keys(self) -> NDArray[np.int64]:
+    def keys(self) -> IntArray:
         return np.array([query_key(self.collection, name) for name in self.queries.ids], dtype=np.int64)
 
 

@@ -14,8 +14,8 @@ from scipy.optimize import minimize
 
 from retrieval.routing.fusion import Evidence, Ranking, features
 from retrieval.training.ndcg import CUT, ndcg
-from retrieval.types import EVIDENCE, Arm, IntArray
-from router.types import FloatArray
+from retrieval.types import EVIDENCE, Arm
+from router.types import FloatArray, IntArray
 
 MIN_QUERIES = 15
 """Labelled queries with a relevant document among those found, below which nothing is learned."""

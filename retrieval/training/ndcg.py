@@ -6,12 +6,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+
+from router.types import Float64Array
 
 CUT = 10
 
 
-def ndcg(rankings: Sequence[Sequence[int]], grades: Sequence[Mapping[int, int]]) -> NDArray[np.float64]:
+def ndcg(rankings: Sequence[Sequence[int]], grades: Sequence[Mapping[int, int]]) -> Float64Array:
     """(n,) in [0, 1], of each query's document rows, best first; documents that `grades` lacks have grade 0."""
     from ir_measures import iter_calc, nDCG
 

@@ -13,7 +13,6 @@ from datetime import datetime
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import t as student_t
 
 from base.progress import Progress, silent
@@ -39,7 +38,7 @@ from retrieval.training.searcher import Searcher, all_arms
 from retrieval.types import BASE, Arm, RetrievalExpert
 from router.live_pointer import PromotionGuard
 from router.retrieval_config import RetrievalConfig
-from router.types import Interval, Metric, Verdict
+from router.types import Float64Array, Interval, Metric, Verdict
 
 MIN_TRAIN, MIN_DEV = 20, 10
 """Queries with feedback to learn from and to judge by, of all stores together, that a refresh needs (ours): a gain over
@@ -256,7 +255,7 @@ def scores_served(
     arms: Sequence[Arm],
     queries: Sequence[Labelled],
     experts: Mapping[str, RetrievalExpert],
-) -> NDArray[np.float64]:
+) -> Float64Array:
     """(n,) nDCG@10 of the queries, scored under `arms`, by the choices of a library, or of the gateway without one."""
     router = build_router(
         library, base_fingerprint=experts[BASE].fingerprint, experts=experts, lexical=first_lexical(experts)
@@ -264,7 +263,7 @@ def scores_served(
     return np.concatenate([chosen_scores(router, arms, each) for each in queries]).astype(np.float64)
 
 
-def paired_mean(differences: NDArray[np.float64]) -> Metric:
+def paired_mean(differences: Float64Array) -> Metric:
     """Mean of paired differences (n,) with Student's 95% interval."""
     n, mean = len(differences), float(differences.mean())
     half = float(student_t.ppf(0.975, n - 1) * differences.std(ddof=1) / math.sqrt(n))

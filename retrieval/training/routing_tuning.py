@@ -15,8 +15,8 @@ from retrieval.routing.pilot_library import PilotLibrary, RoutingMethod, Routing
 from retrieval.routing.pilot_router import RetrievalRouter, build_router
 from retrieval.training.build_library import with_settings, without_data_set
 from retrieval.training.labels import Labelled
-from retrieval.types import Arm, IntArray, RetrievalDecision
-from router.types import FloatArray
+from retrieval.types import Arm, RetrievalDecision
+from router.types import FloatArray, IntArray
 
 TEMPERATURES = (0.013, 0.016, 0.02, 0.03, 0.04, 0.05, 0.08)
 PRIOR_MASSES = (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0)

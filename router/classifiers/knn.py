@@ -6,21 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from base.errors import ArtifactError
 from router.artifact import require_array, require_finite
 from router.protocols import ArrayState
-from router.types import CategoryProbs, FloatArray
+from router.types import CategoryProbs, FloatArray, IntArray, Record
 
 SMOOTHING = 0.01
 """Vote that every category gets for nothing, so that no probability is 0 and calibration can take a logarithm."""
 
 
-class Options(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class Options(Record):
     neighbours: int = Field(default=40, ge=1)
 
 
@@ -35,7 +32,7 @@ class KnnClassifier:
     neighbours: int
     categories_: tuple[str, ...] = ()
     embeddings: FloatArray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
-    labels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    labels: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def with_state(self, categories: Sequence[str], state: ArrayState) -> KnnClassifier:
         embeddings = require_finite(state, "embeddings", (None, None))

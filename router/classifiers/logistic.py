@@ -6,17 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from base.errors import ArtifactError
 from router.artifact import require_finite
 from router.protocols import ArrayState
-from router.types import CategoryProbs, FloatArray
+from router.types import CategoryProbs, FloatArray, Record
 
 
-class Options(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class Options(Record):
     inverse_l2: float | None = Field(
         default=None, gt=0, description="scikit-learn's C; None chooses it by cross-validation when fitting"
     )

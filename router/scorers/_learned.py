@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from router.features import unit_rows
 from router.quality import QualityMatrix
-from router.types import ExpertScores, FloatArray
-
-IntArray = NDArray[np.int64]
+from router.types import ExpertScores, FloatArray, IntArray
 
 NO_ARRAYS = "a learned scorer needs its arrays before it can score: fit it with `coe train`"
 BLOCK_ROWS = 512

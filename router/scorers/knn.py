@@ -6,22 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from base.errors import ArtifactError
 from router.artifact import require_finite
 from router.protocols import ArrayState
 from router.quality import QualityMatrix
 from router.scorers._learned import NO_ARRAYS, Measured, neighbour_means, projected, require_measured
-from router.types import CategoryProbs, ExpertScores, FloatArray, QueryBatch
+from router.types import CategoryProbs, ExpertScores, FloatArray, QueryBatch, Record
 
 LABEL = "k-NN over outcomes"
 HOW = "mean score on the nearest graded queries"
 
 
-class Options(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class Options(Record):
     neighbours: int = Field(default=40, ge=1, description="as in Composition of Experts, whose vote is near 40")
     shrinkage: float = Field(default=5.0, ge=0, description="weight of the expert's mean, in neighbours")
     dimensions: int = Field(default=96, ge=2, description="principal directions in which queries are compared")

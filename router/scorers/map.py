@@ -6,21 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from router.protocols import ArrayState
 from router.quality import QualityMatrix
 from router.scorers._learned import Measured, require_measured
-from router.types import CategoryProbs, ExpertScores, QueryBatch
+from router.types import CategoryProbs, ExpertScores, QueryBatch, Record
 
 LABEL = "Category map"
 HOW = "the best expert of the decided category, solved under the budgets (Composition of Experts)"
 
 
-class Options(BaseModel):
+class Options(Record):
     """The map has no options: what it knows is measured."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 @dataclass(frozen=True)

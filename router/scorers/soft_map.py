@@ -6,21 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from router.protocols import ArrayState
 from router.quality import QualityMatrix
 from router.scorers._learned import Measured, require_measured
-from router.types import CategoryProbs, ExpertScores, FloatArray, QueryBatch
+from router.types import CategoryProbs, ExpertScores, FloatArray, QueryBatch, Record
 
 LABEL = "Soft map"
 HOW = "expected quality over the predicted categories"
 
 
-class Options(BaseModel):
+class Options(Record):
     """The soft map has no options: what it knows is measured."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def expected_quality(probs: FloatArray, evidence: QualityMatrix) -> FloatArray:

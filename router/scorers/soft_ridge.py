@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from base.errors import ArtifactError
 from router.artifact import require_finite
@@ -14,15 +14,13 @@ from router.protocols import ArrayState
 from router.quality import QualityMatrix
 from router.scorers._learned import NO_ARRAYS, Measured, require_measured
 from router.scorers.soft_map import expected_quality
-from router.types import CategoryProbs, ExpertScores, FloatArray, QueryBatch
+from router.types import CategoryProbs, ExpertScores, FloatArray, QueryBatch, Record
 
 LABEL = "Soft map with ridge"
 HOW = "expected quality over categories, corrected by a linear function of the embedding"
 
 
-class Options(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class Options(Record):
     l2: float | None = Field(default=None, gt=0, description="None chooses it by leave-one-out")
     sharpness: float = Field(default=2.0, gt=0, description="power of the probabilities; infinity would be the map")
 

@@ -17,9 +17,7 @@ from router.protocols import ArrayState
 from router.strategies.machines import Agree, Escalate, Sequential, Vote
 from router.strategies.types import Strategy, StrategyName
 from router.strategies.votes import SIGNALS, TELLS, Votes
-from router.types import FloatArray
-
-IntArray = NDArray[np.int64]
+from router.types import FloatArray, IntArray
 
 NOBODY = -1
 """Fills the places of a variant that asks fewer experts than another."""

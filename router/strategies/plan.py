@@ -17,9 +17,7 @@ from router.policy import SLACK, ExpertCosts, clean_standard_output, unit_of
 from router.quality import QualityMatrix, cautious_quality
 from router.strategies.learned import NEVER, Variants
 from router.strategies.types import StrategyName
-
-Float64Array = NDArray[np.float64]
-IntArray = NDArray[np.int64]
+from router.types import BoolArray, Float64Array, IntArray
 
 CALL_PRICE = 0.0002
 """Quality that one more call must gain: two right answers in ten thousand, so that none is made that changes nothing.
@@ -77,7 +75,7 @@ class Choices:
 
 
 def choices_of(
-    variants: Variants, evidence: QualityMatrix, costs: ExpertCosts, allowed: NDArray[np.bool_], pins: Mapping[int, int]
+    variants: Variants, evidence: QualityMatrix, costs: ExpertCosts, allowed: BoolArray, pins: Mapping[int, int]
 ) -> Choices:
     """Every expert alone, and every variant, as far as all whom it may ask are `allowed` (m,). A pinned category (row
     -> expert) has its expert alone."""

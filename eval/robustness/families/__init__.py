@@ -1,1 +1,1 @@
-"""One file per family of perturbations; see `eval.robustness.cases` and router/plugins.py."""
+"""One file for each family of perturbations; see `eval.robustness.cases`."""

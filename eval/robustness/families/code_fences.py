@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
-from eval.robustness.cases import Family, Variant
 from eval.robustness.prose import has_fence, is_small_talk
 
 MATERIAL = re.compile(r"(?s)(?P<instruction>[^\n]+:)[ \t]*\n+(?P<material>\S.*\S)\s*")
@@ -18,29 +15,12 @@ CODE_TAIL = re.compile(
 )
 
 
-class Options(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-@dataclass(frozen=True)
-class CodeFences:
-    """Up to four variants; none where the text has a fence already, or is small talk."""
-
-    options: Options
-
-    def __call__(self, text: str, rng: np.random.Generator) -> tuple[Variant, ...]:
-        if not text.strip() or has_fence(text) or is_small_talk(text):
-            return ()
-        variants = [Variant("whole", f"```\n{text}\n```"), Variant("whole_text", f"```text\n{text}\n```")]
-        for name, pattern in (("material", MATERIAL), ("code", CODE_TAIL)):
-            found = pattern.fullmatch(text.strip())
-            if found:
-                variants.append(Variant(name, f"{found['instruction']}\n```\n{found['material']}\n```"))
-        return tuple(variants)
-
-
-def build(options: Options) -> Family:
-    return CodeFences(options)
-
-
-EXAMPLES = (Options(),)
+def variants(text: str, rng: np.random.Generator) -> dict[str, str]:
+    """Up to four; none where the text has a fence already, or is small talk."""
+    if not text.strip() or has_fence(text) or is_small_talk(text):
+        return {}
+    fenced = {"whole": f"```\n{text}\n```", "whole_text": f"```text\n{text}\n```"}
+    for name, pattern in (("material", MATERIAL), ("code", CODE_TAIL)):
+        if found := pattern.fullmatch(text.strip()):
+            fenced[name] = f"{found['instruction']}\n```\n{found['material']}\n```"
+    return fenced

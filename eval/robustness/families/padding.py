@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-from pydantic import BaseModel, ConfigDict
-
-from eval.robustness.cases import Family, Variant
 
 GREETINGS = (
     "Hi! ",
@@ -32,30 +27,14 @@ THANKS = (
 )
 
 
-class Options(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-@dataclass(frozen=True)
-class Padding:
-    """Two variants with white space, one with a greeting, one with thanks, one with both."""
-
-    options: Options
-
-    def __call__(self, text: str, rng: np.random.Generator) -> tuple[Variant, ...]:
-        greeting, thanks = str(rng.choice(GREETINGS)), str(rng.choice(THANKS))
-        gap = " " if text.rstrip().endswith((".", "!", "?")) else "\n\n"
-        return (
-            Variant("spaces", f"   {text}     "),
-            Variant("newlines", f"\n\n{text}\n\n\n"),
-            Variant("greeting", greeting + text),
-            Variant("thanks", f"{text}{gap}{thanks}"),
-            Variant("greeting_and_thanks", f"{greeting}{text}{gap}{thanks}"),
-        )
-
-
-def build(options: Options) -> Family:
-    return Padding(options)
-
-
-EXAMPLES = (Options(),)
+def variants(text: str, rng: np.random.Generator) -> dict[str, str]:
+    """Two with white space, one with a greeting, one with thanks, one with both."""
+    greeting, thanks = str(rng.choice(GREETINGS)), str(rng.choice(THANKS))
+    gap = " " if text.rstrip().endswith((".", "!", "?")) else "\n\n"
+    return {
+        "spaces": f"   {text}     ",
+        "newlines": f"\n\n{text}\n\n\n",
+        "greeting": greeting + text,
+        "thanks": f"{text}{gap}{thanks}",
+        "greeting_and_thanks": f"{greeting}{text}{gap}{thanks}",
+    }

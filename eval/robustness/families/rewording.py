@@ -8,12 +8,9 @@ first letter.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
-from eval.robustness.cases import Family, Variant
 from eval.robustness.prose import is_question, is_small_talk
 
 FOR_ALL = {
@@ -53,35 +50,18 @@ IMPERATIVES = frozenset(
 POLITE = re.compile(r"(?i)\s*(?:please|(?:could|can|would) you(?: please)?),?\s+(?=\w)")
 
 
-class Options(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-@dataclass(frozen=True)
-class Rewording:
-    """One variant per frame that fits; `bare` drops a polite frame that the text has."""
-
-    options: Options
-
-    def __call__(self, text: str, rng: np.random.Generator) -> tuple[Variant, ...]:
-        if not text.strip() or is_small_talk(text):
-            return ()
-        first = re.split(r"\W", text.strip(), maxsplit=1)[0]
-        if first.lower() in IMPERATIVES and not first[1:].isupper():
-            lowered = text.lstrip()[0].lower() + text.lstrip()[1:]
-            framed = [Variant(name, frame.replace("{}", lowered)) for name, frame in FOR_IMPERATIVES.items()]
-        else:
-            framed = []
-        frames = FOR_QUESTIONS if is_question(text) else FOR_ALL
-        framed += [Variant(name, frame.replace("{}", text)) for name, frame in frames.items()]
-        polite = POLITE.match(text)
-        if polite and re.split(r"\W", text[polite.end() :], maxsplit=1)[0].lower() in IMPERATIVES:
-            framed.append(Variant("bare", text[polite.end()].upper() + text[polite.end() + 1 :]))
-        return tuple(framed)
-
-
-def build(options: Options) -> Family:
-    return Rewording(options)
-
-
-EXAMPLES = (Options(),)
+def variants(text: str, rng: np.random.Generator) -> dict[str, str]:
+    """One for each frame that fits; `bare` drops a polite frame that the text has."""
+    if not text.strip() or is_small_talk(text):
+        return {}
+    framed = {}
+    first = re.split(r"\W", text.strip(), maxsplit=1)[0]
+    if first.lower() in IMPERATIVES and not first[1:].isupper():
+        lowered = text.lstrip()[0].lower() + text.lstrip()[1:]
+        framed = {name: frame.replace("{}", lowered) for name, frame in FOR_IMPERATIVES.items()}
+    frames = FOR_QUESTIONS if is_question(text) else FOR_ALL
+    framed |= {name: frame.replace("{}", text) for name, frame in frames.items()}
+    polite = POLITE.match(text)
+    if polite and re.split(r"\W", text[polite.end() :], maxsplit=1)[0].lower() in IMPERATIVES:
+        framed["bare"] = text[polite.end()].upper() + text[polite.end() + 1 :]
+    return framed

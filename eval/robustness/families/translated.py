@@ -6,12 +6,8 @@ language.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
-from eval.robustness.cases import Family, Variant
 from eval.robustness.prose import is_question, is_small_talk
 
 FRAMES: dict[str, tuple[str, str, str]] = {
@@ -38,30 +34,14 @@ FRAMES: dict[str, tuple[str, str, str]] = {
 """Language -> frame of a question, frame of any other request, and one that says where the text comes from."""
 
 
-class Options(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    languages: int = Field(default=4, ge=1, le=len(FRAMES), description="languages drawn for each text")
+DRAWN = 4
+"""Languages drawn for each text."""
 
 
-@dataclass(frozen=True)
-class Translated:
-    """One variant per drawn language, with either frame that fits; none of small talk."""
-
-    options: Options
-
-    def __call__(self, text: str, rng: np.random.Generator) -> tuple[Variant, ...]:
-        if not text.strip() or is_small_talk(text):
-            return ()
-        drawn = sorted(rng.choice(len(FRAMES), size=self.options.languages, replace=False))
-        fitting = (0 if is_question(text) else 1, 2)
-        languages = [list(FRAMES)[i] for i in drawn]
-        frames = [FRAMES[language][rng.choice(fitting)] for language in languages]
-        return tuple(Variant(name, f"{frame}\n\n{text}") for name, frame in zip(languages, frames, strict=True))
-
-
-def build(options: Options) -> Family:
-    return Translated(options)
-
-
-EXAMPLES = (Options(), Options(languages=len(FRAMES)))
+def variants(text: str, rng: np.random.Generator) -> dict[str, str]:
+    """One for each drawn language, with either frame that fits; none of small talk."""
+    if not text.strip() or is_small_talk(text):
+        return {}
+    drawn = sorted(rng.choice(len(FRAMES), size=DRAWN, replace=False))
+    fitting = (0 if is_question(text) else 1, 2)
+    return {name: f"{FRAMES[name][rng.choice(fitting)]}\n\n{text}" for name in [list(FRAMES)[i] for i in drawn]}

@@ -8,12 +8,9 @@ least one: text as people leave it has about 1.2% wrong characters, that is one 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
-from eval.robustness.cases import Family, Variant
 from eval.robustness.prose import NUMBER_WORDS, Word, prose_words
 
 KEY_ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
@@ -22,35 +19,29 @@ LAST_ALPHABET = "\u052f"
 """Latin, Greek and Cyrillic come before this character; other scripts are not typed letter by letter."""
 
 
-class Options(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+WORD_RATE = 0.1
+"""Share of the words that can be hit, at least one."""
 
-    word_rate: float = Field(default=0.1, gt=0, le=1, description="share of the words that can be hit, at least one")
-    min_letters: int = Field(default=4, ge=3, description="shorter words are left alone: one letter makes another word")
+MIN_LETTERS = 4
+"""Shorter words are left alone: one letter makes another word."""
 
 
-@dataclass(frozen=True)
-class Typos:
-    """One variant per kind of slip."""
+def variants(text: str, rng: np.random.Generator) -> dict[str, str]:
+    """One for each kind of slip."""
+    words = [word for word in prose_words(text) if can_be_hit(text[word.start : word.end], word)]
+    count = max(1, round(WORD_RATE * len(words)))
+    return {slip: with_slips(text, hit(words, count, rng), slip, rng) for slip in SLIPS} if words else {}
 
-    options: Options
 
-    def __call__(self, text: str, rng: np.random.Generator) -> tuple[Variant, ...]:
-        words = [word for word in prose_words(text) if self.can_be_hit(text[word.start : word.end], word)]
-        if not words:
-            return ()
-        count = max(1, round(self.options.word_rate * len(words)))
-        return tuple(Variant(slip, with_slips(text, hit(words, count, rng), slip, rng)) for slip in SLIPS)
-
-    def can_be_hit(self, spelled: str, word: Word) -> bool:
-        is_name = any(letter.isupper() for letter in (spelled[1:] if word.is_first else spelled))
-        return (
-            len(spelled) >= self.options.min_letters
-            and not is_name
-            and spelled.isalpha()
-            and spelled.casefold() not in NUMBER_WORDS
-            and max(spelled) <= LAST_ALPHABET
-        )
+def can_be_hit(spelled: str, word: Word) -> bool:
+    is_name = any(letter.isupper() for letter in (spelled[1:] if word.is_first else spelled))
+    return (
+        len(spelled) >= MIN_LETTERS
+        and not is_name
+        and spelled.isalpha()
+        and spelled.casefold() not in NUMBER_WORDS
+        and max(spelled) <= LAST_ALPHABET
+    )
 
 
 def hit(words: list[Word], count: int, rng: np.random.Generator) -> list[Word]:
@@ -85,10 +76,3 @@ def neighbours(letter: str) -> list[str]:
     if letter not in place:
         return []
     return [key for key in place if key != letter and math.dist(place[key], place[letter]) < 1.2]
-
-
-def build(options: Options) -> Family:
-    return Typos(options)
-
-
-EXAMPLES = (Options(), Options(word_rate=0.3, min_letters=5))

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import hashlib
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from base.answer_text import clip
 from base.code_text import calls_in, code_in
 from base.errors import ConfigError
 from base.sandbox.runner import SandboxLimits, is_supported, run_tests
 from router.strategies.types import MAX_PROMPT_CHARS, AnswerKind, KeyOf, Question
+from router.types import Record
 
 
-class Options(BaseModel):
+class Options(Record):
     """Bounds of one run; `base.sandbox.runner.run_tests` says what guards it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     cpu_s: int = Field(default=1, ge=1, le=10)
     wall_s: float = Field(default=2.0, gt=0, le=20)

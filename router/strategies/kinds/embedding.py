@@ -6,21 +6,19 @@ import re
 from typing import Final
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from base.answer_text import clip
 from router.strategies.types import AnswerKind, KeyOf, Question
-from router.types import FloatArray
+from router.types import FloatArray, Record
 
 _NUMBER: Final = re.compile(r"\d+(?:[.,]\d+)*")
 
 
-class Options(BaseModel):
+class Options(Record):
     """`threshold` of the cosine, which `python -m benchmarks.answer_kinds` calibrates for an encoder; it has no
     default, because under the shipped encoder no threshold tells well (docs/results/strategies.md). An answer of more
     than `max_words` words has no key."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     threshold: float = Field(gt=0, le=1)
     max_words: int = Field(default=40, ge=1, le=200)

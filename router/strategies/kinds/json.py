@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 
-from pydantic import BaseModel, ConfigDict
-
 from base.answer_text import clip, object_in
 from router.strategies.types import AnswerKind, kind_of_text
+from router.types import Record
 
 
-class Options(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class Options(Record):
+    """There are none."""
 
 
 def build(options: Options) -> AnswerKind:

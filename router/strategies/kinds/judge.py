@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from router.judge_text import CUT, SYSTEM, cut, judge_body, marked
 from router.strategies.types import AnswerKind, Judging, KeyOf, Question
+from router.types import Record
 
 _VERDICT: Final = re.compile(r"\b(same|different)\b", re.IGNORECASE)
 _TOKENS: Final = 16
@@ -19,10 +20,8 @@ _ASKS: Final = (
 _FRAME_BYTES: Final = len(SYSTEM) + len(_ASKS) + 3 * len(CUT) + 100
 
 
-class Options(BaseModel):
+class Options(Record):
     """`expert` judges; of the request and of each answer it reads at most `max_chars` characters."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     expert: str = Field(min_length=1)
     max_chars: int = Field(default=4000, ge=100, le=50_000)

@@ -5,17 +5,16 @@ from __future__ import annotations
 import re
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from base.answer_text import clip
 from router.strategies.types import AnswerKind, kind_of_text
+from router.types import Record
 
 Label = Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"\w")]
 
 
-class Options(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class Options(Record):
     labels: tuple[Label, ...] = Field(min_length=2)
 
     @model_validator(mode="after")

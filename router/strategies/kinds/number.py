@@ -6,11 +6,12 @@ import math
 import re
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from base.answer_text import clip
 from base.number_text import number_given
 from router.strategies.types import AnswerKind, kind_of_text
+from router.types import Record
 
 _FRACTION: Final = re.compile(r"\\[dt]?frac\s*\{\s*([-−+]?\d+)\s*\}\s*\{\s*(\d+)\s*\}")
 _BOXED: Final = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
@@ -18,10 +19,8 @@ _STATED: Final = re.compile(r"answer\b[^\n]{0,40}?(?:\bis\b|:|=)(.+)", re.IGNORE
 _RATIO: Final = re.compile(r"(?<![\d./-])([-−+]?\d{1,15})\s*/\s*(\d{1,15})(?![\d./-])")
 
 
-class Options(BaseModel):
+class Options(Record):
     """`digits` significant ones are compared: 0.333 and 1/3 are the same at three, and not at four."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     digits: int = Field(default=6, ge=1, le=12)
 

@@ -5,18 +5,17 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from base.answer_text import clip
 from router.strategies.types import AnswerKind, kind_of_text
+from router.types import Record
 
 _STATED: Final = r"(?i:answer|option|choice)\b[^\n.;]{{0,30}}?(?:\b(?i:is)\b|:|=|\*\*)[\s*`(\[{{$]*([{0}])\b(?!')"
 
 
-class Options(BaseModel):
+class Options(Record):
     """`last` is the last letter that a prompt offers: another letter is not an option."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     last: str = Field(default="J", pattern="^[B-Z]$")
 

@@ -9,11 +9,12 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from base.answer_text import clip
 from base.sql_text import query_in, rows_in
 from router.strategies.types import MAX_PROMPT_CHARS, AnswerKind, KeyOf, Question
+from router.types import Record
 
 Tables = Mapping[str, Sequence[tuple[str, str]]]
 """Name -> columns with their declared types, empty where none is declared."""
@@ -41,10 +42,8 @@ _DAYS: Final = ("2023-11-05", "2024-01-15", "2024-02-29", "2024-06-30", "2025-03
 _DATABASES, _ROWS, _MOST_WORDS = 3, 40, 24
 
 
-class Options(BaseModel):
+class Options(Record):
     """`databases` with random rows on which two queries must give the same rows."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     databases: int = Field(default=_DATABASES, ge=1, le=10)
 

@@ -5,20 +5,19 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from base.answer_text import clip
 from router.strategies.types import AnswerKind, kind_of_text
+from router.types import Record
 
 _LEAD: Final = re.compile(r"^(?:(?:(?:final|correct) )*answer (?:is )?)+(?=.)")
 _PUNCTUATION: Final = re.compile(r"[^\w\s]|_")
 _ARTICLES: Final = re.compile(r"\b(?:a|an|the)\b")
 
 
-class Options(BaseModel):
+class Options(Record):
     """An answer of more than `max_words` words has no key: two long texts are hardly ever the same."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_words: int = Field(default=12, ge=1, le=100)
 

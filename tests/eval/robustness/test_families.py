@@ -11,10 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from base.errors import ConfigError
-from eval.robustness.cases import FAMILIES, build_families, family_names, make_cases
-from eval.robustness.families.typos import Options as TypoOptions
-from eval.robustness.families.typos import Typos, neighbours, slipped
-from router import plugins
+from eval.robustness.cases import build_families, family_names, make_cases
+from eval.robustness.families.typos import neighbours, slipped, variants
 
 TEXT = 'Please convert 26.2 miles to km and explain `getName(x)` with "Hello World" to my friendly neighbour Anna.'
 SQL = "Explain this query: SELECT name FROM users WHERE age > 18"
@@ -39,15 +37,6 @@ def test_an_unknown_family_is_named_with_those_there_are():
         ConfigError, match=r"unknown family of perturbations 'typo'; did you mean 'typos'\? allowed: case"
     ):
         build_families(["typo"])
-
-
-@pytest.mark.parametrize("family", family_names())
-def test_options_survive_a_round_trip_and_refuse_what_they_do_not_know(family):
-    for options in plugins.load(FAMILIES, family).examples:
-        assert plugins.validate_options(FAMILIES, family, options.model_dump()) == options
-        assert callable(plugins.load(FAMILIES, family).build(options))
-    with pytest.raises(ConfigError, match="no_such_option"):
-        plugins.validate_options(FAMILIES, family, {"no_such_option": 1})
 
 
 @pytest.mark.parametrize("family", family_names())
@@ -101,9 +90,9 @@ def test_a_typo_is_one_slip_in_one_word_of_ten():
 
 
 def test_the_rate_of_typos_is_the_share_of_words():
-    text = " ".join(["convert", "several", "measures"] * 20)
-    found = Typos(TypoOptions(word_rate=0.25))(text, np.random.default_rng(0))
-    changed = [sum(a != b for a, b in zip(text.split(), v.text.split(), strict=True)) for v in found]
+    text = " ".join(["convert", "several", "measures"] * 50)
+    found = variants(text, np.random.default_rng(0)).values()
+    changed = [sum(a != b for a, b in zip(text.split(), new.split(), strict=True)) for new in found]
     assert changed[0] >= 13  # two equal letters side by side cannot be swapped
     assert changed[1] == changed[2] == 15
 
