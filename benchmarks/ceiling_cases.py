@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from eval.routing.baselines import best_single
 from eval.routing.trial_tables import RoutingRequest, apply_named_table, named_table, read_tables
-from training.datasets.outcome_prompts import PROMPTS_FILE, PromptColumns, read_prompts
+from training.datasets.outcome_files import PROMPTS_FILE, PromptColumns, read_prompts
 from training.datasets.outcomes import read_outcomes
 from training.stage_one import embed
 from training.table_fit import TableRequest, open_encoder

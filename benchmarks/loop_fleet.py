@@ -18,7 +18,6 @@ from router.features import rounded
 from router.protocols import Encoder
 from router.types import FloatArray
 from training.datasets.outcomes import read_outcomes
-from training.graded_queries import joined
 from training.types import LabelledQuery, OutcomeTable
 
 Float64Array = NDArray[np.float64]
@@ -172,7 +171,7 @@ def moment_of(
 def redealt(world: World, rng: np.random.Generator, probes_per_category: int = 16) -> World:
     """The same world with other prompts for probes."""
     probed, asked = [], []
-    whole = joined(world.probes, world.traffic)
+    whole = world.probes.joined(world.traffic)
     categories = np.array(whole.categories)
     for category in sorted(set(whole.categories)):
         rows = rng.permutation(np.flatnonzero(categories == category))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,19 +47,20 @@ def with_feedback(
     scores, tokens, rows = unknown.copy(), unknown.copy(), np.arange(len(kept))
     scores[rows, column] = [each.reward for each in kept]
     tokens[rows, column] = 0.0  # a builtin expert writes none; known, because it answered
-    return replace(
-        graded,
-        prompt_ids=(*graded.prompt_ids, *(each.decision_id for each in kept)),
-        texts=(*graded.texts, *("" for _ in kept)),
-        categories=(*graded.categories, *(each.category for each in kept)),
-        splits=(*graded.splits, *("train" for _ in kept)),
-        scores=np.concatenate([graded.scores, scores]),
-        cost_usd=np.concatenate([graded.cost_usd, unknown]),
-        output_tokens=np.concatenate([graded.output_tokens, tokens]),
-        latency_ms=np.concatenate([graded.latency_ms, unknown]),
-        answers=None,
-        logprobs=None,
+    answered = OutcomeTable(
+        prompt_ids=tuple(each.decision_id for each in kept),
+        texts=("",) * len(kept),
+        categories=tuple(each.category for each in kept),
+        splits=("train",) * len(kept),
+        experts=graded.experts,
+        scores=scores,
+        cost_usd=unknown,
+        output_tokens=tokens,
+        latency_ms=unknown,
+        metric=graded.metric,
+        source=graded.source,
     )
+    return graded.joined(answered)
 
 
 def bounded(rated: Sequence[RatedBuiltin], max_key_share: float) -> list[RatedBuiltin]:

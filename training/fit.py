@@ -25,7 +25,7 @@ from router.types import CategoryProbs, FloatArray, Metric
 from training.category_mix import MIX_MOVED
 from training.expert_map import cell_sums, row_numbers
 from training.fit_request import FitRequest
-from training.graded_queries import GradedQueries, LoggedQueries, joined
+from training.graded_queries import GradedQueries, LoggedQueries
 from training.scorer_fit import FittedScorer, fit_scorer
 from training.split import split_of
 from training.stage_one import (
@@ -146,7 +146,7 @@ def with_log(scored: GradedQueries, logged: LoggedQueries, stage: StageOne) -> G
     """Graded queries and logged answers together."""
     probs = np.concatenate([scored.probs.probs, stage.probs(logged.embeddings)])
     return GradedQueries(
-        table=joined(scored.table, logged.table),
+        table=scored.table.joined(logged.table),
         embeddings=np.concatenate([scored.embeddings, logged.embeddings]),
         probs=CategoryProbs(scored.probs.categories, probs),
         worth=np.concatenate([scored.judged, logged.worth]),

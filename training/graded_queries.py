@@ -12,7 +12,7 @@ from base.text_identity import normalised_text
 from router.quality import QualityMatrix
 from router.types import CategoryProbs, FloatArray, Query, QueryBatch
 from training.expert_map import measure_quality, row_numbers
-from training.types import NOT_COMPARED, OutcomeTable
+from training.types import OutcomeTable
 
 IntArray = NDArray[np.int64]
 
@@ -108,30 +108,6 @@ class GradedQueries:
         seen = self.observed.sum(axis=0)
         sums = np.nan_to_num(self.table.scores).sum(axis=0, dtype=np.float64)
         return np.asarray(np.divide(sums, seen, out=np.full(len(seen), 0.5), where=seen > 0), dtype=np.float32)
-
-
-def joined(table: OutcomeTable, other: OutcomeTable) -> OutcomeTable:
-    """Both tables' prompts, over the same experts."""
-    return replace(
-        table,
-        prompt_ids=(*table.prompt_ids, *other.prompt_ids),
-        texts=(*table.texts, *other.texts),
-        categories=(*table.categories, *other.categories),
-        splits=(*table.splits, *other.splits),
-        scores=np.concatenate([table.scores, other.scores]),
-        cost_usd=np.concatenate([table.cost_usd, other.cost_usd]),
-        output_tokens=np.concatenate([table.output_tokens, other.output_tokens]),
-        latency_ms=np.concatenate([table.latency_ms, other.latency_ms]),
-        answers=None if table.answers is None else np.concatenate([table.answers, no_answers(other)]),
-        logprobs=None
-        if table.logprobs is None
-        else np.concatenate([table.logprobs, np.full_like(other.scores, np.nan)]),
-    )
-
-
-def no_answers(table: OutcomeTable) -> NDArray[np.int64]:
-    """(n, m) for prompts whose answers nobody compared."""
-    return np.full(table.scores.shape, NOT_COMPARED, dtype=np.int64)
 
 
 def reference_rows(n: int, rng: np.random.Generator) -> IntArray:

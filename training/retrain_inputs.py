@@ -18,7 +18,7 @@ from training.builtin_feedback import with_feedback
 from training.carried_evidence import Carried, carried_over
 from training.category_mix import AskedQueries
 from training.change_points import ChangePoint, find_change_points, is_stale, replaced_models
-from training.datasets.outcome_folders import graded_at, with_unmeasured
+from training.datasets.outcome_folders import graded_at
 from training.evidence import Evidence, gather_evidence
 from training.fit_inputs import builtin_outcomes, labelled_queries, learned_outcomes, opened_encoder, usable_outcomes
 from training.gate import DEFAULT_TERMS, Terms
@@ -98,7 +98,7 @@ def read_inputs(request: RetrainRequest, live: RouterArtifact, *, now: datetime,
         request=request,
         config=config,
         queries=queries,
-        outcomes=graded if carried is None else with_unmeasured(graded, carried.experts),
+        outcomes=graded if carried is None else graded.with_unmeasured(carried.experts),
         builtins=with_feedback(builtin_outcomes(config, request.outcomes), log.builtins, config.feedback.max_key_share),
         carried=carried,
         log=log,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,13 @@ ONE_CATEGORY = "all"
 
 
 NO_ANSWER, NOT_COMPARED = -1, -2
+COLUMNS = ("prompt_ids", "texts", "categories", "splits")
+MATRICES = ("scores", "cost_usd", "output_tokens", "latency_ms", "answers", "logprobs")
+
+
+def unknown(matrix: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Cells of a matrix of an outcome table, by its name, of which nothing is known."""
+    return np.full(shape, NOT_COMPARED, np.int64) if matrix == "answers" else np.full(shape, np.nan, np.float32)
 
 
 @dataclass(frozen=True)
@@ -51,31 +59,37 @@ class OutcomeTable:
 
     def __post_init__(self) -> None:
         shape = (len(self.prompt_ids), len(self.experts))
-        for name in ("scores", "cost_usd", "output_tokens", "latency_ms"):
-            found = getattr(self, name).shape
-            if found != shape:
-                raise ValueError(f"{name} has shape {found}; expected {shape} (prompts, experts)")
-        if self.answers is not None and self.answers.shape != shape:
-            raise ValueError(f"answers have shape {self.answers.shape}; expected {shape} (prompts, experts)")
-        if self.logprobs is not None and self.logprobs.shape != shape:
-            raise ValueError(f"logprobs have shape {self.logprobs.shape}; expected {shape} (prompts, experts)")
+        for name, values in self.matrices.items():
+            if values.shape != shape:
+                raise ValueError(f"{name} has shape {values.shape}; expected {shape} (prompts, experts)")
+
+    @property
+    def matrices(self) -> dict[str, Any]:
+        """Those (n, m) that the table has, by name."""
+        return {name: values for name in MATRICES if (values := getattr(self, name)) is not None}
 
     def rows(self, keep: NDArray[np.bool_] | NDArray[np.int64] | Sequence[int]) -> OutcomeTable:
         """The table of some prompts: a boolean mask (n,) or row numbers."""
         index = np.arange(len(self.prompt_ids))[np.asarray(keep)]
-        return replace(
-            self,
-            prompt_ids=tuple(self.prompt_ids[i] for i in index),
-            texts=tuple(self.texts[i] for i in index),
-            categories=tuple(self.categories[i] for i in index),
-            splits=tuple(self.splits[i] for i in index),
-            scores=self.scores[index],
-            cost_usd=self.cost_usd[index],
-            output_tokens=self.output_tokens[index],
-            latency_ms=self.latency_ms[index],
-            answers=None if self.answers is None else self.answers[index],
-            logprobs=None if self.logprobs is None else self.logprobs[index],
-        )
+        columns: dict[str, Any] = {name: tuple(getattr(self, name)[i] for i in index) for name in COLUMNS}
+        return replace(self, **columns, **{name: values[index] for name, values in self.matrices.items()})
+
+    def joined(self, other: OutcomeTable) -> OutcomeTable:
+        """The prompts of both tables, whose experts are the same. A matrix of one table says nothing of the other's
+        prompts."""
+        found: dict[str, Any] = {name: getattr(self, name) + getattr(other, name) for name in COLUMNS}
+        for name in self.matrices | other.matrices:
+            parts = [table.matrices.get(name, unknown(name, table.scores.shape)) for table in (self, other)]
+            found[name] = np.concatenate(parts)
+        return replace(self, **found)
+
+    def with_unmeasured(self, experts: Sequence[str]) -> OutcomeTable:
+        """The table with columns for more experts, of which nothing was measured."""
+        shape = (len(self.prompt_ids), len(experts))
+        wider: dict[str, Any] = {
+            name: np.concatenate([values, unknown(name, shape)], axis=1) for name, values in self.matrices.items()
+        }
+        return replace(self, experts=(*self.experts, *experts), **wider)
 
     def learned_categories(self) -> tuple[str, ...]:
         """Categories with enough prompts to be learned, sorted."""

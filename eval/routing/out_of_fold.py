@@ -45,7 +45,7 @@ def out_of_fold(
     table of their own, which may be of another kind."""
     if request.folds == 0 or request.test is not None:
         return None
-    whole = joined(tables.fit, tables.test)
+    whole = tables.fit.joined(tables.test)
     fold_of = np.array([fold_of_text(text, request.folds) for text in whole.texts], dtype=np.int64)
     decided, single = np.zeros(len(fold_of), dtype=np.int64), np.zeros(len(fold_of), dtype=np.int64)
     played: dict[str, tuple[IntArray, Float64Array]] = {}
@@ -63,25 +63,6 @@ def out_of_fold(
             whole_of = played.setdefault(name, (np.zeros_like(decided), np.zeros(whole.scores.shape)))
             whole_of[0][rows], whole_of[1][rows] = served, asked
     return record(whole, request, Unseen(decided, played), single)
-
-
-def joined(first: OutcomeTable, second: OutcomeTable) -> OutcomeTable:
-    """The prompts of both, whose experts are the same."""
-    answers = [part.answers for part in (first, second) if part.answers is not None]
-    logprobs = [part.logprobs for part in (first, second) if part.logprobs is not None]
-    return replace(
-        first,
-        prompt_ids=first.prompt_ids + second.prompt_ids,
-        texts=first.texts + second.texts,
-        categories=first.categories + second.categories,
-        splits=first.splits + second.splits,
-        scores=np.concatenate([first.scores, second.scores]),
-        cost_usd=np.concatenate([first.cost_usd, second.cost_usd]),
-        output_tokens=np.concatenate([first.output_tokens, second.output_tokens]),
-        latency_ms=np.concatenate([first.latency_ms, second.latency_ms]),
-        answers=np.concatenate(answers) if len(answers) == 2 else None,
-        logprobs=np.concatenate(logprobs) if len(logprobs) == 2 else None,
-    )
 
 
 def fold_of_text(text: str, folds: int) -> int:

@@ -35,7 +35,7 @@ def import_outcomes(
     from base.options import require_folder
     from base.progress import working
     from training.datasets.import_formats import find_files, load_importer, read_outcomes_of
-    from training.datasets.outcome_prompts import PROMPTS_FILE
+    from training.datasets.outcome_files import PROMPTS_FILE
     from training.datasets.outcomes import write_outcomes
 
     importer = load_importer(format_name)

@@ -6,7 +6,6 @@ Shapes: n prompts, m experts.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +14,10 @@ from numpy.typing import NDArray
 from base.columns import read_table, texts
 from base.errors import DataError
 from router.types import FloatArray
-from training.datasets.outcome_prompts import PROMPTS_FILE
-from training.datasets.outcome_scores import SCORES_FILE
+from training.datasets.outcome_files import PROMPTS_FILE, SCORES_FILE
 from training.datasets.outcomes import read_outcomes
-from training.types import NOT_COMPARED, OutcomeTable
+from training.types import NOT_COMPARED, OutcomeTable, unknown
 
-MATRICES = ("scores", "cost_usd", "output_tokens", "latency_ms")
 Place = tuple[int, int]
 """Number of a table and of a prompt in it."""
 
@@ -118,8 +115,8 @@ def merged_matrices(
     tables: Sequence[OutcomeTable], rows: Mapping[tuple[str, str, str], int], names: tuple[str, ...]
 ) -> dict[str, FloatArray]:
     """The matrices (n, m). A score comes with the cost, length and latency of its own answer."""
-    kinds = MATRICES if all(table.logprobs is None for table in tables) else (*MATRICES, "logprobs")
-    matrices = {name: np.full((len(rows), len(names)), np.nan, dtype=np.float32) for name in kinds}
+    kinds = {name for table in tables for name in table.matrices} - {"answers"}
+    matrices = {name: unknown(name, (len(rows), len(names))) for name in kinds}
     for table in tables:
         row = np.array([rows[(table.metric, *asked)] for asked in zip(table.categories, table.texts, strict=True)])
         for column, name in enumerate(table.experts):
@@ -138,7 +135,7 @@ def merged_answers(
     that has them, for numbers of two tables cannot be compared."""
     if all(table.answers is None for table in tables):
         return None
-    merged = np.full((len(rows), len(names)), NOT_COMPARED, dtype=np.int64)
+    merged = unknown("answers", (len(rows), len(names)))
     for table in tables:
         if table.answers is not None:
             row = np.array([rows[(table.metric, *asked)] for asked in zip(table.categories, table.texts, strict=True)])
@@ -156,24 +153,3 @@ def distinct(ids: Iterable[str]) -> tuple[str, ...]:
         seen[name] = seen.get(name, 0) + 1
         found.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
     return tuple(found)
-
-
-def with_unmeasured(table: OutcomeTable, experts: Sequence[str]) -> OutcomeTable:
-    """The table with columns for more experts that were not graded."""
-    empty = np.full((len(table.prompt_ids), len(experts)), np.nan, dtype=np.float32)
-
-    def wider(values: FloatArray) -> FloatArray:
-        return np.concatenate([values, empty], axis=1)
-
-    return replace(
-        table,
-        experts=(*table.experts, *experts),
-        scores=wider(table.scores),
-        cost_usd=wider(table.cost_usd),
-        output_tokens=wider(table.output_tokens),
-        latency_ms=wider(table.latency_ms),
-        answers=None
-        if table.answers is None
-        else np.concatenate([table.answers, np.full(empty.shape, NOT_COMPARED, dtype=np.int64)], axis=1),
-        logprobs=None if table.logprobs is None else wider(table.logprobs),
-    )

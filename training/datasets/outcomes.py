@@ -33,13 +33,17 @@ from base.columns import (
 from base.errors import DataError
 from router.types import FloatArray
 from training.datasets.model_facts import MODELS_FILE, find_models_file, read_models, write_models
-from training.datasets.outcome_prompts import ALL_PROMPTS, PROMPTS_FILE, PromptColumns, PromptRows, read_prompts
-from training.datasets.outcome_scores import (
+from training.datasets.outcome_files import (
+    ALL_PROMPTS,
+    PROMPTS_FILE,
     SCORES_FILE,
+    PromptColumns,
+    PromptRows,
     ScoreRows,
     choose_experts,
     choose_metric,
     estimated_cost,
+    read_prompts,
     read_scores,
     refuse_repeats,
     reply_tokens,

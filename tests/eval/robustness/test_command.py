@@ -141,7 +141,7 @@ def test_queries_need_a_text_and_no_category(folder, tmp_path, capsys):
     report = json.loads(shown(folder, capsys, "--queries", str(file), "--limit", "1"))
     assert report["flips"]["n_texts"] == 1
     file.write_text('{"txt": "add"}\n')
-    with pytest.raises(DataError, match=r"queries\.jsonl:1: unknown key 'txt'; did you mean 'text'"):
+    with pytest.raises(DataError, match=r"queries\.jsonl: row 1: unknown key 'txt'; did you mean 'text'"):
         find_texts(file, None)
 
 

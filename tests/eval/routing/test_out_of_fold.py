@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval.routing.out_of_fold import Unseen, fold_of_text, joined, out_of_fold
+from eval.routing.out_of_fold import Unseen, fold_of_text, out_of_fold
 from eval.routing.routing_words import out_of_fold_sentence
 from eval.routing.trial_tables import RoutingRequest, Tables
 from router.policy_config import Budgets
@@ -34,7 +34,7 @@ def by_category(fit: OutcomeTable, unseen: OutcomeTable, request: RoutingRequest
 def test_all_prompts_count_and_each_is_decided_without_it() -> None:
     found = out_of_fold(TABLES, REQUEST, by_category, lambda line: None)
     assert found is not None
-    whole = joined(TABLES.fit, TABLES.test)
+    whole = TABLES.fit.joined(TABLES.test)
     assert (found.n, found.folds, found.hindsight) == (12, 3, "maths")
     expected = [row[1 if category == "a" else 2] for row, category in zip(whole.scores, whole.categories, strict=True)]
     assert found.coe == pytest.approx(float(np.mean(expected)))
@@ -49,18 +49,6 @@ def test_all_prompts_count_and_each_is_decided_without_it() -> None:
     assert "over maths, the best of all in hindsight" in out_of_fold_sentence(found)
 
 
-def test_answers_are_joined_where_both_parts_have_them() -> None:
-    fit, test = (
-        replace(part, answers=np.full(part.scores.shape, number, dtype=np.int64))
-        for number, part in enumerate((TABLES.fit, TABLES.test))
-    )
-    answers = joined(fit, test).answers
-    assert answers is not None
-    assert answers[:, 0].tolist() == [0] * 8 + [1] * 4
-    assert joined(TABLES.fit, TABLES.test).answers is None
-    assert joined(fit, TABLES.test).answers is None
-
-
 def test_what_a_budget_spends_on_prompts_that_it_was_not_solved_for_is_told() -> None:
     found = out_of_fold(TABLES, replace(REQUEST, budgets=Budgets(active_params_b=10)), by_category, lambda line: None)
     assert found is not None
@@ -71,15 +59,6 @@ def test_what_a_budget_spends_on_prompts_that_it_was_not_solved_for_is_told() ->
 def test_a_table_of_its_own_and_no_folds_have_none() -> None:
     for request in (replace(REQUEST, folds=0), replace(REQUEST, test=Path("z"))):
         assert out_of_fold(TABLES, request, by_category, lambda line: None) is None
-
-
-def test_answers_of_both_tables_are_kept_where_both_have_them() -> None:
-    numbers = np.zeros((8, 3), dtype=np.int64)
-    first, second = replace(TABLES.fit, answers=numbers), replace(TABLES.test, answers=numbers[:4])
-    both = joined(first, second).answers
-    assert both is not None
-    assert both.shape == (12, 3)
-    assert joined(first, TABLES.test).answers is None
 
 
 def test_texts_that_differ_in_case_are_in_one_fold() -> None:

@@ -33,13 +33,13 @@ def test_seed_is_read_by_file_and_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        ("{", "sql.jsonl:2: is not JSON"),
-        ("[1]", "sql.jsonl:2: expected an object"),
+        ("{", "sql.jsonl: row 2: is not JSON"),
+        ("[1]", "sql.jsonl: row 2: expected an object"),
         ('{"text": "x", "catgory": "sql"}', "unknown key 'catgory'; did you mean 'category'?"),
-        ('{"text": 3}', "sql.jsonl:2: text must be a text; got int"),
-        ('{"text": "  "}', "sql.jsonl:2: key 'text' is missing or blank"),
-        ('{"text": "x", "category": "code"}', "sql.jsonl:2: category 'code' in a file of category 'sql'"),
-        ('{"text": "SELECT, all!"}', "sql.jsonl:2: text is already at .*sql.jsonl:1"),
+        ('{"text": [3]}', "sql.jsonl: row 2, field 'text': expected a text; got a list"),
+        ('{"text": "  "}', "sql.jsonl: row 2, field 'text': is empty"),
+        ('{"text": "x", "category": "code"}', "sql.jsonl: row 2: category 'code' in a file of category 'sql'"),
+        ('{"text": "SELECT, all!"}', "sql.jsonl: row 2: text is already at .*sql.jsonl: row 1"),
     ],
 )
 def test_a_wrong_line_is_named(tmp_path: Path, line: str, complaint: str) -> None:

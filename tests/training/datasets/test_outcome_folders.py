@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from base.errors import DataError
-from training.datasets.outcome_folders import read_outcome_folders, with_unmeasured
-from training.datasets.outcome_prompts import PROMPTS_FILE
-from training.datasets.outcome_scores import SCORES_FILE
+from training.datasets.outcome_files import PROMPTS_FILE, SCORES_FILE
+from training.datasets.outcome_folders import read_outcome_folders
 from training.datasets.outcomes import write_outcomes
 from training.types import OutcomeTable
 
@@ -69,7 +68,7 @@ def test_answers_to_one_prompt_in_two_tables_are_those_of_the_last(tmp_path: Pat
     found = read_outcome_folders(tmp_path, ("left", "right"))
     assert found.answers is not None
     assert found.answers.tolist() == [[0, 0], [-2, 0], [-2, -2]]
-    assert with_unmeasured(found, ["new"]).answers[0].tolist() == [0, 0, -2]
+    assert found.with_unmeasured(["new"]).answers[0].tolist() == [0, 0, -2]
 
 
 def test_other_metrics_and_other_questions_of_the_same_id_are_prompts_of_their_own(tmp_path: Path) -> None:
@@ -109,7 +108,16 @@ def test_half_a_table_is_named_and_so_is_none(tmp_path: Path) -> None:
 
 
 def test_columns_without_a_score() -> None:
-    found = with_unmeasured(table(("left",), [[1], [0]]), ("gone", "lost"))
+    found = table(("left",), [[1], [0]]).with_unmeasured(("gone", "lost"))
     assert found.experts == ("left", "gone", "lost")
     assert np.isnan(found.scores[:, 1:]).all()
     assert np.isnan(found.latency_ms[:, 1:]).all()
+
+
+def test_prompts_of_two_tables_are_joined_where_only_one_knows_answers() -> None:
+    first = replace(table(("left",), [[1], [0]]), answers=np.array([[0], [0]]))
+    both = first.joined(table(("left",), [[1]], start=5))
+    assert both.answers is not None
+    assert (both.answers[:, 0].tolist(), both.logprobs) == ([0, 0, -2], None)
+    assert both.scores[:, 0].tolist() == [1, 0, 1]
+    assert len(both.texts) == 3

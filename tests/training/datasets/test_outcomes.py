@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from base.errors import DataError
-from training.datasets.outcome_prompts import PromptColumns
+from training.datasets.outcome_files import PromptColumns
 from training.datasets.outcomes import read_outcomes, write_outcomes
 from training.split import split_of
 from training.types import ModelFacts
@@ -129,11 +129,11 @@ def put(row: int, column: str, value: object) -> Callable[[Rows], Rows]:
         (put(1, "prompt_id", "p1"), None, r"prompts.parquet: row 2, column 'prompt_id': 'p1' is there already"),
         (put(2, "messages", "[{"), None, r"prompts.parquet: row 3, column 'messages': is not JSON"),
         (put(2, "messages", "[]"), None, r"row 3, column 'messages': holds no message of role 'user'"),
-        (put(2, "messages", "5"), None, r"row 3, column 'messages': expected a list of messages; got a number"),
-        (put(2, "messages", "true"), None, r"row 3, column 'messages': expected a list .* got true or false"),
-        (put(2, "messages", "NaN"), None, r"row 3, column 'messages': expected a list of messages; got a number"),
+        (put(2, "messages", "5"), None, r"row 3, column 'messages': expected a text or a list of messages"),
+        (put(2, "messages", "true"), None, r"row 3, column 'messages': expected a text or a list of messages"),
+        (put(2, "messages", "NaN"), None, r"row 3, column 'messages': expected a text or a list of messages"),
         (put(2, "messages", "[" * 100_000), None, r"row 3, column 'messages': is not JSON, or only half of it"),
-        (put(0, "messages", ask(" ")), None, r"row 1, column 'messages': the last user message has no text"),
+        (put(0, "messages", ask(" ")), None, r"row 1, column 'messages': is empty"),
         (put(0, "split", "tst"), None, r"row 1, column 'split': 'tst' is unknown; did you mean 'test'"),
         (None, put(3, "score", 1.5), r"scores.parquet: row 4, column 'score': 1.5 is not allowed; expected 0 to 1"),
         (None, put(3, "score", None), r"scores.parquet: row 4, column 'score': nan is not allowed"),
