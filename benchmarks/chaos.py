@@ -36,7 +36,7 @@ from decision_log.default_database import default_database_url
 from decision_log.doctor import Diagnosis
 from decision_log.tables import DECISIONS
 from fleet.redis_server import RedisServer
-from router.config import Durability, LogConfig
+from router.log_config import Durability, LogConfig
 
 CLIENTS = 8
 ASK_TIMEOUT_S = 20.0

@@ -32,7 +32,7 @@ from fleet.redis_server import RedisServer
 from gateway.exchange import Asked, Decided, Outcome, record_of
 from gateway.keys.grants import EVERYBODY
 from gateway.wire import ChatRequest
-from router.config import Durability, LogConfig
+from router.log_config import Durability, LogConfig
 from router.types import (
     DecisionInputs,
     DecisionReason,

@@ -15,12 +15,12 @@ from contextlib import AsyncExitStack
 
 from aiohttp import web
 
+from fleet.backend import BackendRequest
 from fleet.fake_vllm.command import FakeOptions
 from fleet.fake_vllm.engine import FakeEngine
 from fleet.fake_vllm.server import FakeServer
 from fleet.replicas import ReplicatedBackend
 from fleet.wires import vllm
-from router.protocols import BackendRequest
 
 ENGINES, CLIENTS, CONVERSATIONS, TURNS, WORDS = 3, 24, 60, 6, 60
 THINKING_S = 0.1

@@ -18,13 +18,13 @@ from collections.abc import Awaitable, Sequence
 from pathlib import Path
 
 from base.errors import BackendError
+from fleet.backend import BackendRequest
 from fleet.engine_plans import EnginePlan, vllm_plans
 from fleet.process import SupervisedProcess
 from fleet.residency.types import SleepLevel
 from fleet.residency.vllm_actuator import VllmActuator
 from fleet.wires import vllm
 from router.config import CoeConfig, load_config
-from router.protocols import BackendRequest
 
 STEPS = (
     "cold start",

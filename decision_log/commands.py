@@ -28,7 +28,8 @@ from decision_log.replica_status import ReplicaState, ReplicaStatus
 from decision_log.sink import SPOOL_FOLDER, new_replica
 from decision_log.stream import DecisionStream, evicting
 from fleet.stop_signal import stop_on_signal
-from router.config import LogConfig, load_config
+from router.config import load_config
+from router.log_config import LogConfig
 
 if TYPE_CHECKING:
     from base.terminal import Grid

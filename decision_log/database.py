@@ -15,13 +15,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from base.errors import StoreError
 from decision_log.feedback_rows import keep_document_feedback, keep_feedback
-from decision_log.feedback_types import DocumentFeedback, Feedback, ImplicitSignal, JudgedAnswer
+from decision_log.feedback_types import DocumentFeedback, Feedback, FeedbackStatus, ImplicitSignal, JudgedAnswer
 from decision_log.implicit_signals import note_signals
 from decision_log.listed import DecisionFilter, Page, Place, Spend
 from decision_log.listing import list_decisions, spend_by_key
 from decision_log.log_connection import foreign_version, version_reason
 from decision_log.payloads import Logged, from_payload, to_payload
-from decision_log.protocols import FeedbackStatus
 from decision_log.sql_engine import check_schema, close_engine, make_schema, open_engine, translated_errors
 from decision_log.tables import DECISIONS, FEEDBACK, JUDGEMENTS, SIGNALS, TABLES
 from decision_log.tombstones import delete_of, erased_among, lock, note_removed

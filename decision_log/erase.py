@@ -25,7 +25,7 @@ from decision_log.spool_frames import HEADER, frame, scan
 from decision_log.sql_removal import Found, Removal, Removed, found_of
 from decision_log.stream_entries import Erased, dead_stream, entries_after
 from router.ask import ask_in, cap
-from router.config import GatewayConfig
+from router.gateway_config import GatewayConfig
 
 if TYPE_CHECKING:
     from decision_log.redis_client import RedisClient

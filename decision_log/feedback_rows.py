@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, func, select
 
-from decision_log.feedback_types import DocumentFeedback, Feedback
-from decision_log.protocols import FeedbackStatus
+from decision_log.feedback_types import DocumentFeedback, Feedback, FeedbackStatus
 from decision_log.tables import DOCUMENT_FEEDBACK, FEEDBACK
 from router.feedback_config import FeedbackConfig
 

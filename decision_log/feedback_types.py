@@ -57,6 +57,17 @@ class Feedback(Record):
     key_id: str | None = None
 
 
+class FeedbackStatus(StrEnum):
+    """Fate of a piece of feedback."""
+
+    ACCEPTED = "accepted"
+    REPLACED = "replaced"  # the same key had said something else of that kind
+    REPEATED = "repeated"  # or just the same
+    OVER_HOUR = "over_hour"  # refused: that key has said enough for an hour
+    OVER_DECISION = "over_decision"  # refused: or of this decision
+    ERASED = "erased"  # refused: the decision is gone
+
+
 class JudgedAnswer(Record):
     """A judge's verdict on the answer of `expert` to one request: a grade in [0, 1], or beside the answer of `other`
     how far it is preferred (1, 0, or 0.5 for a tie). `rubric` is a hash; `is_consistent` says whether both orders

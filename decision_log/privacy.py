@@ -11,7 +11,7 @@ from pathlib import Path
 
 from base.errors import ConfigError
 from decision_log.redaction import redact
-from router.config import PrivacyLevel
+from router.log_config import PrivacyLevel
 from router.types import DecisionRecord
 
 MAX_SESSION_BYTES = 256

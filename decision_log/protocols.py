@@ -1,27 +1,11 @@
-"""Protocols of the decision log and the database, as the request path needs them."""
+"""The decision log as the request path needs it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Protocol
 
-from decision_log.feedback_types import DocumentFeedback, Feedback, ImplicitSignal, JudgedAnswer
-from decision_log.listed import DecisionFilter, Page, Place, Spend
-from router.feedback_config import FeedbackConfig
 from router.types import DecisionRecord
-
-
-class FeedbackStatus(StrEnum):
-    """Fate of a piece of feedback."""
-
-    ACCEPTED = "accepted"
-    REPLACED = "replaced"  # the same key had said something else of that kind
-    REPEATED = "repeated"  # or just the same
-    OVER_HOUR = "over_hour"  # refused: that key has said enough for an hour
-    OVER_DECISION = "over_decision"  # refused: or of this decision
-    ERASED = "erased"  # refused: the decision is gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,38 +67,4 @@ class DecisionSink(Protocol):
 
     async def aclose(self) -> None:
         """Writes out what waits."""
-        ...
-
-
-class DecisionDatabase(Protocol):
-    """The database. Calls block: run them in a thread. Raises StoreError."""
-
-    def get_decision(self, decision_id: str) -> DecisionRecord | None: ...
-
-    def decisions_of_trace(self, trace_id: str) -> Sequence[str]:
-        """The ids of up to two decisions of an OpenTelemetry trace, 32 hexadecimal digits."""
-        ...
-
-    def list_decisions(self, tenant: str, wanted: DecisionFilter, *, limit: int, after: Place | None = None) -> Page:
-        """Decisions of a team, newest first."""
-        ...
-
-    def spend(self, tenant: str | None, since: float, until: float | None) -> tuple[Spend, ...]:
-        """Sums by key; of every team where `tenant` is None."""
-        ...
-
-    def put_document_feedback(
-        self, feedback: DocumentFeedback, caps: FeedbackConfig, about: DecisionRecord
-    ) -> FeedbackStatus: ...
-
-    def put_feedback(self, feedback: Feedback, caps: FeedbackConfig, about: DecisionRecord) -> FeedbackStatus:
-        """Keeps one value per decision, kind and key, unless the key is over a cap or the decision was erased."""
-        ...
-
-    def get_feedback(self, decision_id: str) -> tuple[Feedback, ...]: ...
-
-    def get_signals(self, decision_id: str) -> tuple[ImplicitSignal, ...]: ...
-
-    def put_judgements(self, judgements: Sequence[JudgedAnswer]) -> None:
-        """Keeps what a judge said; of the same answer again nothing changes."""
         ...

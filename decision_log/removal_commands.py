@@ -22,7 +22,8 @@ from decision_log.privacy import load_key
 from decision_log.sink import SPOOL_FOLDER
 from decision_log.sql_removal import Removal
 from decision_log.stream_entries import dead_stream
-from router.config import LogConfig, load_config
+from router.config import load_config
+from router.log_config import LogConfig
 
 if TYPE_CHECKING:
     from decision_log.redis_client import RedisClient

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 
 from router.types import DecisionRecord
 
-MAX_MODEL_CHARS = 128
 DAY = re.compile(r"[-@]\d{4}-?\d{2}-?\d{2}$")
 
 

@@ -33,7 +33,7 @@ from decision_log.spool_writer import SpoolWriter
 from decision_log.stream import STATUS_FIELD, Backoff, DecisionStream
 from decision_log.tombstones import is_erased
 from fleet.tasks import stop_task
-from router.config import Durability, LogConfig
+from router.log_config import Durability, LogConfig
 from router.types import DecisionRecord
 
 SEND_LINGER_S = 0.1

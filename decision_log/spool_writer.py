@@ -24,7 +24,7 @@ from decision_log.privacy import apply_privacy
 from decision_log.replica_status import DecisionCount
 from decision_log.spool import Spool
 from decision_log.stream import Backoff, DecisionStream
-from router.config import Durability, LogConfig, PrivacyLevel
+from router.log_config import Durability, LogConfig, PrivacyLevel
 from router.types import DecisionRecord
 
 LINGER_S = 0.02

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import cast
 
 from base.errors import BackendError, ConfigError
+from fleet.backend import BackendRequest, BackendResponse, ChatBackend
 from fleet.replicas import ReplicatedBackend
 from router import plugins
 from router.config import CoeConfig
 from router.expert_config import Engine, ExpertConfig
-from router.protocols import BackendRequest, BackendResponse, ChatBackend
 
 logger = logging.getLogger(__name__)
 

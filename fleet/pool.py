@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
+from fleet.backend import ChatBackend
 from fleet.breaker import Breaker, BreakerState
 from fleet.connect import DisabledBackend
 from fleet.tasks import stop_task
 from fleet.wires.builtin import BuiltinBackend
-from router.protocols import ChatBackend
 
 PROBE_EVERY_S = 0.25
 SIGN_OF_LIFE_S = 2.0  # so long an answer, or a probe's, says that an expert is there

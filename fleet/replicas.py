@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 import aiohttp
 
 from base.errors import BackendError, BusyError
+from fleet.backend import BackendRequest, BackendResponse, ChatBackend, ChunkStream
 from fleet.breaker import Breaker
 from fleet.engine_load import engine_load
 from fleet.tasks import stop_task
-from router.protocols import BackendRequest, BackendResponse, ChatBackend, ChunkStream
 
 LOAD_BOUND = 1.25
 POLL_EVERY_S = 1.0

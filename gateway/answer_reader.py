@@ -14,7 +14,7 @@ from typing import Any
 
 from base.errors import BackendError
 from base.json_text import JsonError, from_json
-from router.protocols import ChunkStream
+from fleet.backend import ChunkStream
 from router.types import Usage
 
 MAX_HELD_BYTES = 8 * 1024 * 1024

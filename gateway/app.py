@@ -12,13 +12,14 @@ from gateway.chat import ChatEndpoint
 from gateway.chat_limits import ChatLimits
 from gateway.endpoints.retrieval_access import RetrievalDesk
 from gateway.exchange import request_id_of
-from gateway.exposure import is_loopback
 from gateway.http_errors import ClientGoneError, api_error, method_not_allowed
 from gateway.intake import Claim
 from gateway.keys.grants import EVERYBODY, Caller
+from gateway.listener import is_loopback
 from gateway.origin_check import OriginCheck
 from gateway.parts import Parts
 from gateway.rest import ROOTS, create_rest, serve_rest
+from gateway.retrieval.attachment import most_added_chars
 from gateway.strategies.run import StrategyRun
 from gateway.surfaces.count_tokens import COUNT_PATH, TokenCount
 from gateway.surfaces.table import SURFACES, surface_of
@@ -57,7 +58,7 @@ class GatewayApp:
             parts.experts,
             partial(StrategyRun, parts.experts, entries),
             parts.chat_log,
-            ChatLimits(parts.admission, parts.limits, parts.config, entries),
+            ChatLimits(limits, parts.admission, parts.limits, entries, most_added_chars(parts.config.retrieval)),
             enricher=parts.attachments,
             judge=parts.judge,
         )

@@ -9,21 +9,28 @@ from functools import partial
 
 from base.errors import BackendError, StoreError
 from decision_log.privacy import named_session
-from decision_log.served_models import MAX_MODEL_CHARS
 from gateway.answer_reader import HeldEnd, HiddenUsage, StreamReader, StreamTails, answer_text
 from gateway.asgi import ClientWatch, Receive, Scope, Send, read_body, read_off_loop, send_body, send_head
 from gateway.chat_limits import ChatLimits
 from gateway.chat_log import ChatLog
-from gateway.chat_parts import AskSeveral, Decider, Enricher, Experts, Sampler
-from gateway.exchange import Asked, Outcome, Watch, new_decision_id, request_id_of, response_headers
-from gateway.expert_answer import EVENT_STREAM, StreamedAnswer, WholeAnswer
+from gateway.chat_parts import (
+    EVENT_STREAM,
+    AskSeveral,
+    Decider,
+    Enricher,
+    Experts,
+    Sampler,
+    StreamedAnswer,
+    WholeAnswer,
+)
+from gateway.exchange import MAX_MODEL_CHARS, Asked, Outcome, Watch, new_decision_id, request_id_of, response_headers
 from gateway.http_errors import CLIENT_GONE_STATUS, ClientGoneError, api_error
 from gateway.intake import Claim
 from gateway.keys.grants import Caller
 from gateway.surfaces.surface import Surface
 from gateway.surfaces.telling import Telling
 from gateway.wire import ChatRequest, decode_json, json_object
-from router.config import GatewayConfig
+from router.gateway_config import GatewayConfig
 from router.strategies.types import Chosen
 from router.types import RoutingDecision, TerminalState, Usage
 

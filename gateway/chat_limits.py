@@ -1,24 +1,37 @@
-"""Limits of one chat: those of its body, and the caps of its key, whose most is reserved before an expert is asked and
-settled when the chat has ended."""
+"""Limits of one chat: those of its body, and the caps of its key. The most that it can cost is reserved before an
+expert is asked, and settled by what it did cost when it has ended.
+
+Money is in billionths of a dollar, rounded up. A text has at most as many tokens as bytes, because the byte is the
+smallest token there is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
+from base.json_text import to_json
 from gateway.exchange import Asked, Outcome
 from gateway.intake import Admission
 from gateway.keys.counters import NOTHING, Cost
-from gateway.keys.grants import Caller
+from gateway.keys.grants import NANO_PER_MICRO, Caller
 from gateway.keys.limits import Hold, Limits
-from gateway.keys.price import MESSAGE_TOKENS, bounded, most, price, spent
 from gateway.wire import ChatRequest
-from router.config import CoeConfig
 from router.expert_config import ExpertConfig
+from router.gateway_config import GatewayConfig
 from router.strategies.types import Chosen, Judging
-from router.types import RoutingDecision, StrategyTrace, TerminalState
+from router.types import RoutingDecision, StrategyTrace, TerminalState, Usage
 
-PREAMBLE_CHARS = 1000
-"""Around the passages of a vector store, more than there is."""
+MESSAGE_TOKENS = 16
+"""Upper bound of what a chat template puts around one message (ours)."""
+
+TOOL_TOKENS = 1024
+"""Upper bound of what a template or a provider adds to the caller's own words on tools and formats (ours)."""
+
+LONGEST = ("max_tokens", "max_completion_tokens", "min_tokens")
+NO_PROMPT = frozenset({"messages", "metadata", "model", "stop", "stream_options", "user"})
+PLAIN = frozenset({"role", "content"})
 
 
 class ChatLimits:
@@ -26,14 +39,19 @@ class ChatLimits:
 
     Args:
         experts: entries at the prices of what serves.
+        added_chars: of passages that may still come into a prompt.
     """
 
     def __init__(
-        self, admission: Admission, limits: Limits, config: CoeConfig, experts: Mapping[str, ExpertConfig]
+        self,
+        of_body: GatewayConfig,
+        admission: Admission,
+        limits: Limits,
+        experts: Mapping[str, ExpertConfig],
+        added_chars: int = 0,
     ) -> None:
-        self.admission, self._limits, self._experts, self.of_body = admission, limits, experts, config.gateway
-        attached = config.retrieval.attach.values() if config.retrieval else ()
-        self._added_chars = max((each.max_chars + PREAMBLE_CHARS for each in attached), default=0)
+        self.of_body, self.admission = of_body, admission
+        self._limits, self._experts, self._added_chars = limits, experts, added_chars
 
     def bound(self, chat: ChatRequest, caller: Caller) -> ChatRequest:
         """The request with a longest answer, where a cap counts it."""
@@ -95,3 +113,69 @@ class ChatLimits:
         if served is None or is_empty:
             return NOTHING
         return None if usage.is_estimated else spent(usage, self._experts[served])
+
+
+def bounded(chat: ChatRequest, answer_tokens: int) -> ChatRequest:
+    """The request with a longest answer, where it names none: without one its cost has no bound."""
+    if chat.facts.max_output_tokens:
+        return chat
+    facts = replace(chat.facts, max_output_tokens=answer_tokens)
+    native = chat.native
+    if native is not None:
+        native = replace(native, body={**native.body, native.limit: answer_tokens})
+    return replace(chat, body={**chat.body, "max_tokens": answer_tokens}, facts=facts, native=native)
+
+
+def most(chat: ChatRequest, candidates: Iterable[ExpertConfig], added_chars: int = 0) -> Cost:
+    """The most that a request with a longest answer costs, whichever of the candidates answers.
+
+    Args:
+        added_chars: of passages that may still come into the prompt.
+    """
+    prompt = prompt_bound(chat.body) + 4 * added_chars  # a character has at most four bytes
+    prompts, choices = (1, 1) if chat.native is None else (chat.native.prompts, chat.native.choices)
+    answer = max(count_of(chat.body, name) for name in LONGEST) * max(choices_of(chat.body), choices)
+    # An image, or what no chat request says, has no bound in the request; the context is the only one there is.
+    is_unbounded = chat.facts.has_image or chat.facts.needs_wire is not None
+    tokens = nano = 0
+    for expert in candidates:
+        held = expert.context_tokens * prompts if is_unbounded else prompt
+        tokens, nano = max(tokens, held + answer), max(nano, price(held, answer, expert))
+    return Cost(tokens, nano)
+
+
+def spent(usage: Usage, expert: ExpertConfig) -> Cost:
+    """The cost of an answer by the expert's own count."""
+    tokens = usage.prompt_tokens + usage.completion_tokens
+    return Cost(tokens, price(usage.prompt_tokens, usage.completion_tokens, expert))
+
+
+def price(prompt_tokens: int, answer_tokens: int, expert: ExpertConfig) -> int:
+    nano = expert.micro_usd(prompt_tokens, answer_tokens) * NANO_PER_MICRO
+    return math.ceil(round(nano, 3))  # what is behind the third digit is of floating point
+
+
+def prompt_bound(body: Mapping[str, object]) -> int:
+    """Tokens of a prompt, at most."""
+    messages = body["messages"]
+    assert isinstance(messages, list)  # gateway/wire.py has checked it
+    others = [value for name, value in body.items() if name not in NO_PROMPT and isinstance(value, str | list | dict)]
+    described = sum(len(to_json(value)) for value in others) + TOOL_TOKENS * bool(others)
+    return described + sum(message_bound(message) for message in messages)
+
+
+def message_bound(message: Mapping[str, object]) -> int:
+    content = message.get("content")
+    if isinstance(content, str) and message.keys() <= PLAIN:
+        return len(content.encode("utf-8", "replace")) + MESSAGE_TOKENS
+    return len(to_json(message)) + MESSAGE_TOKENS
+
+
+def choices_of(body: Mapping[str, object]) -> int:
+    """Answers that are written for one request."""
+    return max(1, count_of(body, "n"), count_of(body, "best_of"))
+
+
+def count_of(body: Mapping[str, object], name: str) -> int:
+    value = body.get(name)
+    return value if isinstance(value, int) else 0

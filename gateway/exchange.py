@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 from urllib.parse import quote
 
+from fleet.backend import BackendRequest
 from gateway.http_errors import ApiError
 from gateway.keys.counters import Cost
 from gateway.keys.grants import Caller
 from gateway.keys.limits import Hold
 from gateway.wire import ChatRequest
 from router.expert_config import ExpertConfig
-from router.protocols import BackendRequest
 from router.strategies.types import Chosen
 from router.types import (
     CallState,
@@ -287,3 +288,17 @@ def cost_of(outcome: Outcome, served: ExpertConfig | None) -> float:
 def cost_usd(usage: Usage, expert: ExpertConfig | None) -> float:
     """Price of one answer."""
     return 0.0 if expert is None else expert.micro_usd(usage.prompt_tokens, usage.completion_tokens) / 1e6
+
+
+ANSWER = re.compile(r"(?:chatcmpl-|cmpl-|msg_|resp_)(?:dec-)?([0-9a-f]{20,60})")
+
+
+def answer_id(prefix: str, decision_id: str) -> str:
+    """The id of an answer on a surface whose ids begin with `prefix`."""
+    return prefix + decision_id.removeprefix("dec-")
+
+
+def decision_named(name: str) -> str:
+    """The decision of an answer's id; what is none of ours stays as it is."""
+    found = ANSWER.fullmatch(name)
+    return name if found is None else f"dec-{found[1]}"

@@ -9,18 +9,18 @@ from typing import cast
 
 from base.errors import BackendError, BusyError, RouterError
 from decision_log.privacy import keyed_hash
+from fleet.backend import BackendRequest, BackendResponse, ChunkStream
 from fleet.pool import ExpertPool
 from fleet.replicas import ReplicatedBackend
 from fleet.wires.builtin import response_of
-from gateway.answer_guard import AnswerTime, GuardedChunks, without_keys
+from gateway.answer_guard import AnswerTime, GuardedChunks, upstream_error, without_keys
 from gateway.answer_reader import read_answer
 from gateway.asgi import read_off_loop
+from gateway.chat_parts import EVENT_STREAM, StreamedAnswer, WholeAnswer
 from gateway.exchange import Asked
-from gateway.expert_answer import EVENT_STREAM, StreamedAnswer, WholeAnswer
-from gateway.http_errors import ApiError, api_error, upstream_error
+from gateway.http_errors import ApiError, api_error
 from gateway.wire import BEGIN, ChatRequest, Native, beginning
 from router.expert_config import ExpertConfig, Wire
-from router.protocols import BackendRequest, BackendResponse, ChunkStream
 from router.types import RoutingDecision
 
 MAX_ERROR_BYTES = 1 << 20

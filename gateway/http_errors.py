@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from base.errors import (
     BackendError,
@@ -19,15 +19,11 @@ from base.errors import (
     StoreError,
     VectorSpaceError,
 )
-from base.json_text import JsonError, from_json, to_json
-from gateway.answer_guard import without_keys
+from base.json_text import to_json
 
 RETRY_AFTER_S = 1.0
 CLIENT_GONE_STATUS = 499  # nginx's number for a client that left first; it never travels
 MAX_UPSTREAM_MESSAGE_CHARS = 2000
-
-MISCONFIGURED = frozenset({402, 404, 405, 410})
-"""Statuses of an expert whose entry in experts.yaml is wrong: no request of a client can cause these."""
 
 logger = logging.getLogger(__name__)
 
@@ -173,96 +169,3 @@ def named(message: str, expert: str | None) -> str:
         return message
     rest = message.removeprefix("the expert")
     return f"expert {expert}{rest}" if rest != message else f"expert {expert}: {message}"
-
-
-def upstream_error(
-    expert: str, status: int, body: bytes, headers: Mapping[str, str], key: str | None = None
-) -> ApiError:
-    """The client's view of an expert's answer with an error status.
-
-    An error in OpenAI's shape keeps its status and, below 500, its body, but for our key and what looks like one. What
-    an expert says of our key, its model or its address, or a redirect, is the gateway's fault and becomes a 502 with a
-    text of ours.
-    """
-    retry_after_s = seconds(headers.get("retry-after"))
-    if status in (401, 403, 407):
-        return ApiError(f"expert {expert} refused the gateway's credentials", status=502, code="expert_credentials")
-    if status in MISCONFIGURED:
-        return ApiError(
-            f"expert {expert} answered with status {status}: its address, model or account is not what it serves",
-            status=502,
-            code="expert_misconfigured",
-        )
-    if status < 400:
-        return ApiError(f"expert {expert} answered with status {status}", status=502, code="expert_broken_answer")
-    fields = error_fields(body)
-    is_retryable = status in (502, 503, 504)
-    if retry_after_s is None and status in (429, 503):
-        retry_after_s = RETRY_AFTER_S
-    if fields is None:
-        return ApiError(
-            f"expert {expert} answered with status {status}",
-            status=status,
-            code="expert_error",
-            retry_after_s=retry_after_s,
-            is_retryable=is_retryable,
-        )
-    shown = {name: without_keys(value, key) if isinstance(value, str) else value for name, value in fields.items()}
-    message = str(shown["message"])[:MAX_UPSTREAM_MESSAGE_CHARS]
-    code, param, kind = shown.get("code"), shown.get("param"), shown.get("type")
-    if status >= 500:
-        message = named(message, expert)
-    if is_context_overflow(status, message, kind):
-        code = "context_length_exceeded"
-    is_verbatim = code == fields.get("code") and shown == fields and status < 500 and is_openai_shape(body)
-    error = ApiError(
-        message,
-        status=status,
-        code=code if isinstance(code, str) else None,
-        param=param if isinstance(param, str) else None,
-        error_type=kind if isinstance(kind, str) and code != "context_length_exceeded" else None,
-        retry_after_s=retry_after_s,
-        is_retryable=is_retryable,
-    )
-    error.verbatim = body if is_verbatim else None
-    return error
-
-
-def error_fields(body: bytes) -> dict[str, object] | None:
-    """The error object of an expert's body: OpenAI's `{"error": {...}}` or vLLM's older flat form; None if neither."""
-    try:
-        values = from_json(body, has_unique_keys=False)
-    except JsonError:
-        return None
-    if not isinstance(values, dict):
-        return None
-    inner = values.get("error", values)
-    if isinstance(inner, str):
-        return {"message": inner}
-    return inner if isinstance(inner, dict) and isinstance(inner.get("message"), str) else None
-
-
-def is_openai_shape(body: bytes) -> bool:
-    """Returns True for OpenAI's error object: its four fields with their types, and nothing else."""
-    values = from_json(body, has_unique_keys=False)
-    inner = values.get("error")
-    return (
-        values.keys() == {"error"}
-        and isinstance(inner, dict)
-        and inner.keys() == {"message", "type", "param", "code"}
-        and all(isinstance(inner[name], str | None) for name in ("type", "param", "code"))
-    )
-
-
-def is_context_overflow(status: int, message: str, kind: object) -> bool:
-    """llama.cpp names a type of its own; vLLM says it in words only."""
-    return status == 400 and (
-        kind == "exceed_context_size_error" or "maximum context length" in message or "maximum model length" in message
-    )
-
-
-def seconds(retry_after: str | None) -> float | None:
-    """Retry-After as seconds; dates and nonsense give None. At most an hour is passed on."""
-    if retry_after is None or not retry_after.isdecimal():
-        return None
-    return min(float(retry_after), 3600.0)

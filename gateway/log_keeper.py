@@ -16,8 +16,8 @@ from decision_log.sink import new_replica
 from gateway.drift_watch import DriftWatch
 from gateway.part_metrics import drift_metrics, trial_metrics
 from gateway.trial_watch import TrialWatch
-from router.config import LogConfig
 from router.live_pointer import ROUTERS_FOLDER
+from router.log_config import LogConfig
 
 
 class LogKeeper:

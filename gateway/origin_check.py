@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from starlette.middleware.cors import CORSMiddleware
 
 from gateway.asgi import Application
-from gateway.exposure import is_loopback
 from gateway.http_errors import ApiError
+from gateway.listener import is_loopback
 
 AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?")
 DEFAULT_PORTS = {"http": "80", "https": "443"}

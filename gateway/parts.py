@@ -8,13 +8,15 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from decision_log.protocols import DecisionDatabase, DecisionSink
+from decision_log.database import Database
+from decision_log.protocols import DecisionSink
+from fleet.backend import ChatBackend
 from fleet.pool import ExpertPool
 from fleet.residency.keeper import Keeper
 from gateway.answer_cache import cache_of
 from gateway.auth import Auth
 from gateway.batches.store import BatchStore
-from gateway.chat_log import ChatLog
+from gateway.chat_log import ChatLog, ServedModels
 from gateway.conversations import Conversations
 from gateway.deciding import Decider
 from gateway.expert_call import ExpertCall
@@ -36,13 +38,11 @@ from gateway.reach import Reach
 from gateway.readiness import Readiness
 from gateway.retrieval.attachment import Attachments
 from gateway.retrieval.log import RetrievalLog
-from gateway.served_models import ServedModels
 from gateway.siblings import Siblings
 from gateway.telemetry.telemetry import Telemetry
 from retrieval.service import RetrievalService
 from router.capabilities import capabilities
 from router.config import CoeConfig
-from router.protocols import ChatBackend
 from router.strategies.types import StrategyName
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Parts:
     pool: ExpertPool
     live: LiveRouter
     sink: DecisionSink
-    store: DecisionDatabase | None = None
+    store: Database | None = None
     auth: Auth = field(default_factory=Auth)
     hash_key: bytes = b""
     expert_keys: Mapping[str, str] = field(default_factory=dict)

@@ -12,8 +12,7 @@ from base.errors import ConfigError
 from base.private_folder import make_private
 from fleet.stop_signal import Life, live_until_signal
 from gateway.changes.history import History, Start
-from gateway.exposure import check_exposure, is_loopback
-from gateway.listener import bind
+from gateway.listener import bind, check_exposure, is_loopback
 from gateway.services import Reporter
 from gateway.settings import Settings
 from gateway.workers import run_workers

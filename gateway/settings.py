@@ -10,7 +10,7 @@ from pydantic import Field, SecretStr
 
 from base.errors import ConfigError
 from decision_log.default_database import default_database_url
-from gateway.exposure import check_strength
+from gateway.listener import check_strength
 from router.config import CoeConfig
 from router.types import Record
 

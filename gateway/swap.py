@@ -11,6 +11,7 @@ from pathlib import Path
 
 from base.errors import ConfigError
 from fleet.adapter_files import adapter_digest
+from fleet.backend import ChatBackend
 from fleet.connect import build_backend, ids_on_base, is_same_engine
 from fleet.engines import EngineAddresses, Fleet
 from fleet.vllm_addresses import read_vllm_addresses
@@ -20,7 +21,6 @@ from gateway.serve import Gateway, RouterLoader, expert_keys
 from gateway.settings import engine_environment, environment_secrets
 from router.config import CoeConfig
 from router.expert_config import Engine, ExpertConfig
-from router.protocols import ChatBackend
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import types
 from collections.abc import Iterator, Mapping
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Self, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import (
     BaseModel,
     Field,
     ValidationError,
-    model_validator,
 )
 
 from base.errors import ConfigError, allowed_values, got_value
@@ -25,9 +23,9 @@ from base.yaml_text import read_yaml
 from router import plugins
 from router.expert_config import Engine, ExpertConfig, Flag, entry_faults, replica_faults
 from router.feedback_config import FeedbackConfig, JudgeConfig, judge_problems
-from router.oidc_config import OidcConfig
+from router.gateway_config import GatewayConfig
+from router.log_config import LogConfig
 from router.policy_config import PolicyConfig
-from router.request_limits import RequestLimits
 from router.residency_config import ResidencyConfig, residency_problems
 from router.retrieval_config import RetrievalConfig
 from router.section import AUTO, Name, PluginConfig, Seconds, Section
@@ -76,79 +74,6 @@ class EnginesConfig(Section):
 
     llamacpp: LlamaCppConfig = LlamaCppConfig()
     vllm: VllmConfig = VllmConfig()
-
-
-class PrivacyLevel(StrEnum):
-    """Parts of a query that the log keeps."""
-
-    NONE = "none"
-    HASH = "hash"
-    TEXT = "text"
-
-
-class Durability(StrEnum):
-    """The step that the end of an answer waits for; docs/decision-log.md has what each may lose."""
-
-    ASYNC = "async"
-    BATCHED = "batched"
-    SYNC = "sync"
-
-
-class GatewayConfig(Section):
-    """Limits of the HTTP server. Where it listens comes from the environment or the command line."""
-
-    max_body_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
-    max_concurrency: int = Field(default=512, ge=1)
-    batch_concurrency: int = Field(
-        default=8, ge=1, description="requests at once up to which lines of batches are added, at least one"
-    )
-    max_connections: int = Field(default=2048, ge=1, description="open connections of clients")
-    max_bytes_in_flight: int = Field(
-        default=512 * 1024 * 1024,
-        ge=8 * 1024,
-        description="memory for request bodies over 64 KiB, each with three copies; one client may take half",
-    )
-    max_bodies_per_client: int = Field(
-        default=32, ge=1, description="bodies over 64 KiB that one key or address may be sending at once"
-    )
-    allowed_hosts: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]+$")], ...] = Field(
-        default=(), description="names in `host`, besides those of this machine; without port"
-    )
-    allowed_origins: tuple[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9+.-]*://[^/\s]+$")], ...] = Field(
-        default=(), description="web pages that may call, e.g. https://chat.example"
-    )
-    max_text_chars: int = Field(default=4000, ge=64, description="how much of the last human ask is classified")
-    retries: int = Field(
-        default=1, ge=0, le=3, description="further experts tried when one fails before its first byte"
-    )
-    keep_alive_s: Seconds = Field(default=75.0, gt=0)
-    drain_s: Seconds = Field(default=5.0, description="after SIGTERM: not ready, but still accepting and serving")
-    shutdown_grace_s: Seconds = 20.0
-    console: bool = Field(default=True, description="pages for people at /console")
-    limits: RequestLimits = RequestLimits()
-    oidc: OidcConfig | None = None
-
-    @model_validator(mode="after")
-    def has_room_for_a_body(self) -> Self:
-        if self.max_bytes_in_flight < 8 * self.max_body_bytes:
-            raise ValueError(f"max_bytes_in_flight: needs eight times max_body_bytes, {8 * self.max_body_bytes}")
-        return self
-
-
-class LogConfig(Section):
-    """The decision log: spool, stream, SQL."""
-
-    privacy: PrivacyLevel = PrivacyLevel.HASH
-    embeddings: bool = Field(default=True, description="keep what each decision was made from, for replay and retrain")
-    durability: Durability = Durability.ASYNC
-    batch_ms: float = Field(default=10.0, gt=0, le=1000, description="batched: at most one fsync in this time")
-    stream: str = Field(default="coe:decisions", min_length=1, pattern=r"^[^{}]*(\{[^{}]+\}[^{}]*)?$")
-    stream_max_entries: int = Field(
-        default=1_000_000, ge=1000, description="so many wait in Redis while SQL is away; what comes then, in the spool"
-    )
-    keep_days: float | None = Field(default=None, gt=0, description="decisions older than this are removed from SQL")
-    spool_max_mb: int = Field(default=512, ge=1)
-    queue_max_records: int = Field(default=20_000, ge=100)
 
 
 MAX_EXAMPLE_CHARS = 4000

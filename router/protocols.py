@@ -1,9 +1,8 @@
-"""The seams: what an encoder, a classifier, a scorer and a backend must do. Plugins implement; nothing inherits."""
+"""The seams: what an encoder, a classifier and a scorer must do. Plugins implement; nothing inherits."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -97,68 +96,3 @@ class ExpertScorer(Protocol):
             ArtifactError: the arrays are missing.
         """
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class BackendRequest:
-    """A chat request on its way to one expert. `body` is the client's JSON object, decoded once; a backend replaces
-    `model` (and what selects an adapter) and changes nothing else. `path` is relative to the API root.
-
-    `headers` go with it: those of the client that the expert's wire asks for, and the context of a trace.
-    `cache_salt` differs between callers: an engine that shares cached prompts shares them among requests of one salt.
-    Requests of one `conversation` go to one engine, where an expert has several; those of a batch wait behind others.
-    """
-
-    body: Mapping[str, object]
-    path: str = "chat/completions"
-    is_stream: bool = False
-    request_id: str = ""
-    timeout_s: float = 600.0
-    cache_salt: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)
-    conversation: str = ""
-    is_batch: bool = False
-
-
-class ChunkStream(Protocol):
-    """The bytes of an answer as they arrive. `aclose` before the end cancels the generation; it never raises."""
-
-    def __aiter__(self) -> AsyncIterator[bytes]: ...
-
-    async def __anext__(self) -> bytes:
-        """The next piece. Raises BackendError when the answer was cut."""
-        ...
-
-    async def aclose(self) -> None: ...
-
-
-@dataclass(slots=True)
-class BackendResponse:
-    """An expert's answer. `chunks` yields the body exactly as it came.
-
-    `headers` holds only what a client may see (content-type, retry-after). `queue_ms` is how long the request waited
-    for a place, None where nobody counts places."""
-
-    status: int
-    chunks: ChunkStream
-    headers: dict[str, str] = field(default_factory=dict)
-    queue_ms: float | None = None
-
-
-@runtime_checkable
-class ChatBackend(Protocol):
-    """Sends requests to one expert."""
-
-    async def send(self, request: BackendRequest) -> BackendResponse:
-        """Returns once the answer's head is there. HTTP errors of the expert come back as a response with their status.
-
-        Raises:
-            BackendError: no connection, no head in time, or a broken head.
-        """
-        ...
-
-    async def is_alive(self) -> bool:
-        """A cheap probe; False instead of raising."""
-        ...
-
-    async def aclose(self) -> None: ...

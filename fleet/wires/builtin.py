@@ -9,12 +9,12 @@ from typing import Any, cast
 from pydantic import BaseModel, ConfigDict, Field
 
 from base.json_text import to_json
+from fleet.backend import BackendRequest, BackendResponse, ChatBackend
 from fleet.builtins import Builtin
 from fleet.wires.echo import event, last_question, wants_usage
 from router import plugins
 from router.builtins import ABSTAINED, ABSTAINED_STATUS
 from router.expert_config import Flag
-from router.protocols import BackendRequest, BackendResponse, ChatBackend
 
 FAMILY = "fleet.builtins"
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from base.errors import BackendError
 from base.json_text import to_json
-from router.protocols import BackendRequest, BackendResponse, ChatBackend
+from fleet.backend import BackendRequest, BackendResponse, ChatBackend
 
 FORWARDED = frozenset(
     (

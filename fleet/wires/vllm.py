@@ -16,9 +16,9 @@ from yarl import URL
 
 from base.errors import BackendError
 from base.json_text import to_json
+from fleet.backend import BackendRequest, BackendResponse, ChatBackend, ChunkStream
 from fleet.wires._post import MAX_LINE_BYTES, Answer, Posts
-from router.protocols import BackendRequest, BackendResponse, ChatBackend, ChunkStream
-from router.request_limits import CACHE_SALT
+from router.gateway_config import CACHE_SALT
 
 KEPT_ALIVE_S = 15.0
 PROBE_TIMEOUT_S = 2.0

@@ -29,7 +29,7 @@ def own_address(config: CoeConfig) -> list[str]:
     """The experts whose engine is reached by a loopback address."""
     from urllib.parse import urlsplit
 
-    from gateway.exposure import is_loopback
+    from gateway.listener import is_loopback
 
     return [
         name

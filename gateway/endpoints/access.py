@@ -12,7 +12,8 @@ from fastapi.routing import APIRoute
 from starlette.responses import Response
 
 from base.errors import RequestError
-from decision_log.protocols import DecisionDatabase, DecisionSink
+from decision_log.database import Database
+from decision_log.protocols import DecisionSink
 from gateway.batches.store import BatchStore
 from gateway.changes.live_config import LiveConfig
 from gateway.keys.grants import Caller
@@ -61,7 +62,7 @@ async def decoded_body(request: Request) -> object:
 
 Config = Annotated[CoeConfig, part("config")]
 Sink = Annotated[DecisionSink, part("sink")]
-Store = Annotated[DecisionDatabase | None, part("store")]
+Store = Annotated[Database | None, part("store")]
 OtherProcesses = Annotated[Siblings, part("siblings")]
 LiveConfigOf = Annotated[LiveConfig | None, part("live_config")]
 CallerOf = Annotated[Caller, Depends(caller_of)]

@@ -18,11 +18,12 @@ from starlette.responses import StreamingResponse
 
 from base.json_text import to_json
 from base.spreadsheet import without_formula
+from decision_log.database import Database
 from decision_log.listed import DecisionFilter, DecisionLine, Page, Place
-from decision_log.protocols import DecisionDatabase, DecisionSink
-from gateway.answer_ids import decision_named
+from decision_log.protocols import DecisionSink
 from gateway.body_fields import shorten
 from gateway.endpoints.access import CallerOf, OtherProcesses, Sink, Store, api_router, scan
+from gateway.exchange import decision_named
 from gateway.http_errors import ApiError, invalid
 from gateway.keys.grants import tenant_of
 from gateway.retrieval.log import why_logged
@@ -150,7 +151,7 @@ async def show_decision(
 
 
 async def find_decision(
-    sink: DecisionSink, store: DecisionDatabase | None, siblings: Siblings, decision_id: str, tenant: str
+    sink: DecisionSink, store: Database | None, siblings: Siblings, decision_id: str, tenant: str
 ) -> DecisionRecord:
     """The record from memory, from the database, or from the memory of another worker. One whose id is new is waited
     for: another gateway may have made it a moment ago.
@@ -181,7 +182,7 @@ def is_new(decision_id: str) -> bool:
     return made is not None and abs(time.time() - int(made[1], 16) / 1000) < NEW_S
 
 
-async def arriving(store: DecisionDatabase, decision_id: str) -> DecisionRecord | None:
+async def arriving(store: Database, decision_id: str) -> DecisionRecord | None:
     """The record as soon as it is in the database; None after ARRIVAL_S. Raises StoreError."""
     deadline = time.monotonic() + ARRIVAL_S
     record = None

@@ -11,11 +11,11 @@ from fastapi import Request, Response
 from pydantic import ValidationError
 
 from base.errors import allowed_values
-from gateway.answer_ids import decision_named
 from gateway.body_fields import shorten
 from gateway.endpoints.access import DecodedBody, api_router
 from gateway.endpoints.decisions import no_decision
 from gateway.endpoints.feedback import Desk, FeedbackDesk
+from gateway.exchange import decision_named
 from gateway.http_errors import ApiError, invalid
 from gateway.request_bodies import message_of
 from gateway.schemas import FeedbackRequest

@@ -10,8 +10,7 @@ from typing import Annotated
 
 from fastapi import Depends, Response
 
-from decision_log.feedback_types import DocumentFeedback, Feedback
-from decision_log.protocols import FeedbackStatus
+from decision_log.feedback_types import DocumentFeedback, Feedback, FeedbackStatus
 from gateway.answer_cache import AnswerCache
 from gateway.body_fields import shorten
 from gateway.endpoints.access import CallerOf, Config, OtherProcesses, Sink, Store, api_router, part

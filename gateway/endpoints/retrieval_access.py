@@ -21,9 +21,8 @@ from gateway.exchange import MAX_MODEL_CHARS, request_id_of
 from gateway.http_errors import ApiError, api_error, invalid
 from gateway.intake import Admission
 from gateway.keys.counters import NOTHING, Cost
-from gateway.keys.grants import Caller
+from gateway.keys.grants import NANO_PER_MICRO, Caller
 from gateway.keys.limits import Limits
-from gateway.keys.price import NANO_PER_MICRO
 from gateway.readiness import Readiness
 from gateway.retrieval.log import Outcome, RetrievalExchange, RetrievalLog, response_headers
 from retrieval.routing.query_routing import why

@@ -14,8 +14,8 @@ from gateway.exchange import new_decision_id
 from gateway.http_errors import invalid
 from gateway.schemas import RouteAnswer
 from gateway.wire import ChatRequest, chat_request, json_object
-from router.config import GatewayConfig
 from router.explain import reason_in_words
+from router.gateway_config import GatewayConfig
 from router.section import AUTO
 
 api = api_router()

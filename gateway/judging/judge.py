@@ -15,8 +15,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from base.errors import BackendError, RouterError
+from decision_log.database import Database
 from decision_log.feedback_types import JudgedAnswer
-from decision_log.protocols import DecisionDatabase
+from fleet.backend import BackendRequest
 from fleet.pool import ExpertPool
 from fleet.tasks import stop_task
 from gateway.answer_reader import answer_text, read_answer
@@ -33,7 +34,6 @@ from gateway.judging.prompts import (
 )
 from router.expert_config import ExpertConfig
 from router.feedback_config import JudgeConfig
-from router.protocols import BackendRequest
 from router.types import DecisionReason, RoutingDecision, TerminalState
 
 MAX_WAITING = 8
@@ -72,7 +72,7 @@ class Judge:
         settings: JudgeConfig,
         experts: Mapping[str, ExpertConfig],
         pool: ExpertPool,
-        store: DecisionDatabase,
+        store: Database,
         running: Callable[[], int],
         seed: int | None = None,
         tell: Callable[[str, float, str], None] | None = None,

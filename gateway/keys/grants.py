@@ -20,6 +20,7 @@ TEAM_RULE = "1 to 48 lower-case letters, digits, '.', '_' or '-', the first a le
 CAP = re.compile(r"(\d+(?:\.\d+)?)/([a-z]+)")
 DEFAULT_ANSWER_TOKENS = 1024
 DEFAULT_POLICY = "default"
+NANO_PER_MICRO = 1000
 NANO = 10**9
 MAX_AMOUNT = 10**6 * 10**6
 MAX_USD = 10**6

@@ -15,7 +15,7 @@ from base.json_text import from_json
 from decision_log.privacy import keyed_hash
 from gateway.http_errors import RETRY_AFTER_S, ApiError
 from gateway.keys.grants import TEAM, Caller, Grant, caller_of
-from router.oidc_config import OidcConfig, check_safe_url
+from router.gateway_config import OidcConfig, check_safe_url
 
 if TYPE_CHECKING:
     from jwt import PyJWK

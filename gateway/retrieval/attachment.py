@@ -17,11 +17,14 @@ from retrieval.service import RetrievalService
 from retrieval.stores.cutting import count_tokens
 from retrieval.stores.store_search import Found, SearchRequest
 from router.capabilities import Capabilities
-from router.retrieval_config import AttachedStore
+from router.retrieval_config import AttachedStore, RetrievalConfig
 from router.section import AUTO
 from router.types import DecisionKind, DecisionReason, RoutingDecision
 
 MAX_HEADER_SOURCES = 20
+PREAMBLE_CHARS = 1000
+"""Around the passages, more than there is."""
+
 PREAMBLE = "Answer from these sources where they help, and name the numbers of those you used, like [1].\n\n"
 QUESTION = "\n\nQuestion: "
 
@@ -121,6 +124,12 @@ class Attachments:
         )[0]
         await self._log.write(searching, [outcome])
         return Sources(attached.store, answer.found, outcome.decision_id, outcome.decision.expert)
+
+
+def most_added_chars(config: RetrievalConfig | None) -> int:
+    """Characters that a prompt may grow by, at most."""
+    attached = config.attach.values() if config else ()
+    return max((each.max_chars + PREAMBLE_CHARS for each in attached), default=0)
 
 
 def fitting(found: Sequence[Found], attached: AttachedStore) -> list[Found]:

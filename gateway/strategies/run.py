@@ -10,16 +10,17 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from base.errors import RouterError
+from base.json_text import to_json
 from base.log_probabilities import mean_logprob
+from fleet.wires.builtin import chunks_of, frames
 from fleet.wires.echo import wants_usage
 from gateway.answer_reader import answer_text, reply_json
 from gateway.asgi import read_off_loop
+from gateway.chat_parts import EVENT_STREAM, StreamedAnswer, WholeAnswer
 from gateway.exchange import Asked, cost_usd
-from gateway.expert_answer import StreamedAnswer, WholeAnswer
 from gateway.expert_call import ExpertCall
 from gateway.http_errors import api_error
 from gateway.judging.prompts import text_of
-from gateway.strategies.told import streamed, with_usage
 from gateway.wire import ChatRequest
 from router.expert_config import ExpertConfig
 from router.strategies.machines import Escalate
@@ -252,3 +253,19 @@ def foregone(strategy: Strategy, replies: Mapping[int, Reply], running: Collecti
         if not isinstance(other, Settled) or other.expert is None or supposed[other.expert].key != served:
             return None
     return found
+
+
+def with_usage(body: bytes, usage: Usage) -> bytes:
+    """A whole answer that reports another usage, without log-probabilities: a client that wants some has one expert."""
+    tokens = usage.prompt_tokens + usage.completion_tokens
+    counts = {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
+    reply = reply_json(body)
+    for choice in reply["choices"]:
+        choice.pop("logprobs", None)
+    return to_json({**reply, "usage": {**counts, "total_tokens": tokens}})
+
+
+def streamed(answer: WholeAnswer, wants_usage: bool) -> StreamedAnswer:
+    """A whole answer as the stream that a client asked for."""
+    events = b"".join(frames(reply_json(answer.body), has_usage=True))
+    return StreamedAnswer(answer.expert, EVENT_STREAM, events, chunks_of(()), hides_usage=not wants_usage)

@@ -6,15 +6,14 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gateway.answer_ids import answer_id
-from gateway.body_fields import count, wrong
-from gateway.chat_fields import listed
+from gateway.body_fields import count, listed, wrong
+from gateway.exchange import answer_id
 from gateway.http_errors import ApiError
 from gateway.surfaces.reading import Fields, Reading
 from gateway.surfaces.surface import Answer, ChatSurface, Json
 from gateway.wire import ChatRequest, Native
-from router.config import GatewayConfig
 from router.expert_config import Wire
+from router.gateway_config import GatewayConfig
 
 FIELDS = Fields(
     same=listed("model stream temperature top_p n stop seed presence_penalty frequency_penalty logit_bias user"),

@@ -8,6 +8,7 @@ from typing import Any
 
 from base.errors import RouterError
 from base.json_text import to_json
+from fleet.backend import BackendRequest
 from fleet.pool import ExpertPool
 from gateway.answer_reader import reply_json
 from gateway.asgi import Receive, Send, read_body, read_off_loop, send_body
@@ -18,9 +19,8 @@ from gateway.intake import Claim
 from gateway.keys.grants import Caller
 from gateway.surfaces.messages import MessagesSurface
 from gateway.wire import ChatRequest, decode_json, json_object
-from router.config import GatewayConfig
 from router.expert_config import Engine, ExpertConfig, Wire
-from router.protocols import BackendRequest
+from router.gateway_config import GatewayConfig
 
 COUNT_PATH = "/v1/messages/count_tokens"
 TIMEOUT_S = 10.0

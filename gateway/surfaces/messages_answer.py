@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from base.json_text import JsonError, from_json
-from gateway.answer_ids import answer_id
+from gateway.exchange import answer_id
 from gateway.http_errors import ApiError
 from gateway.surfaces.surface import Json
 from gateway.surfaces.turn import CALL, REASONING, Part, Step, Turn

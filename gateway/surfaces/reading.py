@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gateway.body_fields import json_type, shorten
-from gateway.chat_fields import SAMPLING, unknown_field
+from gateway.body_fields import SAMPLING, json_type, shorten, unknown_field
 from gateway.http_errors import ApiError, invalid
 from gateway.wire import ChatRequest, Native, chat_request
-from router.config import GatewayConfig
 from router.expert_config import Wire
+from router.gateway_config import GatewayConfig
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gateway.answer_reader import EndMark
-from gateway.body_fields import count, flag, typed, wrong
-from gateway.chat_fields import listed
+from gateway.body_fields import count, flag, listed, typed, wrong
 from gateway.http_errors import ApiError
 from gateway.surfaces.reading import (
     Fields,
@@ -25,8 +24,8 @@ from gateway.surfaces.reading import (
 from gateway.surfaces.responses_answer import LAST, ResponsesAnswer, as_chat, joined_name
 from gateway.surfaces.surface import Answer, Json, named_frame
 from gateway.wire import ChatRequest, Native
-from router.config import GatewayConfig
 from router.expert_config import Wire
+from router.gateway_config import GatewayConfig
 
 STATELESS = "nothing is stored here: send the whole conversation as 'input'"
 FIELDS = Fields(

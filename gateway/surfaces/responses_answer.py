@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from gateway.answer_ids import answer_id
-from gateway.chat_fields import listed
+from gateway.body_fields import listed
+from gateway.exchange import answer_id
 from gateway.http_errors import ApiError
 from gateway.surfaces.surface import Json
 from gateway.surfaces.turn import CALL, REASONING, REFUSAL, TEXT, Part, Step, Turn

@@ -9,7 +9,7 @@ from base.json_text import to_json
 from gateway.answer_reader import CHAT_END, EndMark
 from gateway.http_errors import ApiError
 from gateway.wire import ChatRequest, chat_request
-from router.config import GatewayConfig
+from router.gateway_config import GatewayConfig
 
 Json = dict[str, Any]
 

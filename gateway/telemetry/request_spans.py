@@ -22,6 +22,7 @@ from opentelemetry.trace import (
 )
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from fleet.backend import BackendRequest
 from gateway.asgi import Scope
 from gateway.exchange import MAX_MODEL_CHARS, Asked, Outcome
 from gateway.http_errors import ApiError
@@ -29,7 +30,6 @@ from gateway.telemetry.request_line import RequestLine
 from gateway.telemetry.span_ids import SpanIds
 from gateway.telemetry.trace_ids import decision_of
 from router.expert_config import Engine, ExpertConfig
-from router.protocols import BackendRequest
 from router.types import DecisionKind, DecisionReason, DecisionRecord, RoutingDecision, TerminalState
 
 OPERATION, PROVIDER, MODEL = "gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model"

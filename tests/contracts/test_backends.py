@@ -8,8 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from base.errors import BackendError
+from fleet.backend import BackendRequest, ChatBackend
 from router import plugins
-from router.protocols import BackendRequest, ChatBackend
 
 FAMILY = "fleet.wires"
 CASES = [(kind, number) for kind in plugins.kinds(FAMILY) for number in range(len(plugins.load(FAMILY, kind).examples))]

@@ -14,7 +14,7 @@ from redis import Redis
 
 from decision_log.sink import DecisionLog
 from decision_log.spool import Spool
-from router.config import LogConfig
+from router.log_config import LogConfig
 from router.types import DecisionRecord
 
 MakeRecord = Callable[..., DecisionRecord]

@@ -21,7 +21,7 @@ from decision_log.ledger import Ledger
 from decision_log.replica_status import DecisionCount, ReplicaState, ReplicaStatus
 from decision_log.spool import Spool
 from decision_log.stream_entries import GROUP, dead_stream
-from router.config import LogConfig
+from router.log_config import LogConfig
 from router.types import DecisionRecord
 from tests.decision_log.running_log import evicting_redis
 

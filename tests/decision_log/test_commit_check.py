@@ -18,7 +18,7 @@ from base.errors import StoreError
 from decision_log import commit_check, spool_writer
 from decision_log.sink import DecisionLog
 from decision_log.spool import Spool
-from router.config import LogConfig
+from router.log_config import LogConfig
 from router.types import DecisionRecord
 from tests.decision_log.running_log import evicting_redis, running_log
 

@@ -28,7 +28,8 @@ from gateway.parts import Parts
 from gateway.serve import live_router
 from gateway.settings import read_settings
 from gateway.wire import chat_request
-from router.config import GatewayConfig, LogConfig, PrivacyLevel
+from router.gateway_config import GatewayConfig
+from router.log_config import LogConfig, PrivacyLevel
 from router.types import DecisionRecord
 from tests.gateway.running import config_of
 

@@ -20,7 +20,7 @@ from decision_log.replica_status import ReplicaState
 from decision_log.sink import DecisionLog
 from fleet.redis_server import RedisServer
 from fleet.tasks import stop_task
-from router.config import LogConfig
+from router.log_config import LogConfig
 from router.types import DecisionRecord
 
 

@@ -14,7 +14,7 @@ from decision_log.commands import drain_all, examine
 from decision_log.database import Database
 from decision_log.doctor import Diagnosis
 from decision_log.spool_frames import scan
-from router.config import LogConfig
+from router.log_config import LogConfig
 
 ANSWERS = 24
 

@@ -12,7 +12,7 @@ import pytest
 from base.errors import ConfigError
 from decision_log.privacy import apply_privacy, load_key, session_hash
 from decision_log.redaction import passes_luhn, redact
-from router.config import PrivacyLevel
+from router.log_config import PrivacyLevel
 from router.types import DecisionInputs, DecisionRecord, QueryFacts
 
 KEY = b"k" * 32

@@ -15,7 +15,7 @@ from decision_log.consumer import Consumer
 from decision_log.database import Database
 from decision_log.sink import DecisionLog
 from decision_log.stream_entries import dead_stream
-from router.config import LogConfig
+from router.log_config import LogConfig
 from router.types import DecisionRecord
 from tests.decision_log.redis_kinds import Server, Watched, cluster
 

@@ -17,7 +17,7 @@ from decision_log.sink import DecisionLog
 from decision_log.stream_entries import GROUP
 from decision_log.tables import TABLES
 from fleet.tasks import stop_task
-from router.config import LogConfig
+from router.log_config import LogConfig
 from router.types import DecisionRecord
 
 GATEWAYS, CONSUMERS, ROUNDS, PER_ROUND = 3, 3, 6, 40

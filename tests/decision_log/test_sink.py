@@ -22,7 +22,7 @@ from decision_log.sink import DecisionLog, new_replica
 from decision_log.spool import Spool
 from decision_log.stream import DecisionStream
 from fleet.redis_server import RedisServer
-from router.config import LogConfig, PrivacyLevel
+from router.log_config import LogConfig, PrivacyLevel
 from tests.decision_log.running_log import MakeRecord, append_new, running_log, streamed
 from tests.memory_log import MemoryLog
 

@@ -17,7 +17,7 @@ from decision_log import spool_writer as writer_module
 from decision_log.privacy import apply_privacy
 from decision_log.sink import DecisionLog
 from decision_log.spool_frames import scan
-from router.config import LogConfig
+from router.log_config import LogConfig
 from router.types import DecisionRecord
 from tests.decision_log.running_log import FullDisk
 

@@ -8,9 +8,8 @@ from sqlalchemy import select
 
 from decision_log import sql_removal as removal_module
 from decision_log.database import Database
-from decision_log.feedback_types import DocumentFeedback, Feedback, FeedbackKind
+from decision_log.feedback_types import DocumentFeedback, Feedback, FeedbackKind, FeedbackStatus
 from decision_log.ledger import Ledger
-from decision_log.protocols import FeedbackStatus
 from decision_log.replica_status import ReplicaState, ReplicaStatus
 from decision_log.sql_removal import Removal, Removed, found_of
 from decision_log.tables import DOCUMENT_FEEDBACK

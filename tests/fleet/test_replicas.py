@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from base.errors import BackendError, BusyError, ConfigError
+from fleet.backend import BackendRequest
 from fleet.breaker import FAILURES_TO_OPEN, BreakerState
 from fleet.connect import build_backends
 from fleet.engine_load import engine_load
@@ -23,7 +24,6 @@ from fleet.fake_vllm.server import FakeServer
 from fleet.replicas import LOAD_BOUND, Replica, ReplicatedBackend, chosen
 from fleet.wires.echo import EchoBackend, Options
 from router.config import parse_config
-from router.protocols import BackendRequest
 
 CONVERSATIONS = [f"conversation {number}" for number in range(300)]
 HELLO = {"messages": [{"role": "user", "content": "hello there"}]}

@@ -13,12 +13,12 @@ import orjson
 import pytest
 
 from base.terminal import Terminal
+from fleet.backend import BackendRequest, ChatBackend
 from fleet.connect import build_backends
 from fleet.experts_up import run_experts
 from fleet.status_view import engine_lines
 from fleet.vllm_addresses import read_vllm_addresses
 from router.config import CoeConfig, parse_config
-from router.protocols import BackendRequest, ChatBackend
 from tests.fleet.test_engines import first_of_free_ports
 from tests.vllm_build import ENVIRONMENT, READY_S, ROOT, vllm_interpreter, write_base, write_small
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import aiohttp
 
-from decision_log.feedback_types import Feedback, ImplicitSignal, JudgedAnswer
-from decision_log.protocols import DecisionDatabase, FeedbackStatus
+from decision_log.database import Database
+from decision_log.feedback_types import Feedback, FeedbackStatus, ImplicitSignal, JudgedAnswer
+from fleet.backend import ChatBackend
 from fleet.pool import ExpertPool
 from fleet.residency.keeper import Keeper
 from fleet.wires import echo, vllm
@@ -26,7 +27,6 @@ from gateway.telemetry.telemetry import Telemetry
 from router.config import CoeConfig, parse_config
 from router.feedback_config import FeedbackConfig
 from router.pipeline import Router
-from router.protocols import ChatBackend
 from router.types import DecisionRecord
 from tests.gateway.small_router import EXPERTS, small_router
 from tests.memory_log import MemoryLog
@@ -147,7 +147,7 @@ async def running(
     has_router: bool = True,
     log: MemoryLog | None = None,
     sections: Mapping[str, object] | None = None,
-    store: DecisionDatabase | None = None,
+    store: Database | None = None,
     host: str = "127.0.0.1",
     entries: Mapping[str, Mapping[str, object]] | None = None,
     expert_keys: Mapping[str, str] | None = None,

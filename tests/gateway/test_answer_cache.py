@@ -16,7 +16,7 @@ from gateway.keys.grants import Caller
 from gateway.replay.again import replay
 from gateway.wire import chat_request
 from router.builtins import measured_builtins
-from router.config import GatewayConfig
+from router.gateway_config import GatewayConfig
 from router.pipeline import Router
 from router.types import DecisionReason
 from tests.gateway.fault_upstream import fault_upstream

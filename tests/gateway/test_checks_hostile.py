@@ -12,11 +12,11 @@ import orjson
 import pytest
 
 from base.errors import ConfigError
+from fleet.backend import BackendRequest, BackendResponse
 from gateway.expert_call import JSON
-from gateway.exposure import check_exposure, check_strength
+from gateway.listener import check_exposure, check_strength
 from gateway.settings import read_settings
 from router.capabilities import Capabilities
-from router.protocols import BackendRequest, BackendResponse
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.running import echoes, running, wire
 from tests.gateway.small_router import EXPERTS, small_router

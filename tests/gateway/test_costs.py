@@ -36,7 +36,8 @@ from gateway.parts import Parts
 from gateway.serve import Gateway, live_router
 from gateway.settings import Settings
 from router.build import build_encoder
-from router.config import LogConfig, load_config
+from router.config import load_config
+from router.log_config import LogConfig
 from router.types import DecisionRecord
 from tests.memory_log import MemoryLog
 from tests.training.trained_folder import EXPERTS, make_trained

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.breaker import FAILURES_TO_OPEN, BreakerState
-from gateway.answer_guard import MASK, KeyFilter, without_keys
-from gateway.http_errors import upstream_error
+from gateway.answer_guard import MASK, KeyFilter, upstream_error, without_keys
 from tests.gateway.fault_upstream import WORDS, events, fault_upstream
 from tests.gateway.running import echoes, running, wire
 

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from decision_log.database import Database
-from decision_log.feedback_types import Feedback, FeedbackKind
-from decision_log.protocols import FeedbackStatus
+from decision_log.feedback_types import Feedback, FeedbackKind, FeedbackStatus
 from decision_log.sql_removal import Removal
 from router.capabilities import Capabilities
 from router.feedback_config import FeedbackConfig

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from base.json_text import from_json
+from fleet.backend import BackendRequest, BackendResponse
 from fleet.wires.echo import json_answer
 from gateway import answer_reader, wire
 from gateway.asgi import LARGE_BYTES
-from router.protocols import BackendRequest, BackendResponse
 from tests.gateway.running import echoes, running
 
 LARGE = "red " * LARGE_BYTES

@@ -24,8 +24,8 @@ from decision_log.commands import drain_all, examine
 from decision_log.database import Database
 from decision_log.privacy import load_key, session_hash
 from router.artifact import load_artifact, save_artifact
-from router.config import LogConfig
 from router.live_pointer import Trial, TrialMode
+from router.log_config import LogConfig
 from router.registry import Registry
 from tests.gateway.test_workers import swapped, until
 from tests.training.trained_folder import NOW, make_trained

@@ -18,6 +18,7 @@ from decision_log.e_process import Arm
 from decision_log.feedback_types import Feedback, FeedbackKind
 from decision_log.router_versions import RouterVersions, TrialEvidence
 from decision_log.tables import FEEDBACK
+from fleet.backend import ChatBackend
 from gateway.live_router import LiveRouter
 from gateway.trial_watch import TrialFinding, TrialWatch, find, reason_to_withdraw
 from router.artifact import load_artifact, save_artifact
@@ -26,7 +27,6 @@ from router.capabilities import explicit_decision
 from router.config import load_config
 from router.live_pointer import LivePointer, Trial, TrialMode, read_pointer, withdraw, write_pointer
 from router.pipeline import Router
-from router.protocols import ChatBackend
 from router.registry import Registry
 from router.types import CategoryProbs, DecisionRecord, FloatArray, Query, QueryFacts, ShadowDecision, TerminalState
 from tests.gateway.running import Running, echoes, running, until

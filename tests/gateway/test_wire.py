@@ -12,8 +12,8 @@ from base.json_text import to_json
 from gateway.http_errors import ApiError
 from gateway.wire import ChatRequest, chat_request, decode_json, json_object, last_asks, resolve_model
 from router.ask import CUT_MARK, cap, unwrap
-from router.config import GatewayConfig
 from router.conversation import MAX_EARLIER
+from router.gateway_config import GatewayConfig
 
 
 def read(raw: bytes) -> ChatRequest:

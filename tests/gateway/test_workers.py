@@ -29,8 +29,8 @@ from gateway.siblings import merged
 from gateway.worker import share_of
 from gateway.workers import check_count
 from router.artifact import load_artifact, save_artifact
-from router.config import LogConfig
 from router.live_pointer import Trial, TrialMode
+from router.log_config import LogConfig
 from router.registry import Registry
 from tests.gateway.running import config_of
 from tests.training.trained_folder import NOW, make_trained

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from base.errors import ArtifactError, BackendError, ConfigError
+from fleet.backend import BackendRequest
 from fleet.connect import build_backends, ids_on_base, lora_selection
 from fleet.pool import ExpertPool
 from router.artifact import load_artifact, save_artifact
@@ -15,7 +16,6 @@ from router.capabilities import capabilities
 from router.config import parse_config
 from router.expert_config import ExpertConfig
 from router.policy_config import Budgets
-from router.protocols import BackendRequest
 from router.quality import CAUTION, UNPROVEN, QualityMatrix, cautious_quality
 from router.section import PluginConfig
 from tests.gateway.fault_upstream import fault_upstream

@@ -16,8 +16,9 @@ from coe.command_line import run
 from decision_log.database import Database
 from decision_log.tables import FEEDBACK
 from router.build import load_router
-from router.config import LogConfig, PrivacyLevel, load_config
+from router.config import load_config
 from router.features import features_hash, to_bytes
+from router.log_config import LogConfig, PrivacyLevel
 from router.registry import Registry
 from router.types import DecisionInputs, DecisionRecord, Query, QueryFacts, TerminalState
 from tests.training.trained_folder import EXPERTS, make_trained

@@ -6,9 +6,9 @@ import orjson
 import pytest
 
 from base.errors import ConfigError
+from fleet.backend import BackendRequest
 from fleet.wires.builtin import Options, build
 from router import plugins
-from router.protocols import BackendRequest
 
 SUM = [{"role": "user", "content": "12 * 11"}]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import orjson
 
+from fleet.backend import BackendRequest
 from fleet.wires.echo import Options, build
-from router.protocols import BackendRequest
 
 
 async def answer(**fields: object) -> bytes:

@@ -15,11 +15,11 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from base.errors import BackendError, MissingExtraError
+from fleet.backend import BackendRequest
 from fleet.connect import build_backends
 from fleet.wires.litellm import FORWARDED, Options, build, error_response
 from router import plugins
 from router.config import parse_config
-from router.protocols import BackendRequest
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.running import running
 

@@ -9,8 +9,8 @@ import orjson
 import pytest
 
 from base.errors import BackendError
+from fleet.backend import BackendRequest
 from fleet.wires.vllm import Options, RenamedChunks, build
-from router.protocols import BackendRequest
 from tests.gateway.fault_upstream import ANSWER, STREAM, fault_upstream
 
 BODY = {"model": "auto", "messages": [{"role": "user", "content": "hi"}]}

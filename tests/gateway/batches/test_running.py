@@ -14,6 +14,7 @@ import openai
 import pytest
 
 from decision_log.database import Database
+from fleet.backend import ChatBackend
 from gateway.batches import runner
 from gateway.batches.asking import Places, wait_s
 from gateway.batches.runner import BatchRunner
@@ -22,7 +23,6 @@ from gateway.composition import make_runner
 from gateway.inner_request import Answer
 from gateway.keys.grants import Caller
 from retrieval.stores.files import Files
-from router.protocols import ChatBackend
 from tests.gateway.fault_upstream import FaultUpstream, fault_upstream
 from tests.gateway.keys.test_chat_limits import Known, caller_with
 from tests.gateway.running import Running, echoes, running, until, wire

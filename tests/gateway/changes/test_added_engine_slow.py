@@ -8,6 +8,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from fleet.backend import BackendRequest
 from fleet.connect import build_backends
 from fleet.engines import EngineAddresses
 from fleet.process import ProcessState
@@ -15,7 +16,6 @@ from gateway.changes.difference import restart_problems
 from gateway.serve import Gateway
 from gateway.swap import Swap
 from router.config import CoeConfig, load_config
-from router.protocols import BackendRequest
 from tests.gateway.changes.test_backends import URL, parts_of
 
 ROOT = Path(__file__).parents[3]

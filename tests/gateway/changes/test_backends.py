@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from decision_log.protocols import DecisionSink
+from fleet.backend import ChatBackend
 from fleet.connect import build_backends
 from fleet.engines import EngineAddresses
 from fleet.pool import ExpertPool
@@ -14,7 +15,6 @@ from gateway.parts import Parts
 from gateway.serve import Gateway
 from gateway.swap import Swap
 from router.config import CoeConfig, parse_config
-from router.protocols import ChatBackend
 from tests.gateway.small_router import small_router
 from tests.memory_log import MemoryLog
 

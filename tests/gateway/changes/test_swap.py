@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
+from fleet.backend import BackendRequest, BackendResponse, ChatBackend
 from fleet.breaker import BreakerState
 from gateway.parts import Parts
 from router.config import CoeConfig
-from router.protocols import BackendRequest, BackendResponse, ChatBackend
 from tests.gateway.running import Running, config_of, echoes, running, until
 from tests.gateway.small_router import EXPERTS, small_router
 

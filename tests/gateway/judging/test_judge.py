@@ -13,10 +13,10 @@ from base.errors import ConfigError
 from decision_log.database import Database
 from decision_log.feedback_types import JudgedAnswer
 from decision_log.sql_removal import Removal
+from fleet.backend import BackendRequest, BackendResponse
 from fleet.wires import echo
 from gateway.judging.judge import Judge
 from router.config import parse_config
-from router.protocols import BackendRequest, BackendResponse
 from tests.gateway.changes.test_swap import swap
 from tests.gateway.running import Running, config_of, echoes, running, until
 from tests.gateway.test_store import record

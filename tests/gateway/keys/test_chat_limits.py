@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from redis import Redis
 
 from gateway.auth import Auth
+from gateway.chat_limits import bounded, most, price, prompt_bound, spent
 from gateway.keys.counters import Cost
 from gateway.keys.grants import Caller, Cap, Grant, Measure, Window, caller_of
-from gateway.keys.price import bounded, most, price, prompt_bound, spent
 from gateway.wire import chat_request
-from router.config import GatewayConfig
 from router.expert_config import ExpertConfig
+from router.gateway_config import GatewayConfig
 from router.types import TerminalState, Usage
 from tests.gateway.fault_upstream import ANSWER, STREAM, FaultUpstream, fault_upstream
 from tests.gateway.keys.test_limits import counters

@@ -20,7 +20,7 @@ from gateway.auth import Auth
 from gateway.http_errors import ApiError
 from gateway.keys.grants import Cap, Grant, Measure, Window
 from gateway.keys.oidc import Oidc
-from router.oidc_config import OidcConfig
+from router.gateway_config import OidcConfig
 from tests.gateway.running import config_of, running
 
 AUDIENCE = "coe"

@@ -13,6 +13,7 @@ import numpy as np
 import openai
 
 from decision_log.database import Database
+from fleet.backend import ChatBackend
 from fleet.pool import ExpertPool
 from gateway.auth import Auth
 from gateway.batches.store import BatchStore
@@ -28,7 +29,6 @@ from retrieval.routing.query_routing import Choices, QueryRouting
 from retrieval.service import RetrievalService
 from retrieval.stores.files import Files
 from retrieval.types import BASE, Arm, DenseExpert
-from router.protocols import ChatBackend
 from router.retrieval_config import RetrievalConfig
 from router.types import FloatArray
 from tests.gateway.running import config_of, echoes

@@ -10,8 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from decision_log.database import Database
-from decision_log.feedback_types import DocumentFeedback
-from decision_log.protocols import FeedbackStatus
+from decision_log.feedback_types import DocumentFeedback, FeedbackStatus
 from decision_log.sql_removal import Removal
 from decision_log.tables import DOCUMENT_FEEDBACK
 from router.config import FeedbackConfig

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from base.errors import BackendError
 from gateway.answer_reader import StreamReader, read_answer
-from gateway.chat_fields import listed
+from gateway.body_fields import listed
 from gateway.http_errors import ApiError
 from gateway.surfaces.surface import Surface
 from gateway.surfaces.table import SURFACES
 from gateway.surfaces.telling import Telling
-from router.config import GatewayConfig
+from router.gateway_config import GatewayConfig
 from tests.gateway.surfaces.test_native import REQUESTS, STREAMS, WHOLE
 
 OTHERS = {path.removeprefix("/v1/"): surface for path, surface in SURFACES.items() if "chat" not in path}

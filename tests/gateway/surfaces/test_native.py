@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from base.errors import ConfigError
-from gateway.keys.price import bounded, most
+from gateway.chat_limits import bounded, most
 from gateway.surfaces.table import SURFACES
 from router.capabilities import Capabilities
-from router.config import GatewayConfig
 from router.expert_config import Engine, ExpertConfig, Wire
+from router.gateway_config import GatewayConfig
 from tests.gateway.running import Running, config_of, echoes, running, until, wire
 from tests.gateway.small_router import EXPERTS, small_router
 from tests.gateway.surfaces.scripted import Json, completion, scripted

@@ -1,0 +1,99 @@
+"""The part of experts.yaml about the HTTP server: its limits, those of one chat request, and an identity provider."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, model_validator
+
+from router.section import Seconds, Section
+
+CACHE_SALT = "cache_salt"
+"""The field by which vLLM keeps one tenant's cached prompts from another's; the gateway alone sets it."""
+
+
+def check_is_clients(field: str) -> str:
+    if field == CACHE_SALT:
+        raise ValueError(f"'{CACHE_SALT}' keeps callers apart and is set by the gateway; allowed: any other field")
+    return field
+
+
+class RequestLimits(Section):
+    """Bounds on a chat request. A request above one is refused with 400, never cut down."""
+
+    max_messages: int = Field(default=2048, ge=1)
+    max_parts: int = Field(default=256, ge=1, description="parts of one message's content")
+    max_tools: int = Field(default=128, ge=1, description="`tools`, or `functions`")
+    max_output_tokens: int = Field(
+        default=131_072, ge=1, description="`max_tokens`, `max_completion_tokens` and `min_tokens`"
+    )
+    max_choices: int = Field(default=16, ge=1, description="`n` and `best_of`")
+    max_top_logprobs: int = Field(default=20, ge=0, description="`top_logprobs` and `prompt_logprobs`")
+    max_stops: int = Field(default=16, ge=1, description="`stop`, `stop_token_ids`, `bad_words`, ...")
+    max_biases: int = Field(default=1024, ge=1, description="`logit_bias` and `allowed_token_ids`")
+    extra_fields: tuple[Annotated[str, AfterValidator(check_is_clients)], ...] = Field(
+        default=(), description="further fields that clients may send, e.g. chat_template_kwargs"
+    )
+
+
+def check_safe_url(url: str) -> str:
+    """Refuses plain http to other machines: a change of the keys on their way would let anybody in."""
+    parts = urlsplit(url)
+    if parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+        raise ValueError(f"'{url}' is not safe; allowed: https://..., or http:// on this machine")
+    return url
+
+
+SafeUrl = Annotated[str, Field(pattern=r"^https?://"), AfterValidator(check_safe_url)]
+
+
+class OidcConfig(Section):
+    """An OpenID Connect provider whose tokens (JWTs with a public-key signature) are taken beside keys."""
+
+    issuer: SafeUrl = Field(description="the claim `iss`, and where its discovery document is")
+    audience: str = Field(min_length=1, description="what the claim `aud` must contain")
+    jwks_url: SafeUrl | None = Field(default=None, description="its keys; None: as discovered")
+    team_claim: str = Field(default="team", min_length=1, description="the claim that names the team")
+    admin_scope: str | None = Field(default=None, min_length=1, description="the scope that gives admin rights")
+
+
+class GatewayConfig(Section):
+    """Limits of the HTTP server. Where it listens comes from the environment or the command line."""
+
+    max_body_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
+    max_concurrency: int = Field(default=512, ge=1)
+    batch_concurrency: int = Field(
+        default=8, ge=1, description="requests at once up to which lines of batches are added, at least one"
+    )
+    max_connections: int = Field(default=2048, ge=1, description="open connections of clients")
+    max_bytes_in_flight: int = Field(
+        default=512 * 1024 * 1024,
+        ge=8 * 1024,
+        description="memory for request bodies over 64 KiB, each with three copies; one client may take half",
+    )
+    max_bodies_per_client: int = Field(
+        default=32, ge=1, description="bodies over 64 KiB that one key or address may be sending at once"
+    )
+    allowed_hosts: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]+$")], ...] = Field(
+        default=(), description="names in `host`, besides those of this machine; without port"
+    )
+    allowed_origins: tuple[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9+.-]*://[^/\s]+$")], ...] = Field(
+        default=(), description="web pages that may call, e.g. https://chat.example"
+    )
+    max_text_chars: int = Field(default=4000, ge=64, description="how much of the last human ask is classified")
+    retries: int = Field(
+        default=1, ge=0, le=3, description="further experts tried when one fails before its first byte"
+    )
+    keep_alive_s: Seconds = Field(default=75.0, gt=0)
+    drain_s: Seconds = Field(default=5.0, description="after SIGTERM: not ready, but still accepting and serving")
+    shutdown_grace_s: Seconds = 20.0
+    console: bool = Field(default=True, description="pages for people at /console")
+    limits: RequestLimits = RequestLimits()
+    oidc: OidcConfig | None = None
+
+    @model_validator(mode="after")
+    def has_room_for_a_body(self) -> Self:
+        if self.max_bytes_in_flight < 8 * self.max_body_bytes:
+            raise ValueError(f"max_bytes_in_flight: needs eight times max_body_bytes, {8 * self.max_body_bytes}")
+        return self
