@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
-from typing import Protocol
 
 import numpy as np
 
 from fleet.pool import ExpertPool
+from fleet.residency.keeper import Keeper
 from router.pipeline import Router
 from router.types import Asleep, FloatArray, Query, RoutingDecision
 
@@ -19,37 +19,6 @@ class WaitFor(Exception):
     def __init__(self, experts: Iterable[str]) -> None:
         self.experts = tuple(experts)
         super().__init__(*self.experts)
-
-
-class Outlook(Protocol):
-    """Loss of recent requests because an engine sleeps, and the account above which it is woken; None: no room."""
-
-    @property
-    def account(self) -> float: ...
-
-    @property
-    def price(self) -> float | None: ...
-
-
-class Keeper(Protocol):
-    """Decides which engines are awake: `fleet.residency.keeper.Keeper`."""
-
-    @property
-    def waits_for_best(self) -> bool:
-        """Requests wait for the best expert, where another one is awake, too."""
-        ...
-
-    async def wait_for(self, expert: str) -> None: ...
-
-    async def wait_for_one(self, experts: Collection[str]) -> None: ...
-
-    def note_named(self, expert: str) -> None: ...
-
-    def note(self, category: str, quality: Mapping[str, float], served: str, begins: bool | None) -> None: ...
-
-    def outlook(self, expert: str) -> Outlook | None: ...
-
-    def is_waking(self, expert: str) -> bool: ...
 
 
 class Reach:
