@@ -21,8 +21,11 @@ from gateway.parts import Parts
 from gateway.rest import ROOTS, create_rest, serve_rest
 from gateway.retrieval.attachment import most_added_chars
 from gateway.strategies.run import StrategyRun
+from gateway.surfaces.completions import CompletionsSurface
 from gateway.surfaces.count_tokens import COUNT_PATH, TokenCount
-from gateway.surfaces.table import SURFACES, surface_of
+from gateway.surfaces.messages import MessagesSurface
+from gateway.surfaces.responses import ResponsesSurface
+from gateway.surfaces.surface import ChatSurface, Surface
 from gateway.telemetry.otlp import is_protobuf, read_logs
 from gateway.upload import PURPOSES, max_file_bytes, received_upload
 
@@ -36,6 +39,13 @@ UPLOAD_FRAME_BYTES = 64 * 1024  # of a multipart body around its file
 GUARDED = "/v1/"
 OPEN_PATH = "/healthz"  # reveals only that the process runs
 WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+CHAT = ChatSurface()
+SURFACES: dict[str, Surface] = {
+    "/v1/chat/completions": CHAT,
+    "/v1/responses": ResponsesSurface(),
+    "/v1/messages": MessagesSurface(),
+    "/v1/completions": CompletionsSurface(),
+}
 ROUTES = ROOTS | {COUNT_PATH, *SURFACES}
 
 
@@ -190,3 +200,8 @@ def network_of(address: str) -> str:
     if ":" not in address:
         return address
     return str(ipaddress.IPv6Network((address.partition("%")[0], 64), strict=False))
+
+
+def surface_of(path: str) -> Surface:
+    """The surface that a path belongs to; chat for what is none."""
+    return SURFACES.get(path.removesuffix("/count_tokens"), CHAT)

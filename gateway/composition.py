@@ -5,19 +5,24 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
+from prometheus_client.core import Metric
 from pydantic import SecretStr
 
 from base.errors import require_installed
 from decision_log.admin_log import AdminLog
+from decision_log.consumer import Consumer
 from decision_log.database import Database
 from decision_log.housekeeping import Housekeeper
 from decision_log.privacy import load_key
-from decision_log.sink import DecisionLog
+from decision_log.reward_pages import RewardPages
+from decision_log.router_versions import RouterVersions
+from decision_log.sink import DecisionLog, new_replica
 from fleet.connect import build_backends
 from fleet.engines import EngineAddresses, Fleet
 from fleet.pool import ExpertPool
@@ -28,10 +33,11 @@ from gateway.batches.runner import BatchRunner
 from gateway.batches.store import BatchStore
 from gateway.changes.history import InForce
 from gateway.changes.live_config import LiveConfig
+from gateway.drift_watch import DriftWatch
 from gateway.keys.key_ring import KeyRing
 from gateway.keys.key_store import KeyStore
 from gateway.keys.oidc import Oidc
-from gateway.log_keeper import LogKeeper
+from gateway.part_metrics import drift_metrics, trial_metrics
 from gateway.parts import Parts
 from gateway.residency_board import RedisBoard
 from gateway.serve import Gateway, expert_keys, live_router
@@ -40,10 +46,13 @@ from gateway.settings import Settings, environment_secrets
 from gateway.siblings import Siblings
 from gateway.swap import Swap
 from gateway.telemetry.telemetry import Telemetry
+from gateway.trial_watch import TrialWatch
 from retrieval.service import retrieval_of
 from retrieval.stores.files import Files
 from router.config import CoeConfig
 from router.expert_config import Engine
+from router.live_pointer import ROUTERS_FOLDER
+from router.log_config import LogConfig
 
 INCOMING = "incoming"
 """Folder of uploads while they arrive."""
@@ -235,3 +244,32 @@ def spare_what_is_there() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(NEW_OBJECTS)
+
+
+class LogKeeper:
+    """Start it before the first request and close it after the last record.
+
+    Raises:
+        ConfigError: `redis_url` is not a Redis URL.
+    """
+
+    def __init__(self, data_dir: Path, config: LogConfig, redis_url: str, store: Database) -> None:
+        self._consumer = Consumer(redis_url=redis_url, stream=config.stream, database=store, name=new_replica())
+        self._retention = Housekeeper(store, None, keep_days=config.keep_days)
+        self._trials = TrialWatch(data_dir / ROUTERS_FOLDER, RouterVersions(store))
+        self._drift = DriftWatch(RewardPages(store))
+
+    async def start(self) -> None:
+        """Starts all of it; Redis and SQL may be away."""
+        for part in (self._consumer, self._retention, self._trials, self._drift):
+            await part.start()
+
+    async def aclose(self) -> None:
+        """Writes what is in the stream."""
+        for part in (self._trials, self._drift, self._retention, self._consumer):
+            await part.aclose()
+
+    def metrics(self) -> Iterator[Metric]:
+        """Counts of the watches."""
+        yield from trial_metrics(self._trials)
+        yield from drift_metrics(self._drift)

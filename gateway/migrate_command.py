@@ -26,8 +26,8 @@ def migrate(
     from decision_log.leftovers import spool_folders
     from decision_log.sink import SPOOL_FOLDER
     from fleet.folder_lock import is_held
-    from gateway.batches import tables as batches
-    from gateway.keys import tables as keys
+    from gateway.batches import store as batches
+    from gateway.keys import key_store as keys
     from retrieval.stores import tables as stores
 
     if any(is_held(spool) for spool in spool_folders(data_dir / SPOOL_FOLDER)):

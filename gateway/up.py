@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 import aiohttp
 from pydantic import SecretStr
 
 from base.errors import ArtifactError, EngineError
+from base.leash import coe_command
 from base.shipped import answers_file
 from fleet.stop_signal import Life, live_until_signal
 from gateway.changes.history import History
 from gateway.composition import Composition, running_composition
 from gateway.first_answers import TIMEOUT_S, FirstAnswer, ask, first_queries
-from gateway.first_router import collect_arguments, make_first_router, train_arguments
 from gateway.keys.key_store import new_secret
 from gateway.serving import agreed_config, asks_for_keys, make_data_folder, refuse_taken_port, require_keys
 from gateway.settings import Settings, command_environment
@@ -28,6 +29,8 @@ KEY_VARIABLE = "COE_API_KEY"
 """How the commands that we run get a key of the gateway."""
 
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
+
+STOP_GRACE_S = 10.0
 
 
 async def run_up(
@@ -106,7 +109,9 @@ async def ensure_router(
         )
         source = ["--again"] if is_regrading else ["--answers-from", str(answers_file())]
         train = train_arguments(settings.config_path, settings.data_dir)
-        await make_first_router(view, [*collect, *source], train, environment)
+        for title, words in ("measuring what every expert can do", [*collect, *source]), ("fitting the router", train):
+            view.command(title, ["coe", *words])
+            await run_coe(words, environment)
         await live.refresh()
     if live.current is None:
         raise ArtifactError(f"the live router cannot be used: {live.last_error}; `coe train` makes another")
@@ -141,3 +146,42 @@ def client_url(composition: Composition) -> str:
     gateway = composition.gateway
     host = ANY_ADDRESS.get(gateway.host.strip("[]"), gateway.host)
     return gateway.url.replace(f"//{gateway.host}:", f"//{host}:")
+
+
+def collect_arguments(
+    base_url: str, experts: Sequence[str], config_path: Path, data_dir: Path, probes: Path | None
+) -> list[str]:
+    """`coe eval collect`: every expert answers every probe, unless its answer is known."""
+    words = ["eval", "collect", "--base-url", base_url, "--experts", ",".join(experts)]
+    words += ["--experts-file", str(config_path), "--out", str(data_dir / "outcomes" / "probes")]
+    return words if probes is None else [*words, "--probes", str(probes)]
+
+
+def train_arguments(config_path: Path, data_dir: Path) -> list[str]:
+    """`coe train`: fits a router from the seed set and the outcomes, and makes it the live one."""
+    return ["train", "--config", str(config_path), "--data-dir", str(data_dir)]
+
+
+async def run_coe(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Runs `coe ARGUMENTS` with our terminal, because the gateway may not import what measures and fits; ends it when
+    we are cancelled.
+
+    Raises:
+        EngineError: it failed; its own words are on the terminal already.
+    """
+    child = await asyncio.create_subprocess_exec(
+        *coe_command(*arguments), stdin=asyncio.subprocess.DEVNULL, env=environment
+    )
+    try:
+        status = await child.wait()
+    finally:
+        if child.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                child.terminate()
+            try:
+                await asyncio.wait_for(child.wait(), STOP_GRACE_S)
+            except TimeoutError:
+                child.kill()
+                await child.wait()
+    if status != 0:
+        raise EngineError(f"`coe {arguments[0]}` failed with exit status {status}; its message is above")

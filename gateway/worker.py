@@ -5,6 +5,7 @@ gateway/workers.py is their parent. What they share comes from it in a file.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import Callable, Coroutine
@@ -15,11 +16,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+import uvicorn
 from prometheus_client import CollectorRegistry, generate_latest
 
 from decision_log.admin_log import AdminLog
 from fleet.program_log import log_to_stderr
 from fleet.stop_signal import Life, Stop, live_until_signal
+from gateway.app import STORE_PATHS
+from gateway.asgi import Application, Receive, Scope, Send
 from gateway.changes.live_config import LiveConfig
 from gateway.composition import (
     Membership,
@@ -32,13 +36,16 @@ from gateway.composition import (
 from gateway.event_loop import run
 from gateway.metrics import ReadCollector
 from gateway.plan import LOG, Plan, check_places, has_local_index, ready_file, worker_name
+from gateway.serve import QuietServer
 from gateway.services import start_redis
 from gateway.settings import Settings, environment_settings
-from gateway.sibling_server import SiblingServer
-from gateway.siblings import Siblings
+from gateway.siblings import DECISION_PATH, METRICS_PATH, Siblings, socket_of
 from router.config import CoeConfig
+from router.types import DecisionRecord
 
 PlanArgument = Annotated[Path, typer.Argument()]
+
+GRACE_S = 1.0
 
 
 def serve_worker(plan: PlanArgument, number: int, listener: int, parent: int) -> None:
@@ -159,3 +166,52 @@ def share_of(config: CoeConfig, workers: int, number: int) -> CoeConfig:
     if (residency := config.residency) is not None:
         changes["residency"] = residency.model_copy(update={"max_waiting": part(residency.max_waiting)})
     return config.model_copy(update=changes)
+
+
+class SiblingServer:
+    """Answers the siblings of one process.
+
+    Args:
+        metrics: the process's metrics in the text format.
+        decision: a decision that it holds in memory, by id.
+        app: answers what siblings forward; None where nothing is.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        metrics: Callable[[], bytes],
+        decision: Callable[[str], DecisionRecord | None] = lambda decision_id: None,
+        app: Application | None = None,
+    ) -> None:
+        self._metrics, self._decision, self._app = metrics, decision, app
+        config = uvicorn.Config(
+            self, uds=str(socket_of(folder, name)), ws="none", lifespan="off", log_config=None, access_log=False
+        )
+        self._server = QuietServer(config, GRACE_S)
+        self._serving: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._serving = asyncio.create_task(self._server.serve(), name="siblings")
+        await self._server.has_started.wait()
+
+    async def aclose(self) -> None:
+        self._server.must_stop.set()
+        if self._serving is not None:
+            await self._serving
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path: str = scope["path"]
+        if self._app is not None and path.startswith(STORE_PATHS):
+            await self._app(scope, receive, send)
+            return
+        body: bytes | None = None
+        if path == METRICS_PATH:
+            body = await asyncio.to_thread(self._metrics)
+        elif path.startswith(DECISION_PATH):
+            record = await asyncio.to_thread(self._decision, path.removeprefix(DECISION_PATH))
+            body = None if record is None else record.model_dump_json(exclude={"embedding"}).encode()
+        headers = [(b"content-length", str(len(body or b"")).encode())]
+        await send({"type": "http.response.start", "status": 200 if body is not None else 404, "headers": headers})
+        await send({"type": "http.response.body", "body": body or b""})

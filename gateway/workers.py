@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
+import shutil
 import signal
 import socket
-from collections.abc import Collection, Sequence
-from contextlib import AsyncExitStack
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +22,13 @@ from base.errors import ConfigError, EngineError
 from base.leash import coe_words
 from decision_log.privacy import load_key
 from fleet.engines import all_ready
+from fleet.folder_lock import FolderLock
 from fleet.process import ProcessSpec, RestartPolicy, SupervisedProcess, exit_words
+from fleet.redis_server import MAX_SOCKET_PATH_BYTES
 from fleet.stop_signal import Life, Stop
 from gateway.changes.history import InForce
 from gateway.listener import bind, url_of
 from gateway.plan import LOG, PLAN_NAME, Plan, check_places, has_local_index, ready_file, worker_name
-from gateway.run_folder import run_folder
 from gateway.services import Reporter, engines_of, experts_line, start_redis
 from gateway.settings import Settings, command_environment
 from router.config import CoeConfig
@@ -36,6 +40,10 @@ FLUSH_S = 20.0
 
 RESTARTS = RestartPolicy(max_restarts=1_000_000, window_s=60.0, first_delay_s=0.1, max_delay_s=5.0)
 """A worker that served is always started again; the others keep running in the meantime (ours)."""
+
+RUN_FOLDER = "run"
+HIDDEN = "."
+LONGEST_NAME = "/worker-64.sock"
 
 
 async def run_workers(settings: Settings, config: CoeConfig, reporter: Reporter, life: Life, found: InForce) -> None:
@@ -176,3 +184,38 @@ def check_count(config: CoeConfig, count: int) -> None:
             f"max_connections {limits.max_connections} and max_bytes_in_flight {limits.max_bytes_in_flight} among; "
             f"allowed: 1 to {most}"
         )
+
+
+@contextmanager
+def run_folder(data_dir: Path) -> Iterator[Path]:
+    """A new folder in the data folder, removed at the end, as are those of runs that were killed.
+
+    Elsewhere where the data folder's name is too long for a socket.
+    """
+    root = data_dir.resolve() / RUN_FOLDER
+    root.mkdir(exist_ok=True, mode=0o700)
+    remove_left(root)
+    name = secrets.token_hex(4)
+    folder, staged = root / name, root / f"{HIDDEN}{name}"
+    if len(bytes(folder)) + len(LONGEST_NAME) > MAX_SOCKET_PATH_BYTES:
+        with tempfile.TemporaryDirectory(prefix="coe-") as elsewhere:
+            yield Path(elsewhere)
+        return
+    staged.mkdir(mode=0o700)  # another run that looks for what was left would lock it first
+    lock = FolderLock.try_acquire(staged)
+    staged.rename(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            lock.release()
+        remove_left(root)  # again: workers of a killed run may still have been writing when this one began
+
+
+def remove_left(root: Path) -> None:
+    """Removes the folders of runs that are over."""
+    for folder in root.iterdir():
+        if not folder.name.startswith(HIDDEN) and (lock := FolderLock.try_acquire(folder)) is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+            lock.release()

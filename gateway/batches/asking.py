@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from gateway.asgi import Application, Message, replay
 from gateway.batches.lines import Line
-from gateway.batches.tables import Batch
+from gateway.batches.store import Batch
 from gateway.http_errors import ApiError
 from gateway.inner_request import Answer, inner_scope
 from gateway.keys.grants import Caller

@@ -15,8 +15,7 @@ from base.errors import StoreError
 from fleet.tasks import stop_task
 from gateway.batches.asking import LOOK_S, Asker, wait_s
 from gateway.batches.lines import LATE, MAX_LINES, Line, answer_line, error_line, raw_lines, read_lines
-from gateway.batches.store import BatchStore
-from gateway.batches.tables import CANCELLING, COMPLETED, EXPIRED, FAILED, VALIDATING, Batch
+from gateway.batches.store import CANCELLING, COMPLETED, EXPIRED, FAILED, VALIDATING, Batch, BatchStore
 
 POLL_S = 1.0
 CLAIM_S = 15.0

@@ -60,8 +60,7 @@ def noted_history(data_dir: Path, database_url: str | None) -> History:
 
 def show_changes(text: str, config: Path, data_dir: Path) -> None:
     """Prints what a text changes. Raises ConfigError where a gateway would not take it."""
-    from gateway.changes.check import checked
-    from gateway.changes.difference import differences
+    from gateway.changes.difference import checked, differences
     from gateway.changes.history import History
 
     history = History(data_dir)

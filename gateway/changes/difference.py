@@ -1,13 +1,20 @@
-"""The difference between two configurations, and the part of it that a running gateway cannot take. Pure."""
+"""The difference between two configurations, the part of it that a running gateway cannot take, and all else that is
+checked before one is put in force."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
+from base.errors import ConfigError
 from fleet.connect import is_same_engine
-from router.config import CoeConfig
+from fleet.vllm_addresses import read_vllm_addresses
+from gateway.check import find_problems
+from router.agreement import pin_problems
+from router.config import CoeConfig, parse_text
 from router.expert_config import Engine, ExpertConfig
+from router.live_pointer import live_manifest
 
 CHANGEABLE = (
     "experts",
@@ -89,3 +96,22 @@ def is_new_adapter(started: CoeConfig, entry: ExpertConfig) -> bool:
 def has_own_engine(entry: ExpertConfig) -> bool:
     """Returns True for an expert whose engine this host starts."""
     return entry.url is None and (entry.engine is Engine.LLAMACPP or entry.engine.is_vllm)
+
+
+def checked(text: str, path: Path, data_dir: Path, started: CoeConfig | None) -> CoeConfig:
+    """The configuration that a text means.
+
+    Args:
+        path: experts.yaml, in whose folder relative paths begin.
+        started: what the gateway started with; None where none has.
+
+    Raises:
+        ConfigError: with one problem per fault, those that need a restart among them.
+    """
+    config, manifest = parse_text(text, file=str(path)), live_manifest(data_dir)
+    found = [] if manifest is None else pin_problems(config, manifest)
+    if started is not None:
+        found += restart_problems(started, config, read_vllm_addresses(data_dir))
+    if problems := find_problems(config, path) + [f"{path}: {line}" for line in found]:
+        raise ConfigError("\n".join(problems), problems)
+    return config

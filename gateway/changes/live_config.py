@@ -9,9 +9,8 @@ from typing import Protocol
 
 from base.errors import ConfigError, RouterError
 from fleet.tasks import stop_task
-from gateway.changes.check import checked
 from gateway.changes.confirmations import Confirmation, Confirmed
-from gateway.changes.difference import differences
+from gateway.changes.difference import checked, differences
 from gateway.changes.history import History, InForce, Note, previous
 from gateway.settings import Settings
 from router.config import CoeConfig, config_text

@@ -20,9 +20,8 @@ from starlette.routing import Mount, Route, Router
 from gateway.asgi import Application, Receive, Scope, Send
 from gateway.auth import Auth
 from gateway.console.api import Api, ApiFailure
-from gateway.console.reports import Report, find_reports
 from gateway.console.session import COOKIE, LIFE_S, Sessions
-from gateway.console.views import environment, explained
+from gateway.console.views import Report, environment, explained, find_reports
 from gateway.http_errors import ApiError
 from router.section import AUTO
 

@@ -11,7 +11,7 @@ from fastapi import Query
 from pydantic import Field
 
 from base.options import age_s
-from gateway.batches.tables import CANCELLED, COMPLETED, EXPIRED, FAILED, Batch
+from gateway.batches.store import CANCELLED, COMPLETED, EXPIRED, FAILED, Batch
 from gateway.endpoints.access import Batches, CallerOf, Owner, api_router, part
 from gateway.endpoints.retrieval_access import retrieval_service
 from gateway.http_errors import invalid

@@ -11,6 +11,7 @@ import hashlib
 import logging
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -23,7 +24,6 @@ from fleet.tasks import stop_task
 from gateway.answer_reader import answer_text, read_answer
 from gateway.exchange import Asked, Outcome, cost_usd
 from gateway.expert_call import MAX_ANSWER_BYTES, read_all
-from gateway.judging.budget import Budget
 from gateway.judging.prompts import (
     conversation_text,
     grade_body,
@@ -43,6 +43,9 @@ TORN = 0.01
 """Probability of all but the likeliest expert from which on the router is torn (ours)."""
 
 STREAM_FIELDS = ("stream", "stream_options")
+
+HOUR_S = 3600.0
+DAY_S = 86_400.0
 
 logger = logging.getLogger(__name__)
 
@@ -220,3 +223,40 @@ def understood(value: float | None) -> float:
     if value is None:
         raise BackendError("the judge's reply was none of those it was asked for", status=502)
     return value
+
+
+class Budget:
+    """At most so many samples in any hour and so many US dollars in any day. A call's price is known when it has ended,
+    so the last one may go beyond.
+
+    Args:
+        clock: seconds, only forward.
+    """
+
+    def __init__(self, max_per_hour: int, max_usd_per_day: float, clock: Callable[[], float]) -> None:
+        self._max_per_hour = max_per_hour
+        self._max_usd_per_day = max_usd_per_day
+        self._clock = clock
+        self._taken: deque[float] = deque()
+        self._spent: deque[tuple[float, float]] = deque()
+
+    def take(self) -> bool:
+        """Counts one more sample if it fits; False when it does not."""
+        now = self._clock()
+        while self._taken and self._taken[0] <= now - HOUR_S:
+            self._taken.popleft()
+        if len(self._taken) >= self._max_per_hour or not self.has_money():
+            return False
+        self._taken.append(now)
+        return True
+
+    def has_money(self) -> bool:
+        """Returns True while less than the day's dollars were spent."""
+        now = self._clock()
+        while self._spent and self._spent[0][0] <= now - DAY_S:
+            self._spent.popleft()
+        return self._max_usd_per_day > 0 and sum(usd for _, usd in self._spent) < self._max_usd_per_day
+
+    def spend(self, usd: float) -> None:
+        if usd > 0:
+            self._spent.append((self._clock(), usd))

@@ -10,21 +10,51 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import Float, LargeBinary, Text, select
 from sqlalchemy.exc import IntegrityError
+from sqlmodel import Field, SQLModel
 
 from base.errors import ConfigError, StoreError, allowed_values
 from decision_log.admin_log import ADMIN_LOG, add_line, newest
 from decision_log.database import Database
 from gateway.keys.grants import Grant, check_team, tenant_of
-from gateway.keys.tables import KEYS, TABLES, TEAMS
 
 if TYPE_CHECKING:
+    from sqlalchemy import Table
     from sqlalchemy.engine import Connection
 
 SECRET_START = "sk-coe-"
 SECRET_BYTES = 32
 ID_DIGITS = 12
+
+
+class KeyRow(SQLModel, table=True):
+    """One key. `digest` is the SHA-256 of its secret; the one before a rotation works until `old_until`."""
+
+    __tablename__ = "access_keys"
+
+    key_id: str = Field(primary_key=True, sa_type=Text)
+    name: str = Field(sa_type=Text)
+    grant_json: str = Field(sa_type=Text)
+    digest: bytes = Field(sa_type=LargeBinary, unique=True)
+    old_digest: bytes | None = Field(default=None, sa_type=LargeBinary)
+    old_until: float | None = Field(default=None, sa_type=Float)
+    created_at: float = Field(sa_type=Float)
+    revoked_at: float | None = Field(default=None, sa_type=Float)
+
+
+class TeamRow(SQLModel, table=True):
+    """One team with its own limits, beside those of its keys."""
+
+    __tablename__ = "access_teams"
+
+    team: str = Field(primary_key=True, sa_type=Text)
+    grant_json: str = Field(sa_type=Text)
+
+
+KEYS: Table = SQLModel.metadata.tables["access_keys"]
+TEAMS: Table = SQLModel.metadata.tables["access_teams"]
+TABLES = [KEYS, TEAMS]
 
 
 class StoredKey(NamedTuple):

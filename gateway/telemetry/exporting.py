@@ -25,8 +25,7 @@ from prometheus_client.core import CounterMetricFamily, Metric
 
 from base.errors import ConfigError
 from gateway.asgi import Scope
-from gateway.telemetry.request_spans import RequestSpans, Tools
-from gateway.telemetry.span_ids import SpanIds
+from gateway.telemetry.request_spans import RequestSpans, SpanIds, Tools
 from gateway.telemetry.trace_ids import span_of
 
 SCOPE = "coe"

@@ -3,6 +3,7 @@ asked or answered is in them."""
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import NamedTuple
 
 from opentelemetry.context import Context
 from opentelemetry.metrics import Histogram
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace import (
     Span,
     SpanKind,
@@ -27,8 +29,7 @@ from gateway.asgi import Scope
 from gateway.exchange import MAX_MODEL_CHARS, Asked, Outcome
 from gateway.http_errors import ApiError
 from gateway.telemetry.request_line import RequestLine
-from gateway.telemetry.span_ids import SpanIds
-from gateway.telemetry.trace_ids import decision_of
+from gateway.telemetry.trace_ids import HOPS, decision_of
 from router.expert_config import Engine, ExpertConfig
 from router.types import DecisionKind, DecisionReason, DecisionRecord, RoutingDecision, TerminalState
 
@@ -57,6 +58,28 @@ PROVIDERS = {
 SAMPLING = ("max_tokens", "temperature", "top_p", "frequency_penalty", "presence_penalty", "seed")
 PROPAGATOR = TraceContextTextMapPropagator()
 Attributes = dict[str, str | int | float | bool]
+
+
+class SpanIds(RandomIdGenerator):
+    """Ids of spans: a request's ends with the digit 0, and its calls of experts count up from there. A new trace begins
+    with the time, so that the rows of its decisions are neighbours in the database's index.
+
+    Used on the event loop alone.
+    """
+
+    def __init__(self) -> None:
+        self._next: int | None = None
+
+    def follow(self, request: int, number: int) -> None:
+        """The next span is that call of a request; from the sixteenth on, none that names it."""
+        self._next = request + number if number < HOPS else None
+
+    def generate_span_id(self) -> int:
+        found, self._next = self._next, None
+        return found or super().generate_span_id() & ~(HOPS - 1) or HOPS
+
+    def generate_trace_id(self) -> int:
+        return time.time_ns() // 1_000_000 << 80 | secrets.randbits(80)
 
 
 @dataclass

@@ -17,8 +17,8 @@ from sqlmodel import SQLModel
 from decision_log import admin_log, tables
 from decision_log.database import Database
 from decision_log.log_connection import SCHEMA_VERSION
-from gateway.batches import tables as batches
-from gateway.keys import tables as keys
+from gateway.batches import store as batches
+from gateway.keys import key_store as keys
 from retrieval.stores import tables as stores
 from tests.decision_log.test_listing import made
 

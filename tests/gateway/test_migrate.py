@@ -16,8 +16,8 @@ from decision_log.sink import SPOOL_FOLDER
 from decision_log.sql_engine import open_engine
 from decision_log.tables import DECISIONS, FEEDBACK, TABLES
 from fleet.folder_lock import FolderLock
-from gateway.keys.tables import KEYS
-from gateway.keys.tables import TABLES as KEY_TABLES
+from gateway.keys.key_store import KEYS
+from gateway.keys.key_store import TABLES as KEY_TABLES
 from tests.gateway.test_store import record
 
 EVERY = [*TABLES, *KEY_TABLES]

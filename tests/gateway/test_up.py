@@ -23,13 +23,12 @@ from base.errors import ArtifactError, ConfigError, EngineError
 from base.terminal import Terminal
 from decision_log.connections import opened_database
 from fleet.program_log import LogReporter
-from gateway.first_router import collect_arguments, run_coe, train_arguments
 from gateway.keys.grants import Grant
 from gateway.keys.key_store import KeyStore
 from gateway.run_commands import settings_of
 from gateway.serving import agreed_config, require_keys, run_serve
 from gateway.settings import Settings, read_settings
-from gateway.up import run_up, with_own_key
+from gateway.up import collect_arguments, run_coe, run_up, train_arguments, with_own_key
 from gateway.up_view import UpView
 from router.artifact import save_artifact
 from router.live_pointer import LivePointer, write_pointer
@@ -129,7 +128,7 @@ async def test_a_signal_while_it_measures_ends_it(settings: Settings, monkeypatc
     async def slow(*_: object) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr("gateway.first_router.run_coe", slow)
+    monkeypatch.setattr("gateway.up.run_coe", slow)
     run = asyncio.create_task(run_up(settings, UpView(Terminal(file=out)), once=True))
     await until(lambda: "coe eval collect" in out.getvalue() or run.done(), "the first measurement")
     os.kill(os.getpid(), signal.SIGINT)

@@ -12,8 +12,7 @@ import pytest
 
 from base.errors import RequestError
 from decision_log.database import Database
-from gateway.batches.store import MAX_UNFINISHED, BatchStore
-from gateway.batches.tables import CANCELLED, COMPLETED, EXPIRED, VALIDATING, Batch
+from gateway.batches.store import CANCELLED, COMPLETED, EXPIRED, MAX_UNFINISHED, VALIDATING, Batch, BatchStore
 from retrieval.stores.files import Files
 from retrieval.stores.paging import Page
 

@@ -22,9 +22,8 @@ from gateway.http_errors import ApiError
 from gateway.keys.counters import Cost
 from gateway.keys.grants import Cap, Grant, Measure, Window, both, caller_of, parse_caps, tenant_of
 from gateway.keys.key_ring import KeyRing
-from gateway.keys.key_store import KeyStore, digest_of
+from gateway.keys.key_store import KEYS, KeyStore, digest_of
 from gateway.keys.limits import Limits
-from gateway.keys.tables import KEYS
 from tests.gateway.running import until
 
 USD = Cap(measure=Measure.USD, amount=5, window=Window.MONTH)

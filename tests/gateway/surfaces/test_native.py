@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from base.errors import ConfigError
+from gateway.app import SURFACES
 from gateway.chat_limits import bounded, most
-from gateway.surfaces.table import SURFACES
 from router.capabilities import Capabilities
 from router.expert_config import Engine, ExpertConfig, Wire
 from router.gateway_config import GatewayConfig
