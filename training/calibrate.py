@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from router.types import FloatArray
+from router.types import BoolArray, FloatArray, IntArray
 from router.uncertainty import (
     MAX_REFERENCE,
     NEIGHBOURS,
@@ -33,7 +33,7 @@ made little difference, benchmarks/LOG.md)."""
 FOLDS = 5
 
 
-def fit_temperature(probs: FloatArray, labels: NDArray[np.int64]) -> float:
+def fit_temperature(probs: FloatArray, labels: IntArray) -> float:
     """T that minimises the negative log-likelihood of softmax(log p / T) on held-out (n, k) (Guo et al. 2017)."""
     from scipy.optimize import minimize_scalar
 
@@ -47,7 +47,7 @@ def fit_temperature(probs: FloatArray, labels: NDArray[np.int64]) -> float:
     return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
 
 
-def error_auroc(uncertainty: FloatArray, is_correct: NDArray[np.bool_]) -> float:
+def error_auroc(uncertainty: FloatArray, is_correct: BoolArray) -> float:
     """Probability that a wrong query is more uncertain than a right one (ties count half); 0.5 without both."""
     from scipy.stats import rankdata
 
@@ -104,7 +104,7 @@ def fit_uncertainty(
     reference: FloatArray,
     others: FloatArray,
     probs: FloatArray,
-    is_correct: NDArray[np.bool_],
+    is_correct: BoolArray,
     temperature: float,
     rng: np.random.Generator,
 ) -> dict[str, NDArray[np.generic]]:

@@ -18,11 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from router.types import FloatArray, Interval, Metric
+from router.types import Float64Array, FloatArray, IntArray, Interval, Metric
 from router.uncertainty import apply_mix, normalised_entropy
-
-Float64Array = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 MIX_MOVED = "mix_moved"
 """Metric of a router: how far the traffic's mix was from the labelled queries when it was fitted."""

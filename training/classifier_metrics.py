@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from base.intervals import wilson_interval
 from router.protocols import CategoryClassifier
-from router.types import Interval, Metric
+from router.types import FloatArray, IntArray, Interval, Metric
 from router.uncertainty import Uncertainty, apply_temperature, expected_calibration_error
 
 
@@ -22,7 +22,7 @@ def wilson(successes: int, n: int) -> Metric:
     return Metric(value=share, interval=Interval(low=low, high=high), n=n)
 
 
-def macro_f1(labels: NDArray[np.int64], predicted: NDArray[np.int64], k: int) -> float:
+def macro_f1(labels: IntArray, predicted: IntArray, k: int) -> float:
     """Mean over categories that occur of 2TP / (2TP + FP + FN)."""
     scores = []
     for label in range(k):
@@ -37,8 +37,8 @@ def stage_one_metrics(
     classifier: CategoryClassifier,
     temperature: float,
     uncertainty: Mapping[str, NDArray[np.generic]],
-    embeddings: NDArray[np.float32],
-    labels: NDArray[np.int64],
+    embeddings: FloatArray,
+    labels: IntArray,
     alpha: float,
 ) -> dict[str, Metric]:
     """Figures on held-out queries.

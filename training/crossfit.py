@@ -13,17 +13,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from base.text_identity import normalised_text
 from router.protocols import Encoder
+from router.types import IntArray
 from training.evidence import Evidence
 from training.fit import Prepared, finish
 from training.fit_request import FitRequest
 from training.log_table import FOLDS
 from training.types import OutcomeTable
-
-IntArray = NDArray[np.int64]
 
 
 class FittedTwin(NamedTuple):

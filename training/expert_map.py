@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.quality import QualityMatrix
-from router.types import GENERAL, FloatArray
+from router.types import GENERAL, BoolArray, Float64Array, FloatArray, IntArray
 from training.types import OutcomeTable
 
 PRIOR_COUNT_RANGE = (1.0, 200.0)
@@ -19,8 +19,6 @@ PRIOR_COUNT_RANGE = (1.0, 200.0)
 of answers) is pulled away from its own mean (ours)."""
 
 BACKFIT_ROUNDS = 20
-
-Float64Array = NDArray[np.float64]
 
 
 def measure_quality(table: OutcomeTable, categories: Sequence[str]) -> QualityMatrix:
@@ -47,15 +45,13 @@ def measure_quality(table: OutcomeTable, categories: Sequence[str]) -> QualityMa
     )
 
 
-def row_numbers(table: OutcomeTable, categories: Sequence[str]) -> NDArray[np.int64]:
+def row_numbers(table: OutcomeTable, categories: Sequence[str]) -> IntArray:
     """(n,) row of each prompt; k for `general` and for categories that stage 1 cannot name."""
     number = {name: i for i, name in enumerate(categories) if name != GENERAL}
     return np.array([number.get(name, len(categories)) for name in table.categories], dtype=np.int64)
 
 
-def cell_sums(
-    scores: NDArray[np.floating], rows: NDArray[np.int64], k: int
-) -> tuple[Float64Array, Float64Array, Float64Array]:
+def cell_sums(scores: NDArray[np.floating], rows: IntArray, k: int) -> tuple[Float64Array, Float64Array, Float64Array]:
     """Sum, sum of squares and count of the observed scores of each cell, all (k+1, m)."""
     observed = np.isfinite(scores)
     values = np.where(observed, scores, 0.0).astype(np.float64)
@@ -67,7 +63,7 @@ def cell_sums(
     return sums, squares, counts
 
 
-def without_difficulty(scores: FloatArray, rows: NDArray[np.int64], k: int) -> tuple[Float64Array, Float64Array]:
+def without_difficulty(scores: FloatArray, rows: IntArray, k: int) -> tuple[Float64Array, Float64Array]:
     """Scores (n, m) less how hard each prompt is, and the difficulty (k+1,) of each row: its mean score over experts.
 
     A prompt that several experts answered is compared with its own level: what all get right or wrong says nothing
@@ -81,7 +77,7 @@ def without_difficulty(scores: FloatArray, rows: NDArray[np.int64], k: int) -> t
     return np.asarray(scores - level[:, None], dtype=np.float64), difficulty
 
 
-def prompt_levels(scores: FloatArray, rows: NDArray[np.int64], k: int) -> tuple[Float64Array, NDArray[np.bool_]]:
+def prompt_levels(scores: FloatArray, rows: IntArray, k: int) -> tuple[Float64Array, BoolArray]:
     """(n,) what all measured experts would score on a prompt on average, NaN where none answered; and whether all
     or several answered, so that it says more than one score.
 
@@ -131,7 +127,7 @@ def shrink(sums: Float64Array, squares: Float64Array, counts: Float64Array) -> t
     return quality, stderr
 
 
-def cell_means(values: FloatArray, rows: NDArray[np.int64], k: int) -> FloatArray:
+def cell_means(values: FloatArray, rows: IntArray, k: int) -> FloatArray:
     """Mean of the known values of each cell (k+1, m); an empty cell takes the expert's mean, 0 if that is unknown."""
     sums, _, counts = cell_sums(values, rows, k)
     overall = np.divide(sums.sum(axis=0), counts.sum(axis=0), out=np.zeros(sums.shape[1]), where=counts.sum(axis=0) > 0)
@@ -140,7 +136,7 @@ def cell_means(values: FloatArray, rows: NDArray[np.int64], k: int) -> FloatArra
     return means.astype(np.float32)
 
 
-def mean_prompt_tokens(table: OutcomeTable, rows: NDArray[np.int64], k: int) -> FloatArray:
+def mean_prompt_tokens(table: OutcomeTable, rows: IntArray, k: int) -> FloatArray:
     """Mean prompt length (k+1,) at 4 characters a token, as `QueryFacts.prompt_tokens` counts."""
     lengths = np.array([[len(text) / 4] for text in table.texts], dtype=np.float32).reshape(-1, 1)
     return cell_means(lengths, rows, k)[:, 0]

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from base.errors import InfeasibleBudgetError
@@ -21,7 +20,7 @@ from router.builtins import measured_builtins
 from router.config import CoeConfig, load_config
 from router.policy import solve_map
 from router.quality import QualityMatrix, cautious_quality
-from router.types import GENERAL, Metric, Record
+from router.types import GENERAL, Float64Array, IntArray, Metric, Record
 from training.expert_map import measure_quality, row_numbers
 from training.fit import builtin_counts
 from training.fit_inputs import builtin_outcomes, usable_outcomes
@@ -37,7 +36,6 @@ GB_PER_BILLION = 2.0
 LEAST_MASS = 1e-9
 """Share of a category without traffic, so that means over it are defined."""
 
-Float64Array = NDArray[np.float64]
 Removed = frozenset[str]
 NOBODY: Removed = frozenset()
 
@@ -45,7 +43,7 @@ NOBODY: Removed = frozenset()
 class Solved(NamedTuple):
     """A map: the expert (k+1,) of each category, numbered as the table's columns, and its mean price of a query."""
 
-    expert_of: NDArray[np.int64]
+    expert_of: IntArray
     cost_usd: float
 
 
@@ -150,7 +148,7 @@ class WorthStudy:
         return (*self.config.learned_categories, GENERAL)
 
     @cached_property
-    def rows(self) -> NDArray[np.int64]:
+    def rows(self) -> IntArray:
         return row_numbers(self.table, self.categories[:-1])
 
     @cached_property

@@ -15,13 +15,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from base.intervals import Z_95, wilson_interval
 from decision_log.feedback_types import ImplicitKind
-from router.types import Interval, Metric, RoutingDecision
-
-Float64Array = NDArray[np.float64]
+from router.types import Float64Array, Interval, Metric, RoutingDecision
 
 PRIOR_ANSWERS = 20.0
 """Answers of the coarser group that a reply rate is shrunk towards, so that a rare bin has no wild weight (ours)."""
@@ -212,7 +209,7 @@ class Replies:
             self.bins.append(reply_bin)
             self.rewards.append(reward)
 
-    def reward_array(self) -> NDArray[np.float64]:
+    def reward_array(self) -> Float64Array:
         """(n,) in [0, 1]."""
         return np.array(self.rewards, dtype=np.float64)
 
@@ -225,7 +222,7 @@ class Replies:
             found[kind] = agreement(kind, self.with_signal[kind], rewards[has_signal], rewards[~has_signal])
         return found
 
-    def weights(self) -> NDArray[np.float64]:
+    def weights(self) -> Float64Array:
         """(n,) how many answers each reply represents, relative to the average reply. Only signals that agree with
         feedback tell answers apart."""
         usable = {kind for kind, found in self.agreements().items() if found.is_usable}

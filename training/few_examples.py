@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
-from numpy.typing import NDArray
 
-from router.types import FloatArray
-
-IntArray = NDArray[np.int64]
+from router.types import BoolArray, FloatArray, IntArray
 
 FEW_EXAMPLES = 30
 """Labelled queries below which a category is new (ours)."""
@@ -25,7 +22,7 @@ RECOGNISED = "recognised_"
 """Prefix of the metric that says how surely a new category is recognised."""
 
 
-def is_new(labels: IntArray, k: int) -> NDArray[np.bool_]:
+def is_new(labels: IntArray, k: int) -> BoolArray:
     """(k,) categories that occur, with fewer than `FEW_EXAMPLES` and fewer than the median category has."""
     own = np.bincount(labels, minlength=k)
     return np.asarray((own > 0) & (own < min(FEW_EXAMPLES, usual_size(labels))))
@@ -38,7 +35,7 @@ def usual_size(labels: IntArray) -> int:
 
 
 def spread_out(
-    embeddings: FloatArray, labels: IntArray, new: NDArray[np.bool_], rng: np.random.Generator
+    embeddings: FloatArray, labels: IntArray, new: BoolArray, rng: np.random.Generator
 ) -> tuple[FloatArray, IntArray]:
     """Further queries of new categories, until each is of median size: one of its own, moved as a random query of
     another category lies from that category's mean, so that it spreads as they do.
@@ -65,7 +62,7 @@ def spread_out(
     return np.concatenate(rows).astype(np.float32), np.concatenate(found)
 
 
-def sure_of(probs: FloatArray, new: NDArray[np.bool_], cluster: IntArray) -> tuple[IntArray, IntArray]:
+def sure_of(probs: FloatArray, new: BoolArray, cluster: IntArray) -> tuple[IntArray, IntArray]:
     """Rows and categories of queries (n, k) that are surely of a new category, the surest first.
 
     Args:

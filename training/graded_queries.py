@@ -6,15 +6,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from base.text_identity import normalised_text
 from router.quality import QualityMatrix
-from router.types import CategoryProbs, FloatArray, Query, QueryBatch
+from router.types import BoolArray, CategoryProbs, FloatArray, IntArray, Query, QueryBatch
 from training.expert_map import measure_quality, row_numbers
 from training.types import OutcomeTable
-
-IntArray = NDArray[np.int64]
 
 MAX_REFERENCES = 16_000
 """Queries that a neighbour can be: looking at so many takes 0.13 ms, and twice as many would take twice as long. What
@@ -48,7 +45,7 @@ class GradedQueries:
     probs: CategoryProbs
     worth: FloatArray | None = None
 
-    def take(self, keep: NDArray[np.bool_]) -> GradedQueries:
+    def take(self, keep: BoolArray) -> GradedQueries:
         return replace(
             self,
             table=self.table.rows(keep),

@@ -13,12 +13,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
+
+from router.types import Float64Array, IntArray
 
 UNLIMITED = -1
-
-Float64Array = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 
 def min_keys(max_share: float) -> int:

@@ -19,7 +19,7 @@ from decision_log.log_connection import open_log
 from decision_log.read import read_rows
 from router.features import from_bytes
 from router.protocols import Encoder
-from router.types import DecisionRecord, FloatArray
+from router.types import DecisionRecord, Float64Array, FloatArray, IntArray
 from training.log_table import LogTable
 
 ENCODE_ROWS = 64
@@ -44,7 +44,7 @@ class AskedAnswers:
     def __len__(self) -> int:
         return len(self.log)
 
-    def rows(self, keep: NDArray[np.int64]) -> AskedAnswers:
+    def rows(self, keep: IntArray) -> AskedAnswers:
         """Some of the answers."""
         return AskedAnswers(
             log=self.log.rows(keep),
@@ -55,7 +55,7 @@ class AskedAnswers:
             possible=tuple(self.possible[row] for row in keep),
         )
 
-    def vectors(self, rows: NDArray[np.int64]) -> FloatArray:
+    def vectors(self, rows: IntArray) -> FloatArray:
         """(len(rows), d) in single precision."""
         return self.embeddings[rows].astype(np.float32)
 
@@ -68,7 +68,7 @@ class Fetched:
     vector: FloatArray | None
 
 
-def sample_rows(log: LogTable, rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+def sample_rows(log: LogTable, rows: IntArray, most: int) -> IntArray:
     """At most so many of the rows, every one as likely as another, and the same ones in the next run: ids are drawn
     at random when a decision is made, so a hash of them is a fair lot."""
     if len(rows) <= most:
@@ -77,7 +77,7 @@ def sample_rows(log: LogTable, rows: NDArray[np.int64], most: int) -> NDArray[np
     return np.sort(rows[np.argsort(lots, kind="stable")[:most]])
 
 
-def drawn_rows(log: LogTable, chance: NDArray[np.float64]) -> NDArray[np.int64]:
+def drawn_rows(log: LogTable, chance: Float64Array) -> IntArray:
     """Rows that are drawn, each with its chance (n,), and the same ones in the next run."""
     certain, possible = np.flatnonzero(chance >= 1), np.flatnonzero((chance > 0) & (chance < 1))
     lots = np.array([hash_lot(b"drawn" + name) / LOTS for name in log.ids[possible]])

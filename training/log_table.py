@@ -32,7 +32,7 @@ from decision_log.read import (
 )
 from decision_log.served_models import ModelChange, ModelHistory
 from router.feedback_config import FeedbackConfig
-from router.types import DecisionRecord, RoutingDecision
+from router.types import BoolArray, DecisionRecord, Float64Array, IntArray, RoutingDecision
 from training.builtin_feedback import RatedBuiltin
 from training.feedback_bias import Replies
 from training.key_influence import UNLIMITED, clusters
@@ -92,14 +92,14 @@ class LogTable:
     experts: tuple[str, ...]
     category: NDArray[np.int32]
     expert: NDArray[np.int32]
-    reward: NDArray[np.float64]
-    propensity: NDArray[np.float64]
-    weight: NDArray[np.float64]
-    at: NDArray[np.float64]
-    question: NDArray[np.int64]
-    key: NDArray[np.int64]
-    is_held_out: NDArray[np.bool_]
-    is_failure: NDArray[np.bool_]
+    reward: Float64Array
+    propensity: Float64Array
+    weight: Float64Array
+    at: Float64Array
+    question: IntArray
+    key: IntArray
+    is_held_out: BoolArray
+    is_failure: BoolArray
     max_key_share: float = 1.0
     traffic: Mapping[str, int] = field(default_factory=dict)
     dropped: Mapping[str, int] = field(default_factory=dict)
@@ -112,12 +112,12 @@ class LogTable:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def rows(self, keep: NDArray[np.bool_] | NDArray[np.int64]) -> LogTable:
+    def rows(self, keep: BoolArray | IntArray) -> LogTable:
         """Some of the answers; what is counted over all decisions stays."""
         return replace(self, **{name: getattr(self, name)[keep] for name in ROW_COLUMNS})
 
     @property
-    def fold(self) -> NDArray[np.int64]:
+    def fold(self) -> IntArray:
         """(n,) part of each answer: what a key asks again stays in one, however often."""
         return np.asarray((self.question + KEY_STRIDE * self.key) % FOLDS)
 
@@ -126,23 +126,23 @@ class LogTable:
         return replace(self, is_held_out=self.fold == fold)
 
     @property
-    def cluster(self) -> NDArray[np.int64]:
+    def cluster(self) -> IntArray:
         """(n,) cluster of each answer, for the bootstrap: one key, or one question of a key without a limit."""
         return clusters(self.question, self.key)
 
-    def category_in(self, names: tuple[str, ...]) -> NDArray[np.int64]:
+    def category_in(self, names: tuple[str, ...]) -> IntArray:
         """(n,) number of each answer's category among other names; -1 where it is not among them."""
         return renumbered(self.category, self.categories, names)
 
-    def expert_in(self, names: tuple[str, ...]) -> NDArray[np.int64]:
+    def expert_in(self, names: tuple[str, ...]) -> IntArray:
         """(n,) number of each answer's expert among other names; -1 where it is not among them."""
         return renumbered(self.expert, self.experts, names)
 
 
-ROW_COLUMNS = tuple(each.name for each in fields(LogTable) if str(each.type).startswith("NDArray"))
+ROW_COLUMNS = tuple(each.name for each in fields(LogTable) if "Array" in str(each.type))
 
 
-def renumbered(values: NDArray[np.int32], own: tuple[str, ...], names: tuple[str, ...]) -> NDArray[np.int64]:
+def renumbered(values: NDArray[np.int32], own: tuple[str, ...], names: tuple[str, ...]) -> IntArray:
     """Numbers of `own` as numbers of `names`; -1 for what is not there."""
     number = {name: i for i, name in enumerate(names)}
     index = np.array([number.get(name, -1) for name in own], dtype=np.int64)
@@ -178,7 +178,7 @@ class Columns:
         self.question.append(question_of(record))
         self.keys.append(sys.intern(record.key_id or ""))
 
-    def table(self, weight: NDArray[np.float64], unlimited: Collection[str], max_key_share: float) -> LogTable:
+    def table(self, weight: Float64Array, unlimited: Collection[str], max_key_share: float) -> LogTable:
         """The columns in order of time."""
         order = np.argsort(np.array(self.at, dtype=np.float64), kind="stable")
         question = np.array(self.question, dtype=np.int64)[order]
@@ -296,7 +296,7 @@ def why_left_out(record: DecisionRecord, rewards: Mapping[str, float], known: Kn
     return lacking if lacking is not None and reason in (None, "no feedback") else reason
 
 
-def row_weights(columns: Columns, replies: Replies) -> NDArray[np.float64]:
+def row_weights(columns: Columns, replies: Replies) -> Float64Array:
     """(n,) how many requests each row represents, relative to the average reply.
 
     A reply represents the unrated answers like it. A failure is always seen, so it represents only itself: its weight

@@ -19,8 +19,8 @@ from router.artifact import RouterArtifact, load_artifact, save_artifact
 from router.build import configured_router, evidence_of
 from router.config import CoeConfig
 from router.quality import QualityMatrix, reference_of
-from router.types import GENERAL
-from training.expert_map import PRIOR_COUNT_RANGE, Float64Array, cell_means, cell_sums, row_numbers, shrink
+from router.types import GENERAL, Float64Array
+from training.expert_map import PRIOR_COUNT_RANGE, cell_means, cell_sums, row_numbers, shrink
 from training.fit_inputs import fingerprint_outcomes
 from training.probe_plan import MOST_LUCKY
 from training.probe_run import held_back

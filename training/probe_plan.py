@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.expert_map import Float64Array
+from router.types import Float64Array
 
 ROUND = 4
 """Probes between two looks. Fewer find slightly more, and each look starts `coe eval collect` once more (ours)."""

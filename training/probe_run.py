@@ -22,9 +22,9 @@ from router.config import CoeConfig
 from router.pipeline import Router
 from router.policy import solve_map
 from router.quality import BROAD, QualityMatrix, cautious_quality
-from router.types import GENERAL
+from router.types import GENERAL, Float64Array
 from training.datasets.outcomes import read_outcomes
-from training.expert_map import Float64Array, cell_sums, row_numbers
+from training.expert_map import cell_sums, row_numbers
 from training.new_experts import BELOW_REFERENCE
 from training.probe_plan import Bars
 from training.types import OutcomeTable

@@ -7,13 +7,13 @@ from datetime import datetime
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from base.progress import Progress
 from router.artifact import RouterArtifact
 from router.config import CoeConfig, load_config
 from router.embedding_cache import CachedEncoder
 from router.protocols import Encoder
+from router.types import IntArray
 from training.builtin_feedback import with_feedback
 from training.carried_evidence import Carried, carried_over
 from training.category_mix import AskedQueries
@@ -75,7 +75,7 @@ class RetrainInputs:
         """The newest queries of the log, by their mix of categories."""
         return read_asked(self.request.database_url, self.encoder, self.config.feedback, since=self.request.since)
 
-    def answers(self, rows: NDArray[np.int64]) -> AskedAnswers:
+    def answers(self, rows: IntArray) -> AskedAnswers:
         """Logged answers with their vectors. What users wrote is encoded without the cache: it is not kept next to the
         log, where no erasure would find it."""
         plain = self.encoder.encoder if isinstance(self.encoder, CachedEncoder) else self.encoder

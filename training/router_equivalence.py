@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from router.pipeline import Router
-from router.types import FloatArray, Query, QueryBatch, RoutingDecision
+from router.types import FloatArray, IntArray, Query, QueryBatch, RoutingDecision
 from training.log_answers import AskedAnswers
 from training.router_comparison import BATCH_ROWS, decisions_of, groups_of
 
@@ -47,7 +46,7 @@ def decide_log_alike(one: Router, other: Router, asked: AskedAnswers) -> bool:
     )
 
 
-def parts(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+def parts(rows: IntArray) -> Iterator[IntArray]:
     return (rows[start : start + BATCH_ROWS] for start in range(0, len(rows), BATCH_ROWS))
 
 

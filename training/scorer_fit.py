@@ -11,7 +11,6 @@ from importlib import import_module
 from typing import cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from base.intervals import Z_95
 from base.progress import Progress
@@ -20,10 +19,8 @@ from router.preference import reference_expert
 from router.protocols import ArrayState, ExpertScorer
 from router.quality import cautious_quality
 from router.section import PluginConfig
-from router.types import FloatArray, Metric
+from router.types import Float64Array, FloatArray, Metric
 from training.graded_queries import GradedQueries
-
-Float64Array = NDArray[np.float64]
 
 FAMILY, FITS = "router.scorers", "training.scorers"
 

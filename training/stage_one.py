@@ -20,7 +20,7 @@ from base.progress import Progress
 from router import plugins
 from router.embedding_cache import CachedEncoder
 from router.protocols import CategoryClassifier, Encoder
-from router.types import GENERAL, FloatArray, Metric
+from router.types import GENERAL, BoolArray, FloatArray, IntArray, Metric
 from router.uncertainty import Uncertainty, apply_temperature, calibrated
 from training.calibrate import fit_temperature, fit_uncertainty
 from training.category_mix import AskedQueries, CategoryMix, estimate_mix, reweighed
@@ -32,7 +32,6 @@ from training.types import LabelledQuery
 BATCH_SIZE, CACHED_AT_ONCE = 64, 2048
 FOLDS = 10
 """Ten, because classifiers of nine tenths doubt almost as the served one does: with five, 2% fewer were accepted."""
-IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class LabelledEmbeddings:
     embeddings: FloatArray
     labels: IntArray
 
-    def take(self, keep: NDArray[np.bool_]) -> LabelledEmbeddings:
+    def take(self, keep: BoolArray) -> LabelledEmbeddings:
         return LabelledEmbeddings(self.embeddings[keep], self.labels[keep])
 
     def joined(self, others: LabelledEmbeddings) -> LabelledEmbeddings:
@@ -117,7 +116,7 @@ def figures(stage: StageOne, held_out: LabelledEmbeddings, alpha: float) -> dict
     )
 
 
-def new_categories_of(request: FitRequest, labels: IntArray) -> NDArray[np.bool_]:
+def new_categories_of(request: FitRequest, labels: IntArray) -> BoolArray:
     """(k,) categories of which only a few examples are known, by labels (n,); none where the labelled queries are a
     sample of the traffic, because there a small category is a rare one."""
     k = len(request.categories)

@@ -12,11 +12,8 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from router.types import FloatArray
-
-IntArray = NDArray[np.int64]
+from router.types import BoolArray, Float64Array, FloatArray, IntArray
 
 DIMENSIONS = 20
 """Principal components that are clustered: k-means over all 951 of the default encoder splits by style before topic."""
@@ -73,9 +70,7 @@ def find_topics(unknown: FloatArray, known: FloatArray, min_size: int, rng: np.r
     return tuple(sorted(kept, key=lambda topic: -len(topic.members)))
 
 
-def qualified(
-    points: NDArray[np.float64], k: int, n_unknown: int, min_size: int, rng: np.random.Generator
-) -> Iterator[Topic]:
+def qualified(points: Float64Array, k: int, n_unknown: int, min_size: int, rng: np.random.Generator) -> Iterator[Topic]:
     """Clusters of one run of k-means that are new, large, tight and stable."""
     from sklearn.metrics import silhouette_samples
 
@@ -103,11 +98,11 @@ def spread(points: FloatArray) -> float:
     return float(((points - points.mean(axis=0)) ** 2).sum(axis=1).mean()) if len(points) else math.inf
 
 
-def n_distinct(points: NDArray[np.float64]) -> int:
+def n_distinct(points: Float64Array) -> int:
     return len(np.unique(points.round(9), axis=0))
 
 
-def principal_components(points: FloatArray, dimensions: int) -> NDArray[np.float64]:
+def principal_components(points: FloatArray, dimensions: int) -> Float64Array:
     """(n, at most `dimensions`) scores on the first principal components."""
     centred = np.asarray(points - points.mean(axis=0), dtype=np.float64)
     left, values, _ = np.linalg.svd(centred, full_matrices=False)
@@ -115,13 +110,13 @@ def principal_components(points: FloatArray, dimensions: int) -> NDArray[np.floa
     return np.asarray(left[:, :kept] * values[:kept], dtype=np.float64)
 
 
-def kmeans(points: NDArray[np.float64], k: int, seed: int, starts: int) -> IntArray:
+def kmeans(points: Float64Array, k: int, seed: int, starts: int) -> IntArray:
     from sklearn.cluster import KMeans
 
     return np.asarray(KMeans(k, n_init=starts, random_state=seed).fit(points).labels_, dtype=np.int64)
 
 
-def stability(points: NDArray[np.float64], labels: IntArray, rng: np.random.Generator) -> NDArray[np.float64]:
+def stability(points: Float64Array, labels: IntArray, rng: np.random.Generator) -> Float64Array:
     """(k,) mean over subsamples of each cluster's Jaccard similarity to the nearest cluster found there (Hennig,
     "Cluster-wise assessment of cluster stability", CSDA 2007)."""
     k = int(labels.max()) + 1
@@ -135,7 +130,7 @@ def stability(points: NDArray[np.float64], labels: IntArray, rng: np.random.Gene
     return np.asarray(similarity.mean(axis=0), dtype=np.float64)
 
 
-def jaccard(one: NDArray[np.bool_], two: NDArray[np.bool_]) -> float:
+def jaccard(one: BoolArray, two: BoolArray) -> float:
     union = int((one | two).sum())
     return int((one & two).sum()) / union if union else 0.0
 

@@ -6,16 +6,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.classifiers.knn import Options
-from router.types import FloatArray
+from router.types import FloatArray, IntArray
 
 
 def fit(
-    options: Options, embeddings: FloatArray, labels: NDArray[np.int64], n_categories: int
+    options: Options, embeddings: FloatArray, labels: IntArray, n_categories: int
 ) -> dict[str, NDArray[np.generic]]:
     """Arrays of the classifier; float16 halves the artifact and moves a cosine by less than 1e-3."""
     return {"embeddings": embeddings.astype(np.float16), "labels": labels.astype(np.int64)}
 
 
-def choose(options: Options, embeddings: FloatArray, labels: NDArray[np.int64]) -> Options:
+def choose(options: Options, embeddings: FloatArray, labels: IntArray) -> Options:
     """Nothing is left open."""
     return options

@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.classifiers.logistic import Options
-from router.types import FloatArray
+from router.types import FloatArray, IntArray
 
 GRID = (1.0, 3.0, 10.0, 30.0)
 FOLDS = 3
 
 
 def fit(
-    options: Options, embeddings: FloatArray, labels: NDArray[np.int64], n_categories: int
+    options: Options, embeddings: FloatArray, labels: IntArray, n_categories: int
 ) -> dict[str, NDArray[np.generic]]:
     """Arrays of the classifier. Every one of the `n_categories` must occur in `labels` (n,)."""
     from sklearn.linear_model import LogisticRegression
@@ -30,12 +30,12 @@ def fit(
     return {"weights": weights.astype(np.float32), "bias": bias.astype(np.float32)}
 
 
-def choose(options: Options, embeddings: FloatArray, labels: NDArray[np.int64]) -> Options:
+def choose(options: Options, embeddings: FloatArray, labels: IntArray) -> Options:
     """The options with what they leave open decided, so that fits on parts of the data need not decide again."""
     return Options(inverse_l2=options.inverse_l2 or best_strength(embeddings, labels))
 
 
-def best_strength(embeddings: FloatArray, labels: NDArray[np.int64]) -> float:
+def best_strength(embeddings: FloatArray, labels: IntArray) -> float:
     """C with the least cross-validated log loss; the middle of the grid when a category is too small to fold."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_score

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from base.columns import (
-    Float64Array,
     numbers,
     optional_texts,
     positions,
@@ -25,6 +24,7 @@ from base.columns import (
 )
 from base.errors import DataError, allowed_values
 from base.record_files import Record, parse_json
+from router.types import BoolArray, Float64Array, IntArray
 from training.datasets.outcome_rows import ask_of
 from training.split import SPLITS, split_of
 from training.types import ModelFacts
@@ -113,9 +113,9 @@ class ScoreRows:
     unknown numbers are NaN. `models` are all models that have a score on a kept prompt, sorted."""
 
     models: tuple[str, ...]
-    number: NDArray[np.int64]
-    prompt: NDArray[np.int64]
-    expert: NDArray[np.int64]
+    number: IntArray
+    prompt: IntArray
+    expert: IntArray
     score: Float64Array
     metric: NDArray[np.str_]
     cost_usd: Float64Array
@@ -123,7 +123,7 @@ class ScoreRows:
     output_chars: Float64Array
     latency_ms: Float64Array
 
-    def take(self, keep: NDArray[np.bool_]) -> ScoreRows:
+    def take(self, keep: BoolArray) -> ScoreRows:
         columns = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return ScoreRows(**{name: c if name == "models" else c[keep] for name, c in columns.items()})
 

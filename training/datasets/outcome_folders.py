@@ -9,11 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from base.columns import read_table, texts
 from base.errors import DataError
-from router.types import FloatArray
+from router.types import FloatArray, IntArray
 from training.datasets.outcome_files import PROMPTS_FILE, SCORES_FILE
 from training.datasets.outcomes import read_outcomes
 from training.types import NOT_COMPARED, OutcomeTable, unknown
@@ -130,7 +129,7 @@ def merged_matrices(
 
 def merged_answers(
     tables: Sequence[OutcomeTable], rows: Mapping[tuple[str, str, str], int], names: tuple[str, ...]
-) -> NDArray[np.int64] | None:
+) -> IntArray | None:
     """(n, m) numbers of answers; None where no table has any. Those of a prompt in several tables are of the last one
     that has them, for numbers of two tables cannot be compared."""
     if all(table.answers is None for table in tables):

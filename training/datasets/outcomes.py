@@ -20,10 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from base.columns import (
-    Float64Array,
     numbers,
     optional_texts,
     positions,
@@ -31,7 +29,7 @@ from base.columns import (
     texts,
 )
 from base.errors import DataError
-from router.types import FloatArray
+from router.types import Float64Array, FloatArray, IntArray
 from training.datasets.model_facts import MODELS_FILE, find_models_file, read_models, write_models
 from training.datasets.outcome_files import (
     ALL_PROMPTS,
@@ -101,9 +99,7 @@ def complete_rows(table: OutcomeTable, path: Path) -> OutcomeTable:
     return table.rows(keep)
 
 
-def read_answers(
-    path: Path, prompts: PromptRows, models: Sequence[str]
-) -> tuple[NDArray[np.int64] | None, FloatArray | None]:
+def read_answers(path: Path, prompts: PromptRows, models: Sequence[str]) -> tuple[IntArray | None, FloatArray | None]:
     """(n, m) numbers of answers and log-probabilities as `OutcomeTable` has them; None without the file, or without
     any. Raises DataError."""
     if not path.exists():
@@ -122,7 +118,7 @@ def read_answers(
     return answers, logprobs
 
 
-def numbered_answers(given: Iterable[tuple[int, int, str | None]], shape: tuple[int, int]) -> NDArray[np.int64]:
+def numbered_answers(given: Iterable[tuple[int, int, str | None]], shape: tuple[int, int]) -> IntArray:
     """(n, m) numbers of answers as `OutcomeTable` has them, from prompt, expert and answer (empty: none)."""
     found = np.full(shape, NOT_COMPARED, dtype=np.int64)
     numbers: dict[tuple[int, str], int] = {}
@@ -206,7 +202,7 @@ def prompt_columns(table: OutcomeTable) -> dict[str, list[str]]:
     }
 
 
-def answer_columns(table: OutcomeTable, answers: NDArray[np.int64]) -> dict[str, list[Any]]:
+def answer_columns(table: OutcomeTable, answers: IntArray) -> dict[str, list[Any]]:
     """The answers that were compared, by their numbers."""
     prompt, expert = np.nonzero(answers > NOT_COMPARED)
     known = {} if table.logprobs is None else {"logprob": table.logprobs[prompt, expert].tolist()}

@@ -6,17 +6,14 @@ It is solved in closed form, its strength chosen by leave-one-out.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from router.protocols import ArrayState
 from router.scorers.soft_ridge import Options, sharpened_quality
-from router.types import FloatArray
+from router.types import Float64Array, FloatArray
 from training.graded_queries import GradedQueries
 
 GRID = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 1e9)
 """Strengths that are tried; the last leaves nothing but the means."""
-
-Float64Array = NDArray[np.float64]
 
 
 def fit(options: Options, data: GradedQueries, rng: np.random.Generator) -> ArrayState:

@@ -13,12 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from router.types import BoolArray, Float64Array, IntArray
 from training.change_points import ChangePoint
 from training.expert_map import cell_sums, without_difficulty
 from training.strategies.panels import Panels
-from training.strategies.vote_fit import Float64Array, IntArray
 from training.types import NOT_COMPARED
 
 OPTIONS = 10
@@ -45,7 +44,7 @@ class Anchors:
     count: Float64Array
 
     @property
-    def is_known(self) -> NDArray[np.bool_]:
+    def is_known(self) -> BoolArray:
         """(m,) experts of whom enough is known that they may vouch for others."""
         return np.asarray(self.count.sum(axis=0) >= LEAST_ANCHORED)
 

@@ -7,12 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
-from router.types import CallState, DecisionRecord
+from router.types import CallState, DecisionRecord, IntArray
 from training.types import NO_ANSWER, NOT_COMPARED
-
-IntArray = NDArray[np.int64]
 
 
 @dataclass

@@ -11,12 +11,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
-from training.strategies.vote_fit import Float64Array, IntArray, posteriors, utilities
+from router.types import BoolArray, Float64Array, IntArray
+from training.strategies.vote_fit import posteriors, utilities
 from training.types import NO_ANSWER
-
-BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from router.strategies.votes import SIGNALS
+from router.types import Float64Array
 from training.strategies.rehearsal import Stage
-from training.strategies.vote_fit import Float64Array
 
 RIDGE = 3e-3
 """Strength of the penalty, as a share of the prompts (ours: 0.001 to 0.03 do not differ)."""

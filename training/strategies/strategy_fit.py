@@ -9,17 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from base.progress import Progress
 from router.quality import CAUTION, QualityMatrix, reference_of
 from router.strategies.learned import NEVER, NOBODY, LearnedStrategies, Variants, with_bias
 from router.strategies.votes import SIGNALS, TELLS
-from router.types import FloatArray
+from router.types import BoolArray, Float64Array, FloatArray, IntArray
 from training.expert_map import cell_sums, shrink
 from training.graded_queries import GradedQueries
 from training.strategies.rehearsal import Known
-from training.strategies.vote_fit import Ballots, Float64Array, IntArray, fit_votes
+from training.strategies.vote_fit import Ballots, fit_votes
 from training.strategies.ways import PRICES, WAYS, Company, Way
 from training.types import NO_ANSWER, NOT_COMPARED
 
@@ -120,7 +119,7 @@ def measured(
     reference: int,
     rows: IntArray,
     quality: FloatArray,
-    is_measured: NDArray[np.bool_],
+    is_measured: BoolArray,
 ) -> Variants:
     """The ways with what they won over the best single expert in every row of the map.
 

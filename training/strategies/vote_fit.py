@@ -11,14 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from router.strategies.learned import with_bias
-from router.types import FloatArray
+from router.types import BoolArray, Float64Array, FloatArray, IntArray
 from training.types import NO_ANSWER
-
-Float64Array = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 L2 = 10.0
 """Strength of the penalty on what the embedding adds (ours: of 3, 10 and 30 the best out of fold on both tables)."""
@@ -39,7 +35,7 @@ class Ballots:
     scores: Float64Array
     embeddings: FloatArray
 
-    def take(self, rows: NDArray[np.bool_] | IntArray) -> Ballots:
+    def take(self, rows: BoolArray | IntArray) -> Ballots:
         return Ballots(self.keys[rows], self.scores[rows], self.embeddings[rows])
 
 
@@ -56,7 +52,7 @@ def posteriors(keys: IntArray, weights: Float64Array) -> Float64Array:
     return softmax(utility, given)[:, :-1]
 
 
-def utilities(keys: IntArray, weights: Float64Array) -> tuple[Float64Array, NDArray[np.bool_]]:
+def utilities(keys: IntArray, weights: Float64Array) -> tuple[Float64Array, BoolArray]:
     """(n, m + 1) of each answer and of none being right, and which of them are possible."""
     votes = keys[:, :, None] == np.arange(keys.shape[1])
     sums = np.concatenate([(votes * weights[:, :-1, None]).sum(axis=1), weights[:, -1:]], axis=1)
@@ -64,7 +60,7 @@ def utilities(keys: IntArray, weights: Float64Array) -> tuple[Float64Array, NDAr
     return sums, given
 
 
-def softmax(utility: Float64Array, given: NDArray[np.bool_]) -> Float64Array:
+def softmax(utility: Float64Array, given: BoolArray) -> Float64Array:
     shifted = np.where(given, utility, -np.inf)
     raised = np.exp(shifted - shifted.max(axis=1, keepdims=True))
     return np.asarray(raised / raised.sum(axis=1, keepdims=True))

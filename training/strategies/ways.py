@@ -13,8 +13,8 @@ import numpy as np
 
 from router.strategies.types import StrategyName
 from router.strategies.votes import SIGNALS, TELLS
+from router.types import BoolArray, Float64Array, IntArray
 from training.strategies.rehearsal import (
-    BoolArray,
     Known,
     Played,
     Stage,
@@ -26,7 +26,6 @@ from training.strategies.rehearsal import (
     stages,
 )
 from training.strategies.stopping import regressed, stopping_rules
-from training.strategies.vote_fit import Float64Array, IntArray
 
 MOST_IN_ORDER = 3
 """Experts in a way that is not an order of all (ours)."""
