@@ -13,7 +13,8 @@ from sqlalchemy import func, select
 
 from base.progress import Progress, silent
 from decision_log.database import Database
-from decision_log.sql_removal import BATCH_ROWS, Found, Removal, Removed, chunks
+from decision_log.read import id_batches
+from decision_log.sql_removal import BATCH_ROWS, Found, Removal, Removed
 from decision_log.tables import DECISIONS, DOCUMENT_FEEDBACK, FEEDBACK, JUDGEMENTS, SIGNALS
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def pages(database: Database, until: float) -> Iterator[list[dict[str, Any]]]:
 def said_of(connection: Connection, table: Table, ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
     """Rows of a table by the decision that they are about."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for some in chunks(list(ids)):
+    for some in id_batches(ids):
         for row in connection.execute(select(table).where(table.c.decision_id.in_(some))).mappings():
             values = {name: value for name, value in row.items() if name not in ("id", "decision_id")}
             found.setdefault(row["decision_id"], []).append(values)

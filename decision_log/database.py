@@ -9,18 +9,17 @@ from contextlib import contextmanager, nullcontext, suppress
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
 from sqlalchemy import func, or_, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 
 from base.errors import StoreError
-from decision_log.feedback_rows import keep_document_feedback, keep_feedback
+from decision_log.feedback_rows import keep_feedback
 from decision_log.feedback_types import DocumentFeedback, Feedback, FeedbackStatus, ImplicitSignal, JudgedAnswer
 from decision_log.implicit_signals import note_signals
 from decision_log.listed import DecisionFilter, Page, Place, Spend
 from decision_log.listing import list_decisions, spend_by_key
-from decision_log.log_connection import foreign_version, version_reason
 from decision_log.payloads import Logged, from_payload, to_payload
+from decision_log.read import chats_in, record_of
 from decision_log.sql_engine import check_schema, close_engine, make_schema, open_engine, translated_errors
 from decision_log.tables import DECISIONS, FEEDBACK, JUDGEMENTS, SIGNALS, TABLES
 from decision_log.tombstones import delete_of, erased_among, lock, note_removed
@@ -93,10 +92,11 @@ class Database:
 
     def get_decision(self, decision_id: str) -> DecisionRecord | None:
         """The record of that decision, None when there is none. Raises StoreError."""
-        query = select(DECISIONS.c.record, DECISIONS.c.embedding).where(DECISIONS.c.decision_id == decision_id)
+        columns = (DECISIONS.c.decision_id, DECISIONS.c.record, DECISIONS.c.embedding)
+        query = select(*columns).where(DECISIONS.c.decision_id == decision_id)
         with self.transaction("read a decision") as connection:
             row = connection.execute(query).one_or_none()
-        return None if row is None else record_of(row.record, row.embedding)
+        return None if row is None else record_of(row)
 
     def decisions_of_trace(self, trace_id: str) -> Sequence[str]:
         """The ids of up to two decisions of a trace, which begin with its id. Raises StoreError."""
@@ -125,11 +125,7 @@ class Database:
         while left > 0:
             with self.transaction("read decisions") as connection:
                 rows = connection.execute(query.limit(min(left, PAGE_ROWS))).all()
-            for row in rows:
-                if (version := foreign_version(row.record)) is None:
-                    yield record_of(row.record, row.embedding)
-                elif left_out is not None:
-                    left_out[version_reason(version)] += 1
+            yield from chats_in(rows, left_out)
             if len(rows) < min(left, PAGE_ROWS):
                 return
             left -= len(rows)
@@ -147,7 +143,10 @@ class Database:
             return spend_by_key(connection, tenant, since, until)
 
     def put_feedback(
-        self, feedback: Feedback, caps: FeedbackConfig = NO_CAPS, about: DecisionRecord | None = None
+        self,
+        feedback: Feedback | DocumentFeedback,
+        caps: FeedbackConfig = NO_CAPS,
+        about: DecisionRecord | None = None,
     ) -> FeedbackStatus:
         """Keeps the feedback as `keep_feedback` says.
 
@@ -164,16 +163,6 @@ class Database:
                 return FeedbackStatus.ERASED
             return keep_feedback(connection, self.insert, feedback, caps)
 
-    def put_document_feedback(
-        self, feedback: DocumentFeedback, caps: FeedbackConfig = NO_CAPS, about: DecisionRecord | None = None
-    ) -> FeedbackStatus:
-        """Keeps what is said of one document, as `put_feedback` does. Raises StoreError: nothing was written."""
-        with self.transaction("write feedback") as connection:
-            lock(connection, for_erasure=False)
-            if about is not None and erased_among(connection, [about]):
-                return FeedbackStatus.ERASED
-            return keep_document_feedback(connection, self.insert, feedback, caps)
-
     def get_signals(self, decision_id: str) -> tuple[ImplicitSignal, ...]:
         """Implicit signals of that decision, oldest first. Raises StoreError."""
         query = select(SIGNALS).where(SIGNALS.c.decision_id == decision_id).order_by(SIGNALS.c.at, SIGNALS.c.kind)
@@ -189,19 +178,11 @@ class Database:
 
     def get_feedback(self, decision_id: str) -> tuple[Feedback, ...]:
         """Feedback on that decision, oldest first. Raises StoreError."""
-        query = select(FEEDBACK).where(FEEDBACK.c.decision_id == decision_id).order_by(FEEDBACK.c.at, FEEDBACK.c.id)
+        columns = [FEEDBACK.c[name] for name in Feedback.model_fields]
+        query = select(*columns).where(FEEDBACK.c.decision_id == decision_id).order_by(FEEDBACK.c.at, FEEDBACK.c.id)
         with self.transaction("read feedback") as connection:
             rows = connection.execute(query).mappings().all()
-        return tuple(
-            Feedback(
-                decision_id=row["decision_id"],
-                kind=row["kind"],
-                value=row["value"],
-                at=row["at"],
-                key_id=row["key_id"] or None,
-            )
-            for row in rows
-        )
+        return tuple(Feedback.model_validate({**row, "key_id": row["key_id"] or None}) for row in rows)
 
     def count(self) -> int:
         """Rows in `decisions`. Raises StoreError."""
@@ -261,14 +242,3 @@ def row_of(logged: Logged) -> tuple[object, ...]:
         logged.embedding,
         record.inputs.encoder if record.inputs else None,
     )
-
-
-def record_of(record: str, embedding: bytes | None) -> DecisionRecord:
-    """The record of one row. Raises StoreError: it is damaged, or of another version."""
-    try:
-        read = DecisionRecord.model_validate_json(record)
-    except ValidationError as error:
-        version = foreign_version(record)
-        found = "it is not a decision record" if version is None else version_reason(version)
-        raise StoreError(f"a row of the decision log cannot be read: {found}") from error
-    return read if embedding is None else read.model_copy(update={"embedding": embedding})

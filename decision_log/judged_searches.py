@@ -5,13 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 
-from pydantic import ValidationError
 from sqlalchemy import text
 
-from base.errors import StoreError
 from decision_log.database import Database
-from decision_log.log_connection import foreign_version, version_reason
-from decision_log.read import by_ids, id_batches
+from decision_log.read import by_ids, foreign_version, id_batches, record_of, version_reason
 from router.types import RETRIEVAL, DecisionRecord
 
 logger = logging.getLogger(__name__)
@@ -29,7 +26,7 @@ def read_judged_searches(database: Database, since: float) -> Iterator[tuple[Dec
         for decision_id, document_id, value in rows:
             values.setdefault(decision_id, {}).setdefault(document_id, []).append(value)
     query = by_ids(
-        "SELECT decision_id, record FROM decisions "
+        "SELECT decision_id, record, NULL AS embedding FROM decisions "
         "WHERE decision_id IN :ids AND category = :category AND at >= :since ORDER BY decision_id"
     )
     for part in id_batches(sorted(values)):
@@ -40,7 +37,4 @@ def read_judged_searches(database: Database, since: float) -> Iterator[tuple[Dec
                 logger.warning("left out search %s: %s", row.decision_id, version_reason(version))
                 continue
             means = {name: sum(each) / len(each) for name, each in values[row.decision_id].items()}
-            try:
-                yield DecisionRecord.model_validate_json(row.record), means
-            except ValidationError as error:
-                raise StoreError(f"decision {row.decision_id} in the database is not a decision record") from error
+            yield record_of(row), means

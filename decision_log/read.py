@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 from sqlalchemy import Connection, Row, Text, bindparam, text
 
-from base.errors import DataError
+from base.errors import StoreError
+from base.json_text import JsonError, from_json
 from decision_log.feedback_types import FeedbackKind, ImplicitKind
-from decision_log.log_connection import foreign_version, version_reason
-from router.types import DecisionKind, DecisionReason, DecisionRecord, TerminalState
+from router.types import RECORD_VERSION, DecisionKind, DecisionReason, DecisionRecord, TerminalState
 
 if TYPE_CHECKING:
     from sqlalchemy import TextClause
-
-
-logger = logging.getLogger(__name__)
 
 REWARD_WEIGHT: Mapping[FeedbackKind, float] = {
     FeedbackKind.TEST: 4.0,
@@ -54,7 +50,9 @@ OUR_FAULTS = frozenset(
 ASKED_BY_COE = "asked by coe itself"
 BY_SEVERAL = "several experts were asked"
 BY_BUILTIN = "an expert that is not a language model answered"
-PAGE_ROWS, BATCH_IDS = 5000, 500
+PAGE_ROWS = 5000
+BATCH_IDS = 500
+"""Ids in one statement, well below the databases' limits on parameters."""
 
 
 def read_rewards(
@@ -90,37 +88,68 @@ def read_signals(connection: Connection) -> dict[str, tuple[ImplicitKind, ...]]:
     return found
 
 
-def read_records(
-    connection: Connection, since: float, left_out: Counter[str] | None = None
-) -> Iterator[DecisionRecord]:
-    """Every record of chat since a time, with its embedding, in order of arrival, a page at a time.
+def foreign_version(record: str | bytes) -> str | None:
+    """The `schema_version` of a decision record that is not this program's; None of one that is, or is damaged."""
+    try:
+        values = from_json(record)
+    except JsonError:
+        return None
+    version = values.get("schema_version", RECORD_VERSION) if isinstance(values, dict) else RECORD_VERSION
+    return None if version == RECORD_VERSION else str(version)[:20]
+
+
+def version_reason(version: str) -> str:
+    """Reason why such a row is left out."""
+    return f"rows of schema_version {version}; this coe reads {RECORD_VERSION}"
+
+
+def record_of(row: Row[*tuple[Any, ...]]) -> DecisionRecord:
+    """The record of a row, which has its `decision_id`, `record` and `embedding`. Raises StoreError: it is damaged, or
+    of another version."""
+    try:
+        read = DecisionRecord.model_validate_json(row.record)
+    except ValidationError as error:
+        version = foreign_version(row.record)
+        found = "is not a decision record" if version is None else f"is among the {version_reason(version)}"
+        raise StoreError(f"row {row.decision_id} of the decision log {found}") from error
+    return read if row.embedding is None else read.model_copy(update={"embedding": row.embedding})
+
+
+def chats_in(rows: Iterable[Row[*tuple[Any, ...]]], left_out: Counter[str] | None = None) -> Iterator[DecisionRecord]:
+    """The records of chat. (Others chose among retrieval experts, see retrieval.stores.export.)
 
     Args:
         left_out: counts rows of another version of the record, by reason.
 
     Raises:
-        DataError: a row is damaged.
+        StoreError: a row is damaged.
     """
+    for row in rows:
+        try:
+            record = record_of(row)
+        except StoreError:
+            version = foreign_version(row.record)
+            if version is None:
+                raise
+            if left_out is not None:
+                left_out[version_reason(version)] += 1
+            continue
+        if record.kind is DecisionKind.CHAT:
+            yield record
+
+
+def read_records(
+    connection: Connection, since: float, left_out: Counter[str] | None = None
+) -> Iterator[DecisionRecord]:
+    """Every record of chat since a time, with its embedding, in order of arrival, a page at a time. Takes and raises
+    what `chats_in` does."""
     query = text(
         "SELECT at, decision_id, record, embedding FROM decisions "
         "WHERE at >= :since AND (at > :at OR decision_id > :last) ORDER BY at, decision_id LIMIT :page"
     )
     after, last = since, ""
     while rows := connection.execute(query, {"since": after, "at": after, "last": last, "page": PAGE_ROWS}).all():
-        for row in rows:
-            try:
-                record = DecisionRecord.model_validate_json(row.record)
-            except ValidationError as error:
-                if (version := foreign_version(row.record)) is not None:
-                    if left_out is not None:
-                        left_out[version_reason(version)] += 1
-                    continue
-                raise DataError(
-                    f"decisions: row {row.decision_id} is not a decision record ({error.error_count()} faults)"
-                ) from error
-            if record.kind is not DecisionKind.CHAT:
-                continue  # it chose among retrieval experts, see retrieval.stores.export
-            yield record if row.embedding is None else record.model_copy(update={"embedding": row.embedding})
+        yield from chats_in(rows, left_out)
         after, last = rows[-1].at, rows[-1].decision_id
 
 
@@ -130,15 +159,11 @@ def read_newest(
     """The newest decisions of a time (since <= at < until, Unix seconds) that an encoder's embedding was kept of, with
     it; rows of another version of the record are left out."""
     query = text(
-        "SELECT record, embedding FROM decisions WHERE at >= :since AND at < :until "
+        "SELECT decision_id, record, embedding FROM decisions WHERE at >= :since AND at < :until "
         "AND encoder_fingerprint = :fingerprint AND embedding IS NOT NULL ORDER BY at DESC, decision_id LIMIT :most"
     )
     bounds = {"since": since, "until": min(until, 1e18), "fingerprint": fingerprint, "most": most}
-    for row in connection.execute(query, bounds):
-        if foreign_version(row.record) is None:
-            record = DecisionRecord.model_validate_json(row.record)
-            if record.kind is DecisionKind.CHAT:
-                yield record.model_copy(update={"embedding": row.embedding})
+    yield from chats_in(connection.execute(query, bounds))
 
 
 def read_rows(connection: Connection, ids: Sequence[str]) -> Iterator[Row[Any] | None]:

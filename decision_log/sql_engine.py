@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from sqlalchemy import event, insert, select
+from sqlalchemy import event, func, insert, inspect, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
 from sqlmodel import create_engine
 
-from base.errors import ConfigError, StoreError, require_installed
-from decision_log.log_connection import SCHEMA_VERSION, schema_problem
-from decision_log.tables import SCHEMA
+from base.errors import ConfigError, DataError, StoreError, require_installed
+from decision_log.tables import DECISIONS, SCHEMA, SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from sqlalchemy import Table
@@ -36,7 +35,9 @@ def open_engine(database_url: str, *, is_reader: bool = False) -> Engine:
     Args:
         is_reader: nothing will be written, so an SQLite file that may not be is opened all the same.
 
-    Raises: as `Store` does.
+    Raises:
+        ConfigError: it is not a URL, or of a database that is not supported.
+        MissingExtraError: it is Postgres and the driver is not installed.
     """
     url = checked_url(database_url)
     if url.get_backend_name() == "postgresql":
@@ -105,7 +106,7 @@ def checked_url(database_url: str) -> URL:
 
 
 def check_schema(engine: Engine, tables: Sequence[Table]) -> None:
-    """Raises StoreError: the database has tables of another version, or that are not ours."""
+    """Raises StoreError as `refuse_schema` does."""
     with engine.connect() as connection:
         refuse_schema(connection, tables)
 
@@ -115,7 +116,7 @@ def make_schema(engine: Engine, tables: Sequence[Table]) -> None:
     each other.
 
     Raises:
-        StoreError: as `check_schema` does.
+        StoreError: as `refuse_schema` does.
     """
     is_sqlite = engine.dialect.name == "sqlite"
     with engine.begin() as connection:
@@ -128,9 +129,45 @@ def make_schema(engine: Engine, tables: Sequence[Table]) -> None:
 
 
 def refuse_schema(connection: Connection, tables: Sequence[Table]) -> None:
-    problem = schema_problem(connection, [table.name for table in tables])
-    if problem is not None:
-        raise StoreError(f"DATABASE_URL: the database {problem}")
+    """Raises StoreError: the database has tables of another version, or that are not ours."""
+    present = set(inspect(connection).get_table_names())
+    ours = sorted(present & {table.name for table in tables})
+    if SCHEMA.name not in present and not ours:
+        return
+    if SCHEMA.name not in present:
+        raise StoreError(
+            f"DATABASE_URL: the database has a table '{ours[0]}' and no schema version, so this coe did not make it; "
+            f"allowed: schema version {SCHEMA_VERSION}, or a database without such tables (move this one away, or name "
+            "another)"
+        )
+    version = connection.execute(select(func.max(SCHEMA.c.version))).scalar_one() or 0
+    if version != SCHEMA_VERSION:
+        age, advice = ("a newer", "upgrade coe") if version > SCHEMA_VERSION else ("an older", "use that coe for it")
+        raise StoreError(
+            f"DATABASE_URL: the database is of schema version {version}, of {age} coe; this one takes version "
+            f"{SCHEMA_VERSION}: {advice}"
+        )
+
+
+@contextmanager
+def open_log(database_url: str) -> Iterator[Connection]:
+    """A connection for reading the decision log.
+
+    Raises:
+        ConfigError, MissingExtraError: as `open_engine` does.
+        DataError: there is no such file.
+        StoreError: the database cannot be read, or has tables of another version.
+    """
+    url = checked_url(database_url)
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
+        raise DataError(f"{url.database}: there is no decision log; it begins with the first `coe up` or `coe serve`")
+    engine = open_engine(database_url, is_reader=True)
+    try:
+        with translated_errors("read the decision log in"), engine.connect() as connection:
+            refuse_schema(connection, [DECISIONS])
+            yield connection
+    finally:
+        engine.dispose()
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,13 +13,12 @@ from base.json_text import JsonError, from_json
 from decision_log.database import Database
 from decision_log.ledger import Ledger
 from decision_log.ranges import count, merged
+from decision_log.read import BATCH_IDS, id_batches
 from decision_log.replica_status import ReplicaState
 from decision_log.tables import DECISIONS, DOCUMENT_FEEDBACK, ERASURES, FEEDBACK, JUDGEMENTS, REMOVED, REPLICAS
 from decision_log.tombstones import delete_of, lock, note_removed, subject_hash
 
 BATCH_ROWS = 5000
-ID_BATCH = 500
-"""Ids in one statement, well below the databases' limits on parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +111,7 @@ class Removal:
             note_removed(
                 connection, self._database.insert, [(each.replica, each.seq) for each in found], reason=reason, at=at
             )
-            for ids in chunks([each.decision_id for each in found]):
+            for ids in id_batches([each.decision_id for each in found]):
                 feedback += delete_of(connection, ids)
         return Removed(len(found), feedback)
 
@@ -130,7 +129,7 @@ class Removal:
         found = []
         with (
             self._database.transaction("find decisions") as connection,
-            closing(connection.execute(query.execution_options(yield_per=ID_BATCH))) as rows,
+            closing(connection.execute(query.execution_options(yield_per=BATCH_IDS))) as rows,
         ):
             for row in rows:
                 if found_of(row.record, subjects, at):
@@ -147,7 +146,7 @@ class Removal:
                 ours = table.c.key_id.in_(subjects) & (table.c.at <= at)
                 given = connection.execute(select(table.c.decision_id).where(ours)).scalars()
                 total += sum(1 for decision_id in given if decision_id not in decision_ids)
-                for ids in chunks(sorted(decision_ids)):
+                for ids in id_batches(sorted(decision_ids)):
                     about = select(func.count()).select_from(table).where(table.c.decision_id.in_(ids))
                     total += connection.execute(about).scalar_one()
         return total
@@ -161,7 +160,3 @@ class Removal:
             with self._database.transaction("forget a replica") as connection:
                 connection.execute(delete(REMOVED).where(REMOVED.c.replica == account.replica))
                 connection.execute(delete(REPLICAS).where(REPLICAS.c.replica == account.replica))
-
-
-def chunks(values: list[str]) -> Iterator[list[str]]:
-    return (values[start : start + ID_BATCH] for start in range(0, len(values), ID_BATCH))

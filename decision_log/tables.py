@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Float, Index, LargeBinary, Text, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
-from decision_log.log_connection import SCHEMA_TABLE
-
 if TYPE_CHECKING:
     from sqlalchemy import Table
 
+SCHEMA_VERSION = 1
+"""Of the tables. A change that older or newer programs could not read raises it."""
+
 
 class SchemaRow(SQLModel, table=True):
-    """The version of all tables: `decision_log.log_connection.SCHEMA_VERSION` of the coe that made them."""
+    """The version of all tables: `SCHEMA_VERSION` of the coe that made them."""
 
-    __tablename__ = SCHEMA_TABLE
+    __tablename__ = "coe_schema"
 
     version: int = Field(primary_key=True)
 
@@ -157,7 +158,7 @@ class RouterEventRow(SQLModel, table=True):
     detail: str = Field(default="", sa_type=Text)
 
 
-SCHEMA: Table = SQLModel.metadata.tables[SCHEMA_TABLE]
+SCHEMA: Table = SQLModel.metadata.tables["coe_schema"]
 DECISIONS: Table = SQLModel.metadata.tables["decisions"]
 FEEDBACK: Table = SQLModel.metadata.tables["feedback"]
 DOCUMENT_FEEDBACK: Table = SQLModel.metadata.tables["document_feedback"]

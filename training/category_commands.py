@@ -56,7 +56,7 @@ def categories_propose(
 
 
 def print_proposals(found: Proposals, database_url: str) -> None:
-    from decision_log.log_connection import open_log
+    from decision_log.sql_engine import open_log
     from training.new_categories import DEAD_SHARE, EXAMPLES
 
     echo(
@@ -121,7 +121,7 @@ def categories_accept(
 ) -> None:
     """Write a proposed change of categories as files to review and commit; changes nothing itself."""
     from decision_log.default_database import default_database_url
-    from decision_log.log_connection import open_log
+    from decision_log.sql_engine import open_log
     from training.category_files import read_proposals, write_new, write_removal
 
     found = read_proposals(data_dir / PROPOSALS_FILE)

@@ -10,7 +10,6 @@ from pydantic import Field
 from sqlalchemy import Connection
 
 from decision_log.feedback_types import ImplicitKind
-from decision_log.log_connection import open_log
 from decision_log.read import (
     count_feedback,
     count_swapped_pairs,
@@ -20,6 +19,7 @@ from decision_log.read import (
     read_signals,
     why_dropped,
 )
+from decision_log.sql_engine import open_log
 from router.types import DecisionRecord, Metric, Record
 from training.feedback_bias import Agreement, Replies, correlation, weighted_mean
 
@@ -122,7 +122,7 @@ def feedback_report(
         key_weights: key id -> how much its feedback counts; 1 where not named.
 
     Raises:
-        DataError: the database cannot be read.
+        DataError, StoreError: the database cannot be read.
     """
     with open_log(database_url) as connection:
         rewards = read_rewards(connection, key_weights)

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from base.progress import Progress
-from decision_log.log_connection import open_log
 from decision_log.read import read_rows
+from decision_log.sql_engine import open_log
 from router.features import from_bytes
 from router.protocols import Encoder
 from router.types import DecisionRecord, Float64Array, FloatArray, IntArray
@@ -92,7 +92,7 @@ def hash_lot(name: bytes) -> int:
 def fetch_answers(
     database_url: str, log: LogTable, encoder: Encoder, progress: Progress, *, max_encoded: int = MAX_ENCODED
 ) -> AskedAnswers:
-    """The answers of `log` that have a vector, or a text that may be encoded. Raises DataError as `open_log` does."""
+    """The answers of `log` that have a vector, or a text that may be encoded. Raises what `open_log` does."""
     vectors = np.zeros((len(log), encoder.dim), dtype=np.float16)
     kept: dict[int, DecisionRecord] = {}
     pending: list[int] = []

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from base.progress import Progress, silent
 from decision_log.feedback_types import ImplicitKind
-from decision_log.log_connection import open_log
 from decision_log.read import (
     ASKED_BY_COE,
     BY_BUILTIN,
@@ -31,6 +30,7 @@ from decision_log.read import (
     why_dropped,
 )
 from decision_log.served_models import ModelChange, ModelHistory
+from decision_log.sql_engine import open_log
 from router.feedback_config import FeedbackConfig
 from router.types import BoolArray, DecisionRecord, Float64Array, IntArray, RoutingDecision
 from training.builtin_feedback import RatedBuiltin
@@ -218,7 +218,7 @@ def read_log_table(
         known: rows that name anything else are left out; None keeps all.
 
     Raises:
-        DataError: the database cannot be reached, holds no such tables, or a row is damaged.
+        DataError, StoreError: there is no log, it cannot be read, or a row is damaged.
     """
     with open_log(database_url) as connection:
         rewards, signals = read_rewards(connection, feedback.key_weights), read_signals(connection)

@@ -18,8 +18,8 @@ from pydantic import Field
 from base.errors import RouterError
 from base.progress import Progress, silent
 from decision_log.default_database import default_database_url
-from decision_log.log_connection import open_log
 from decision_log.read import NOT_OF_THE_MAP, read_records, read_rewards, read_router_events, why_dropped
+from decision_log.sql_engine import open_log
 from router.artifact import load_artifact
 from router.build import expert_costs, load_router
 from router.config import load_config
@@ -88,7 +88,7 @@ def measure_loop(request: RetrainRequest, now: datetime, progress: Progress = si
     from the time on at which the first new router was live: what came before has chosen that router.
 
     Raises:
-        DataError: the log cannot be read.
+        DataError, StoreError: the log cannot be read.
     """
     progress("reading what exploring cost")
     with open_log(request.database_url) as connection:

@@ -16,8 +16,8 @@ from base.intervals import Z_95, wilson_interval
 from base.progress import Progress, silent
 from base.shipped import seed_folder
 from base.text_identity import normalised_text
-from decision_log.log_connection import open_log
 from decision_log.read import read_records, read_rewards
+from decision_log.sql_engine import open_log
 from router.build import load_router
 from router.config import load_config
 from router.features import from_bytes

@@ -88,7 +88,7 @@ def run_retrain(
 
     Raises:
         ArtifactError: there is no live router to compare with, or it is damaged.
-        DataError: the log, the outcomes or the seed set cannot be used.
+        DataError, StoreError: the log, the outcomes or the seed set cannot be used.
         LockLostError: `guard` found that another process may promote by now.
     """
     registry = Registry(request.routers)

@@ -10,8 +10,8 @@ from pydantic import Field
 
 from base.blas import one_thread
 from base.errors import ArtifactError, DataError
-from decision_log.log_connection import open_log
 from decision_log.read import NOT_OF_THE_MAP, read_newest
+from decision_log.sql_engine import open_log
 from router.artifact import RouterArtifact, load_artifact, require_array
 from router.build import configured_router
 from router.config import load_config
@@ -42,7 +42,7 @@ class TrafficMix(Record):
 def read_asked(
     database_url: str, encoder: Encoder, feedback: FeedbackConfig, *, since: float, until: float = float("inf")
 ) -> AskedQueries:
-    """The newest routed queries of a time that have a vector of this encoder. Raises DataError as `open_log` does.
+    """The newest routed queries of a time that have a vector of this encoder. Raises what `open_log` does.
 
     Queries of a key are one cluster and at most its share of all, so nobody alone says what is asked. Trusted keys, and
     all keys where so few ask that such a share cannot be kept, are not limited: their questions are clusters.

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from base.errors import DataError
-from decision_log.log_connection import open_log
 from decision_log.read import read_records, read_rewards, read_router_events
 from decision_log.served_models import ModelChange, ModelHistory
+from decision_log.sql_engine import open_log
 from eval.log.traffic_records import RouterEvent
 from router.types import (
     BoolArray,
@@ -114,7 +114,7 @@ def read_traffic(
         left_out: counts rows of another version of the record, by reason.
 
     Raises:
-        DataError: the database cannot be read, or holds no decision of that time.
+        DataError, StoreError: the database cannot be read, or holds no decision of that time.
         MissingExtraError: it is Postgres, whose driver is not installed.
     """
     with open_log(database_url) as connection:

@@ -54,12 +54,12 @@ class FeedbackDesk:
             raise ApiError("this gateway keeps no feedback: it has no database", status=503, code="store_unavailable")
         value = await asyncio.to_thread(reward_of, said)
         about = {"decision_id": record.decision_id, "value": value, "at": time.time(), "key_id": self.caller.key_id}
-        if said.document_id is None:
-            feedback = Feedback(kind=said.kind, **about)
-            status = await asyncio.to_thread(store.put_feedback, feedback, caps, record)
-        else:
-            of_document = DocumentFeedback(document_id=said.document_id, **about)
-            status = await asyncio.to_thread(store.put_document_feedback, of_document, caps, record)
+        feedback = (
+            Feedback(kind=said.kind, **about)
+            if said.document_id is None
+            else DocumentFeedback(document_id=said.document_id, **about)
+        )
+        status = await asyncio.to_thread(store.put_feedback, feedback, caps, record)
         self.metrics.feedback.labels(said.kind.value, status.value).inc()
         if status is FeedbackStatus.ERASED:
             raise no_decision(said.decision_id)

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 from sqlalchemy import create_engine, text
 
-from base.errors import DataError
+from base.errors import StoreError
 from decision_log.database import Database
 from decision_log.feedback_types import Feedback, FeedbackKind, ImplicitKind
 from decision_log.read import OUR_FAULTS, has_failed, read_records, read_rewards, read_rows, read_signals
@@ -115,7 +115,7 @@ def test_a_damaged_row_of_our_version_is_an_error(store, connection):
     store.write_decisions([record(0)])
     with store.transaction("damage") as writing:
         writing.execute(text("UPDATE decisions SET record = replace(record, '\"replica\"', '\"other\"')"))
-    with pytest.raises(DataError, match="row d0 is not a decision record"):
+    with pytest.raises(StoreError, match="row d0 of the decision log is not a decision record"):
         list(read_records(connection, 0.0))
 
 

@@ -88,7 +88,7 @@ def test_feedback_on_an_erased_decision_is_refused(store: Database, make_of: Cal
     said = thumb(erased.decision_id).model_copy(update={"at": at})
     assert store.put_feedback(said, caps, erased) is FeedbackStatus.ERASED
     seen = DocumentFeedback(decision_id=erased.decision_id, document_id="d", value=1.0, at=at)
-    assert store.put_document_feedback(seen, caps, erased) is FeedbackStatus.ERASED
+    assert store.put_feedback(seen, caps, erased) is FeedbackStatus.ERASED
     assert (store.get_feedback(erased.decision_id), documents(store)) == ((), [])
     assert store.put_feedback(thumb(new.decision_id), caps, new) is FeedbackStatus.ACCEPTED
 
@@ -105,7 +105,7 @@ def test_feedback_goes_with_a_decision_that_comes_after_it_was_erased(
     late, kept = make_of(0, session_id="s"), make_of(1, session_id="other")
     for record in (late, kept):
         store.put_feedback(thumb(record.decision_id))
-        store.put_document_feedback(DocumentFeedback(decision_id=record.decision_id, document_id="d", value=1.0, at=AT))
+        store.put_feedback(DocumentFeedback(decision_id=record.decision_id, document_id="d", value=1.0, at=AT))
     Removal(store).erase({"s"}, LATER)
     assert store.write_decisions([late, kept]) == 1
     assert (store.get_feedback(late.decision_id), documents(store)) == ((), [kept.decision_id])

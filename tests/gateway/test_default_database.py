@@ -7,7 +7,7 @@ import pytest
 
 from decision_log.database import Database
 from decision_log.default_database import default_database_url
-from decision_log.log_connection import open_log
+from decision_log.sql_engine import open_log
 from gateway.settings import read_settings
 
 

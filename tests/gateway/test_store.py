@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, update
 
-from base.errors import ConfigError, DataError, StoreError
+from base.errors import ConfigError, StoreError
 from decision_log.database import Database
 from decision_log.feedback_types import Feedback, FeedbackKind
 from decision_log.ledger import Ledger
-from decision_log.log_connection import SCHEMA_VERSION, open_log
-from decision_log.tables import DECISIONS
+from decision_log.sql_engine import open_log
+from decision_log.tables import DECISIONS, SCHEMA_VERSION
 from router.types import DecisionRecord, TerminalState
 
 
@@ -268,7 +268,7 @@ def test_a_database_of_another_version_is_refused(
     with pytest.raises(StoreError, match=problem) as refused:
         Database(url, is_reader=is_reader)
     assert not refused.value.is_retryable
-    with pytest.raises(DataError, match=problem), open_log(url):
+    with pytest.raises(StoreError, match=problem), open_log(url):
         pass
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from sqlalchemy import create_engine, text
 
-from base.errors import DataError
+from base.errors import ConfigError
 from base.progress import silent
 from decision_log.database import Database
-from decision_log.log_connection import open_log
+from decision_log.sql_engine import open_log
 from router.features import to_bytes
 from router.types import DecisionReason, DecisionRecord, RoutingDecision, TerminalState
 from training.log_answers import fetch_answers, sample_rows
@@ -127,12 +127,12 @@ def test_a_sample_is_the_same_in_every_run_and_in_order(url):
 
 
 def test_a_database_that_is_not_supported_is_an_error_about_the_url():
-    with pytest.raises(DataError, match="allowed: sqlite:///FILE"), open_log("mysql://user@host/database"):
+    with pytest.raises(ConfigError, match="allowed: sqlite:///FILE"), open_log("mysql://user@host/database"):
         pass
 
 
 def test_errors_of_the_database_show_no_password():
-    with pytest.raises(DataError, match="allowed: sqlite:///FILE") as caught, open_log("not a url, pass:secret"):
+    with pytest.raises(ConfigError, match="allowed: sqlite:///FILE") as caught, open_log("not a url, pass:secret"):
         pass
     assert "secret" not in str(caught.value)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from base.errors import DataError
 from base.record_files import json_lines
 from base.text_identity import normalised_text
-from decision_log.log_connection import open_log
 from decision_log.read import read_records
+from decision_log.sql_engine import open_log
 from training.split import split_of
 
 FEWEST_TRAINED, FEWEST_HELD_OUT = 16, 12

@@ -68,7 +68,7 @@ def test_a_key_has_a_cap_and_feedback_goes_with_its_decision(tmp_path: Path) -> 
     caps = FeedbackConfig(max_per_hour=2)
     now = time.time()
     said = [
-        store.put_document_feedback(
+        store.put_feedback(
             DocumentFeedback(decision_id="dec-1", document_id=f"file-a#{i}", value=1.0, at=now - 60, key_id="key-1"),
             caps,
         )

@@ -21,7 +21,7 @@ ASKS = [f"question {number} about the tax office" for number in range(12)]
 
 
 def say(store: Database, decision_id: str, document_id: str, value: float) -> None:
-    store.put_document_feedback(
+    store.put_feedback(
         DocumentFeedback(decision_id=decision_id, document_id=document_id, value=value, at=1.0, key_id="k")
     )
 
