@@ -2,26 +2,52 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
+from itertools import pairwise
 from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
 
-from eval.log.bias import measure_bias
+from base.intervals import Z_95
+from decision_log.drift import USEFUL, DriftMonitor
 from eval.log.category_regret import measure_regret
-from eval.log.disagreement import measure_disagreement
-from eval.log.drift import measure_drift
-from eval.log.rates import quality, rate
-from eval.log.switches import measure_switches
+from eval.log.rates import gap, quality, rate
 from eval.log.traffic import MALFORMED, NOT_ROUTED, PROBE, Names, Traffic
-from eval.log.traffic_records import Bucket, Cell, Group, LogReport, RouterEvent, Totals
+from eval.log.traffic_records import (
+    Alarm,
+    Bias,
+    Bucket,
+    Cell,
+    Disagreement,
+    Drift,
+    Gap,
+    Group,
+    LogReport,
+    Moved,
+    Prequential,
+    RatedShare,
+    RouterEvent,
+    Switch,
+    Totals,
+)
 from eval.log.traffic_words import headline, warnings
-from router.types import Float64Array
+from router.types import BoolArray, Float64Array
 
 BUCKETS_S = (60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 86400.0, 7 * 86400.0, 30 * 86400.0)
 MAX_BUCKETS = 60
+IS_WRONG = 0.5
+"""Rewards below it are those of wrong answers."""
+MIN_VALUES = 30
+"""Signals with fewer values are not listed: ADWIN looks at every 32nd."""
+SHOWN_MOVES = 12
+MIN_MOVE = 0.02
+"""Share of a category's traffic that must have changed its expert to be shown (ours)."""
+QUARTERS = ("fastest quarter", "second quarter", "third quarter", "slowest quarter")
+By = Literal["category", "expert", "latency"]
 
 
 def measure_log(
@@ -132,3 +158,178 @@ def timeline(traffic: Traffic, step: float) -> tuple[Bucket, ...]:
 
 def quantile(values: Float64Array, level: float) -> float | None:
     return float(np.quantile(values, level)) if len(values) else None
+
+
+def measure_disagreement(traffic: Traffic) -> Disagreement | None:
+    """None where no answer was compared with another."""
+    asked = traffic.rows(np.isfinite(traffic.disagreement))
+    if not len(asked):
+        return None
+    rated = asked.rows(asked.is_rated)
+    return Disagreement(
+        n=len(asked),
+        n_rated=len(rated),
+        mean=float(asked.disagreement.mean()),
+        auroc=auroc(rated.disagreement, rated.reward < IS_WRONG),
+    )
+
+
+def auroc(sign: Float64Array, is_wrong: BoolArray) -> Gap | None:
+    """The probability that a wrong answer has more of a sign (n,) than a right one, equal ones counted half, with the
+    95% interval of Hanley & McNeil (1982); None without one of each."""
+    wrong, right = sign[is_wrong], sign[~is_wrong]
+    if not len(wrong) or not len(right):
+        return None
+    ordered = np.sort(right)
+    below, up_to = np.searchsorted(ordered, wrong, "left"), np.searchsorted(ordered, wrong, "right")
+    area = float((below + up_to).mean() / (2 * len(right)))
+    if_two_wrong, if_two_right = area / (2 - area), 2 * area**2 / (1 + area)
+    spread = (len(wrong) - 1) * (if_two_wrong - area**2) + (len(right) - 1) * (if_two_right - area**2)
+    half = Z_95 * math.sqrt(max(area * (1 - area) + spread, 0.0) / (len(wrong) * len(right)))
+    return Gap(value=area, low=max(area - half, 0.0), high=min(area + half, 1.0))
+
+
+def measure_drift(traffic: Traffic) -> Drift:
+    """Prequential accuracy, and every alarm over the routed traffic.
+
+    The order is that of the requests; late feedback counts at the time of its answer.
+    """
+    routed = traffic.rows(traffic.is_routed)
+    monitor, alarms = DriftMonitor(), []
+    columns = (routed.at, routed.expert, routed.uncertainty, routed.is_fallback, routed.reward, routed.predicted)
+    for at, expert, uncertainty, is_fallback, reward, predicted in zip(*columns, strict=True):
+        changes = monitor.decided(float(uncertainty), is_fallback=bool(is_fallback))
+        if np.isfinite(reward):
+            changes += monitor.rated(expert, float(reward), float(predicted) if np.isfinite(predicted) else None)
+        alarms += [Alarm(signal=c.signal, at=float(at), before=c.before, after=c.after) for c in changes]
+    return Drift(
+        prequential=prequential(routed),
+        signals={name: count for name, count in monitor.counts.items() if count >= MIN_VALUES},
+        alarms=tuple(alarms),
+    )
+
+
+def prequential(routed: Traffic) -> Prequential | None:
+    """Predictions compared with rewards; None without a rated answer whose quality was predicted."""
+    known = routed.rows(np.isfinite(routed.reward) & np.isfinite(routed.predicted))
+    reward, predicted = known.reward, known.predicted
+    accuracy = rate(((reward >= USEFUL) == (predicted >= USEFUL)).astype(np.float64), clusters=known.clusters)
+    if accuracy is None:
+        return None
+    return Prequential(
+        n=len(reward),
+        accuracy=accuracy,
+        error=float(np.abs(reward - predicted).mean()),
+        bias=float((reward - predicted).mean()),
+    )
+
+
+def measure_switches(traffic: Traffic) -> tuple[Switch, ...]:
+    """One per version after the first, in the order in which they began to serve.
+
+    What is compared is all traffic of a version with all of the one that began before it.
+    """
+    routed = traffic.rows(traffic.is_routed)
+    first_at: dict[str, float] = {}
+    for at, version in zip(routed.at, routed.version, strict=True):
+        first_at.setdefault(version, float(at))
+    versions = list(first_at)
+    return tuple(switch(routed, one, two, first_at[two]) for one, two in pairwise(versions))
+
+
+def switch(routed: Traffic, before: str, after: str, at: float) -> Switch:
+    old, new = routed.rows(routed.version == before), routed.rows(routed.version == after)
+    was, became = quality(old), quality(new)
+    return Switch(
+        at=at,
+        before=before,
+        after=after,
+        n_before=len(old),
+        n_after=len(new),
+        n_overlap=int((old.at >= at).sum()),
+        quality_before=was,
+        quality_after=became,
+        quality=gap(became, was),
+        moved=moves(old, new),
+    )
+
+
+def moves(old: Traffic, new: Traffic) -> tuple[Moved, ...]:
+    """Categories whose experts changed, those with the most traffic moved first."""
+    found = []
+    for category in sorted(set(old.category) | set(new.category)):
+        was, became = old.rows(old.category == category), new.rows(new.category == category)
+        before, after = expert_shares(was), expert_shares(became)
+        change = sum(abs(after.get(name, 0) - before.get(name, 0)) for name in {*before, *after}) / 2
+        if change < MIN_MOVE or not len(was) or not len(became):
+            continue
+        moved = Moved(
+            category=category,
+            n_before=len(was),
+            n_after=len(became),
+            before=before,
+            after=after,
+            quality=gap(quality(became), quality(was)),
+        )
+        found.append((change * len(became), moved))
+    found.sort(key=lambda pair: -pair[0])
+    return tuple(moved for _, moved in found[:SHOWN_MOVES])
+
+
+def expert_shares(traffic: Traffic) -> dict[str, float]:
+    counts = Counter(np.asarray(traffic.expert).tolist())
+    return {name: count / len(traffic) for name, count in counts.most_common()}
+
+
+def measure_bias(traffic: Traffic) -> Bias:
+    """Shares of answers with feedback by group, and the mean reward as given and corrected."""
+    answered = traffic.rows(traffic.is_answered & traffic.is_routed)
+    is_rated = answered.is_rated.astype(np.float64)
+    weights, coverage = response_weights(answered)
+    return Bias(
+        rated=rate(is_rated, clusters=answered.clusters),
+        groups=tuple(shares(answered)),
+        raw=rate(answered.reward, clusters=answered.clusters),
+        corrected=rate(answered.reward, weights, answered.clusters),
+        coverage=coverage,
+    )
+
+
+def shares(answered: Traffic) -> Iterator[RatedShare]:
+    groups: tuple[tuple[By, Names], ...] = (
+        ("expert", answered.expert),
+        ("category", answered.category),
+        ("latency", latency_quarters(answered.latency_ms)),
+    )
+    for by, names in groups:
+        for name in QUARTERS if by == "latency" else sorted(set(names)):
+            own = answered.rows(names == name)
+            found = rate(own.is_rated.astype(np.float64), clusters=own.clusters)
+            if found is not None:
+                yield RatedShare(by=by, name=name, n=len(own), rated=found)
+
+
+def latency_quarters(latency_ms: Float64Array) -> Names:
+    """(n,) name of the quarter that each latency lies in."""
+    if len(latency_ms) == 0:
+        return np.array([], dtype=object)
+    cuts = np.quantile(latency_ms, [0.25, 0.5, 0.75])
+    return np.array(QUARTERS, dtype=object)[np.searchsorted(cuts, latency_ms, side="left")]
+
+
+def response_weights(answered: Traffic) -> tuple[Float64Array, float]:
+    """(n,) answers per rated answer of the same category and expert, and the share of answers in cells with feedback.
+
+    Weighting by the inverse of the response rate removes the bias as far as whether people respond depends on category
+    and expert alone (Rosenbaum & Rubin 1983; post-stratification).
+    """
+    cells = np.array([f"{c}\0{e}" for c, e in zip(answered.category, answered.expert, strict=True)], dtype=object)
+    weights = np.ones(len(answered))
+    covered = 0
+    for cell in set(cells):
+        own = cells == cell
+        n_rated = int(answered.is_rated[own].sum())
+        if n_rated:
+            weights[own] = own.sum() / n_rated
+            covered += int(own.sum())
+    return weights, covered / max(len(answered), 1)

@@ -27,7 +27,7 @@ from eval.routing.routing_records import (
     Regret,
     StageOne,
 )
-from eval.routing.trial import HINDSIGHT, Choice, MethodOutput, Trial, active_params, mean_costs
+from eval.routing.trial import HINDSIGHT, Choice, Trial, mean_costs
 from router.types import GENERAL, Float64Array, IntArray
 from training.types import OutcomeTable
 
@@ -54,8 +54,15 @@ def expected_amount(probs: Float64Array, amounts: Float64Array) -> float | None:
 
 
 def shares(probs: Float64Array, experts: Sequence[str]) -> dict[str, float]:
+    """Share of the queries by expert, largest first, zeros left out."""
     means = probs.mean(axis=0)
     return {experts[e]: float(means[e]) for e in np.argsort(-means, kind="stable") if means[e] > 0}
+
+
+def difference(means: Float64Array, draws: Float64Array, own: int, other: int) -> Difference:
+    """One column of `means` (a,) and `draws` (b, a) less another."""
+    interval = percentile_interval(draws[:, own] - draws[:, other])
+    return Difference(mean=float(means[own] - means[other]), interval=interval)
 
 
 def arm_records(trial: Trial, means: Float64Array, draws: Float64Array, rng: np.random.Generator) -> dict[str, Arm]:
@@ -63,22 +70,29 @@ def arm_records(trial: Trial, means: Float64Array, draws: Float64Array, rng: np.
     column = {arm.name: i for i, arm in enumerate(trial.arms)}
     records = {}
     for i, arm in enumerate(trial.arms):
-        share, share_interval = closed(means, draws, (i, column["best_single"], column["query_oracle"]))
-        records[arm.name] = Arm(
-            label=arm.label,
-            how=arm.how,
-            mean_score=float(means[i]),
-            interval=percentile_interval(draws[:, i]),
-            mean_cost_usd=expected_amount(arm.calls, trial.cost_usd),
-            mean_active_params_b=expected_amount(arm.calls, trial.sizes_b),
-            mean_calls=float(arm.calls.sum(axis=1).mean()),
-            shares=shares(arm.probs, trial.test.experts),
-            gap_closed=share,
-            gap_closed_interval=share_interval,
-            binding=arm.binding,
-            gain={} if arm.asked is None else strategy_gains(trial, arm, rng),
-        )
+        record = arm_record(trial, arm, means, draws, (i, column["best_single"], column["query_oracle"]))
+        gain = {} if arm.asked is None else strategy_gains(trial, arm, rng)
+        records[arm.name] = record.model_copy(update={"gain": gain})
     return records
+
+
+def arm_record(trial: Trial, arm: Choice, means: Float64Array, draws: Float64Array, columns: Sequence[int]) -> Arm:
+    """`columns` of `means` (a,) and `draws` (b, a): the arm, best single, oracle."""
+    own = columns[0]
+    share, share_interval = closed(means, draws, columns)
+    return Arm(
+        label=arm.label,
+        how=arm.how,
+        mean_score=float(means[own]),
+        interval=percentile_interval(draws[:, own]),
+        mean_cost_usd=expected_amount(arm.calls, trial.cost_usd),
+        mean_active_params_b=expected_amount(arm.calls, trial.sizes_b),
+        mean_calls=float(arm.calls.sum(axis=1).mean()),
+        shares=shares(arm.probs, trial.test.experts),
+        gap_closed=share,
+        gap_closed_interval=share_interval,
+        binding=arm.binding,
+    )
 
 
 def strategy_gains(trial: Trial, arm: Choice, rng: np.random.Generator) -> dict[str, Difference]:
@@ -92,24 +106,16 @@ def strategy_gains(trial: Trial, arm: Choice, rng: np.random.Generator) -> dict[
         mixed = None if spent is None else baselines.best_mixture(trial.fit_means, amounts, spent)
         if mixed is not None:
             rivals[name] = np.broadcast_to(mixed, arm.probs.shape)
-    columns = [((arm.probs - probs) * trial.scores).sum(axis=1) for probs in rivals.values()]
-    values = np.stack(columns, axis=1)
-    draws = bootstrap_means(values, rng)
-    return {
-        name: Difference(mean=float(values[:, i].mean()), interval=percentile_interval(draws[:, i]))
-        for i, name in enumerate(rivals)
-    }
+    values = np.stack([(probs * trial.scores).sum(axis=1) for probs in (arm.probs, *rivals.values())], axis=1)
+    means, draws = values.mean(axis=0), bootstrap_means(values, rng)
+    return {name: difference(means, draws, 0, i) for i, name in enumerate(rivals, start=1)}
 
 
 def gains(arms: Sequence[Choice], means: Float64Array, draws: Float64Array) -> dict[str, Difference]:
     """Gains of `coe` over each arm that could be deployed, and over the best single expert in hindsight."""
     column = {arm.name: i for i, arm in enumerate(arms)}
-    own = column["coe"]
-    return {
-        name: Difference(mean=float(means[own] - means[i]), interval=percentile_interval(draws[:, own] - draws[:, i]))
-        for name, i in column.items()
-        if name in ("best_single", "best_single_hindsight", "knn", "random", "best_mixture")
-    }
+    rivals = ("best_single", "best_single_hindsight", "knn", "random", "best_mixture")
+    return {name: difference(means, draws, column["coe"], i) for name, i in column.items() if name in rivals}
 
 
 def power_of(scores: Float64Array, arms: Sequence[Choice]) -> Power:
@@ -192,16 +198,14 @@ def stage_one_record(trial: Trial) -> StageOne:
 
 def expert_rows(trial: Trial, rng: np.random.Generator) -> tuple[ExpertRow, ...]:
     """Every expert alone, best first."""
-    test = trial.test
-    scores = test.scores.astype(np.float64)
+    test, scores = trial.test, trial.scores
     means, draws = scores.mean(axis=0), bootstrap_means(scores, rng)
-    sizes, price = active_params(test), mean_costs(test)
-    fit_means = trial.fit.scores.mean(axis=0, dtype=np.float64)
+    sizes, price = trial.sizes_b, mean_costs(test)
     share = np.bincount(trial.decided, minlength=len(test.experts)) / len(test.prompt_ids)
     return tuple(
         ExpertRow(
             expert=test.experts[e],
-            fit_score=float(fit_means[e]),
+            fit_score=float(trial.fit_means[e]),
             mean_score=float(means[e]),
             interval=percentile_interval(draws[:, e]),
             active_params_b=None if np.isnan(sizes[e]) else float(sizes[e]),
@@ -239,49 +243,22 @@ def build_methods(trial: Trial, rng: np.random.Generator) -> dict[str, MethodRec
     """Records by method name, in the order given."""
     if not trial.methods:
         return {}
-    names = [*AGAINST, "query_oracle"]
-    probs = [trial.probs[name] for name in names]
-    probs += [one_hot(method.chosen, len(trial.test.experts)) for method in trial.methods]
+    m, names = len(trial.test.experts), [*AGAINST, "query_oracle"]
+    arms = [Choice(each.name, each.label, each.how, one_hot(each.chosen, m)) for each in trial.methods]
+    probs = [*(trial.probs[name] for name in names), *(arm.probs for arm in arms)]
     columns = np.stack([(part * trial.scores).sum(axis=1) for part in probs], axis=1)
-    draws = bootstrap_means(columns, rng)
-    means = columns.mean(axis=0)
-    return {
-        method.name: method_record(trial, method, probs[len(names) + i], means, draws, len(names) + i)
-        for i, method in enumerate(trial.methods)
-    }
-
-
-def method_record(
-    trial: Trial,
-    method: MethodOutput,
-    probs: Float64Array,
-    means: Float64Array,
-    draws: Float64Array,
-    column: int,
-) -> MethodRecord:
-    """`means` (a,) and `draws` (b, a): first the choices of `AGAINST`, then the query oracle, then the methods."""
-    share, share_interval = closed(means, draws, (column, AGAINST.index("best_single"), len(AGAINST)))
-    return MethodRecord(
-        label=method.label,
-        how=method.how,
-        mean_score=float(means[column]),
-        interval=percentile_interval(draws[:, column]),
-        mean_cost_usd=expected_amount(probs, trial.cost_usd),
-        mean_active_params_b=expected_amount(probs, trial.sizes_b),
-        shares=shares(probs, trial.test.experts),
-        gap_closed=share,
-        gap_closed_interval=share_interval,
-        gain={
-            name: Difference(
-                mean=float(means[column] - means[i]), interval=percentile_interval(draws[:, column] - draws[:, i])
-            )
-            for i, name in enumerate(AGAINST)
-        },
-        is_default=method.is_default,
-        valid_score=method.valid_score,
-        fit_s=method.fit_s,
-        decide_us=method.decide_us,
-    )
+    means, draws = columns.mean(axis=0), bootstrap_means(columns, rng)
+    found = {}
+    for i, (method, arm) in enumerate(zip(trial.methods, arms, strict=True), start=len(names)):
+        record = arm_record(trial, arm, means, draws, (i, names.index("best_single"), names.index("query_oracle")))
+        found[method.name] = MethodRecord(
+            **dict(record) | {"gain": {name: difference(means, draws, i, j) for j, name in enumerate(AGAINST)}},
+            is_default=method.is_default,
+            valid_score=method.valid_score,
+            fit_s=method.fit_s,
+            decide_us=method.decide_us,
+        )
+    return found
 
 
 def build_router_arena(trial: Trial, rng: np.random.Generator) -> dict[str, tuple[float, Range]]:

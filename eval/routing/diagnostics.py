@@ -1,19 +1,19 @@
 """Signs that a router has collapsed, degraded or not learned (HoME, arXiv 2408.05430; the figures are ours).
 
-Shapes: n test queries, k rows of the quality matrix, m experts, g frontier points.
+Shapes: k rows of the quality matrix, m experts.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from math import ceil
 
 import numpy as np
 
 from eval.routing.routing_records import CategoryFinding, Diagnostics, FrontierPoint, ThinCell
-from router.types import GENERAL, BoolArray, Float64Array, IntArray
+from eval.routing.trial import MapEvidence, Trial
+from router.types import GENERAL, Float64Array
 
 RARE_SHARE = 0.01
 LARGEST_SHARE = 0.99
@@ -24,45 +24,23 @@ NEEDED_PER_CELL = ceil((0.5 / CELL_ERROR) ** 2)
 SHOWN_CELLS = 20
 
 
-@dataclass(frozen=True)
-class Routed:
-    """The router's choices on the test queries: `chosen` (n,) expert numbers, `scores` (n, m), true `categories`,
-    `is_fallback` (n,) sent to general, `expert_of` the map by category, `general` the expert number of general."""
-
-    chosen: IntArray
-    scores: Float64Array
-    categories: Sequence[str]
-    is_fallback: BoolArray
-    expert_of: Mapping[str, str]
-    experts: Sequence[str]
-
-    @property
-    def general(self) -> str:
-        return self.expert_of[GENERAL]
-
-
-@dataclass(frozen=True)
-class Cells:
-    """Graded answers behind the quality matrix: `count` (k, m) with the names of its rows."""
-
-    categories: Sequence[str]
-    count: Float64Array
-
-
-def diagnose(routed: Routed, cells: Cells, frontier: Sequence[FrontierPoint], sizes: Float64Array) -> Diagnostics:
-    """Collects all findings. `frontier`: the router's points over active parameters, empty where sizes (m,) are
-    unknown."""
-    shares = np.bincount(routed.chosen, minlength=len(routed.experts)) / len(routed.chosen)
+def diagnose(trial: Trial, frontier: Sequence[FrontierPoint]) -> Diagnostics | None:
+    """Collects all findings; None without the evidence that the map was solved from. `frontier`: the router's points
+    over active parameters, empty where sizes are unknown."""
+    if trial.evidence is None:
+        return None
+    experts = trial.test.experts
+    shares = np.bincount(trial.decided, minlength=len(experts)) / len(trial.decided)
     top = int(shares.argmax())
-    thin = thin_cells(cells, routed.experts)
+    thin = thin_cells(trial.evidence, experts)
     return Diagnostics(
         routing_entropy=routing_entropy(shares),
-        top_expert=routed.experts[top],
+        top_expert=experts[top],
         top_share=float(shares[top]),
-        rare={routed.experts[e]: float(shares[e]) for e in np.argsort(shares) if shares[e] < RARE_SHARE},
-        is_largest_always=largest_always(frontier, sizes, routed.experts),
-        degraded=degraded(routed),
-        underused=underused(routed),
+        rare={experts[e]: float(shares[e]) for e in np.argsort(shares) if shares[e] < RARE_SHARE},
+        is_largest_always=largest_always(frontier, trial.sizes_b, experts),
+        degraded=degraded(trial),
+        underused=underused(trial),
         needed_per_cell=NEEDED_PER_CELL,
         thin=tuple(thin[:SHOWN_CELLS]),
         n_thin=len(thin),
@@ -90,34 +68,31 @@ def largest_always(points: Sequence[FrontierPoint], sizes: Float64Array, experts
     return True
 
 
-def degraded(routed: Routed) -> tuple[CategoryFinding, ...]:
+def degraded(trial: Trial) -> tuple[CategoryFinding, ...]:
     """Categories of the map of which more than half of the test queries were too uncertain and went to general."""
-    labels = np.asarray(routed.categories)
-    found = []
-    for category, n in Counter(routed.categories).most_common():
-        share = float(routed.is_fallback[labels == category].mean())
-        if category in routed.expert_of and category != GENERAL and share > 0.5:
-            found.append(CategoryFinding(category=category, n=n, share=share, expert=routed.general))
+    labels, found = np.asarray(trial.test.categories), []
+    for category, n in Counter(trial.test.categories).most_common():
+        share = float(trial.is_fallback[labels == category].mean())
+        if category in trial.expert_of and category != GENERAL and share > 0.5:
+            found.append(CategoryFinding(category=category, n=n, share=share, expert=trial.expert_of[GENERAL]))
     return tuple(found)
 
 
-def underused(routed: Routed) -> tuple[CategoryFinding, ...]:
+def underused(trial: Trial) -> tuple[CategoryFinding, ...]:
     """Categories whose expert in the map scores higher on the test queries than general's, and yet serves fewer."""
-    labels = np.asarray(routed.categories)
-    number = {name: i for i, name in enumerate(routed.experts)}
-    general = number[routed.general]
-    found = []
-    for category, n in Counter(routed.categories).most_common():
-        own = number[routed.expert_of.get(category, routed.general)]
+    labels, found = np.asarray(trial.test.categories), []
+    served_by = trial.expert_of[GENERAL]
+    for category, n in Counter(trial.test.categories).most_common():
+        own, general = trial.numbers([trial.expert_of.get(category, served_by), served_by]).tolist()
         inside = labels == category
-        to_own, to_general = ((routed.chosen[inside] == expert).mean() for expert in (own, general))
-        is_better = routed.scores[inside, own].mean() > routed.scores[inside, general].mean()
+        to_own, to_general = ((trial.decided[inside] == expert).mean() for expert in (own, general))
+        is_better = trial.scores[inside, own].mean() > trial.scores[inside, general].mean()
         if own != general and is_better and to_own < to_general:
-            found.append(CategoryFinding(category=category, n=n, share=float(to_general), expert=routed.general))
+            found.append(CategoryFinding(category=category, n=n, share=float(to_general), expert=served_by))
     return tuple(found)
 
 
-def thin_cells(cells: Cells, experts: Sequence[str]) -> list[ThinCell]:
+def thin_cells(cells: MapEvidence, experts: Sequence[str]) -> list[ThinCell]:
     """Cells with fewer than `NEEDED_PER_CELL` graded answers, fewest first; `general` cannot be sampled from."""
     is_learned = np.array([category != GENERAL for category in cells.categories])
     rows, columns = np.nonzero((cells.count < NEEDED_PER_CELL) & is_learned[:, None])

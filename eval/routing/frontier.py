@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.metrics.bootstrap import bootstrap_means, percentile_interval
+from eval.routing.arm_records import difference, shares
 from eval.routing.baselines import best_mixture, best_single
-from eval.routing.routing_records import Difference, FrontierPoint
+from eval.routing.routing_records import FrontierPoint
 from eval.routing.trial import Spending
 from router.hosting import hosted_experts
 from router.policy import ExpertCosts, solve_map
@@ -183,17 +184,14 @@ def measure_curves(
         spent = np.stack([amounts_used(part, budget, len(scores)) for part in curve], axis=1)
         g = len(curve)
         means, draws = wins.mean(axis=0), bootstrap_means(np.concatenate([wins, spent], axis=1), rng)
-        gained, gain_draws = means[:g] - means[g:], draws[:, :g] - draws[:, g : 2 * g]
         points = tuple(
             FrontierPoint(
                 budget=float(budget.limits[i]),
                 amount=float(used[i]),
                 mean_score=float(means[i]),
                 interval=percentile_interval(draws[:, i]),
-                gain=None
-                if name == MIXTURE
-                else Difference(mean=float(gained[i]), interval=percentile_interval(gain_draws[:, i])),
-                shares=shares_of(part.probs, experts),
+                gain=None if name == MIXTURE else difference(means, draws, i, g + i),
+                shares=shares(part.probs, experts),
             )
             for i, part in enumerate(curve)
         )
@@ -207,12 +205,6 @@ def amounts_used(part: Spending, budget: Budget, n: int) -> Float64Array:
         return np.full(n, float(budget.amounts[part.hosted].sum()))
     calls = part.probs if part.asked is None else part.asked
     return np.asarray((calls * budget.test_amounts).sum(axis=1))
-
-
-def shares_of(probs: Float64Array, experts: Sequence[str]) -> dict[str, float]:
-    """Share of the queries by expert, largest first, zeros left out."""
-    means = probs.mean(axis=0)
-    return {experts[e]: float(means[e]) for e in np.argsort(-means, kind="stable") if means[e] > 0}
 
 
 def first_reaching(points: Sequence[FrontierPoint], quality: float) -> FrontierPoint | None:

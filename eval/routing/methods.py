@@ -12,9 +12,9 @@ import numpy as np
 
 from base.errors import ArtifactError
 from base.json_text import from_json
-from eval.routing.trial import MapEvidence, MethodOutput, Trial, map_evidence
+from eval.routing.trial import MethodOutput, Trial
 from router.artifact import RouterArtifact
-from router.build import evidence_of, sample_rows
+from router.build import sample_rows
 from router.pipeline import Router
 from router.types import CategoryProbs, Query, QueryBatch
 
@@ -91,9 +91,3 @@ def time_of_score(router: Router, batch: QueryBatch, probs: CategoryProbs, rows:
         router.scorer.score(one, own, rows[i : i + 1])
         taken.append(time.perf_counter() - start)
     return 1e6 * float(np.median(taken))
-
-
-def evidence_for(artifact: RouterArtifact, experts: Sequence[str]) -> MapEvidence:
-    """The evidence that the map was solved from, its columns in the order of the test table's experts."""
-    manifest = artifact.manifest
-    return map_evidence(evidence_of(artifact), manifest.categories, manifest.experts, experts)

@@ -10,15 +10,16 @@ import hashlib
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from base.text_identity import normalised_text
-from eval.metrics.bootstrap import bootstrap_means, percentile_interval
-from eval.routing.arm_records import closed, expected_amount
+from eval.metrics.bootstrap import bootstrap_means
+from eval.routing.arm_records import closed, difference, expected_amount
 from eval.routing.baselines import best_single
-from eval.routing.routing_records import Difference, OutOfFold, UnseenStrategy
+from eval.routing.routing_records import OutOfFold, UnseenStrategy
 from eval.routing.trial import active_params, averaged_limits, costs, within_budgets
 from eval.routing.trial_tables import RoutingRequest, Tables
 from router.types import Float64Array, IntArray
@@ -84,16 +85,14 @@ def record(whole: OutcomeTable, request: RoutingRequest, unseen: Unseen, single:
     means, draws = columns.mean(axis=0), bootstrap_means(columns, np.random.default_rng(request.seed))
     share, interval = closed(means, draws, (0, 2, 3))
 
-    def lead(place: int, of: int = 0) -> Difference:
-        drawn = percentile_interval(draws[:, of] - draws[:, place])
-        return Difference(mean=float(means[of] - means[place]), interval=drawn)
+    lead = partial(difference, means, draws)
 
     def strategy(place: int, asked: Float64Array) -> UnseenStrategy:
         own, its_interval = closed(means, draws, (place, 2, 3))
         return UnseenStrategy(
             mean_score=float(means[place]),
-            over_best_single=lead(1, place),
-            over_hindsight=lead(2, place),
+            over_best_single=lead(place, 1),
+            over_hindsight=lead(place, 2),
             gap_closed=own,
             gap_closed_interval=its_interval,
             mean_calls=float(asked.sum(axis=1).mean()),
@@ -109,8 +108,8 @@ def record(whole: OutcomeTable, request: RoutingRequest, unseen: Unseen, single:
         hindsight=whole.experts[best],
         best_single_hindsight=float(means[2]),
         query_oracle=float(means[3]),
-        over_best_single=lead(1),
-        over_hindsight=lead(2),
+        over_best_single=lead(0, 1),
+        over_hindsight=lead(0, 2),
         gap_closed=share,
         gap_closed_interval=interval,
         strategies={name: strategy(4 + i, unseen.strategies[name][1]) for i, name in enumerate(names)},

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime
 
 import numpy as np
 
 from eval.metrics.bootstrap import bootstrap_means
+from eval.metrics.calibration import brier, calibration_error, reliability_bins
+from eval.metrics.cheap_strong import CallFigures, call_figures, thinned
 from eval.robustness.flip_records import RobustnessRecord
 from eval.routing.arm_records import (
     arm_records,
@@ -23,13 +27,25 @@ from eval.routing.arm_records import (
     stage_one_record,
 )
 from eval.routing.budget_curves import MAP, Frontier, build_aiq, build_frontier, build_hull, points_of
-from eval.routing.diagnostics import Cells, Routed, diagnose
-from eval.routing.reliability import build_calibration, build_confusion
-from eval.routing.routing_records import DataFacts, Diagnostics, Report
+from eval.routing.diagnostics import diagnose
+from eval.routing.routing_records import (
+    Calibration,
+    CallOrder,
+    CheapStrong,
+    Confusion,
+    DataFacts,
+    FrontierPoint,
+    ReliabilityPoint,
+    Report,
+)
 from eval.routing.routing_words import headline
-from eval.routing.strong_calls import build_cheap_strong
 from eval.routing.trial import Trial
 from eval.routing.trial_tables import RoutingRequest
+from router.types import Float64Array
+
+CATEGORY = "category"
+SHOWN_CATEGORIES = 20
+OTHER = "(other)"
 
 
 def measure(
@@ -74,7 +90,7 @@ def measure(
         confusion=build_confusion(trial.test.categories, trial.likely),
         robustness=robustness,
         cheap_strong=build_cheap_strong(trial, rng),
-        diagnostics=build_diagnostics(trial, frontier),
+        diagnostics=diagnose(trial, own_points(trial, frontier)),
         lost=build_lost(trial),
         aiq=aiq,
         aiq_interval=aiq_interval,
@@ -84,19 +100,77 @@ def measure(
     )
 
 
-def build_diagnostics(trial: Trial, frontier: Frontier) -> Diagnostics | None:
-    """Signs of collapse and degradation; None without the evidence that the map was solved from."""
-    if trial.evidence is None:
-        return None
-    routed = Routed(
-        chosen=trial.decided,
-        scores=trial.scores,
-        categories=trial.test.categories,
-        is_fallback=trial.is_fallback,
-        expert_of=trial.expert_of,
-        experts=trial.test.experts,
-    )
-    own = trial.default.name if trial.default else MAP
+def own_points(trial: Trial, frontier: Frontier) -> tuple[FrontierPoint, ...]:
+    """The reported method's curve over active parameters, or the map's; empty where sizes are unknown."""
     curves = points_of(frontier).get("active_params_b", {})
-    points = curves.get(own, curves.get(MAP, ()))
-    return diagnose(routed, Cells(trial.evidence.categories, trial.evidence.count), points, trial.sizes_b)
+    own = trial.default.name if trial.default else MAP
+    return curves.get(own, curves.get(MAP, ()))
+
+
+def build_calibration(trial: Trial) -> dict[str, Calibration]:
+    """`category`: the confidence in the most likely category against whether it is the true one. Of each method: its
+    predicted score of the expert that it chose, cut to [0, 1], against the real score."""
+    right = np.array([a == b for a, b in zip(trial.likely, trial.test.categories, strict=True)], dtype=np.float64)
+    found = {CATEGORY: calibration(np.array([d.confidence for d in trial.decisions]), right)}
+    rows = np.arange(len(trial.scores))
+    for method in trial.methods:
+        predicted = np.clip(method.quality[rows, method.chosen], 0.0, 1.0).astype(np.float64)
+        found[method.name] = calibration(predicted, trial.scores[rows, method.chosen])
+    return found
+
+
+def calibration(predicted: Float64Array, observed: Float64Array) -> Calibration:
+    """Calibration of predictions (n,) in [0, 1] against what came of them (n,)."""
+    bins = reliability_bins(predicted, observed)
+    rows = zip(bins.predicted.tolist(), bins.observed.tolist(), bins.count.tolist(), strict=True)
+    return Calibration(
+        n=len(predicted),
+        ece=calibration_error(predicted, observed),
+        brier=brier(predicted, observed),
+        points=tuple(ReliabilityPoint(predicted=p, observed=o, count=c) for p, o, c in rows),
+    )
+
+
+def build_confusion(categories: Sequence[str], likely: Sequence[str], shown: int = SHOWN_CATEGORIES) -> Confusion:
+    """Counts of true (row) by most likely (column) category: the `shown` largest true ones, then all others as one."""
+    largest = [name for name, _ in Counter(categories).most_common(shown)]
+    names = largest if set(categories) | set(likely) <= set(largest) else [*largest, OTHER]
+    number = {name: i for i, name in enumerate(largest)}
+    counts = np.zeros((len(names), len(names)), dtype=np.int64)
+    for true, found in zip(categories, likely, strict=True):
+        counts[number.get(true, len(largest)), number.get(found, len(largest))] += 1
+    return Confusion(categories=tuple(names), counts=tuple(tuple(row) for row in counts.tolist()))
+
+
+def build_cheap_strong(trial: Trial, rng: np.random.Generator) -> CheapStrong | None:
+    """The record of two experts; None unless there are exactly two. The weak one is the one of lower mean score on the
+    fit queries."""
+    if len(trial.test.experts) != 2:
+        return None
+    weak, strong = np.argsort(trial.fit_means, kind="stable").tolist()
+    low, high = trial.scores[:, weak], trial.scores[:, strong]
+    orders: dict[str, Float64Array] = {
+        method.name: method.quality[:, strong] - method.quality[:, weak] for method in trial.methods
+    }
+    orders |= {"random": np.zeros(len(low)), "oracle": high - low}
+    return CheapStrong(
+        weak=trial.test.experts[weak],
+        strong=trial.test.experts[strong],
+        weak_score=float(low.mean()),
+        strong_score=float(high.mean()),
+        oracle_score=float(np.maximum(low, high).mean()),
+        orders={name: call_order(call_figures(gain, low, high, rng)) for name, gain in orders.items()},
+    )
+
+
+def call_order(figures: CallFigures) -> CallOrder:
+    """The record of one order, its curve at 101 shares."""
+    curve = thinned(figures.curve)
+    return CallOrder(
+        apgr=figures.apgr,
+        apgr_interval=figures.apgr_interval,
+        cpt=figures.cpt,
+        cpt_interval=figures.cpt_interval,
+        share=tuple(curve.share.tolist()),
+        mean_score=tuple(curve.quality.tolist()),
+    )

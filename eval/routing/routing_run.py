@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -15,16 +15,17 @@ import numpy as np
 
 from base.errors import RouterError
 from base.leash import coe_command
+from base.progress import Progress
 from eval.robustness.flip_records import RobustnessRecord
 from eval.robustness.flips import KnownScores, measure_flips
 from eval.robustness.inputs import decider
 from eval.routing.budget_curves import known_budgets
-from eval.routing.methods import FittedMethod, evidence_for, method_output, read_methods, words_of
+from eval.routing.methods import FittedMethod, method_output, read_methods, words_of
 from eval.routing.out_of_fold import Unseen, out_of_fold
 from eval.routing.routing_records import DataFacts, Report
 from eval.routing.routing_report import measure
 from eval.routing.strategy_arms import Plays, curves_of, limited_policies
-from eval.routing.trial import Choice, Trial, costs, costs_by_category, filled_costs, mean_costs
+from eval.routing.trial import Choice, Trial, costs, costs_by_category, filled_costs, map_evidence, mean_costs
 from eval.routing.trial_tables import RoutingRequest, Tables, fingerprint, read_tables, require_amounts
 from router.artifact import RouterArtifact, load_artifact
 from router.build import evidence_of, table_router
@@ -39,7 +40,6 @@ from router.types import FloatArray, Query, QueryBatch, QueryFacts
 from training.datasets.outcomes import write_outcomes
 from training.types import OutcomeTable
 
-Progress = Callable[[str], None]
 ENCODE_BATCH = 64
 ROBUSTNESS_TEXTS = 100
 """Test queries that are changed to see whether decisions flip; each is encoded a dozen times."""
@@ -145,7 +145,9 @@ def with_methods(
         artifact = load_artifact(place)
         method = FittedMethod(artifact, load(artifact, trial.fit, request.budgets, router.encoder), fit_s)
         outputs.append(method_output(method, trial, default.manifest.scorer.kind))
-    return replace(trial, methods=tuple(outputs), evidence=evidence_for(default, trial.test.experts))
+    manifest = default.manifest
+    evidence = map_evidence(evidence_of(default), manifest.categories, manifest.experts, trial.test.experts)
+    return replace(trial, methods=tuple(outputs), evidence=evidence)
 
 
 def with_strategies(trial: Trial, artifact: RouterArtifact, router: Router, request: RoutingRequest) -> Trial:

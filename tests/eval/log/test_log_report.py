@@ -21,8 +21,7 @@ from coe.command_line import run
 from decision_log.database import Database
 from decision_log.router_versions import RouterVersions
 from eval.commands import command_line
-from eval.log.bias import latency_quarters
-from eval.log.measure_log import bucket_seconds, measure_log
+from eval.log.measure_log import bucket_seconds, latency_quarters, measure_log
 from eval.log.rates import gap, rate
 from eval.log.traffic import gather, read_events, read_traffic
 from eval.log.traffic_page import traffic_page

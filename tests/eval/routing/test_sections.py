@@ -10,9 +10,8 @@ import pytest
 
 from eval.routing.arm_records import build_lost, build_router_arena
 from eval.routing.budget_curves import build_frontier
-from eval.routing.reliability import build_confusion
 from eval.routing.routing_records import Report
-from eval.routing.strong_calls import build_cheap_strong
+from eval.routing.routing_report import build_cheap_strong, build_confusion
 from eval.routing.trial import MapEvidence, MethodOutput, Trial, map_evidence
 from router.policy_config import Budgets
 from router.quality import QualityMatrix
