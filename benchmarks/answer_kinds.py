@@ -26,8 +26,8 @@ import typer
 
 from base.intervals import wilson_interval
 from base.shipped import answers_file
-from eval.answer_keys import KIND_OF, answer_kind_of
 from eval.answers import read_answers
+from eval.grading import KIND_OF, answer_kind_of
 from eval.probe_set import load_probes
 from router import plugins
 from router.encoders.concat import Options, build

@@ -6,7 +6,9 @@ docs/formats.md has the list.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import urlsplit
 
@@ -18,6 +20,7 @@ from base.log_probabilities import mean_logprob
 from base.visible_text import visible_line
 from decision_log.read import OUR_FAULTS
 from eval.probe_set import Probe
+from router.types import PROBE_HEADER
 
 SAMPLING = {"temperature": 0}
 """How every answer is drawn: greedily, so that the same expert gives the same answer."""
@@ -62,6 +65,25 @@ class CallError(BackendError):
         self.fault = fault
         self.quoted = quoted
         self.is_answered = is_answered
+
+
+@dataclass(frozen=True)
+class Place:
+    """An API root such as http://127.0.0.1:8000/v1, where each expert is a model; a key, the longest time of an answer,
+    and the calls at once of a process."""
+
+    base_url: str
+    api_key: str | None
+    timeout_s: float
+    concurrency: int
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[ChatClient]:
+        """A client of that API."""
+        headers = {PROBE_HEADER: "1"} | ({"authorization": f"Bearer {self.api_key}"} if self.api_key else {})
+        timeout = aiohttp.ClientTimeout(total=self.timeout_s)
+        async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
+            yield ChatClient(session, self.base_url, self.api_key)
 
 
 class ChatClient:

@@ -17,7 +17,7 @@ import numpy as np
 from base.errors import RouterError
 from eval.answers import Answer, Journal, Pair, asked_in_time
 from eval.chat_client import CallError, ChatClient, Fault
-from eval.collect_request import CollectRequest, Show, client_of, pairs_of
+from eval.collect_request import CollectRequest, Show, pairs_of
 from eval.grading import graded_table
 from eval.ray_collect import Asked, Refusal
 from training.datasets.outcomes import write_outcomes
@@ -142,7 +142,7 @@ class Asking:
             RouterError: no expert can be asked at this address. Answers received so far are in the journal.
         """
         self.total += len(pairs)
-        async with client_of(self.request) as client:
+        async with self.request.place.client() as client:
             for expert, own in groupby(pairs, key=lambda pair: pair.expert):
                 await self._ask_expert(client, expert, list(own))
 

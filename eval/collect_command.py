@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -20,7 +20,7 @@ from base.terminal import Grid, Terminal
 from eval.answers import read_answers, write_answers
 from eval.collect import Collection
 from eval.collect import collect as run_collect
-from eval.collect_request import CollectRequest
+from eval.collect_request import CollectInputs, CollectRequest
 from eval.commands import ExpertsOption, split_names
 from eval.probe_set import Probe, load_probe_file, load_probes
 from eval.ray_collect import Spread
@@ -31,7 +31,6 @@ from router.config import load_config
 from router.expert_config import Engine, ExpertConfig
 from router.protocols import Encoder
 from router.section import PluginConfig
-from router.types import FloatArray
 from router.weights import file_sha256, fingerprint, resolve_weights
 from training.datasets.model_facts import facts_of_config
 from training.types import ModelFacts
@@ -70,17 +69,11 @@ def collect(
     require_folder(out)
     inputs = load_inputs(probes, experts_file, split_names(experts, "--experts"), base_url, per_category)
     request = CollectRequest(
-        probes=inputs.probes,
-        experts=inputs.experts,
+        **vars(inputs),
         base_url=base_url,
         out=out,
-        facts=inputs.facts,
-        fingerprints=inputs.fingerprints,
         given=tuple(read_answers(answers_from)) if answers_from else (),
-        free=inputs.free,
         kept=frozenset(inputs.facts) if experts_file else None,
-        compared_by=inputs.compared_by,
-        embed=inputs.embed,
         concurrency=concurrency,
         timeout_s=timeout_s,
         api_key=api_key,
@@ -94,20 +87,6 @@ def collect(
     print_collection(collection, inputs, out, answers_from)
     if answers_to is not None:
         write_answers(answers_to, (each for each in collection.answers if each.expert not in inputs.free))
-
-
-@dataclass(frozen=True)
-class CollectInputs:
-    """Probes to ask, experts to ask, and what is known of the experts: sizes and prices, what decides an answer, and
-    whose answers cost nothing. The last two are as in CollectRequest."""
-
-    probes: tuple[Probe, ...]
-    experts: tuple[str, ...]
-    facts: Mapping[str, ModelFacts]
-    fingerprints: Mapping[str, str]
-    free: frozenset[str] = frozenset()
-    compared_by: Mapping[str, PluginConfig] = field(default_factory=dict)
-    embed: Callable[[Sequence[str]], FloatArray] | None = None
 
 
 def load_inputs(

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import aiohttp
-
 from eval.answers import Answer, Pair, answer_key
-from eval.chat_client import ChatClient
+from eval.chat_client import Place
 from eval.probe_set import Probe
-from eval.ray_collect import Place, Spread
+from eval.ray_collect import Spread
 from router.section import PluginConfig
-from router.types import PROBE_HEADER, FloatArray
+from router.types import FloatArray
 from training.types import ModelFacts
 
 Show = Callable[[str], None]
@@ -22,31 +19,38 @@ Show = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class CollectRequest:
-    """The experts, the probes and where to ask. `base_url` is an API root such as http://127.0.0.1:8000/v1, where each
-    expert is a model.
+class CollectInputs:
+    """Probes to ask, experts to ask, and what is known of the experts.
 
     `facts` gives sizes and prices; experts without any have unknown cost. `fingerprints` say what decides an expert's
-    answers; the name does where there is none. `given` are answers of another machine, which are not asked again.
-    `free` are experts whose answers cost nothing: they are asked each time, so no key has to cover their code.
-    `kept` are experts that may stay in the table with what they answered before, though they are not asked now; None
-    keeps all of them. `compared_by` is the kind of answers by category, for probes whose grader tells none; `embed` is
-    the router's encoder, for kinds that need it. `timeout_s` bounds one answer. `is_asking_failed`: ask again where an
-    expert failed before, instead of keeping its 0. `is_asking_all`: ask everything again. `wants_logprobs`:
-    of what is asked now, for the gate of `escalate`; builtin experts have none. `spread`: Ray asks and grades.
+    answers; the name does where there is none. `free` are experts whose answers cost nothing: they are asked each time,
+    so no key has to cover their code. `compared_by` is the kind of answers by category, for probes whose grader tells
+    none; `embed` is the router's encoder, for kinds that need it.
     """
 
     probes: tuple[Probe, ...]
     experts: tuple[str, ...]
-    base_url: str
-    out: Path
     facts: Mapping[str, ModelFacts] = field(default_factory=dict)
     fingerprints: Mapping[str, str] = field(default_factory=dict)
-    given: tuple[Answer, ...] = ()
     free: frozenset[str] = frozenset()
-    kept: frozenset[str] | None = None
     compared_by: Mapping[str, PluginConfig] = field(default_factory=dict)
     embed: Callable[[Sequence[str]], FloatArray] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectRequest(CollectInputs):
+    """The same with where to ask (as `Place` has it) and to write.
+
+    `given` are answers of another machine, which are not asked again. `kept` are experts that may stay in the table
+    with what they answered before, though they are not asked now; None keeps all of them. `is_asking_failed`: ask again
+    where an expert failed before, instead of keeping its 0. `is_asking_all`: ask everything again. `wants_logprobs`: of
+    what is asked now, for the gate of `escalate`; builtin experts have none. `spread`: Ray asks and grades.
+    """
+
+    base_url: str
+    out: Path
+    given: tuple[Answer, ...] = ()
+    kept: frozenset[str] | None = None
     concurrency: int = 4
     timeout_s: float = 120.0
     api_key: str | None = None
@@ -69,12 +73,3 @@ def pairs_of(request: CollectRequest, experts: Sequence[str]) -> list[Pair]:
     """Every probe for every expert."""
     asked = {expert: request.wants_logprobs and expert not in request.free for expert in experts}
     return [Pair(probe, e, request.key(e, probe), wants) for e, wants in asked.items() for probe in request.probes]
-
-
-@asynccontextmanager
-async def client_of(request: CollectRequest) -> AsyncIterator[ChatClient]:
-    """A client of the API that experts are asked by."""
-    headers = {PROBE_HEADER: "1"} | ({"authorization": f"Bearer {request.api_key}"} if request.api_key else {})
-    timeout = aiohttp.ClientTimeout(total=request.timeout_s)
-    async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
-        yield ChatClient(session, request.base_url, request.api_key)

@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, cast
 
 import numpy as np
 
-from eval.answer_keys import asks_by, keys_of, kind_of_probe
 from eval.answers import Answer
-from eval.collect_request import CollectRequest, Show, client_of, pairs_of
-from eval.probe_set import Probe
-from eval.types import Grader
-from router.strategies.types import Question
+from eval.chat_client import CallError, ChatClient
+from eval.collect_request import CollectRequest, Show, pairs_of
+from eval.graders import Grader
+from eval.probe_set import GraderSpec, Probe
+from router import plugins
+from router.section import PluginConfig
+from router.strategies.kind_of import FAMILY
+from router.strategies.types import AnswerKind, Question
 from router.types import FloatArray
 from training.datasets.outcomes import numbered_answers
 from training.split import split_of
 from training.types import ModelFacts, OutcomeTable
 
 METRIC = "graded"
+KIND_OF: Final = {
+    "numeric": "number",
+    "label": "label",
+    "json_fields": "json",
+    "exact": "text",
+    "python_tests": "code",
+    "sql": "sql",
+}
+"""Kind of answers by kind of grader. What the others look for (words anywhere in a text) is not compared by itself."""
+
+Ask = Callable[[str, Mapping[str, object]], str | None]
 
 
 async def graded_table(
@@ -108,7 +123,7 @@ async def compared(
     kinds = {row: kind for row, kind in found.items() if kind is not None}
     if any(kind.is_slow for kind in kinds.values()):
         show("comparing answers")
-    async with client_of(request) as client:
+    async with request.place.client() as client:
         texts, ask = request.probes, asks_by(client)
         return await keys_of(answers, kinds, {row: Question(texts[row].text, request.embed, ask) for row in kinds})
 
@@ -134,3 +149,44 @@ def cost_usd(answer: Answer, facts: ModelFacts) -> float | None:
         return None
     tokens_in, price_in, tokens_out, price_out = (float(amount or 0) for amount in amounts)
     return (tokens_in * price_in + tokens_out * price_out) / 1e6
+
+
+def answer_kind_of(grader: GraderSpec) -> AnswerKind | None:
+    """None where answers cannot be compared."""
+    kind = KIND_OF.get(grader.kind)
+    if kind is None:
+        return None
+    options = {"labels": grader.__pydantic_extra__["labels"]} if kind == "label" else {}
+    return cast(AnswerKind, plugins.build(FAMILY, kind, options))
+
+
+def kind_of_probe(probe: Probe, declared: Mapping[str, PluginConfig]) -> AnswerKind | None:
+    """As its grader tells, else as experts.yaml declares of its category (`answers`)."""
+    own, config = answer_kind_of(probe.grader), declared.get(probe.category)
+    return own if own or config is None else cast(AnswerKind, plugins.build(FAMILY, config.kind, config.options))
+
+
+async def keys_of(
+    answers: Iterable[tuple[int, int, str]], kinds: Mapping[int, AnswerKind], questions: Mapping[int, Question]
+) -> list[tuple[int, int, str | None]]:
+    """The key of every answer (row, column, text) to a prompt, by row, of which its kind can tell; in their order."""
+    keys = {row: kind.key_for(questions[row]) for row, kind in kinds.items()}
+    found = []
+    for row, column, text in answers:
+        key = keys.get(row)
+        if key is not None:
+            found.append((row, column, await asyncio.to_thread(key, text) if kinds[row].is_slow else key(text)))
+    return found
+
+
+def asks_by(client: ChatClient) -> Ask:
+    """Asks an expert over HTTP, for a thread that compares answers; None where it gives no reply."""
+    loop = asyncio.get_running_loop()
+
+    def ask(expert: str, body: Mapping[str, object]) -> str | None:
+        try:
+            return asyncio.run_coroutine_threadsafe(client.send({"model": expert, **body}), loop).result()[0]
+        except CallError:
+            return None
+
+    return ask

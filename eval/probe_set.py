@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints,
 from base.errors import DataError, allowed_values
 from base.fault_words import fault_words
 from base.shipped import probes_folder
-from eval.types import Grader
+from eval.graders import Grader
 from router import plugins
 from router.types import Record
 

@@ -6,25 +6,12 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import aiohttp
-
 from base.ray_engine import spread
 from eval.answers import Answer, Pair, asked_in_time
-from eval.chat_client import CallError, ChatClient, Fault
+from eval.chat_client import CallError, Fault, Place
 from eval.probe_set import GraderSpec
-from router.types import PROBE_HEADER
 
 ASKED_IN_PART, GRADED_IN_PART = 32, 256
-
-
-@dataclass(frozen=True)
-class Place:
-    """The endpoint of the experts, with a key, the longest time of an answer, and the calls at once of a process."""
-
-    base_url: str
-    api_key: str | None
-    timeout_s: float
-    concurrency: int
 
 
 @dataclass(frozen=True)
@@ -70,10 +57,7 @@ def ask_part(part: tuple[Place, Sequence[Pair]]) -> list[Asked]:
 async def ask_pairs(place: Place, pairs: Sequence[Pair]) -> list[Asked]:
     """Asks each pair, a few at once."""
     turns = asyncio.Semaphore(place.concurrency)
-    headers = {PROBE_HEADER: "1"} | ({"authorization": f"Bearer {place.api_key}"} if place.api_key else {})
-    timeout = aiohttp.ClientTimeout(total=place.timeout_s)
-    async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
-        client = ChatClient(session, place.base_url, place.api_key)
+    async with place.client() as client:
 
         async def ask(pair: Pair) -> Asked:
             async with turns:

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, StringConstraints
 
 from base.answer_text import clip
-from eval.types import Grader
+from eval.graders import Grader
 from router.types import Record
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, Field
 
 from base.answer_text import clip, fenced_blocks, first_line
-from eval.types import Grader
+from eval.graders import Grader
 from router.types import Record
 
 _OPERATORS: Final = frozenset({"|", "||", "&", "&&", ";", ">", ">>", "<", "(", ")"})

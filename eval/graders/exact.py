@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from base.answer_text import clip, first_line, normal_form
-from eval.types import Grader
+from eval.graders import Grader
 from router.types import Record
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from base.answer_text import clip, names_term
-from eval.types import Grader
+from eval.graders import Grader
 from router.types import Record
 
 _Term = Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"\w")]

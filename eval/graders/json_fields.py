@@ -7,7 +7,7 @@ import math
 from pydantic import Field, JsonValue
 
 from base.answer_text import clip, normal_form, object_in
-from eval.types import Grader
+from eval.graders import Grader
 from router.types import Record
 
 

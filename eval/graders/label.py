@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from base.answer_text import clip
-from eval.types import Grader
+from eval.graders import Grader
 from router.strategies.kinds.label import Label, label_pattern
 from router.types import Record
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from base.answer_text import clip
 from base.number_text import number_given
-from eval.types import Grader
+from eval.graders import Grader
 from router.types import Record
 
 

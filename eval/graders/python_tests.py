@@ -10,7 +10,7 @@ from base.answer_text import clip
 from base.code_text import code_in
 from base.errors import DataError
 from base.sandbox.runner import SandboxLimits, is_supported, run_tests
-from eval.types import Grader
+from eval.graders import Grader
 from router.types import Record
 
 

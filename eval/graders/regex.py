@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator
 
-from eval.types import Grader
+from eval.graders import Grader
 from router.types import Record
 
 _MAX_CHARS: Final = 2_000

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from base.answer_text import clip
 from base.errors import DataError
 from base.sql_text import query_in, rows_in
-from eval.types import Grader
+from eval.graders import Grader
 from router.types import Record
 
 

@@ -15,6 +15,7 @@ from retrieval.training.build_library import with_settings, without_data_set
 from retrieval.training.labels import Labelled
 from retrieval.training.routing_tuning import scores_of
 from retrieval.types import BASE, Arm, RetrievalDecision
+from router.features import unit_rows
 from router.types import FloatArray
 
 MEANING = {
@@ -210,8 +211,7 @@ def by_data_set(test: Labelled, data_sets: Sequence[str], column_of: Callable[[s
 
 def nearest_centroid(embeddings: FloatArray, library: PilotLibrary) -> list[str]:
     present = np.unique(library.data_set)
-    centres = np.stack([library.embeddings[library.data_set == number].mean(axis=0) for number in present])
-    centres /= np.linalg.norm(centres, axis=1, keepdims=True)
+    centres = unit_rows(np.stack([library.embeddings[library.data_set == number].mean(axis=0) for number in present]))
     return [library.manifest.data_sets[present[i]] for i in (embeddings @ centres.T).argmax(axis=1)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,22 +15,31 @@ import numpy as np
 from base.errors import DataError
 from eval.metrics.bootstrap import DRAWS, bootstrap_means, percentile_interval
 from eval.retrieval.arms import MEANING, Compared, Situation, compare
-from eval.retrieval.latency import measure_latency
 from eval.retrieval.plain_arms import PlainFusions, plain_fusions
 from eval.retrieval.request import RetrievalRequest, requested_experts
-from eval.retrieval.retrieval_records import AddedExpert, ArmScore, CollectionReport, LostQuery, RetrievalReport
+from eval.retrieval.retrieval_records import (
+    AddedExpert,
+    ArmScore,
+    CollectionReport,
+    Latency,
+    LostQuery,
+    RetrievalReport,
+)
 from eval.retrieval.sentences import headline, losses, notes
 from retrieval.build_experts import build_experts
+from retrieval.routing.fusion import fuse
 from retrieval.routing.pilot_library import LibraryManifest, PilotLibrary
+from retrieval.routing.pilot_router import build_router
 from retrieval.training.build_library import build_library
 from retrieval.training.collection import Collection, find_collections, read_collection
 from retrieval.training.labels import Labelled, label, label_pilots, locate, unseen_share
 from retrieval.training.routing_tuning import routed_scores, tuned
 from retrieval.training.searcher import Searcher, all_arms
-from retrieval.types import BASE, Arm, RetrievalExpert
+from retrieval.types import BASE, Arm, DenseExpert, RetrievalExpert
 from router.types import FloatArray
 
 LOST = 10
+TIMED_QUERIES = 30
 Scores = Mapping[str, FloatArray]
 """Arm -> score per query (n,)."""
 
@@ -251,3 +261,48 @@ def cost_of_adding(tests: Sequence[Labelled], situation: Situation) -> tuple[Add
             )
         )
     return tuple(found)
+
+
+def measure_latency(
+    experts: Mapping[str, RetrievalExpert], library: PilotLibrary | None, searchers: Sequence[Searcher]
+) -> Latency:
+    """Time that routing adds to one query: medians in milliseconds, measured here and now, on the
+    first collection's test queries with exact search of the largest collection."""
+    base = experts[BASE]
+    assert isinstance(base, DenseExpert)
+    sample = searchers[0].collection.split("test").texts[:TIMED_QUERIES]
+    vectors = base.encode_queries(sample)
+    router = build_router(library, base_fingerprint=base.fingerprint, experts=experts)
+    dense = [expert for name, expert in experts.items() if name != BASE and isinstance(expert, DenseExpert)]
+    documents = np.zeros((max(len(each.collection.documents) for each in searchers), base.dim), dtype=np.float32)
+    rows = range(len(sample))
+    top = min(10, len(documents))
+    return Latency(
+        base_encode_ms=median_ms(lambda i: base.encode_queries([sample[i]]), rows),
+        choose_ms=median_ms(lambda i: router.choose(vectors[i : i + 1]), rows),
+        adapter_encode_ms=median_ms(lambda i: dense[0].encode_queries([sample[i]]), rows) if dense else None,
+        search_ms=median_ms(lambda i: np.argpartition(documents @ vectors[i], -top), rows),
+        fuse_ms=fuse_ms(library, searchers[0], sample),
+    )
+
+
+def fuse_ms(library: PilotLibrary | None, searcher: Searcher, sample: Sequence[str]) -> float | None:
+    """Milliseconds of a fusion with learned weights; None where none were learned."""
+    arm = next((arm for arm in library.arms if arm.evidence), None) if library else None
+    if arm is None:
+        return None
+    found = [searcher.rankings(name, sample) for name in arm.members]
+    return median_ms(
+        lambda i: fuse([rankings[i] for rankings in found], arm, 10, searcher.evidence(arm, sample[i])),
+        range(len(sample)),
+    )
+
+
+def median_ms(call: Callable[[int], object], rows: Sequence[int]) -> float:
+    call(0)
+    taken = []
+    for i in rows:
+        start = time.perf_counter()
+        call(i)
+        taken.append(1e3 * (time.perf_counter() - start))
+    return float(np.median(taken))

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from base.errors import DataError
-from base.intervals import Z_95
-from eval.metrics.proportion import clustered_share
+from base.intervals import Z_95, wilson_interval
 from eval.robustness.cases import Case, build_families, make_cases
 from eval.robustness.flip_records import FamilyFlips, FlippedCase, Flips, Move, RobustnessRecord
 from router.types import Float64Array, FloatArray, Interval, Metric, RoutingDecision
@@ -141,6 +140,29 @@ def per_text(trials: Sequence[Trial], values: Sequence[float]) -> tuple[Float64A
 def share(trials: Sequence[Trial], flips: Sequence[bool]) -> Metric:
     value, low, high = clustered_share(*per_text(trials, [float(flip) for flip in flips]))
     return Metric(value=value, interval=Interval(low=low, high=high), n=len(trials))
+
+
+def clustered_share(hits: Float64Array, draws: Float64Array) -> tuple[float, float, float]:
+    """Share of draws that hit, and its interval, when the draws of one text depend on each other.
+
+    Args:
+        hits: (n,) number of hits of each text.
+        draws: (n,) number of draws of each text, at least one each.
+
+    Wilson's interval at the effective number of draws share (1 - share) / variance, the variance being that of a ratio
+    of sums over texts; at least the number of texts (Korn & Graubard 1998: where nothing varies, as when nothing hits,
+    the variance says nothing) and at most the number of draws.
+
+    Raises:
+        ValueError: there is no text.
+    """
+    n, total = len(hits), float(draws.sum())
+    if n == 0:
+        raise ValueError("no text; expected at least one")
+    share = float(hits.sum()) / total
+    variance = float(((hits - share * draws) ** 2).sum()) / total**2 * n / max(n - 1, 1)
+    effective = share * (1 - share) / variance if variance > 0 else float(n)
+    return (share, *wilson_interval(share, min(max(effective, float(n)), total)))
 
 
 def mean_change(trials: Sequence[Trial]) -> Metric | None:

@@ -8,9 +8,8 @@ import pytest
 
 from base.errors import ConfigError, DataError
 from base.shipped import probes_folder
-from eval.graders import exact
+from eval.graders import Grader, exact
 from eval.probe_set import GraderSpec, Probe, load_probes
-from eval.types import Grader
 from router import plugins
 
 PROBES = load_probes()

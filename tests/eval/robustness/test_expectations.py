@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from base.errors import ConfigError
-from eval.robustness.expectations import load_expectations, parse_expectations
+from eval.robustness.expectations import check_expectations, load_expectations, parse_expectations
 from eval.robustness.flip_records import failure_line
-from eval.robustness.verdicts import check_expectations
 from router.types import DecisionReason, RoutingDecision
 
 EXPERTS = ("calculator", "generalist")

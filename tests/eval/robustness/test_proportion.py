@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from base.intervals import wilson_interval
-from eval.metrics.proportion import clustered_share
+from eval.robustness.flips import clustered_share
 
 
 def test_wilson_against_published_values():
