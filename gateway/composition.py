@@ -42,7 +42,7 @@ from gateway.parts import Parts
 from gateway.residency_board import RedisBoard
 from gateway.serve import Gateway, expert_keys, live_router
 from gateway.services import Reporter, engines_of, experts_line, start_redis
-from gateway.settings import Settings, environment_secrets
+from gateway.settings import Settings, read_secrets
 from gateway.siblings import Siblings
 from gateway.swap import Swap
 from gateway.telemetry.telemetry import Telemetry
@@ -157,7 +157,7 @@ async def start_gateway(
         stack.push_async_callback(telemetry.aclose)
     share = membership.share if membership else lambda whole: whole
     config = share(live_config.started)
-    secrets = environment_secrets(config)
+    secrets = read_secrets(config)
     database_url, folder = settings.database_url.get_secret_value(), settings.config_path.resolve().parent
     siblings = membership.siblings if membership else Siblings()
     batches = await asyncio.to_thread(lambda: BatchStore(Files(store, settings.data_dir / INCOMING)))

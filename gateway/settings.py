@@ -35,12 +35,12 @@ class Settings(Record):
     redis_url: SecretStr | None = Field(default=None, description="None: an embedded server in the data folder")
     database_url: SecretStr = SecretStr("sqlite:///data/coe.db")
     host: str = "127.0.0.1"
-    port: int = Field(default=8000, ge=0, le=65535, description="0 is any free port")
+    port: int = Field(default=8000, description="0 is any free port")
     api_keys: tuple[SecretStr, ...] = ()
     log_level: str = "info"
     log_format: str = "text"
     signals: tuple[str, ...] = Field(default=(), description="those that go to a collector of OpenTelemetry")
-    workers: int = Field(default=1, ge=1, le=MAX_WORKERS, description="processes that answer requests")
+    workers: int = Field(default=1, description="processes that answer requests")
 
     @property
     def plain_keys(self) -> tuple[str, ...]:
@@ -63,12 +63,12 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         redis_url=None if redis_url is None else SecretStr(redis_url),
         database_url=SecretStr(values.get("DATABASE_URL", default_database_url(data_dir))),
         host=values.get("COE_HOST", "127.0.0.1"),
-        port=parse_port(values.get("COE_PORT", "8000")),
+        port=parse_number("COE_PORT", values.get("COE_PORT", "8000"), "a port", 0, 65535),
         api_keys=tuple(SecretStr(key) for key in keys),
         log_level=parse_choice("COE_LOG_LEVEL", values.get("COE_LOG_LEVEL", "info"), LOG_LEVELS),
         log_format=parse_choice("COE_LOG_FORMAT", values.get("COE_LOG_FORMAT", "text"), LOG_FORMATS),
         signals=parse_signals(values),
-        workers=parse_workers(values.get("COE_WORKERS", "1")),
+        workers=parse_number("COE_WORKERS", values.get("COE_WORKERS", "1"), "a number of workers", 1, MAX_WORKERS),
     )
     check_strength(settings.host, settings.plain_keys)
     return settings
@@ -90,14 +90,9 @@ def secret_variables(config: CoeConfig) -> list[str]:
     return sorted(names)
 
 
-def read_secrets(config: CoeConfig, environment: Mapping[str, str]) -> dict[str, str]:
+def read_secrets(config: CoeConfig, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Values of the variables that the file names for secrets; those not set are left out."""
     return {name: environment[name] for name in secret_variables(config) if environment.get(name)}
-
-
-def environment_secrets(config: CoeConfig) -> dict[str, str]:
-    """Experts' keys from this process's environment."""
-    return read_secrets(config, os.environ)
 
 
 def command_environment() -> dict[str, str]:
@@ -107,7 +102,7 @@ def command_environment() -> dict[str, str]:
 
 def engine_environment(config: CoeConfig) -> dict[str, str]:
     """The part that engines inherit of this process's environment, before what experts.yaml adds."""
-    return without_secrets(os.environ, read_secrets(config, os.environ))
+    return without_secrets(os.environ, read_secrets(config))
 
 
 def without_secrets(environment: Mapping[str, str], named: Collection[str]) -> dict[str, str]:
@@ -129,15 +124,9 @@ def is_secret_name(name: str) -> bool:
     return any(part.endswith(SECRET_ENDS) for part in name.upper().split("_"))
 
 
-def parse_port(text: str) -> int:
-    if not text.isdecimal() or int(text) > 65535:
-        raise ConfigError(f"COE_PORT={text!r} is not a port; allowed: 0 to 65535")
-    return int(text)
-
-
-def parse_workers(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= MAX_WORKERS:
-        raise ConfigError(f"COE_WORKERS={text!r} is not a number of workers; allowed: 1 to {MAX_WORKERS}")
+def parse_number(variable: str, text: str, meaning: str, least: int, most: int) -> int:
+    if not text.isdecimal() or not least <= int(text) <= most:
+        raise ConfigError(f"{variable}={text!r} is not {meaning}; allowed: {least} to {most}")
     return int(text)
 
 

@@ -18,7 +18,7 @@ from fleet.vllm_addresses import read_vllm_addresses
 from fleet.vllm_command import adapter_folder
 from gateway.parts import Parts
 from gateway.serve import Gateway, RouterLoader, expert_keys
-from gateway.settings import engine_environment, environment_secrets
+from gateway.settings import engine_environment, read_secrets
 from router.config import CoeConfig
 from router.expert_config import Engine, ExpertConfig
 
@@ -56,7 +56,7 @@ class Swap:
     async def __call__(self, whole: CoeConfig) -> PreparedParts:
         """Parts that have started. Raises ConfigError: an expert has no address, or the live router does not fit."""
         before, config = self.gateway.parts, self.share(whole)
-        secrets, current = environment_secrets(config), before.live.current
+        secrets, current = read_secrets(config), before.live.current
         await self._start_added(config)
         backends = await asyncio.to_thread(self._backends, before, config, secrets)
         loader = RouterLoader(config, None if current is None else current.encoder)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from base.errors import ConfigError
 from gateway.auth import require_admin
@@ -19,40 +21,32 @@ api = api_router("/v1/admin/config")
 @api.get("")
 async def show_config(live: LiveConfigOf, caller: CallerOf) -> ConfigState:
     """The configuration in force, and the one that the process asked serves with."""
-    opened = allowed(live, caller)
-    try:
+    with refusals():
+        opened = allowed(live, caller)
         return state_of(opened, await asyncio.to_thread(opened.history.current))
-    except ConfigError as error:
-        raise refused(error) from error
 
 
 @api.post("/plan")
 async def plan_config(live: LiveConfigOf, caller: CallerOf, wanted: ConfigText | None = None) -> ConfigPlan:
     """Shows the changes that `apply` with the same body would make. 400 with every reason why it would refuse."""
-    try:
+    with refusals():
         return ConfigPlan(changes=tuple(await allowed(live, caller).plan(text_of(wanted, caller))))
-    except ConfigError as error:
-        raise refused(error) from error
 
 
 @api.post("/apply")
 async def apply_config(live: LiveConfigOf, caller: CallerOf, wanted: ConfigText | None = None) -> ConfigState:
     """Puts a configuration in force; without a body, experts.yaml as it is now. 400: nothing has changed, and why."""
-    opened = allowed(live, caller)
-    try:
+    with refusals():
+        opened = allowed(live, caller)
         return state_of(opened, await opened.apply(text_of(wanted, caller), name_of(caller)))
-    except ConfigError as error:
-        raise refused(error) from error
 
 
 @api.post("/rollback")
 async def rollback_config(live: LiveConfigOf, caller: CallerOf) -> ConfigState:
     """Puts the configuration before in force. 400: there is none, or it cannot be served now."""
-    opened = allowed(live, caller)
-    try:
+    with refusals():
+        opened = allowed(live, caller)
         return state_of(opened, await opened.rollback(name_of(caller)))
-    except ConfigError as error:
-        raise refused(error) from error
 
 
 def allowed(live: LiveConfig | None, caller: Caller) -> LiveConfig:
@@ -78,8 +72,13 @@ def name_of(caller: Caller) -> str:
     return "api" if caller.key_id is None else f"api, {caller.key_id}"
 
 
-def refused(error: ConfigError) -> ApiError:
-    return ApiError(str(error), code="invalid_config", param="experts_yaml")
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Around what refuses a configuration: raises ApiError 400."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ApiError(str(error), code="invalid_config", param="experts_yaml") from error
 
 
 def state_of(live: LiveConfig, found: InForce) -> ConfigState:

@@ -16,7 +16,7 @@ from base.json_text import to_json
 from decision_log.privacy import named_session
 from decision_log.protocols import DecisionSink
 from gateway.asgi import ClientWatch
-from gateway.endpoints.access import part
+from gateway.endpoints.access import Owner, part
 from gateway.exchange import MAX_MODEL_CHARS, request_id_of
 from gateway.http_errors import ApiError, api_error, invalid
 from gateway.intake import Admission
@@ -29,6 +29,7 @@ from retrieval.routing.query_routing import why
 from retrieval.service import RetrievalService
 from retrieval.stores.cutting import count_tokens
 from retrieval.stores.paging import Page
+from retrieval.stores.store_records import VectorStore
 from retrieval.stores.vector_stores import VectorStores
 from retrieval.types import RetrievalDecision
 from router.retrieval_config import RetrievalConfig
@@ -54,6 +55,14 @@ async def vector_stores(service: Service) -> VectorStores:
 
 
 Stores = Annotated[VectorStores, Depends(vector_stores)]
+
+
+async def own_store(store_id: str, stores: Stores, owner: Owner) -> VectorStore:
+    """Raises RequestError 404 for a store that another team made."""
+    return await stores.store(owner, store_id)
+
+
+OwnStore = Annotated[VectorStore, Depends(own_store)]
 
 
 async def page_of(

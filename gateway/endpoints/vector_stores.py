@@ -16,6 +16,7 @@ from gateway.endpoints.files import safe_name
 from gateway.endpoints.retrieval_access import (
     Desk,
     ListPage,
+    OwnStore,
     Service,
     Stores,
     check_tokens,
@@ -65,15 +66,13 @@ async def list_stores(stores: Stores, owner: Owner, page: ListPage) -> Json:
 
 
 @api.get("/{store_id}")
-async def show_store(store_id: str, stores: Stores, owner: Owner) -> Json:
-    """404 for a store that another key made."""
-    return store_view(await stores.store(owner, store_id))
+async def show_store(store: OwnStore) -> Json:
+    return store_view(store)
 
 
 @api.post("/{store_id}")
-async def change_store(store_id: str, asked: StoreUpdate, stores: Stores, owner: Owner) -> Json:
+async def change_store(store: OwnStore, asked: StoreUpdate, stores: Stores, owner: Owner) -> Json:
     """Changes what is given."""
-    await stores.store(owner, store_id)
     values: dict[str, object] = {}
     if asked.name is not None:
         values["name"] = asked.name
@@ -82,8 +81,8 @@ async def change_store(store_id: str, asked: StoreUpdate, stores: Stores, owner:
     if asked.metadata is not None:
         values["metadata_json"] = json.dumps(asked.metadata)
     if values:
-        await asyncio.to_thread(stores.catalog.change_store, store_id, values)
-    return store_view(await stores.store(owner, store_id))
+        await asyncio.to_thread(stores.catalog.change_store, store.store_id, values)
+    return store_view(await stores.store(owner, store.store_id))
 
 
 @api.delete("/{store_id}")
@@ -95,11 +94,10 @@ async def delete_store(store_id: str, stores: Stores, owner: Owner) -> Json:
 
 @api.post("/{store_id}/search")
 async def search_store(
-    store_id: str, asked: SearchBody, request: Request, desk: Desk, service: Service, stores: Stores, owner: Owner
+    store: OwnStore, asked: SearchBody, request: Request, desk: Desk, service: Service, owner: Owner
 ) -> Response:
     """The chunks that fit best, and which expert found them and why."""
     wanted = search_request(asked)
-    store = await stores.store(owner, store_id)
     exchange = desk.begin(request, DecisionKind.SEARCH, asked.model)
     tokens = await check_tokens(service, wanted.queries, "query")
     async with desk.at_work(request, service.config, sum(tokens)) as bill:
@@ -108,7 +106,7 @@ async def search_store(
     exchange.overhead_ms = found.routed.routing_ms
     outcomes = desk.log.outcomes_of(
         found.routed,
-        store_id=store_id,
+        store_id=store.store_id,
         documents=[each.chunk.document_id for each in found.found],
         prompt_tokens=tokens,
     )
@@ -133,45 +131,38 @@ def search_request(asked: SearchBody) -> SearchRequest:
 
 
 @api.post("/{store_id}/files")
-async def attach_file(store_id: str, asked: FileAttach, stores: Stores, owner: Owner) -> Json:
+async def attach_file(store: OwnStore, asked: FileAttach, stores: Stores, owner: Owner) -> Json:
     """Puts a file into a store; it is read soon, see its status."""
-    await stores.store(owner, store_id)
-    await stores.attach(owner, store_id, additions([asked.file_id], asked.attributes, asked.chunking_strategy))
-    return store_file_view(await stores.store_file(store_id, asked.file_id))
+    await stores.attach(owner, store.store_id, additions([asked.file_id], asked.attributes, asked.chunking_strategy))
+    return store_file_view(await stores.store_file(store.store_id, asked.file_id))
 
 
 @api.get("/{store_id}/files")
-async def list_store_files(
-    store_id: str, stores: Stores, owner: Owner, page: ListPage, filter: FileStatus | None = None
-) -> Json:
-    await stores.store(owner, store_id)
-    files = await asyncio.to_thread(stores.catalog.store_files, store_id, page, filter)
+async def list_store_files(store: OwnStore, stores: Stores, page: ListPage, filter: FileStatus | None = None) -> Json:
+    files = await asyncio.to_thread(stores.catalog.store_files, store.store_id, page, filter)
     return list_view(files, page, store_file_view)
 
 
 @api.get("/{store_id}/files/{file_id}")
-async def show_store_file(store_id: str, file_id: str, stores: Stores, owner: Owner) -> Json:
+async def show_store_file(store: OwnStore, file_id: str, stores: Stores) -> Json:
     """With its status, and what was wrong with it."""
-    await stores.store(owner, store_id)
-    return store_file_view(await stores.store_file(store_id, file_id))
+    return store_file_view(await stores.store_file(store.store_id, file_id))
 
 
 @api.post("/{store_id}/files/{file_id}")
-async def change_attributes(store_id: str, file_id: str, asked: AttributesUpdate, stores: Stores, owner: Owner) -> Json:
+async def change_attributes(store: OwnStore, file_id: str, asked: AttributesUpdate, stores: Stores) -> Json:
     """Attributes in place of the ones there are."""
-    await stores.store(owner, store_id)
-    await stores.store_file(store_id, file_id)
+    await stores.store_file(store.store_id, file_id)
     values = {"attributes_json": json.dumps(asked.attributes or {})}
-    await asyncio.to_thread(stores.catalog.change_store_file, store_id, file_id, values)
-    return store_file_view(await stores.store_file(store_id, file_id))
+    await asyncio.to_thread(stores.catalog.change_store_file, store.store_id, file_id, values)
+    return store_file_view(await stores.store_file(store.store_id, file_id))
 
 
 @api.get("/{store_id}/files/{file_id}/content")
-async def store_file_content(store_id: str, file_id: str, stores: Stores, owner: Owner) -> Json:
+async def store_file_content(store: OwnStore, file_id: str, stores: Stores) -> Json:
     """The chunks of a file in order."""
-    await stores.store(owner, store_id)
-    await stores.store_file(store_id, file_id)
-    texts = await asyncio.to_thread(stores.chunks.texts_of_file, store_id, file_id)
+    await stores.store_file(store.store_id, file_id)
+    texts = await asyncio.to_thread(stores.chunks.texts_of_file, store.store_id, file_id)
     return {
         "object": "vector_store.file_content.page",
         "data": [{"type": "text", "text": text} for text in texts],
@@ -181,17 +172,15 @@ async def store_file_content(store_id: str, file_id: str, stores: Stores, owner:
 
 
 @api.delete("/{store_id}/files/{file_id}")
-async def detach_file(store_id: str, file_id: str, stores: Stores, owner: Owner) -> Json:
+async def detach_file(store: OwnStore, file_id: str, stores: Stores) -> Json:
     """Takes a file out of a store; the upload stays."""
-    await stores.store(owner, store_id)
-    await stores.detach(store_id, file_id)
+    await stores.detach(store.store_id, file_id)
     return {"id": file_id, "object": "vector_store.file.deleted", "deleted": True}
 
 
 @api.post("/{store_id}/texts")
-async def add_texts(store_id: str, asked: TextsAdd, stores: Stores, owner: Owner) -> Json:
+async def add_texts(store: OwnStore, asked: TextsAdd, stores: Stores, owner: Owner) -> Json:
     """Texts as files of a store. Answers when each is found by a search or has failed, or after five minutes."""
-    await stores.store(owner, store_id)
     files = []
     for item in asked.texts:
         content = item.text.encode("utf-8", "replace")
@@ -199,53 +188,51 @@ async def add_texts(store_id: str, asked: TextsAdd, stores: Stores, owner: Owner
         files += additions([file.file_id], item.attributes, asked.chunking_strategy)
     file_ids = [file.file_id for file in files]
     try:
-        await stores.attach(owner, store_id, files)
+        await stores.attach(owner, store.store_id, files)
     except RequestError:
         for file_id in file_ids:
             await stores.delete_file(owner, file_id)
         raise
-    await stores.ingestion.until_read(store_id, set(file_ids))
-    read = [await stores.store_file(store_id, file_id) for file_id in file_ids]
+    await stores.ingestion.until_read(store.store_id, set(file_ids))
+    read = [await stores.store_file(store.store_id, file_id) for file_id in file_ids]
     return {"object": "list", "data": [store_file_view(file) for file in read]}
 
 
 @api.post("/{store_id}/file_batches")
-async def create_batch(store_id: str, asked: BatchCreate, stores: Stores, owner: Owner) -> Json:
+async def create_batch(store: OwnStore, asked: BatchCreate, stores: Stores, owner: Owner) -> Json:
     """Puts many files into a store."""
-    await stores.store(owner, store_id)
     batch_id = new_id("vsfb")
     files = additions(asked.file_ids, asked.attributes, asked.chunking_strategy)
     for file in asked.files:
         attributes = asked.attributes if file.attributes is None else file.attributes
         files += additions([file.file_id], attributes, file.chunking_strategy or asked.chunking_strategy)
-    await stores.attach(owner, store_id, files, batch_id)
-    return await show_batch(store_id, batch_id, stores, owner)
+    await stores.attach(owner, store.store_id, files, batch_id)
+    return await show_batch(store, batch_id, stores)
 
 
 @api.get("/{store_id}/file_batches/{batch_id}")
-async def show_batch(store_id: str, batch_id: str, stores: Stores, owner: Owner) -> Json:
+async def show_batch(store: OwnStore, batch_id: str, stores: Stores) -> Json:
     """With the files that are in the store by this batch still: none when others took them over or out."""
-    await stores.store(owner, store_id)
-    batch = await asyncio.to_thread(stores.catalog.batch, store_id, batch_id)
+    batch = await asyncio.to_thread(stores.catalog.batch, store.store_id, batch_id)
     if batch is None:
-        raise not_found(f"batch in {store_id}", batch_id, "batch_id")
-    return batch_view(store_id, batch_id, *batch)
+        raise not_found(f"batch in {store.store_id}", batch_id, "batch_id")
+    return batch_view(store.store_id, batch_id, *batch)
 
 
 @api.post("/{store_id}/file_batches/{batch_id}/cancel")
-async def cancel_batch(store_id: str, batch_id: str, stores: Stores, owner: Owner) -> Json:
+async def cancel_batch(store: OwnStore, batch_id: str, stores: Stores) -> Json:
     """Files of the batch whose reading has not begun are not read."""
-    await show_batch(store_id, batch_id, stores, owner)
-    await asyncio.to_thread(stores.catalog.cancel_batch, store_id, batch_id)
-    return await show_batch(store_id, batch_id, stores, owner)
+    await show_batch(store, batch_id, stores)
+    await asyncio.to_thread(stores.catalog.cancel_batch, store.store_id, batch_id)
+    return await show_batch(store, batch_id, stores)
 
 
 @api.get("/{store_id}/file_batches/{batch_id}/files")
 async def list_batch_files(
-    store_id: str, batch_id: str, stores: Stores, owner: Owner, page: ListPage, filter: FileStatus | None = None
+    store: OwnStore, batch_id: str, stores: Stores, page: ListPage, filter: FileStatus | None = None
 ) -> Json:
-    await show_batch(store_id, batch_id, stores, owner)
-    files = await asyncio.to_thread(stores.catalog.store_files, store_id, page, filter, batch_id)
+    await show_batch(store, batch_id, stores)
+    files = await asyncio.to_thread(stores.catalog.store_files, store.store_id, page, filter, batch_id)
     return list_view(files, page, store_file_view)
 
 

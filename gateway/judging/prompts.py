@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import cast
 
+from gateway.wire import text_of
 from router.judge_text import cut, judge_body, marked
 
 MAX_ASK_CHARS = 8_000
@@ -58,18 +60,6 @@ def swapped_preference(forward: float, backward: float) -> tuple[float, bool]:
 
 
 def conversation_text(body: Mapping[str, object]) -> str:
-    """The words of a request's messages, each after its role; parts without text are left out."""
-    messages = body.get("messages")
-    lines = []
-    for message in messages if isinstance(messages, Sequence) else ():
-        if isinstance(message, Mapping):
-            lines.append(f"{message.get('role')}: {text_of(message.get('content'))}")
-    return "\n\n".join(lines)
-
-
-def text_of(content: object) -> str:
-    """The text of a message's content, a string or a list of parts."""
-    if isinstance(content, str):
-        return content
-    parts = content if isinstance(content, list) else []
-    return " ".join(str(part["text"]) for part in parts if isinstance(part, Mapping) and "text" in part)
+    """The words of a request's messages, which were checked, each after its role; parts without text are left out."""
+    messages = cast("list[dict[str, object]]", body["messages"])
+    return "\n\n".join(f"{message['role']}: {text_of(message)}" for message in messages)

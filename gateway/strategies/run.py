@@ -20,8 +20,7 @@ from gateway.chat_parts import EVENT_STREAM, StreamedAnswer, WholeAnswer
 from gateway.exchange import Asked, cost_usd
 from gateway.expert_call import ExpertCall
 from gateway.http_errors import api_error
-from gateway.judging.prompts import text_of
-from gateway.wire import ChatRequest
+from gateway.wire import ChatRequest, text_of
 from router.expert_config import ExpertConfig
 from router.strategies.machines import Escalate
 from router.strategies.types import Chosen, KeyOf, Question, Reply, Settled, Strategy
@@ -114,7 +113,7 @@ class StrategyRun:
             if same is not None:
                 return f"judge '{judging.expert}' is of the family of expert '{same}', whose answers it would compare"
         loop = asyncio.get_running_loop()
-        text = "\n\n".join(text_of(message.get("content")) for message in self.chat.messages)
+        text = "\n\n".join(text_of(message) for message in self.chat.messages)
         ask = partial(self._ask, loop)
         self.key_of = kind.key_for(Question(text, self.chosen.embed, ask))
         return "the request shows nothing to compare answers by" if self.key_of is None else None

@@ -56,7 +56,7 @@ class TokenCount:
             "x-coe-expert": expert,
             "x-coe-token-count": "estimate" if tokens is None else "exact",
         }
-        count = estimate(chat) if tokens is None else tokens
+        count = max(1, chat.facts.prompt_tokens) if tokens is None else tokens
         await send_body(send, 200, to_json({"input_tokens": count}), found)
 
     async def _counted(self, chat: ChatRequest, expert: str) -> int | None:
@@ -86,8 +86,3 @@ class TokenCount:
         if response.status != 200:
             raise LookupError(f"status {response.status}")
         return reply_json(answer)
-
-
-def estimate(chat: ChatRequest) -> int:
-    """Tokens of a prompt by its length, tools included: four characters a token, the usual ratio for English."""
-    return max(1, chat.facts.prompt_tokens)

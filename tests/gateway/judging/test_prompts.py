@@ -81,4 +81,3 @@ def test_words_of_a_conversation():
         ]
     }
     assert conversation_text(body) == "system: be short\n\nuser: what\n\nassistant: "
-    assert conversation_text({}) == ""
