@@ -49,7 +49,7 @@ async def measure_engine(config: CoeConfig, plan: EnginePlan, repeats: int) -> T
     times: Times = defaultdict(list)
     process = SupervisedProcess(plan.spec)
     expert = plan.experts[0]
-    actuator = VllmActuator(lambda: {expert: plan.url})
+    actuator = VllmActuator(lambda: {expert: (plan.url,)})
     levels = LEVELS[:1] if any(config.experts[name].adapter for name in plan.experts) else LEVELS  # vllm 39934
     try:
         begun_s = time.perf_counter()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -15,6 +15,9 @@ from router.config import CoeConfig
 from router.expert_config import Engine, ExpertConfig
 
 logger = logging.getLogger(__name__)
+
+Roots = Sequence[str]
+"""API roots of an expert's engines, which are alike."""
 
 BACKEND_OF = {
     Engine.LLAMACPP: "vllm",
@@ -69,12 +72,12 @@ class DisabledBackend:
 
 
 def build_backends(
-    config: CoeConfig, urls: Mapping[str, str], lora_ids: Mapping[str, int | None], secrets: Mapping[str, str]
+    config: CoeConfig, urls: Mapping[str, Roots], lora_ids: Mapping[str, int | None], secrets: Mapping[str, str]
 ) -> dict[str, ChatBackend]:
     """One backend per expert; a disabled one, and a warning, where a secret of the expert is not in the environment.
 
     Args:
-        urls: API root per expert, for those whose engine this host started; others use their `url`.
+        urls: API roots per expert, for those whose engines this host started; others have addresses in their entry.
         lora_ids: adapter number per llama.cpp expert; None is the bare base. Every one those engines serve is listed.
         secrets: value per environment variable that the entries name.
 
@@ -82,7 +85,9 @@ def build_backends(
         ConfigError: an expert has no address.
     """
     return {
-        name: build_backend(name, entry, urls.get(name, entry.url), ids_on_base(config, entry.model, lora_ids), secrets)
+        name: build_backend(
+            name, entry, urls.get(name, entry.roots), ids_on_base(config, entry.model, lora_ids), secrets
+        )
         for name, entry in config.experts.items()
     }
 
@@ -93,14 +98,14 @@ def ids_on_base(config: CoeConfig, model: str, lora_ids: Mapping[str, int | None
 
 
 def build_backend(
-    name: str, entry: ExpertConfig, url: str | None, lora_ids: Mapping[str, int | None], secrets: Mapping[str, str]
+    name: str, entry: ExpertConfig, roots: Roots, lora_ids: Mapping[str, int | None], secrets: Mapping[str, str]
 ) -> ChatBackend:
     """The client of an expert; of all its engines where it has several or a limit."""
-    backend = backend_at(name, entry, url, lora_ids, secrets)
-    if isinstance(backend, DisabledBackend) or not (entry.replica_urls or entry.max_concurrency):
-        return backend
-    others = {each: backend_at(name, entry, each, lora_ids, secrets) for each in entry.replica_urls}
-    return ReplicatedBackend(name, {url or "": backend, **others}, entry.max_concurrency)
+    backends = {root: backend_at(name, entry, root, lora_ids, secrets) for root in roots or (None,)}
+    first = next(iter(backends.values()))
+    if isinstance(first, DisabledBackend) or (len(backends) == 1 and entry.max_concurrency is None):
+        return first
+    return ReplicatedBackend(name, {root or "": each for root, each in backends.items()}, entry.max_concurrency)
 
 
 def backend_at(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from base.errors import EngineError, allowed_values
 from fleet.model_list import KeyRefusedError, listed_models
@@ -15,18 +15,20 @@ WIRE = (Engine.OPENAI, Engine.VLLM, Engine.FAKE_VLLM)
 that they share."""
 
 
-async def engine_problems(config: CoeConfig, environment: Mapping[str, str], running: Mapping[str, str]) -> list[str]:
+async def engine_problems(
+    config: CoeConfig, environment: Mapping[str, str], running: Mapping[str, Sequence[str]]
+) -> list[str]:
     """One line for each expert whose engine does not answer, refuses the key, or does not have its model.
 
     Args:
         environment: where `api_key_env` is looked up.
-        running: API root of experts whose engine this host started.
+        running: API roots of experts whose engines this host started.
     """
     addresses = [
         (name, url)
         for name, entry in config.experts.items()
         if entry.engine in WIRE
-        for url in (entry.url or running.get(name), *entry.replica_urls)
+        for url in entry.roots or running.get(name) or (None,)
     ]
     found = await asyncio.gather(*(ask(name, config.experts[name], url, environment) for name, url in addresses))
     return [problem for problem in found if problem is not None]

@@ -15,7 +15,7 @@ from fleet.adapter_files import converted_adapters
 from fleet.orphans import OWNER, owner_mark
 from fleet.process import ProcessSpec
 from fleet.residency.types import SleepLevel
-from fleet.vllm_command import adapter_folder, read_adapter_ranks, vllm_processes
+from fleet.vllm_command import adapter_folder, each_replica, read_adapter_ranks, vllm_processes
 from fleet.vllm_gpus import on_gpus, visible_gpus
 from router.config import CoeConfig
 from router.expert_config import Engine
@@ -138,14 +138,14 @@ def vllm_plans(config: CoeConfig, folder: Path, data_dir: Path, environment: Map
     """
     engine = config.engines.vllm
     plans = []
-    processes = vllm_processes(config, folder, read_adapter_ranks(config, folder))
+    processes = each_replica(vllm_processes(config, folder, read_adapter_ranks(config, folder)))
     for process, step, level in on_gpus(config, processes, engine.gpus or visible_gpus(environment)):
         env = {**environment, **process.env, OWNER: owner_mark(data_dir)}
         spec = ProcessSpec(
             name=process.name,
             argv=process.argv,
             log=data_dir / "engines" / f"{process.name}.log",
-            ready_url=process.health_url,
+            ready_url=f"http://{LOOPBACK}:{process.port}/health",
             env=env,
             start_timeout_s=engine.start_timeout_s,
             stop_grace_s=20.0,

@@ -17,7 +17,7 @@ LOOK_EVERY_S = 0.1
 
 
 class Wishes(BaseModel):
-    """Experts whose engine is to be stopped, and those that are never to sleep."""
+    """Names of engines that are to be stopped, and experts that are never to sleep."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -61,40 +61,49 @@ class WishedProcesses:
     def __init__(self, data_dir: Path, timeout_s: float = 1800.0) -> None:
         self._data_dir, self._timeout_s = data_dir, timeout_s
 
-    def is_coming(self, expert: str) -> bool:
-        """Returns True where the engine runs, or is started again after it has ended."""
+    def is_coming(self, url: str) -> bool:
+        """Returns True where the engine at an API root runs, or is started again after it has ended."""
         try:
-            return self._engine(expert).state not in (ProcessState.STOPPED, ProcessState.FAILED)
-        except BackendError:
+            engines = read_vllm(self._data_dir).engines
+        except DataError:
             return False
+        return any(
+            each.url == url and each.state not in (ProcessState.STOPPED, ProcessState.FAILED) for each in engines
+        )
 
     async def start(self, expert: str) -> None:
-        """Starts the engine, also one that failed; waits for one that is being started. Raises BackendError."""
-        engine = self._engine(expert)
-        if engine.state is ProcessState.FAILED:
-            await self.stop(expert)
-        experts = frozenset(engine.experts)
-        change_wishes(self._data_dir, lambda was: was.model_copy(update={"stopped": was.stopped - experts}))
-        await self._until(expert, ProcessState.READY)
+        """Starts the engines of an expert, also those that failed; waits for those that are being started. Raises
+        BackendError."""
+        engines = self._engines(expert)
+        failed = frozenset(each.name for each in engines if each.state is ProcessState.FAILED)
+        await self._stop(expert, failed)
+        names = frozenset(each.name for each in engines)
+        change_wishes(self._data_dir, lambda was: was.model_copy(update={"stopped": was.stopped - names}))
+        await self._until(expert, names, ProcessState.READY)
 
     async def stop(self, expert: str) -> None:
-        """Ends the engine. Raises BackendError."""
-        self._engine(expert)
-        change_wishes(self._data_dir, lambda was: was.model_copy(update={"stopped": was.stopped | {expert}}))
-        await self._until(expert, ProcessState.STOPPED)
+        """Ends the engines of an expert. Raises BackendError."""
+        await self._stop(expert, frozenset(each.name for each in self._engines(expert)))
 
-    async def _until(self, expert: str, state: ProcessState) -> None:
+    async def _stop(self, expert: str, names: frozenset[str]) -> None:
+        change_wishes(self._data_dir, lambda was: was.model_copy(update={"stopped": was.stopped | names}))
+        await self._until(expert, names, ProcessState.STOPPED)
+
+    async def _until(self, expert: str, names: frozenset[str], state: ProcessState) -> None:
         until_s = time.monotonic() + self._timeout_s
-        while (now := self._engine(expert)).state is not state:
-            if now.state is ProcessState.FAILED and state is ProcessState.READY:
-                raise BackendError(f"the engine of {expert} does not start; log: {now.log}")
+        while late := [each for each in self._engines(expert) if each.name in names and each.state is not state]:
+            for each in late:
+                if each.state is ProcessState.FAILED and state is ProcessState.READY:
+                    raise BackendError(f"the engine of {expert} does not start; log: {each.log}")
             if time.monotonic() > until_s:
-                raise BackendError(f"the engine of {expert} is {now.state} after {self._timeout_s:g} s, not {state}")
+                raise BackendError(
+                    f"the engine of {expert} is {late[0].state} after {self._timeout_s:g} s, not {state}"
+                )
             await asyncio.sleep(LOOK_EVERY_S)
 
-    def _engine(self, expert: str) -> EngineRecord:
-        """Raises BackendError where no `coe experts up` runs it."""
+    def _engines(self, expert: str) -> list[EngineRecord]:
+        """Raises BackendError where no `coe experts up` runs them."""
         try:
-            return read_vllm(self._data_dir).engine_of(expert)
+            return read_vllm(self._data_dir).engines_of(expert)
         except (EngineError, DataError) as error:
             raise BackendError(str(error), status=503) from error

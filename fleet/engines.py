@@ -8,33 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from base.errors import BackendError, EngineError
 from fleet.engine_plans import EnginePlan, llamacpp_plans, read_lora_ids, refuse_taken_ports, vllm_plans
 from fleet.process import ProcessState, ProcessStatus, RestartPolicy, SupervisedProcess
 from fleet.residency.types import Residency
 from fleet.vllm_addresses import EngineRecord
-from fleet.vllm_command import SLEEP_FLAG
+from fleet.vllm_command import SLEEP_FLAG, VISIBLE
 from router.config import CoeConfig
 from router.expert_config import Engine
 
 if TYPE_CHECKING:
     from fleet.residency.vllm_actuator import VllmActuator
 
-T = TypeVar("T")
-
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class EngineAddresses:
-    """Addresses of this host's experts: API root per expert; adapter number per llama.cpp expert, None is the base."""
+    """Addresses of this host's experts: API roots per expert; adapter number per llama.cpp expert, None is the base."""
 
-    urls: dict[str, str] = field(default_factory=dict)
+    urls: dict[str, tuple[str, ...]] = field(default_factory=dict)
     lora_ids: dict[str, int | None] = field(default_factory=dict)
 
 
@@ -47,7 +45,7 @@ class Fleet:
         data_dir: logs go to `engines/`, converted adapters to `adapters/`.
         environment: the environment that engines get, before what experts.yaml adds.
         engines: which kinds to run.
-        running: API root per expert that another `coe` of this host serves already; its engines are not started.
+        running: API roots per expert that another `coe` of this host serves already; its engines are not started.
         label: part of the names of llama.cpp's processes, where others run beside them.
     """
 
@@ -58,18 +56,19 @@ class Fleet:
         data_dir: Path,
         environment: Mapping[str, str],
         engines: Collection[Engine] = (Engine.LLAMACPP, Engine.VLLM, Engine.FAKE_VLLM),
-        running: Mapping[str, str] | None = None,
+        running: Mapping[str, tuple[str, ...]] | None = None,
         label: str = "",
     ) -> None:
         self._label = label
         self._config, self._folder, self._data_dir = config, folder, data_dir
         self._environment = environment
         self._kinds = frozenset(engines)
-        self._running = {name: url for name, url in (running or {}).items() if name in config.experts}
+        self._running = {name: urls for name, urls in (running or {}).items() if name in config.experts}
         self._plans: list[EnginePlan] = []
         self._processes: list[SupervisedProcess] = []
         self._held: set[int] = set()  # plans whose engine `follow` ended
         self._asleep: set[int] = set()  # as of the last look
+        self._actuator: VllmActuator | None = None
 
     @property
     def engines(self) -> list[EngineRecord]:
@@ -82,7 +81,7 @@ class Fleet:
                 state=status.state,
                 pid=status.pid,
                 restarts=status.restarts,
-                gpus=(plan.spec.env or {}).get("CUDA_VISIBLE_DEVICES", ""),
+                gpus=",".join(gpus_of(plan)),
                 log=str(plan.spec.log),
             )
             for plan, (status, _) in zip(self._plans, self.statuses, strict=True)
@@ -116,29 +115,35 @@ class Fleet:
     async def stop(self) -> None:
         """Stops every engine, all at once."""
         await asyncio.gather(*(process.stop() for process in self._processes))
+        if self._actuator is not None:
+            await self._actuator.aclose()
 
     async def follow(self, stopped: Collection[str]) -> None:
-        """Ends the engines of these experts, and starts those again that this ended and that are not named any more."""
-        wanted = {number for number, plan in enumerate(self._plans) if not set(plan.experts).isdisjoint(stopped)}
+        """Ends the engines of these names, and starts those again that this ended and that are not named any more: on
+        one GPU one after the other, because vLLM measures the free memory while it starts."""
+        wanted = {number for number, plan in enumerate(self._plans) if plan.spec.name in stopped}
         to_end, to_start = wanted - self._held, self._held - wanted
-        self._held = wanted
+        self._held |= wanted
         await asyncio.gather(*(self._processes[number].stop() for number in to_end))
         for number in to_end:
             self._processes[number] = self._supervised(number)
-        for number in to_start:
-            self._processes[number].start()
+        for number in sorted(to_start):
+            starting = [plan for place, plan in enumerate(self._plans) if self._state(place) is ProcessState.STARTING]
+            if {gpu for plan in starting for gpu in gpus_of(plan)}.isdisjoint(gpus_of(self._plans[number])):
+                self._processes[number].start()
+                self._held.discard(number)
 
     def hold_ended(self) -> frozenset[str]:
         """Gives up engines that have ended asleep, until `follow` is told that they are not to be stopped any more.
 
-        They are not started of their own accord: others may have their GPU memory. Returns their experts.
+        They are not started of their own accord: others may have their GPU memory. Returns their names.
         """
         ended = {number for number in self._asleep - self._held if self._state(number) is ProcessState.STOPPED}
         for number in ended:
             self._processes[number] = self._supervised(number)
         self._asleep -= ended
         self._held |= ended
-        return frozenset(name for number in ended for name in self._plans[number].experts)
+        return frozenset(self._plans[number].spec.name for number in ended)
 
     async def look(self) -> None:
         """Notes which engines sleep, of those that have sleep mode."""
@@ -147,13 +152,8 @@ class Fleet:
             for number, plan in enumerate(self._plans)
             if f"--{SLEEP_FLAG}" in plan.spec.argv and self._state(number) is ProcessState.READY
         ]
-        if not ready:
-            return
-        states = await self._with_actuator(
-            lambda actuator: asyncio.gather(
-                *(actuator.state(self._plans[number].experts[0]) for number in ready), return_exceptions=True
-            )
-        )
+        names = [self._plans[number].spec.name for number in ready]
+        states = await asyncio.gather(*(self._switch.state(name) for name in names), return_exceptions=True)
         for number, state in zip(ready, states, strict=True):
             is_asleep = state in (Residency.SLEEP_1, Residency.SLEEP_2)
             if is_asleep != (number in self._asleep) and (is_asleep or state is Residency.AWAKE):
@@ -171,14 +171,14 @@ class Fleet:
             may_restart=lambda: number not in self._asleep,
         )
 
-    async def _with_actuator(self, use: Callable[[VllmActuator], Awaitable[T]]) -> T:
+    @property
+    def _switch(self) -> VllmActuator:
+        """Changes engines, each by its name."""
         from fleet.residency.vllm_actuator import VllmActuator  # aiohttp, which the parent of workers does without
 
-        actuator = VllmActuator(lambda: {plan.experts[0]: plan.url for plan in self._plans})
-        try:
-            return await use(actuator)
-        finally:
-            await actuator.aclose()
+        if self._actuator is None:
+            self._actuator = VllmActuator(lambda: {plan.spec.name: (plan.url,) for plan in self._plans})
+        return self._actuator
 
     async def _start_step(self, numbers: Collection[int]) -> None:
         """Starts engines together; puts those to sleep that have to make room for others."""
@@ -188,10 +188,8 @@ class Fleet:
         sleepers = [(number, level) for number in numbers if (level := self._plans[number].sleeps_at)]
         self._asleep.update(number for number, _ in sleepers)
         try:
-            await self._with_actuator(
-                lambda actuator: asyncio.gather(
-                    *(actuator.sleep(self._plans[number].experts[0], level) for number, level in sleepers)
-                )
+            await asyncio.gather(
+                *(self._switch.sleep(self._plans[number].spec.name, level) for number, level in sleepers)
             )
         except BackendError as error:
             raise EngineError(str(error)) from error
@@ -208,11 +206,17 @@ class Fleet:
     def _addresses(self) -> EngineAddresses:
         addresses = EngineAddresses(urls=dict(self._running))
         for plan in self._plans:
-            addresses.urls.update(dict.fromkeys(plan.experts, plan.url))
+            for name in plan.experts:
+                addresses.urls[name] = (*addresses.urls.get(name, ()), plan.url)
             if plan.is_llamacpp and plan.spec.ready_file is not None:
                 numbers = read_lora_ids(plan.spec.ready_file)
                 addresses.lora_ids.update({name: numbers.get(name) for name in plan.experts})
         return addresses
+
+
+def gpus_of(plan: EnginePlan) -> list[str]:
+    """Numbers of its GPUs, where it is told which."""
+    return [each for each in (plan.spec.env or {}).get(VISIBLE, "").split(",") if each]
 
 
 async def all_ready(processes: Collection[SupervisedProcess]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from base.errors import ConfigError, DataError, EngineError
@@ -16,7 +16,8 @@ from fleet.orphans import end_orphans
 from fleet.process import ProcessState
 from fleet.status_view import watch
 from fleet.stop_signal import stop_on_signal
-from fleet.vllm_addresses import claim_vllm, read_vllm, remove_vllm_addresses, write_vllm_addresses
+from fleet.tasks import stop_task
+from fleet.vllm_addresses import claim_vllm, renew_vllm, vllm_file, write_vllm
 from fleet.vllm_command import managed_experts
 from router.config import CoeConfig
 from router.expert_config import Engine
@@ -53,7 +54,6 @@ async def run_experts(
     with stop_on_signal() as stop:
         starting = asyncio.create_task(start_and_announce(fleet, data_dir))
         following = asyncio.create_task(follow_wishes(fleet, data_dir, starting))
-        stopping = asyncio.create_task(stop.wait())
 
         def is_over() -> bool:
             return stop.is_set() or (
@@ -67,32 +67,30 @@ async def run_experts(
                 if all_failed(fleet):
                     raise EngineError("every engine has failed: " + "; ".join(reasons(fleet)))
         finally:
-            tasks = (starting, stopping, following)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            remove_vllm_addresses(data_dir)
+            for task in (following, starting):
+                await stop_task(task)
+            vllm_file(data_dir).unlink(missing_ok=True)
             await fleet.stop()
             lock.release()
 
 
 async def start_and_announce(fleet: Fleet, data_dir: Path) -> None:
-    addresses = await fleet.start()
-    write_vllm_addresses(data_dir, addresses.urls, fleet.engines)
+    await fleet.start()
+    write_vllm(data_dir, fleet.engines)
 
 
 async def follow_wishes(fleet: Fleet, data_dir: Path, starting: asyncio.Task[None]) -> None:
     """Once the engines have started: stops and starts those that others name, leaves those stopped that have ended
     asleep, and keeps their file up to date."""
     await asyncio.wait({starting})
-    urls, told, looked_at_s = read_vllm(data_dir).urls, fleet.engines, -LOOK_EVERY_S
-    while urls:
+    told, looked_at_s = fleet.engines, -LOOK_EVERY_S
+    while starting.exception() is None:
         now = fleet.engines
         try:
             keep_stopped(data_dir, fleet.hold_ended())
             if now != told:
+                renew_vllm(data_dir, now)
                 told = now
-                write_vllm_addresses(data_dir, urls, told)
             await fleet.follow(read_wishes(data_dir).stopped)
         except DataError as error:
             logger.warning("%s", error)
@@ -102,11 +100,11 @@ async def follow_wishes(fleet: Fleet, data_dir: Path, starting: asyncio.Task[Non
         await asyncio.sleep(FOLLOW_EVERY_S)
 
 
-def keep_stopped(data_dir: Path, experts: frozenset[str]) -> None:
-    """Has the engines of these experts stay as they are until somebody wakes them."""
-    if experts:
-        logger.warning("%s: ended asleep, and starts when it is woken", ", ".join(sorted(experts)))
-        change_wishes(data_dir, lambda was: was.model_copy(update={"stopped": was.stopped | experts}))
+def keep_stopped(data_dir: Path, engines: frozenset[str]) -> None:
+    """Has these engines stay as they are until somebody wakes them."""
+    if engines:
+        logger.warning("%s: ended asleep, and starts when it is woken", ", ".join(sorted(engines)))
+        change_wishes(data_dir, lambda was: was.model_copy(update={"stopped": was.stopped | engines}))
 
 
 def all_failed(fleet: Fleet) -> bool:
@@ -118,7 +116,7 @@ def reasons(fleet: Fleet) -> list[str]:
     return [status.reason or status.name for status, _ in fleet.statuses]
 
 
-def experts_table(config: CoeConfig, urls: Mapping[str, str]) -> Grid:
+def experts_table(config: CoeConfig, urls: Mapping[str, Sequence[str]]) -> Grid:
     """Every expert with its engine, size and active size, window, address, and what it is made of."""
     table = Grid(box=None, pad_edge=False, header_style="bold")
     for title in ("expert", "engine", "params", "active", "context", "address"):
@@ -131,7 +129,7 @@ def experts_table(config: CoeConfig, urls: Mapping[str, str]) -> Grid:
             f"{entry.params_b:g}B" if entry.params_b else "",
             f"{entry.active_b:g}B" if entry.active_b else "",
             str(entry.context_tokens),
-            urls.get(name) or entry.url or address_hint(entry.engine),
+            "\n".join(urls.get(name, ())) or entry.url or address_hint(entry.engine),
             entry.model if entry.adapter is None else f"{entry.model} + {entry.adapter}",
         )
     return table

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from base.errors import ConfigError
 from fleet.residency.memory import SLACK_GIB, SLEEPER_GIB, Memory
@@ -11,12 +12,16 @@ from fleet.residency.memory import SLACK_GIB, SLEEPER_GIB, Memory
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """Needs of one engine: `gib` on each of `gpus` GPUs while awake. `devices` are those that its entry names."""
+    """Needs of one engine: `gib` on each of `gpus` GPUs while awake. `devices` are those that its entry names.
+
+    Engines of one `expert` follow each other, and are awake together.
+    """
 
     name: str
     gib: float
     gpus: int = 1
     devices: tuple[str, ...] = ()
+    expert: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +47,23 @@ def place(demands: Sequence[Demand], memory_gib: Mapping[str, float], *, can_sle
         ConfigError: an engine has no room, or not all fit and they cannot take turns.
     """
     devices = chosen_devices(demands, memory_gib)
-    for each in demands:
-        if not fits([each], demands, devices, memory_gib):
+    waiting = [list(alike) for _, alike in groupby(demands, key=lambda each: each.expert or each.name)]
+    for alike in waiting:
+        if not fits(alike, demands, devices, memory_gib):
+            used = dict.fromkeys(device for each in alike for device in devices[each.name])
+            of_each = f" for each of its {len(alike)} replicas" if alike[1:] else ""
             raise ConfigError(
-                f"{each.name}: needs {each.gib:.1f} GiB on GPU {', '.join(devices[each.name])}, beside "
+                f"{alike[0].name}: needs {alike[0].gib:.1f} GiB{of_each} on GPU {', '.join(used)}, beside "
                 f"{SLEEPER_GIB:g} GiB for each engine that sleeps there: more than there is"
             )
     waves: list[tuple[str, ...]] = []
-    waiting = list(demands)
     while waiting:
         wave: list[Demand] = []
-        for each in waiting:
-            if fits([*wave, each], demands, devices, memory_gib):
-                wave.append(each)
+        for alike in waiting:
+            if fits([*wave, *alike], demands, devices, memory_gib):
+                wave += alike
         waves.append(tuple(each.name for each in wave))
-        waiting = [each for each in waiting if each not in wave]
+        waiting = [alike for alike in waiting if alike[0] not in wave]
     if len(waves) > 1 and not can_sleep:
         others = ", ".join(name for wave in waves[1:] for name in wave)
         raise ConfigError(

@@ -74,13 +74,13 @@ def status_line(status: ProcessStatus, experts: tuple[str, ...]) -> str:
 async def engine_lines(data_dir: Path) -> list[str]:
     """A line for each engine of a running `coe experts up`: whether it is awake, where it runs, and who is pinned."""
     record, pinned = read_vllm(data_dir), read_wishes(data_dir).pinned
-    actuator = VllmActuator(lambda: record.urls)
+    actuator = VllmActuator(lambda: {engine.name: (engine.url,) for engine in record.engines})
     try:
         lines = []
         for engine in record.engines:
             state: str = engine.state
             if engine.state is ProcessState.READY:
-                state = await actuator.state(engine.experts[0])
+                state = await actuator.state(engine.name)
             names = ", ".join(f"{name} (pinned)" if name in pinned else name for name in engine.experts)
             parts = [f"{engine.name}: {state}", f"pid {engine.pid}" if engine.pid else "", f"experts: {names}"]
             parts += [f"GPU {engine.gpus}" if engine.gpus else "", f"restarts: {engine.restarts}"]

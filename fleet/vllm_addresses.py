@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -41,18 +41,21 @@ class VllmRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    urls: dict[str, str]
-    engines: tuple[EngineRecord, ...] = ()
+    engines: tuple[EngineRecord, ...]
 
-    def engine_of(self, expert: str) -> EngineRecord:
-        """The engine that serves an expert. Raises EngineError."""
-        for engine in self.engines:
-            if expert in engine.experts:
-                return engine
-        known = [name for engine in self.engines for name in engine.experts]
-        if not known:
+    @property
+    def urls(self) -> dict[str, tuple[str, ...]]:
+        """API roots per expert, one of each of its replicas."""
+        names = dict.fromkeys(name for engine in self.engines for name in engine.experts)
+        return {name: tuple(each.url for each in self.engines if name in each.experts) for name in names}
+
+    def engines_of(self, expert: str) -> list[EngineRecord]:
+        """The engines that serve an expert, alike. Raises EngineError."""
+        if found := [engine for engine in self.engines if expert in engine.experts]:
+            return found
+        if not self.engines:
             raise EngineError("no `coe experts up` runs on this data folder")
-        raise EngineError(f"no engine of this host serves '{expert}'{allowed_values(expert, known)}")
+        raise EngineError(f"no engine of this host serves '{expert}'{allowed_values(expert, list(self.urls))}")
 
 
 def vllm_file(data_dir: Path) -> Path:
@@ -76,9 +79,18 @@ def claim_vllm(data_dir: Path) -> FolderLock:
     return lock
 
 
-def write_vllm_addresses(data_dir: Path, urls: Mapping[str, str], engines: Sequence[EngineRecord] = ()) -> None:
-    """Written by the process that runs the engines and has their lock, at once or not at all."""
-    replace_text(vllm_file(data_dir), VllmRecord(urls=dict(urls), engines=tuple(engines)).model_dump_json())
+def write_vllm(data_dir: Path, engines: Sequence[EngineRecord]) -> None:
+    """Written at once or not at all."""
+    replace_text(vllm_file(data_dir), VllmRecord(engines=tuple(engines)).model_dump_json())
+
+
+def renew_vllm(data_dir: Path, engines: Sequence[EngineRecord]) -> None:
+    """Writes the engines as they are now; a process that has loaded an adapter since its start keeps that expert."""
+    known = {(each.name, each.pid): each.experts for each in read_vllm(data_dir).engines}
+    write_vllm(
+        data_dir,
+        [each.model_copy(update={"experts": known.get((each.name, each.pid), each.experts)}) for each in engines],
+    )
 
 
 def replace_text(file: Path, text: str) -> None:
@@ -87,29 +99,20 @@ def replace_text(file: Path, text: str) -> None:
     part.replace(file)
 
 
-def remove_vllm_addresses(data_dir: Path) -> None:
-    vllm_file(data_dir).unlink(missing_ok=True)
-
-
-def read_vllm_addresses(data_dir: Path) -> dict[str, str]:
-    """API root per expert; empty when no `coe experts up` lives. Raises DataError as `read_vllm` does."""
-    return read_vllm(data_dir).urls
-
-
 def read_vllm(data_dir: Path) -> VllmRecord:
-    """Addresses and engines; empty when no `coe experts up` lives.
+    """The engines; none when no `coe experts up` lives.
 
     Raises:
-        DataError: the file is not what `write_vllm_addresses` wrote.
+        DataError: the file is not what `write_vllm` wrote.
     """
     file = vllm_file(data_dir)
     try:
         record = VllmRecord.model_validate_json(file.read_bytes())
     except FileNotFoundError:
-        return VllmRecord(urls={})
+        return VllmRecord(engines=())
     except (OSError, ValueError) as error:
         raise DataError(f"{file} is damaged; delete it and run `coe experts up` again") from error
-    return record if is_held(file.parent) else VllmRecord(urls={})
+    return record if is_held(file.parent) else VllmRecord(engines=())
 
 
 def stop_vllm(data_dir: Path, timeout_s: float) -> int:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 
 from base.errors import ArtifactError, ConfigError
@@ -23,6 +24,8 @@ MODULE = "vllm.entrypoints.openai.api_server"
 FAKE = "fleet.fake_vllm"
 
 SLEEP_FLAG = "enable-sleep-mode"
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 DEV_ENV = {"VLLM_SERVER_DEV_MODE": "1"}
 """Opens the endpoints of sleep mode. Engines listen on loopback, and the gateway passes none of these paths on."""
@@ -50,31 +53,22 @@ DEFAULT_ENV = {"VLLM_NO_USAGE_STATS": "1"}
 
 @dataclass(frozen=True, slots=True)
 class VllmProcess:
-    """One vLLM server: the experts it serves, how it is started, and where it listens.
+    """One vLLM server: the experts it serves, how it is started, and its port.
 
     `served_names` are those of the model without an adapter, `adapters` the folders by their names on the engine;
-    `flags` are all others of `argv`.
+    `flags` are all others of `argv`. There are to be `replicas` of it, on the ports that follow (`each_replica`).
     """
 
     name: str
     experts: tuple[str, ...]
     argv: tuple[str, ...]
-    host: str
     port: int
     env: dict[str, str] = field(default_factory=dict)
     model: str = ""
     served_names: tuple[str, ...] = ()
     adapters: Mapping[str, Path] = field(default_factory=dict)
     flags: Mapping[str, ScalarOption] = field(default_factory=dict)
-
-    @property
-    def url(self) -> str:
-        """API root."""
-        return f"http://{self.host}:{self.port}/v1"
-
-    @property
-    def health_url(self) -> str:
-        return f"http://{self.host}:{self.port}/health"
+    replicas: int = 1
 
 
 def vllm_processes(config: CoeConfig, folder: Path, ranks: Mapping[str, int]) -> tuple[VllmProcess, ...]:
@@ -90,9 +84,28 @@ def vllm_processes(config: CoeConfig, folder: Path, ranks: Mapping[str, int]) ->
     """
     groups: dict[tuple[object, ...], list[str]] = {}
     for name, entry in managed_experts(config).items():
-        key = (entry.engine, entry.model, *sorted(entry.engine_args.items()), *sorted(entry.engine_env.items()))
-        groups.setdefault(key, []).append(name)
-    return tuple(vllm_process(config, names, index, folder, ranks) for index, names in enumerate(groups.values()))
+        key = (entry.engine, entry.model, entry.replicas, *sorted(entry.engine_args.items()))
+        groups.setdefault((*key, *sorted(entry.engine_env.items())), []).append(name)
+    counts = [config.experts[names[0]].replicas for names in groups.values()]
+    places = accumulate(counts, initial=0)
+    return tuple(
+        vllm_process(config, names, place, folder, ranks) for names, place in zip(groups.values(), places, strict=False)
+    )
+
+
+def each_replica(processes: Iterable[VllmProcess]) -> tuple[VllmProcess, ...]:
+    """Every process by itself. GPUs that an entry names are divided among its replicas, if they can be."""
+    found = []
+    for process in processes:
+        gpus = [each for each in process.env.get(VISIBLE, "").split(",") if each]
+        share = 0 if len(gpus) % process.replicas else len(gpus) // process.replicas
+        for number in range(process.replicas):
+            port, argv = process.port + number, [*process.argv]
+            argv[argv.index("--port") + 1] = str(port)
+            own = {VISIBLE: ",".join(gpus[number * share : (number + 1) * share])} if share else {}
+            name = process.name if number == 0 else f"{process.name}@{number + 1}"
+            found.append(replace(process, name=name, argv=tuple(argv), port=port, env=process.env | own, replicas=1))
+    return tuple(found)
 
 
 def managed_experts(config: CoeConfig) -> dict[str, ExpertConfig]:
@@ -103,12 +116,12 @@ def managed_experts(config: CoeConfig) -> dict[str, ExpertConfig]:
 def vllm_process(
     config: CoeConfig, names: Sequence[str], index: int, folder: Path, ranks: Mapping[str, int]
 ) -> VllmProcess:
-    """The process number `index`, which serves `names`: the same model and arguments, different adapters."""
+    """The process on port `index` of the range for `names`: the same model and arguments, different adapters."""
     engine = config.engines.vllm
     entries = {name: config.experts[name] for name in names}
     first = entries[names[0]]
     port = engine.first_port + index
-    if port > 65535:
+    if port + first.replicas - 1 > 65535:
         raise ConfigError(f"engines.vllm.first_port: {engine.first_port} leaves no port for '{names[0]}'")
     adapters = {n: e for n, e in entries.items() if e.adapter is not None}
     bare = [e.name_on_engine(n) for n, e in entries.items() if e.adapter is None]
@@ -131,13 +144,13 @@ def vllm_process(
         name=f"vllm-{names[0]}",
         experts=tuple(names),
         argv=tuple(argv),
-        host="127.0.0.1",
         port=port,
         env=env,
         model=model,
         served_names=tuple(served),
         adapters=folders,
         flags=flags,
+        replicas=first.replicas,
     )
 
 

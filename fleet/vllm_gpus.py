@@ -8,10 +8,9 @@ from dataclasses import replace
 
 from fleet.placement import Demand, Placement, place
 from fleet.residency.types import SleepLevel
-from fleet.vllm_command import SLEEP_FLAG, VllmProcess, flag_arguments
+from fleet.vllm_command import SLEEP_FLAG, VISIBLE, VllmProcess, flag_arguments
 from router.config import CoeConfig
 
-VISIBLE = "CUDA_VISIBLE_DEVICES"
 SHARE = "gpu-memory-utilization"
 USABLE_SHARE = 0.95  # of a GPU's memory; the rest is for CUDA contexts
 GIB_PER_BILLION = {"awq": 0.56, "gptq": 0.56, "bitsandbytes": 0.56, "fp8": 0.98, "": 1.87}
@@ -101,7 +100,7 @@ def demand_of(config: CoeConfig, process: VllmProcess, gpus: Mapping[str, float]
         gib = (weights_gib + max(LEAST_CACHE_GIB * parallel, CACHE_SHARE * weights_gib)) / parallel
     else:
         gib = 0.9 * size_gib  # vLLM's own default share
-    return Demand(process.name, gib, len(devices) or parallel, devices)
+    return Demand(process.name, gib, len(devices) or parallel, devices, process.experts[0])
 
 
 def quantisation(model: str, flag: str) -> str:

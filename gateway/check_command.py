@@ -28,14 +28,14 @@ def check(
     from base.terminal import Terminal
     from fleet.engine_check import engine_problems, not_asked
     from fleet.experts_up import experts_table
-    from fleet.vllm_addresses import read_vllm_addresses
+    from fleet.vllm_addresses import read_vllm
     from gateway.check import find_problems, resolved_lines
     from router.agreement import category_warnings, pin_problems
     from router.config import load_config
     from router.live_pointer import live_manifest
 
     loaded, console = load_config(config), Terminal()
-    addresses = read_vllm_addresses(data_dir)
+    addresses = read_vllm(data_dir).urls
     console.print(experts_table(loaded, addresses))
     problems = find_problems(loaded, config, os.environ)
     manifest = live_manifest(data_dir)

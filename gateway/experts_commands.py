@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from base import options
-from fleet.residency.types import SleepLevel
 
 if TYPE_CHECKING:
     from fleet.residency.vllm_actuator import VllmActuator
@@ -40,15 +39,13 @@ def stop(
 ) -> None:
     """End the engines of some experts until `coe experts wake`, or `coe experts up` with all of them."""
     from base.visible_text import echo
-    from fleet.vllm_addresses import read_vllm, stop_vllm
+    from fleet.vllm_addresses import stop_vllm
 
     if not experts:
         echo(f"ended process {stop_vllm(data_dir, STOP_S)}, and its engines with it")
         return
     for expert in experts:
-        engine = read_vllm(data_dir).engine_of(expert)
-        move(data_dir, methodcaller("stop", expert))
-        echo(f"{engine.name}: stopped")
+        move(data_dir, expert, "stopped", methodcaller("stop", expert))
 
 
 def sleep(
@@ -57,23 +54,12 @@ def sleep(
     level: Annotated[int, typer.Option("--level", min=1, max=2, help="1: weights to host memory; 2: drop them")] = 1,
 ) -> None:
     """Let an engine end its requests and free its GPU memory."""
-    from base.visible_text import echo
-    from fleet.vllm_addresses import read_vllm
-
-    chosen: SleepLevel = 2 if level == 2 else 1
-    engine = read_vllm(data_dir).engine_of(expert)
-    move(data_dir, lambda actuator: actuator.sleep(expert, chosen))
-    echo(f"{engine.name}: asleep at level {level}")
+    move(data_dir, expert, f"asleep at level {level}", methodcaller("sleep", expert, level))
 
 
 def wake(expert: ExpertArgument, data_dir: options.DataOption = Path("data")) -> None:
     """Wake an engine, or start one that was stopped or has failed."""
-    from base.visible_text import echo
-    from fleet.vllm_addresses import read_vllm
-
-    engine = read_vllm(data_dir).engine_of(expert)
-    move(data_dir, lambda actuator: actuator.wake(expert))
-    echo(f"{engine.name}: awake")
+    move(data_dir, expert, "awake", methodcaller("wake", expert))
 
 
 def pin(
@@ -86,7 +72,7 @@ def pin(
     from fleet.engine_wishes import change_wishes
     from fleet.vllm_addresses import read_vllm
 
-    read_vllm(data_dir).engine_of(expert)
+    read_vllm(data_dir).engines_of(expert)
     one = frozenset({expert})
     change_wishes(
         data_dir, lambda was: was.model_copy(update={"pinned": was.pinned - one if is_off else was.pinned | one})
@@ -104,27 +90,35 @@ def logs(
     from fleet.process import last_lines
     from fleet.vllm_addresses import read_vllm
 
-    log = Path(read_vllm(data_dir).engine_of(expert).log)
-    for line in last_lines(log, lines, 400 * lines):
-        echo(line)
-    echo(f"log: {log}")
+    for engine in read_vllm(data_dir).engines_of(expert):
+        for line in last_lines(Path(engine.log), lines, 400 * lines):
+            echo(line)
+        echo(f"log: {engine.log}")
 
 
-def move(data_dir: Path, change: Callable[[VllmActuator], Awaitable[None]]) -> None:
-    """Changes the state of an engine of a `coe experts up`. Raises BackendError, EngineError."""
+def move(data_dir: Path, expert: str, outcome: str, change: Callable[[VllmActuator], Awaitable[None]]) -> None:
+    """Changes the state of the engines of an expert of a `coe experts up`. Raises EngineError."""
     import asyncio
 
+    from base.errors import BackendError, EngineError
     from base.progress import working
+    from base.visible_text import echo
     from fleet.engine_wishes import WishedProcesses
     from fleet.residency.vllm_actuator import VllmActuator
-    from fleet.vllm_addresses import read_vllm_addresses
+    from fleet.vllm_addresses import read_vllm
+
+    engines = read_vllm(data_dir).engines_of(expert)
 
     async def run() -> None:
-        actuator = VllmActuator(lambda: read_vllm_addresses(data_dir), WishedProcesses(data_dir))
+        actuator = VllmActuator(lambda: read_vllm(data_dir).urls, WishedProcesses(data_dir))
         try:
             await change(actuator)
+        except BackendError as error:
+            raise EngineError(f"{error}; `coe experts logs {expert}` may say why") from error
         finally:
             await actuator.aclose()
 
     with working("waiting for the engine ..."):
         asyncio.run(run())
+    for engine in engines:
+        echo(f"{engine.name}: {outcome}")

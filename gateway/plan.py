@@ -27,7 +27,7 @@ class Plan(Record):
     config: CoeConfig
     found: InForce
     workers: int = Field(ge=1)
-    urls: dict[str, str] = Field(description="API root per expert, as EngineAddresses has it")
+    urls: dict[str, tuple[str, ...]] = Field(description="API roots per expert, as EngineAddresses has them")
     lora_ids: dict[str, int | None]
 
     @property

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from fleet.engines import Fleet
 from fleet.redis_server import RedisServer
-from fleet.vllm_addresses import read_vllm_addresses
+from fleet.vllm_addresses import read_vllm
 from gateway.settings import Settings, engine_environment
 from router.config import CoeConfig
 from router.expert_config import Engine
@@ -45,7 +45,7 @@ async def engines_of(
     stack: AsyncExitStack, settings: Settings, config: CoeConfig, engines: Collection[Engine]
 ) -> Fleet:
     """The engines of the given kinds that this host is to run, not started yet."""
-    running = await asyncio.to_thread(read_vllm_addresses, settings.data_dir)
+    running = (await asyncio.to_thread(read_vllm, settings.data_dir)).urls
     folder = settings.config_path.resolve().parent
     fleet = Fleet(config, folder, settings.data_dir, engine_environment(config), engines, running)
     stack.push_async_callback(fleet.stop)

@@ -14,7 +14,7 @@ from fleet.adapter_files import adapter_digest
 from fleet.backend import ChatBackend
 from fleet.connect import build_backend, ids_on_base, is_same_engine
 from fleet.engines import EngineAddresses, Fleet
-from fleet.vllm_addresses import read_vllm_addresses
+from fleet.vllm_addresses import read_vllm
 from fleet.vllm_command import adapter_folder
 from gateway.parts import Parts
 from gateway.serve import Gateway, RouterLoader, expert_keys
@@ -106,18 +106,21 @@ class Swap:
 
     def _backends(self, before: Parts, config: CoeConfig, secrets: Mapping[str, str]) -> dict[str, ChatBackend]:
         """One for each expert: that of before where it serves the new entry too. Raises ConfigError."""
-        urls = self.addresses.urls | read_vllm_addresses(self.data_dir)
+        urls = self.addresses.urls | read_vllm(self.data_dir).urls
         backends = {}
         for name, entry in config.experts.items():
             was = before.config.experts.get(name)
             if was is not None and is_same_engine(was, entry) and name not in self._added:
                 backends[name] = before.pool.backend(name)
                 continue
-            ids, url = ids_on_base(self.started, entry.model, self.addresses.lora_ids), entry.url or urls.get(name)
+            ids, roots = (
+                ids_on_base(self.started, entry.model, self.addresses.lora_ids),
+                entry.roots or urls.get(name, ()),
+            )
             added = self._added.get(name)
             if added is not None and is_same_engine(added.entry, entry):
-                ids, url = added.addresses.lora_ids, added.addresses.urls[name]
-            backends[name] = build_backend(name, entry, url, ids, secrets)
+                ids, roots = added.addresses.lora_ids, added.addresses.urls[name]
+            backends[name] = build_backend(name, entry, roots, ids, secrets)
         return backends
 
 

@@ -67,6 +67,7 @@ class ExpertConfig(Section):
     replica_urls: tuple[Annotated[str, Field(pattern=r"^https?://")], ...] = Field(
         default=(), description="API roots of further engines that serve the same as `url`"
     )
+    replicas: int = Field(default=1, ge=1, le=64, description="engines of it that `coe experts up` starts")
     max_concurrency: int | None = Field(default=None, ge=1, description="requests at once on each engine; others wait")
     params: dict[str, Flag] = Field(default_factory=dict, description="settings of the provider or the builtin")
     params_env: dict[str, EnvironmentName] = Field(
@@ -97,6 +98,11 @@ class ExpertConfig(Section):
     timeout_s: Seconds = Field(default=600.0, gt=0, description="longest silence, before the answer or within it")
     total_timeout_s: Seconds = Field(default=3600.0, gt=0, description="longest time of an answer as a whole")
     description: str = ""
+
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """API roots of the engines that others run."""
+        return () if self.url is None else (self.url, *self.replica_urls)
 
     @property
     def active_b(self) -> float:
@@ -159,6 +165,8 @@ def replica_faults(entry: ExpertConfig) -> Iterator[str]:
     """Further engines and limits of an expert that cannot have them."""
     if entry.replica_urls and (entry.url is None or not (entry.engine is Engine.OPENAI or entry.engine.is_vllm)):
         yield "replica_urls: beside `url` alone, for engines vllm and openai"
+    if entry.replicas > 1 and (entry.url is not None or not entry.engine.is_vllm):
+        yield "replicas: of engine vllm without a `url` alone; further engines of others are `replica_urls`"
     if len({entry.url, *entry.replica_urls}) <= len(entry.replica_urls):
         yield "replica_urls: names an address twice; `url` is one of them"
     if entry.max_concurrency is not None and entry.engine is Engine.BUILTIN:

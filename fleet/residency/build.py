@@ -28,12 +28,12 @@ MakeBoard = Callable[[Sequence[tuple[Sequence[str], str]]], Board]
 
 
 async def keeper_of(
-    config: CoeConfig, data_dir: Path, urls: Mapping[str, str], make_board: MakeBoard | None = None
+    config: CoeConfig, data_dir: Path, urls: Mapping[str, Sequence[str]], make_board: MakeBoard | None = None
 ) -> Keeper | None:
     """A keeper that has looked at every engine; None where experts.yaml has no `residency`.
 
     Args:
-        urls: API root per expert whose engine this host runs; others have their `url`.
+        urls: API roots per expert whose engines this host runs; others have their `url`.
         make_board: None where no other process shares these engines.
 
     Raises:
@@ -43,7 +43,8 @@ async def keeper_of(
     wanted = config.residency
     if wanted is None:
         return None
-    addresses = {name: entry.url for name, entry in config.experts.items() if entry.url is not None} | dict(urls)
+    addresses = {name: entry.roots for name, entry in config.experts.items() if entry.roots}
+    addresses |= {name: tuple(roots) for name, roots in urls.items()}
     record = read_vllm(data_dir)
     residents = residents_of(config, wanted, addresses, record)
     actuator = VllmActuator(lambda: addresses, WishedProcesses(data_dir) if record.engines else None)
@@ -58,7 +59,7 @@ async def keeper_of(
     except ValueError as error:
         await actuator.aclose()
         raise ConfigError(f"residency: {error}") from error
-    engines = [(each.experts, addresses[each.experts[0]]) for each in residents if each.awake_gib > 0]
+    engines = [(each.experts, root) for each in residents if each.awake_gib > 0 for root in addresses[each.experts[0]]]
     return Keeper(
         scheduler,
         actuator,
@@ -69,39 +70,44 @@ async def keeper_of(
 
 
 def residents_of(
-    config: CoeConfig, wanted: ResidencyConfig, addresses: Mapping[str, str], record: VllmRecord
+    config: CoeConfig, wanted: ResidencyConfig, addresses: Mapping[str, tuple[str, ...]], record: VllmRecord
 ) -> tuple[Resident, ...]:
-    """One a vLLM engine with an address, with every expert that it serves; others need no memory and are awake."""
-    gpus = {name: engine.gpus for engine in record.engines for name in engine.experts}
-    groups: dict[str, list[str]] = {}
+    """One a vLLM engine with an address, or its replicas together, with every expert that it serves; others need no
+    memory and are awake."""
+    gpus: dict[str, list[str]] = {}
+    for engine in record.engines:
+        for name in engine.experts:
+            gpus.setdefault(name, []).extend(each.strip() for each in engine.gpus.split(",") if each.strip())
+    groups: dict[tuple[str, ...], list[str]] = {}
     for name, entry in config.experts.items():
         if entry.engine is not Engine.BUILTIN:
             is_managed = entry.engine.is_vllm and name in addresses and not entry.replica_urls
-            groups.setdefault(addresses[name] if is_managed else f"expert {name}", []).append(name)
+            groups.setdefault(addresses[name] if is_managed else (name,), []).append(name)
     return tuple(
-        resident_of(config, wanted, tuple(names), gpus.get(names[0], ""), is_managed=key in addresses.values())
-        for key, names in groups.items()
+        resident_of(config, wanted, tuple(names), gpus.get(names[0], []), is_managed=roots in addresses.values())
+        for roots, names in groups.items()
     )
 
 
 def resident_of(
-    config: CoeConfig, wanted: ResidencyConfig, names: tuple[str, ...], gpus: str, *, is_managed: bool
+    config: CoeConfig, wanted: ResidencyConfig, names: tuple[str, ...], gpus: Sequence[str], *, is_managed: bool
 ) -> Resident:
     entries = [config.experts[name] for name in names]
     params_b = max(entry.params_b for entry in entries)
     times = published_times(max(params_b, 0.1))
     if not is_managed:
         return Resident(names[0], 0.0, 0.0, times, names, (), sleeper_gib=0.0, never_sleeps=True)
-    devices = tuple(each.strip() for each in gpus.split(",") if each.strip()) or (ONLY_GPU,)
+    replicas = entries[0].replicas
+    devices = tuple(gpus) or (ONLY_GPU,) * replicas
     weights_gib = (
         params_b * GIB_PER_BILLION[quantisation(entries[0].model, str(entries[0].engine_args.get("quantization", "")))]
     )
     told_gib = [entry.gpu_gib for entry in entries if entry.gpu_gib is not None]
-    per_gpu_gib = (weights_gib + max(LEAST_CACHE_GIB, CACHE_SHARE * weights_gib)) / len(devices)
+    per_gpu_gib = (weights_gib + max(LEAST_CACHE_GIB, CACHE_SHARE * weights_gib)) * replicas / len(devices)
     return Resident(
         names[0],
         awake_gib=(max(told_gib) if told_gib else per_gpu_gib) * len(devices),
-        weights_gib=weights_gib,
+        weights_gib=weights_gib * replicas,
         times=times,
         experts=names,
         devices=devices,

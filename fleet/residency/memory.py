@@ -18,7 +18,8 @@ class Resident:
     """One engine with the experts that it serves; they sleep and wake together.
 
     Args:
-        awake_gib: GPU memory when awake, weights and cache, spread evenly over its `devices`.
+        awake_gib: GPU memory when awake, weights and cache, spread evenly over its `devices`; one that several of its
+            replicas are on is named once for each.
         weights_gib: host memory that level 1 takes.
         is_pinned: woken at the start and never put to sleep.
         never_sleeps: not put to sleep once it is awake.

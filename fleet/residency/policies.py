@@ -98,7 +98,7 @@ class Regret:
         for number in np.argsort(-accounts)[:MOST_TRIED]:
             if view.state(view.residents[number].name) in COMING or accounts[number] <= LEAST_GAIN:
                 continue
-            goal = self._judged(number, now_s, weights, rows, view)
+            goal = self._judged(number, now_s, weights, rows, view, least=most)
             if goal is not None and (surplus := self._surplus(goal)) > most:
                 found, most = goal, surplus
         return found
@@ -129,11 +129,23 @@ class Regret:
         return (goal.account or 0.0) - self._options.threshold * (goal.price or 0.0)
 
     def _judged(
-        self, number: int, now_s: float, weights: Float64Array, rows: Float64Array, view: Scheduler
+        self,
+        number: int,
+        now_s: float,
+        weights: Float64Array,
+        rows: Float64Array,
+        view: Scheduler,
+        *,
+        least: float = -np.inf,
     ) -> Goal | None:
-        """The goal of waking an engine with its account and price; None where no room can be made for it."""
+        """The goal of waking an engine with its account and price; None where no room can be made for it, or where its
+        account is not above `least`."""
         after = set_with(number, now_s, weights, rows, view)
         if after is None or view.is_failing(view.residents[number].name, now_s):
+            return None
+        best = best_of(rows, view.mask)
+        gain = float(weights @ (best_of(rows, after) - best))
+        if gain <= least:
             return None
         later = self._later(weights, rows, after, view)
         goal = view.goal_of(view.residents[number].name, now_s, "regret", np.where(after, np.inf, later))
@@ -146,7 +158,7 @@ class Regret:
         stopped = sum(
             later[i] for i, each in zip(places, goal.releases, strict=True) if each.state is Residency.STOPPED
         )
-        best, serving, price = best_of(rows, view.mask), view.mask & after, 0.0
+        serving, price = view.mask & after, 0.0
         for woken in (number, *np.flatnonzero(after & ~view.mask & (np.arange(len(after)) != number))):
             took_s = sleep_s + view.residents[woken].times.wake_s(view.state(view.residents[woken].name))
             lost = float(weights @ (best - best_of(rows, serving)))
@@ -156,8 +168,7 @@ class Regret:
                 / self._options.memory_s
             )
             serving[woken], sleep_s = True, 0.0
-        account = float(weights @ (best_of(rows, after) - best)) - float(stopped)
-        return replace(goal, account=account, price=price)
+        return replace(goal, account=gain - float(stopped), price=price)
 
     def _later(self, weights: Float64Array, rows: Float64Array, awake: BoolArray, view: Scheduler) -> Float64Array:
         """(m,) what it costs to have stopped an engine that is not awake: its requests wait so much longer for it."""

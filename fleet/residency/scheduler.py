@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fleet.residency.demand import Float64Array
 from fleet.residency.memory import Memory, Resident, States, sleep_state
-from fleet.residency.types import ANSWERING, Residency
+from fleet.residency.types import ANSWERING, SLEEPS, Residency
 
 HOLD_CYCLES = 2.0
 """An engine that was woken stays awake for so many times its cycle (ours)."""
@@ -356,6 +356,3 @@ class Scheduler:
             self._running[name] += self._waiting[name]
             self._forget(name)
         self.mask = np.array([each.name in self.serving for each in self.residents], dtype=bool)
-
-
-SLEEPS = (Residency.SLEEP_1, Residency.SLEEP_2)

@@ -55,7 +55,7 @@ class Room:
         self._free_gib = np.array([view.memory.device_gib[device] for device in devices]) + SLACK_GIB
         self._gib = np.array(
             [
-                [each.awake_gib / len(each.devices) if device in each.devices else 0.0 for device in devices]
+                [each.awake_gib / max(len(each.devices), 1) * each.devices.count(device) for device in devices]
                 for each in view.residents
             ]
         ).reshape(len(view.residents), len(devices))

@@ -24,6 +24,7 @@ class Residency(StrEnum):
 SleepLevel = Literal[1, 2]
 
 ANSWERING = frozenset({Residency.AWAKE, Residency.ADAPTER})
+SLEEPS = (Residency.SLEEP_1, Residency.SLEEP_2)
 
 
 @dataclass(frozen=True, slots=True)

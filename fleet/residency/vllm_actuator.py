@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 import aiohttp
 from yarl import URL
 
 from base.errors import BackendError
 from base.json_text import from_json
-from fleet.residency.types import Residency, SleepLevel
+from fleet.residency.types import SLEEPS, Residency, SleepLevel
 
 TRANSITION_S = 600.0
 """Running requests may take minutes to end before a sleep, and 72B of weights to be read from a disk."""
 
 LOOK_S = 5.0
 SLEEP_STATE = re.compile(r'^vllm:engine_sleep_state\{[^}]*sleep_state="(\w+)"[^}]*\} 1(?:\.0)?$', re.MULTILINE)
+ABSENT = (Residency.STOPPED, Residency.STARTING)
 STATE_OF = {"weights_offloaded": Residency.SLEEP_1, "discard_all": Residency.SLEEP_2}
 
 
@@ -30,68 +31,99 @@ class Processes(Protocol):
     """Starts and ends the processes of engines, named by any expert that they serve."""
 
     async def start(self, expert: str) -> None:
-        """Returns once the engine serves. Raises BackendError."""
+        """Returns once the engines of an expert serve. Raises BackendError."""
         ...
 
-    def is_coming(self, expert: str) -> bool:
-        """Returns True where an engine that does not answer has not ended for good: it serves soon, and then awake."""
+    def is_coming(self, url: str) -> bool:
+        """Returns True where the engine at an API root, which does not answer, has not ended for good: it serves soon,
+        and then awake."""
         ...
 
     async def stop(self, expert: str) -> None:
-        """Returns once its process has ended. Raises BackendError."""
+        """Returns once their processes have ended. Raises BackendError."""
         ...
 
 
+class Place(NamedTuple):
+    """An engine: an expert that it serves, and its API root."""
+
+    expert: str
+    root: str
+
+
 class VllmActuator:
-    """Engines of this host and of others.
+    """Engines of this host and of others. Those of an expert that has several sleep and wake together.
 
     Args:
-        urls: API root per expert now; an expert that is not among them has no engine.
+        urls: API roots per expert now; an expert that is not among them has no engine.
         processes: those of this host; None where others run the engines, which then can be neither stopped nor started.
     """
 
-    def __init__(self, urls: Callable[[], Mapping[str, str]], processes: Processes | None = None) -> None:
+    def __init__(self, urls: Callable[[], Mapping[str, Sequence[str]]], processes: Processes | None = None) -> None:
         self._urls, self._processes = urls, processes
         self._session: aiohttp.ClientSession | None = None
 
     async def sleep(self, expert: str, level: SleepLevel) -> None:
         """Lets running requests end (`mode=wait`), then frees the GPU. Raises BackendError."""
-        await self._post(expert, "sleep", {"level": str(level), "mode": "wait"})
-        if await self.state(expert) not in (Residency.SLEEP_1, Residency.SLEEP_2):
-            raise BackendError(f"the engine of {expert} did not go to sleep")
+        there = [place for place, state in await self._states(expert) if state not in ABSENT]
+        asked = {"level": str(level), "mode": "wait"}
+        await asyncio.gather(*(self._post(place, "sleep", asked) for place in there))
+        if (state := await self.state(expert)) not in SLEEPS:
+            raise BackendError(f"the engine of {expert} did not go to sleep: it is {state}")
 
     async def wake(self, expert: str) -> None:
-        """Wakes an engine, or starts it where it is stopped. Weights that were dropped are read again before the memory
-        of the cache is taken, and prompts that were cached before are forgotten. Raises BackendError."""
-        state = await self.state(expert)
-        if state in (Residency.STOPPED, Residency.STARTING):
+        """Wakes an engine, or starts it where it is stopped. Raises BackendError."""
+        states = await self._states(expert)
+        if not states or any(state in ABSENT for _, state in states):
             await self._of_this_host(expert).start(expert)
-        elif state is Residency.SLEEP_1:
-            await self._post(expert, "wake_up")
-        elif state is Residency.SLEEP_2:
-            await self._post(expert, "wake_up", {"tags": "weights"})
-            await self._post(expert, "collective_rpc", body={"method": "reload_weights"})
-            await self._post(expert, "wake_up", {"tags": "kv_cache"})
-            await self._post(expert, "reset_prefix_cache")
-        if await self.state(expert) is not Residency.AWAKE:
+        await asyncio.gather(*(self._wake(place, state) for place, state in states))
+        if any(state is not Residency.AWAKE for _, state in await self._states(expert)):
             raise BackendError(f"the engine of {expert} did not wake")
+
+    async def _wake(self, place: Place, state: Residency) -> None:
+        """Weights that were dropped are read again before the memory of the cache is taken, and prompts that were
+        cached before are forgotten."""
+        if state is Residency.SLEEP_1:
+            await self._post(place, "wake_up")
+        elif state is Residency.SLEEP_2:
+            await self._post(place, "wake_up", {"tags": "weights"})
+            await self._post(place, "collective_rpc", body={"method": "reload_weights"})
+            await self._post(place, "wake_up", {"tags": "kv_cache"})
+            await self._post(place, "reset_prefix_cache")
 
     async def stop(self, expert: str) -> None:
         """Lets running requests end where its engine can be paused, then ends the process. Raises BackendError."""
-        processes = self._of_this_host(expert)
-        if await self.state(expert) is Residency.AWAKE:
-            await self._ask("POST", expert, "sleep", {"level": "0", "mode": "wait"}, timeout_s=TRANSITION_S)
+        processes, asked = self._of_this_host(expert), {"level": "0", "mode": "wait"}
+        await asyncio.gather(
+            *(
+                self._ask("POST", place, "sleep", asked, timeout_s=TRANSITION_S)
+                for place, state in await self._states(expert)
+                if state is Residency.AWAKE
+            )
+        )
         await processes.stop(expert)
 
     async def state(self, expert: str) -> Residency:
-        """Asks the engine. One that nobody reaches is stopped or starting, one without sleep mode awake. Raises
-        BackendError."""
+        """Asks the engines. One that nobody reaches is stopped or starting, one without sleep mode awake; several of
+        which only some are awake answer as one that is, unless others sleep. Raises BackendError."""
+        found = {state for _, state in await self._states(expert)}
+        if Residency.AWAKE in found and found.isdisjoint(SLEEPS):
+            return Residency.AWAKE
+        if found & {Residency.AWAKE, Residency.STARTING}:
+            return Residency.STARTING
+        return next((state for state in reversed(SLEEPS) if state in found), Residency.STOPPED)
+
+    async def _states(self, expert: str) -> list[tuple[Place, Residency]]:
+        places = [Place(expert, root) for root in self._urls().get(expert, ())]
+        return list(zip(places, await asyncio.gather(*map(self._state, places)), strict=True))
+
+    async def _state(self, place: Place) -> Residency:
         try:
-            status, answer = await self._ask("GET", expert, "is_sleeping", timeout_s=LOOK_S)
+            status, answer = await self._ask("GET", place, "is_sleeping", timeout_s=LOOK_S)
         except BackendError as error:
             if error.status != 503:
                 raise
-            is_coming = self._processes is not None and self._processes.is_coming(expert)
+            is_coming = self._processes is not None and self._processes.is_coming(place.root)
             return Residency.STARTING if is_coming else Residency.STOPPED
         if status == 404:
             return Residency.AWAKE
@@ -100,16 +132,17 @@ class VllmActuator:
         except (ValueError, LookupError, TypeError):
             is_sleeping = None
         if status != 200 or not isinstance(is_sleeping, bool):
-            raise BackendError(f"the engine of {expert} does not say whether it sleeps (status {status})")
+            raise BackendError(f"the engine of {place.expert} does not say whether it sleeps (status {status})")
         if not is_sleeping:
             return Residency.AWAKE
-        _, metrics = await self._ask("GET", expert, "metrics", timeout_s=LOOK_S)
+        _, metrics = await self._ask("GET", place, "metrics", timeout_s=LOOK_S)
         found = SLEEP_STATE.search(metrics.decode("utf-8", "replace"))
         return STATE_OF.get(found[1], Residency.SLEEP_2) if found else Residency.SLEEP_2
 
     async def aclose(self) -> None:
-        if self._session is not None:
-            await self._session.close()
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
 
     def _of_this_host(self, expert: str) -> Processes:
         if self._processes is None:
@@ -117,19 +150,19 @@ class VllmActuator:
         return self._processes
 
     async def _post(
-        self, expert: str, path: str, query: Mapping[str, str] | None = None, body: Mapping[str, str] | None = None
+        self, place: Place, path: str, query: Mapping[str, str] | None = None, body: Mapping[str, str] | None = None
     ) -> None:
         """Raises BackendError, also for another status than 200."""
-        status, _ = await self._ask("POST", expert, path, query, body, timeout_s=TRANSITION_S)
+        status, _ = await self._ask("POST", place, path, query, body, timeout_s=TRANSITION_S)
         if status == 404:
-            raise BackendError(f"the engine of {expert} has no sleep mode: it needs `enable-sleep-mode: true`")
+            raise BackendError(f"the engine of {place.expert} has no sleep mode: it needs `enable-sleep-mode: true`")
         if status != 200:
-            raise BackendError(f"the engine of {expert} answered {path} with status {status}")
+            raise BackendError(f"the engine of {place.expert} answered {path} with status {status}")
 
     async def _ask(
         self,
         method: str,
-        expert: str,
+        place: Place,
         path: str,
         query: Mapping[str, str] | None = None,
         body: Mapping[str, str] | None = None,
@@ -137,12 +170,9 @@ class VllmActuator:
         timeout_s: float,
     ) -> tuple[int, bytes]:
         """Status and body. Raises BackendError: 503 where nothing listens, 502 where the connection breaks."""
-        root = self._urls().get(expert)
-        if root is None:
-            raise BackendError(f"expert {expert} has no engine", status=503)
         if self._session is None:
             self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
-        address = URL(root.rstrip("/").removesuffix("/v1")) / path
+        address = URL(place.root.rstrip("/").removesuffix("/v1")) / path
         try:
             async with (
                 asyncio.timeout(timeout_s),
@@ -150,6 +180,6 @@ class VllmActuator:
             ):
                 return response.status, await response.read()
         except aiohttp.ClientConnectorError as error:
-            raise BackendError(f"the engine of {expert} cannot be reached", status=503) from error
+            raise BackendError(f"the engine of {place.expert} cannot be reached", status=503) from error
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise BackendError(f"the engine of {expert} did not answer {path}") from error
+            raise BackendError(f"the engine of {place.expert} did not answer {path}") from error

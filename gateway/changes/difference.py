@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from base.errors import ConfigError
 from fleet.connect import is_same_engine
-from fleet.vllm_addresses import read_vllm_addresses
+from fleet.vllm_addresses import read_vllm
 from gateway.check import find_problems
 from router.agreement import pin_problems
 from router.config import CoeConfig, parse_text
@@ -111,7 +111,7 @@ def checked(text: str, path: Path, data_dir: Path, started: CoeConfig | None) ->
     config, manifest = parse_text(text, file=str(path)), live_manifest(data_dir)
     found = [] if manifest is None else pin_problems(config, manifest)
     if started is not None:
-        found += restart_problems(started, config, read_vllm_addresses(data_dir))
+        found += restart_problems(started, config, read_vllm(data_dir).urls)
     if problems := find_problems(config, path) + [f"{path}: {line}" for line in found]:
         raise ConfigError("\n".join(problems), problems)
     return config

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import count, islice
 from typing import Any
 
-from fleet.vllm_gpus import VISIBLE
+from fleet.vllm_command import VISIBLE
 from gateway.deploy.deployment import ADAPTERS_AT, ENGINE_KEY, Deployment, EngineUnit, yaml_text
 from gateway.deploy.environment import environment_example
 from router.retrieval_config import IndexKind
@@ -22,15 +22,21 @@ def files(deployment: Deployment) -> dict[str, str]:
         "REDIS_URL": "redis://:${VALKEY_PASSWORD:?set it in the environment file}@valkey:6379/0",
         "DATABASE_URL": database,
     }
-    gpus = gpus_of(deployment.engines)
+    engines = deployment.replicas
+    gpus = gpus_of(engines)
+
+    def roots_of(unit: EngineUnit) -> list[str]:
+        alike = (each.name for each in engines if each.process.experts == unit.process.experts)
+        return [f"http://vllm-{name}:{ENGINE_PORT}/v1" for name in alike]
+
     project = {
         "name": "coe",
         "services": {
             **stores(deployment),
-            **{f"vllm-{unit.name}": engine(unit, deployment, gpus[unit.name]) for unit in deployment.engines},
+            **{f"vllm-{unit.name}": engine(unit, deployment, gpus[unit.name]) for unit in engines},
             **gateways(deployment, addresses),
         },
-        "volumes": {name: {} for name in ("data", "valkey", "postgres", *(["models"] if deployment.engines else []))},
+        "volumes": {name: {} for name in ("data", "valkey", "postgres", *(["models"] if engines else []))},
     }
     header = deployment.header(
         f"The image: docker build -f deploy/Containerfile --build-arg LOCK={deployment.lock} -t {deployment.image} .",
@@ -43,8 +49,7 @@ def files(deployment: Deployment) -> dict[str, str]:
     variables = ["VALKEY_PASSWORD", "POSTGRES_PASSWORD"]
     return {
         "compose.yaml": header + yaml_text(project),
-        "config/experts.yaml": deployment.header()
-        + deployment.experts_yaml(lambda unit: f"http://vllm-{unit.name}:{ENGINE_PORT}/v1"),
+        "config/experts.yaml": deployment.header() + deployment.experts_yaml(roots_of),
         "environment.example": environment_example(deployment, variables),
     }
 
@@ -123,7 +128,7 @@ def gateways(deployment: Deployment, addresses: dict[str, str]) -> dict[str, Any
         "environment": addresses,
         "volumes": ["data:/data", "./config:/config:ro", *adapter_mounts(deployment)],
     }
-    services = ("valkey", "postgres", *(f"vllm-{unit.name}" for unit in deployment.engines))
+    services = ("valkey", "postgres", *(f"vllm-{unit.name}" for unit in deployment.replicas))
     ready = {name: {"condition": "service_healthy"} for name in services}
     return {
         "first-router": {**shared, "command": ["up", "--once", "--port", "0"], "depends_on": ready},

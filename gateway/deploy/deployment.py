@@ -6,9 +6,10 @@ The command lines of vLLM are those of `coe experts up` (fleet/vllm_command.py),
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from fleet.vllm_command import (
     SLEEP_FLAG,
     VllmProcess,
     adapter_folder,
+    each_replica,
     managed_experts,
     read_adapter_ranks,
     vllm_processes,
@@ -62,13 +64,18 @@ class EngineUnit:
         return int(sizes[0]) * int(sizes[1]) * int(sizes[2])
 
     @property
+    def most(self) -> int:
+        """Replicas to which it may grow."""
+        return max(MOST_ENGINE_REPLICAS, self.process.replicas)
+
+    @property
     def env(self) -> dict[str, str]:
         """Environment without what speaks of one host."""
         return {name: value for name, value in self.process.env.items() if name not in OF_THE_HOST}
 
 
-UrlOf = Callable[[EngineUnit], str]
-"""API root of an engine, as the gateway reaches it."""
+RootsOf = Callable[[EngineUnit], Sequence[str]]
+"""API roots of an engine and its replicas, as the gateway reaches them."""
 
 ServedAs = Callable[[EngineUnit, str], str]
 """Name of an expert on its engine."""
@@ -109,14 +116,22 @@ class Deployment:
         about = f"Rendered by `coe deploy render` from {self.source}."
         return "".join(f"# {line}".rstrip() + "\n" for line in (about, *lines))
 
-    def experts_yaml(self, url_of: UrlOf, served_as: ServedAs | None = None, *, has_key: bool = True) -> str:
+    @property
+    def replicas(self) -> tuple[EngineUnit, ...]:
+        """Every engine by itself, those of an expert one after the other."""
+        return units_of(each_replica(unit.process for unit in self.engines))
+
+    def experts_yaml(self, roots_of: RootsOf, served_as: ServedAs | None = None, *, has_key: bool = True) -> str:
         """The gateway's experts.yaml, in which each engine is somewhere else, perhaps with a key and other names."""
         values = deepcopy(self.values)
         for unit in self.engines:
             for name in unit.process.experts:
                 own = self.config.experts[name].name_on_engine(name)
-                entry = values["experts"][name]
-                entry |= {"url": url_of(unit), "served_model": served_as(unit, name) if served_as else own}
+                entry, (first, *others) = values["experts"][name], roots_of(unit)
+                entry |= {"url": first, "served_model": served_as(unit, name) if served_as else own}
+                entry.pop("replicas", None)
+                if others:
+                    entry["replica_urls"] = others
                 if has_key:
                     entry.setdefault("api_key_env", ENGINE_KEY)
         return yaml_text(values)
@@ -150,14 +165,13 @@ def plan_deployment(
     if in_container and pilots is not None and not Path(pilots).is_absolute():
         values["retrieval"]["pilots"] = PILOTS_AT
     placed = parse_config(values, file=str(path))
-    processes = vllm_processes(placed, Path("/"), ranks)
     return Deployment(
         source=path.name,
         image=image,
         vllm_image=vllm_image,
         values=values,
         config=placed,
-        engines=tuple(EngineUnit(name, each) for name, each in zip(dns_names(processes), processes, strict=True)),
+        engines=units_of(vllm_processes(placed, Path("/"), ranks)),
         adapters=adapters,
         secrets=tuple(secret_variables(placed)),
         adapter_store=adapter_store,
@@ -191,13 +205,15 @@ def refuse_local_models(config: CoeConfig, path: Path) -> None:
             )
 
 
-def dns_names(processes: tuple[VllmProcess, ...]) -> list[str]:
-    """A DNS label for each process: its first expert's name in small letters, with a number where two are alike."""
-    names: list[str] = []
+def units_of(processes: Iterable[VllmProcess]) -> tuple[EngineUnit, ...]:
+    """Each process under its first expert's name in small letters, with a number where that is taken."""
+    units: dict[str, EngineUnit] = {}
     for process in processes:
         label = re.sub(r"[^a-z0-9]+", "-", process.experts[0].lower()).strip("-")[:30] or "engine"
-        names.append(label if label not in names else f"{label}-{len(names) + 1}")
-    return names
+        names = chain([label], (f"{label}-{number}" for number in count(2)))
+        name = next(each for each in names if each not in units)
+        units[name] = EngineUnit(name, process)
+    return tuple(units.values())
 
 
 class PlainDumper(yaml.SafeDumper):

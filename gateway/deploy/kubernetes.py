@@ -66,7 +66,7 @@ def with_shared_index(deployment: Deployment) -> Deployment:
 
 def manifests(deployment: Deployment) -> list[dict[str, Any]]:
     """Objects that `kubectl apply` makes, in this order."""
-    experts = deployment.header() + deployment.experts_yaml(engine_url)
+    experts = deployment.header() + deployment.experts_yaml(lambda unit: [engine_url(unit)])
     return [
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": named("coe"), "data": {"experts.yaml": experts}},
         claim(DATA, "20Gi"),

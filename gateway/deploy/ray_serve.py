@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from base.errors import ConfigError
-from gateway.deploy.deployment import MOST_ENGINE_REPLICAS, Deployment, EngineUnit, yaml_text
+from gateway.deploy.deployment import Deployment, EngineUnit, yaml_text
 from gateway.deploy.environment import environment_example
 
 
@@ -42,7 +42,7 @@ def files(deployment: Deployment) -> dict[str, str]:
     return {
         "serve.yaml": deployment.header(*steps) + yaml_text(serve),
         "experts.yaml": deployment.header("For `coe up` and `coe serve` on a node of the cluster.")
-        + deployment.experts_yaml(lambda _: f"http://127.0.0.1:{port}/v1", served_as, has_key=False),
+        + deployment.experts_yaml(lambda _: [f"http://127.0.0.1:{port}/v1"], served_as, has_key=False),
         "environment.example": environment_example(deployment, ["REDIS_URL", "DATABASE_URL"], has_engine_key=False),
     }
 
@@ -60,7 +60,7 @@ def llm_config(unit: EngineUnit, deployment: Deployment) -> dict[str, Any]:
     config: dict[str, Any] = {
         "model_loading_config": {"model_id": process.served_names[0], "model_source": process.model},
         "engine_kwargs": kwargs | ({"enable_lora": True} if process.adapters else {}),
-        "deployment_config": {"autoscaling_config": {"min_replicas": 1, "max_replicas": MOST_ENGINE_REPLICAS}},
+        "deployment_config": {"autoscaling_config": {"min_replicas": process.replicas, "max_replicas": unit.most}},
         "runtime_env": {"env_vars": unit.env},
     }
     if process.adapters:

@@ -15,7 +15,6 @@ from gateway.deploy.deployment import (
     ENGINE_CPUS,
     ENGINE_KEY,
     ENGINE_MEMORY,
-    MOST_ENGINE_REPLICAS,
     WAITING_PER_REPLICA,
     Deployment,
     EngineUnit,
@@ -69,7 +68,7 @@ def model_spec(unit: EngineUnit, deployment: Deployment, secret: str, adapters_c
         "repository": repository,
         "tag": tag,
         "modelURL": process.model,
-        "replicaCount": 1,
+        "replicaCount": process.replicas,
         "requestCPU": ENGINE_CPUS,
         "requestMemory": ENGINE_MEMORY,
         "requestGPU": unit.gpus,
@@ -107,8 +106,8 @@ def scaled_objects(deployment: Deployment) -> list[dict[str, Any]]:
             "metadata": {"name": f"{RELEASE}-{unit.name}"},
             "spec": {
                 "scaleTargetRef": {"name": f"{RELEASE}-{unit.name}-deployment-vllm"},
-                "minReplicaCount": 1,
-                "maxReplicaCount": MOST_ENGINE_REPLICAS,
+                "minReplicaCount": unit.process.replicas,
+                "maxReplicaCount": unit.most,
                 "pollingInterval": 15,
                 "cooldownPeriod": 300,
                 "triggers": [

@@ -13,7 +13,7 @@ from fleet.connect import DisabledBackend
 from fleet.pool import ExpertPool
 from fleet.residency.types import Residency
 from fleet.residency.vllm_actuator import VllmActuator
-from fleet.vllm_addresses import read_vllm_addresses
+from fleet.vllm_addresses import read_vllm
 from gateway.endpoints.access import CallerOf, Config, api_router, part
 from gateway.live_router import LiveRouter
 from gateway.schemas import ExpertList, ExpertView
@@ -34,7 +34,7 @@ async def list_experts(
     """The experts that the caller may name, and of vLLM's engines whether they are awake."""
     shared = Counter(entry.host_group for entry in config.experts.values())
     named = {name: entry for name, entry in config.experts.items() if caller.may_ask(name)}
-    ours = [name for name, entry in named.items() if entry.engine is Engine.VLLM and entry.url is None]
+    ours = [name for name, entry in named.items() if entry.engine.is_vllm and entry.url is None]
     places = await residencies(ours, live.folder.parent)
     return ExpertList(
         data=tuple(
@@ -47,7 +47,7 @@ async def residencies(experts: Collection[str], data_dir: Path) -> dict[str, Res
     """States that the engines of `coe experts up` report; those that do not answer are left out."""
     if not experts:
         return {}
-    urls = await asyncio.to_thread(read_vllm_addresses, data_dir)
+    urls = (await asyncio.to_thread(read_vllm, data_dir)).urls
     actuator = VllmActuator(lambda: urls)
     try:
         found = await asyncio.gather(*map(actuator.state, experts), return_exceptions=True)

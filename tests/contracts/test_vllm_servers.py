@@ -54,7 +54,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     with (folder / "log").open("wb") as log:
         child = subprocess.Popen(process.argv, env=environment, stdout=log, stderr=log)
         try:
-            with httpx.Client(base_url=process.health_url.removesuffix("/health"), timeout=60.0) as client:
+            with httpx.Client(base_url=f"http://127.0.0.1:{process.port}", timeout=60.0) as client:
                 wait_until_ready(client, child, folder / "log")
                 yield client
         finally:

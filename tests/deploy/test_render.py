@@ -53,6 +53,36 @@ def addresses(config: CoeConfig) -> dict[str, tuple[str | None, str]]:
     return {name: (entry.url, entry.name_on_engine(name)) for name, entry in config.experts.items()}
 
 
+def test_replicas_are_services_of_compose_and_replicas_of_the_others(experts_file: Path, tmp_path: Path) -> None:
+    file, values = tmp_path / "experts.yaml", yaml.safe_load(experts_file.read_text())
+    values |= {"experts": {"base": {**LLAMA, "replicas": 6}, "base-2": {**LLAMA, "model": "other"}}, "engines": {}}
+    file.write_text(yaml.safe_dump(values))
+    deployment = plan_deployment(file, image="coe:1", vllm_image="vllm/vllm-openai:v1")
+    files = compose.files(deployment)
+    services = yaml.safe_load(files["compose.yaml"])["services"]
+    base = parse_text(files["config/experts.yaml"], file="experts.yaml").experts["base"]
+    assert (base.replicas, len(base.roots)) == (1, 6)
+    assert {f"http://{name}:8000/v1" for name in services if name.startswith("vllm-")} == {
+        *base.roots,
+        *parse_text(files["config/experts.yaml"], file="experts.yaml").experts["base-2"].roots,
+    }
+    gpus = [
+        each["deploy"]["resources"]["reservations"]["devices"][0]["device_ids"]
+        for name, each in services.items()
+        if name.startswith("vllm-")
+    ]
+    assert sorted(number for ids in gpus for number in ids) == [*"0123456"]
+    stack = kubernetes.files(deployment)
+    assert [
+        each["replicaCount"] for each in yaml.safe_load(stack["vllm-values.yaml"])["servingEngineSpec"]["modelSpec"]
+    ] == [6, 1]
+    assert "replicas: 6" not in stack["gateway.yaml"]
+    (scaled, _) = yaml.safe_load_all(stack["scaling.yaml"])
+    assert (scaled["spec"]["minReplicaCount"], scaled["spec"]["maxReplicaCount"]) == (6, 6)
+    (ray, _) = yaml.safe_load(ray_serve.files(deployment)["serve.yaml"])["applications"][0]["args"]["llm_configs"]
+    assert ray["deployment_config"]["autoscaling_config"] == {"min_replicas": 6, "max_replicas": 6}
+
+
 def test_compose_starts_engines_as_coe_does_and_its_gateway_asks_them(deployment: Deployment) -> None:
     files = compose.files(deployment)
     services = yaml.safe_load(files["compose.yaml"])["services"]

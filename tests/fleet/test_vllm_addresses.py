@@ -11,48 +11,60 @@ from pathlib import Path
 import pytest
 
 from base.errors import DataError, EngineError
-from fleet.vllm_addresses import (
-    claim_vllm,
-    read_vllm_addresses,
-    remove_vllm_addresses,
-    vllm_file,
-    write_vllm_addresses,
-)
+from fleet.process import ProcessState
+from fleet.vllm_addresses import EngineRecord, claim_vllm, read_vllm, renew_vllm, vllm_file, write_vllm
 
-URLS = {"coder": "http://127.0.0.1:8101/v1", "law": "http://127.0.0.1:8101/v1"}
+FIRST, SECOND = "http://127.0.0.1:8101/v1", "http://127.0.0.1:8102/v1"
+
+
+def engine_record(name: str, url: str, *experts: str, pid: int = 1) -> EngineRecord:
+    return EngineRecord(
+        name=f"vllm-{name}",
+        experts=(name, *experts),
+        url=url,
+        state=ProcessState.READY,
+        pid=pid,
+        restarts=0,
+        gpus="",
+        log="log",
+    )
 
 
 def test_what_a_living_process_wrote_is_read(tmp_path: Path) -> None:
     lock = claim_vllm(tmp_path)
-    write_vllm_addresses(tmp_path, URLS)
-    assert read_vllm_addresses(tmp_path) == URLS
-    assert read_vllm_addresses(tmp_path) == URLS
+    write_vllm(tmp_path, [engine_record("coder", FIRST, "law"), engine_record("coder", SECOND, "law")])
+    assert read_vllm(tmp_path).urls == {"coder": (FIRST, SECOND), "law": (FIRST, SECOND)}
     assert sorted(file.name for file in (tmp_path / "engines").iterdir()) == ["lock", "vllm.json"]
     lock.release()
 
 
 def test_nothing_is_read_when_there_is_no_file(tmp_path: Path) -> None:
-    assert read_vllm_addresses(tmp_path) == {}
+    assert read_vllm(tmp_path).urls == {}
+
+
+def test_an_engine_keeps_the_expert_that_it_loaded_later_until_it_starts_again(tmp_path: Path) -> None:
     lock = claim_vllm(tmp_path)
-    write_vllm_addresses(tmp_path, URLS)
-    remove_vllm_addresses(tmp_path)
-    remove_vllm_addresses(tmp_path)
-    assert read_vllm_addresses(tmp_path) == {}
+    write_vllm(tmp_path, [engine_record("coder", FIRST, "added"), engine_record("law", SECOND)])
+    renew_vllm(tmp_path, [engine_record("coder", FIRST), engine_record("law", SECOND, pid=2)])
+    assert read_vllm(tmp_path).urls == {"coder": (FIRST,), "added": (FIRST,), "law": (SECOND,)}
+    renew_vllm(tmp_path, [engine_record("coder", FIRST, pid=3), engine_record("law", SECOND, pid=2)])
+    assert "added" not in read_vllm(tmp_path).urls
     lock.release()
 
 
 def test_the_file_of_a_dead_process_counts_for_nothing_though_another_has_its_id(tmp_path: Path) -> None:
     program = (
         "import os, pathlib, sys\n"
-        "from fleet.vllm_addresses import claim_vllm, write_vllm_addresses\n"
+        "from fleet.vllm_addresses import claim_vllm, write_vllm\n"
+        "from tests.fleet.test_vllm_addresses import FIRST, engine_record\n"
         "lock = claim_vllm(pathlib.Path(sys.argv[1]))\n"
-        "write_vllm_addresses(pathlib.Path(sys.argv[1]), {'coder': 'http://127.0.0.1:8101/v1'})\n"
+        "write_vllm(pathlib.Path(sys.argv[1]), [engine_record('coder', FIRST)])\n"
         "os._exit(9)\n"
     )
     assert subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False).returncode == 9
     file = vllm_file(tmp_path)
     file.write_text(json.dumps(json.loads(file.read_text()) | {"pid": os.getpid()}))  # as a restarted container has it
-    assert read_vllm_addresses(tmp_path) == {}
+    assert read_vllm(tmp_path).urls == {}
     claim_vllm(tmp_path).release()
 
 
@@ -70,9 +82,9 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         claim_vllm(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"urls": []}'])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"engines": {}}'])
 def test_a_damaged_file_is_named(tmp_path: Path, text: str) -> None:
     vllm_file(tmp_path).parent.mkdir()
     vllm_file(tmp_path).write_text(text)
     with pytest.raises(DataError, match=r"vllm\.json is damaged"):
-        read_vllm_addresses(tmp_path)
+        read_vllm(tmp_path)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from base.errors import ArtifactError, ConfigError
-from fleet.vllm_command import read_adapter_ranks, served_rank, vllm_processes
+from fleet.vllm_command import each_replica, read_adapter_ranks, served_rank, vllm_processes
 from router.config import CoeConfig, parse_config
 
 FOLDER = Path("/srv/coe")
@@ -56,7 +56,23 @@ def test_base_and_two_adapters_share_one_process() -> None:
     )
     assert process.name == "vllm-llama"
     assert process.experts == ("llama", "law", "med")
-    assert process.url == "http://127.0.0.1:8101/v1"
+
+
+def test_replicas_have_ports_in_a_row_and_divide_the_gpus_that_are_named() -> None:
+    config = config_of(
+        {
+            "a": {"engine": "vllm", "model": "m", "replicas": 2, "engine_env": {"CUDA_VISIBLE_DEVICES": "4,5,6,7"}},
+            "b": {"engine": "vllm", "model": "m"},
+        },
+        {"first_port": 9000},
+    )
+    processes = each_replica(vllm_processes(config, FOLDER, {}))
+    assert [(each.name, each.port, each.env.get("CUDA_VISIBLE_DEVICES")) for each in processes] == [
+        ("vllm-a", 9000, "4,5"),
+        ("vllm-a@2", 9001, "6,7"),
+        ("vllm-b", 9002, None),
+    ]
+    assert [each.argv[each.argv.index("--port") + 1] for each in processes] == ["9000", "9001", "9002"]
 
 
 def test_other_arguments_or_environment_make_another_process() -> None:

@@ -17,7 +17,7 @@ from fleet.backend import BackendRequest, ChatBackend
 from fleet.connect import build_backends
 from fleet.experts_up import run_experts
 from fleet.status_view import engine_lines
-from fleet.vllm_addresses import read_vllm_addresses
+from fleet.vllm_addresses import read_vllm
 from router.config import CoeConfig, parse_config
 from tests.fleet.test_engines import first_of_free_ports
 from tests.vllm_build import ENVIRONMENT, READY_S, ROOT, vllm_interpreter, write_base, write_small
@@ -78,11 +78,11 @@ async def test_two_models_and_an_adapter_are_served_by_two_processes_and_differ(
     run = asyncio.create_task(
         run_experts(config, ROOT, tmp_path, dict(os.environ), once=False, console=Terminal(file=out))
     )
-    while not (run.done() or read_vllm_addresses(tmp_path)):
+    while not (run.done() or read_vllm(tmp_path).urls):
         await asyncio.sleep(0.5)  # ends by the engine's own deadline
     if run.done():
         await run
-    urls = read_vllm_addresses(tmp_path)
+    urls = read_vllm(tmp_path).urls
     assert urls["generalist"] == urls["calculator"] != urls["small"]
     lines = await engine_lines(tmp_path)
     assert [line.split(",")[0] for line in lines] == ["vllm-generalist: awake", "vllm-small: awake"]
@@ -99,5 +99,5 @@ async def test_two_models_and_an_adapter_are_served_by_two_processes_and_differ(
         await asyncio.gather(*(backend.aclose() for backend in backends.values()))
         os.kill(os.getpid(), signal.SIGTERM)
         await run
-    assert read_vllm_addresses(tmp_path) == {}
+    assert read_vllm(tmp_path).urls == {}
     assert "vllm-generalist: ready" in out.getvalue()

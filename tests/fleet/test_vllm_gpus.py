@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from base.errors import ConfigError
-from fleet.vllm_command import VllmProcess, vllm_processes
+from fleet.vllm_command import VllmProcess, each_replica, vllm_processes
 from fleet.vllm_gpus import demand_of, on_gpus, visible_gpus
 from router.config import CoeConfig, parse_config
 
@@ -27,7 +27,7 @@ def composition(
             "engines": {"vllm": vllm or {}},
         }
     )
-    return config, vllm_processes(config, Path(), {})
+    return config, each_replica(vllm_processes(config, Path(), {}))
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,17 @@ def test_an_engine_needs_what_its_entry_tells(entry: dict[str, object], gib: flo
     config, (process,) = composition({"a": entry})
     demand = demand_of(config, process, TWO)
     assert (demand.gib, demand.gpus) == (pytest.approx(gib, abs=0.01), gpus)
+
+
+def test_replicas_are_spread_and_awake_or_asleep_together() -> None:
+    several: dict[str, dict[str, object]] = {"a": {"gpu_gib": 30, "replicas": 2}, "b": {"gpu_gib": 60, "replicas": 2}}
+    config, processes = composition(several, {"args": {"enable-sleep-mode": True}})
+    placed = [
+        (each.name, each.env["CUDA_VISIBLE_DEVICES"], level) for each, _, level in on_gpus(config, processes, TWO)
+    ]
+    assert placed == [("vllm-a", "0", None), ("vllm-a@2", "1", None), ("vllm-b", "0", 2), ("vllm-b@2", "1", 2)]
+    with pytest.raises(ConfigError, match=r"vllm-b: needs 60\.0 GiB for each of its 2 replicas on GPU 0, beside"):
+        on_gpus(config, processes, {"0": 80.0})
 
 
 def test_engines_that_share_a_gpu_get_their_share_and_one_alone_what_vllm_takes() -> None:

@@ -48,7 +48,7 @@ async def engines(
             stack.push_async_callback(runner.cleanup)
             await web.TCPSite(runner, "127.0.0.1", 0).start()
             urls[name] = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-        actuator = VllmActuator(lambda: urls)
+        actuator = VllmActuator(lambda: {name: (url,) for name, url in urls.items()})
         stack.push_async_callback(actuator.aclose)
         for name in asleep:
             await actuator.sleep(name, 2)
@@ -78,7 +78,7 @@ async def gateway_over(
     """A gateway over engines, with GPU memory for two that are awake and one that sleeps."""
     states = {name: Residency.SLEEP_2 if name in asleep else Residency.AWAKE for name in EXPERTS}
     scheduler = Scheduler(tuple(resident(name) for name in EXPERTS), Memory({"0": 41.5}), policy, states)
-    keeper = Keeper(scheduler, VllmActuator(lambda: urls), **options)
+    keeper = Keeper(scheduler, VllmActuator(lambda: {name: (url,) for name, url in urls.items()}), **options)
     router = small_router(capabilities={name: Capabilities() for name in EXPERTS})
     async with running({name: wire(url, name) for name, url in urls.items()}, residency=keeper, router=router) as it:
         yield it
@@ -238,6 +238,15 @@ async def test_the_keeper_of_a_configuration_counts_what_its_engines_take() -> N
         assert [each.awake_gib for each in keeper.scheduler.residents] == [20, 20, 0]
         await keeper.aclose()
         del values["experts"]["plain"]["replica_urls"]
+        del values["experts"]["plain"]["url"]
+        values["experts"]["plain"]["replicas"] = 2
+        values["residency"]["memory_gb"] = 80
+        keeper = await keeper_of(parse_config(values), Path("no-data"), {"plain": [urls["plain"], urls["plain"]]})
+        assert keeper is not None
+        assert keeper.scheduler.residents[2].devices == ("0", "0")
+        assert keeper.scheduler.residents[2].awake_gib == 40
+        await keeper.aclose()
+        values["experts"]["plain"] = experts["plain"] | {"url": urls["plain"]}
         values["residency"] = {"memory_gb": 30}
         with pytest.raises(
             ConfigError, match=r"residency: engines .* need 41\.5 GiB on device 0; allowed: at most 30\.0"

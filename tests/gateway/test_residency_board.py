@@ -39,7 +39,8 @@ async def end_lease(board: RedisBoard) -> None:
 async def keeper(redis_url: str, urls: Mapping[str, str], policy: Policy) -> AsyncIterator[Keeper]:
     """A keeper with a pool of its own, as another process has them."""
     scheduler = Scheduler(tuple(resident(name) for name in EXPERTS), Memory({"0": 41.5}), policy)
-    kept = Keeper(scheduler, VllmActuator(lambda: urls), board=board_of(redis_url, urls))
+    actuator = VllmActuator(lambda: {name: (url,) for name, url in urls.items()})
+    kept = Keeper(scheduler, actuator, board=board_of(redis_url, urls))
     await kept.start(ExpertPool(echoes()))
     try:
         yield kept

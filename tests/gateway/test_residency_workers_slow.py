@@ -33,7 +33,7 @@ GPU_GIB = 80.0
 async def engines(folder: Path) -> AsyncIterator[dict[str, str]]:
     """Fakes of 50 GiB on one GPU of 80, the left one awake; API root by expert. Fails where one has ended."""
     urls, processes = {name: f"http://127.0.0.1:{free_port()}/v1" for name in (RIGHT, LEFT)}, []
-    actuator = VllmActuator(lambda: urls)
+    actuator = VllmActuator(lambda: {name: (url,) for name, url in urls.items()})
 
     async def serves(name: str) -> bool:
         return await actuator.state(name) is Residency.AWAKE
@@ -112,7 +112,7 @@ async def test_another_worker_ends_the_wake_that_a_killed_one_had_begun(tmp_path
             return len(waiting) == 2 and min(waiting.values()) > 0
 
         await until(all_wait, "requests that wait at both workers")
-        actuator = VllmActuator(lambda: urls)
+        actuator = VllmActuator(lambda: {name: (url,) for name, url in urls.items()})
         stack.push_async_callback(actuator.aclose)
 
         async def wakes() -> bool:

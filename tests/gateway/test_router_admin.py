@@ -12,7 +12,7 @@ from base.errors import ConfigError
 from decision_log.admin_log import AdminLog
 from decision_log.database import Database
 from fleet.connect import DisabledBackend
-from fleet.vllm_addresses import claim_vllm, write_vllm_addresses
+from fleet.vllm_addresses import claim_vllm, write_vllm
 from gateway.auth import Auth
 from gateway.keys.grants import Grant
 from gateway.keys.key_ring import KeyRing
@@ -23,6 +23,7 @@ from router.pipeline import Router
 from router.registry import KEPT_ROUNDS, Registry
 from tests.decision_log.test_listing import made
 from tests.fleet.test_vllm_actuator import served
+from tests.fleet.test_vllm_addresses import engine_record
 from tests.gateway.running import Running, echoes, running
 from tests.gateway.small_router import MANIFEST, small_router
 
@@ -142,7 +143,7 @@ async def test_an_expert_on_vllm_says_whether_its_engine_sleeps(tmp_path: Path) 
         served() as (_, actuator),
         running(routers=tmp_path / "routers", entries={"ruby": {"engine": "vllm"}}) as gateway,
     ):
-        write_vllm_addresses(tmp_path, {"ruby": actuator._urls()["coder"]})
+        write_vllm(tmp_path, [engine_record("ruby", actuator._urls()["coder"][0])])
         await actuator.sleep("coder", 1)
         _, listed = await ask(gateway, "GET", "/v1/experts")
         async with gateway.client.get(f"{gateway.root}/console/experts") as answer:

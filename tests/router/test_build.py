@@ -196,7 +196,7 @@ async def test_an_engine_gets_model_unless_we_started_it_under_the_experts_name(
     async with fault_upstream() as upstream:
         values = {key: upstream.url if value == "URL" else value for key, value in entry.items()}
         config = parse_config(CONFIG | {"experts": {"far": {"model": "org/m"} | values}})
-        backend = build_backends(config, {"far": upstream.url} if running else {}, {}, {})["far"]
+        backend = build_backends(config, {"far": (upstream.url,)} if running else {}, {}, {})["far"]
         response = await backend.send(BackendRequest({"model": "auto", "messages": []}))
         _ = [chunk async for chunk in response.chunks]
         await backend.aclose()

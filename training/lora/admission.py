@@ -10,7 +10,7 @@ from pathlib import Path
 
 from base.errors import ConfigError, DataError, allowed_values
 from base.progress import Progress
-from fleet.vllm_addresses import read_vllm_addresses, write_vllm_addresses
+from fleet.vllm_addresses import read_vllm, write_vllm
 from fleet.vllm_command import adapter_folder
 from router.config import CoeConfig, load_config
 from router.expert_config import Engine, ExpertConfig
@@ -172,11 +172,15 @@ async def add_to_engine(candidate: Candidate) -> None:
     """
     name, entry = candidate.name, candidate.entry
     if entry.engine.is_vllm:
-        running = read_vllm_addresses(candidate.data_dir)
-        if url := entry.url or running.get(candidate.base):
-            await load_adapter(url, entry, name, candidate.out)
-            if entry.url is None:
-                write_vllm_addresses(candidate.data_dir, running | {name: url})
+        running = read_vllm(candidate.data_dir)
+        for root in entry.roots or running.urls.get(candidate.base, ()):
+            await load_adapter(root, entry, name, candidate.out)
+        if entry.url is None and running.engines:
+            of_base = {each.name: (*each.experts, name) for each in running.engines if candidate.base in each.experts}
+            engines = [
+                each.model_copy(update={"experts": of_base.get(each.name, each.experts)}) for each in running.engines
+            ]
+            write_vllm(candidate.data_dir, engines)
     purpose = f"trained for {candidate.category}" if candidate.category else "merged"
     added = adapted_entry(entry, name, candidate.out, candidate.folder, purpose)
     added["adapter_params_b"] = round(adapter_parameters(candidate.out) / 1e9, 6)

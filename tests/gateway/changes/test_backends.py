@@ -20,7 +20,7 @@ from tests.memory_log import MemoryLog
 
 URL = "http://127.0.0.1:9/v1"
 LORA_IDS = {"base": None, "poet": 0, "coder": 1}
-ADDRESSES = EngineAddresses(dict.fromkeys(LORA_IDS, URL), dict(LORA_IDS))
+ADDRESSES = EngineAddresses(dict.fromkeys(LORA_IDS, (URL,)), dict(LORA_IDS))
 
 
 def config_of(**entries: dict[str, Any]) -> CoeConfig:

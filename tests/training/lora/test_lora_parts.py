@@ -161,8 +161,8 @@ def engine_url(request: pytest.FixtureRequest) -> Iterator[str]:
     child = subprocess.Popen(process.argv, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         with httpx.Client(transport=httpx.HTTPTransport(retries=8)) as client:  # waits longer from try to try
-            client.get(process.health_url)
-        yield process.url
+            client.get(f"http://127.0.0.1:{process.port}/health")
+        yield f"http://127.0.0.1:{process.port}/v1"
     finally:
         child.terminate()
         child.wait()

@@ -21,7 +21,7 @@ import pytest
 import yaml
 
 from benchmarks.chaos_fleet import Child, GatewayProcess, serving
-from fleet.vllm_addresses import read_vllm_addresses
+from fleet.vllm_addresses import read_vllm
 from router.registry import Registry
 from tests.fleet.test_engines import first_of_free_ports
 from tests.training.trained_folder import NOW, outcome_table
@@ -146,10 +146,10 @@ async def test_an_expert_is_learned_from_the_log_and_routed_to_without_a_restart
     gateway = GatewayProcess(file, data, {"REDIS_URL": "", "DATABASE_URL": ""}, tmp_path / "gateway.log")
     engines.start()
     try:
-        while engines.is_running and "generalist" not in read_vllm_addresses(data):
+        while engines.is_running and "generalist" not in read_vllm(data).urls:
             await asyncio.sleep(0.5)  # ends by the engine's own deadline
         assert engines.is_running, engines.log.read_text()[-2000:]
-        engine_url = read_vllm_addresses(data)["generalist"]
+        engine_url = read_vllm(data).urls["generalist"][0]
         async with serving(gateway) as client:
             for text, team in questions(ASKED, seed=3).items():
                 assert await asked(client, gateway, text) == ("teacher", team)
