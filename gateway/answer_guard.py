@@ -131,7 +131,7 @@ def upstream_error(
 ) -> ApiError:
     """The client's view of an expert's answer with an error status.
 
-    An error in OpenAI's shape keeps its status and, below 500, its body, but for our key and what looks like one. What
+    An error in OpenAI's shape keeps its status and, below 500, its body, without our key and what looks like one. What
     an expert says of our key, its model or its address, or a redirect, is the gateway's fault and becomes a 502 with a
     text of ours.
     """

@@ -193,7 +193,7 @@ def read_answer(body: bytes, as_chat: Callable[[Mapping[str, Any]], dict[str, An
 def read_as_chat(
     values: Mapping[str, Any], as_chat: Callable[[Mapping[str, Any]], dict[str, Any]]
 ) -> dict[str, Any] | None:
-    """An event or an answer in the terms of a chat completion; None where its parts have not the types of its API."""
+    """An event or an answer in the terms of a chat completion; None where its parts are not of the types of its API."""
     try:
         return as_chat(values)
     except (AttributeError, LookupError, TypeError):
@@ -269,7 +269,7 @@ CHAT_END = EndMark(b"data", b"[DONE]")
 
 
 class HeldEnd:
-    """Passes the bytes of a stream on, but for what begins with the line `data: [DONE]`.
+    """Passes the bytes of a stream on, except what begins with the line `data: [DONE]`.
 
     That waits until its row is safe: a client that has seen it may rely on the log.
 
@@ -307,7 +307,7 @@ class HeldEnd:
 
 
 class HiddenUsage:
-    """Passes the events of a stream on, but for one that only reports usage: its client did not ask for that."""
+    """Passes the events of a stream on, except one that only reports usage: its client did not ask for that."""
 
     def __init__(self) -> None:
         self.held = b""  # an event that is not whole yet

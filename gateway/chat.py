@@ -252,7 +252,7 @@ class ChatExchange:
         await self._send({"type": "http.response.body", "body": last if telling is None else telling.end()})
 
     async def _pass_on(self, answer: StreamedAnswer, reader: StreamReader, end: HeldEnd | None) -> None:
-        """Sends each piece as it comes, but for the end where that is held; reads along once a piece is on its
+        """Sends each piece as it comes, except the end where that is held; reads along once a piece is on its
         way. An answer that is told on another surface has to be read first."""
         outcome, send, telling = self._outcome, self._send, self._telling
         headers = {"content-type": answer.content_type, **STREAM_HEADERS, **response_headers(self._asked, outcome)}

@@ -49,7 +49,7 @@ class Conversations:
 
     def __init__(self, redis_url: str | None = None) -> None:
         self._client: RedisClient | None = None if redis_url is None else connect(redis_url, timeout_s=TIMEOUT_S)
-        # Gateways of one Redis have this in common; the keys of their data folders they have not.
+        # Shared by all gateways of one Redis, unlike the keys of their data folders.
         self._key = hashlib.sha256((redis_url or "").encode()).digest()
         self._own = OrderedDict[str, Last]()  # the oldest first; a dict looks for it among those that have gone
         self._unsent: dict[str, Last] = {}

@@ -229,7 +229,7 @@ class Sender:
         else:
             self._left -= len(body)
             if self._left < 0 or (is_last and self._left):
-                raise RuntimeError("the body has not the length that the head says")
+                raise RuntimeError("the body does not have the length that the head says")
             self._head = b""
             cycle.transport.write(head + body)
         if is_last:

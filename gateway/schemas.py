@@ -24,7 +24,7 @@ EditText = Annotated[str, Field(max_length=MAX_EDIT_CHARS)]
 
 
 class FeedbackRequest(Body):
-    """Feedback of a client on an answer: `value`, or of an edit both texts, of which only the share is kept."""
+    """Feedback of a client on an answer: `value`, or both texts of an edit, of which only the kept share is stored."""
 
     decision_id: ColumnText = Field(min_length=1, max_length=64, description="from the header x-coe-decision-id")
     kind: FeedbackKind

@@ -138,7 +138,7 @@ def without_currency(asked: str) -> str:
 
 
 def result_of(value: Value, operands: list[str]) -> str | None:
-    """The value of a form's operands; None where one is no number or the value does not exist."""
+    """The value of a form's operands; None where one is not a number or the value does not exist."""
     numbers = [number for each in operands if (number := number_of(each)) is not None]
     if len(numbers) < len(operands):
         return None

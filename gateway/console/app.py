@@ -296,7 +296,7 @@ def asked_of(query: Mapping[str, str]) -> dict[str, object]:
 
 
 def since(days: str) -> float | None:
-    """The time so many days ago; None for all time, and for what is no number of days."""
+    """The time so many days ago; None for all time, and for what is not a number of days."""
     return time.time() - int(days) * DAY_S if days.isdecimal() and len(days) < 6 else None
 
 

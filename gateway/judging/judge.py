@@ -195,7 +195,7 @@ class Judge:
         if not self._budget.has_money():
             raise BackendError("the day's money for judging is spent", status=503)
         if expert not in self._experts:
-            raise BackendError(f"expert {expert} is not in experts.yaml any more", status=503)
+            raise BackendError(f"expert {expert} is no longer in experts.yaml", status=503)
         timeout_s = self._experts[expert].timeout_s
         request = BackendRequest({"model": expert, **body}, request_id="judge", timeout_s=timeout_s)
         response = await self._pool.backend(expert).send(request)

@@ -1,4 +1,4 @@
-"""One logged decision made again by the router that made it. Pure but for a router that has to encode a text."""
+"""One logged decision made again by the router that made it. Pure unless a router has to encode a text."""
 
 from __future__ import annotations
 

@@ -103,7 +103,10 @@ def replay_lines(record: DecisionRecord, found: Replay) -> Iterator[str]:
         for each in found.differences:
             yield f"  {each.field}: logged {shorten(each.logged)}, now {shorten(each.again)}"
     if not found.is_known:
-        yield "  the embedding has not the logged hash: it was changed, or another data folder's log.key made the hash"
+        yield (
+            "  the embedding does not have the logged hash: it was changed, or the hash is by another data folder's "
+            "log.key"
+        )
     if found.has_new_settings:
         yield (
             f"  experts.yaml decides otherwise now than it did then for policy {decision.policy}: experts, "

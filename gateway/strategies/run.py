@@ -97,7 +97,7 @@ class StrategyRun:
                     await on_wait()
             answer = asking.result()
         finally:
-            self.key_of = None  # what a judge has not been asked yet is not asked any more
+            self.key_of = None  # a judge is asked nothing more
             for future in self._asking:
                 future.cancel()
             asking.cancel()
@@ -119,7 +119,7 @@ class StrategyRun:
         return "the request shows nothing to compare answers by" if self.key_of is None else None
 
     async def _settled_answer(self) -> WholeAnswer | None:
-        """Asks until an answer is settled. What is not needed any more is cancelled at its expert."""
+        """Asks until an answer is settled. What is no longer needed is cancelled at its expert."""
         running: dict[asyncio.Task[None], int] = {}
         strategy = self.chosen.strategy
         replies = {e: Reply(is_failure=True) for e in strategy.experts if not self._can_serve(e)}
@@ -152,7 +152,7 @@ class StrategyRun:
         return self.chosen.experts[expert] in self.decision.eligible
 
     async def _call(self, expert: int) -> None:
-        """Asks one expert for a whole answer. A failure is no answer."""
+        """Asks one expert for a whole answer. A failure is not an answer."""
         call = self.calls[expert] = Call(self.chosen.experts[expert], self.chat.facts.prompt_tokens)
         body = {field: value for field, value in self.chat.body.items() if field not in ("stream", "stream_options")}
         strategy = self.chosen.strategy
@@ -190,7 +190,7 @@ class StrategyRun:
             return await asyncio.get_running_loop().run_in_executor(COMPARER, self.key_of, text)
 
     def _ask(self, loop: asyncio.AbstractEventLoop, expert: str, body: Mapping[str, object]) -> str | None:
-        """A judge's reply, for a thread that compares answers; None where it gives none, or nobody waits any more."""
+        """A judge's reply, for a thread that compares answers; None where it gives none, or nobody waits any longer."""
         if self.key_of is None:
             return None
         future = asyncio.run_coroutine_threadsafe(self._judge(expert, body), loop)

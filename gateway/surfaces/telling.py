@@ -61,11 +61,11 @@ class Telling:
 
 @contextmanager
 def chat_completion() -> Iterator[None]:
-    """Raises BackendError where what is read inside has not the form of a chat completion."""
+    """Raises BackendError where what is read inside does not have the form of a chat completion."""
     try:
         yield
     except (AttributeError, LookupError, TypeError, ValueError) as error:
-        raise BackendError("the expert's answer has not the form of a chat completion", status=502) from error
+        raise BackendError("the expert's answer does not have the form of a chat completion", status=502) from error
 
 
 def stream_error(error: object) -> ApiError:

@@ -183,7 +183,7 @@ def test_an_embedding_without_its_hash_is_named(data, capsys):
     inputs = record.inputs.model_copy(update={"features": "0" * 24})  # of another data folder, say
     log(data, record.model_copy(update={"inputs": inputs}))
     assert data.run("dec-0") == 0
-    assert "the embedding has not the logged hash" in capsys.readouterr().out
+    assert "the embedding does not have the logged hash" in capsys.readouterr().out
 
 
 def test_a_changed_experts_yaml_is_named(data, capsys):
