@@ -108,13 +108,13 @@ class RetrievalService:
         """Searches a store. Keys take turns, and a search that has to index many words first waits behind others.
 
         Raises:
-            RequestError, VectorSpaceError, StoreError: see `VectorStores.search`.
+            RequestError, VectorSpaceError, StoreError: see `StoreSearch.search`.
         """
         try:
-            return await self._searches.run(key, self.stores.search, store, request)
+            return await self._searches.run(key, self.stores.searcher.search, store, request)
         except StaleWordsError:
             async with self._indexing:
-                return await self.run(key, self.stores.search, store, replace(request, may_take_long=True))
+                return await self.run(key, self.stores.searcher.search, store, replace(request, may_take_long=True))
 
     async def run(self, key: str, call: Callable[..., T], *arguments: object, **options: object) -> T:
         """A piece of a request's work, off the event loop. Keys take turns."""

@@ -151,33 +151,27 @@ class RetrievalReason(StrEnum):
     ONLY = "only"  # there is no pilot library, or no other expert
 
 
-class RetrievalDecision(Record):
-    """The experts that serve one query. Two members both search, and `routing.fusion` joins their rankings."""
+class RetrievalDecision(Arm):
+    """The arm that serves one query. Two members both search, and `routing.fusion` joins their rankings."""
 
-    expert: str = Field(description="the first member")
-    members: tuple[str, ...] = Field(min_length=1, description="experts that search")
-    weights: tuple[float, ...] = Field(description="weight of each member in the fusion")
-    evidence: tuple[float, ...] = Field(default=(), description="weights of EVIDENCE in a learned fusion")
-    learned_on: str | None = Field(default=None, description="data set that taught the weights")
     runner_up: str | None = None
     scores: dict[str, float] = Field(
         default_factory=dict, description="arm -> predicted nDCG@10 minus the plain choice's"
     )
     similarity: float | None = Field(default=None, description="cosine to the nearest labelled query")
     reason: RetrievalReason
-    propensity: float = Field(default=1.0, gt=0, le=1)
     library_version: str = Field(default="none", description="content hash of the pilot library")
+
+    @property
+    def expert(self) -> str:
+        """The first member."""
+        return self.members[0]
 
     @property
     def is_fused(self) -> bool:
         return len(self.members) > 1
 
-    @property
-    def arm(self) -> Arm:
-        """The arm that searches."""
-        return Arm(members=self.members, weights=self.weights, evidence=self.evidence, learned_on=self.learned_on)
-
 
 def single(expert: str, reason: RetrievalReason, version: str = "none") -> RetrievalDecision:
     """The decision for one expert without a comparison."""
-    return RetrievalDecision(expert=expert, members=(expert,), weights=(1.0,), reason=reason, library_version=version)
+    return RetrievalDecision(members=(expert,), weights=(1.0,), reason=reason, library_version=version)

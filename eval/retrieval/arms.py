@@ -10,10 +10,10 @@ import numpy as np
 from eval.retrieval.plain_arms import PlainFusions, best_weight
 from retrieval.routing.gains import is_plain_fusion
 from retrieval.routing.pilot_library import PilotLibrary, RoutingMethod
-from retrieval.routing.pilot_router import build_router
+from retrieval.routing.pilot_router import RetrievalRouter, build_router
 from retrieval.training.build_library import with_settings, without_data_set
 from retrieval.training.labels import Labelled
-from retrieval.training.routing_tuning import scores_of
+from retrieval.training.routing_tuning import chosen_scores
 from retrieval.types import BASE, Arm, RetrievalDecision
 from router.features import unit_rows
 from router.types import FloatArray
@@ -172,27 +172,26 @@ def routed_arms(test: Labelled, situation: Situation) -> tuple[list[RetrievalDec
     """The arms that look at the query; without a library those of this router alone."""
     library = situation.library
 
-    def choose(method: RoutingMethod, may_fuse: bool) -> list[RetrievalDecision]:
+    def router(method: RoutingMethod, may_fuse: bool) -> RetrievalRouter:
         used = library
         if library and method is not library.manifest.settings.method:
             used = with_settings(library, library.manifest.settings.model_copy(update={"method": method}))
         fingerprint = library.manifest.base_fingerprint if library else ""
-        router = build_router(
+        return build_router(
             used,
             base_fingerprint=fingerprint,
             experts=situation.experts,
             may_fuse=may_fuse,
             lexical=situation.lexical,
         )
-        return router.choose(test.embeddings)
 
-    decisions = choose(RoutingMethod.GAIN, True)
-    scores = {"coe": scores_of(situation.arms, test, decisions)}
-    scores["coe_single"] = scores_of(situation.arms, test, choose(RoutingMethod.GAIN, False))
+    own = router(RoutingMethod.GAIN, True)
+    decisions, scores = own.choose(test.embeddings), {"coe": chosen_scores(own, situation.arms, test)}
+    scores["coe_single"] = chosen_scores(router(RoutingMethod.GAIN, False), situation.arms, test)
     if library is None:
         return decisions, scores
-    scores["pilot"] = scores_of(situation.arms, test, choose(RoutingMethod.MEAN, False))
-    scores["pilot_max"] = scores_of(situation.arms, test, choose(RoutingMethod.MAX, False))
+    scores["pilot"] = chosen_scores(router(RoutingMethod.MEAN, False), situation.arms, test)
+    scores["pilot_max"] = chosen_scores(router(RoutingMethod.MAX, False), situation.arms, test)
     nearest = nearest_centroid(test.embeddings, library)
     scores["centroid"] = by_data_set(test, nearest, situation.column)
     if situation.fusion(BASE) is not None:

@@ -30,7 +30,7 @@ from retrieval.build_experts import build_experts
 from retrieval.routing.fusion import fuse
 from retrieval.routing.pilot_library import LibraryManifest, PilotLibrary
 from retrieval.routing.pilot_router import build_router
-from retrieval.training.build_library import build_library
+from retrieval.training.build_library import extend_library
 from retrieval.training.collection import Collection, find_collections, read_collection
 from retrieval.training.labels import Labelled, label, label_pilots, locate, unseen_share
 from retrieval.training.routing_tuning import routed_scores, tuned
@@ -160,7 +160,7 @@ def fit(
     fingerprints = {name: expert.fingerprint for name, expert in experts.items()}
     dev = [one.dev for one in measured if len(one.dev)]
     created_at = now.isoformat()
-    library = build_library(pilots, arms, fingerprints, created_at=created_at, located=located)
+    library = extend_library(None, pilots, arms, fingerprints, created_at=created_at, located=located)
     return tuned(library, dev, fingerprints)
 
 
@@ -176,7 +176,7 @@ def collection_report(
 ) -> CollectionReport:
     means = one.test.scores.mean(axis=0)
     count = len(found.decisions)
-    shares = Counter(decision.arm.name for decision in found.decisions)
+    shares = Counter(decision.name for decision in found.decisions)
     reasons = Counter(decision.reason.value for decision in found.decisions)
     return CollectionReport(
         documents=len(one.collection.documents),
@@ -204,7 +204,7 @@ def lost_queries(measured: Sequence[Measured], compared: Sequence[Compared]) -> 
                         collection=one.collection.name,
                         query_id=one.test.queries.ids[row],
                         text=one.test.queries.texts[row][:200],
-                        arm=decision.arm.name,
+                        arm=decision.name,
                         ndcg_at_10=float(arms.scores["coe"][row]),
                         base=float(arms.scores[BASE][row]),
                     )

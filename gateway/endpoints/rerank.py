@@ -83,7 +83,7 @@ async def ranked(
             words = await service.run(owner, member.index, documents)
             rankings.append((await service.run(owner, words.search, [query], len(documents)))[0])
             evidence = partial(words.evidence, query)
-    places, scores = fuse(rankings, decision.arm, len(documents), evidence)
+    places, scores = fuse(rankings, decision, len(documents), evidence)
     unnamed = np.setdiff1d(np.arange(len(documents)), places)  # no word in common with the query
     return routed, (np.concatenate([places, unnamed]), np.concatenate([scores, np.zeros(len(unnamed), np.float32)]))
 

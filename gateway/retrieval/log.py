@@ -188,9 +188,9 @@ def routing_decision(decision: RetrievalDecision) -> RoutingDecision:
         likely_category=RETRIEVAL,
         uncertainty=1.0 - similarity,
         runner_up=decision.runner_up,
-        eligible=(decision.expert,) if decision.propensity == 1.0 else (),
-        eligible_probs=(1.0,) if decision.propensity == 1.0 else (),
-        propensity=decision.propensity,
+        eligible=(decision.expert,),
+        eligible_probs=(1.0,),
+        propensity=1.0,
         policy=POLICY,
         router_version=decision.library_version,
     )
@@ -202,7 +202,6 @@ def why_logged(record: DecisionRecord) -> str | None:
     if trace is None or made is None:
         return None
     decision = RetrievalDecision(
-        expert=made.expert,
         members=trace.members,
         weights=trace.weights,
         evidence=trace.evidence,
@@ -210,7 +209,6 @@ def why_logged(record: DecisionRecord) -> str | None:
         scores=trace.scores,
         similarity=trace.similarity,
         reason=RetrievalReason(trace.reason),
-        propensity=made.propensity,
         library_version=made.router_version,
     )
     return f"{why(decision)}."

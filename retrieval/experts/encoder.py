@@ -12,16 +12,22 @@ from base.errors import ArtifactError
 from router import plugins
 from router.protocols import Encoder
 from router.types import FloatArray, Record
+from router.weights import fingerprint
 
 
-class Options(Record):
-    encoder: str = Field(description="kind of encoder")
-    options: dict[str, object] = Field(default_factory=dict, description="that kind's own options")
+class Sides(Record):
+    """The differences between how queries and documents are encoded."""
+
     query_prefix: str = Field(default="", description="put before every query, as some models were trained")
     document_prefix: str = Field(default="", description="put before every document")
     shares_documents: bool = Field(
         default=False, description="its queries search the base's documents: it was trained against them, frozen"
     )
+
+
+class Options(Sides):
+    encoder: str = Field(description="kind of encoder")
+    options: dict[str, object] = Field(default_factory=dict, description="that kind's own options")
 
 
 @dataclass(frozen=True)
@@ -31,50 +37,46 @@ class EncoderExpert:
     name: str
     queries: Encoder
     documents: Encoder
-    options: Options = field(repr=False)
+    sides: Sides = field(repr=False)
 
     @property
     def space(self) -> str:
-        from router.weights import fingerprint
-
-        if self.options.shares_documents:
+        if self.sides.shares_documents:
             return self.documents.fingerprint
-        return fingerprint("encoder", self.documents.fingerprint, self.options.document_prefix)
+        return fingerprint("encoder", self.documents.fingerprint, self.sides.document_prefix)
 
     @property
     def fingerprint(self) -> str:
-        from router.weights import fingerprint
-
-        return fingerprint("encoder", self.space, self.queries.fingerprint, self.options.query_prefix)
+        return fingerprint("encoder", self.space, self.queries.fingerprint, self.sides.query_prefix)
 
     @property
     def dim(self) -> int:
         return self.queries.dim
 
     def encode_queries(self, texts: Sequence[str]) -> FloatArray:
-        return self.queries.encode([self.options.query_prefix + text if text.strip() else "" for text in texts])
+        return self.queries.encode([self.sides.query_prefix + text if text.strip() else "" for text in texts])
 
     def encode_documents(self, texts: Sequence[str]) -> FloatArray:
-        if self.options.shares_documents:
+        if self.sides.shares_documents:
             return self.documents.encode(texts)
-        return self.documents.encode([self.options.document_prefix + text if text.strip() else "" for text in texts])
+        return self.documents.encode([self.sides.document_prefix + text if text.strip() else "" for text in texts])
 
 
 @dataclass(frozen=True)
 class UnboundEncoder:
     encoder: Encoder
-    options: Options
+    sides: Sides
 
     def attach(self, name: str, base: Encoder) -> EncoderExpert:
         """Raises ArtifactError when it is to share the base's documents and differs in dimensions."""
-        if not self.options.shares_documents:
-            return EncoderExpert(name, self.encoder, self.encoder, self.options)
+        if not self.sides.shares_documents:
+            return EncoderExpert(name, self.encoder, self.encoder, self.sides)
         if self.encoder.dim != base.dim:
             raise ArtifactError(
                 f"retrieval.experts.{name}: has {self.encoder.dim} dimensions and is to share the base's documents, "
                 f"which have {base.dim}"
             )
-        return EncoderExpert(name, self.encoder, base, self.options)
+        return EncoderExpert(name, self.encoder, base, self.sides)
 
 
 def inner(options: Options) -> tuple[plugins.Inner, ...]:

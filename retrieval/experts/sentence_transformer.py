@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from pydantic import Field
-
-from retrieval.experts.encoder import Options as EncoderOptions
-from retrieval.experts.encoder import UnboundEncoder
+from retrieval.experts.encoder import Sides, UnboundEncoder
 from router.encoders import sentence_transformer
 
 
-class Options(sentence_transformer.Options):
-    query_prefix: str = Field(default="", description="put before every query, as some models were trained")
-    document_prefix: str = Field(default="", description="put before every document")
-    shares_documents: bool = Field(default=False, description="its queries search the base's documents")
+class Options(sentence_transformer.Options, Sides):
+    """Those of the encoder, and of both sides."""
 
 
 def build(options: Options) -> UnboundEncoder:
     """Raises MissingExtraError, MissingWeightsError."""
-    own = options.model_dump(include=set(sentence_transformer.Options.model_fields))
-    sides = options.model_dump(exclude=set(sentence_transformer.Options.model_fields))
-    return UnboundEncoder(
-        sentence_transformer.build(sentence_transformer.Options(**own)),
-        EncoderOptions(encoder="sentence_transformer", options=own, **sides),
-    )
+    return UnboundEncoder(sentence_transformer.build(options), options)
 
 
 IMPORTS, EXTRA = sentence_transformer.IMPORTS, sentence_transformer.EXTRA

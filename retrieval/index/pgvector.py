@@ -136,9 +136,6 @@ class PgvectorIndex:
         keys = np.array([row.key for row in rows], dtype=np.int64)
         return Hits(keys, np.array([row.score for row in rows], dtype=np.float32))
 
-    def close(self) -> None:
-        """The connections belong to all indexes together."""
-
     @contextmanager
     def _transaction(self, action: str) -> Iterator[Connection]:
         with transaction(self._engine, f"{action} of index {self._name}") as connection:

@@ -33,9 +33,6 @@ class VectorIndex(Protocol):
     """Vectors of one space by key. What `add` and `remove` returned from outlives the process. Calls block, and any
     number of threads may make them."""
 
-    @property
-    def space(self) -> VectorSpace: ...
-
     def __len__(self) -> int: ...
 
     def add(self, keys: KeyArray, vectors: FloatArray) -> None:
@@ -61,8 +58,6 @@ class VectorIndex(Protocol):
             VectorSpaceError: the query is not of this index's dimension.
         """
         ...
-
-    def close(self) -> None: ...
 
 
 class VectorIndexes(Protocol):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from retrieval.routing.pilot_library import PilotLibrary, RoutingMethod
+from router.features import unit_rows
 from router.types import FloatArray, IntArray
 
 TIE = 1e-6
@@ -53,12 +54,11 @@ def group_pilots(library: PilotLibrary, columns: Sequence[int]) -> GroupedPilots
     pilots, owners = [], []
     for data_set in np.unique(library.data_set):
         for arm in np.unique(labels[library.data_set == data_set]):
-            centre = library.embeddings[(library.data_set == data_set) & (labels == arm)].mean(axis=0)
-            pilots.append(centre / max(float(np.linalg.norm(centre)), 1e-12))
+            pilots.append(library.embeddings[(library.data_set == data_set) & (labels == arm)].mean(axis=0))
             owners.append(int(arm))
     dim = library.manifest.dim
     return GroupedPilots(
-        np.array(pilots, dtype=np.float32).reshape(len(pilots), dim),
+        unit_rows(np.array(pilots, dtype=np.float32).reshape(len(pilots), dim)),
         np.array(owners, dtype=np.int64),
         len(columns),
         library.manifest.settings.method,

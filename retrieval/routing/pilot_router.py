@@ -70,11 +70,7 @@ class RetrievalRouter:
         else:
             reason = RetrievalReason.PLAIN if is_near else RetrievalReason.UNPREPARED
         return RetrievalDecision(
-            expert=arm.members[0],
-            members=arm.members,
-            weights=arm.weights,
-            evidence=arm.evidence,
-            learned_on=arm.learned_on,
+            **dict(arm),
             runner_up=self.arms[second].name,
             scores={self.arms[i].name: round(float(scores[i]), 4) for i in order[:5]},
             similarity=nearest,
@@ -87,13 +83,7 @@ def unprepared(arm: Arm) -> RetrievalDecision:
     """The decision where there is no library."""
     if len(arm.members) == 1:
         return single(BASE, RetrievalReason.ONLY)
-    return RetrievalDecision(
-        expert=arm.members[0],
-        members=arm.members,
-        weights=arm.weights,
-        runner_up=arm.members[0],
-        reason=RetrievalReason.UNPREPARED,
-    )
+    return RetrievalDecision(**dict(arm), runner_up=arm.members[0], reason=RetrievalReason.UNPREPARED)
 
 
 def build_router(

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from base.errors import DataError
 from base.json_text import to_json
 from decision_log.database import Database
 from decision_log.judged_searches import read_judged_searches
+from retrieval.stores.chunk_table import ChunkTable
 from retrieval.stores.tables import CHUNKS, STORE_FILES, STORES, TABLES
 from router.types import DecisionKind, DecisionRecord
 
@@ -136,9 +136,10 @@ def write_collection(store: Database, store_id: str, judged: Judged, folder: Pat
         return exported
     (folder / "qrels").mkdir(parents=True, exist_ok=True)
     with (folder / "corpus.jsonl").open("wb") as file:
-        for document_id, text in documents_of(store, store_id, files):
-            file.write(to_json({"_id": document_id, "title": "", "text": text}) + b"\n")
-            exported.documents += 1
+        for file_id in files:
+            for position, text in enumerate(ChunkTable(store).texts_of_file(store_id, file_id)):
+                file.write(to_json({"_id": f"{file_id}#{position}", "title": "", "text": text}) + b"\n")
+                exported.documents += 1
     write_judgements(folder, relevant, exported)
     return exported
 
@@ -156,18 +157,6 @@ def document_ids(store: Database, store_id: str, files: list[str]) -> set[str]:
     kept = set(files)
     with store.transaction("read chunks") as connection:
         return {f"{row.file_id}#{row.position}" for row in connection.execute(query) if row.file_id in kept}
-
-
-def documents_of(store: Database, store_id: str, files: list[str]) -> Iterator[tuple[str, str]]:
-    """Id and text of every chunk of those files."""
-    for file_id in files:
-        query = select(CHUNKS.c.position, CHUNKS.c.text).where(
-            CHUNKS.c.store_id == store_id, CHUNKS.c.file_id == file_id
-        )
-        with store.transaction("read chunks") as connection:
-            rows = connection.execute(query.order_by(CHUNKS.c.position)).all()
-        for row in rows:
-            yield f"{file_id}#{row.position}", row.text
 
 
 def relevant_documents(judged: Judged, known: set[str], exported: Exported) -> dict[str, list[str]]:

@@ -55,9 +55,6 @@ def print_exported(done: dict[str, Exported], out: Path, *, is_all: bool) -> Non
             queries = ", ".join(f"{count} {split}" for split, count in exported.queries.items())
             found = f"{exported.judgements} relevant documents"
             console.print(f"{folder}: {exported.documents} documents, queries: {queries}, {found}")
-        if exported.without_text or exported.gone or exported.without_relevant:
-            console.print(
-                f"{store_id}: left out: {exported.without_text} searches without text (log.privacy is not text), "
-                f"{exported.gone} judgements of documents that are gone, {exported.without_relevant} queries for which "
-                "no document was useful"
-            )
+        if exported.left_out:
+            reasons = "; ".join(f"{count} {reason}" for reason, count in exported.left_out.items())
+            console.print(f"{store_id}: left out: {reasons}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
-from base.errors import RequestError
+from base.errors import DamagedIndexError, RequestError
 from retrieval.index.space import KeyArray, VectorSpace, require_same_space
 from retrieval.routing.fusion import POOL, fuse
 from retrieval.routing.query_routing import QueryRouting, RoutedQueries
@@ -16,6 +17,7 @@ from retrieval.stores.catalog import Catalog
 from retrieval.stores.chunk_table import ChunkTable
 from retrieval.stores.document_vectors import DocumentVectors
 from retrieval.stores.filters import Filter, matches
+from retrieval.stores.ingestion import LOOK_EVERY_S
 from retrieval.stores.store_records import Chunk, VectorStore
 from retrieval.types import BASE, DenseExpert, RetrievalDecision, RetrievalReason, single
 from router.section import AUTO
@@ -54,13 +56,34 @@ class SearchAnswer:
 
 
 class StoreSearch:
-    """Calls block. Raises RequestError, VectorSpaceError, StoreError, StaleWordsError."""
+    """Calls block, and any number of threads may make them."""
 
     def __init__(self, routing: QueryRouting, catalog: Catalog, chunks: ChunkTable, vectors: DocumentVectors) -> None:
         self._routing, self._catalog, self._chunks, self._vectors = routing, catalog, chunks, vectors
 
     def search(self, store: VectorStore, request: SearchRequest) -> SearchAnswer:
-        """The best chunks of a store that is the caller's to see."""
+        """The best chunks of a store that is the caller's to see.
+
+        Raises:
+            RequestError, VectorSpaceError, StoreError: it cannot be searched.
+            StaleWordsError: its words have to be indexed first, for which the request has to allow.
+        """
+        if store.expires_at is not None and store.expires_at < time.time():
+            raise RequestError(f"vector store {store.store_id} has expired", status=404, code="not_found")
+        try:
+            answer = self._answer(store, request)
+        except DamagedIndexError as error:
+            raise RequestError(
+                f"{error}: its files are read again, as the status of the store shows",
+                status=503,
+                code="index_incomplete",
+                retry_after_s=LOOK_EVERY_S,
+            ) from error
+        if store.expires_days is not None:
+            self._catalog.touch_store(store.store_id)
+        return answer
+
+    def _answer(self, store: VectorStore, request: SearchRequest) -> SearchAnswer:
         base = self._routing.base
         held = VectorSpace(fingerprint=store.space, dim=base.dim)
         require_same_space(store.store_id, held, VectorSpace(fingerprint=base.fingerprint, dim=base.dim))
@@ -115,7 +138,7 @@ class StoreSearch:
                 for name in decision.members
             ]
             evidence = partial(self._vectors.evidence, store_id, decision.members[-1], routed.texts[row])
-            rankings.append(fuse(members, decision.arm, limit, evidence))
+            rankings.append(fuse(members, decision, limit, evidence))
         return rankings
 
     def _shown(self, store_id: str, best: dict[int, float], request: SearchRequest) -> tuple[Found, ...]:

@@ -6,15 +6,14 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 
-from base.errors import DamagedIndexError, RequestError
 from retrieval.stores.catalog import Catalog
 from retrieval.stores.chunk_table import ChunkTable
 from retrieval.stores.chunking import StaticChunking
 from retrieval.stores.document_vectors import DocumentVectors
 from retrieval.stores.files import new_id, not_found
-from retrieval.stores.ingestion import LOOK_EVERY_S, Ingestion
+from retrieval.stores.ingestion import Ingestion
 from retrieval.stores.store_records import Addition, FileStatus, StoreFile, VectorStore
-from retrieval.stores.store_search import SearchAnswer, SearchRequest, StoreSearch
+from retrieval.stores.store_search import StoreSearch
 
 
 class VectorStores:
@@ -31,7 +30,7 @@ class VectorStores:
     ) -> None:
         self.files, self.catalog, self.chunks, self.ingestion = catalog.files, catalog, chunks, ingestion
         self.default_chunking = default_chunking
-        self._vectors, self._searcher = vectors, searcher
+        self._vectors, self.searcher = vectors, searcher
 
     async def delete_file(self, owner: str, file_id: str) -> None:
         """Deletes a file, out of every store it is in. Raises RequestError 404."""
@@ -96,28 +95,6 @@ class VectorStores:
         """Takes a file out of a store. Raises RequestError 404."""
         await self.store_file(store_id, file_id)
         await asyncio.to_thread(self._detach, store_id, file_id)
-
-    def search(self, store: VectorStore, request: SearchRequest) -> SearchAnswer:
-        """Searches a store that is the caller's to see. Blocks.
-
-        Raises:
-            RequestError, VectorSpaceError, StoreError: it cannot be searched.
-            StaleWordsError: its words have to be indexed first, for which the request has to allow.
-        """
-        if store.expires_at is not None and store.expires_at < time.time():
-            raise RequestError(f"vector store {store.store_id} has expired", status=404, code="not_found")
-        try:
-            answer = self._searcher.search(store, request)
-        except DamagedIndexError as error:
-            raise RequestError(
-                f"{error}: its files are read again, as the status of the store shows",
-                status=503,
-                code="index_incomplete",
-                retry_after_s=LOOK_EVERY_S,
-            ) from error
-        if store.expires_days is not None:
-            self.catalog.touch_store(store.store_id)
-        return answer
 
     def close(self) -> None:
         self._vectors.close()

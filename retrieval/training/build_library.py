@@ -21,39 +21,6 @@ from retrieval.types import BASE, Arm
 from router.types import BoolArray, FloatArray, IntArray
 
 
-def build_library(
-    labelled: Sequence[Labelled],
-    arms: Sequence[Arm],
-    expert_fingerprints: Mapping[str, str],
-    *,
-    created_at: str,
-    located: Mapping[str, FloatArray] | None = None,
-) -> PilotLibrary:
-    """A library of all labelled queries, every arm measured on each.
-
-    Args:
-        located: (k, d) base embeddings of other queries of those data sets, by their names.
-
-    Raises:
-        DataError: there is no labelled query.
-    """
-    if not sum(len(part) for part in labelled):
-        raise DataError("there is no labelled query to make pilots from; a collection needs qrels/train.tsv")
-    names, scores = [part.collection for part in labelled], np.concatenate([part.scores for part in labelled])
-    embeddings = np.concatenate([part.embeddings for part in labelled])
-    places, located_in = located_rows(names, located or {}, embeddings.shape[1])
-    pilots = Pilots(
-        embeddings=embeddings,
-        scores=scores,
-        measured=np.ones(scores.shape, dtype=bool),
-        data_set=np.repeat(np.arange(len(labelled)), [len(part) for part in labelled]),
-        keys=np.concatenate([part.keys for part in labelled]),
-        located=places,
-        located_in=located_in,
-    )
-    return make_library(pilots, arms, names, expert_fingerprints, created_at=created_at)
-
-
 def extend_library(
     library: PilotLibrary | None,
     labelled: Sequence[Labelled],
@@ -69,26 +36,31 @@ def extend_library(
         library: None for a new one.
         labelled: scores over `arms`, of queries old and new.
         arms: those of the library that were measured again or are missing in it; in any order.
-        located: in place of what it has of these data sets, by their names.
+        located: (k, d) base embeddings of other queries of data sets, by their names, in place of what it has of them.
+
+    Raises:
+        DataError: there is no labelled query.
     """
-    if library is None:
-        return build_library(labelled, arms, expert_fingerprints, created_at=created_at, located=located)
-    old = library.manifest
-    columns = {arm: number for number, arm in enumerate(old.arms)}
+    if library is None and not any(map(len, labelled)):
+        raise DataError("there is no labelled query to make pilots from; a collection needs qrels/train.tsv")
+    old = None if library is None else library.manifest
+    held = nothing(labelled[0].embeddings.shape[1]) if library is None else library
+    columns = {arm: number for number, arm in enumerate(old.arms if old else ())}
     for arm in arms:
         columns.setdefault(arm, len(columns))
-    names = list(dict.fromkeys([*old.data_sets, *(part.collection for part in labelled)]))
-    known = set(library.keys.tolist())
+    names = list(dict.fromkeys([*(old.data_sets if old else ()), *(part.collection for part in labelled)]))
+    known = set(held.keys.tolist())
     fresh = [(part, i) for part in labelled for i, key in enumerate(part.keys.tolist()) if key not in known]
-    keys = np.concatenate([library.keys, np.array([int(part.keys[i]) for part, i in fresh], dtype=np.int64)])
-    scores, measured = merged_scores(library, labelled, keys, [columns[arm] for arm in arms], len(columns))
-    places, located_in = located_rows(names, located_by_name(library) | dict(located or {}), old.dim)
+    keys = np.concatenate([held.keys, np.array([int(part.keys[i]) for part, i in fresh], dtype=np.int64)])
+    scores, measured = merged_scores(held, labelled, keys, [columns[arm] for arm in arms], len(columns))
+    where = (located_by_name(library) if library else {}) | dict(located or {})
+    places, located_in = located_rows(names, where, held.embeddings.shape[1])
     pilots = Pilots(
-        embeddings=np.concatenate([library.embeddings, *(part.embeddings[i : i + 1] for part, i in fresh)]),
+        embeddings=np.concatenate([held.embeddings, *(part.embeddings[i : i + 1] for part, i in fresh)]),
         scores=scores,
         measured=measured,
         data_set=np.concatenate(
-            [library.data_set, np.array([names.index(part.collection) for part, _ in fresh], dtype=np.int64)]
+            [held.data_set, np.array([names.index(part.collection) for part, _ in fresh], dtype=np.int64)]
         ),
         keys=keys,
         located=places,
@@ -98,15 +70,22 @@ def extend_library(
         pilots,
         tuple(columns),
         names,
-        {**expert_fingerprints, **old.expert_fingerprints},
+        {**expert_fingerprints, **(old.expert_fingerprints if old else {})},
         created_at=created_at,
-        settings=old.settings,
-        single_settings=old.single_settings,
+        settings=old.settings if old else None,
+        single_settings=old.single_settings if old else None,
     )
 
 
+def nothing(dim: int) -> Pilots:
+    """Pilots of no query and no arm."""
+    numbers, vectors = np.zeros(0, dtype=np.int64), np.zeros((0, dim), dtype=np.float32)
+    scores = np.zeros((0, 0), dtype=np.float32)
+    return Pilots(vectors, scores, scores > 0, numbers, numbers, vectors, numbers)
+
+
 def merged_scores(
-    library: PilotLibrary, labelled: Sequence[Labelled], keys: IntArray, columns: Sequence[int], width: int
+    library: Pilots, labelled: Sequence[Labelled], keys: IntArray, columns: Sequence[int], width: int
 ) -> tuple[FloatArray, BoolArray]:
     """Scores and what was measured (n, `width`) of queries `keys` (n,), first the library's, whose values stay.
 

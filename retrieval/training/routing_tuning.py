@@ -15,7 +15,7 @@ from retrieval.routing.pilot_library import PilotLibrary, RoutingMethod, Routing
 from retrieval.routing.pilot_router import RetrievalRouter, build_router
 from retrieval.training.build_library import with_settings, without_data_set
 from retrieval.training.labels import Labelled
-from retrieval.types import Arm, RetrievalDecision
+from retrieval.types import Arm
 from router.types import FloatArray, IntArray
 
 TEMPERATURES = (0.013, 0.016, 0.02, 0.03, 0.04, 0.05, 0.08)
@@ -120,9 +120,3 @@ def columns_of(router: RetrievalRouter, arms: Sequence[Arm]) -> IntArray:
     """(m,) place in `arms` of each of the router's."""
     place = {arm: number for number, arm in enumerate(arms)}
     return np.array([place[arm] for arm in router.arms], dtype=np.int64)
-
-
-def scores_of(arms: Sequence[Arm], queries: Labelled, decisions: Sequence[RetrievalDecision]) -> FloatArray:
-    column = {arm: number for number, arm in enumerate(arms)}
-    chosen = [column[decision.arm] for decision in decisions]
-    return queries.scores[np.arange(len(queries)), chosen]

@@ -6,7 +6,6 @@ import pytest
 from base.errors import DataError
 from retrieval.routing.pilot_library import RoutingMethod, RoutingSettings
 from retrieval.training.build_library import (
-    build_library,
     extend_library,
     remove_expert,
     require_same_experts,
@@ -45,17 +44,17 @@ def test_keys_tell_queries_of_collections_apart() -> None:
 
 
 def test_a_library_holds_every_labelled_query() -> None:
-    library = build_library(parts(), ARMS, FINGERPRINTS, created_at=CREATED)
+    library = extend_library(None, parts(), ARMS, FINGERPRINTS, created_at=CREATED)
     assert library.manifest.data_sets == ("law", "medicine")
     assert library.scores.shape == (12, 4)
     assert library.measured.all()
     assert library.data_set.tolist() == [0] * 6 + [1] * 6
     with pytest.raises(DataError, match="no labelled query"):
-        build_library([], ARMS, FINGERPRINTS, created_at=CREATED)
+        extend_library(None, [], ARMS, FINGERPRINTS, created_at=CREATED)
 
 
 def test_an_added_expert_leaves_what_was_measured_as_it_was() -> None:
-    old = build_library(parts(), ARMS, FINGERPRINTS, created_at=CREATED)
+    old = extend_library(None, parts(), ARMS, FINGERPRINTS, created_at=CREATED)
     music = Arm(members=("music",), weights=(1.0,))
     again = [
         labelled("law", LAW, [0.0, 0.1]),  # base is known already: 0.0 must not replace 0.5
@@ -85,7 +84,7 @@ def test_a_removed_expert_takes_its_fusions_along_and_nothing_else() -> None:
 
 
 def test_removing_undoes_adding() -> None:
-    old = build_library(parts(), ARMS, FINGERPRINTS, created_at=CREATED)
+    old = extend_library(None, parts(), ARMS, FINGERPRINTS, created_at=CREATED)
     music = Arm(members=("music",), weights=(1.0,))
     more = extend_library(
         old, [labelled("law", LAW, [0.5, 0.1])], (ARMS[0], music), FINGERPRINTS | {"music": "x"}, created_at=CREATED

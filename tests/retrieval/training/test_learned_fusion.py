@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from retrieval.experts import bm25
-from retrieval.training.build_library import build_library, extend_library, without_data_set
+from retrieval.training.build_library import extend_library, without_data_set
 from retrieval.training.collection import Collection, Queries
 from retrieval.training.labels import label_pilots
 from retrieval.training.learned_fusion import (
@@ -142,7 +142,7 @@ def test_what_a_data_set_taught_goes_with_it_and_is_learned_anew(tmp_path: Path)
     both = searchers(tmp_path)
     parts, arms = label_pilots(both, all_arms(both[0].experts), 1.0)
     experts = {BASE: "b", "bm25": "w"}
-    library = build_library(parts, arms, experts, created_at="2026-01-01T00:00:00+00:00")
+    library = extend_library(None, parts, arms, experts, created_at="2026-01-01T00:00:00+00:00")
     fewer = without_data_set(library, "faq")
     assert fewer.arms == arms[:-1]
     assert fewer.scores.shape == fewer.measured.shape == (5, len(arms) - 1)
