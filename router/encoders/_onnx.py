@@ -26,7 +26,7 @@ CONTRIB = "com.microsoft"
 CONTRIB_OPERATORS = frozenset({"DynamicQuantizeMatMul", "MatMulIntegerToFloat"})
 """The domain of onnxruntime's own operators, and those that are used."""
 
-DATA_TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int64": 7}
+DATA_TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int64": 7, "float16": 10}
 """TensorProto.DataType by numpy's name."""
 
 WEIGHT_LEVELS = 63
@@ -89,9 +89,12 @@ class Graph:
         """States in 8 bits, their scale and the level of zero: what DynamicQuantizeMatMul does to its input."""
         return self.write("DynamicQuantizeLinear", [states], {}, 3)
 
-    def split(self, states: str, parts: int) -> list[str]:
-        """Columns of states (t, parts * w) in equal parts, each (t, w)."""
-        return self.write("Split", [states], {"axis": 1, "num_outputs": parts}, parts)
+    def split(self, states: str, widths: Sequence[int]) -> list[str]:
+        """Columns of states (t, sum of widths) in parts, each (t, its width)."""
+        return self.write("Split", [states, self.constant(np.array(widths))], {"axis": 1}, len(widths))
+
+    def cast(self, states: str, dtype: str) -> str:
+        return self.add("Cast", states, to=DATA_TYPES[dtype])
 
     def write(
         self, operator: str, inputs: Sequence[str], attributes: Mapping[str, float | Sequence[int]], outputs: int = 1
@@ -115,6 +118,20 @@ class Graph:
         if bias is not None:
             inputs.append(self.constant(bias.astype(np.float32)))
         return self.add("DynamicQuantizeMatMul", states, *inputs)
+
+    def linear_by_row(self, states: str, weights: FloatArray, bias: FloatArray) -> str:
+        """As `linear`, but each row of `states` has a range of its own, so that its result depends on it alone."""
+        most = self.add("ReduceMax", self.add("Abs", states), self.constant(np.array([1])), keepdims=1)
+        scale = self.add("Div", self.add("Max", most, self.number(1e-12)), self.number(127))
+        shifted = self.add("Add", self.add("Round", self.add("Div", states, scale)), self.number(128))
+        levels, zero = self.cast(shifted, "uint8"), self.constant(np.array(128, dtype=np.uint8))
+        whole_weights, weights_scale = self.quantised(weights)
+        product = self.cast(self.add("MatMulInteger", levels, whole_weights, zero), "float32")
+        scaled = self.add("Mul", self.add("Mul", product, scale), weights_scale)
+        return self.add("Add", scaled, self.constant(bias.astype(np.float32)))
+
+    def number(self, value: float) -> str:
+        return self.constant(np.array(value, dtype=np.float32))
 
     def quantised(self, weights: FloatArray) -> tuple[str, str]:
         """Weights (in, out) in 7 bits, and their scales (out,)."""
@@ -141,9 +158,9 @@ class Graph:
         return whole(1, IR_VERSION) + opsets + blob(7, graph)
 
 
-def open_session(model: bytes | str, threads: int = 1) -> InferenceSession:
-    """A session on the processor. Its memory is given back after each run: texts differ in length, and an arena keeps
-    the largest. Raises what onnxruntime raises when the model cannot be loaded."""
+def open_session(model: bytes | str, threads: int = 1, *, keeps_memory: bool = False) -> InferenceSession:
+    """A session on the processor. Its memory is given back after each run, because texts differ in length, unless it
+    keeps that of the longest run. Raises what onnxruntime raises when the model cannot be loaded."""
     # Its packages of 2026 report usage to their maker and keep a device id in the home folder unless told not to.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     from onnxruntime import InferenceSession, SessionOptions
@@ -152,5 +169,5 @@ def open_session(model: bytes | str, threads: int = 1) -> InferenceSession:
     settings.intra_op_num_threads = threads
     settings.inter_op_num_threads = 1
     settings.log_severity_level = 3
-    settings.enable_cpu_mem_arena = False
+    settings.enable_cpu_mem_arena = keeps_memory
     return InferenceSession(model, settings, providers=["CPUExecutionProvider"])

@@ -41,24 +41,23 @@ class HashingEncoder:
     def encode(self, texts: Sequence[str]) -> FloatArray:
         vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
         for row, text in enumerate(texts):
-            found = [value for word in text.lower().split() for value in hashes_of(word)]
-            hashes = np.array(found, dtype=np.uint64)
+            hashes = np.frombuffer(b"".join(map(hashes_of, text.lower().split())), dtype=">u8")
             places = (hashes >> np.uint64(1)) % np.uint64(self.dim)
             signs = np.where(hashes & np.uint64(1), 1.0, -1.0)
             vectors[row] = np.bincount(places.astype(np.int64), weights=signs, minlength=self.dim)
         return unit_rows(vectors)
 
 
-def hashes_of(word: str) -> tuple[int, ...]:
+def hashes_of(word: str) -> bytes:
     """64-bit hashes of a word and of its trigrams, its ends marked. Those of usual words are kept."""
     return usual_hashes(word) if len(word) <= USUAL_CHARS else usual_hashes.__wrapped__(word)
 
 
 @lru_cache(maxsize=8192)
-def usual_hashes(word: str) -> tuple[int, ...]:
+def usual_hashes(word: str) -> bytes:
     padded = f"<{word}>"
     features = [word, *(padded[i : i + 3] for i in range(len(padded) - 2))]
-    return tuple(int.from_bytes(hashlib.blake2b(f.encode(), digest_size=8).digest(), "big") for f in features)
+    return b"".join(hashlib.blake2b(feature.encode(), digest_size=8).digest() for feature in features)
 
 
 def build(options: Options) -> HashingEncoder:

@@ -12,8 +12,8 @@ from base.errors import ConfigError, MissingWeightsError
 from router.encoders import use_multilingual
 from router.encoders._onnx import open_session
 from router.encoders._tokenizer import head_and_tail, open_sentencepiece
-from router.encoders._use_weights import read_arrays
-from router.encoders.use_multilingual import WINDOWS, Options, write_graph
+from router.encoders._use_weights import TokenTable, read_arrays
+from router.encoders.use_multilingual import WINDOWS, Options, TokenStates, write_graph, write_token_graph
 
 
 def message(field: int, body: bytes) -> bytes:
@@ -101,16 +101,43 @@ def by_hand(layers: dict[str, np.ndarray], embedded: np.ndarray, opening: int) -
     return np.array(vectors)
 
 
+def made_table(rng: np.random.Generator) -> TokenTable:
+    """Tokens with vectors by chance."""
+    levels = rng.integers(0, 256, size=(99, 512), dtype=np.uint8)
+    scale = np.full(17, 1 / 74, dtype=np.float32)
+    return TokenTable(lambda token: levels[token].tobytes(), 512, scale, -128 * scale)
+
+
+def made_states(table: TokenTable, layers: dict[str, np.ndarray]) -> TokenStates:
+    return TokenStates(table, open_session(write_token_graph(layers)))
+
+
 @pytest.mark.parametrize("length", [2, 3, 9])
-def test_the_graph_is_the_network_of_the_paper(length: int) -> None:
+def test_the_graphs_are_the_network_of_the_paper(length: int) -> None:
     rng = np.random.default_rng(length)
-    layers = made_layers(rng)
+    layers, table = made_layers(rng), made_table(rng)
     session = open_session(write_graph(layers, opening_tokens=4))
-    embedded = rng.normal(size=(length, 512)).astype(np.float32)
+    ids = rng.integers(0, 99, size=length)
     root = np.sqrt(np.array([[length], [min(length, 5)]], np.float32))
-    found, expected = session.run(None, {"embedded": embedded, "root": root})[0], by_hand(layers, embedded, 5)
+    states = made_states(table, layers).of(ids.tolist())
+    found, expected = session.run(None, {"states": states, "root": root})[0], by_hand(layers, table.rows(ids), 5)
     cosine = (found * expected).sum(axis=1) / np.linalg.norm(found, axis=1) / np.linalg.norm(expected, axis=1)
     assert (cosine > 0.98).all()  # weights are in 7 bits, values in 8
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), np.array([1, 0.7]) / np.hypot(1, 0.7), rtol=1e-5)
+
+
+def test_a_state_depends_on_its_token_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    layers, table = made_layers(rng), made_table(rng)
+    monkeypatch.setattr(use_multilingual, "KEPT_TOKENS", 20)
+    states = made_states(table, layers)
+    together = states.of(range(30))
+    for token in (3, 29, 40):
+        alone = made_states(table, layers).of([token])
+        np.testing.assert_array_equal(states.of([7, token])[3], alone[2])  # after more tokens than are kept
+    np.testing.assert_array_equal(together[2:-2], np.vstack([states.of([token])[2] for token in range(30)]))
+    assert not together[:2].any()
+    assert not together[-2:].any()
 
 
 def test_a_token_is_a_row_of_one_of_17_parts(tmp_path: Path) -> None:
