@@ -62,7 +62,7 @@ def serve(
     """Start the gateway for production: Redis and database from the environment, vLLM from `coe experts up`."""
     from fleet.program_log import LogReporter, log_to_stderr
     from gateway.event_loop import run
-    from gateway.serving import run_serve
+    from gateway.start import run_serve
 
     settings = settings_of(config, data_dir, host, port, workers)
     log_to_stderr(settings.log_level, settings.log_format)

@@ -18,8 +18,8 @@ from gateway.changes.history import History
 from gateway.composition import Composition, running_composition
 from gateway.first_answers import TIMEOUT_S, FirstAnswer, ask, first_queries
 from gateway.keys.key_store import new_secret
-from gateway.serving import agreed_config, asks_for_keys, make_data_folder, refuse_taken_port, require_keys
 from gateway.settings import Settings, command_environment
+from gateway.start import agreed_config, asks_for_keys, make_data_folder, refuse_taken_port, require_keys
 from gateway.up_view import UpView
 from router.config import CoeConfig
 from router.expert_config import Engine

@@ -28,9 +28,9 @@ from fleet.redis_server import MAX_SOCKET_PATH_BYTES
 from fleet.stop_signal import Life, Stop
 from gateway.changes.history import InForce
 from gateway.listener import bind, url_of
-from gateway.plan import LOG, PLAN_NAME, Plan, check_places, has_local_index, ready_file, worker_name
 from gateway.services import Reporter, engines_of, experts_line, start_redis
 from gateway.settings import Settings, command_environment
+from gateway.worker_plan import LOG, PLAN_NAME, Plan, check_places, has_local_index, ready_file, worker_name
 from router.config import CoeConfig
 from router.expert_config import Engine
 

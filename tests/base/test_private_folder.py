@@ -16,8 +16,8 @@ import pytest
 from base.errors import ConfigError
 from base.private_folder import close_to_others, data_folder_of, make_private
 from decision_log.database import Database
-from gateway.serving import make_data_folder
 from gateway.settings import Settings
+from gateway.start import make_data_folder
 
 CONFIG = {
     "categories": {"code": "programs", "general": "the rest"},

@@ -26,8 +26,8 @@ from fleet.program_log import LogReporter
 from gateway.keys.grants import Grant
 from gateway.keys.key_store import KeyStore
 from gateway.run_commands import settings_of
-from gateway.serving import agreed_config, require_keys, run_serve
 from gateway.settings import Settings, read_settings
+from gateway.start import agreed_config, require_keys, run_serve
 from gateway.up import collect_arguments, run_coe, run_up, train_arguments, with_own_key
 from gateway.up_view import UpView
 from router.artifact import save_artifact

@@ -25,8 +25,8 @@ from decision_log.default_database import default_database_url
 from fleet.program_log import LogReporter
 from gateway.changes.history import History
 from gateway.composition import running_composition
-from gateway.serving import agreed_config
 from gateway.settings import Settings
+from gateway.start import agreed_config
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.test_workers import all_serving, make_gateway, samples, until
 from tests.training.trained_folder import make_trained

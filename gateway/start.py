@@ -1,4 +1,4 @@
-"""`coe serve`: what is checked before anything starts, then one process or several.
+"""Checks before a gateway starts, and `coe serve`: one process or several.
 
 The parent of several only starts them, so it imports nothing that answers requests.
 """
