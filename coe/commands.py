@@ -33,10 +33,10 @@ COMMANDS = {
     ),
     "check": Command("gateway.check_command:check", "Validate experts.yaml, and list its experts.", is_shown=True),
     "config plan": Command(
-        "gateway.changes.commands:plan", "Show what experts.yaml would change in running gateways.", is_shown=True
+        "gateway.config_commands:plan", "Show what experts.yaml would change in running gateways.", is_shown=True
     ),
-    "config apply": Command("gateway.changes.commands:apply", "Have running gateways take experts.yaml as it is now."),
-    "config rollback": Command("gateway.changes.commands:rollback", "Go back to the configuration before."),
+    "config apply": Command("gateway.config_commands:apply", "Have running gateways take experts.yaml as it is now."),
+    "config rollback": Command("gateway.config_commands:rollback", "Go back to the configuration before."),
     "deploy render": Command(
         "gateway.deploy.render_command:render",
         "Write files that start it with Docker Compose, on Kubernetes or on Ray.",
@@ -117,14 +117,14 @@ COMMANDS = {
         is_shown=True,
     ),
     "replay": Command(
-        "gateway.replay.commands:replay", "Make a logged decision again, or show what another router would have done."
+        "gateway.replay_command:replay", "Make a logged decision again, or show what another router would have done."
     ),
-    "keys create": Command("gateway.keys.commands:create", "Make a key of a team, with limits."),
-    "keys ls": Command("gateway.keys.commands:ls", "List teams and keys with their limits."),
-    "keys limits": Command("gateway.keys.commands:limits", "Show or change the limits of a key or a team."),
-    "keys rotate": Command("gateway.keys.commands:rotate", "Give a key a new secret."),
-    "keys revoke": Command("gateway.keys.commands:revoke", "End a key."),
-    "keys log": Command("gateway.keys.commands:log", "List what admins did, and who they are."),
+    "keys create": Command("gateway.key_commands:create", "Make a key of a team, with limits."),
+    "keys ls": Command("gateway.key_commands:ls", "List teams and keys with their limits."),
+    "keys limits": Command("gateway.key_commands:limits", "Show or change the limits of a key or a team."),
+    "keys rotate": Command("gateway.key_commands:rotate", "Give a key a new secret."),
+    "keys revoke": Command("gateway.key_commands:revoke", "End a key."),
+    "keys log": Command("gateway.key_commands:log", "List what admins did, and who they are."),
     "log doctor": Command(
         "decision_log.commands:doctor", "Prove that the decision log lost nothing, or name the gaps."
     ),

@@ -11,7 +11,8 @@ from base.errors import allowed_values
 from base.json_text import JsonError, from_json, to_json
 from gateway.body_fields import check_fields, flag, json_type, shorten, typed, wrong
 from gateway.http_errors import ApiError, invalid
-from router.conversation import MAX_EARLIER, ask_in, cap
+from router.ask import ask_in, cap
+from router.conversation import MAX_EARLIER
 from router.expert_config import Wire
 from router.gateway_config import GatewayConfig
 from router.section import AUTO

@@ -11,7 +11,8 @@ import pytest
 from base.json_text import to_json
 from gateway.http_errors import ApiError
 from gateway.wire import ChatRequest, chat_request, decode_json, json_object, last_asks, resolve_model
-from router.conversation import CUT_MARK, MAX_EARLIER, cap, unwrap
+from router.ask import CUT_MARK, cap, unwrap
+from router.conversation import MAX_EARLIER
 from router.gateway_config import GatewayConfig
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.changes import commands
+from gateway import config_commands as commands
 from gateway.changes.confirmations import GATEWAYS, Confirmation, Confirmed, running, wait_for
 from gateway.changes.history import History, InForce
 

@@ -16,7 +16,7 @@ from base.errors import ArtifactError, ConfigError
 from decision_log.database import Database
 from gateway.deciding import decision_inputs
 from gateway.replay.again import NotReplayableError
-from gateway.replay.commands import replay
+from gateway.replay_command import replay
 from router.build import load_router
 from router.capabilities import explicit_decision
 from router.config import load_config
