@@ -3,13 +3,14 @@ measured and not declared."""
 
 from __future__ import annotations
 
-from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Annotated, Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError, model_validator
 
 from base.errors import DataError, allowed_values
 from base.fault_words import fault_words
+from base.record_files import json_lines
 from base.shipped import probes_folder
 from eval.graders import Grader
 from router import plugins
@@ -56,7 +57,7 @@ class Probe(Record):
         return self
 
 
-def load_probes(folder: Traversable | None = None) -> tuple[Probe, ...]:
+def load_probes(folder: Path | None = None) -> tuple[Probe, ...]:
     """Probes of a folder of `<category>.jsonl` files, by file name and then line; the shipped ones by default.
 
     Raises:
@@ -66,55 +67,31 @@ def load_probes(folder: Traversable | None = None) -> tuple[Probe, ...]:
     source = probes_folder() if folder is None else folder
     if not source.is_dir():
         raise DataError(f"probe folder '{source}' does not exist or is not a folder")
-    files = sorted((file for file in source.iterdir() if file.name.endswith(_SUFFIX)), key=lambda file: file.name)
-    probes = tuple(probe for file in files for probe in _load_file(file, file.name.removesuffix(_SUFFIX)))
+    probes = tuple(probe for file in sorted(source.glob(f"*{_SUFFIX}")) for probe in load_probe_file(file, file.stem))
     if not probes:
         raise DataError(f"probe folder '{source}' holds no probe; expected files named <category>{_SUFFIX}")
     return probes
 
 
-def load_probe_file(file: Traversable) -> tuple[Probe, ...]:
-    """Probes of one JSON lines file, of any categories.
+def load_probe_file(file: Path, category: str | None = None) -> tuple[Probe, ...]:
+    """Probes of one JSON lines file, all of a category where one is given.
 
     Raises:
-        DataError: no probe, a line that is not a probe, an id used twice, a file that is not UTF-8.
+        DataError: no probe, a line that is not a probe or of another category, an id used twice, a file that is not
+            UTF-8.
     """
-    probes = tuple(_load_file(file, None))
-    if not probes:
-        raise DataError(f"{file}: holds no probe")
-    return probes
-
-
-def _load_file(file: Traversable, category: str | None) -> list[Probe]:
-    line_of: dict[str, int] = {}
-    probes: list[Probe] = []
-    for number, line in enumerate(_lines(file), start=1):
-        if not line.strip():
-            continue
-        place = f"{file.name}, line {number}"
-        probe = _parse(line, place)
+    found: dict[str, tuple[Probe, str]] = {}
+    for row in json_lines(file):
+        try:
+            probe = Probe.model_validate(row.values)
+        except ValidationError as error:
+            raise DataError(f"{row.place}: {'; '.join(_describe(fault) for fault in error.errors())}") from error
         if category is not None and probe.category != category:
-            raise DataError(f"{place}: category '{probe.category}' in a file of category '{category}'")
-        if probe.id in line_of:
-            raise DataError(f"{place}: id '{probe.id}' is taken by line {line_of[probe.id]}")
-        line_of[probe.id] = number
-        probes.append(probe)
-    return probes
-
-
-def _lines(file: Traversable) -> list[str]:
-    try:
-        return file.read_text(encoding="utf-8").split("\n")  # not splitlines, which also cuts inside JSON strings
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file.name}: not UTF-8 at byte {error.start}: {error.reason}") from error
-
-
-def _parse(line: str, place: str) -> Probe:
-    try:
-        return Probe.model_validate_json(line)
-    except ValidationError as error:
-        faults = "; ".join(_describe(fault) for fault in error.errors())
-        raise DataError(f"{place}: {faults}") from error
+            raise DataError(f"{row.place}: category '{probe.category}' in a file of category '{category}'")
+        if probe.id in found:
+            raise DataError(f"{row.place}: id '{probe.id}' is taken by {found[probe.id][1]}")
+        found[probe.id] = probe, row.place
+    return tuple(probe for probe, _ in found.values())
 
 
 def _describe(fault: Any) -> str:

@@ -7,7 +7,7 @@ environment variable (`api_key_env`) and read in `gateway/settings.py`.
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -133,7 +133,7 @@ def parse_config(values: object, *, file: str = "experts.yaml") -> CoeConfig:
     try:
         config = CoeConfig.model_validate(dict(values))
     except ValidationError as error:
-        problems = [fault_line(file, fault) for fault in error.errors(include_url=False)]
+        problems = [fault_line(file, fault, CoeConfig) for fault in error.errors(include_url=False)]
         raise ConfigError("\n".join(problems), problems) from error
     problems = [f"{file}: {line}" for line in unresolved_names(config)]
     if problems:
@@ -165,23 +165,24 @@ def parse_text(text: str, *, file: str) -> CoeConfig:
     return parse_config(read_yaml(text, file=file), file=file)
 
 
-def fault_line(file: str, fault: Any) -> str:
-    """One pydantic fault as `file: key.path: what is wrong (got value); allowed`."""
+def fault_line(file: str, fault: Any, model: type[BaseModel]) -> str:
+    """One fault that pydantic found in the model of a file, as `file: key.path: what is wrong (got value); allowed`."""
     path = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
-        return f"{file}: {path}: unknown key{allowed_values(str(fault['loc'][-1]), fields_at(fault['loc'][:-1]))}"
+        *parents, key = fault["loc"]
+        return f"{file}: {path}: unknown key{allowed_values(str(key), fields_at(model, parents))}"
     got = "" if fault["type"] == "missing" else got_value(fault)
     return f"{file}: {path}: {fault_words(fault)}{got}"
 
 
-def fields_at(path: tuple[str | int, ...]) -> tuple[str, ...]:
-    """Keys allowed at a key path of experts.yaml."""
-    annotation: Any = CoeConfig
+def fields_at(model: type[BaseModel], path: Sequence[str | int]) -> tuple[str, ...]:
+    """Keys allowed at a key path of a file."""
+    annotation: Any = model
     for part in path:
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             annotation = annotation.model_fields[str(part)].annotation
-        elif get_origin(annotation) is dict:
-            annotation = get_args(annotation)[1]
+        elif get_origin(annotation) in (dict, tuple):
+            annotation = get_args(annotation)[get_origin(annotation) is dict]
         if get_origin(annotation) in (Union, types.UnionType):
             annotation = next(arg for arg in get_args(annotation) if arg is not type(None))
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):

@@ -5,8 +5,9 @@ Shapes: n calls, k + 1 rows of the map (`general` last), m experts of the live r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from decision_log.served_models import undated
 from eval.log.foreign_logs import Call
 from eval.log.traffic_words import shares_text
 from eval.metrics.bootstrap import DRAWS, bootstrap_means, percentile_interval
-from eval.report.numbers import money, percent, points, points_range, tone
+from eval.report.numbers import metric_cell, money, percent, points, points_range
 from eval.report.page import Cell, Columns, Command, Figure, Note, Page, Section, Table, table_of
 from router.artifact import RouterArtifact
 from router.build import evidence_of, typical_lengths
@@ -263,7 +264,7 @@ def savings_page(report: Savings) -> Page:
             f"{percent(report.predicted_score)} for the same answers."
         )
     made = f"Made {report.created_at} with router {report.router}. Left out: {left_out}."
-    saved, gained = metric_cell(report.total.saved_usd, money), metric_cell(report.total.gained, points)
+    saved, gained = savings_cell(report.total.saved_usd, money), savings_cell(report.total.gained, points)
     title, verdict_tone = verdict(saved, gained)
     groups = (("Category", report.categories), ("Model then", report.models))
     return Page(
@@ -302,20 +303,16 @@ def verdict(saved: Cell, gained: Cell) -> tuple[str, str]:
     return "Routing cannot be told from what served", ""
 
 
+savings_cell = partial(metric_cell, unknown="unknown", is_difference=True)
+
+
 def saved_table(title: str, groups: Sequence[SavedGroup]) -> Table:
     columns: Columns[SavedGroup] = {
         "Calls": lambda _, one: f"{one.n:,}",
         "Cost per 1,000": lambda _, one: "unknown" if one.cost_usd is None else money(one.cost_usd),
         "Routed": lambda _, one: "unknown" if one.routed_usd is None else money(one.routed_usd),
-        "Saved": lambda _, one: metric_cell(one.saved_usd, money),
-        "Quality, points": lambda _, one: metric_cell(one.gained, points),
+        "Saved": lambda _, one: savings_cell(one.saved_usd, money),
+        "Quality, points": lambda _, one: savings_cell(one.gained, points),
         "Goes to": lambda _, one: shares_text(one.goes_to),
     }
     return table_of(title, {one.name: one for one in sorted(groups, key=lambda one: -one.n)}, columns)
-
-
-def metric_cell(metric: Metric | None, words: Callable[[float], str]) -> Cell:
-    if metric is None or metric.interval is None:
-        return Cell("unknown")
-    bounds = (metric.interval.low, metric.interval.high)
-    return Cell(words(metric.value), f"{words(bounds[0])} to {words(bounds[1])}", tone(bounds))

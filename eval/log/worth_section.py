@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from eval.log.traffic_records import LogReport
 from eval.log.traffic_words import moment
-from eval.report.numbers import money, number, percent, points, points_range, tone
+from eval.report.numbers import metric_cell, money, number, percent, points
 from eval.report.page import Block, Cell, Columns, Note, Row, Section, Table, table_of
 from router.types import Metric
 from training.expert_worth import CompositionWorth, ExpertWorth, sentence
@@ -86,13 +88,7 @@ def categories_table(worth: CompositionWorth) -> Table:
     return Table(["Category", "Without", "Lost, points", "Graded prompts"], rows, texts=["Without"])
 
 
-def points_cell(metric: Metric | None) -> Cell:
-    if metric is None:
-        return Cell("")
-    if metric.interval is None:
-        return Cell(points(metric.value))
-    bounds = (metric.interval.low, metric.interval.high)
-    return Cell(points(metric.value), points_range(bounds), tone(bounds))
+points_cell = partial(metric_cell, words=points, is_difference=True)
 
 
 def how_measured(worth: CompositionWorth) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from eval.report.page import Cell
+from router.types import Metric
 
 Range = tuple[float, float]
 MINUS = "\u2212"
@@ -38,6 +41,16 @@ def tone(interval: Range) -> str:
 def percent_cell(share: float | None, interval: Range | None, digits: int = 1) -> Cell:
     """A share or score above its interval."""
     return Cell(percent(share, digits), "" if interval is None else percent_range(interval, digits))
+
+
+def metric_cell(
+    metric: Metric | None, words: Callable[[float], str] = percent, unknown: str = "", *, is_difference: bool = False
+) -> Cell:
+    """A metric above its interval, if it has one; a difference with its tone."""
+    if metric is None or metric.interval is None:
+        return Cell(unknown if metric is None else words(metric.value))
+    ends = (metric.interval.low, metric.interval.high)
+    return Cell(words(metric.value), f"{words(ends[0])} to {words(ends[1])}", tone(ends) if is_difference else "")
 
 
 def counted(n: int, one: str, several: str) -> str:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import yaml
 from pydantic import Field, StringConstraints, ValidationError
 
-from base.errors import ConfigError, allowed_values, got_value
-from base.fault_words import fault_words
+from base.errors import ConfigError, allowed_values
+from base.yaml_text import read_yaml
 from eval.robustness.cases import Case, build_families, family_names, make_cases
 from eval.robustness.flip_records import ExpectationFailure, ExpectationsRecord
 from eval.robustness.flips import Decide
+from router.config import config_text, fault_line
 from router.types import GENERAL, Record, RoutingDecision
 
 EXPECTED = ("expert", "not_expert", "category", "fallback", "min_confidence", "same_as")
@@ -49,15 +49,7 @@ def load_expectations(path: Path, experts: Collection[str], categories: Collecti
     Raises:
         ConfigError: the file is missing, is not YAML, or `parse_expectations` refuses it.
     """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is not UTF-8 text (byte {error.start})") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
-    return parse_expectations(values, experts, categories, file=str(path))
+    return parse_expectations(read_yaml(config_text(path), file=str(path)), experts, categories, file=str(path))
 
 
 def parse_expectations(
@@ -77,23 +69,12 @@ def parse_expectations(
     try:
         parsed = Expectations.model_validate(dict(values))
     except ValidationError as error:
-        problems = [fault_line(file, fault) for fault in error.errors(include_url=False)]
+        problems = [fault_line(file, fault, Expectations) for fault in error.errors(include_url=False)]
         raise ConfigError("\n".join(problems), problems) from error
     problems = [f"{file}: {line}" for line in unresolved(parsed, experts, categories)]
     if problems:
         raise ConfigError("\n".join(problems), problems)
     return parsed
-
-
-def fault_line(file: str, fault: Any) -> str:
-    """One pydantic fault as `file: key.path: what is wrong (got value); allowed`."""
-    path = ".".join(str(part) for part in fault["loc"])
-    if fault["type"] == "extra_forbidden":
-        fields = Expectations.model_fields if len(fault["loc"]) == 1 else Expectation.model_fields
-        return f"{file}: {path}: unknown key{allowed_values(str(fault['loc'][-1]), fields)}"
-    if fault["type"] == "missing":
-        return f"{file}: {path}: required key is missing"
-    return f"{file}: {path}: {fault_words(fault)}{got_value(fault)}"
 
 
 def unresolved(parsed: Expectations, experts: Collection[str], categories: Collection[str]) -> list[str]:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from eval.report.numbers import billions, counted, percent, percent_cell, percent_range, points, points_range, tone
+from eval.report.numbers import (
+    billions,
+    counted,
+    metric_cell,
+    percent,
+    percent_cell,
+    percent_range,
+    points,
+    points_range,
+    tone,
+)
 from eval.report.page import (
     Block,
     Cell,
@@ -27,7 +37,6 @@ from eval.routing.category_sections import categories_section, regret_section
 from eval.routing.certainty_sections import calls_section, certainty_section
 from eval.routing.routing_records import Diagnostics, LostQuery, Report
 from eval.routing.routing_words import FEWEST_TOLD, diagnosis, verdict
-from router.types import Metric
 
 
 def routing_page(report: Report) -> Page:
@@ -119,11 +128,6 @@ def stability_section(stable: RobustnessRecord) -> Section:
     blocks: list[Block] = [text, table]
     blocks += [Fold("Examples of decisions that flip", [Quotes(quotes)])] if quotes else []
     return Section("stability", "Stability", blocks)
-
-
-def metric_cell(metric: Metric) -> Cell:
-    interval = metric.interval
-    return percent_cell(metric.value, None if interval is None else (interval.low, interval.high))
 
 
 def diagnostics_section(found: Diagnostics) -> Section:

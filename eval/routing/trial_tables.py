@@ -10,12 +10,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from base.errors import ConfigError, DataError, InfeasibleBudgetError, allowed_values
 from base.json_text import to_json
 from base.text_identity import normalised_text
+from base.yaml_text import read_yaml
 from eval.routing.trial import active_params, mean_costs
+from router.config import config_text
 from router.policy_config import Budgets
 from router.price import SLACK
 from training.datasets.model_facts import find_models_file, read_models
@@ -67,12 +68,9 @@ def named_table(file: Path, name: str) -> dict[str, object]:
     """An entry of a file of named tables: source (a folder beside the file), experts, benchmark, metric.
 
     Raises:
-        DataError: the file cannot be read, or has no such table.
+        ConfigError: the file cannot be read. DataError: it has no such table.
     """
-    try:
-        tables = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(f"{file}: cannot be read as YAML ({' '.join(str(error).split())[:200]})") from error
+    tables = read_yaml(config_text(file), file=str(file))
     entries = tables if isinstance(tables, dict) else {}
     known = {str(key): value for key, value in entries.items() if isinstance(value, dict) and "source" in value}
     if name not in known:
@@ -85,7 +83,7 @@ def find_outcomes(table: str | None, tables: Path | None, outcomes: Path | None)
 
     Raises:
         ConfigError: neither or both of a named table and a folder are given.
-        DataError: as `named_table`.
+        DataError, ConfigError: as `named_table`.
     """
     if (table is None) != (tables is None) or (table is None) == (outcomes is None):
         raise ConfigError("give either --table NAME with --tables FILE, or --outcomes DIR")

@@ -7,48 +7,14 @@ store that is refreshed every hour is not encoded every hour, and documents that
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from base.errors import DataError
-from retrieval.training.searcher import QuerySide
-from retrieval.types import DenseExpert, RetrievalExpert
 from router.embedding_cache import CACHE_FILE, CachedEncoder
+from router.protocols import Encoder
 from router.types import FloatArray
-
-
-@dataclass(frozen=True)
-class RememberingExpert:
-    """An expert that encodes no document that the last refresh has encoded. Queries are people's, and not kept."""
-
-    expert: DenseExpert
-    last: Path
-    next: Path
-
-    @property
-    def name(self) -> str:
-        return self.expert.name
-
-    @property
-    def space(self) -> str:
-        return self.expert.space
-
-    @property
-    def fingerprint(self) -> str:
-        return self.expert.fingerprint
-
-    @property
-    def dim(self) -> int:
-        return self.expert.dim
-
-    def encode_queries(self, texts: Sequence[str]) -> FloatArray:
-        return self.expert.encode_queries(texts)
-
-    def encode_documents(self, texts: Sequence[str]) -> FloatArray:
-        """Raises DataError when the folder cannot be used."""
-        known = CachedEncoder(QuerySide(self.expert, is_document=True), self.last)
-        return CachedEncoder(known, self.next).encode(texts)
 
 
 @dataclass(frozen=True)
@@ -57,14 +23,14 @@ class DocumentMemory:
 
     folder: Path
 
-    def remembering(self, experts: Mapping[str, RetrievalExpert]) -> dict[str, RetrievalExpert]:
-        """The experts, those with vectors behind the memory. What an earlier run did not bring to its end goes."""
-        last, following = self.folder / "last", self.folder / "next"
-        shutil.rmtree(following, ignore_errors=True)
-        return {
-            name: RememberingExpert(expert, last, following) if isinstance(expert, DenseExpert) else expert
-            for name, expert in experts.items()
-        }
+    def begin(self) -> None:
+        """Forgets what an earlier run did not bring to its end."""
+        shutil.rmtree(self.folder / "next", ignore_errors=True)
+
+    def encode(self, documents: Encoder, texts: Sequence[str]) -> FloatArray:
+        """(n, d) by the document side of an expert, but for what the last refresh has encoded. Raises DataError when
+        the folder cannot be used."""
+        return CachedEncoder(CachedEncoder(documents, self.folder / "last"), self.folder / "next").encode(texts)
 
     def keep(self) -> None:
         """Forgets what this run did not use. Raises DataError."""

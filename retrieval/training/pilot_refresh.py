@@ -189,8 +189,9 @@ def remeasured(
     """
     fingerprints = {name: expert.fingerprint for name, expert in experts.items()}
     memory = None if request.memory is None or request.is_dry_run else DocumentMemory(request.memory)
-    used = experts if memory is None else memory.remembering(experts)
-    searchers = [Searcher(collection, used, cache, progress) for collection in collections]
+    if memory is not None:
+        memory.begin()
+    searchers = [Searcher(collection, experts, cache, progress, memory) for collection in collections]
     kept = old
     for collection in collections:
         kept = kept and without_data_set(kept, collection.name)

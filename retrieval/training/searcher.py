@@ -13,6 +13,7 @@ from base.progress import Progress, silent
 from retrieval.build_experts import first_lexical
 from retrieval.routing.fusion import POOL, Evidence, Ranking, fuse
 from retrieval.training.collection import Collection, Queries
+from retrieval.training.document_memory import DocumentMemory
 from retrieval.training.learned_fusion import Candidates, candidates
 from retrieval.training.ndcg import CUT, ndcg, rank
 from retrieval.types import BASE, Arm, DenseExpert, LexicalIndex, RetrievalExpert
@@ -51,22 +52,27 @@ class QuerySide:
 
 @dataclass
 class Searcher:
-    """Searches one collection. Vectors and indexes are made when first asked for, and vectors are kept in a cache."""
+    """Searches one collection. Vectors and indexes are made when first asked for. Vectors are kept in a cache, those of
+    documents in `memory` if there is one."""
 
     collection: Collection
     experts: Mapping[str, RetrievalExpert]
     cache: Path
     progress: Progress = silent
+    memory: DocumentMemory | None = None
     _documents: dict[str, FloatArray] = field(default_factory=dict)
     _lexical: dict[str, LexicalIndex] = field(default_factory=dict)
 
     def encode(self, expert: DenseExpert, texts: Sequence[str], is_document: bool) -> FloatArray:
+        side = QuerySide(expert, is_document)
+        if is_document and self.memory is not None:
+            return self.memory.encode(side, texts)
         kind = "documents" if is_document else "queries"
 
         def report(done: int) -> None:
             self.progress(f"{self.collection.name}: {expert.name} encodes {kind}, {done} of at most {len(texts)}")
 
-        return CachedEncoder(QuerySide(expert, is_document), self.cache, on_progress=report).encode(texts)
+        return CachedEncoder(side, self.cache, on_progress=report).encode(texts)
 
     def documents(self, expert: DenseExpert) -> FloatArray:
         """(D, d) in the expert's document space."""

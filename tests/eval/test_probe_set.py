@@ -119,13 +119,13 @@ def test_reads_a_folder_in_order_and_skips_blank_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"max_tokens": 0}, r"facts.jsonl, line 2: max_tokens: must be at least 1 \(got '0'\)"),
-        ({"color": "red"}, r"line 2: color: unknown key; allowed: category, grader, id, max_tokens, text"),
+        ({"max_tokens": 0}, r"facts.jsonl: row 2: max_tokens: must be at least 1 \(got '0'\)"),
+        ({"color": "red"}, r"row 2: color: unknown key; allowed: category, grader, id, max_tokens, text"),
         ({"id": "fact-2"}, r"id 'fact-2' must be the category and three digits, as in facts-001"),
-        ({"category": "chat", "id": "chat-001"}, r"line 2: category 'chat' in a file of category 'facts'"),
-        ({}, r"line 2: id 'facts-001' is taken by line 1"),
-        ({"grader": {"accepted": ["x"]}}, r"line 2: grader.kind: required key is missing"),
-        ({"text": " "}, r"line 2: text: "),
+        ({"category": "chat", "id": "chat-001"}, r"row 2: category 'chat' in a file of category 'facts'"),
+        ({}, r"row 2: id 'facts-001' is taken by .*facts.jsonl: row 1"),
+        ({"grader": {"accepted": ["x"]}}, r"row 2: grader.kind: required key is missing"),
+        ({"text": " "}, r"row 2: text: "),
     ],
 )
 def test_errors_name_file_line_value_and_what_is_allowed(
@@ -138,7 +138,7 @@ def test_errors_name_file_line_value_and_what_is_allowed(
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"{", "line 1: probe: is not JSON"), (b"\xff", "not UTF-8 at byte 0"), (b"\n", "holds no probe")],
+    [(b"{", "row 1: is not JSON"), (b"\xff", "is not UTF-8 text"), (b"\n", "holds no row")],
 )
 def test_broken_files(content: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / "facts.jsonl").write_bytes(content)

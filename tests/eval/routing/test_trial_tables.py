@@ -133,7 +133,7 @@ def test_named_tables_lie_beside_their_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="unknown table 'mine'; allowed: 2024, None"):
         named_table(file, "mine")
     file.write_text("a: [")
-    with pytest.raises(DataError, match="cannot be read as YAML"):
+    with pytest.raises(ConfigError, match="is not valid YAML"):
         named_table(file, "mine")
 
 
