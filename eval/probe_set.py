@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError, model_validator
 
-from base.errors import DataError, allowed_values
+from base.errors import DataError, allowed_values, got_value
 from base.fault_words import fault_words
 from base.record_files import json_lines
 from base.shipped import probes_folder
@@ -99,4 +99,4 @@ def _describe(fault: Any) -> str:
     name = ".".join(str(part) for part in fault["loc"]) or "probe"
     if fault["type"] == "extra_forbidden":
         return f"{name}: unknown key{allowed_values(str(fault['loc'][-1]), Probe.model_fields)}"
-    return f"{name}: {fault_words(fault)} (got {str(fault['input'])[:80]!r})"
+    return f"{name}: {fault_words(fault)}{'' if fault['type'] == 'missing' else got_value(fault)}"

@@ -426,7 +426,7 @@ def test_inputs_are_checked(tmp_path: Path) -> None:
     file.write_text("\n".join(probe.model_dump_json() for probe in PROBES))
     assert load_inputs(file, None, ["a"], url).probes == PROBES
     file.write_text(PROBES[0].model_dump_json() + "\n" + json.dumps({"id": "x"}))
-    with pytest.raises(DataError, match=r"mine.jsonl, line 2"):
+    with pytest.raises(DataError, match=r"mine.jsonl: row 2"):
         load_inputs(file, None, ["a"], url)
     assert len({probe.category for probe in load_inputs(None, None, ["a"], url).probes}) >= 12
 
