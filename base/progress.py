@@ -62,7 +62,7 @@ def console_progress() -> Iterator[Progress]:
     """Shows progress while a block runs. Standard output stays free for results."""
     console = Terminal(stderr=True)
     if not console.is_terminal:
-        lines, ended = PlainLines(lambda line: console.print(line, highlight=False, soft_wrap=True)), Event()
+        lines, ended = PlainLines(lambda line: console.print(line, soft_wrap=True)), Event()
         Thread(target=lines.repeat, args=(ended,), name="progress", daemon=True).start()
         try:
             yield lines.show

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 class Terminal(Console):
     """rich's console over text that others wrote: unsafe characters are shown as escapes, and neither markup nor names
-    of emoji are read unless a call asks for them. Takes what `rich.console.Console` takes."""
+    of emoji are read, nor numbers coloured, unless a call asks for it. Takes what `rich.console.Console` takes."""
 
-    def __init__(self, *, markup: bool = False, emoji: bool = False, **options: Any) -> None:
-        super().__init__(markup=markup, emoji=emoji, **options)
+    def __init__(self, *, markup: bool = False, emoji: bool = False, highlight: bool = False, **options: Any) -> None:
+        super().__init__(markup=markup, emoji=emoji, highlight=highlight, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Before it is measured, so that cells and wraps fit what is shown."""

@@ -49,7 +49,7 @@ def doctor(
     from base.progress import working
     from base.terminal import Terminal
 
-    console = Terminal(highlight=False)
+    console = Terminal()
     opened = opened_database(data_dir, database_url, is_reader=not give_up)
     with working("counting decisions and rows ..."), opened as database:
         for replica in give_up or ():

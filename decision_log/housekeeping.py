@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from base.errors import StoreError
 from decision_log.database import Database
 from decision_log.sql_removal import Removal
 from fleet.tasks import look_always, stop_task
+
+if TYPE_CHECKING:
+    from decision_log.sink import DecisionLog
 
 LOOK_EVERY_S = 10.0
 PRUNE_EVERY_S = 3600.0
@@ -19,14 +21,6 @@ CLOCKS_DIFFER_S = 3600.0
 DAY_S = 86_400.0
 
 logger = logging.getLogger(__name__)
-
-
-class Forgetful(Protocol):
-    """A log that holds records in memory."""
-
-    def forget(self, erased: Mapping[str, float]) -> int:
-        """Forgets records of subjects (by hash) made up to a time; how many."""
-        ...
 
 
 class Housekeeper:
@@ -37,7 +31,7 @@ class Housekeeper:
         keep_days: age at which decisions are removed; None keeps them for ever.
     """
 
-    def __init__(self, database: Database, log: Forgetful | None, *, keep_days: float | None) -> None:
+    def __init__(self, database: Database, log: DecisionLog | None, *, keep_days: float | None) -> None:
         self._removal = Removal(database)
         self._log = log
         self._keep_days = keep_days
@@ -64,7 +58,7 @@ class Housekeeper:
             if gone.decisions:
                 logger.info("removed %d decisions older than %g days", gone.decisions, self._keep_days)
 
-    async def _forget(self, log: Forgetful) -> None:
+    async def _forget(self, log: DecisionLog) -> None:
         looked = time.time()
         # Times are those of the eraser's clock: a later erasure may have an earlier one.
         erased = await asyncio.to_thread(self._removal.erased_since, self._looked - CLOCKS_DIFFER_S)

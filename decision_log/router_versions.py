@@ -70,19 +70,6 @@ class RouterVersions:
                 if rows:
                     connection.execute(self._database.insert(table).on_conflict_do_nothing(), rows)
 
-    def events(self) -> tuple[RouterEvent, ...]:
-        """Everything that happened, oldest first."""
-        with self._database.transaction("read router events") as connection:
-            rows = connection.execute(select(ROUTER_EVENTS).order_by(ROUTER_EVENTS.c.at)).mappings().all()
-        return tuple(RouterEvent(**row) for row in rows)
-
-    def versions(self) -> tuple[RouterManifest, ...]:
-        """Manifests of every router that was served, oldest first."""
-        with self._database.transaction("read router versions") as connection:
-            query = select(ROUTER_VERSIONS.c.manifest).order_by(ROUTER_VERSIONS.c.created_at)
-            texts = connection.execute(query).scalars().all()
-        return tuple(RouterManifest.model_validate_json(text) for text in texts)
-
     def shadow_evidence(self, live: str, trial: Trial) -> ShadowEvidence:
         """Evidence of the log about a trial in the shadow of that live router."""
         with self._database.transaction("read a trial's evidence") as connection:

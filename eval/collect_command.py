@@ -174,16 +174,16 @@ def print_collection(collection: Collection, inputs: CollectInputs, out: Path, a
     console = Terminal(soft_wrap=True)
     console.print(table)
     if collection.n_given:
-        console.print(given_answers(collection, inputs, answers_from), highlight=False)
+        console.print(given_answers(collection, inputs, answers_from))
     for (expert, reason), count in sorted(collection.failures.items()):
-        console.print(f"{expert}: {reason}: {count} times, each a 0; --retry-failed asks again", highlight=False)
+        console.print(f"{expert}: {reason}: {count} times, each a 0; --retry-failed asks again")
     for (expert, reason), count in sorted(collection.errors.items()):
-        console.print(f"{expert}: {reason}: {count} times, not measured; run again to ask", highlight=False)
+        console.print(f"{expert}: {reason}: {count} times, not measured; run again to ask")
     for expert, count in sorted(collection.abstentions.items()):
-        console.print(f"{expert}: abstained {count} times, each a 0 in its mean score", highlight=False)
+        console.print(f"{expert}: abstained {count} times, each a 0 in its mean score")
     for sentence in collection.stopped:
-        console.print(sentence, highlight=False)
-    console.print(f"wrote {out} ({collection.n_reused} answers were there already)", highlight=False)
+        console.print(sentence)
+    console.print(f"wrote {out} ({collection.n_reused} answers were there already)")
 
 
 def given_answers(collection: Collection, inputs: CollectInputs, answers_from: Path | None) -> str:

@@ -32,7 +32,7 @@ def say(lines: Sequence[str]) -> None:
     from base.terminal import Terminal
 
     for line in lines:
-        Terminal(soft_wrap=True).print(line, highlight=False)
+        Terminal(soft_wrap=True).print(line)
 
 
 def command_line(arguments: Sequence[str]) -> str:

@@ -41,7 +41,7 @@ async def watch(fleet: Fleet, console: Terminal, is_over: Callable[[], bool]) ->
         for status, experts in fleet.statuses:
             if shown.get(status.name) != (status.state, status.restarts):
                 shown[status.name] = (status.state, status.restarts)
-                console.print(status_line(status, experts), soft_wrap=True, highlight=False)
+                console.print(status_line(status, experts), soft_wrap=True)
         if was_over:
             return
         await asyncio.sleep(REFRESH_S)

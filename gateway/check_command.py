@@ -48,7 +48,7 @@ def check(
     if problems:
         raise ConfigError("\n".join(problems), problems)
     for line in resolved_lines(loaded):
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     for line in [] if manifest is None else category_warnings(loaded, manifest):
         echo(f"warning: {config}: {line}", to_stderr=True)
     if online and (others := not_asked(loaded)):

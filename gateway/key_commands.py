@@ -88,7 +88,7 @@ def limits(
         now = time.time()
         for cap, used in zip(grant.caps, run_with_redis(read_all_used(url, subject, grant.caps, now)), strict=True):
             lines.append(f"  {shown(cap.measure, used)} of {cap}, until {time_words(cap.window.bounds(now)[1])}")
-    Terminal().print("\n".join(lines), highlight=False, soft_wrap=True)
+    Terminal().print("\n".join(lines), soft_wrap=True)
 
 
 def ls(data_dir: DataOption = DATA, database_url: DatabaseOption = None) -> None:
@@ -102,7 +102,7 @@ def ls(data_dir: DataOption = DATA, database_url: DatabaseOption = None) -> None
         table.add_row(team, "", "team", grant_words(grant))
     for key in holders.keys:
         table.add_row(key.key_id, key.name, state_of(key, now), grant_words(key.grant))
-    Terminal(highlight=False).print(table)
+    Terminal().print(table)
 
 
 def rotate(
@@ -122,7 +122,7 @@ def revoke(key: KeyArgument, data_dir: DataOption = DATA, database_url: Database
 
     with opened_keys(data_dir, database_url) as store:
         store.revoke(key)
-    Terminal(highlight=False).print(f"{key} is revoked")
+    Terminal().print(f"{key} is revoked")
 
 
 def log(data_dir: DataOption = DATA, database_url: DatabaseOption = None) -> int:
@@ -135,9 +135,9 @@ def log(data_dir: DataOption = DATA, database_url: DatabaseOption = None) -> int
     for each in actions:
         short = (each.before[:12], each.after[:12])
         table.add_row(str(each.number), time_words(each.at), each.actor, each.action, each.subject, *short)
-    Terminal(highlight=False).print(table)
+    Terminal().print(table)
     if broken := first_broken(actions):
-        Terminal(highlight=False).print(f"the log was changed: line {broken} does not follow from the one before")
+        Terminal().print(f"the log was changed: line {broken} does not follow from the one before")
         return 1
     return 0
 

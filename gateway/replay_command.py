@@ -149,7 +149,7 @@ def show_diff(report: CandidateReport, *, as_json: bool) -> int:
     if as_json:
         echo(report.model_dump_json(indent=1))
         return 0
-    console = Terminal(highlight=False)
+    console = Terminal()
     for line in summary_lines(report):
         console.print(line, soft_wrap=True)
     if report.compared:

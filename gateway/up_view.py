@@ -108,7 +108,7 @@ class UpView:
 
     def _line(self, *parts: str | tuple[str, str]) -> None:
         """Texts, each alone or with its style."""
-        self._console.print(Text.assemble(*parts), soft_wrap=True, highlight=False)
+        self._console.print(Text.assemble(*parts), soft_wrap=True)
 
 
 def answer_table() -> Grid:

@@ -18,7 +18,7 @@ import numpy as np
 
 from base.intervals import Z_95, wilson_interval
 from decision_log.feedback_types import ImplicitKind
-from router.types import Float64Array, Interval, Metric, RoutingDecision
+from router.types import Float64Array, Interval, Metric, Record, RoutingDecision
 
 PRIOR_ANSWERS = 20.0
 """Answers of the coarser group that a reply rate is shrunk towards, so that a rare bin has no wild weight (ours)."""
@@ -26,6 +26,7 @@ MAX_REPLY_WEIGHT = 10.0
 """Weights are clipped here: a little bias for bounded variance, as for importance weights (Bottou et al. 2013)."""
 MIN_AGREEING = 20
 """Answers with feedback that a signal needs on either side before its agreement counts for anything (ours)."""
+AGREES = "agrees"
 AGREEMENT_BAR = 0.1
 """The lower end of the interval of how much less answers with a signal were liked must lie above this (ours)."""
 
@@ -117,42 +118,26 @@ def weighted_mean(rewards: Float64Array, weights: Float64Array) -> Metric | None
     return Metric(value=mean, interval=interval, n=round(effective))
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """Agreement of an implicit signal with feedback on the same answers.
+class SignalAgreement(Record):
+    """Agreement of what clients did with what they said of the same answers.
 
-    `signals` counts answers with the signal, `with_both` those of them that got feedback, `without` those that got
-    feedback and had no signal; means are of the feedback. `difference` is how much less answers with the signal were
-    liked; None while either side has nothing.
+    Of `answers` with the signal, `with_feedback` got feedback; means are of the feedback with it and without it.
+    `difference` is how much less answers with the signal were liked; None while either side has nothing. `verdict` is
+    `agrees` where training may learn from the signal, or why it may not.
     """
 
     kind: ImplicitKind
-    signals: int
-    with_both: int
-    without: int
+    answers: int
+    with_feedback: int
     mean_with: float
     mean_without: float
     difference: Metric | None
-
-    @property
-    def is_usable(self) -> bool:
-        """Returns True when training may learn from the signal."""
-        return self.verdict == "agrees"
-
-    @property
-    def verdict(self) -> str:
-        """`agrees`, or why the signal is not used."""
-        if min(self.with_both, self.without) < MIN_AGREEING or self.difference is None:
-            return f"needs {MIN_AGREEING} answers with feedback on either side"
-        assert self.difference.interval is not None, "every difference has an interval"
-        if self.difference.interval.low <= AGREEMENT_BAR:
-            return f"not surely worse by more than {AGREEMENT_BAR:g}"
-        return "agrees"
+    verdict: str
 
 
 def agreement(
-    kind: ImplicitKind, signals: int, liked_with: Sequence[float] | Float64Array, liked_without: Float64Array
-) -> Agreement:
+    kind: ImplicitKind, answers: int, liked_with: Sequence[float] | Float64Array, liked_without: Float64Array
+) -> SignalAgreement:
     """Agreement of a signal from rewards in [0, 1] of answers with it and without it.
 
     The interval is that of Agresti & Caffo 2000 for two proportions (one success and one failure added to each side); a
@@ -161,8 +146,20 @@ def agreement(
     sides = [np.asarray(side, dtype=np.float64) for side in (liked_with, liked_without)]
     counts = [len(side) for side in sides]
     means = [float(side.mean()) if len(side) else 0.0 for side in sides]
-    return Agreement(
-        kind, signals, counts[0], counts[1], means[0], means[1], difference(sides[1], sides[0]) if all(counts) else None
+    found = difference(sides[1], sides[0]) if all(counts) else None
+    verdict = AGREES
+    if min(counts) < MIN_AGREEING:
+        verdict = f"needs {MIN_AGREEING} answers with feedback on either side"
+    elif found is None or found.interval is None or found.interval.low <= AGREEMENT_BAR:
+        verdict = f"not surely worse by more than {AGREEMENT_BAR:g}"
+    return SignalAgreement(
+        kind=kind,
+        answers=answers,
+        with_feedback=counts[0],
+        mean_with=means[0],
+        mean_without=means[1],
+        difference=found,
+        verdict=verdict,
     )
 
 
@@ -213,7 +210,7 @@ class Replies:
         """(n,) in [0, 1]."""
         return np.array(self.rewards, dtype=np.float64)
 
-    def agreements(self) -> dict[ImplicitKind, Agreement]:
+    def agreements(self) -> dict[ImplicitKind, SignalAgreement]:
         """Of every kind of signal, on the answers that have feedback."""
         rewards = self.reward_array()
         found = {}
@@ -225,7 +222,7 @@ class Replies:
     def weights(self) -> Float64Array:
         """(n,) how many answers each reply represents, relative to the average reply. Only signals that agree with
         feedback tell answers apart."""
-        usable = {kind for kind, found in self.agreements().items() if found.is_usable}
+        usable = {kind for kind, found in self.agreements().items() if found.verdict == AGREES}
         rates = self.rates.keeping(usable)
         weight_of = {each: rates.weight(each.keeping(usable)) for each in self._known}
         return np.array([weight_of[each] for each in self.bins], dtype=np.float64)

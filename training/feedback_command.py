@@ -41,7 +41,7 @@ def log_feedback(
     if as_json:
         echo(report.model_dump_json(indent=1))
         return
-    console = Terminal(highlight=False)
+    console = Terminal()
     for line in overview(report):
         console.print(line, soft_wrap=True)
     if report.groups:

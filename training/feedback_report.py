@@ -21,7 +21,7 @@ from decision_log.read import (
 )
 from decision_log.sql_engine import open_log
 from router.types import DecisionRecord, Metric, Record
-from training.feedback_bias import Agreement, Replies, correlation, weighted_mean
+from training.feedback_bias import Replies, SignalAgreement, correlation, weighted_mean
 
 
 class GroupReplies(Record):
@@ -51,18 +51,6 @@ class KeyCount(Record):
     share: float
     mean: float
     weight: float
-
-
-class SignalAgreement(Record):
-    """Agreement of what clients did with what they said; `verdict` is `agrees` where training may use it."""
-
-    kind: ImplicitKind
-    answers: int
-    with_feedback: int
-    mean_with: float
-    mean_without: float
-    difference: Metric | None
-    verdict: str
 
 
 class JudgeAgreement(Record):
@@ -198,17 +186,5 @@ def report_of(replies: Replies, kinds: tuple[KindCount, ...], keys: tuple[KeyCou
         groups=tuple(groups),
         kinds=kinds,
         keys=keys,
-        signals=tuple(map(signal_agreement, replies.agreements().values())),
-    )
-
-
-def signal_agreement(found: Agreement) -> SignalAgreement:
-    return SignalAgreement(
-        kind=found.kind,
-        answers=found.signals,
-        with_feedback=found.with_both,
-        mean_with=found.mean_with,
-        mean_without=found.mean_without,
-        difference=found.difference,
-        verdict=found.verdict,
+        signals=tuple(replies.agreements().values()),
     )

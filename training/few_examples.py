@@ -6,6 +6,7 @@ from collections import Counter
 
 import numpy as np
 
+from router.features import unit_rows
 from router.types import BoolArray, FloatArray, IntArray
 
 FEW_EXAMPLES = 30
@@ -57,7 +58,7 @@ def spread_out(
         missing = max(usual_size(labels) - len(own), 0)
         far = rng.choice(others, missing)
         moved = own[rng.integers(0, len(own), missing)] + embeddings[far] - means[labels[far]]
-        rows.append(moved / np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), 1e-12))
+        rows.append(unit_rows(moved))
         found.append(np.full(missing, category, dtype=np.int64))
     return np.concatenate(rows).astype(np.float32), np.concatenate(found)
 

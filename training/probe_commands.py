@@ -97,7 +97,6 @@ def print_onboarding(found: Onboarding) -> None:
     console.print(
         f"{found.expert}: mean score {found.mean:.3f} \u00b1 {found.mean_stderr:.3f} on {found.n_probes} probes; "
         f"router {found.artifact.manifest.version}, parent {found.parent}",
-        highlight=False,
     )
     table = Grid(title=f"{found.expert} against who serves now (\u00b1 is one standard error)", title_justify="left")
     for column in ("category", "probes", "quality", "serves now", "difference", "chance better", "sure", "luck", "map"):
@@ -119,7 +118,6 @@ def print_onboarding(found: Onboarding) -> None:
     console.print(
         "luck: how often an expert as good as who serves now, and better nowhere, looks as good after these probes; "
         f"a category is given only up to {MOST_LUCKY:.0%}, so one in {1 / MOST_LUCKY:.0f} such experts gets any",
-        highlight=False,
     )
     taken = ", ".join(found.taken) or "no category"
-    console.print(f"with it on the map, {found.expert} takes {taken}", highlight=False)
+    console.print(f"with it on the map, {found.expert} takes {taken}")

@@ -110,7 +110,7 @@ def retrain_again_and_again(request: RetrainRequest, redis_url: str | None, ever
 
     def say(message: str) -> None:
         stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        console.print(f"{stamp} retrain: {message}", highlight=False, soft_wrap=True)
+        console.print(f"{stamp} retrain: {message}", soft_wrap=True)
 
     with stop_on_signal() as stop:
 

@@ -54,12 +54,12 @@ def in_points(metric: Metric | None, *, signed: bool = False) -> str:
 def print_router(artifact: RouterArtifact) -> None:
     """Version, parents, metrics, and the measured quality behind the map."""
     console, manifest = result_console(), artifact.manifest
-    console.print(f"router {manifest.version}, {manifest.created_at}", highlight=False)
-    console.print(f"parents: {', '.join(manifest.parents) or 'none'}", highlight=False)
-    console.print(f"encoder {manifest.encoder.kind} ({manifest.encoder.dim} dimensions), ", end="", highlight=False)
-    console.print(f"classifier {manifest.classifier.kind}", highlight=False)
+    console.print(f"router {manifest.version}, {manifest.created_at}")
+    console.print(f"parents: {', '.join(manifest.parents) or 'none'}")
+    console.print(f"encoder {manifest.encoder.kind} ({manifest.encoder.dim} dimensions), ", end="")
+    console.print(f"classifier {manifest.classifier.kind}")
     for name, metric in manifest.metrics.items():
-        console.print(f"  {name}: {with_interval(metric)}", highlight=False)
+        console.print(f"  {name}: {with_interval(metric)}")
     console.print(quality_table(artifact))
 
 
@@ -102,11 +102,11 @@ def print_routers(registry: Registry) -> None:
     console.print(table)
     if trial is not None:
         began = datetime.fromtimestamp(trial.started_at, UTC).strftime("%Y-%m-%d %H:%M")
-        console.print(f"on trial since {began} UTC: {trial.version}", highlight=False)
+        console.print(f"on trial since {began} UTC: {trial.version}")
     for gone in live.withdrawn if live is not None else ():
-        console.print(f"withdrawn {gone.at[:16]}: {gone.version}: {gone.reason}", highlight=False)
+        console.print(f"withdrawn {gone.at[:16]}: {gone.version}: {gone.reason}")
     for name, problem in registry.damaged().items():
-        console.print(f"damaged: {name}: {problem}", highlight=False)
+        console.print(f"damaged: {name}: {problem}")
 
 
 def comparison_rows(comparisons: Iterable[Comparison]) -> Grid:
@@ -156,25 +156,24 @@ def print_retrain(result: RetrainResult) -> None:
     console.print(
         f"read {result.log.n_rows} decisions{beside}: {result.n_learned} with feedback; "
         f"{result.n_outcomes} graded outcomes",
-        highlight=False,
     )
     if result.n_failures:
-        console.print(f"  {result.n_failures} of them failed, which counts as a reward of 0", highlight=False)
+        console.print(f"  {result.n_failures} of them failed, which counts as a reward of 0")
     for name in result.carried:
-        console.print(f"  {name} is in no outcome table: what the live router knows of it is kept", highlight=False)
+        console.print(f"  {name} is in no outcome table: what the live router knows of it is kept")
     print_quality_changes(console, result)
     if result.mix_moved is not None:
-        console.print(f"  {mix_sentence(result.mix_moved, is_followed=result.is_mix_followed)}", highlight=False)
+        console.print(f"  {mix_sentence(result.mix_moved, is_followed=result.is_mix_followed)}")
     for reason, count in sorted(result.log.dropped.items() - {(ASKED_BY_COE, n_probes)}):
-        console.print(f"  left out: {count} ({reason})", highlight=False)
+        console.print(f"  left out: {count} ({reason})")
     for change in result.changes:
-        console.print(f"  map: {change.category}: {change.live} -> {change.candidate}", highlight=False)
+        console.print(f"  map: {change.category}: {change.live} -> {change.candidate}")
     if result.gate is not None:
         console.print(comparison_rows((*result.gate.comparisons, *result.estimates)))
-    console.print(f"live {result.live}, candidate {result.candidate}", highlight=False)
-    console.print(result.reason, highlight=False)
+    console.print(f"live {result.live}, candidate {result.candidate}")
+    console.print(result.reason)
     if result.is_promoted:
-        console.print(f"router {result.candidate} is live; `coe router rollback` goes back", highlight=False)
+        console.print(f"router {result.candidate} is live; `coe router rollback` goes back")
 
 
 def print_quality_changes(console: Terminal, result: RetrainResult) -> None:
@@ -186,19 +185,16 @@ def print_quality_changes(console: Terminal, result: RetrainResult) -> None:
         console.print(
             f"  quality changed: {change.expert} on {change.category}, {day} UTC: mean reward {change.before:.2f} -> "
             f"{change.after:.2f}",
-            highlight=False,
         )
     for replaced in result.log.model_changes:
         day = datetime.fromtimestamp(replaced.at, UTC).strftime("%Y-%m-%d %H:%M")
         console.print(
             f"  model changed: {replaced.expert} is answered by {replaced.after} since {day} UTC, before by "
             f"{replaced.before}",
-            highlight=False,
         )
     if result.quality_changes:
         console.print(
             f"  left out: {result.n_outdated} rated answers and {result.n_outdated_grades} grades from before a change",
-            highlight=False,
         )
 
 
@@ -244,7 +240,7 @@ def print_pilots(result: PilotRefresh) -> None:
     console = result_console()
 
     def say(line: str) -> None:
-        console.print(line, highlight=False)
+        console.print(line)
 
     say(
         f"pilots: {result.n_train} queries with feedback in {result.stores} vector stores to learn from, "

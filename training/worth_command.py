@@ -100,7 +100,7 @@ def print_worth(worth: CompositionWorth) -> None:
     for one in worth.experts:
         table.add_row(*cells_of(one))
     console.print(table)
-    console.print(sentence(worth), highlight=False)
+    console.print(sentence(worth))
 
 
 def cells_of(one: ExpertWorth) -> tuple[str, ...]:

@@ -42,11 +42,6 @@ class SandboxOutcome:
     results: tuple[str, ...] = ()
 
 
-def is_supported() -> bool:
-    """Returns True where this platform has process groups and resource limits; Windows has neither."""
-    return os.name == "posix"
-
-
 def run_tests(code: str, tests: str, limits: SandboxLimits, calls: Sequence[str] = ()) -> SandboxOutcome:
     """Runs `code`, then `tests` and `calls` in the same namespace, in a new interpreter (`python -I -S -B`).
 

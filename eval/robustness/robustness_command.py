@@ -91,18 +91,17 @@ def print_report(report: RobustnessReport) -> None:
     from base.terminal import Terminal
 
     console = Terminal(soft_wrap=True)
-    console.print(f"router {report.router_version}", highlight=False)
+    console.print(f"router {report.router_version}")
     if report.flips is not None:
         console.print(flips_table(report.flips))
         console.print(
             f"{report.flips.n_texts} texts ({report.texts}), seed {report.flips.seed}; 95% intervals over texts",
-            highlight=False,
         )
     if report.expectations is not None:
         found = report.expectations
         held = found.n_cases - len({failure.name for failure in found.failures})
         line = f"{found.file}: {held} of {found.n_cases} cases hold ({found.n_decisions} decisions)"
-        console.print(line, highlight=False)
+        console.print(line)
 
 
 def flips_table(flips: RobustnessRecord) -> Grid:

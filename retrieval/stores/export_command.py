@@ -46,7 +46,7 @@ def print_exported(done: dict[str, Exported], out: Path, *, is_all: bool) -> Non
     """A line for each store that was written, and for what was left out."""
     from base.terminal import Terminal
 
-    console = Terminal(highlight=False, soft_wrap=True)
+    console = Terminal(soft_wrap=True)
     if not any(exported.documents for exported in done.values()):
         console.print("no store has usable feedback on the documents of its searches; nothing was written")
     for store_id, exported in done.items():

@@ -70,4 +70,4 @@ def set_threads(threads: int) -> None:
 def say(line: str) -> None:
     from base.terminal import Terminal
 
-    Terminal(soft_wrap=True).print(line, highlight=False)
+    Terminal(soft_wrap=True).print(line)

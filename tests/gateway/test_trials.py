@@ -12,12 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy import select
 
 from decision_log.database import Database
 from decision_log.e_process import Arm
 from decision_log.feedback_types import Feedback, FeedbackKind
+from decision_log.read import read_router_events
 from decision_log.router_versions import RouterVersions, TrialEvidence
-from decision_log.tables import FEEDBACK
+from decision_log.tables import FEEDBACK, ROUTER_VERSIONS
 from fleet.backend import ChatBackend
 from gateway.live_router import LiveRouter
 from gateway.trial_watch import TrialFinding, TrialWatch, find, reason_to_withdraw
@@ -26,6 +28,7 @@ from router.build import load_router
 from router.capabilities import explicit_decision
 from router.config import load_config
 from router.live_pointer import LivePointer, Trial, TrialMode, read_pointer, withdraw, write_pointer
+from router.manifest import RouterManifest
 from router.pipeline import Router
 from router.registry import Registry
 from router.types import CategoryProbs, DecisionRecord, FloatArray, Query, QueryFacts, ShadowDecision, TerminalState
@@ -221,7 +224,7 @@ async def test_the_watch_takes_back_what_is_worse_and_nothing_else(
     else:
         assert (live.trial, watch.withdrawals) == (None, 1)
         assert reason in pointer.withdrawn[0].reason
-        assert [event.event for event in RouterVersions(store).events()][-1] == "withdrawn"
+        assert events_in(store)[-1][1] == "withdrawn"
 
 
 @pytest.mark.parametrize("alpha", [0.05, 0.3])
@@ -391,6 +394,11 @@ def test_a_shadow_is_not_judged_by_answers_of_whoever_stepped_in(store: Database
     assert (found.matches, found.rewards) == ((1.0,), (1.0,))
 
 
+def events_in(store: Database) -> list[tuple[str, str]]:
+    with store.transaction("read") as connection:
+        return [(each["version"], each["event"]) for each in read_router_events(connection, 0.0, float("inf"))]
+
+
 async def test_sql_keeps_what_happened_and_the_manifests_once(tmp_path: Path, store: Database) -> None:
     manifest = {**MANIFEST, "parents": ("c" * 16,), "data_fingerprints": {"log": "1234"}}
     version = save_artifact(tmp_path, manifest, {"map.mass": np.ones(3, np.float32)}).manifest.version
@@ -398,8 +406,9 @@ async def test_sql_keeps_what_happened_and_the_manifests_once(tmp_path: Path, st
     versions = RouterVersions(store)
     for _ in range(2):  # two gateways
         await TrialWatch(tmp_path, versions).look()
-    assert [(event.version, event.event) for event in versions.events()] == [(NEW, "canary"), (version, "promoted")]
-    (kept,) = versions.versions()
+    assert events_in(store) == [(NEW, "canary"), (version, "promoted")]
+    with store.transaction("read") as connection:
+        kept = RouterManifest.model_validate_json(connection.execute(select(ROUTER_VERSIONS.c.manifest)).scalar_one())
     assert (kept.version, kept.parents, kept.data_fingerprints) == (version, ("c" * 16,), {"log": "1234"})
 
 

@@ -8,8 +8,7 @@ from pydantic import Field
 
 from base.answer_text import clip
 from base.code_text import calls_in, code_in
-from base.errors import ConfigError
-from base.sandbox.runner import SandboxLimits, is_supported, run_tests
+from base.sandbox.runner import SandboxLimits, run_tests
 from router.strategies.types import MAX_PROMPT_CHARS, AnswerKind, KeyOf, Question
 from router.types import Record
 
@@ -27,12 +26,7 @@ def build(options: Options) -> AnswerKind:
 
     A prompt that shows none is declined. Code that fails at every call has no key; so has all code where the kernel
     has no filter of system calls.
-
-    Raises:
-        ConfigError: this platform has no process limits (Windows).
     """
-    if not is_supported():
-        raise ConfigError("kind 'code' runs code and needs a POSIX system; allowed: Linux, macOS")
     limits = SandboxLimits(options.cpu_s, options.wall_s, options.memory_mib * 2**20)
 
     def key_for(question: Question) -> KeyOf | None:

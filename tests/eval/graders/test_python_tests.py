@@ -59,12 +59,6 @@ def test_must_filter_refuses_an_unfiltered_run(monkeypatch: pytest.MonkeyPatch) 
         build(ADD.model_copy(update={"must_filter": True}))(CODE)
 
 
-def test_a_platform_without_limits_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(python_tests, "is_supported", lambda: False)
-    with pytest.raises(DataError, match="POSIX"):
-        build(ADD)
-
-
 def test_options_refuse_tests_that_do_not_parse() -> None:
     with pytest.raises(ValidationError, match="not Python"):
         Options(tests="assert (")
