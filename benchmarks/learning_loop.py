@@ -122,8 +122,12 @@ def gate_lines(kinds: Mapping[str, Sequence[GateTrial | None]], margin: float) -
             when = f"{np.median(done):.0f}" if done else ""
             lines.append(f"| {label} | {band} | {share_with_interval(len(done), len(inside))} | {when} |")
         promoted = [trial.gain for trial in trials if trial.is_promoted]
-        worse = sum(gain < -EQUAL for gain in promoted)
-        lines.append(f"| {label} | **worse, of all promoted** | {share_with_interval(worse, len(promoted))} | |")
+        worse, judged = sum(gain < -EQUAL for gain in promoted), sum(trial.worst < -EQUAL for trial in trials)
+        for name, n in (
+            ("**a worse one, of all runs that judged one**", judged),
+            ("worse, of promoted", len(promoted)),
+        ):
+            lines.append(f"| {label} | {name} | {share_with_interval(worse, n)} | |")
     return lines
 
 

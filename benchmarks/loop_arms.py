@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,15 +46,33 @@ from training.change_points import ChangePoint, find_change_points
 from training.crossfit import folds_of
 from training.evidence import Evidence, gather_evidence
 from training.expert_map import measure_quality
+from training.feedback_bias import ReplyBin, ReplyRates
 from training.fit import prepare, write_router
 from training.fit_request import FitRequest
-from training.gain_evidence import MAX_GAIN_WEIGHT, log_e_gain
-from training.gate import DEFAULT_TERMS, LEVEL, MIN_EFFECTIVE_DECISIONS, Comparison, GateResult, Terms, judge
+from training.gain_evidence import log_e_gain
+from training.gate import (
+    DEFAULT_TERMS,
+    LEVEL,
+    MAX_UNSUPPORTED,
+    MIN_EFFECTIVE_DECISIONS,
+    Comparison,
+    GateResult,
+    Terms,
+    judge,
+)
+from training.key_influence import UNLIMITED
 from training.log_answers import AskedAnswers
 from training.log_table import FOLDS, LogTable
 from training.new_experts import LEAST_MOVE, beside, exploration_moved, explored_shares
-from training.off_policy import effective_sample_size
-from training.router_comparison import LogComparison, LoggedChoices, RouterComparison, Twin
+from training.off_policy import MAX_WEIGHT, effective_sample_size
+from training.router_comparison import (
+    LogComparison,
+    LoggedChoices,
+    RouterComparison,
+    Twin,
+    category_means,
+    chance_matrix,
+)
 from training.scorer_fit import FittedScorer
 from training.types import OutcomeTable
 
@@ -159,19 +178,6 @@ def router_of(
     )
 
 
-def asked_of(world: World, log: LogTable, prompts: IntArray, possible: tuple[str, ...]) -> AskedAnswers:
-    """Answers of a log with their prompts, as the second pass over SQL gives them; nobody reads their vectors here."""
-    n = len(prompts)
-    return AskedAnswers(
-        log=log,
-        texts=tuple(world.traffic.texts[i] for i in prompts),
-        embeddings=np.zeros((n, 1), dtype=np.float16),
-        policies=("default",) * n,
-        excluded=((),) * n,
-        possible=(possible,) * n,
-    )
-
-
 def wanted_by(router: Router, world: World) -> IntArray:
     """(k+1,) number, in the world, of the expert that a router wants in each row."""
     names = world.traffic.experts
@@ -187,9 +193,16 @@ def shares_of(router: Router, world: World) -> Float64Array:
     return found
 
 
-def choices_of(wanted: IntArray, rows: IntArray, m: int) -> LoggedChoices:
-    """Choices on answers of these rows (n,)."""
-    return LoggedChoices(np.eye(m)[wanted[rows]], wanted[rows])
+def reply_weights(category: IntArray, expert: IntArray, rated: IntArray) -> Float64Array:
+    """(len(rated),) how many of the answers (n,) each rated one represents, with mean 1."""
+    cells = list(zip(category.tolist(), expert.tolist(), strict=True))
+    own, rates = [cells[i] for i in rated], ReplyRates()
+    answers, replies = Counter(cells), Counter(own)
+    for cell, n in answers.items():
+        rates.count(ReplyBin(*map(str, cell)), n, replies[cell])
+    weight = {cell: rates.weight(ReplyBin(*map(str, cell))) for cell in replies}
+    found = np.array([weight[cell] for cell in own])
+    return found / found.mean() if len(found) else found
 
 
 @dataclass(frozen=True)
@@ -225,6 +238,7 @@ class Retraining:
     is_learning: bool = True
     noise: Float64Array | None = None
     history: History = field(default_factory=History)
+    tables: list[Float64Array] = field(default_factory=list)
     rounds: list[Round] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -239,17 +253,18 @@ class Retraining:
     def take_over(self, evidence: QualityMatrix, experts: tuple[str, ...], newest: QualityMatrix | None = None) -> None:
         self.evidence = evidence
         self.router = router_of(self.stage, evidence, experts, self.settings, newest)
-        self.wanted, self.shares = wanted_by(self.router, self.world), shares_of(self.router, self.world)
+        self.wanted = wanted_by(self.router, self.world)
+        self.tables.append(shares_of(self.router, self.world))
 
     def serve(self, moment: Moment, t: int) -> float:
         """Answers t queries, retrains when it is time to; mean true score of the answers."""
         self.experts = moment.experts
         prompts = draw_prompts(moment, t, self.rng)
         rows = self.rows[prompts]
-        chosen = draw_experts(self.shares, rows, self.rng)
+        chosen, version = draw_experts(self.tables[-1], rows, self.rng), np.full(t, len(self.tables) - 1)
         reward, key, late = draw_rewards(moment, prompts, chosen, self.settings.voices, self.rng)
         seen = self.history.n + np.arange(t) + late
-        self.history.add(prompts, chosen, rows, self.shares[rows, chosen], reward, key, seen)
+        self.history.add(prompts, chosen, rows, version, reward, key, seen)
         if self.is_learning and self.history.n % self.settings.retrain_every == 0:
             self.retrain(moment)
         return float(moment.quality[prompts, chosen].mean())
@@ -257,19 +272,20 @@ class Retraining:
     def log(self) -> tuple[LogTable, IntArray]:
         """The answers whose ratings have come as a log, and the prompt of each."""
         columns = self.history.columns()
+        version, category, expert = (columns[name].astype(np.int64) for name in ("version", "category", "expert"))
         rated = np.flatnonzero(np.isfinite(columns["reward"]) & (columns["seen"] < self.history.n))
         prompt = columns["prompt"][rated].astype(np.int64)
         rows = self.router.categories
-        counts = np.bincount(columns["category"].astype(np.int64), minlength=len(rows))
+        counts = np.bincount(category, minlength=len(rows))
         log = LogTable(
             ids=np.array([b"%d" % i for i in rated], dtype=np.bytes_),
             categories=rows,
             experts=self.world.traffic.experts,
-            category=columns["category"][rated].astype(np.int32),
-            expert=columns["expert"][rated].astype(np.int32),
+            category=category[rated].astype(np.int32),
+            expert=expert[rated].astype(np.int32),
             reward=columns["reward"][rated],
-            propensity=columns["propensity"][rated],
-            weight=np.ones(len(rated)),
+            propensity=np.stack(self.tables)[version, category, expert][rated],
+            weight=reply_weights(category, expert, rated),
             at=rated.astype(np.float64),
             # A large odd multiplier and a salt spread neighbouring prompts over the parts.
             question=(prompt * 2_654_435_761 + self.salt) % 2**61 // 7,
@@ -281,6 +297,21 @@ class Retraining:
             n_rows=self.history.n,
         )
         return log, prompt
+
+    def asked(self, log: LogTable, prompts: IntArray) -> AskedAnswers:
+        """Answers of a log with their prompts (n,), as the second pass over SQL gives them; nobody reads their vectors
+        here."""
+        n, names = len(log), self.world.traffic.experts
+        version = self.history.columns()["version"][log.ids.astype(np.int64)].astype(np.int64)
+        chances = [[dict(zip(names, row, strict=True)) for row in table.tolist()] for table in self.tables]
+        return AskedAnswers(
+            log=log,
+            texts=tuple(self.world.traffic.texts[i] for i in prompts),
+            embeddings=np.zeros((n, 1), dtype=np.float16),
+            policies=("default",) * n,
+            excluded=((),) * n,
+            chances=tuple(chances[own][row] for own, row in zip(version, log.category, strict=True)),
+        )
 
     def learned(self, probes: OutcomeTable, log: LogTable, changes: tuple[ChangePoint, ...]) -> Evidence:
         """Evidence of a candidate, or of a twin of it; spoiled where that is asked for."""
@@ -349,22 +380,19 @@ class Retraining:
             rng=self.rng,
         )
         rows, share = judged_rows(log, changes, comparison)
-        if not is_named_before and self.is_hopeless(log.rows(rows), wanted, evidence):
+        asked, decided = self.asked(log.rows(rows), prompt[rows]), self.rows[prompt[rows]]
+        choices = self.choices(comparison, decided, wanted[decided])
+        if not is_named_before and is_hopeless(comparison, asked, choices):
             return Round(self.history.n, UNDECIDED, None, *values)
         twins = [] if is_named_before else self.twins(log, changes)
         comparison = replace(comparison, twins=tuple(twins))
         on_log = None
         if len(rows):
-            of_world = self.world.traffic.experts
-            asked = asked_of(self.world, log.rows(rows), prompt[rows], self.router.experts)
-            decided, fold = self.rows[prompt[rows]], asked.log.fold
             theirs = wanted[decided]
             for number, twin in enumerate(twins):
-                theirs[fold == number] = wanted_by(twin.router, self.world)[decided[fold == number]]
-            live = choices_of(self.wanted, decided, len(of_world))
-            other = LoggedChoices(np.eye(len(of_world))[theirs], theirs)
-            choices = [one.among(of_world, comparison.experts) for one in (live, other)]
-            on_log = comparison.on_log(asked, share[rows], choices)
+                own = asked.log.fold == number
+                theirs[own] = wanted_by(twin.router, self.world)[decided[own]]
+            on_log = comparison.on_log(asked, share[rows], self.choices(comparison, decided, theirs))
         log_decides = on_log is not None and on_log.doubly_robust.can_decide
         if on_log is not None and log_decides and on_log.doubly_robust.log_e < -math.log(LEVEL):
             return Round(self.history.n, UNDECIDED, on_log, *values)  # whatever the grades say
@@ -381,29 +409,35 @@ class Retraining:
         )
         return Round(self.history.n, gate, on_log, *values)
 
-    def is_hopeless(self, log: LogTable, wanted: IntArray, evidence: Evidence) -> bool:
-        """Returns whether the log will decide, and not for the candidate: even judged by what it learned from, which
-        flatters it, its evidence is far below what is asked. Ten twins are not fitted to hear that."""
-        rows, own = log.category.astype(np.int64), wanted[log.category]
-        live, expert, w = self.wanted[log.category], log.expert, np.minimum(1 / log.propensity, MAX_GAIN_WEIGHT)
-        names, at = self.world.traffic.experts, np.arange(len(log))
-        columns = np.array([self.experts.index(name) if name in self.experts else 0 for name in names])
-        model = evidence.matrix.quality[rows] + evidence.reward_offset
-        surprise = w * (log.reward - model[at, columns[expert]])
-        seen = (expert == own) * 1.0 - (expert == live)
-        gains = model[at, columns[own]] - model[at, columns[live]] + seen * surprise
-        decisive = own != live
-        weight = ((expert == own) / log.propensity)[decisive]
-        if effective_sample_size(weight) < 1.5 * MIN_EFFECTIVE_DECISIONS:
-            return False
-        return (
-            log_e_gain(np.where(decisive, gains, 0.0), np.full(len(log), -1), 0.0, max(1.0, -float(gains.min())))
-            < HOPELESS
-        )
+    def choices(self, comparison: RouterComparison, decided: IntArray, theirs: IntArray) -> list[LoggedChoices]:
+        """Choices of the live router, and those that are `theirs` (n,), on answers of these rows (n,)."""
+        names = self.world.traffic.experts
+        return [
+            LoggedChoices(np.eye(len(names))[own], own).among(names, comparison.experts)
+            for own in (self.wanted[decided], theirs)
+        ]
 
     def value(self, moment: Moment) -> float:
         """Mean true score of what the router in force wants."""
         return float(moment.mix @ moment.quality[np.arange(len(self.rows)), self.wanted[self.rows]])
+
+
+def is_hopeless(comparison: RouterComparison, asked: AskedAnswers, choices: Sequence[LoggedChoices]) -> bool:
+    """Returns whether the log will decide, and not for the candidate: even judged by what it learned from, which
+    flatters it, its evidence is far below what is asked. Ten twins are not fitted to hear that."""
+    if not len(asked):
+        return False
+    gains, lowest = comparison.gains(asked, choices)
+    decisive = choices[0].chosen != choices[1].chosen
+    chance = chance_matrix(asked, comparison.experts)[np.arange(len(asked)), choices[1].chosen]
+    if (category_means(asked.log.category, chance, decisive) < 1 / MAX_WEIGHT)[decisive].mean() > MAX_UNSUPPORTED:
+        return False
+    logged = asked.log.expert_in(comparison.experts)
+    weight = ((choices[1].chosen == logged) / asked.log.propensity)[decisive]
+    if effective_sample_size(weight) < 1.5 * MIN_EFFECTIVE_DECISIONS:
+        return False
+    nobody = np.full(len(asked), UNLIMITED)
+    return log_e_gain(gains, nobody, 0.0, max(-float(lowest.min()), 1.0)) < HOPELESS
 
 
 def spoiled(matrix: QualityMatrix, noise: Float64Array) -> QualityMatrix:

@@ -42,11 +42,12 @@ class Coverage:
 @dataclass(frozen=True)
 class GateTrial:
     """One run of a loop: the true gain of its first promoted candidate, or of the last one that decided otherwise than
-    the live router; whether it was promoted, and after how many decisions."""
+    the live router; whether it was promoted, and after how many decisions; the least gain of all that were judged."""
 
     gain: float
     is_promoted: bool
     decisions: int
+    worst: float
 
 
 def holds(comparison: Comparison, truth: Mapping[str, float]) -> dict[str, tuple[bool, float]]:
@@ -99,15 +100,15 @@ def promoting_run(
     moment = moment_of(dealt, absent=absent)
     arm = Retraining(dealt, stage, settings, rng, moment.experts)
     arm.noise = noise * rng.standard_normal(arm.evidence.quality.shape) if noise else None
-    last: Round | None = None
     for _ in range(t // BLOCK):
         arm.serve(moment, BLOCK)
-        done = arm.rounds[-1] if arm.rounds else None
-        if done is not None and done.gate is not None:
-            last = done
-            if done.is_promoted:
-                break
-    return None if last is None else GateTrial(last.gain, last.is_promoted, last.decisions)
+        if arm.rounds and arm.rounds[-1].is_promoted:
+            break
+    judged = [each for each in arm.rounds if each.gate is not None]
+    if not judged:
+        return None
+    last = judged[-1]
+    return GateTrial(last.gain, last.is_promoted, last.decisions, min(each.gain for each in judged))
 
 
 @dataclass(frozen=True)

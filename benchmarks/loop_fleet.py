@@ -30,7 +30,7 @@ THUMB_FLOOR, THUMB_SLOPE = 0.1, 0.8
 """A thumb is up with probability floor + slope x score: people are not graders."""
 
 
-COLUMNS = ("prompt", "expert", "category", "propensity", "reward", "key", "seen")
+COLUMNS = ("prompt", "expert", "category", "version", "reward", "key", "seen")
 
 
 @dataclass(frozen=True)

@@ -56,9 +56,10 @@ class ReplyRates:
     replies: Counter[Group] = field(default_factory=Counter)
 
     def add(self, reply_bin: ReplyBin, *, has_reply: bool) -> None:
-        self._count(reply_bin, 1, int(has_reply))
+        self.count(reply_bin, 1, int(has_reply))
 
-    def _count(self, reply_bin: ReplyBin, answers: int, replies: int) -> None:
+    def count(self, reply_bin: ReplyBin, answers: int, replies: int) -> None:
+        """Adds so many answers of a bin, of which so many got feedback."""
         for part in coarser(reply_bin):
             self.answers[part] += answers
             self.replies[part] += replies
@@ -68,7 +69,7 @@ class ReplyRates:
         found = ReplyRates()
         for part, answers in self.answers.items():
             if isinstance(part, ReplyBin):
-                found._count(part.keeping(kinds), answers, self.replies[part])
+                found.count(part.keeping(kinds), answers, self.replies[part])
         return found
 
     @property

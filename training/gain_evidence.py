@@ -29,9 +29,10 @@ from training.gate import LEVEL
 PLANNED_GAIN = 0.02
 """Gain that the plan is made for: it ends where so much is 1.64 standard errors (ours)."""
 
-MAX_GAIN_WEIGHT = 10.0
-"""Importance weights of a gain are cut here. A doubly robust gain then leans on its model where an expert was tried in
-less than a tenth of the queries (ours)."""
+FULL_CHANCE = 0.2
+"""Chance of an expert from which on its answers count in full, and below in proportion. To cut importance weights would
+bound the noise as well, but the model would judge what is cut off, and it made the candidate prefer its expert (ours;
+benchmarks/LOG.md)."""
 
 HEDGED = 0.6
 """Share of the first capital that replicates the option. The rest has stakes that never change: a small one, because an

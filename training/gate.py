@@ -19,8 +19,7 @@ MIN_EFFECTIVE_DECISIONS = 20.0
 """Below this effective sample the log's estimate is not concluded from (ours)."""
 
 MAX_UNSUPPORTED = 0.05
-"""Largest share of the changed queries whose new expert the log's router could not have chosen, for the log to decide:
-no reward judges those (ours)."""
+"""Largest share of the changed queries on which an expert was all but never tried, for the log to decide (ours)."""
 
 COST_TOLERANCE = 0.01
 """Relative rise of the mean cost that counts as none: a choice per query moves it a little from fit to fit (ours)."""
@@ -31,8 +30,9 @@ class Comparison:
     """One paired comparison.
 
     `effective_n` is the effective sample size, the plain one but for the log. `unsupported` is the share of the log's
-    changed queries that only a model can judge. `lacking` says why the comparison may not decide; empty if it may.
-    `log_e` is the log's evidence that the gain is larger than `least_gain` (training.gain_evidence).
+    changed queries that only a model can judge; the interval allows for whatever the truth is there. `lacking` says why
+    the comparison may not decide; empty if it may. `log_e` is the log's evidence that the gain is larger than
+    `least_gain` (training.gain_evidence).
     """
 
     name: str
@@ -126,8 +126,7 @@ def judge(
     cost_candidate_usd: float,
     crossed: Comparison | None = None,
 ) -> GateResult:
-    """Promotes when a gain is shown that pays for what it costs. Whatever is compared may veto, but for a log that only
-    a model can judge.
+    """Promotes when a gain is shown that pays for what it costs. Whatever is compared may veto.
 
     The log decides where it can, by evidence that may be looked at after every round (an e-value of 1 / LEVEL).
     Otherwise graded outcomes do, by their interval.
@@ -138,7 +137,7 @@ def judge(
     """
     compared = tuple(c for c in (accuracy, outcomes, crossed, log) if c is not None)
     for comparison in (accuracy, outcomes, log):
-        if comparison is not None and comparison.high < -terms.margin and comparison.unsupported <= MAX_UNSUPPORTED:
+        if comparison is not None and comparison.high < -terms.margin:
             loss = f"{comparison.name} falls by {-comparison.difference.value:.3f}"
             return GateResult(Verdict.DECLINE, f"{loss}, more than the margin {terms.margin:g}", compared)
     if log is not None and log.can_decide:
@@ -176,7 +175,9 @@ def needs_more(
         return GateResult(Verdict.NEED_MORE, reason, compared)
     if log is not None and log.unsupported > MAX_UNSUPPORTED:
         share = f"{log.unsupported:.0%} of the queries that would change hands"
-        reason += f"; the log cannot judge {share}: their new expert was never tried there (policies: exploration)"
+        reason += (
+            f"; the log cannot judge {share}: their new expert was all but never tried there (policies: exploration)"
+        )
         return GateResult(Verdict.NEED_MORE, reason, compared)
     rows = more_needed(log or deciding)
     needed = None if rows is None else math.ceil(rows * terms.decisions_per_row)

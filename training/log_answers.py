@@ -1,4 +1,4 @@
-"""Some answers of the log with what was asked: their vectors, and the experts that the router could have chosen.
+"""Some answers of the log with what was asked: their vectors, and how likely each expert was to answer.
 
 Vectors come from the log where it has those of this encoder, also when it keeps no text; other texts are encoded, as
 many as `MAX_ENCODED`. Shapes: n answers, d dimensions.
@@ -32,14 +32,14 @@ old rows and changed encoders come to this (ours)."""
 @dataclass(frozen=True)
 class AskedAnswers:
     """Answers of `log` (n) with the text (empty where none was kept), the vector (n, d) in half precision, the policy,
-    the experts that were ruled out, and those that had a chance of being chosen."""
+    the experts that were ruled out, and with which probability the router chose each of the others."""
 
     log: LogTable
     texts: tuple[str, ...]
     embeddings: NDArray[np.float16]
     policies: tuple[str, ...]
     excluded: tuple[tuple[str, ...], ...]
-    possible: tuple[tuple[str, ...], ...]
+    chances: tuple[Mapping[str, float], ...]
 
     def __len__(self) -> int:
         return len(self.log)
@@ -52,7 +52,7 @@ class AskedAnswers:
             embeddings=self.embeddings[keep],
             policies=tuple(self.policies[row] for row in keep),
             excluded=tuple(self.excluded[row] for row in keep),
-            possible=tuple(self.possible[row] for row in keep),
+            chances=tuple(self.chances[row] for row in keep),
         )
 
     def vectors(self, rows: IntArray) -> FloatArray:
@@ -124,9 +124,7 @@ def asked_answers(log: LogTable, records: Mapping[int, DecisionRecord], vectors:
         embeddings=vectors[index],
         policies=tuple(decision.policy for decision in decisions),
         excluded=tuple(tuple(sorted(decision.excluded)) for decision in decisions),
-        possible=tuple(
-            tuple(name for name, prob in zip(d.eligible, d.eligible_probs, strict=False) if prob > 0) for d in decisions
-        ),
+        chances=tuple(dict(zip(d.eligible, d.eligible_probs, strict=False)) for d in decisions),
     )
 
 

@@ -16,18 +16,20 @@ from router.pipeline import Router
 from router.types import FloatArray, Query, QueryBatch, RoutingDecision
 from training.crossfit import folds_of
 from training.evidence import Evidence
-from training.gain_evidence import MAX_GAIN_WEIGHT, log_e_gain
+from training.gain_evidence import FULL_CHANCE, log_e_gain
 from training.gate import DEFAULT_TERMS, MAX_UNSUPPORTED, Comparison, Terms
 from training.key_influence import counted_share, min_keys
 from training.log_answers import AskedAnswers
 from training.log_table import LogTable
 from training.off_policy import (
+    MAX_WEIGHT,
     bootstrap_sums,
     doubly_robust_terms,
     effective_sample_size,
     importance_weights,
     policy_columns,
     policy_values,
+    stretched,
     widened,
 )
 from training.types import LabelledQuery, OutcomeTable
@@ -163,8 +165,10 @@ class RouterComparison:
         """Reward of both routers on logged answers, each judged by the twin that did not learn from it.
 
         The effective sample is counted where the routers want different experts: elsewhere the log may say much, and
-        nothing of the difference. What the candidate would send to experts that the log's router could not have chosen
-        there is judged by the model alone; `unsupported` is its share of those queries.
+        nothing of the difference. Where the expert of either had less than one chance in MAX_WEIGHT, its weight is cut
+        and the model judges: intervals are stretched by all that it may be wrong by there, since rewards lie in [0, 1]
+        (partial identification, Manski 1990). `unsupported` is the share, of those queries, of categories of which
+        that is so on average.
 
         In no category does a key judge more than its share (training.key_influence); categories in which too few keys
         gave feedback are not judged, and changes there count as unsupported. Intervals resample clusters: whole keys,
@@ -187,37 +191,41 @@ class RouterComparison:
         differs = choices[0].chosen != choices[1].chosen
         decisive = differs if differs.any() else np.ones(len(asked), dtype=bool)
         counted = judged_share(asked.log, share)
-        impossible = ~possible_matrix(asked, experts)[at, choices[1].chosen]
-        unsupported, uncounted = (share_of(share[decisive], kind[decisive]) for kind in (impossible, counted == 0))
+        chance = chance_matrix(asked, experts)
+        tried = [chance[at, one.chosen] for one in choices]
+        untried = [own < 1.0 / MAX_WEIGHT for own in tried]
+        seldom = category_means(asked.log.category, np.minimum(*tried), decisive) < 1.0 / MAX_WEIGHT
+        unsupported, uncounted = (share_of(share[decisive], kind[decisive]) for kind in (seldom, counted == 0))
         share = share * counted if counted.any() else share
-        weight = (weights[1] * share)[decisive]
-        said = np.bincount(np.unique(asked.log.cluster[decisive], return_inverse=True)[1], weights=weight)
+        said = [weights[0] * share, weights[1] * share * decisive]
         is_limited = bool((asked.log.key >= 0).any())
         lacking = too_few_keys(asked.log.rows(decisive & (weights[1] > 0)), uncounted) if is_limited else ""
-        effective, freedom = effective_sample_size(weight), effective_sample_size(said.astype(np.float64))
+        _, member = np.unique(asked.log.cluster, return_inverse=True)
+        freedom = [effective_sample_size(np.bincount(member, weights=own).astype(np.float64)) for own in said]
+        effective = effective_sample_size(said[1])
 
         costs = self.mean_costs(asked, choices, share)
         part = asked.log.weight * counted / max(float((asked.log.weight * counted).mean()), 1e-12)
-
-        def gains(reward: Float64Array) -> Float64Array:
-            live, other = (
-                doubly_robust_terms(
-                    np.minimum(w, MAX_GAIN_WEIGHT), reward, model[at, logged], (one.probs * model).sum(axis=1)
-                )
-                for w, one in zip(weights, choices, strict=True)
-            )
-            return part * (other - live)
-
-        most_lost = -min(float(gains(np.full(len(asked), edge)).min(initial=-1.0)) for edge in (0.0, 1.0))
+        gains, lowest = self.gains(asked, choices)
         least = terms.least_gain(*costs)
-        log_e = log_e_gain(gains(asked.log.reward), asked.log.key, least, most_lost)
+        log_e = log_e_gain(part * gains, asked.log.key, least, max(-float((part * lowest).min()), 1.0))
 
         columns = policy_columns(weights, values, asked.log.reward, share)
         metrics = bootstrap_sums(columns, asked.log.cluster, policy_values, self.rng)
 
+        def doubt(number: int, where: NDArray[np.bool_]) -> Float64Array:
+            planned = (choices[number].probs * model).sum(axis=1)
+            part = share * (untried[number] & where) / share.sum()
+            return np.array([part @ planned, part @ (1.0 - planned)])
+
+        everywhere = np.ones(len(asked), dtype=bool)
+        doubts = [doubt(0, everywhere), doubt(1, everywhere), doubt(1, differs) + doubt(0, differs)[::-1]]
+
         def compared(name: str, first: int, unsupported: float = 0.0) -> Comparison:
-            live, *others = metrics[first : first + 3]
-            candidate, difference = (widened(metric, freedom) for metric in others)
+            live, candidate, difference = (
+                stretched(widened(metric, n), *own)
+                for metric, n, own in zip(metrics[first : first + 3], (*freedom, freedom[1]), doubts, strict=True)
+            )
             if lacking:  # so few draws that an interval would be a guess
                 difference = difference.model_copy(update={"interval": None})
             return Comparison(name, live, candidate, difference, effective, unsupported, lacking)
@@ -227,6 +235,30 @@ class RouterComparison:
             others=(compared("the same by SNIPS", 3), compared("the same by IPS", 6)),
             costs_usd=costs,
         )
+
+    def gains(self, asked: AskedAnswers, choices: Sequence[LoggedChoices]) -> tuple[Float64Array, Float64Array]:
+        """(n,) doubly robust gains of the candidate, and the least that any reward could have made of each.
+
+        Within a category an answer counts by the chance that both routers' experts had of giving it, in full from
+        `FULL_CHANCE` on; the category as a whole counts for all of its answers.
+        """
+        experts, log, at = self.experts, asked.log, np.arange(len(asked))
+        logged, model, chance = log.expert_in(experts), self.predicted_rewards(asked), chance_matrix(asked, experts)
+        differs = choices[0].chosen != choices[1].chosen
+        counts = np.minimum(np.minimum(*(chance[at, one.chosen] for one in choices)) / FULL_CHANCE, 1.0)
+        least = 1.0 / (MAX_WEIGHT * FULL_CHANCE)  # below that a category is not supported anyway
+        counts /= np.maximum(category_means(log.category, counts, differs), least)
+
+        def by(reward: Float64Array) -> Float64Array:
+            live, candidate = (
+                doubly_robust_terms(
+                    one.probs[at, logged] / log.propensity, reward, model[at, logged], (one.probs * model).sum(axis=1)
+                )
+                for one in choices
+            )
+            return np.where(differs, counts * (candidate - live), 0.0)
+
+        return by(log.reward), np.minimum(by(np.zeros(len(asked))), by(np.ones(len(asked))))
 
     def candidate_choices(self, asked: AskedAnswers) -> LoggedChoices:
         """Choices of the twin of each answer's part, of the candidate where there are no twins."""
@@ -291,6 +323,12 @@ def share_of(share: Float64Array, belongs: NDArray[np.bool_]) -> float:
     return float(share[belongs].sum() / max(share.sum(), 1e-12))
 
 
+def category_means(category: NDArray[np.int32], values: Float64Array, counts: NDArray[np.bool_]) -> Float64Array:
+    """(n,) mean of the values (n,) that count, in the category of each."""
+    means = np.bincount(category, weights=values * counts) / np.maximum(np.bincount(category, weights=counts), 1e-12)
+    return np.asarray(means[category], dtype=np.float64)
+
+
 def too_few_keys(rated: LogTable, uncounted: float) -> str:
     """Reason why the keys that gave this feedback may not decide about the queries that would change hands; empty if
     they may.
@@ -347,10 +385,6 @@ def groups_of(asked: AskedAnswers) -> Mapping[tuple[str, tuple[str, ...]], NDArr
     return {key: np.array(rows, dtype=np.int64) for key, rows in groups.items()}
 
 
-def possible_matrix(asked: AskedAnswers, experts: tuple[str, ...]) -> NDArray[np.bool_]:
-    """(n, m) experts that the log's router could have chosen."""
-    number = {name: i for i, name in enumerate(experts)}
-    possible = np.zeros((len(asked), len(experts)), dtype=bool)
-    for row, names in enumerate(asked.possible):
-        possible[row, [number[name] for name in names if name in number]] = True
-    return possible
+def chance_matrix(asked: AskedAnswers, experts: tuple[str, ...]) -> Float64Array:
+    """(n, m) probabilities with which the log's router chose each expert."""
+    return np.array([[own.get(name, 0.0) for name in experts] for own in asked.chances]).reshape(-1, len(experts))

@@ -98,5 +98,5 @@ def asked(log: LogTable, *, excluded: Sequence[str] = ()) -> AskedAnswers:
         embeddings=ColourEncoder().encode(texts).astype(np.float16),
         policies=("default",) * len(log),
         excluded=(tuple(excluded),) * len(log),
-        possible=(left,) * len(log),
+        chances=({name: 0.5 for name in left},) * len(log),
     )

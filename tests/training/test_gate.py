@@ -114,8 +114,6 @@ def test_what_only_a_model_can_judge_is_not_decided_by_the_log():
     assert result.more_decisions is None
     assert "the log cannot judge 40% of the queries that would change hands" in result.reason
     assert verdict(compared("outcomes", 0.05, 0.01), guessed).verdict is Verdict.PROMOTE
-    guessed_loss = compared("log", -0.3, 0.01, unsupported=0.4)
-    assert verdict(compared("outcomes", 0.0, 0.2), guessed_loss).verdict is Verdict.NEED_MORE
 
 
 def test_what_is_needed_is_said_in_decisions_of_the_whole_log():

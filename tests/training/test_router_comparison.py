@@ -30,6 +30,18 @@ class RedClassifier(ColourClassifier):
         return CategoryProbs(CATEGORIES, np.tile(np.float32([1, 0]), (len(embeddings), 1)))
 
 
+def gains_of(
+    category: list[str], expert: list[str], reward: list[float], chances: list[dict[str, float]], model: object
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gains of a candidate that exchanges ruby and emerald, whose qualities are `model`."""
+    propensity = np.array([own.get(name, 0.1) for own, name in zip(chances, expert, strict=True)])
+    told = replace(asked(log_table(category, expert, reward, propensity=propensity)), chances=tuple(chances))
+    comparison = small_comparison(mapping(red="emerald", green="ruby"))
+    comparison.evidence.matrix.quality[:, :2] = model
+    choices = [choices_on(router, told, EXPERTS) for router in (comparison.live, comparison.candidate)]
+    return comparison.gains(told, choices)
+
+
 def shown(comparison: Comparison) -> tuple[float, float, float]:
     return comparison.live.value, comparison.candidate.value, comparison.difference.value
 
@@ -75,7 +87,7 @@ def test_the_logs_interval_is_widened_for_the_questions_and_not_for_their_repeti
     wide = width(1)
     assert width(10) == pytest.approx(wide)
     monkeypatch.setattr("training.router_comparison.widened", lambda metric, effective_n: metric)
-    assert wide / width(1) == pytest.approx(student_t.ppf(0.975, 5) / norm.ppf(0.975))
+    assert wide / width(1) == pytest.approx(student_t.ppf(0.975, 5) / norm.ppf(0.975) * (6 / 5) ** 0.5)
 
 
 def test_the_effective_sample_is_counted_where_the_routers_differ() -> None:
@@ -115,11 +127,53 @@ def test_a_query_that_the_candidates_policy_lets_nobody_serve_earns_nothing() ->
 
 
 def test_what_nobody_could_have_chosen_is_not_supported_by_the_log() -> None:
-    log = log_table(["red"] * 4, ["ruby"] * 4, [1.0] * 4)
-    told = asked(log)
-    some = replace(told, possible=(("ruby", "emerald"), ("ruby", "emerald"), ("ruby", "emerald"), ("ruby",)))
-    found = small_comparison(mapping(red="emerald")).on_log(some, np.array([1.0, 1.0, 1.0, 2.0]))
-    assert found.doubly_robust.unsupported == pytest.approx(2 / 5)
+    """Of two categories whose expert changes, emerald was tried in one, if not from the beginning."""
+    log = log_table(["red", "red", "general"], ["ruby"] * 3, [1.0] * 3)
+    often, seldom = {"ruby": 0.5, "emerald": 0.5}, {"ruby": 0.996, "plain": 0.004, "emerald": 0.004}
+    some = replace(asked(log), chances=(seldom, often, seldom))
+    found = small_comparison(mapping(red="emerald", general="ruby")).on_log(some, np.array([1.0, 1.0, 2.0]))
+    assert found.doubly_robust.unsupported == pytest.approx(2 / 4)
+
+
+@pytest.mark.parametrize("truth", [0.0, 1.0])
+def test_what_was_all_but_never_tried_may_be_anything(truth: float) -> None:
+    """A tenth of the red answers was logged where emerald had one chance in a thousand. Nobody saw what it does there,
+    so the interval has to hold the gain whichever it is: the model says 0.5, and ruby earned 0.5."""
+    n = 400
+    rare = np.arange(n) % 10 == 0
+    expert = np.where(rare | (np.arange(n) % 2 == 1), "ruby", "emerald")
+    reward = (np.arange(n) // 2 % 2).astype(float)
+    log = log_table(["red"] * n, expert.tolist(), reward.tolist(), propensity=np.where(rare, 0.999, 0.5))
+    often, seldom = {"ruby": 0.5, "emerald": 0.5}, {"ruby": 0.999, "emerald": 0.001}
+    told = replace(asked(log), chances=tuple(seldom if own else often for own in rare))
+    found = small_comparison(mapping(red="emerald")).on_log(told, np.ones(n)).doubly_robust
+    gain = 0.1 * (truth - 0.5)
+    narrow = small_comparison(mapping(red="emerald")).on_log(asked(log), np.ones(n)).doubly_robust
+    assert found.unsupported == 0
+    assert found.low <= gain <= found.high
+    assert found.high - found.low == pytest.approx(narrow.high - narrow.low + 0.1, abs=0.02)
+
+
+@pytest.mark.parametrize("model", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("chance", [0.5, 0.05, 0.006])
+def test_a_gain_is_that_of_the_answers_whatever_the_model_believes(model: float, chance: float) -> None:
+    """Emerald earns 0.2 and ruby 0.6: over all outcomes of a query, by their probability, the mean gain is -0.4.
+    Weights that are cut would add the model's opinion."""
+    mean = 0.0
+    for name, p, rate in (("ruby", 1 - chance, 0.6), ("emerald", chance, 0.2)):
+        for reward, odds in ((1.0, rate), (0.0, 1 - rate)):
+            gains, lowest = gains_of(["red"], [name], [reward], [{"ruby": 1 - chance, "emerald": chance}], model)
+            assert lowest[0] <= gains[0]
+            mean += p * odds * gains[0]
+    assert mean == pytest.approx(-0.4)
+
+
+def test_answers_of_a_rare_try_count_for_less_and_their_category_for_as_much() -> None:
+    """In one of two red answers emerald had a chance of 0.02, a tenth of what counts in full; green is as large."""
+    often, seldom = {"ruby": 0.5, "emerald": 0.5}, {"ruby": 0.98, "emerald": 0.02}
+    chances = [seldom, often, often, often]
+    gains, _ = gains_of(["red", "red", "green", "green"], ["plain"] * 4, [0.0] * 4, chances, model=(0.2, 0.6))
+    assert gains == pytest.approx([0.4 * 0.1 / 0.55, 0.4 * 1 / 0.55, -0.4, -0.4])
 
 
 def test_rows_count_by_their_share_of_the_traffic() -> None:
