@@ -34,7 +34,6 @@ from benchmarks.loop_experiments import (
     GateTrial,
     Phase,
     covering_run,
-    is_conclusive,
     promoting_run,
     recovery_decisions,
     scenario,
@@ -92,14 +91,15 @@ def mean_with_interval(values: Sequence[float]) -> str:
 def coverage_lines(runs: Sequence[Coverage]) -> list[str]:
     parts = {
         "all runs": list(runs),
-        "runs that the gate concludes from": [run for run in runs if is_conclusive(run)],
+        "runs that the gate concludes from": [run for run in runs if run.is_conclusive],
     }
-    lines = ["| runs | estimator | live | candidate | difference | mean error of the difference |", "| --- " * 6 + "|"]
+    lines = ["| runs | estimator | live | candidate | difference | its mean error | its width |", "| --- " * 7 + "|"]
     for label, part in parts.items():
         for name in ESTIMATORS:
             cells = [share_with_interval(sum(run.covers[name, q] for run in part), len(part)) for q in QUANTITIES]
             error = f"{np.mean([run.error[name, 'difference'] for run in part]):+.4f}" if part else ""
-            lines.append(f"| {label} | {name} | " + " | ".join([*cells, error]) + " |")
+            width = f"{np.median([run.width[name] for run in part]):.3f}" if part else ""
+            lines.append(f"| {label} | {name} | " + " | ".join([*cells, error, width]) + " |")
     return lines
 
 
@@ -205,8 +205,8 @@ def page(found: Findings, world: World, command: str, minutes: float, margin: fl
             f"{CALM.keys} keys rate {CALM.up:.0%} of the answers. Encoder and classifier are the shipped ones. "
             "The first "
             "router of each run has seen 16 graded probes per category, drawn anew. Everything that explores, learns, "
-            "estimates and decides is the code of the gateway and of `coe retrain`; only SQL, and the weights for who "
-            f"replies, are left out. Exploration is the shipped one ({EXPLORATION.budget:.1%}). Scores are in percent; "
+            "estimates and decides is the code of the gateway and of `coe retrain`; only SQL is left out. "
+            f"Exploration is the shipped one ({EXPLORATION.budget:.1%}). Scores are in percent; "
             f"brackets and ± are 95% intervals. The run took {minutes:.0f} minutes of processor time.",
             "",
             "## Is the better router promoted, and the worse one not?",
@@ -214,7 +214,9 @@ def page(found: Findings, world: World, command: str, minutes: float, margin: fl
             f"Loops over {LOGGED} decisions that retrain every {EVERY} and end with their first promotion. A run "
             "counts "
             "by what the promoted candidate is truly worth, or the last one that decided otherwise than the live "
-            "router. "
+            "router. So a *worse* run promoted a worse candidate in any of twenty rounds, or happens to have one in "
+            "the last: the rate that may be 5% at most is that in bold, of all runs in which some round judged a worse "
+            "candidate. "
             "*Calm*: ratings at random and at once. *Hard*: bad answers are rated twice as often as good ones, ratings "
             f"come {HARD.delay:.0f} decisions late on average, and one key asks {HARD.poison:.0%} of everything "
             "and rates "
@@ -233,7 +235,9 @@ def page(found: Findings, world: World, command: str, minutes: float, margin: fl
             "named before "
             "it: the first router with normal noise on every quality. The stated rate is 95%. The gate concludes "
             "from a "
-            "log only with an effective sample of at least 20 decisions on the queries that change hands.",
+            "log only with an effective sample of at least 20 decisions on the queries that change hands, of which at "
+            "most 5% are of categories where the candidate's expert had less than one chance in 200. An interval "
+            "allows for any truth where that was so.",
             "",
             *coverage_lines(found.coverage),
             "",

@@ -23,7 +23,7 @@ from benchmarks.loop_fleet import (
     redealt,
 )
 from training.change_points import find_change_points
-from training.gate import MIN_EFFECTIVE_DECISIONS, Comparison
+from training.gate import Comparison
 
 ESTIMATORS = ("doubly robust", "SNIPS", "IPS")
 QUANTITIES = ("live", "candidate", "difference")
@@ -32,11 +32,13 @@ BLOCK = 500
 
 @dataclass(frozen=True)
 class Coverage:
-    """One run: which intervals held the truth, by estimator and quantity; `effective_n` of the log's comparison."""
+    """One run: which intervals held the truth, by estimator and quantity, and by estimator the `width` of that of the
+    difference; whether the gate may conclude from the log."""
 
-    effective_n: float
+    is_conclusive: bool
     covers: Mapping[tuple[str, str], bool]
     error: Mapping[tuple[str, str], float]
+    width: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -83,11 +85,12 @@ def coverage_of(done: Round) -> Coverage:
     assert done.on_log is not None
     live, candidate = (THUMB_FLOOR + THUMB_SLOPE * value for value in (done.live_value, done.candidate_value))
     truth = {"live": live, "candidate": candidate, "difference": candidate - live}
-    covers, error = {}, {}
+    covers, error, width = {}, {}, {}
     for name, comparison in zip(ESTIMATORS, (done.on_log.doubly_robust, *done.on_log.others), strict=True):
         for quantity, (inside, off) in holds(comparison, truth).items():
             covers[name, quantity], error[name, quantity] = inside, off
-    return Coverage(done.on_log.doubly_robust.effective_n, covers, error)
+        width[name] = comparison.high - comparison.low
+    return Coverage(done.on_log.doubly_robust.can_decide, covers, error, width)
 
 
 def promoting_run(
@@ -201,7 +204,3 @@ def recovery_decisions(course: Course, arm: str, phase: str, share: float) -> fl
         if course.value[arm][i] >= wanted:
             return float(n * BLOCK)
     return float("inf")
-
-
-def is_conclusive(run: Coverage) -> bool:
-    return run.effective_n >= MIN_EFFECTIVE_DECISIONS

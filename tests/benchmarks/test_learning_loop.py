@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.learning_loop import share_with_interval
 from benchmarks.loop_arms import Retraining, Settings, fit_stage
-from benchmarks.loop_experiments import covering_run, is_conclusive, promoting_run
+from benchmarks.loop_experiments import covering_run, promoting_run
 from benchmarks.loop_fleet import (
     World,
     build_world,
@@ -73,7 +73,7 @@ def test_intervals_hold_the_truth(bench, stage):
     covered = [run.covers["doubly robust", q] for run in found for q in ("live", "candidate", "difference")]
     assert len(covered) >= 15
     assert np.mean(covered) > 0.85
-    assert any(is_conclusive(run) for run in found)
+    assert any(run.is_conclusive for run in found)
 
 
 def test_the_gate_refuses_what_is_worse(bench, stage):
