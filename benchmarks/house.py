@@ -1,0 +1,157 @@
+"""Size and structure of the code in figures: `python -m benchmarks.house`, for docs/decisions/66-size.md."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from importlib import import_module
+from pathlib import Path
+from types import FrameType
+from typing import Any, get_args
+
+import typer
+from pydantic import BaseModel
+
+from coe.commands import COMMANDS
+from decision_log.privacy import load_key
+from fleet.pool import ExpertPool
+from fleet.wires import echo
+from gateway.parts import Parts
+from gateway.serve import Gateway, live_router
+from gateway.settings import Settings
+from router.config import CoeConfig, load_config
+from tests.memory_log import MemoryLog
+from tests.training.trained_folder import EXPERTS, make_trained
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("base", "router", "fleet", "decision_log", "retrieval", "gateway", "training", "eval", "coe")
+CHAT = b'{"model": "auto", "stream": true, "messages": [{"role": "user", "content": "probe 3 of sql"}]}'
+
+
+def modules() -> dict[str, str]:
+    """Text of each module by name."""
+    listed = subprocess.run(["git", "ls-files", *(f"{room}/*.py" for room in ROOMS)], cwd=ROOT, capture_output=True)
+    paths = listed.stdout.decode().split()
+    return {p[:-3].replace("/", ".").removesuffix(".__init__"): (ROOT / p).read_text() for p in paths}
+
+
+def imports(nodes: Iterable[ast.AST], known: Iterable[str], *, within_functions: bool) -> Iterator[str]:
+    """Modules that code imports when it runs, so none that only type checkers see."""
+    for node in nodes:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.ImportFrom):
+            for each in node.names:
+                name = f"{node.module}.{each.name}"
+                yield name if name in known else str(node.module)
+        elif isinstance(node, ast.Import):
+            yield from (each.name for each in node.names)
+        elif within_functions or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from imports(ast.iter_child_nodes(node), known, within_functions=within_functions)
+
+
+def closure(start: str, texts: dict[str, str]) -> set[str]:
+    """A module and all that are imported with it."""
+    found, waiting = {start}, [start]
+    while waiting:
+        tree = ast.parse(texts[waiting.pop()])
+        new = {name for name in imports(tree.body, texts, within_functions=False) if name in texts} - found
+        found |= new
+        waiting += new
+    return found
+
+
+def importers(texts: dict[str, str]) -> dict[str, set[str]]:
+    found = defaultdict(set)
+    for name, text in texts.items():
+        for imported in imports(ast.parse(text).body, texts, within_functions=True):
+            found[imported].add(name)
+    return found
+
+
+def options_of(command: str) -> int:
+    module, function = COMMANDS[command].target.split(":")
+    app = typer.Typer(add_completion=False)
+    app.command()(getattr(import_module(module), function))
+    shown = typer.main.get_command(app).params
+    return sum(each.param_type_name == "option" and not getattr(each, "hidden", False) for each in shown)
+
+
+def sections(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from sections(part)
+
+
+def keys_of(section: type[BaseModel], seen: set[type[BaseModel]]) -> int:
+    """Keys of a part of experts.yaml and of the parts in it."""
+    if section in seen:
+        return 0
+    seen.add(section)
+    fields = section.model_fields.values()
+    return len(fields) + sum(keys_of(each, seen) for field in fields for each in sections(field.annotation))
+
+
+async def chat(port: int) -> bytes:
+    """One streamed chat on a connection of its own."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\ncontent-length: {len(CHAT)}"
+    writer.write(f"{head}\r\n\r\n".encode() + CHAT)
+    answer = await reader.read()
+    writer.close()
+    return answer
+
+
+async def files_of_a_chat() -> Counter[str]:
+    """Calls by file of one warm chat, from the socket to the log's sink: hashing encoder, map, echo, no Redis."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = make_trained(Path(name))
+        config, data = load_config(folder / "experts.yaml"), folder / "data"
+        live = live_router(Settings(config_path=folder / "experts.yaml", data_dir=data), config)
+        await live.refresh()
+        pool = ExpertPool({name: echo.build(echo.Options(model=name)) for name in EXPERTS})
+        gateway = Gateway(Parts(config, pool, live, MemoryLog(), hash_key=load_key(data), seed=0))
+        port = await gateway.start()
+        for _ in range(3):
+            assert b"[DONE]" in await chat(port)
+        found = Counter[str]()
+
+        def count(frame: FrameType, kind: str, argument: object) -> None:
+            path = Path(frame.f_code.co_filename)
+            if kind == "call" and path.is_relative_to(ROOT) and path.relative_to(ROOT).parts[0] in ROOMS:
+                found[str(path.relative_to(ROOT))] += 1
+
+        threading.setprofile(count)
+        sys.setprofile(count)
+        await chat(port)
+        sys.setprofile(None)
+        threading.setprofile(None)
+        await gateway.stop()
+    return found
+
+
+def main() -> None:
+    texts = modules()
+    lines = Counter[str]()
+    for name, text in texts.items():
+        lines[name.partition(".")[0]] += len(text.splitlines())
+    print(f"{lines.total()} lines, {len(texts)} files; {dict(lines.most_common())}")
+    used = importers(texts)
+    print(f"modules with one importer: {sum(len(used[name]) == 1 for name in texts)}")
+    print(f"closure of gateway.chat: {len(closure('gateway.chat', texts))} files")
+    shown = [name for name, command in COMMANDS.items() if command.summary]
+    print(f"commands: {len(shown)}, with {sum(map(options_of, shown))} options")
+    print(f"keys of experts.yaml, plugins' own apart: {keys_of(CoeConfig, set())}")
+    found = asyncio.run(files_of_a_chat())
+    print(f"a streamed chat enters {len(found)} files:", *found)
+
+
+if __name__ == "__main__":
+    main()
