@@ -27,8 +27,7 @@ from gateway.exchange import MAX_MODEL_CHARS, Asked, Outcome, Watch, new_decisio
 from gateway.http_errors import CLIENT_GONE_STATUS, ClientGoneError, api_error
 from gateway.intake import Claim
 from gateway.keys.grants import Caller
-from gateway.surfaces.surface import Surface
-from gateway.surfaces.telling import Telling
+from gateway.surfaces.surface import Surface, Telling
 from gateway.wire import ChatRequest, decode_json, json_object
 from router.gateway_config import GatewayConfig
 from router.strategies.types import Chosen

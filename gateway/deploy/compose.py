@@ -7,8 +7,7 @@ from itertools import count, islice
 from typing import Any
 
 from fleet.vllm_command import VISIBLE
-from gateway.deploy.deployment import ADAPTERS_AT, ENGINE_KEY, Deployment, EngineUnit, yaml_text
-from gateway.deploy.environment import environment_example
+from gateway.deploy.deployment import ADAPTERS_AT, ENGINE_KEY, Deployment, EngineUnit, environment_example, yaml_text
 from router.retrieval_config import IndexKind
 
 ENGINE_PORT = 8000

@@ -6,8 +6,7 @@ from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
-from gateway.deploy.deployment import ADAPTERS_AT, Deployment, yaml_text
-from gateway.deploy.environment import environment_example
+from gateway.deploy.deployment import ADAPTERS_AT, Deployment, environment_example, yaml_text
 from gateway.deploy.vllm_stack import engine_url, scaled_objects, stack_values
 from router.retrieval_config import IndexKind
 

@@ -6,8 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from base.errors import ConfigError
-from gateway.deploy.deployment import Deployment, EngineUnit, yaml_text
-from gateway.deploy.environment import environment_example
+from gateway.deploy.deployment import Deployment, EngineUnit, environment_example, yaml_text
 
 
 def files(deployment: Deployment) -> dict[str, str]:

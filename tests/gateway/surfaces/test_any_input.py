@@ -15,8 +15,7 @@ from gateway.answer_reader import StreamReader, read_answer
 from gateway.app import SURFACES
 from gateway.body_fields import listed
 from gateway.http_errors import ApiError
-from gateway.surfaces.surface import Surface
-from gateway.surfaces.telling import Telling
+from gateway.surfaces.surface import Surface, Telling
 from router.gateway_config import GatewayConfig
 from tests.gateway.surfaces.test_native import REQUESTS, STREAMS, WHOLE
 
