@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,6 @@ from decision_log.tables import DECISIONS, DOCUMENT_FEEDBACK, FEEDBACK, JUDGEMEN
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from sqlalchemy import Table
     from sqlalchemy.engine import Connection
 
 HOUR_S = 3600
@@ -30,8 +30,9 @@ SAID = (FEEDBACK, DOCUMENT_FEEDBACK, SIGNALS, JUDGEMENTS)
 def archive(database: Database, before: float, folder: Path, at: float, progress: Progress = silent) -> Removed:
     """Moves decisions made before a time, and what was said of them, into files of `folder`.
 
-    Rows go from SQL once the file that has them is on disk. After a crash in between, a later file has some of them
-    again; a decision's id tells. A file is never written again.
+    Rows go from SQL once the file that has them is on disk; a decision of which more was said meanwhile stays, for a
+    later file. After a crash in between, a later file has some of them again, too; a decision's id tells. A file is
+    never written again.
 
     Args:
         before, at: Unix seconds; the second is noted as the time of the removal.
@@ -44,14 +45,19 @@ def archive(database: Database, before: float, folder: Path, at: float, progress
     folder.mkdir(parents=True, exist_ok=True)
     while (first := oldest(database)) is not None and first < before:
         hour = first // HOUR_S * HOUR_S
-        until = min(hour + HOUR_S, before)
         file = new_file(folder, hour)
-        found = write_hour(database, until, file)
+        found, told = write_hour(database, min(hour + HOUR_S, before), file)
         for start in range(0, len(found), BATCH_ROWS):
-            moved += removal.remove(found[start : start + BATCH_ROWS], reason="archived", at=at)
+            part = found[start : start + BATCH_ROWS]
+            moved += removal.remove(part, reason="archived", at=at, is_wanted=partial(is_told, told))
         progress(f"{file.name}: {len(found):,} decisions")
     database.checkpoint()
     return moved
+
+
+def is_told(told: Mapping[str, int], connection: Connection, ids: Sequence[str]) -> set[str]:
+    """Decisions of which nothing was said but what the file has, by `told`."""
+    return {name for name, said in all_said(connection, ids).items() if digest_of(said) == told[name]}
 
 
 def oldest(database: Database) -> float | None:
@@ -68,21 +74,27 @@ def new_file(folder: Path, hour: float) -> Path:
     return next(folder / name for name in names if not (folder / name).exists())
 
 
-def write_hour(database: Database, until: float, file: Path) -> list[Found]:
-    """Writes all decisions made before a time; those that the file has."""
+def write_hour(database: Database, until: float, file: Path) -> tuple[list[Found], dict[str, int]]:
+    """Writes all decisions made before a time; those that the file has, and by id a digest of what it says of each."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema, found, part = schema_of(), list[Found](), file.with_suffix(f".{os.getpid()}.part")
+    schema, found, told, part = schema_of(), list[Found](), dict[str, int](), file.with_suffix(f".{os.getpid()}.part")
     with pq.ParquetWriter(part, schema, compression="zstd") as writer:
         for rows in pages(database, until):
             writer.write_table(pa.Table.from_pylist(rows, schema))
             found += [Found(row["decision_id"], row["replica"], row["seq"]) for row in rows]
+            told |= {row["decision_id"]: digest_of(row) for row in rows}
     with part.open("rb") as written:
         os.fsync(written.fileno())
     os.link(part, file)  # raises where another process was faster
     part.unlink()
-    return found
+    return found, told
+
+
+def digest_of(said: Mapping[str, Any]) -> int:
+    """Number that differs, as good as surely, where something else was said of a decision; for this process only."""
+    return hash(tuple(said[table.name] for table in SAID))
 
 
 def schema_of() -> pa.Schema:
@@ -102,22 +114,20 @@ def pages(database: Database, until: float) -> Iterator[list[dict[str, Any]]]:
         with database.transaction("read old decisions") as connection:
             read = connection.execute(old.order_by(DECISIONS.c.decision_id).limit(BATCH_ROWS)).mappings()
             rows = [dict(row) for row in read]
-            ids = [row["decision_id"] for row in rows]
-            for table in SAID:
-                said = said_of(connection, table, ids)
-                for row in rows:
-                    row[table.name] = json.dumps(said.get(row["decision_id"], []))
+            said = all_said(connection, [row["decision_id"] for row in rows])
         if not rows:
             return
-        yield rows
-        last = ids[-1]
+        yield [row | said[row["decision_id"]] for row in rows]
+        last = rows[-1]["decision_id"]
 
 
-def said_of(connection: Connection, table: Table, ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-    """Rows of a table by the decision that they are about."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for some in id_batches(ids):
-        for row in connection.execute(select(table).where(table.c.decision_id.in_(some))).mappings():
-            values = {name: value for name, value in row.items() if name not in ("id", "decision_id")}
-            found.setdefault(row["decision_id"], []).append(values)
-    return found
+def all_said(connection: Connection, ids: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Rows about each decision, as JSON by the name of their table."""
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {name: {table.name: [] for table in SAID} for name in ids}
+    for table in SAID:
+        for some in id_batches(ids):
+            rows = select(table).where(table.c.decision_id.in_(some)).order_by(*table.primary_key)
+            for row in connection.execute(rows).mappings():
+                values = {name: value for name, value in row.items() if name not in ("id", "decision_id")}
+                found[row["decision_id"]][table.name].append(values)
+    return {name: {table: json.dumps(rows) for table, rows in said.items()} for name, said in found.items()}

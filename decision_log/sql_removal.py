@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sqlalchemy import case, delete, exists, func, or_, select
+from sqlalchemy import Connection, case, delete, exists, func, or_, select
 
 from base.json_text import JsonError, from_json
 from decision_log.database import Database
@@ -103,14 +103,27 @@ class Removal:
         self._database.checkpoint()
         return total
 
-    def remove(self, found: Sequence[Found], *, reason: str, at: float) -> Removed:
-        """Removes what SQL has of some decisions, and remembers their numbers, also of those that never got here."""
+    def remove(
+        self,
+        found: Sequence[Found],
+        *,
+        reason: str,
+        at: float,
+        is_wanted: Callable[[Connection, Sequence[str]], Collection[str]] | None = None,
+    ) -> Removed:
+        """Removes what SQL has of some decisions, and remembers their numbers, also of those that never got here.
+
+        Args:
+            is_wanted: names those of some ids that may go, while nobody else writes.
+        """
         feedback = 0
         with self._database.transaction("remove decisions") as connection:
             lock(connection, for_erasure=True)
-            note_removed(
-                connection, self._database.insert, [(each.replica, each.seq) for each in found], reason=reason, at=at
-            )
+            if is_wanted is not None:
+                wanted = is_wanted(connection, [each.decision_id for each in found])
+                found = [each for each in found if each.decision_id in wanted]
+            numbers = [(each.replica, each.seq) for each in found]
+            note_removed(connection, self._database.insert, numbers, reason=reason, at=at)
             for ids in id_batches([each.decision_id for each in found]):
                 feedback += delete_of(connection, ids)
         return Removed(len(found), feedback)

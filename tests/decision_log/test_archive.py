@@ -53,3 +53,25 @@ def test_what_is_old_is_in_files_by_the_hour_and_no_longer_in_sql(
 
     archive(store, FIRST + 2 * HOUR_S, folder, at=FIRST + 9 * HOUR_S)
     assert (folder / "decisions-2027-01-15T09-2.parquet").is_file()
+
+
+def test_what_is_said_while_its_hour_is_written_is_in_a_later_file(
+    store: Database, make_record: MakeRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = [make_record(n).model_copy(update={"at": FIRST + n}) for n in range(3)]
+    store.write_decisions(records)
+    thumb = Feedback(decision_id=records[1].decision_id, kind=FeedbackKind.THUMB, value=1.0, at=FIRST + 5)
+    write_hour = archive_module.write_hour
+
+    def slow(database: Database, until: float, file: Path) -> object:
+        written = write_hour(database, until, file)
+        database.put_feedback(thumb, FeedbackConfig(), records[1])
+        return written
+
+    monkeypatch.setattr(archive_module, "write_hour", slow)
+    assert archive(store, FIRST + HOUR_S, tmp_path / "archive", at=FIRST + 9 * HOUR_S) == Removed(3, 1)
+    files = sorted((tmp_path / "archive").glob("*-2.parquet"))
+    (late,) = pq.read_table(files[0]).to_pylist()
+    assert late["decision_id"] == records[1].decision_id
+    assert json.loads(late["feedback"])[0]["value"] == 1.0
+    assert Ledger(store).accounts()[0].removed == [range(3)]
