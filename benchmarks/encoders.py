@@ -31,10 +31,17 @@ from router.config import load_config
 from router.protocols import Encoder
 from router.section import PluginConfig
 from router.types import GENERAL, FloatArray, Metric
-from training.classifier_metrics import wilson
 from training.datasets.labelled_queries import read_seed
 from training.split import split_of
-from training.stage_one import LabelledEmbeddings, StageOne, embed, figures, fit_stage_one, label_numbers
+from training.stage_one import (
+    LabelledEmbeddings,
+    StageOne,
+    embed,
+    fit_stage_one,
+    label_numbers,
+    stage_one_metrics,
+    wilson,
+)
 from training.types import LabelledQuery
 
 FRESH = Path(__file__).parent / "fresh_prompts"
@@ -143,7 +150,7 @@ def measure(name: str, config: PluginConfig, parts: Parts) -> Measured:
         right["fresh"] = is_right(stage, fresh, k)
     p50, p99 = np.percentile(times, [50, 99])
     cells = (str(encoder.dim), f"{load_s:.1f}", f"{p50:.2f} / {p99:.2f}")
-    return Measured(name, cells, right, figures(stage, held_out, ALPHA))
+    return Measured(name, cells, right, stage_one_metrics(stage, held_out, ALPHA))
 
 
 def shown(metric: Metric) -> str:

@@ -13,7 +13,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -29,9 +29,8 @@ from router.quality import QualityMatrix
 from router.section import PluginConfig
 from router.types import GENERAL, FloatArray
 from router.uncertainty import apply_temperature, expected_calibration_error
-from training.classifier_metrics import stage_one_metrics
 from training.fit_request import FitRequest
-from training.stage_one import LabelledEmbeddings, StageOne, embed, fit_stage_one, label_numbers
+from training.stage_one import LabelledEmbeddings, StageOne, embed, fit_stage_one, label_numbers, stage_one_metrics
 from training.types import LabelledQuery
 
 DATA = Path(__file__).parent.parent / ".." / "shared" / "data"
@@ -147,13 +146,8 @@ def measure(
     stage: StageOne, test: LabelledEmbeddings, rng: np.random.Generator
 ) -> tuple[list[list[float]], list[float]]:
     """FIGURES for each alpha, and the other figures of one split, in the order of `Measured`."""
-    at = {
-        alpha: stage_one_metrics(
-            stage.classifier, stage.temperature, stage.uncertainty, test.embeddings, test.labels, alpha
-        )
-        for alpha in ALPHAS
-    }
-    before = stage_one_metrics(stage.classifier, 1.0, stage.uncertainty, test.embeddings, test.labels, ALPHAS[0])
+    at = {alpha: stage_one_metrics(stage, test, alpha) for alpha in ALPHAS}
+    before = stage_one_metrics(replace(stage, temperature=1.0), test, ALPHAS[0])
     first = at[ALPHAS[0]]
     rest = [first["ece"].value, before["ece"].value, ece_floor(stage, test, rng), first["category_accuracy"].value]
     return [[at[alpha][name].value for name in FIGURES] for alpha in ALPHAS], rest

@@ -16,10 +16,9 @@ from base.errors import StoreError
 from decision_log.feedback_rows import keep_feedback
 from decision_log.feedback_types import DocumentFeedback, Feedback, FeedbackStatus, ImplicitSignal, JudgedAnswer
 from decision_log.implicit_signals import note_signals
-from decision_log.listed import DecisionFilter, Page, Place, Spend
-from decision_log.listing import list_decisions, spend_by_key
+from decision_log.listing import DecisionFilter, Page, Place, Spend, list_decisions, spend_by_key
 from decision_log.payloads import Logged, from_payload, to_payload
-from decision_log.read import chats_in, record_of
+from decision_log.read import record_of, records_in
 from decision_log.sql_engine import check_schema, close_engine, make_schema, open_engine, translated_errors
 from decision_log.tables import DECISIONS, FEEDBACK, JUDGEMENTS, SIGNALS, TABLES
 from decision_log.tombstones import delete_of, erased_among, lock, note_removed
@@ -125,7 +124,7 @@ class Database:
         while left > 0:
             with self.transaction("read decisions") as connection:
                 rows = connection.execute(query.limit(min(left, PAGE_ROWS))).all()
-            yield from chats_in(rows, left_out)
+            yield from records_in(rows, left_out)
             if len(rows) < min(left, PAGE_ROWS):
                 return
             left -= len(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,10 +13,11 @@ from sqlalchemy import Connection, Row, Text, bindparam, text
 from base.errors import StoreError
 from base.json_text import JsonError, from_json
 from decision_log.feedback_types import FeedbackKind, ImplicitKind
-from router.types import RECORD_VERSION, DecisionKind, DecisionReason, DecisionRecord, TerminalState
+from router.types import RECORD_VERSION, RETRIEVAL, DecisionKind, DecisionReason, DecisionRecord, TerminalState
 
 if TYPE_CHECKING:
     from sqlalchemy import TextClause
+
 
 REWARD_WEIGHT: Mapping[FeedbackKind, float] = {
     FeedbackKind.TEST: 4.0,
@@ -53,6 +55,7 @@ BY_BUILTIN = "an expert that is not a language model answered"
 PAGE_ROWS = 5000
 BATCH_IDS = 500
 """Ids in one statement, well below the databases' limits on parameters."""
+logger = logging.getLogger(__name__)
 
 
 def read_rewards(
@@ -115,8 +118,8 @@ def record_of(row: Row[*tuple[Any, ...]]) -> DecisionRecord:
     return read if row.embedding is None else read.model_copy(update={"embedding": row.embedding})
 
 
-def chats_in(rows: Iterable[Row[*tuple[Any, ...]]], left_out: Counter[str] | None = None) -> Iterator[DecisionRecord]:
-    """The records of chat. (Others chose among retrieval experts, see retrieval.stores.export.)
+def records_in(rows: Iterable[Row[*tuple[Any, ...]]], left_out: Counter[str] | None = None) -> Iterator[DecisionRecord]:
+    """The records of rows.
 
     Args:
         left_out: counts rows of another version of the record, by reason.
@@ -134,22 +137,26 @@ def chats_in(rows: Iterable[Row[*tuple[Any, ...]]], left_out: Counter[str] | Non
             if left_out is not None:
                 left_out[version_reason(version)] += 1
             continue
-        if record.kind is DecisionKind.CHAT:
-            yield record
+        yield record
+
+
+def is_chat(record: DecisionRecord) -> bool:
+    """Returns False for a choice among retrieval experts (see retrieval.stores.export)."""
+    return record.kind is DecisionKind.CHAT
 
 
 def read_records(
     connection: Connection, since: float, left_out: Counter[str] | None = None
 ) -> Iterator[DecisionRecord]:
     """Every record of chat since a time, with its embedding, in order of arrival, a page at a time. Takes and raises
-    what `chats_in` does."""
+    what `records_in` does."""
     query = text(
         "SELECT at, decision_id, record, embedding FROM decisions "
         "WHERE at >= :since AND (at > :at OR decision_id > :last) ORDER BY at, decision_id LIMIT :page"
     )
     after, last = since, ""
     while rows := connection.execute(query, {"since": after, "at": after, "last": last, "page": PAGE_ROWS}).all():
-        yield from chats_in(rows, left_out)
+        yield from filter(is_chat, records_in(rows, left_out))
         after, last = rows[-1].at, rows[-1].decision_id
 
 
@@ -163,7 +170,7 @@ def read_newest(
         "AND encoder_fingerprint = :fingerprint AND embedding IS NOT NULL ORDER BY at DESC, decision_id LIMIT :most"
     )
     bounds = {"since": since, "until": min(until, 1e18), "fingerprint": fingerprint, "most": most}
-    yield from chats_in(connection.execute(query, bounds))
+    yield from filter(is_chat, records_in(connection.execute(query, bounds)))
 
 
 def read_rows(connection: Connection, ids: Sequence[str]) -> Iterator[Row[Any] | None]:
@@ -260,3 +267,27 @@ def why_dropped(record: DecisionRecord, rewards: Mapping[str, float]) -> str | N
     if record.served_expert != record.decision.expert:
         return "another expert answered after a failure"
     return None if record.decision_id in rewards else "no feedback"
+
+
+def read_judged_searches(connection: Connection, since: float) -> Iterator[tuple[DecisionRecord, dict[str, float]]]:
+    """Retrieval decisions since a time (Unix seconds) that have feedback, by id, with the mean value per document.
+
+    Raises:
+        StoreError: a row is damaged.
+    """
+    values: dict[str, dict[str, list[float]]] = {}
+    rows = connection.execute(text("SELECT decision_id, document_id, value FROM document_feedback"))
+    for decision_id, document_id, value in rows:
+        values.setdefault(decision_id, {}).setdefault(document_id, []).append(value)
+    query = by_ids(
+        "SELECT decision_id, record, NULL AS embedding FROM decisions "
+        "WHERE decision_id IN :ids AND category = :category AND at >= :since ORDER BY decision_id"
+    )
+    left_out: Counter[str] = Counter()
+    for part in id_batches(sorted(values)):
+        found = connection.execute(query, {"ids": part, "category": RETRIEVAL, "since": since}).all()
+        for record in records_in(found, left_out):
+            said = values[record.decision_id]
+            yield record, {name: sum(each) / len(each) for name, each in said.items()}
+    for reason, count in left_out.items():
+        logger.warning("left out %d searches: %s", count, reason)

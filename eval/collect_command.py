@@ -32,7 +32,7 @@ from router.expert_config import Engine, ExpertConfig
 from router.protocols import Encoder
 from router.section import PluginConfig
 from router.weights import file_sha256, fingerprint, resolve_weights
-from training.datasets.model_facts import facts_of_config
+from training.datasets.outcome_files import facts_of_config
 from training.types import ModelFacts
 
 

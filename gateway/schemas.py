@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from decision_log.feedback_types import Feedback, FeedbackKind, ImplicitSignal
-from decision_log.listed import Spend
+from decision_log.listing import Spend
 from fleet.residency.types import Residency
 from router.live_pointer import CanaryTerms
 from router.request_body import Body, ColumnText

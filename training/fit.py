@@ -32,7 +32,6 @@ from training.stage_one import (
     LabelledEmbeddings,
     StageOne,
     embed,
-    figures,
     fit_stage_one,
     following_traffic,
     label_counts,
@@ -40,6 +39,7 @@ from training.stage_one import (
     new_categories_of,
     recognised_shares,
     served_shares,
+    stage_one_metrics,
 )
 from training.strategies.strategy_fit import fit_strategies
 from training.types import LabelledQuery, OutcomeTable
@@ -112,7 +112,7 @@ def prepare(
     progress("fitting the category classifier")
     with one_thread():
         stage = fit_stage_one(data.take(~held_out), request, rng)
-        metrics = figures(stage, data.take(held_out), request.alpha)  # as labelled, whatever the traffic's mix
+        metrics = stage_one_metrics(stage, data.take(held_out), request.alpha)  # as labelled, not as asked
         metrics |= recognised_shares(stage, data.take(~held_out), request)
         stage = following_traffic(stage, data.take(~held_out), request, rng)
         learned = [query.text for query, is_out in zip(queries, held_out, strict=True) if not is_out]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import signal
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import TypeVar
 
-from base.errors import DataError, RouterError
+from base.errors import ConfigError, DataError, RouterError
 from base.progress import Progress, console_progress
 from base.terminal import Terminal
 from retrieval.training.pilot_refresh import PilotRefresh, RefreshRequest, export_stores, refresh_pilots
@@ -20,7 +25,6 @@ from router.retrieval_config import RetrievalConfig
 from training.retrain import run_retrain
 from training.retrain_inputs import RetrainRequest
 from training.retrain_lock import LocalTurns, LockLostError, NoTurnError, SharedTurns
-from training.schedule import StoppedError, parse_period, repeat, stop_on_signal, stoppable
 from training.summary import print_round, retrain_json
 
 PAUSE_SHARE = 0.9
@@ -28,6 +32,9 @@ PAUSE_SHARE = 0.9
 
 Turns = LocalTurns | SharedTurns
 T = TypeVar("T")
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+MAX_PERIOD_S = 365 * UNITS["d"]
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def turns_of(request: RetrainRequest, redis_url: str | None, min_pause_s: float = 0.0) -> Turns:
@@ -130,3 +137,58 @@ def retrain_again_and_again(request: RetrainRequest, redis_url: str | None, ever
         say(f"every {every}; SIGTERM or SIGINT stops it")
         repeat(once, period_s, stop)
         say("stopped")
+
+
+class StoppedError(Exception):
+    """A signal asked to stop in the middle of a round; nothing was promoted by it."""
+
+
+def parse_period(value: str) -> float:
+    """Seconds of `90s`, `30m`, `1h`, `1.5h` or `1d`. Raises ConfigError."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", value.strip())
+    period_s = 0.0 if found is None else float(found[1]) * UNITS[found[2]]
+    if not 0 < period_s <= MAX_PERIOD_S:
+        raise ConfigError(
+            f"--every: '{value}' is not a period; allowed: a number above 0 with s, m, h or d, such as 1h, up to 365d"
+        )
+    return period_s
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[threading.Event]:
+    """An event that SIGINT or SIGTERM sets, instead of ending the process; a second signal ends it as usual."""
+    stop = threading.Event()
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def ask(number: int, _: FrameType | None) -> None:
+        stop.set()
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in SIGNALS:
+        signal.signal(number, ask)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def stoppable(progress: Progress, stop: threading.Event) -> Progress:
+    """The same progress, which ends the round by StoppedError once `stop` is set: between two steps, never in one."""
+
+    def told(message: str) -> None:
+        if stop.is_set():
+            raise StoppedError
+        progress(message)
+
+    return told
+
+
+def repeat(once: Callable[[], None], period_s: float, stop: threading.Event) -> None:
+    """Runs a round at once and then one a period after the last one ended, until `stop`."""
+    while not stop.is_set():
+        try:
+            once()
+        except StoppedError:
+            return
+        stop.wait(period_s)

@@ -16,7 +16,7 @@ from router.protocols import Encoder
 from router.types import IntArray
 from training.builtin_feedback import with_feedback
 from training.carried_evidence import Carried, carried_over
-from training.category_mix import AskedQueries
+from training.category_mix import AskedQueries, read_asked
 from training.change_points import ChangePoint, find_change_points, is_stale, replaced_models
 from training.datasets.outcome_folders import graded_at
 from training.evidence import Evidence, gather_evidence
@@ -24,7 +24,6 @@ from training.fit_inputs import builtin_outcomes, labelled_queries, learned_outc
 from training.gate import DEFAULT_TERMS, Terms
 from training.log_answers import AskedAnswers, fetch_answers
 from training.log_table import Known, LogTable, read_log_table
-from training.traffic_mix import read_asked
 from training.types import LabelledQuery, OutcomeTable
 
 

@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from base.errors import DataError
+from base.intervals import wilson_interval
 from base.progress import Progress
 from router import plugins
 from router.embedding_cache import CachedEncoder
 from router.protocols import CategoryClassifier, Encoder
-from router.types import GENERAL, BoolArray, FloatArray, IntArray, Metric
-from router.uncertainty import Uncertainty, apply_temperature, calibrated
+from router.types import GENERAL, BoolArray, FloatArray, IntArray, Interval, Metric
+from router.uncertainty import Uncertainty, apply_temperature, calibrated, expected_calibration_error
 from training.calibrate import fit_temperature, fit_uncertainty
 from training.category_mix import AskedQueries, CategoryMix, estimate_mix, reweighed
-from training.classifier_metrics import stage_one_metrics, wilson
 from training.few_examples import RECOGNISED, is_new, spread_out, sure_of, usual_size
 from training.fit_request import FitRequest
 from training.types import LabelledQuery
@@ -106,14 +106,6 @@ def served_shares(stage: StageOne, embeddings: FloatArray, alpha: float) -> Floa
     counts = np.bincount(np.where(is_unsure, k, stage.unseen.argmax(axis=1)), minlength=k + 1)
     counts = np.maximum(counts, 1)
     return np.asarray(counts / counts.sum(), dtype=np.float32)
-
-
-def figures(stage: StageOne, held_out: LabelledEmbeddings, alpha: float) -> dict[str, Metric]:
-    if len(held_out.labels) == 0:
-        return {}
-    return stage_one_metrics(
-        stage.classifier, stage.temperature, stage.uncertainty, held_out.embeddings, held_out.labels, alpha
-    )
 
 
 def new_categories_of(request: FitRequest, labels: IntArray) -> BoolArray:
@@ -234,3 +226,50 @@ def stratified_folds(labels: IntArray, rng: np.random.Generator) -> IntArray:
         members = np.flatnonzero(labels == label)
         folds[rng.permutation(members)] = np.arange(len(members)) % FOLDS
     return folds
+
+
+def wilson(successes: int, n: int) -> Metric:
+    """A share with its 95% Wilson score interval (Wilson 1927); 0 of 0 has the interval [0, 1]."""
+    if n == 0:
+        return Metric(value=0.0, interval=Interval(low=0.0, high=1.0), n=0)
+    share = successes / n
+    low, high = wilson_interval(share, n)
+    return Metric(value=share, interval=Interval(low=low, high=high), n=n)
+
+
+def macro_f1(labels: IntArray, predicted: IntArray, k: int) -> float:
+    """Mean over categories that occur of 2TP / (2TP + FP + FN)."""
+    scores = []
+    for label in range(k):
+        hits = int(((labels == label) & (predicted == label)).sum())
+        wrong = int(((labels == label) != (predicted == label)).sum())
+        if (labels == label).any():
+            scores.append(2 * hits / (2 * hits + wrong))
+    return float(np.mean(scores)) if scores else 0.0
+
+
+def stage_one_metrics(stage: StageOne, held_out: LabelledEmbeddings, alpha: float) -> dict[str, Metric]:
+    """Figures on held-out queries; none without any.
+
+    Returns:
+        `category_accuracy` and `macro_f1` before the fallback; `coverage`, the share of queries not sent to general;
+        `error_when_sure`, what is misclassified of those (the promise: at most alpha); `ece`, calibration error;
+        `general_recall`, the share of `general` queries that were sent there.
+    """
+    labels, k = held_out.labels, len(stage.classifier.categories_)
+    if len(labels) == 0:
+        return {}
+    probs = apply_temperature(stage.classifier.predict_proba(held_out.embeddings).probs, stage.temperature)
+    fitted = Uncertainty.from_state(stage.uncertainty, alpha=alpha)
+    sure = fitted.score(held_out.embeddings, probs) <= fitted.threshold
+    known = labels < k
+    predicted = probs.argmax(axis=1)
+    right = (predicted == labels) & known
+    return {
+        "category_accuracy": wilson(int(right.sum()), int(known.sum())),
+        "macro_f1": Metric(value=macro_f1(labels[known], predicted[known], k), n=int(known.sum())),
+        "coverage": wilson(int((sure & known).sum()), int(known.sum())),
+        "error_when_sure": wilson(int((sure & ~right).sum()), int(sure.sum())),
+        "ece": Metric(value=expected_calibration_error(probs[known], labels[known]), n=int(known.sum())),
+        "general_recall": wilson(int((~sure & ~known).sum()), int((~known).sum())),
+    }

@@ -148,7 +148,7 @@ def round_json(chat: RetrainResult | RouterError, pilots: PilotRefresh | RouterE
 def print_retrain(result: RetrainResult) -> None:
     """Prints what was used and dropped, the comparison, and what was done and why."""
     from decision_log.read import ASKED_BY_COE
-    from training.traffic_mix import mix_sentence
+    from training.category_mix import mix_sentence
 
     console = result_console()
     n_probes = result.log.dropped.get(ASKED_BY_COE, 0)

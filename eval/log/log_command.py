@@ -103,7 +103,7 @@ def report_savings(kind: str, files: list[Path], out: Path, config: Path, data_d
 def with_mix(report: LogReport, config: Path, routers: Path, url: str, since: float, until: float) -> LogReport:
     """The report with how far its traffic's mix is from the labelled queries, or why that is not known."""
     from base.errors import RouterError
-    from training.traffic_mix import mix_sentence, read_mix
+    from training.category_mix import mix_sentence, read_mix
 
     try:
         mix = read_mix(config, routers, url, since=since, until=until)

@@ -8,9 +8,9 @@ from pydantic import Field
 
 from decision_log.served_models import ModelChange
 from router.types import Record
+from training.category_mix import TrafficMix
 from training.expert_worth import CompositionWorth
 from training.loop_worth import LoopWorth
-from training.traffic_mix import TrafficMix
 
 
 class Rate(Record):

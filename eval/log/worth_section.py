@@ -9,9 +9,9 @@ from eval.log.traffic_words import moment
 from eval.report.numbers import metric_cell, money, number, percent, points
 from eval.report.page import Block, Cell, Columns, Note, Row, Section, Table, table_of
 from router.types import Metric
+from training.category_mix import mix_sentence
 from training.expert_worth import CompositionWorth, ExpertWorth, sentence
 from training.loop_worth import LoopWorth, loop_sentences
-from training.traffic_mix import mix_sentence
 
 
 def loop_section(loop: LoopWorth) -> Section:

@@ -19,8 +19,7 @@ from eval.routing.trial import active_params, mean_costs
 from router.config import config_text
 from router.policy_config import Budgets
 from router.price import SLACK
-from training.datasets.model_facts import find_models_file, read_models
-from training.datasets.outcome_files import PromptColumns
+from training.datasets.outcome_files import PromptColumns, find_models_file, read_models
 from training.datasets.outcomes import complete_rows, read_outcomes
 from training.split import SPLITS
 from training.types import OutcomeTable

@@ -19,7 +19,7 @@ from starlette.responses import StreamingResponse
 from base.json_text import to_json
 from base.spreadsheet import without_formula
 from decision_log.database import Database
-from decision_log.listed import DecisionFilter, DecisionLine, Page, Place
+from decision_log.listing import DecisionFilter, DecisionLine, Page, Place
 from decision_log.protocols import DecisionSink
 from gateway.body_fields import shorten
 from gateway.endpoints.access import CallerOf, OtherProcesses, Sink, Store, api_router, scan

@@ -14,7 +14,7 @@ from sqlalchemy import select
 from base.errors import DataError
 from base.json_text import to_json
 from decision_log.database import Database
-from decision_log.judged_searches import read_judged_searches
+from decision_log.read import read_judged_searches
 from retrieval.stores.chunk_table import ChunkTable
 from retrieval.stores.tables import CHUNKS, STORE_FILES, STORES, TABLES
 from router.types import DecisionKind, DecisionRecord
@@ -121,9 +121,10 @@ def require_new(folder: Path) -> None:
 def judged_stores(store: Database, since: float) -> dict[str, Judged]:
     """Feedback on searches by the store that was searched."""
     stores: dict[str, Judged] = {}
-    for record, values in read_judged_searches(store, since):
-        if record.kind is DecisionKind.SEARCH and record.retrieval and record.retrieval.store_id:
-            stores.setdefault(record.retrieval.store_id, Judged()).add(record, values)
+    with store.transaction("read searches with feedback") as connection:
+        for record, values in read_judged_searches(connection, since):
+            if record.kind is DecisionKind.SEARCH and record.retrieval and record.retrieval.store_id:
+                stores.setdefault(record.retrieval.store_id, Judged()).add(record, values)
     return stores
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import update
 from base.errors import StoreError
 from decision_log.database import Database
 from decision_log.feedback_types import Feedback, FeedbackKind
-from decision_log.listed import DecisionFilter, DecisionLine, Spend
+from decision_log.listing import DecisionFilter, DecisionLine, Spend
 from decision_log.tables import DECISIONS
 from router.types import DecisionRecord
 from tests.gateway.test_store import record

@@ -15,9 +15,8 @@ from training.calibrate import (
     fit_temperature,
     fit_uncertainty,
 )
-from training.classifier_metrics import stage_one_metrics
 from training.fit_request import FitRequest
-from training.stage_one import LabelledEmbeddings, fit_stage_one
+from training.stage_one import LabelledEmbeddings, fit_stage_one, stage_one_metrics
 
 
 def test_the_temperature_that_spoilt_probabilities_is_found() -> None:
@@ -177,9 +176,7 @@ def test_the_promise_holds_for_fitted_routers() -> None:
             stage = fit_stage_one(draw_queries(rng, 400), request, rng)
         test = draw_queries(rng, 1500)
         for alpha, measured in figures.items():
-            found = stage_one_metrics(
-                stage.classifier, stage.temperature, stage.uncertainty, test.embeddings, test.labels, alpha
-            )
+            found = stage_one_metrics(stage, test, alpha)
             measured.append((found["error_when_sure"].value, found["coverage"].value))
         errors.append(found["ece"].value)
     coverages = []

@@ -29,15 +29,17 @@ from training.candidate_fit import fit_candidate
 from training.category_mix import (
     LEAST_SHARE,
     MIX_MOVED,
+    asked_queries,
     estimate_mix,
     prior_ratio,
+    read_asked,
+    read_mix,
     reweighed,
     shares_of,
     total_variation,
 )
 from training.fit_inputs import labelled_queries
 from training.retrain_inputs import RetrainRequest, read_inputs
-from training.traffic_mix import asked_queries, read_asked, read_mix
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 HALVES = np.array([0.5, 0.5])

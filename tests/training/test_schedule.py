@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from base.errors import ConfigError
-from training.schedule import StoppedError, parse_period, repeat, stop_on_signal, stoppable
+from training.retrain_command import StoppedError, parse_period, repeat, stop_on_signal, stoppable
 
 
 @pytest.mark.parametrize(

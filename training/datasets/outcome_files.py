@@ -1,4 +1,5 @@
-"""The files of an outcome table as they are read: `prompts.parquet`, and `scores.parquet`, whose rows are chosen.
+"""The files of an outcome table as they are read: `prompts.parquet`, `scores.parquet`, whose rows are chosen, and
+`models.parquet`, with sizes and prices of experts, which experts.yaml may give instead.
 
 Shapes: n prompts, m experts.
 """
@@ -24,6 +25,7 @@ from base.columns import (
 )
 from base.errors import DataError, allowed_values
 from base.record_files import Record, parse_json
+from router.config import CoeConfig
 from router.types import BoolArray, Float64Array, IntArray
 from training.datasets.outcome_rows import ask_of
 from training.split import SPLITS, split_of
@@ -32,6 +34,7 @@ from training.types import ModelFacts
 PROMPTS_FILE, SCORES_FILE = "prompts.parquet", "scores.parquet"
 CHARS_PER_TOKEN = 4
 """The usual ratio for English text, as `QueryFacts.prompt_tokens` counts."""
+MODELS_FILE = "models.parquet"
 
 
 @dataclass(frozen=True)
@@ -209,3 +212,46 @@ def estimated_cost(
     price_out = np.array([f.price_out_per_m_usd for f in of_model], dtype=np.float64)[rows.expert]
     tokens_in = np.array([len(text) / CHARS_PER_TOKEN for text in prompts.texts])[rows.prompt]
     return np.asarray((tokens_in * price_in + tokens_out * price_out) / 1e6, dtype=np.float64)
+
+
+def find_models_file(folder: Path) -> Path | None:
+    """`models.parquet` in an outcome table's folder or in the one above it."""
+    found = [path for path in (folder / MODELS_FILE, folder.resolve().parent / MODELS_FILE) if path.is_file()]
+    return found[0] if found else None
+
+
+def read_models(path: Path) -> dict[str, ModelFacts]:
+    """Facts per model. Only the column `model` is required; a size of 0 is unknown, as in experts.yaml.
+
+    Raises:
+        DataError: with file, row and column.
+    """
+    table = read_table(path, ("model",))
+    columns = {}
+    for name in ("params_active_b", "price_in_per_m", "price_out_per_m"):
+        columns[name] = numbers(path, table, name)
+        require_amounts(path, name, columns[name])
+    known = [[None if np.isnan(value) else float(value) for value in column] for column in columns.values()]
+    return {
+        model: ModelFacts(active or None, price_in, price_out)
+        for model, active, price_in, price_out in zip(texts(path, table, "model"), *known, strict=True)
+    }
+
+
+def facts_of_config(config: CoeConfig) -> dict[str, ModelFacts]:
+    """Facts per expert of experts.yaml. A size of 0 there means that it is not hosted here: unknown."""
+    return {
+        name: ModelFacts(entry.active_b or None, entry.price_in_per_m_usd, entry.price_out_per_m_usd)
+        for name, entry in config.experts.items()
+    }
+
+
+def write_models(path: Path, active_params_b: Mapping[str, float]) -> None:
+    """Writes sizes in the layout that `read_models` reads."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {"model": list(active_params_b), "params_active_b": list(active_params_b.values())}
+    pq.write_table(
+        pa.table(columns, schema=pa.schema([("model", pa.string()), ("params_active_b", pa.float64())])), path
+    )

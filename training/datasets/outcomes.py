@@ -30,9 +30,9 @@ from base.columns import (
 )
 from base.errors import DataError
 from router.types import Float64Array, FloatArray, IntArray
-from training.datasets.model_facts import MODELS_FILE, find_models_file, read_models, write_models
 from training.datasets.outcome_files import (
     ALL_PROMPTS,
+    MODELS_FILE,
     PROMPTS_FILE,
     SCORES_FILE,
     PromptColumns,
@@ -41,10 +41,13 @@ from training.datasets.outcome_files import (
     choose_experts,
     choose_metric,
     estimated_cost,
+    find_models_file,
+    read_models,
     read_prompts,
     read_scores,
     refuse_repeats,
     reply_tokens,
+    write_models,
 )
 from training.types import NO_ANSWER, NOT_COMPARED, ModelFacts, OutcomeTable
 

@@ -23,8 +23,8 @@ from router.config import CoeConfig, load_config, parse_config
 from router.expert_config import ExpertConfig
 from router.strategies.kind_of import built_kind
 from tests.training.log_records import record
+from training.lora.admission import adapted_entry, add_expert
 from training.lora.comparison import Comparison, compare
-from training.lora.entry import adapted_entry, add_expert
 from training.lora.examples import Example, halves, logged_prompts, read_examples, repeated
 from training.lora.serving import Teacher, load_adapter, taught
 

@@ -20,7 +20,6 @@ from router.strategies.types import StrategyName
 from router.strategies.votes import SIGNALS
 from router.types import GENERAL, CategoryProbs
 from tests.training.strategies.known_answers import ballots, known, numbered
-from training.datasets.outcome_folders import MATRICES
 from training.expert_map import measure_quality
 from training.graded_queries import GradedQueries
 from training.strategies.rehearsal import Known
@@ -59,7 +58,7 @@ def test_two_experts_have_no_arbiter_and_every_other_strategy() -> None:
         queries.table,
         experts=("one", "two"),
         answers=numbered(DATA.keys[:, [0, 2]]),
-        **{name: getattr(queries.table, name)[:, [0, 2]] for name in MATRICES},
+        **{name: cells[:, [0, 2]] for name, cells in queries.table.matrices.items() if name != "answers"},
     )
     fitted = fit_strategies(
         replace(queries, table=pair), measure_quality(pair, CATEGORIES), np.random.default_rng(0), silent
