@@ -7,7 +7,7 @@ import numpy as np
 from router.types import Float64Array
 
 DRAWS = 2000
-LEVEL = 0.95
+Range = tuple[float, float]
 
 
 def bootstrap_means(values: Float64Array, rng: np.random.Generator, draws: int = DRAWS) -> Float64Array:
@@ -28,7 +28,7 @@ def bootstrap_means(values: Float64Array, rng: np.random.Generator, draws: int =
     return np.asarray(means / n, dtype=np.float64)
 
 
-def percentile_interval(draws: Float64Array, level: float = LEVEL) -> tuple[float, float]:
-    """The (1 - level) / 2 and (1 + level) / 2 quantiles of draws (b,) (percentile interval, Efron 1979)."""
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+def percentile_interval(draws: Float64Array) -> Range:
+    """The 2.5% and 97.5% quantiles of draws (b,): a percentile interval at 95% (Efron 1979)."""
+    low, high = np.quantile(draws, [0.025, 0.975])
     return float(low), float(high)

@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from pydantic import Field
 
-from eval.metrics.bootstrap import DRAWS, percentile_interval
-from router.types import Float64Array, IntArray
-
-Range = tuple[float, float]
+from eval.metrics.bootstrap import DRAWS, Range, percentile_interval
+from router.types import Float64Array, IntArray, Record
 
 CPT_LEVELS = (50, 80)
+DRAWN_POINTS = 101
+"""Even shares of strong calls at which a curve is drawn."""
 
 
 @dataclass(frozen=True)
@@ -82,16 +83,16 @@ def call_share_for(curve: CallCurve, percent: float) -> float:
     return float(curve.share[at - 1] + min(part, 1.0) * (curve.share[at] - curve.share[at - 1]))
 
 
-@dataclass(frozen=True)
-class CallFigures:
-    """APGR and CPT of one order of the queries, with percentile bootstrap intervals over queries; None where the strong
-    expert is not better than the weak one."""
+class CallOrder(Record):
+    """Strong calls spent in one order: APGR, CPT by percent of the gap, and the curve; None where the strong expert is
+    not better than the weak one. Percentile bootstrap intervals over queries."""
 
-    curve: CallCurve
-    apgr: float | None
-    apgr_interval: Range | None
-    cpt: dict[int, float]
-    cpt_interval: dict[int, Range]
+    apgr: float | None = None
+    apgr_interval: Range | None = None
+    cpt: dict[int, float] = Field(default_factory=dict, description="percent of the gap -> share of strong calls")
+    cpt_interval: dict[int, Range] = Field(default_factory=dict)
+    share: tuple[float, ...]
+    mean_score: tuple[float, ...]
 
 
 def call_figures(
@@ -100,11 +101,12 @@ def call_figures(
     strong: Float64Array,
     rng: np.random.Generator,
     draws: int = DRAWS,
-) -> CallFigures:
+) -> CallOrder:
     """Figures of the order by `predicted_gain` (n,). All zero is the random order, `strong - weak` the oracle's."""
-    curve = call_curve(predicted_gain, weak, strong)
+    curve, even = call_curve(predicted_gain, weak, strong), np.linspace(0.0, 1.0, DRAWN_POINTS)
+    share, mean_score = tuple(even.tolist()), tuple(np.interp(even, curve.share, curve.quality).tolist())
     if curve.gap <= 0:
-        return CallFigures(curve, None, None, {}, {})
+        return CallOrder(share=share, mean_score=mean_score)
     drawn = [
         (average_gap_recovered(c), *(call_share_for(c, level) for level in CPT_LEVELS))
         for c in resampled_curves(predicted_gain, weak, strong, rng, draws)
@@ -112,12 +114,13 @@ def call_figures(
     ]
     columns = np.array(drawn, dtype=np.float64).reshape(-1, 1 + len(CPT_LEVELS))
     ranges = [percentile_interval(column) for column in columns.T] if len(columns) else []
-    return CallFigures(
-        curve=curve,
+    return CallOrder(
         apgr=average_gap_recovered(curve),
         apgr_interval=ranges[0] if ranges else None,
         cpt={level: call_share_for(curve, level) for level in CPT_LEVELS},
         cpt_interval=dict(zip(CPT_LEVELS, ranges[1:], strict=False)),
+        share=share,
+        mean_score=mean_score,
     )
 
 
@@ -129,9 +132,3 @@ def resampled_curves(
     for _ in range(draws):
         weight = np.bincount(rng.integers(n, size=n), minlength=n).astype(np.float64)
         yield weighted_curve(group, weak, strong - weak, weight)
-
-
-def thinned(curve: CallCurve, points: int = 101) -> CallCurve:
-    """The curve at `points` even shares, for drawing."""
-    share = np.linspace(0.0, 1.0, points)
-    return CallCurve(share, np.interp(share, curve.share, curve.quality))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from eval.metrics.bootstrap import Range
 from eval.report.page import Cell
 from router.types import Metric
 
-Range = tuple[float, float]
 MINUS = "\u2212"
 
 

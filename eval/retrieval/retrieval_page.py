@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from eval.metrics.bootstrap import Range
 from eval.report import charts
 from eval.report.charts import ACCENT, SOFT, Look
-from eval.report.numbers import Range, tone
+from eval.report.numbers import tone
 from eval.report.page import Block, Cell, Chart, Command, Facts, Figure, Page, Row, Section, Spec, Table
 from eval.retrieval.arms import LABELS
 from eval.retrieval.retrieval_records import ArmScore, Latency, RetrievalReport

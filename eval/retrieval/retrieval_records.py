@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from eval.metrics.bootstrap import Range
 from router.types import Record
-
-Range = tuple[float, float]
 
 
 class ArmScore(Record):

@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from eval.metrics.bootstrap import bootstrap_means, percentile_interval
+from eval.metrics.bootstrap import Range, bootstrap_means, percentile_interval
 from eval.metrics.differences import gap_closed, gap_closed_draws, queries_to_show, smallest_shown
 from eval.metrics.quality_over_cost import router_arena_score
 from eval.routing import baselines
@@ -23,7 +23,6 @@ from eval.routing.routing_records import (
     LostQuery,
     MethodRecord,
     Power,
-    Range,
     Regret,
     StageOne,
 )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from eval.metrics.bootstrap import bootstrap_means, percentile_interval
+from eval.metrics.bootstrap import Range, bootstrap_means, percentile_interval
 from eval.metrics.quality_over_cost import aiq, non_decreasing_hull
 from eval.routing.frontier import (
     MIXTURE,
@@ -20,7 +20,7 @@ from eval.routing.frontier import (
     mixture_curve,
     soft_curve,
 )
-from eval.routing.routing_records import FrontierPoint, Range
+from eval.routing.routing_records import FrontierPoint
 from eval.routing.trial import Spending, Trial, costs_by_category, mean_costs
 from router.types import Float64Array
 

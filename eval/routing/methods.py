@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,19 +19,6 @@ from router.types import CategoryProbs, Query, QueryBatch
 
 METHODS_FILE = "methods.json"
 TIMED_QUERIES = 50
-
-
-@dataclass(frozen=True)
-class FittedMethod:
-    """A kind with its router and the seconds that fitting it took."""
-
-    artifact: RouterArtifact
-    router: Router
-    fit_s: float
-
-    @property
-    def kind(self) -> str:
-        return self.artifact.manifest.scorer.kind
 
 
 def read_methods(routers: Path) -> dict[str, tuple[Path, float]]:
@@ -50,28 +36,30 @@ def batch_of(trial: Trial) -> QueryBatch:
     return QueryBatch(tuple(Query(name, text) for name, text in pairs), trial.test_embeddings)
 
 
-def method_output(method: FittedMethod, trial: Trial, default_kind: str) -> MethodOutput:
-    """Its predictions and choices, under the trial's budgets."""
-    router, batch = method.router, batch_of(trial)
+def method_output(
+    artifact: RouterArtifact, router: Router, fit_s: float, trial: Trial, default_kind: str
+) -> MethodOutput:
+    """Predictions and choices of a kind that took `fit_s` seconds to fit, under the trial's budgets."""
+    kind, batch = artifact.manifest.scorer.kind, batch_of(trial)
     probs = router.predict_categories(batch.embeddings)
     rows = [int(row) for row in router.judge(batch.embeddings, probs).rows]
     quality = router.scorer.score(batch, probs, rows).quality
     decisions = router.decide_batch(batch, rng=np.random.default_rng(0))
-    sample = method.artifact.arrays.get("choice.sample")
+    sample = artifact.arrays.get("choice.sample")
     order = [router.experts.index(name) for name in trial.test.experts]
-    validated = method.artifact.manifest.metrics.get(f"validation.{method.kind}")
+    validated = artifact.manifest.metrics.get(f"validation.{kind}")
     return MethodOutput(
-        name=method.kind,
-        label=words_of(method.kind)[0],
-        how=words_of(method.kind)[1],
+        name=kind,
+        label=words_of(kind)[0],
+        how=words_of(kind)[1],
         quality=quality[:, order].astype(np.float64),
         chosen=trial.numbers([decision.expert for decision in decisions]),
         sample_quality=None if sample is None else np.asarray(sample, dtype=np.float64)[:, order],
-        sample_rows=None if sample is None else sample_rows(method.artifact),
-        fit_s=method.fit_s,
+        sample_rows=None if sample is None else sample_rows(artifact),
+        fit_s=fit_s,
         decide_us=time_of_score(router, batch, probs, rows),
         valid_score=None if validated is None else validated.value,
-        is_default=method.kind == default_kind,
+        is_default=kind == default_kind,
     )
 
 

@@ -7,10 +7,10 @@ from typing import Literal
 
 from pydantic import Field
 
+from eval.metrics.bootstrap import Range
+from eval.metrics.cheap_strong import CallOrder
 from eval.robustness.flip_records import RobustnessRecord
 from router.types import Record
-
-Range = tuple[float, float]
 
 
 class Difference(Record):
@@ -90,17 +90,6 @@ class Confusion(Record):
 
     categories: tuple[str, ...]
     counts: tuple[tuple[int, ...], ...]
-
-
-class CallOrder(Record):
-    """Strong calls spent in one order: APGR, CPT by percent of the gap, and the curve."""
-
-    apgr: float | None
-    apgr_interval: Range | None
-    cpt: dict[int, float] = Field(description="percent of the gap -> share of strong calls")
-    cpt_interval: dict[int, Range]
-    share: tuple[float, ...]
-    mean_score: tuple[float, ...]
 
 
 class CheapStrong(Record):

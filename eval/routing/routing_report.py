@@ -10,7 +10,7 @@ import numpy as np
 
 from eval.metrics.bootstrap import bootstrap_means
 from eval.metrics.calibration import brier, calibration_error, reliability_bins
-from eval.metrics.cheap_strong import CallFigures, call_figures, thinned
+from eval.metrics.cheap_strong import call_figures
 from eval.robustness.flip_records import RobustnessRecord
 from eval.routing.arm_records import (
     arm_records,
@@ -30,7 +30,6 @@ from eval.routing.budget_curves import MAP, Frontier, build_aiq, build_frontier,
 from eval.routing.diagnostics import diagnose
 from eval.routing.routing_records import (
     Calibration,
-    CallOrder,
     CheapStrong,
     Confusion,
     DataFacts,
@@ -159,18 +158,5 @@ def build_cheap_strong(trial: Trial, rng: np.random.Generator) -> CheapStrong | 
         weak_score=float(low.mean()),
         strong_score=float(high.mean()),
         oracle_score=float(np.maximum(low, high).mean()),
-        orders={name: call_order(call_figures(gain, low, high, rng)) for name, gain in orders.items()},
-    )
-
-
-def call_order(figures: CallFigures) -> CallOrder:
-    """The record of one order, its curve at 101 shares."""
-    curve = thinned(figures.curve)
-    return CallOrder(
-        apgr=figures.apgr,
-        apgr_interval=figures.apgr_interval,
-        cpt=figures.cpt,
-        cpt_interval=figures.cpt_interval,
-        share=tuple(curve.share.tolist()),
-        mean_score=tuple(curve.quality.tolist()),
+        orders={name: call_figures(gain, low, high, rng) for name, gain in orders.items()},
     )

@@ -20,7 +20,7 @@ from eval.robustness.flip_records import RobustnessRecord
 from eval.robustness.flips import KnownScores, measure_flips
 from eval.robustness.inputs import decider
 from eval.routing.budget_curves import known_budgets
-from eval.routing.methods import FittedMethod, method_output, read_methods, words_of
+from eval.routing.methods import method_output, read_methods, words_of
 from eval.routing.out_of_fold import Unseen, out_of_fold
 from eval.routing.routing_records import DataFacts, Report
 from eval.routing.routing_report import measure
@@ -143,8 +143,8 @@ def with_methods(
     for kind, (place, fit_s) in read_methods(routers).items():
         progress(f"deciding by {kind}")
         artifact = load_artifact(place)
-        method = FittedMethod(artifact, load(artifact, trial.fit, request.budgets, router.encoder), fit_s)
-        outputs.append(method_output(method, trial, default.manifest.scorer.kind))
+        loaded = load(artifact, trial.fit, request.budgets, router.encoder)
+        outputs.append(method_output(artifact, loaded, fit_s, trial, default.manifest.scorer.kind))
     manifest = default.manifest
     evidence = map_evidence(evidence_of(default), manifest.categories, manifest.experts, trial.test.experts)
     return replace(trial, methods=tuple(outputs), evidence=evidence)

@@ -80,16 +80,16 @@ class Searcher:
             self._documents[expert.space] = self.encode(expert, self.collection.documents, True)
         return self._documents[expert.space]
 
-    def rankings(self, name: str, texts: Sequence[str], count: int = POOL) -> list[Ranking]:
-        """The `count` best documents of each query by one expert."""
+    def rankings(self, name: str, texts: Sequence[str]) -> list[Ranking]:
+        """The `POOL` best documents of each query by one expert."""
         expert = self.experts[name]
         if not isinstance(expert, DenseExpert):
-            return self.words(name).search(texts, count)
+            return self.words(name).search(texts, POOL)
         documents, queries = self.documents(expert), self.encode(expert, texts, False)
         found: list[Ranking] = []
         for start in range(0, len(texts), BLOCK):
             for scores in queries[start : start + BLOCK] @ documents.T:
-                rows = np.array(rank(scores, self.collection.document_ids, count), dtype=np.int64)
+                rows = np.array(rank(scores, self.collection.document_ids, POOL), dtype=np.int64)
                 found.append((rows, scores[rows]))
         return found
 

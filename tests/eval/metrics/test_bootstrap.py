@@ -38,4 +38,3 @@ def test_one_query_has_no_spread_and_none_is_an_error() -> None:
 
 def test_the_percentile_interval_cuts_both_tails() -> None:
     assert percentile_interval(np.linspace(0, 1, 1001)) == pytest.approx((0.025, 0.975))
-    assert percentile_interval(np.linspace(0, 1, 1001), level=0.5) == pytest.approx((0.25, 0.75))

@@ -44,7 +44,7 @@ def test_no_gap_gives_no_figures_and_nan_is_refused() -> None:
     figures = cheap_strong.call_figures(np.zeros(4), STRONG, WEAK, np.random.default_rng(0), draws=5)
     assert (figures.apgr, figures.apgr_interval, figures.cpt) == (None, None, {})
     with pytest.raises(ValueError, match="expected a gap"):
-        figures.curve.recovered()
+        cheap_strong.call_curve(np.zeros(4), STRONG, WEAK).recovered()
     with pytest.raises(ValueError, match="query 1 is NaN"):
         cheap_strong.call_curve(np.array([0.0, np.nan]), WEAK[:2], STRONG[:2])
 
@@ -95,6 +95,7 @@ def test_the_interval_holds_the_figure_and_narrows_with_data() -> None:
     assert width(1600) < 0.5 * width(100)
 
 
-def test_thinning_keeps_the_ends_and_the_shape() -> None:
-    thin = cheap_strong.thinned(cheap_strong.call_curve(STRONG - WEAK, WEAK, STRONG), points=5)
-    np.testing.assert_allclose(thin.quality, [0.5, 0.75, 1.0, 1.0, 0.75])
+def test_the_drawn_curve_keeps_the_ends_and_the_shape() -> None:
+    found = cheap_strong.call_figures(STRONG - WEAK, WEAK, STRONG, np.random.default_rng(0), draws=5)
+    drawn = np.interp([0, 0.25, 0.5, 0.75, 1], found.share, found.mean_score)
+    np.testing.assert_allclose(drawn, [0.5, 0.75, 1.0, 1.0, 0.75])

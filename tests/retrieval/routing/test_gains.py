@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from retrieval.routing.gains import FOREIGN_LOSS, GainModel, data_set_gains, fit_gains, foreign_gains, plain_fusion
-from retrieval.routing.grouped_pilots import group_pilots, winners
 from retrieval.routing.pilot_library import PilotLibrary, RoutingMethod, RoutingSettings
+from retrieval.routing.pilot_router import group_pilots, winners
 from retrieval.types import Arm
 from tests.retrieval.pilot_data import ARMS, LAW, corner, small_library
 
