@@ -77,7 +77,6 @@ class Tally:
     served: IntArray
     wait_s: Float64Array
     switches: int = 0
-    first_switches: int = 0
     switch_s: float = 0.0
     reasons: dict[str, int] = field(default_factory=dict)
 

@@ -10,7 +10,7 @@ from benchmarks.residency_clairvoyant import WINDOW_S, BoolArray
 from fleet.residency.demand import Demand, Float64Array
 from fleet.residency.policies import Off, OnDemand
 from fleet.residency.scheduler import Goal, Scheduler
-from fleet.residency.types import ANSWERING
+from fleet.residency.types import Residency
 
 
 class ExpectedUse(OnDemand):
@@ -57,12 +57,12 @@ class Plan(Off):
         return np.asarray(self._sets[min(max(window, 0), len(self._sets) - 1)])
 
     def missed(self, now_s: float, view: Scheduler) -> Float64Array:
-        awake = np.array([view.state(each.name) in ANSWERING for each in view.residents])
+        awake = np.array([view.state(each.name) is Residency.AWAKE for each in view.residents])
         return np.where(self._wanted(now_s), 1e6, np.where(awake, 1.0, 1e3))
 
     def goal(self, now_s: float, view: Scheduler) -> Goal | None:
         for number in np.flatnonzero(self._wanted(now_s)):
             name = view.residents[number].name
-            if view.state(name) not in ANSWERING and not view.is_failing(name, now_s):
+            if view.state(name) is not Residency.AWAKE and not view.is_failing(name, now_s):
                 return view.goal_of(name, now_s, "planned")
         return None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
+import re
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
@@ -20,7 +21,6 @@ import aiohttp
 from base.errors import BackendError, BusyError
 from fleet.backend import BackendRequest, BackendResponse, ChatBackend, ChunkStream
 from fleet.breaker import Breaker
-from fleet.engine_load import engine_load
 from fleet.tasks import stop_task
 
 LOAD_BOUND = 1.25
@@ -32,6 +32,15 @@ ELSEWHERE = (502, 503, 504)
 """Statuses of engines that did nothing for a request, which another one may take."""
 
 QUEUED_PER_PLACE = 2
+
+MAX_METRICS_BYTES = 4 << 20
+METRICS_TIMEOUT = aiohttp.ClientTimeout(total=1.0)
+GAUGES = re.compile(
+    rb"^(?:vllm:num_requests_(?:running|waiting)|llamacpp:requests_(?:processing|deferred)"
+    rb"|sglang:num_(?:running|queue)_reqs)(?:\{[^}\n]*\})? ([0-9.e+]+)$",
+    re.MULTILINE,
+)
+"""Requests that run and that wait, in vLLM, llama.cpp (`--metrics`) and SGLang; one line for each of its ranks."""
 
 
 @dataclass
@@ -268,3 +277,19 @@ def chosen(replicas: Collection[Replica], conversation: str) -> Replica:
 def weight(conversation: str, url: str) -> bytes:
     """Rank of an engine for a conversation; the highest has it (rendezvous hashing, Thaler and Ravishankar 1996)."""
     return hashlib.blake2b(f"{url}\0{conversation}".encode("utf-8", "replace"), digest_size=8).digest()
+
+
+async def engine_load(session: aiohttp.ClientSession, url: str) -> int | None:
+    """Requests that run or wait on the engine at an API root; None where it does not tell."""
+    address = url.rstrip("/").removesuffix("/v1") + "/metrics"
+    try:
+        async with session.get(address, timeout=METRICS_TIMEOUT, allow_redirects=False) as response:
+            text = b""
+            while (
+                response.status == 200 and len(text) < MAX_METRICS_BYTES and (more := await response.content.readany())
+            ):
+                text += more
+        told = [float(value) for value in GAUGES.findall(text)]
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+        return None
+    return int(sum(told)) if told else None

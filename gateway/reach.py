@@ -33,11 +33,16 @@ class Reach:
 
     @property
     def alive(self) -> frozenset[str]:
-        return self._pool.alive
+        return self._pool.alive - self._unknown
 
     @property
     def asleep(self) -> frozenset[str]:
-        return self._pool.asleep
+        return self._pool.asleep | self._unknown
+
+    @property
+    def _unknown(self) -> frozenset[str]:
+        """Experts that may have fallen asleep while this process was stopped: who asks for one waits for news."""
+        return self._keeper.managed if self._keeper is not None and self._keeper.is_behind else frozenset()
 
     def answering(self, body: Mapping[str, object]) -> tuple[str, ...]:
         """The experts that are not language models and that have an answer to a chat request."""
@@ -46,7 +51,7 @@ class Reach:
     async def wake(self, expert: str) -> None:
         """Wakes an expert that a client named, and counts the request. Raises as `Keeper.wait_for` does."""
         if self._keeper is not None:
-            if expert in self._pool.asleep:
+            if expert in self.asleep:
                 await self._keeper.wait_for(expert)
             self._keeper.note_named(expert)
 

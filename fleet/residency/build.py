@@ -13,7 +13,7 @@ from fleet.residency.keeper import Keeper, Patience
 from fleet.residency.memory import Memory, Resident
 from fleet.residency.policies import Off, OnDemand, Regret, RegretOptions, Static
 from fleet.residency.scheduler import Policy, Scheduler
-from fleet.residency.types import ANSWERING, Residency, published_times
+from fleet.residency.types import Residency, published_times
 from fleet.residency.vllm_actuator import VllmActuator
 from fleet.vllm_addresses import VllmRecord, read_vllm
 from fleet.vllm_gpus import CACHE_SHARE, GIB_PER_BILLION, LEAST_CACHE_GIB, quantisation
@@ -120,7 +120,7 @@ def resident_of(
 def policy_of(wanted: ResidencyConfig, residents: tuple[Resident, ...], states: Mapping[str, Residency]) -> Policy:
     """`static` keeps what is awake at the start."""
     if wanted.policy == "static":
-        return Static([name for name, state in states.items() if state in ANSWERING])
+        return Static([name for name, state in states.items() if state is Residency.AWAKE])
     if wanted.policy == "lru":
         return OnDemand(len(residents))
     if wanted.policy == "off":

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from base.errors import BackendError, DataError, RouterError
 from fleet.residency.scheduler import Scheduler, Step
-from fleet.residency.types import ANSWERING, Actuator, Residency
+from fleet.residency.types import Actuator, Residency
 
 TIME_OF = {
     (Residency.SLEEP_1, True): "wake_1_s",
@@ -94,7 +94,7 @@ class Changes:
             is_free: returns once the change may be made; raises BackendError where it may not.
         """
         scheduler, before = self._scheduler, self._scheduler.state(step.resident)
-        wakes, found = step.state in ANSWERING, self.made[step.resident, step.state]
+        wakes, found = step.state is Residency.AWAKE, self.made[step.resident, step.state]
         try:
             await is_free()
             began_s = forward_clock()
@@ -123,7 +123,7 @@ class Changes:
 
     async def _move(self, step: Step) -> None:
         expert = self._expert(step.resident)
-        if step.state in ANSWERING:
+        if step.state is Residency.AWAKE:
             await self._actuator.wake(expert)
         elif step.state is Residency.STOPPED:
             await self._actuator.stop(expert)

@@ -22,7 +22,7 @@ from fleet.residency.board import Board, Note, Report, View
 from fleet.residency.changes import Changes, Made, forward_clock
 from fleet.residency.saved_account import account_text, take_account
 from fleet.residency.scheduler import Outlook, Scheduler, Step
-from fleet.residency.types import ANSWERING, Actuator, Residency
+from fleet.residency.types import Actuator, Residency
 from fleet.tasks import stop_task
 
 LOOK_EVERY_S = 0.5
@@ -84,6 +84,7 @@ class Keeper:
         self._board, self._patience, self._observe_every_s = board, patience, observe_every_s
         self._resident_of = {expert: each.name for each in scheduler.residents for expert in each.experts}
         self._always = frozenset(each.name for each in scheduler.residents if not each.awake_gib)
+        self.managed = frozenset(expert for expert, name in self._resident_of.items() if name not in self._always)
         self._waiters: dict[str, list[Waiter]] = {}
         self._pool: ExpertPool | None = None
         self._running = Counter[str]()
@@ -96,7 +97,7 @@ class Keeper:
         self._kick, self._has_news, self._exchanging = asyncio.Event(), asyncio.Event(), asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
         self._versions = 0
-        self._heard_at_s = self._observed_at_s = self._saved_at_s = forward_clock()
+        self._heard_at_s = self._told_at_s = self._observed_at_s = self._saved_at_s = forward_clock()
 
     async def start(self, pool: ExpertPool) -> None:
         """Looks at every engine, and hears who decides or takes over."""
@@ -143,6 +144,17 @@ class Keeper:
     def decides(self) -> bool:
         """True in the process that has the turn."""
         return self._decides
+
+    @property
+    def is_behind(self) -> bool:
+        """True in a process that was stopped for so long that others count without it, until it has heard from them."""
+        return self._board is not None and forward_clock() - self._told_at_s > self._board.lease_s
+
+    async def _catch_up(self) -> None:
+        """Hears who is awake now; looks for itself where that is not possible."""
+        if not await self._exchange():
+            await self._changes.observe()
+        self._publish()
 
     @property
     def view(self) -> View:
@@ -200,6 +212,8 @@ class Keeper:
     async def wait_for(self, expert: str, others: Collection[str] = ()) -> None:
         """Returns once an expert's engine, or that of one of `others`, is awake. Raises BackendError 503: too many
         wait, or it takes too long; CannotWakeError."""
+        if self.is_behind:
+            await self._catch_up()
         name = self._resident_of[expert]
         waiter = Waiter(
             asyncio.get_running_loop().create_future(), frozenset({name, *(self._resident_of[each] for each in others)})
@@ -233,6 +247,8 @@ class Keeper:
                 await asyncio.sleep(LOOK_EVERY_S)
 
     async def _look_and_change(self) -> None:
+        if self.is_behind:
+            await self._catch_up()
         if self._turn and not self._decides:
             await self._take_over()
         step = self._next_step() if self._decides else None
@@ -260,6 +276,7 @@ class Keeper:
 
     def _publish(self) -> None:
         """Tells the pool who sleeps, and those who wait how it went."""
+        self._told_at_s = forward_clock()
         if self._decides or self._is_cut_off() or not self._view.version:
             self._look()
         serving, refused = self._view.serving | self._always, self._view.refused.get(self._me, frozenset())
@@ -301,7 +318,9 @@ class Keeper:
             is_told = await self._exchange()
             if not self._decides:
                 raise BackendError("another process decides now")
-            if is_told and (step.state in ANSWERING or all(map(self._has_left(step.resident), self._others.values()))):
+            if is_told and (
+                step.state is Residency.AWAKE or all(map(self._has_left(step.resident), self._others.values()))
+            ):
                 return
             await asyncio.sleep(EXCHANGE_EVERY_S)
 
@@ -345,7 +364,7 @@ class Keeper:
                     logger.warning("residency: no engine is changed until Redis can be asked: %s", error)
                     self._turn, self._decides = 0, False
                 return False
-            self._heard_at_s = forward_clock()
+            self._heard_at_s = self._told_at_s = forward_clock()
             if heard.turn != self._turn:
                 self._turn, self._decides = heard.turn, False
             if not self._decides and heard.view is not None:

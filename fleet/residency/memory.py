@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fleet.residency.types import ANSWERING, Residency, TransitionTimes
+from fleet.residency.types import Residency, TransitionTimes
 
 SLEEPER_GIB = 1.5
 """GPU memory that a sleeping vLLM keeps on each of its devices: 1 to 2 GiB were published."""
@@ -43,7 +43,7 @@ class Resident:
 
     def device_gib(self, state: Residency) -> float:
         """GPU memory on each of its devices."""
-        if state in ANSWERING or state is Residency.STARTING:
+        if state in (Residency.AWAKE, Residency.STARTING):
             return self.awake_gib / max(len(self.devices), 1)  # experts elsewhere have none, and need nothing
         return 0.0 if state is Residency.STOPPED else self.sleeper_gib
 

@@ -14,7 +14,7 @@ from fleet.residency.demand import CategoryDemand, Demand, Float64Array
 from fleet.residency.memory import Resident
 from fleet.residency.scheduler import Goal, Outlook, Scheduler
 from fleet.residency.sets import BoolArray, best_of, set_with
-from fleet.residency.types import ANSWERING, Residency
+from fleet.residency.types import Residency
 
 FAIR_LEAD = 0.25
 """Of the fairness bound, how much is left for the change itself and for other categories whose bound ends as well."""
@@ -28,7 +28,7 @@ LOOKS = 60
 LEAST_GAIN = 1e-6
 """Quality of one request, below which an account is nothing but rounding."""
 
-COMING = ANSWERING | {Residency.STARTING}
+COMING = (Residency.AWAKE, Residency.STARTING)
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ class Static:
 
     def goal(self, now_s: float, view: Scheduler) -> Goal | None:
         for name in sorted(self._chosen):
-            if view.state(name) not in ANSWERING and not view.is_failing(name, now_s):
+            if view.state(name) is not Residency.AWAKE and not view.is_failing(name, now_s):
                 return view.goal_of(name, now_s, "static")
         return None
 
@@ -239,11 +239,12 @@ class Off(Static):
         super().__init__(())
 
 
-class OnDemand:
+class OnDemand(Off):
     """Every request gets the best engine of all, which is woken for it, first come first served; the engine used least
     recently makes room."""
 
     def __init__(self, n_residents: int) -> None:
+        super().__init__()
         self._used_s = np.full(n_residents, -np.inf)
 
     def note(self, now_s: float, category: str, quality: Float64Array, served: int, begins: bool | None) -> None:
@@ -253,9 +254,3 @@ class OnDemand:
         asleep = np.array([view.state(each.name) is not Residency.AWAKE for each in view.residents])
         age_s = np.minimum(now_s - self._used_s, 1e12)
         return np.where(asleep, 0.0, 1.0 / (1.0 + age_s))
-
-    def goal(self, now_s: float, view: Scheduler) -> Goal | None:
-        return None
-
-    def outlooks(self, now_s: float, view: Scheduler) -> dict[str, Outlook]:
-        return {}

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fleet.residency.demand import Float64Array
 from fleet.residency.memory import Memory, Resident, States, sleep_state
-from fleet.residency.types import ANSWERING, SLEEPS, Residency
+from fleet.residency.types import SLEEPS, Residency
 
 HOLD_CYCLES = 2.0
 """An engine that was woken stays awake for so many times its cycle (ours)."""
@@ -177,7 +177,9 @@ class Scheduler:
 
     def _could_fit(self, name: str) -> bool:
         kept = [each.name for each in self.residents if each.is_pinned]
-        kept += [each.name for each in self.residents if self._is_kept(each) and self._states[each.name] in ANSWERING]
+        kept += [
+            each.name for each in self.residents if self._is_kept(each) and self._states[each.name] is Residency.AWAKE
+        ]
         states = {each: Residency.AWAKE if each in kept or each == name else Residency.STOPPED for each in self.index}
         return not self.memory.excess_gib(self.residents, states)
 
@@ -204,7 +206,7 @@ class Scheduler:
 
     def _next_goal(self, now_s: float) -> Goal | None:
         for each in self.residents:
-            is_missing = each.is_pinned and self._states[each.name] not in ANSWERING
+            is_missing = each.is_pinned and self._states[each.name] is not Residency.AWAKE
             if is_missing and not self.is_failing(each.name, now_s):
                 found = self.goal_of(each.name, now_s, "pinned", ignores_hold=True)
                 if found is not None:
@@ -263,8 +265,8 @@ class Scheduler:
             is_gone = state in (Residency.STOPPED, Residency.STARTING)  # one that starts may sleep once it is awake
             if each.name == name or is_gone or not self._may_sleep(each, now_s, ignores_hold):
                 continue
-            target = sleep_state(each, host_free_gib) if state in ANSWERING else Residency.STOPPED
-            if state in ANSWERING and each.device_gib(target) >= each.device_gib(state):
+            target = sleep_state(each, host_free_gib) if state is Residency.AWAKE else Residency.STOPPED
+            if state is Residency.AWAKE and each.device_gib(target) >= each.device_gib(state):
                 target = Residency.STOPPED
             freed_gib = each.device_gib(state) - each.device_gib(target)
             useful_gib = sum(min(freed_gib, gib) for device, gib in excess.items() if device in each.devices)
@@ -309,7 +311,7 @@ class Scheduler:
         step = self._end_step()
         self._states[step.resident] = step.state
         self._failures.pop(step.resident, None)
-        if step.state in ANSWERING:
+        if step.state is Residency.AWAKE:
             times = self.residents[self.index[step.resident]].times
             self.hold(step.resident, now_s + self._hold_cycles * min(times.cycle_s(s) for s in SLEEPS))
             self.goal = None
@@ -350,7 +352,7 @@ class Scheduler:
 
     def _refresh(self) -> None:
         """Works out who takes requests, `serving`, and the same as a mask (m,); lets who waited for them start."""
-        awake = {name for name, state in self._states.items() if state in ANSWERING}
+        awake = {name for name, state in self._states.items() if state is Residency.AWAKE}
         self.serving = frozenset(awake.difference(self._leaving()))
         for name in self.serving.intersection(self._waiting):
             self._running[name] += self._waiting[name]

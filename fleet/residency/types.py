@@ -18,12 +18,11 @@ class Residency(StrEnum):
     SLEEP_2 = "sleep_2"  # weights dropped, the process kept
     STOPPED = "stopped"  # no process
     STARTING = "starting"  # its supervisor starts it again, awake: it takes its memory and answers nobody yet
-    ADAPTER = "adapter"  # awake: an adapter that its base's engine has loaded
+    ADAPTER = "adapter"  # of an expert, not of an engine: an adapter that its base's engine, awake, has loaded
 
 
 SleepLevel = Literal[1, 2]
 
-ANSWERING = frozenset({Residency.AWAKE, Residency.ADAPTER})
 SLEEPS = (Residency.SLEEP_1, Residency.SLEEP_2)
 
 

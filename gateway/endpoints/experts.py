@@ -61,6 +61,8 @@ def view_of(
 ) -> ExpertView:
     backend = pool.backend(name)
     problem = backend.problem if isinstance(backend, DisabledBackend) else None
+    if residency is Residency.AWAKE and entry.adapter is not None:
+        residency = Residency.ADAPTER
     breaker = pool.state(name)
     state = {BreakerState.CLOSED: "up", BreakerState.HALF_OPEN: "on trial", BreakerState.OPEN: "down"}[breaker]
     return ExpertView(

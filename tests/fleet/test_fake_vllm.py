@@ -11,7 +11,7 @@ import pytest
 from base.errors import EngineError
 from fleet.fake_vllm.command import Bug, FakeOptions, parse_command
 from fleet.fake_vllm.engine import NOISE, EngineDeadError, FakeEngine, Generation
-from fleet.fake_vllm.metrics import metrics_text
+from fleet.fake_vllm.server import metrics_text
 
 ROOT = Path(__file__).parents[2]
 ADAPTER = str(ROOT / "examples" / "smollm2" / "adapters" / "calculator")

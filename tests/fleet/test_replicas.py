@@ -17,11 +17,10 @@ from base.errors import BackendError, BusyError, ConfigError
 from fleet.backend import BackendRequest
 from fleet.breaker import FAILURES_TO_OPEN, BreakerState
 from fleet.connect import build_backends
-from fleet.engine_load import engine_load
 from fleet.fake_vllm.command import FakeOptions
 from fleet.fake_vllm.engine import FakeEngine
 from fleet.fake_vllm.server import FakeServer
-from fleet.replicas import LOAD_BOUND, Replica, ReplicatedBackend, chosen
+from fleet.replicas import LOAD_BOUND, Replica, ReplicatedBackend, chosen, engine_load
 from fleet.wires.echo import EchoBackend, Options
 from router.config import parse_config
 

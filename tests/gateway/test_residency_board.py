@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -18,6 +19,7 @@ from fleet.residency.policies import Off, Regret
 from fleet.residency.scheduler import Policy, Scheduler, Step
 from fleet.residency.types import Residency
 from fleet.residency.vllm_actuator import VllmActuator
+from fleet.tasks import stop_task
 from gateway.residency_board import RedisBoard
 from tests.fleet.residency.driver import resident
 from tests.gateway.running import Running, echoes, until
@@ -132,6 +134,34 @@ async def test_a_fault_does_not_leave_the_engines_to_nobody(
             await until(lambda: "IndexError while engines were looked at" in caplog.text)
         await kept.wait_for("emerald")
         assert "emerald" in kept.view.serving
+
+
+async def test_a_process_that_was_stopped_asks_who_sleeps_before_it_sends_a_request(redis_url: str) -> None:
+    made: dict[str, FakeEngine] = {}
+    asleep_when_asked: list[str] = []
+    async with engines(["emerald"], made) as urls:
+        board = board_of(redis_url, urls)
+        async with (
+            keeper(redis_url, urls, Off()) as other,
+            gateway_over(urls, Off(), ["emerald"], board=board) as it,
+        ):
+            assert await asked(it, "red") == "ruby"
+            stopped = it.parts.residency
+            assert other.decides
+            assert stopped is not None
+            for task in stopped._tasks:
+                await stop_task(task)
+            watch("ruby", made["ruby"], asleep_when_asked)
+            await other.wait_for("emerald")  # ruby or plain makes room
+            async with aiohttp.ClientSession() as client, client.post(urls["ruby"][:-3] + "/sleep?level=1") as answer:
+                assert answer.status == 200
+            other.scheduler.observed("ruby", Residency.SLEEP_1)
+            await until(lambda: "ruby" not in other.view.serving)
+            assert "ruby" in it.parts.pool.alive  # as it last heard
+            stopped._told_at_s = -math.inf
+            async with asyncio.timeout(60):  # an engine that sleeps would not answer
+                assert await asked(it, "red") != "ruby"
+            assert asleep_when_asked == []
 
 
 @pytest.mark.slow

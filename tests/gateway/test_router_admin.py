@@ -139,11 +139,14 @@ async def test_experts_have_their_state_and_the_reason_of_a_disabled_one() -> No
 
 async def test_an_expert_on_vllm_says_whether_its_engine_sleeps(tmp_path: Path) -> None:
     lock = claim_vllm(tmp_path)
+    entries = {"ruby": {"engine": "vllm"}, "emerald": {"engine": "vllm", "adapter": "lora"}}
     async with (
         served() as (_, actuator),
-        running(routers=tmp_path / "routers", entries={"ruby": {"engine": "vllm"}}) as gateway,
+        served() as (_, awake),
+        running(routers=tmp_path / "routers", entries=entries) as gateway,
     ):
-        write_vllm(tmp_path, [engine_record("ruby", actuator._urls()["coder"][0])])
+        of_emerald = engine_record("base", awake._urls()["coder"][0], "emerald")
+        write_vllm(tmp_path, [engine_record("ruby", actuator._urls()["coder"][0]), of_emerald])
         await actuator.sleep("coder", 1)
         _, listed = await ask(gateway, "GET", "/v1/experts")
         async with gateway.client.get(f"{gateway.root}/console/experts") as answer:
@@ -151,7 +154,7 @@ async def test_an_expert_on_vllm_says_whether_its_engine_sleeps(tmp_path: Path) 
     lock.release()
     assert {each["name"]: each["residency"] for each in listed["data"]} == {
         "ruby": "sleep_1",
-        "emerald": None,
+        "emerald": "adapter",
         "plain": None,
     }
     assert "asleep, weights in host memory" in page

@@ -9,7 +9,7 @@ import numpy as np
 
 from fleet.residency.memory import Memory, Resident
 from fleet.residency.scheduler import Scheduler, Step
-from fleet.residency.types import ANSWERING, Residency, published_times
+from fleet.residency.types import Residency, published_times
 
 
 def resident(name: str, awake_gib: float = 20.0, params_b: float = 8.0, **values: object) -> Resident:
@@ -56,7 +56,7 @@ class Driver:
         return expert
 
     def _serve(self, expert: str) -> None:
-        assert self.scheduler.state(expert) in ANSWERING
+        assert self.scheduler.state(expert) is Residency.AWAKE
         self.running[expert] += 1
         heapq.heappush(self._events, (self.now_s + self._service_s, 0, expert))
 
@@ -81,7 +81,7 @@ class Driver:
             self.steps.append((self.now_s, step))
             times = self.scheduler.residents[self.scheduler.index[step.resident]].times
             before = self.scheduler.state(step.resident)
-            took_s = times.wake_s(before) if step.state in ANSWERING else times.sleep_s(step.state)
+            took_s = times.wake_s(before) if step.state is Residency.AWAKE else times.sleep_s(step.state)
             heapq.heappush(self._events, (self.now_s + took_s, 1, step.resident))
         self._admit()
         self._check()
@@ -96,7 +96,7 @@ class Driver:
 
     def _check_step(self, step: Step) -> None:
         each = self.scheduler.residents[self.scheduler.index[step.resident]]
-        if step.state not in ANSWERING:
+        if step.state is not Residency.AWAKE:
             assert not each.is_kept
             assert self.running[step.resident] == 0, "a running request lost its engine"
             assert not (each.has_adapters and step.state is Residency.SLEEP_2)
@@ -105,7 +105,7 @@ class Driver:
     def _check(self) -> None:
         states = dict(self.scheduler.states)
         step = self.scheduler.under_way
-        if step is not None and step.state in ANSWERING:  # takes all its memory from the beginning of the wake
+        if step is not None and step.state is Residency.AWAKE:  # takes all its memory from the beginning of the wake
             states[step.resident] = Residency.AWAKE
         memory: Memory = self.scheduler.memory
         assert not memory.excess_gib(self.scheduler.residents, states)
