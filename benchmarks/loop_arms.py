@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,29 +49,22 @@ from training.expert_map import measure_quality
 from training.feedback_bias import ReplyBin, ReplyRates
 from training.fit import prepare, write_router
 from training.fit_request import FitRequest
-from training.gain_evidence import log_e_gain
 from training.gate import (
     DEFAULT_TERMS,
     LEVEL,
-    MAX_UNSUPPORTED,
-    MIN_EFFECTIVE_DECISIONS,
     Comparison,
     GateResult,
     Terms,
     judge,
 )
-from training.key_influence import UNLIMITED
 from training.log_answers import AskedAnswers
 from training.log_table import FOLDS, LogTable
 from training.new_experts import LEAST_MOVE, beside, exploration_moved, explored_shares
-from training.off_policy import MAX_WEIGHT, effective_sample_size
 from training.router_comparison import (
     LogComparison,
     LoggedChoices,
     RouterComparison,
     Twin,
-    category_means,
-    chance_matrix,
 )
 from training.scorer_fit import FittedScorer
 from training.types import OutcomeTable
@@ -86,7 +79,8 @@ SAME_ACCURACY = Comparison("category accuracy", NOTHING, NOTHING, NOTHING, 0.0)
 
 UNDECIDED = GateResult(Verdict.NEED_MORE, "far from evidence", ())
 HOPELESS = 1.0
-"""log E judged in sample, below which the cross-fitted one is not looked at: 1 / LEVEL takes 3.0."""
+"""log E by what the candidate learned from, which flatters it; below that its twins are not fitted: 1 / LEVEL takes 3.0
+of them."""
 
 MAP = FittedScorer(PluginConfig(kind="map"), {}, {}, {})
 
@@ -381,9 +375,11 @@ class Retraining:
         )
         rows, share = judged_rows(log, changes, comparison)
         asked, decided = self.asked(log.rows(rows), prompt[rows]), self.rows[prompt[rows]]
-        choices = self.choices(comparison, decided, wanted[decided])
-        if not is_named_before and is_hopeless(comparison, asked, choices):
-            return Round(self.history.n, UNDECIDED, None, *values)
+        if not is_named_before and len(rows):
+            choices = self.choices(comparison, decided, wanted[decided])
+            in_sample = comparison.on_log(asked, share[rows], choices).doubly_robust
+            if in_sample.can_decide and in_sample.log_e < HOPELESS:
+                return Round(self.history.n, UNDECIDED, None, *values)  # without ten twins
         twins = [] if is_named_before else self.twins(log, changes)
         comparison = replace(comparison, twins=tuple(twins))
         on_log = None
@@ -411,33 +407,14 @@ class Retraining:
 
     def choices(self, comparison: RouterComparison, decided: IntArray, theirs: IntArray) -> list[LoggedChoices]:
         """Choices of the live router, and those that are `theirs` (n,), on answers of these rows (n,)."""
-        names = self.world.traffic.experts
-        return [
-            LoggedChoices(np.eye(len(names))[own], own).among(names, comparison.experts)
-            for own in (self.wanted[decided], theirs)
-        ]
+        names = comparison.experts
+        number = np.array([names.index(name) if name in names else -1 for name in self.world.traffic.experts])
+        chosen = [number[own] for own in (self.wanted[decided], theirs)]
+        return [LoggedChoices(np.eye(len(names))[own], own) for own in chosen]
 
     def value(self, moment: Moment) -> float:
         """Mean true score of what the router in force wants."""
         return float(moment.mix @ moment.quality[np.arange(len(self.rows)), self.wanted[self.rows]])
-
-
-def is_hopeless(comparison: RouterComparison, asked: AskedAnswers, choices: Sequence[LoggedChoices]) -> bool:
-    """Returns whether the log will decide, and not for the candidate: even judged by what it learned from, which
-    flatters it, its evidence is far below what is asked. Ten twins are not fitted to hear that."""
-    if not len(asked):
-        return False
-    gains, lowest = comparison.gains(asked, choices)
-    decisive = choices[0].chosen != choices[1].chosen
-    chance = chance_matrix(asked, comparison.experts)[np.arange(len(asked)), choices[1].chosen]
-    if (category_means(asked.log.category, chance, decisive) < 1 / MAX_WEIGHT)[decisive].mean() > MAX_UNSUPPORTED:
-        return False
-    logged = asked.log.expert_in(comparison.experts)
-    weight = ((choices[1].chosen == logged) / asked.log.propensity)[decisive]
-    if effective_sample_size(weight) < 1.5 * MIN_EFFECTIVE_DECISIONS:
-        return False
-    nobody = np.full(len(asked), UNLIMITED)
-    return log_e_gain(gains, nobody, 0.0, max(-float(lowest.min()), 1.0)) < HOPELESS
 
 
 def spoiled(matrix: QualityMatrix, noise: Float64Array) -> QualityMatrix:

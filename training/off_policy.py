@@ -112,25 +112,18 @@ def weighted_mean(sums: Float64Array) -> Float64Array:
         return np.asarray(sums[..., :1] / sums[..., 1:], dtype=np.float64)
 
 
-def widened(metric: Metric, effective_n: float) -> Metric:
-    """The interval widened about its value by what Student's t exceeds the normal at so many effective rows.
+def widened(metric: Metric, effective_n: float, below: float, above: float) -> Metric:
+    """The interval widened about its value by what Student's t exceeds the normal at so many effective rows, then by as
+    much on either side as the value may be off for what no answer can tell.
 
-    A percentile interval of n rows is too short for a mean, by this factor and by sqrt(1 - 1/n) (Hesterberg 2015).
+    A percentile interval of n rows is too short for a mean, by that factor and by sqrt(1 - 1/n) (Hesterberg 2015).
     """
     if metric.interval is None:
         return metric
     n = max(effective_n, 3.0)
     factor = float(student_t.ppf(0.975, n - 1.0) / norm.ppf(0.975)) * (n / (n - 1.0)) ** 0.5
     low, high = (metric.value + factor * (edge - metric.value) for edge in (metric.interval.low, metric.interval.high))
-    return metric.model_copy(update={"interval": Interval(low=low, high=high)})
-
-
-def stretched(metric: Metric, below: float, above: float) -> Metric:
-    """The interval with as much more on either side as the value may be off for what no answer can tell."""
-    if metric.interval is None:
-        return metric
-    interval = Interval(low=metric.interval.low - below, high=metric.interval.high + above)
-    return metric.model_copy(update={"interval": interval})
+    return metric.model_copy(update={"interval": Interval(low=low - below, high=high + above)})
 
 
 def with_interval(value: float, draws: Float64Array, n: int) -> Metric:

@@ -29,7 +29,6 @@ from training.off_policy import (
     importance_weights,
     policy_columns,
     policy_values,
-    stretched,
     widened,
 )
 from training.types import LabelledQuery, OutcomeTable
@@ -46,18 +45,6 @@ class LoggedChoices:
 
     probs: Float64Array
     chosen: NDArray[np.int64]
-
-    def rows(self, keep: NDArray[np.int64]) -> LoggedChoices:
-        return LoggedChoices(self.probs[keep], self.chosen[keep])
-
-    def among(self, own: Sequence[str], experts: Sequence[str]) -> LoggedChoices:
-        """The same with its columns, which are those of `own`, put in the places of `experts`."""
-        places = [experts.index(name) for name in own if name in experts]
-        probs = np.zeros((len(self.probs), len(experts)))
-        probs[:, places] = self.probs[:, [i for i, name in enumerate(own) if name in experts]]
-        return LoggedChoices(
-            probs, np.array([experts.index(name) if name in experts else -1 for name in own])[self.chosen]
-        )
 
 
 @dataclass(frozen=True)
@@ -223,7 +210,7 @@ class RouterComparison:
 
         def compared(name: str, first: int, unsupported: float = 0.0) -> Comparison:
             live, candidate, difference = (
-                stretched(widened(metric, n), *own)
+                widened(metric, n, *own)
                 for metric, n, own in zip(metrics[first : first + 3], (*freedom, freedom[1]), doubts, strict=True)
             )
             if lacking:  # so few draws that an interval would be a guess

@@ -122,12 +122,12 @@ def test_values_of_two_routers_come_with_their_difference_by_every_estimator():
 
 def test_few_effective_rows_widen_an_interval_as_student_says():
     metric = Metric(value=0.5, interval=Interval(low=0.4, high=0.7), n=100)
-    wide = widened(metric, 11.0).interval
+    wide = widened(metric, 11.0, 0.0, 0.0).interval
     factor = 2.228 / 1.960 * (11 / 10) ** 0.5  # t and z tables, 10 degrees of freedom
     assert (0.5 - wide.low) / 0.1 == pytest.approx(factor, abs=1e-3)
     assert (wide.high - 0.5) / 0.2 == pytest.approx(factor, abs=1e-3)
-    assert widened(metric, 1e6).interval.low == pytest.approx(0.4, abs=1e-5)
-    assert widened(Metric(value=0.5), 5.0) == Metric(value=0.5)
+    assert widened(metric, 1e6, 0.1, 0.0).interval.low == pytest.approx(0.3, abs=1e-5)
+    assert widened(Metric(value=0.5), 5.0, 0.1, 0.1) == Metric(value=0.5)
 
 
 def half_width(metric) -> float:
