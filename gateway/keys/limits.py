@@ -22,8 +22,6 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import NoScriptError
-
 from decision_log.redis_client import REDIS_ERRORS, connect
 from fleet.tasks import stop_task
 from gateway.http_errors import ApiError
@@ -32,7 +30,15 @@ from gateway.keys.grants import Caller
 
 if TYPE_CHECKING:
     from decision_log.redis_client import RedisClient
-import hashlib
+
+TIMEOUT_S = 5.0
+CONNECTIONS = 16
+PAUSE_S = 1.0
+"""For so long after a failure nobody waits for Redis: requests that need it are refused at once."""
+
+LAST_SETTLING_S = 5.0
+SETTLED_AT_ONCE = CONNECTIONS
+NEVER_MS = 10**15
 
 # KEYS: the leases of a team, then a counter per cap. ARGV: the lease's name, its length in ms, then per counter what is
 # needed, the cap, and how long the counter is kept in ms. Answers 0, the end of the lease in ms, and what the counters
@@ -83,20 +89,6 @@ end
 return 1
 """
 
-
-def sha_of(script: str) -> str:
-    """The name by which Redis knows a script that it has run before."""
-    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
-
-
-TIMEOUT_S = 5.0
-CONNECTIONS = 16
-PAUSE_S = 1.0
-"""For so long after a failure nobody waits for Redis: requests that need it are refused at once."""
-
-LAST_SETTLING_S = 5.0
-SETTLED_AT_ONCE = CONNECTIONS
-NEVER_MS = 10**15
 
 logger = logging.getLogger(__name__)
 
@@ -228,13 +220,10 @@ class Limits:
     async def _ask(self, client: RedisClient, script: str, hold: Hold, arguments: Iterable[object]) -> list[int]:
         """Runs a script. Raises ApiError 503."""
         keys = [f"{hold.counters[0].slot}:leases", *(each.key for each in hold.counters)]
-        rest: list[Any] = [*keys, *arguments]
+        given: list[Any] = [*arguments]
         try:
             async with self._places:
-                try:
-                    return await client.evalsha(sha_of(script), len(keys), *rest)  # type: ignore[no-any-return]
-                except NoScriptError:
-                    return await client.eval(script, len(keys), *rest)  # type: ignore[no-any-return]
+                return await client.register_script(script)(keys, given)  # type: ignore[no-any-return]
         except REDIS_ERRORS as error:
             self._paused_until_s = time.monotonic() + PAUSE_S
             logger.warning("keys with limits are refused: Redis cannot be asked (%s)", type(error).__name__)
