@@ -29,9 +29,9 @@ from decision_log.database import Database
 from decision_log.default_database import default_database_url
 from decision_log.sink import DecisionLog
 from fleet.redis_server import RedisServer
+from gateway.chat_request import ChatRequest
 from gateway.exchange import Asked, Decided, Outcome, record_of
 from gateway.keys.grants import EVERYBODY
-from gateway.wire import ChatRequest
 from router.log_config import Durability, LogConfig
 from router.types import (
     DecisionInputs,

@@ -17,9 +17,9 @@ from base.json_text import to_json
 from decision_log.redis_client import REDIS_ERRORS, connect
 from fleet.builtins.cache import Options
 from fleet.wires.builtin import FAMILY
+from gateway.chat_request import ChatRequest
 from gateway.exchange import Outcome, Slot
 from gateway.keys.grants import Caller
-from gateway.wire import ChatRequest
 from router import plugins
 from router.builtins import CACHE
 from router.config import CoeConfig

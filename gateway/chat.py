@@ -23,12 +23,12 @@ from gateway.chat_parts import (
     StreamedAnswer,
     WholeAnswer,
 )
+from gateway.chat_request import ChatRequest, decode_json, json_object
 from gateway.exchange import MAX_MODEL_CHARS, Asked, Outcome, Watch, new_decision_id, request_id_of, response_headers
 from gateway.http_errors import CLIENT_GONE_STATUS, ClientGoneError, api_error
 from gateway.intake import Claim
 from gateway.keys.grants import Caller
 from gateway.surfaces.surface import Surface, Telling
-from gateway.wire import ChatRequest, decode_json, json_object
 from router.gateway_config import GatewayConfig
 from router.strategies.types import Chosen
 from router.types import RoutingDecision, TerminalState, Usage

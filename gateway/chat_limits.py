@@ -12,12 +12,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from base.json_text import to_json
+from gateway.chat_request import ChatRequest
 from gateway.exchange import Asked, Outcome
 from gateway.intake import Admission
 from gateway.keys.counters import NOTHING, Cost
 from gateway.keys.grants import NANO_PER_MICRO, Caller
 from gateway.keys.limits import Hold, Limits
-from gateway.wire import ChatRequest
 from router.expert_config import ExpertConfig
 from router.gateway_config import GatewayConfig
 from router.strategies.types import Chosen, Judging
@@ -158,7 +158,7 @@ def price(prompt_tokens: int, answer_tokens: int, expert: ExpertConfig) -> int:
 def prompt_bound(body: Mapping[str, object]) -> int:
     """Tokens of a prompt, at most."""
     messages = body["messages"]
-    assert isinstance(messages, list)  # gateway/wire.py has checked it
+    assert isinstance(messages, list)  # gateway/chat_request.py has checked it
     others = [value for name, value in body.items() if name not in NO_PROMPT and isinstance(value, str | list | dict)]
     described = sum(len(to_json(value)) for value in others) + TOOL_TOKENS * bool(others)
     return described + sum(message_bound(message) for message in messages)

@@ -8,9 +8,9 @@ from typing import Protocol
 
 from fleet.backend import ChunkStream
 from gateway.answer_reader import JsonAnswer
+from gateway.chat_request import ChatRequest
 from gateway.exchange import Asked, Decided, Outcome, Sources
 from gateway.keys.grants import Caller
-from gateway.wire import ChatRequest
 from router.strategies.types import Chosen
 from router.types import RoutingDecision, StrategyTrace
 

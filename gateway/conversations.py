@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from decision_log.privacy import session_of
 from decision_log.redis_client import REDIS_ERRORS, connect
 from fleet.tasks import stop_task
-from gateway.wire import BEGIN, ChatRequest, beginning
+from gateway.chat_request import BEGIN, ChatRequest, beginning
 
 if TYPE_CHECKING:
     from decision_log.redis_client import RedisClient

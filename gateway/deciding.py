@@ -14,6 +14,7 @@ from decision_log.privacy import session_hash, session_of
 from gateway.answer_cache import AnswerCache
 from gateway.batched_calls import BatchedCalls
 from gateway.body_fields import shorten
+from gateway.chat_request import ChatRequest, Target, model_names, resolve_model
 from gateway.conversations import Conversations
 from gateway.exchange import Asked, Decided, Outcome
 from gateway.http_errors import RETRY_AFTER_S, ApiError
@@ -22,7 +23,6 @@ from gateway.live_router import LiveRouter
 from gateway.reach import Reach, WaitFor, wanted
 from gateway.shadow import CANDIDATE_FAULTS, ShadowAsk, Shadows
 from gateway.strategies.choose import chosen_strategy
-from gateway.wire import ChatRequest, Target, model_names, resolve_model
 from router.capabilities import FOR_NOW, NOT_ALLOWED, Capabilities, capabilities, explicit_decision
 from router.config import CoeConfig
 from router.features import features_hash, to_bytes

@@ -11,11 +11,11 @@ from typing import NamedTuple, Protocol
 from urllib.parse import quote
 
 from fleet.backend import BackendRequest
+from gateway.chat_request import ChatRequest
 from gateway.http_errors import ApiError
 from gateway.keys.counters import Cost
 from gateway.keys.grants import Caller
 from gateway.keys.limits import Hold
-from gateway.wire import ChatRequest
 from router.expert_config import ExpertConfig
 from router.strategies.types import Chosen
 from router.types import (

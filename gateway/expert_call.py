@@ -17,9 +17,9 @@ from gateway.answer_guard import AnswerTime, GuardedChunks, upstream_error, with
 from gateway.answer_reader import read_answer
 from gateway.asgi import read_off_loop
 from gateway.chat_parts import EVENT_STREAM, StreamedAnswer, WholeAnswer
+from gateway.chat_request import BEGIN, ChatRequest, Native, beginning
 from gateway.exchange import Asked
 from gateway.http_errors import ApiError, api_error
-from gateway.wire import BEGIN, ChatRequest, Native, beginning
 from router.expert_config import ExpertConfig, Wire
 from router.types import RoutingDecision
 

@@ -14,6 +14,7 @@ from starlette.routing import Match
 
 from base.errors import RouterError
 from gateway.asgi import Message, Receive, Scope, Send, error_answer, read_off_loop, replay
+from gateway.chat_request import decode_json
 from gateway.endpoints import (
     admin,
     batches,
@@ -35,7 +36,6 @@ from gateway.exchange import request_id_of
 from gateway.http_errors import ApiError, ClientGoneError, api_error, invalid, method_not_allowed
 from gateway.metrics import Metrics
 from gateway.request_bodies import validation_error
-from gateway.wire import decode_json
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 MODULES = (

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from base.errors import allowed_values
 from gateway.body_fields import shorten
+from gateway.chat_request import alias_of, model_names
 from gateway.endpoints.access import CallerOf, Config, api_router
 from gateway.http_errors import ApiError
 from gateway.schemas import ModelCard, ModelList
-from gateway.wire import alias_of, model_names
 from router.config import CoeConfig
 from router.section import AUTO
 

@@ -8,12 +8,12 @@ from typing import Annotated
 from fastapi import Request
 
 from gateway.asgi import off_loop
+from gateway.chat_request import ChatRequest, chat_request, json_object
 from gateway.deciding import Decider
 from gateway.endpoints.access import CallerOf, Config, DecodedBody, api_router, part
 from gateway.exchange import new_decision_id
 from gateway.http_errors import invalid
 from gateway.schemas import RouteAnswer
-from gateway.wire import ChatRequest, chat_request, json_object
 from router.explain import reason_in_words
 from router.gateway_config import GatewayConfig
 from router.section import AUTO

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import cast
 
-from gateway.wire import text_of
+from gateway.chat_request import text_of
 from router.judge_text import cut, judge_body, marked
 
 MAX_ASK_CHARS = 8_000

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 
 from base.errors import RouterError
 from base.json_text import to_json
+from gateway.chat_request import ChatRequest, parts
 from gateway.exchange import Asked
 from gateway.retrieval.log import RetrievalExchange, RetrievalLog
-from gateway.wire import ChatRequest, parts
 from retrieval.service import RetrievalService
 from retrieval.stores.cutting import count_tokens
 from retrieval.stores.store_search import Found, SearchRequest

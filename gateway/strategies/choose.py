@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gateway.wire import ChatRequest
+from gateway.chat_request import ChatRequest
 from router.pipeline import Router
 from router.section import PluginConfig
 from router.strategies.kind_of import answer_kind

@@ -17,10 +17,10 @@ from fleet.wires.echo import wants_usage
 from gateway.answer_reader import answer_text, reply_json
 from gateway.asgi import read_off_loop
 from gateway.chat_parts import EVENT_STREAM, StreamedAnswer, WholeAnswer
+from gateway.chat_request import ChatRequest, text_of
 from gateway.exchange import Asked, cost_usd
 from gateway.expert_call import ExpertCall
 from gateway.http_errors import api_error
-from gateway.wire import ChatRequest, text_of
 from router.expert_config import ExpertConfig
 from router.strategies.machines import Escalate
 from router.strategies.types import Chosen, KeyOf, Question, Reply, Settled, Strategy

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gateway.body_fields import count, listed, wrong
+from gateway.chat_request import ChatRequest, Native
 from gateway.exchange import answer_id
 from gateway.http_errors import ApiError
 from gateway.surfaces.reading import Fields, Reading
 from gateway.surfaces.surface import Answer, ChatSurface, Json
-from gateway.wire import ChatRequest, Native
 from router.expert_config import Wire
 from router.gateway_config import GatewayConfig
 

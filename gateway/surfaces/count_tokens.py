@@ -12,13 +12,13 @@ from fleet.backend import BackendRequest
 from fleet.pool import ExpertPool
 from gateway.answer_reader import reply_json
 from gateway.asgi import Receive, Send, read_body, read_off_loop, send_body
+from gateway.chat_request import ChatRequest, decode_json, json_object
 from gateway.deciding import Decider
 from gateway.exchange import new_decision_id, request_id_of
 from gateway.expert_call import MAX_ERROR_BYTES, read_all
 from gateway.intake import Claim
 from gateway.keys.grants import Caller
 from gateway.surfaces.messages import MessagesSurface
-from gateway.wire import ChatRequest, decode_json, json_object
 from router.expert_config import Engine, ExpertConfig, Wire
 from router.gateway_config import GatewayConfig
 

@@ -8,6 +8,7 @@ from typing import Any
 from base.json_text import to_json
 from gateway.answer_reader import EndMark
 from gateway.body_fields import count, listed, typed, wrong
+from gateway.chat_request import ChatRequest, Native
 from gateway.http_errors import ApiError
 from gateway.surfaces.messages_answer import MessagesAnswer, as_chat, error_values
 from gateway.surfaces.reading import (
@@ -24,7 +25,6 @@ from gateway.surfaces.reading import (
     unknown_kind,
 )
 from gateway.surfaces.surface import Answer, Json, named_frame
-from gateway.wire import ChatRequest, Native
 from router.expert_config import Wire
 from router.gateway_config import GatewayConfig
 

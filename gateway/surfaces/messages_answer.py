@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from base.json_text import JsonError, from_json
+from gateway.chat_request import ChatRequest
 from gateway.exchange import answer_id
 from gateway.http_errors import ApiError
 from gateway.surfaces.surface import Json
 from gateway.surfaces.turn import CALL, REASONING, Part, Step, Turn
-from gateway.wire import ChatRequest
 
 STOP_REASONS = {
     "length": "max_tokens",

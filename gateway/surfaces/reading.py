@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gateway.body_fields import SAMPLING, json_type, shorten, unknown_field
+from gateway.chat_request import ChatRequest, Native, chat_request
 from gateway.http_errors import ApiError, invalid
-from gateway.wire import ChatRequest, Native, chat_request
 from router.expert_config import Wire
 from router.gateway_config import GatewayConfig
 

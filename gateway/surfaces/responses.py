@@ -7,6 +7,7 @@ from typing import Any
 
 from gateway.answer_reader import EndMark
 from gateway.body_fields import count, flag, listed, typed, wrong
+from gateway.chat_request import ChatRequest, Native
 from gateway.http_errors import ApiError
 from gateway.surfaces.reading import (
     Fields,
@@ -23,7 +24,6 @@ from gateway.surfaces.reading import (
 )
 from gateway.surfaces.responses_answer import LAST, ResponsesAnswer, as_chat, joined_name
 from gateway.surfaces.surface import Answer, Json, named_frame
-from gateway.wire import ChatRequest, Native
 from router.expert_config import Wire
 from router.gateway_config import GatewayConfig
 

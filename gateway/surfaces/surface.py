@@ -9,8 +9,8 @@ from typing import Any, Protocol
 from base.errors import BackendError
 from base.json_text import to_json
 from gateway.answer_reader import CHAT_END, EndMark, error_code, reply_json
+from gateway.chat_request import ChatRequest, chat_request
 from gateway.http_errors import MAX_UPSTREAM_MESSAGE_CHARS, ApiError
-from gateway.wire import ChatRequest, chat_request
 from router.gateway_config import GatewayConfig
 
 Json = dict[str, Any]

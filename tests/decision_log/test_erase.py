@@ -24,10 +24,10 @@ from decision_log.spool import Spool
 from decision_log.stream_entries import dead_stream
 from fleet.pool import ExpertPool
 from fleet.redis_server import RedisServer
+from gateway.chat_request import chat_request
 from gateway.parts import Parts
 from gateway.serve import live_router
 from gateway.settings import read_settings
-from gateway.wire import chat_request
 from router.gateway_config import GatewayConfig
 from router.log_config import LogConfig, PrivacyLevel
 from router.types import DecisionRecord

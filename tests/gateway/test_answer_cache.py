@@ -12,9 +12,9 @@ from redis import Redis
 
 from fleet.wires.builtin import Options, build
 from gateway.answer_cache import ANSWERS, SOURCES
+from gateway.chat_request import chat_request
 from gateway.keys.grants import Caller
 from gateway.replay.again import replay
-from gateway.wire import chat_request
 from router.builtins import measured_builtins
 from router.gateway_config import GatewayConfig
 from router.pipeline import Router

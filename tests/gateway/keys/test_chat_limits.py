@@ -15,9 +15,9 @@ from redis import Redis
 
 from gateway.auth import Auth
 from gateway.chat_limits import bounded, most, price, prompt_bound, spent
+from gateway.chat_request import chat_request
 from gateway.keys.counters import Cost
 from gateway.keys.grants import Caller, Cap, Grant, Measure, Window, caller_of
-from gateway.wire import chat_request
 from router.expert_config import ExpertConfig
 from router.gateway_config import GatewayConfig
 from router.types import TerminalState, Usage
