@@ -41,11 +41,12 @@ from router.quality import QualityMatrix
 from router.scorers.map import MapScorer
 from router.section import PluginConfig
 from router.types import Interval, Metric, Verdict
-from training.candidate_verdict import judged_rows
+from training.candidate_verdict import judged_rows, map_changes
 from training.change_points import ChangePoint, find_change_points
 from training.crossfit import folds_of
 from training.evidence import Evidence, gather_evidence
 from training.expert_map import measure_quality
+from training.fallen_experts import changed_rows, find_fall
 from training.feedback_bias import ReplyBin, ReplyRates
 from training.fit import prepare, write_router
 from training.fit_request import FitRequest
@@ -59,13 +60,8 @@ from training.gate import (
 )
 from training.log_answers import AskedAnswers
 from training.log_table import FOLDS, LogTable
-from training.new_experts import LEAST_MOVE, beside, exploration_moved, explored_shares
-from training.router_comparison import (
-    LogComparison,
-    LoggedChoices,
-    RouterComparison,
-    Twin,
-)
+from training.new_experts import LEAST_MOVE, Renewed, exploration_moved, explored_shares, renewed
+from training.router_comparison import LogComparison, LoggedChoices, RouterComparison, Twin
 from training.scorer_fit import FittedScorer
 from training.types import OutcomeTable
 
@@ -202,13 +198,14 @@ def reply_weights(category: IntArray, expert: IntArray, rated: IntArray) -> Floa
 @dataclass(frozen=True)
 class Round:
     """One retraining: the truth about the live router before, and about the candidate, each as it decides. `gate` is
-    None where both decide alike."""
+    None where both decide alike; `gain_of_fall` the true gain of taking queries from an expert that fell."""
 
     decisions: int
     gate: GateResult | None
     on_log: LogComparison | None
     live_value: float
     candidate_value: float
+    gain_of_fall: float | None = None
 
     @property
     def is_promoted(self) -> bool:
@@ -319,23 +316,32 @@ class Retraining:
         evidence = self.learned(self.probes, log, changes)
         candidate = router_of(self.stage, evidence.matrix, self.experts, self.settings)
         done = self.compare(moment, log, prompt, changes, candidate, evidence)
-        self.rounds.append(done)
         if done.is_promoted:
             self.take_over(evidence.matrix, self.experts)
-        else:
-            self.explore_by(evidence)
+        elif self.renew(evidence, changes):
+            done = replace(done, gain_of_fall=self.value(moment) - done.live_value)
+        self.rounds.append(done)
         return done
 
-    def explore_by(self, evidence: Evidence) -> None:
-        """The live router explores by the candidate's evidence, and knows the experts that it knows."""
-        names = tuple(name for name in self.experts if name not in self.router.experts)
-        known, experts = self.evidence, (*self.router.experts, *names)
-        if names:
-            known = beside(known, evidence.matrix.columns([self.experts.index(name) for name in names]))
-        newest = evidence.matrix.columns([self.experts.index(name) for name in experts])
-        other = router_of(self.stage, known, experts, self.settings, newest)
-        if names or exploration_moved(self.router, other) > LEAST_MOVE:
-            self.take_over(known, experts, newest)
+    def renew(self, evidence: Evidence, changes: tuple[ChangePoint, ...]) -> bool:
+        """The live router takes over what it may without the gate: experts that fell lose their queries, the rest is
+        explored by the candidate's evidence. Returns whether an expert fell."""
+
+        def with_rows(rows: list[int]) -> tuple[Renewed, Router]:
+            made = renewed(self.evidence, self.router.experts, evidence, rows)
+            return made, router_of(self.stage, made.matrix, made.experts, self.settings, made.newest)
+
+        before = self.router.expert_of()
+        if rows := changed_rows(before, changes):
+            made, router = with_rows(rows)
+            if find_fall(map_changes(self.router, router), changes, evidence, router.categories):
+                self.take_over(made.matrix, made.experts, made.newest)
+                return True
+        made, router = with_rows([])
+        is_other = made.experts != self.router.experts or exploration_moved(self.router, router) > LEAST_MOVE
+        if is_other and router.expert_of() == before:
+            self.take_over(made.matrix, made.experts, made.newest)
+        return False
 
     def twins(self, log: LogTable, changes: tuple[ChangePoint, ...]) -> list[Twin]:
         """The candidate without each part of what it learned from."""

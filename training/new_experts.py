@@ -2,12 +2,14 @@
 
 A log can only judge an expert that was tried, and tries are worth most where the newest evidence is in doubt. So when
 the gate does not promote a candidate, the live router is given what the candidate knows to explore by, and experts that
-it does not know yet: no category is mapped anew, and the next retraining has rewards to judge by.
+it does not know yet: no category is mapped anew but those whose expert fell (training.fallen_experts), and the next
+retraining has rewards to judge by.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,41 +25,64 @@ BELOW_REFERENCE = 0.01
 """Amount by which a new expert's quality is taken to be below that of the expert that all are compared with, so that it
 is mapped nowhere (ours)."""
 
+RENEWED = ("quality", "stderr", "count")
+
 LEAST_MOVE = 0.03
 """Share of the queries that a new version must explore differently to be made (ours): every rating moves some."""
 
 
-def newcomers(live: RouterArtifact, evidence: Evidence) -> tuple[str, ...]:
-    """Graded experts that the live router does not know."""
-    return tuple(name for name in evidence.outcomes.experts if name not in live.manifest.experts)
-
-
-def can_introduce(live: RouterArtifact, evidence: Evidence) -> bool:
-    """Returns whether new experts can be added to the live router as they are: it decides by a map over the same
-    categories."""
+def can_renew(live: RouterArtifact, evidence: Evidence) -> bool:
+    """Returns whether the live router takes newer evidence as it is: it decides by a map over the same categories."""
     rows = len(live.manifest.categories) + 1
     return live.manifest.scorer.kind == "map" and evidence.matrix.quality.shape[0] == rows
 
 
-def introduce(root: Path, live: RouterArtifact, evidence: Evidence) -> RouterArtifact:
-    """The live router with the new experts as its last ones, exploring by the evidence, written under `root`. Its date
-    stays that of the measurement of its map."""
-    names = newcomers(live, evidence)
-    columns = [evidence.outcomes.experts.index(name) for name in names]
-    matrix = beside(evidence_of(live), evidence.matrix.columns(columns))
+@dataclass(frozen=True)
+class Renewed:
+    """What a live router decides by, `matrix` over `experts`, and `newest` measurements for it to explore by."""
+
+    experts: tuple[str, ...]
+    matrix: QualityMatrix
+    newest: QualityMatrix
+
+
+def renewed(
+    known: QualityMatrix,
+    experts: tuple[str, ...],
+    evidence: Evidence,
+    rows: Sequence[int] = (),
+    kept: Sequence[str] = (),
+) -> Renewed:
+    """What a live router knows, `known` of `experts`, with the experts that are new to it as the last ones.
+
+    Args:
+        rows: of the map, which are decided anew by the evidence.
+        kept: experts of whom the evidence has from the live router what it knows; they stay as they are.
+    """
+    graded = evidence.outcomes.experts
+    names = tuple(name for name in graded if name not in experts)
+    matrix = beside(known, evidence.matrix.columns([graded.index(name) for name in names])) if names else known
+    experts = (*experts, *names)
+    newest = QualityMatrix(**{name: array.copy() for name, array in matrix.arrays().items()})
+    decided = replace(matrix, **{name: getattr(matrix, name).copy() for name in RENEWED})
+    for column, expert in enumerate(experts):
+        for name in RENEWED if expert in graded else ():
+            own = getattr(evidence.matrix, name)[:, graded.index(expert)]
+            getattr(newest, name)[:, column] = own
+            if expert not in kept:
+                getattr(decided, name)[list(rows), column] = own[list(rows)]
+    return Renewed(experts, decided, newest)
+
+
+def renew(
+    root: Path, live: RouterArtifact, evidence: Evidence, rows: Sequence[int] = (), kept: Sequence[str] = ()
+) -> RouterArtifact:
+    """The live router with what is `renewed`, written under `root`. It keeps the date of its map's measurement."""
+    made = renewed(evidence_of(live), live.manifest.experts, evidence, rows, kept)
     manifest = live.manifest.model_dump(exclude={"version", "weights_sha256"})
-    experts = (*live.manifest.experts, *names)
-    manifest |= {
-        "parents": (live.manifest.version,),
-        "experts": experts,
-    }
-    arrays = dict(live.arrays) | {f"map.{name}": array for name, array in matrix.arrays().items()}
-    for name in ("quality", "stderr"):
-        newest = getattr(matrix, name).copy()
-        for column, expert in enumerate(experts):
-            if expert in evidence.outcomes.experts:
-                newest[:, column] = getattr(evidence.matrix, name)[:, evidence.outcomes.experts.index(expert)]
-        arrays[f"explored.{name}"] = newest
+    manifest |= {"parents": (live.manifest.version,), "experts": made.experts}
+    arrays = dict(live.arrays) | {f"map.{name}": array for name, array in made.matrix.arrays().items()}
+    arrays |= {f"explored.{name}": getattr(made.newest, name) for name in ("quality", "stderr")}
     return save_artifact(root, manifest, arrays)
 
 

@@ -22,14 +22,15 @@ from router.registry import LiveChangedError, Registry
 from router.types import Metric, Verdict
 from training.builtin_feedback import recounted, trust_moved
 from training.candidate_fit import fit_candidate
-from training.candidate_verdict import Judgement, MapChange, decide_promotion, find_equal, map_changes
+from training.candidate_verdict import Judgement, MapChange, decide_promotion, find_equal, map_changes, mean_costs
 from training.category_mix import MIX_MOVED
 from training.change_points import ChangePoint, is_stale
 from training.crossfit import FittedTwin
 from training.evidence import Evidence
+from training.fallen_experts import changed_rows, find_fall
 from training.gate import Comparison, GateResult
 from training.log_table import LogTable
-from training.new_experts import LEAST_MOVE, can_introduce, exploration_moved, introduce, newcomers
+from training.new_experts import LEAST_MOVE, can_renew, exploration_moved, renew
 from training.retrain_inputs import RetrainInputs, RetrainRequest, read_inputs
 from training.router_comparison import RouterComparison, Twin
 
@@ -122,7 +123,7 @@ def act(
     folder: Path,
     guard: PromotionGuard,
 ) -> Outcome:
-    """Promotes the candidate in `folder`, or lets the live router explore new experts, as the gate said."""
+    """Promotes the candidate in `folder`, or renews the live router, as the gate said."""
     if inputs.request.is_dry_run:
         return Outcome(f"{judged.reason} (dry run: nothing was promoted)")
     compared_with = comparison.live.version
@@ -132,8 +133,7 @@ def act(
     pointer = registry.live()
     if pointer is None or pointer.trial is not None:  # a trial compares with what is live now
         return Outcome(judged.reason)
-    made, names = exploring_anew(registry.folder(compared_with), folder.parent, inputs, comparison)
-    joined = f"{', '.join(names)} joins the live router to be explored" if names else "explores by newer evidence"
+    made, names, joined = renewed_live(registry.folder(compared_with), folder.parent, inputs, comparison)
     if made is None and trust_moved(comparison.live, comparison.candidate):
         live, candidate = load_artifact(registry.folder(compared_with)), load_artifact(folder)
         made = folder.parent / recounted(folder.parent, live, candidate).manifest.version
@@ -183,22 +183,34 @@ def promote(registry: Registry, folder: Path, compared_with: str, now: datetime,
     return ""
 
 
-def exploring_anew(
+def renewed_live(
     live_folder: Path, scratch: Path, inputs: RetrainInputs, comparison: RouterComparison
-) -> tuple[Path | None, tuple[str, ...]]:
-    """Folder of the live router with the candidate's evidence to explore by, and the names of the experts that are new
-    to it; none where it does not explore, would explore much as before, or its map would not stay the same."""
-    live = load_artifact(live_folder)
-    names = newcomers(live, comparison.evidence)
+) -> tuple[Path | None, tuple[str, ...], str]:
+    """Folder of the live router with what the candidate knows, the names of the experts that are new to it, and what it
+    does differently: the next best takes over from an expert that fell, or it explores by newer evidence. None where
+    its map, or much of its exploring, would not be as it should."""
+    live, evidence, before = load_artifact(live_folder), comparison.evidence, comparison.live.expert_of()
+    if not can_renew(live, evidence):
+        return None, (), ""
     is_exploring = any(policy.exploration.budget > 0 for policy in inputs.config.policies.values())
-    if not is_exploring or not can_introduce(live, comparison.evidence):
-        return None, ()
-    made = scratch / introduce(scratch, live, comparison.evidence).manifest.version
+    names = tuple(name for name in evidence.outcomes.experts if name not in live.manifest.experts and is_exploring)
+    joining = f"{', '.join(names)} joins the live router to be explored" if names else ""
+    if rows := changed_rows(before, inputs.changes):
+        kept = () if inputs.carried is None else inputs.carried.experts
+        made = scratch / renew(scratch, live, evidence, rows, kept).manifest.version
+        router = load_router(inputs.config, made, comparison.candidate.encoder)
+        fall = find_fall(map_changes(comparison.live, router), inputs.changes, evidence, router.categories)
+        costs = mean_costs(replace(comparison, candidate=router))
+        if fall is not None and inputs.request.terms.affords(*costs, fall.gain):
+            return made, names, "; ".join(filter(None, (fall.words, joining)))
+    if not is_exploring:
+        return None, (), ""
+    made = scratch / renew(scratch, live, evidence).manifest.version
     router = load_router(inputs.config, made, comparison.candidate.encoder)
-    if router.expert_of() != comparison.live.expert_of():
-        return None, ()
     is_other = bool(names) or exploration_moved(comparison.live, router) > LEAST_MOVE
-    return (made, names) if is_other else (None, ())
+    if is_other and router.expert_of() == before:
+        return made, names, joining or "explores by newer evidence"
+    return None, (), ""
 
 
 def load_comparison(

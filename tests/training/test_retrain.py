@@ -398,6 +398,24 @@ def test_an_expert_that_changed_is_judged_by_what_it_does_now(request_):
     assert [(c.category, c.candidate) for c in result.changes] == [("sql", "right")]
 
 
+@pytest.mark.parametrize(("price", "is_taken"), [(0.0, True), (1e4, False)])
+def test_the_next_best_takes_over_from_an_expert_that_fell(request_, price, is_taken):
+    """`right` was not tried since, so the gate cannot judge it; what was known of it holds. It may cost too much."""
+    config = yaml.safe_load(request_.config.read_text())
+    config["experts"]["right"] |= {"price_in_per_m_usd": price}
+    config["experts"]["left"] |= {"price_in_per_m_usd": 1.0}
+    request_.config.write_text(yaml.dump(config))
+    log_answers(request_, {"left": 0.9, "right": 0.6}, n=600)
+    always_left = {"propensity": 1.0, "possible": (1.0, 0.0), "only": "left"}
+    log_answers(request_, {"left": 0.1}, n=100, prefix="later", start=90000.0, **always_left)
+    result = run_retrain(request_, now=NOW)
+    assert result.gate.verdict is not Verdict.PROMOTE
+    assert ("right takes over sql from left" in result.reason) is is_taken
+    live = load_router(load_config(request_.config), request_.routers / Registry(request_.routers).live().version)
+    assert live.expert_of() == {"facts": "left", "sql": "right" if is_taken else "left", "general": "left"}
+    assert "takes over" not in run_retrain(request_, now=NOW).reason  # it did
+
+
 def test_a_replaced_model_starts_a_new_column_of_evidence(request_, capsys):
     """`left` was rated best; then its provider answered with another model, whose first ratings say little."""
     log_answers(request_, {"left": 0.95, "right": 0.6}, n=600, served_model="big-2026-01-01")
