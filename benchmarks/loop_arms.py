@@ -37,7 +37,7 @@ from router.feedback_config import FeedbackConfig
 from router.pipeline import Router
 from router.policy import ExpertCosts
 from router.policy_config import ExplorationConfig, PolicyConfig
-from router.quality import QualityMatrix
+from router.quality import Measured, QualityMatrix
 from router.scorers.map import MapScorer
 from router.section import PluginConfig
 from router.types import Interval, Metric, Verdict
@@ -160,7 +160,7 @@ def router_of(
     )
     return replace(
         stage.router,
-        scorer=MapScorer().with_evidence(experts, evidence),
+        scorer=MapScorer(Measured(experts, evidence)),
         experts=experts,
         policies={"default": policy},
         capabilities=measured.capabilities,

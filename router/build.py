@@ -24,8 +24,8 @@ from router.pipeline import Router
 from router.policy import ExpertCosts, MapSolution, solve_map
 from router.policy_config import Budgets, PolicyConfig
 from router.preference import LearnedChoice, solve_preference
-from router.protocols import CategoryClassifier, Encoder, ExpertScorer
-from router.quality import QualityMatrix, cautious_quality, quality_from_arrays
+from router.protocols import ClassifierOf, Encoder, ExpertScorer, ScorerOf
+from router.quality import Measured, QualityMatrix, cautious_quality, quality_from_arrays
 from router.section import PluginConfig
 from router.solved_policy import Policy
 from router.stand_ins import kept_in_memory
@@ -172,9 +172,9 @@ def assemble(
             "its vectors mean something else; run `coe train`"
         )
     classifier = cast(
-        CategoryClassifier,
+        ClassifierOf,
         plugins.build("router.classifiers", manifest.classifier.kind, manifest.classifier.options),
-    ).with_state(manifest.categories, artifact.part("classifier"))
+    )(manifest.categories, artifact.part("classifier"))
     fitted = build_scorer(artifact, scorer, experts.names, experts.evidence)
     choice = learned_choice(artifact, experts.names) if fitted.decides_by_query else None
     learned = strategies_of(artifact, experts.names)
@@ -222,9 +222,9 @@ def build_scorer(
             f"'{wanted.kind}': run `coe train`"
         )
     kind, options = ("map", {}) if wanted.kind == "map" else (spec.kind, spec.options)
-    empty = cast(ExpertScorer, plugins.build("router.scorers", kind, options)).with_evidence(experts, evidence)
+    filled = cast(ScorerOf, plugins.build("router.scorers", kind, options))
     columns = [artifact.manifest.experts.index(name) for name in experts]
-    return empty.with_state(artifact.part("scorer"), columns)
+    return filled(Measured(experts, evidence), artifact.part("scorer"), columns)
 
 
 def learned_choice(artifact: RouterArtifact, experts: tuple[str, ...]) -> LearnedChoice:

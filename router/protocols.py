@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol, Self, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from router.quality import QualityMatrix
+from router.quality import Measured
 from router.types import CategoryProbs, ExpertScores, FloatArray, QueryBatch
 
 ArrayState = Mapping[str, NDArray[np.generic]]
@@ -46,53 +46,38 @@ class Encoder(Protocol):
 
 @runtime_checkable
 class CategoryClassifier(Protocol):
-    """Stage 1. Built unfitted from Options; `with_state` gives the fitted one."""
+    """Stage 1, fitted."""
 
     @property
     def categories_(self) -> tuple[str, ...]:
-        """The k categories in column order; empty when unfitted."""
-        ...
-
-    def with_state(self, categories: Sequence[str], state: ArrayState) -> Self:
-        """The same classifier with learned arrays.
-
-        Raises:
-            ArtifactError: arrays are missing or of the wrong shape.
-        """
+        """The k categories in column order."""
         ...
 
     def predict_proba(self, embeddings: FloatArray) -> CategoryProbs:
-        """Probabilities (n, k) before temperature calibration. Raises ArtifactError when unfitted."""
+        """Probabilities (n, k) before temperature calibration. Raises ArtifactError on another number of dimensions."""
         ...
+
+
+ClassifierOf = Callable[[Sequence[str], ArrayState], CategoryClassifier]
+"""The result of `build` of a kind of classifiers: makes the one of these categories from learned arrays. Raises
+ArtifactError where arrays are missing or of the wrong shape."""
 
 
 @runtime_checkable
 class ExpertScorer(Protocol):
-    """Stage 2: predicted quality of every expert on every query. Built empty; `with_evidence` and, for a kind that
-    learns arrays of its own, `with_state` fill it."""
+    """Stage 2: predicted quality of every expert on every query."""
 
     @property
     def decides_by_query(self) -> bool:
         """Returns whether the expert of best predicted quality serves, rather than that of the category's map."""
         ...
 
-    def with_evidence(self, experts: Sequence[str], evidence: QualityMatrix) -> Self:
-        """The same scorer over m experts, the columns of `evidence`."""
-        ...
-
-    def with_state(self, state: ArrayState, columns: Sequence[int]) -> Self:
-        """The same scorer with its learned arrays, for the experts at `columns` of those it was fitted on.
-
-        Raises:
-            ArtifactError: arrays are missing or of the wrong shape.
-        """
-        ...
-
     def score(self, batch: QueryBatch, probs: CategoryProbs, rows: Sequence[int]) -> ExpertScores:
         """Scores (n, m). `rows` (n,): the category decided for each query, as a row of the evidence. A linear kind may
-        leave [0, 1] by extrapolation.
-
-        Raises:
-            ArtifactError: the arrays are missing.
-        """
+        leave [0, 1] by extrapolation."""
         ...
+
+
+ScorerOf = Callable[[Measured, ArrayState, Sequence[int]], ExpertScorer]
+"""The result of `build` of a kind of scorers: makes the one over measured experts from learned arrays, in which these
+have the given columns. Raises ArtifactError where arrays are missing or of the wrong shape."""

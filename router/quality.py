@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.artifact import require_array
-from router.types import FloatArray
+from router.types import ExpertScores, FloatArray
 
 CAUTION = 1.0
 """Standard errors that an advantage loses: the one-standard-error rule (benchmarks/LOG.md compares others)."""
@@ -50,6 +50,19 @@ class QualityMatrix:
         keep = np.asarray(experts, dtype=np.int64)
         per_category = ("mass", "prompt_tokens")
         return QualityMatrix(**{n: a if n in per_category else a[:, keep] for n, a in self.arrays().items()})
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The experts with what was measured of them per category."""
+
+    experts: tuple[str, ...]
+    evidence: QualityMatrix
+
+    def scores(self, quality: FloatArray, rows: Sequence[int]) -> ExpertScores:
+        """Predicted quality (n, m), with the standard errors of the decided categories."""
+        index = np.asarray(rows, dtype=np.int64)
+        return ExpertScores(self.experts, np.asarray(quality, dtype=np.float32), self.evidence.stderr[index])
 
 
 def quality_from_arrays(arrays: Mapping[str, NDArray[np.generic]], k: int, m: int) -> QualityMatrix:

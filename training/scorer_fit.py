@@ -16,8 +16,8 @@ from base.intervals import Z_95
 from base.progress import Progress
 from router import plugins
 from router.preference import reference_expert
-from router.protocols import ArrayState, ExpertScorer
-from router.quality import cautious_quality
+from router.protocols import ArrayState, ExpertScorer, ScorerOf
+from router.quality import Measured, cautious_quality
 from router.section import PluginConfig
 from router.types import Float64Array, FloatArray, Metric
 from training.graded_queries import GradedQueries
@@ -55,9 +55,8 @@ def fit_arrays(kind: str, options: Mapping[str, object], data: GradedQueries, rn
 
 def fitted(kind: str, options: Mapping[str, object], data: GradedQueries, arrays: ArrayState) -> ExpertScorer:
     """The live scorer over all experts of the data."""
-    empty = cast(ExpertScorer, plugins.build(FAMILY, kind, options))
-    m = len(data.table.experts)
-    return empty.with_evidence(data.table.experts, data.evidence).with_state(arrays, range(m))
+    filled, experts = cast(ScorerOf, plugins.build(FAMILY, kind, options)), data.table.experts
+    return filled(Measured(experts, data.evidence), arrays, range(len(experts)))
 
 
 def out_of_fold(kind: str, options: Mapping[str, object], data: GradedQueries, rng: np.random.Generator) -> FloatArray:

@@ -20,7 +20,7 @@ from base.intervals import wilson_interval
 from base.progress import Progress
 from router import plugins
 from router.embedding_cache import CachedEncoder
-from router.protocols import CategoryClassifier, Encoder
+from router.protocols import CategoryClassifier, ClassifierOf, Encoder
 from router.types import GENERAL, BoolArray, FloatArray, IntArray, Interval, Metric
 from router.uncertainty import Uncertainty, apply_temperature, calibrated, expected_calibration_error
 from training.calibrate import fit_temperature, fit_uncertainty
@@ -209,8 +209,8 @@ def fit_classifier(
         spread = spread_out(taught.embeddings, taught.labels, new, np.random.default_rng(0))
         taught = taught.joined(LabelledEmbeddings(*spread))
     state = fitter_of(request).fit(options, taught.embeddings, taught.labels, k)
-    empty = cast(CategoryClassifier, plugins.load("router.classifiers", request.classifier.kind).build(options))
-    return empty.with_state(request.categories, state), state
+    fitted = cast(ClassifierOf, plugins.load("router.classifiers", request.classifier.kind).build(options))
+    return fitted(request.categories, state), state
 
 
 def fitter_of(request: FitRequest) -> ModuleType:

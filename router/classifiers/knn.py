@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 import numpy as np
 from pydantic import Field
 
 from base.errors import ArtifactError
 from router.artifact import require_array, require_finite
-from router.protocols import ArrayState
+from router.protocols import ArrayState, ClassifierOf
 from router.types import CategoryProbs, FloatArray, IntArray, Record
 
 SMOOTHING = 0.01
@@ -30,20 +30,11 @@ class KnnClassifier:
     """
 
     neighbours: int
-    categories_: tuple[str, ...] = ()
-    embeddings: FloatArray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
-    labels: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))
-
-    def with_state(self, categories: Sequence[str], state: ArrayState) -> KnnClassifier:
-        embeddings = require_finite(state, "embeddings", (None, None))
-        labels = np.asarray(require_array(state, "labels", (len(embeddings),)), dtype=np.int64)
-        if len(labels) == 0 or labels.min() < 0 or labels.max() >= len(categories):
-            raise ArtifactError(f"array 'labels' must hold 0 to {len(categories) - 1} for {len(categories)} categories")
-        return replace(self, categories_=tuple(categories), embeddings=embeddings, labels=labels)
+    categories_: tuple[str, ...]
+    embeddings: FloatArray
+    labels: IntArray
 
     def predict_proba(self, embeddings: FloatArray) -> CategoryProbs:
-        if not self.categories_:
-            raise ArtifactError("the classifier has no learned state")
         if embeddings.shape[1] != self.embeddings.shape[1]:
             raise ArtifactError(
                 f"embeddings have {embeddings.shape[1]} dimensions; expected {self.embeddings.shape[1]}"
@@ -58,9 +49,15 @@ class KnnClassifier:
         return CategoryProbs(self.categories_, votes / votes.sum(axis=1, keepdims=True))
 
 
-def build(options: Options) -> KnnClassifier:
-    """Unfitted."""
-    return KnnClassifier(options.neighbours)
+def build(options: Options) -> ClassifierOf:
+    def fitted(categories: Sequence[str], state: ArrayState) -> KnnClassifier:
+        embeddings = require_finite(state, "embeddings", (None, None))
+        labels = np.asarray(require_array(state, "labels", (len(embeddings),)), dtype=np.int64)
+        if len(labels) == 0 or labels.min() < 0 or labels.max() >= len(categories):
+            raise ArtifactError(f"array 'labels' must hold 0 to {len(categories) - 1} for {len(categories)} categories")
+        return KnnClassifier(options.neighbours, tuple(categories), embeddings, labels)
+
+    return fitted
 
 
 EXAMPLES = (Options(), Options(neighbours=3))

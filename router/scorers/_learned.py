@@ -2,41 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import numpy as np
 
 from router.features import unit_rows
-from router.quality import QualityMatrix
-from router.types import ExpertScores, FloatArray, IntArray
+from router.types import FloatArray, IntArray
 
-NO_ARRAYS = "a learned scorer needs its arrays before it can score: fit it with `coe train`"
 BLOCK_ROWS = 512
 """Rows whose similarities to all references are held at once."""
 
 STRIDE = 32
 """References of which only the most similar is looked at first."""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """The experts with what was measured of them per category."""
-
-    experts: tuple[str, ...]
-    evidence: QualityMatrix
-
-    def scores(self, quality: FloatArray, rows: Sequence[int]) -> ExpertScores:
-        """Predicted quality (n, m), with the standard errors of the decided categories."""
-        index = np.asarray(rows, dtype=np.int64)
-        return ExpertScores(self.experts, np.asarray(quality, dtype=np.float32), self.evidence.stderr[index])
-
-
-def require_measured(measured: Measured | None) -> Measured:
-    """Raises ValueError when a scorer was given no evidence yet."""
-    if measured is None:
-        raise ValueError("a scorer needs evidence before it can score")
-    return measured
 
 
 def projected(embeddings: FloatArray, projection: FloatArray) -> FloatArray:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from pydantic import Field
 
-from base.errors import ArtifactError
 from router.artifact import require_finite
-from router.protocols import ArrayState
-from router.quality import QualityMatrix
-from router.scorers._learned import NO_ARRAYS, Measured, neighbour_means, projected, require_measured
+from router.protocols import ArrayState, ScorerOf
+from router.quality import Measured
+from router.scorers._learned import neighbour_means, projected
 from router.types import CategoryProbs, ExpertScores, FloatArray, QueryBatch, Record
 
 LABEL = "k-NN over outcomes"
@@ -33,45 +32,37 @@ class KnnScorer:
     """
 
     options: Options
-    measured: Measured | None = None
-    projection: FloatArray | None = None
-    reference: FloatArray | None = None
-    values: FloatArray | None = None
-    observed: FloatArray | None = None
-    mean: FloatArray | None = None
+    measured: Measured
+    projection: FloatArray
+    reference: FloatArray
+    values: FloatArray
+    observed: FloatArray
+    mean: FloatArray
     decides_by_query: bool = True
 
-    def with_evidence(self, experts: Sequence[str], evidence: QualityMatrix) -> KnnScorer:
-        return replace(self, measured=Measured(tuple(experts), evidence))
+    def score(self, batch: QueryBatch, probs: CategoryProbs, rows: Sequence[int]) -> ExpertScores:
+        short = projected(batch.embeddings, self.projection)
+        sums, weights = neighbour_means(short, self.reference, self.values, self.observed, self.options.neighbours)
+        shrinkage = self.options.shrinkage
+        return self.measured.scores((sums + shrinkage * self.mean) / (weights + shrinkage + 1e-9), rows)
 
-    def with_state(self, state: ArrayState, columns: Sequence[int]) -> KnnScorer:
+
+def build(options: Options) -> ScorerOf:
+    def filled(measured: Measured, state: ArrayState, columns: Sequence[int]) -> KnnScorer:
         keep = np.asarray(columns, dtype=np.int64)
         projection = require_finite(state, "projection", (None, None))
         reference = require_finite(state, "reference", (None, projection.shape[1]))
-        return replace(
-            self,
-            projection=projection,
-            reference=reference,
+        return KnnScorer(
+            options,
+            measured,
+            projection,
+            reference,
             values=require_finite(state, "values", (len(reference), None))[:, keep],
             observed=require_finite(state, "observed", (len(reference), None))[:, keep],
             mean=require_finite(state, "mean", (None,))[keep],
         )
 
-    def score(self, batch: QueryBatch, probs: CategoryProbs, rows: Sequence[int]) -> ExpertScores:
-        measured = require_measured(self.measured)
-        if self.projection is None or self.reference is None or self.values is None or self.observed is None:
-            raise ArtifactError(NO_ARRAYS)
-        if self.mean is None:
-            raise ArtifactError(NO_ARRAYS)
-        short = projected(batch.embeddings, self.projection)
-        sums, weights = neighbour_means(short, self.reference, self.values, self.observed, self.options.neighbours)
-        shrinkage = self.options.shrinkage
-        return measured.scores((sums + shrinkage * self.mean) / (weights + shrinkage + 1e-9), rows)
-
-
-def build(options: Options) -> KnnScorer:
-    """An empty scorer; `with_evidence` and `with_state` fill it."""
-    return KnnScorer(options)
+    return filled
 
 
 EXAMPLES = (Options(), Options(neighbours=3, shrinkage=0.5, dimensions=2))

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from router.protocols import ArrayState
-from router.quality import QualityMatrix
-from router.scorers._learned import Measured, require_measured
+from router.protocols import ScorerOf
+from router.quality import Measured, QualityMatrix
 from router.types import CategoryProbs, ExpertScores, FloatArray, QueryBatch, Record
 
 LABEL = "Soft map"
@@ -29,24 +28,16 @@ def expected_quality(probs: FloatArray, evidence: QualityMatrix) -> FloatArray:
 class SoftMapScorer:
     """quality[i, e] = sum_c p(c|x_i) w[c, e] (ours, after DriftMoE's multi-hot targets, 2507.18464)."""
 
-    measured: Measured | None = None
+    measured: Measured
     decides_by_query: bool = True
 
-    def with_evidence(self, experts: Sequence[str], evidence: QualityMatrix) -> SoftMapScorer:
-        return SoftMapScorer(Measured(tuple(experts), evidence))
-
-    def with_state(self, state: ArrayState, columns: Sequence[int]) -> SoftMapScorer:
-        """The soft map has no arrays but its evidence."""
-        return self
-
     def score(self, batch: QueryBatch, probs: CategoryProbs, rows: Sequence[int]) -> ExpertScores:
-        measured = require_measured(self.measured)
-        return measured.scores(expected_quality(probs.probs, measured.evidence), rows)
+        return self.measured.scores(expected_quality(probs.probs, self.measured.evidence), rows)
 
 
-def build(options: Options) -> SoftMapScorer:
-    """An empty soft map; `with_evidence` fills it."""
-    return SoftMapScorer()
+def build(options: Options) -> ScorerOf:
+    """The soft map has no arrays but its evidence."""
+    return lambda measured, state, columns: SoftMapScorer(measured)
 
 
 EXAMPLES = (Options(),)

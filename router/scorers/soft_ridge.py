@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from pydantic import Field
 
-from base.errors import ArtifactError
 from router.artifact import require_finite
-from router.protocols import ArrayState
-from router.quality import QualityMatrix
-from router.scorers._learned import NO_ARRAYS, Measured, require_measured
+from router.protocols import ArrayState, ScorerOf
+from router.quality import Measured, QualityMatrix
 from router.scorers.soft_map import expected_quality
 from router.types import CategoryProbs, ExpertScores, FloatArray, QueryBatch, Record
 
@@ -40,31 +38,24 @@ class SoftRidgeScorer:
     """
 
     options: Options
-    measured: Measured | None = None
-    weights: FloatArray | None = None
-    bias: FloatArray | None = None
+    measured: Measured
+    weights: FloatArray
+    bias: FloatArray
     decides_by_query: bool = True
 
-    def with_evidence(self, experts: Sequence[str], evidence: QualityMatrix) -> SoftRidgeScorer:
-        return replace(self, measured=Measured(tuple(experts), evidence))
+    def score(self, batch: QueryBatch, probs: CategoryProbs, rows: Sequence[int]) -> ExpertScores:
+        expected = sharpened_quality(probs.probs, self.measured.evidence, self.options.sharpness)
+        return self.measured.scores(expected + batch.embeddings @ self.weights + self.bias, rows)
 
-    def with_state(self, state: ArrayState, columns: Sequence[int]) -> SoftRidgeScorer:
+
+def build(options: Options) -> ScorerOf:
+    def filled(measured: Measured, state: ArrayState, columns: Sequence[int]) -> SoftRidgeScorer:
         keep = np.asarray(columns, dtype=np.int64)
         weights = require_finite(state, "weights", (None, None))
         bias = require_finite(state, "bias", (weights.shape[1],))
-        return replace(self, weights=weights[:, keep], bias=bias[keep])
+        return SoftRidgeScorer(options, measured, weights[:, keep], bias[keep])
 
-    def score(self, batch: QueryBatch, probs: CategoryProbs, rows: Sequence[int]) -> ExpertScores:
-        measured = require_measured(self.measured)
-        expected = sharpened_quality(probs.probs, measured.evidence, self.options.sharpness)
-        if self.weights is None or self.bias is None:
-            raise ArtifactError(NO_ARRAYS)
-        return measured.scores(expected + batch.embeddings @ self.weights + self.bias, rows)
-
-
-def build(options: Options) -> SoftRidgeScorer:
-    """An empty scorer; `with_evidence` and `with_state` fill it."""
-    return SoftRidgeScorer(options)
+    return filled
 
 
 EXAMPLES = (Options(), Options(l2=0.1, sharpness=1.0))

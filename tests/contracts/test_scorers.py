@@ -13,7 +13,8 @@ from safetensors.numpy import load, save
 
 from base.errors import ArtifactError
 from router import plugins
-from router.protocols import ArrayState, ExpertScorer
+from router.protocols import ArrayState, ExpertScorer, ScorerOf
+from router.quality import Measured
 from router.types import CategoryProbs, QueryBatch
 from training.graded_queries import GradedQueries
 from training.scorer_fit import FAMILY, FITS, fit_arrays, out_of_fold
@@ -67,9 +68,8 @@ def filled(kind: str, number: int, columns: tuple[int, ...] = (0, 1, 2)) -> Expe
     """Fitted, stored as an artifact stores it, and read again."""
     plugin, data = plugins.load(FAMILY, kind), graded(240, 0)
     state = load(save({name: np.ascontiguousarray(array) for name, array in arrays(kind, number).items()}))
-    empty: ExpertScorer = plugin.build(plugin.examples[number])
-    named = tuple(EXPERTS[c] for c in columns)
-    return empty.with_evidence(named, data.evidence.columns(columns)).with_state(state, columns)
+    made: ScorerOf = plugin.build(plugin.examples[number])
+    return made(Measured(tuple(EXPERTS[c] for c in columns), data.evidence.columns(columns)), state, columns)
 
 
 @pytest.mark.parametrize(("kind", "number"), CASES)
@@ -102,17 +102,12 @@ def test_an_expert_that_left_takes_only_its_column_along(kind: str, number: int)
     np.testing.assert_allclose(part.quality, whole[:, [2, 0]], atol=1e-6)
 
 
-@pytest.mark.parametrize(("kind", "number"), CASES)
-def test_without_evidence_or_arrays_there_is_no_score(kind: str, number: int) -> None:
+@pytest.mark.parametrize("kind", plugins.kinds(FITS))
+def test_without_its_arrays_there_is_no_scorer(kind: str) -> None:
     plugin, data = plugins.load(FAMILY, kind), graded(4, 4)
-    empty: ExpertScorer = plugin.build(plugin.examples[number])
-    with pytest.raises(ValueError, match="needs evidence"):
-        empty.score(data.batch, data.probs, data.decided)
-    if kind in plugins.kinds(FITS):
-        with pytest.raises(ArtifactError, match=r"is missing|needs its arrays"):
-            empty.with_evidence(EXPERTS, data.evidence).with_state({}, range(3)).score(
-                data.batch, data.probs, data.decided
-            )
+    made: ScorerOf = plugin.build(plugin.examples[0])
+    with pytest.raises(ArtifactError, match="is missing"):
+        made(Measured(EXPERTS, data.evidence), {}, range(3))
 
 
 @pytest.mark.parametrize("kind", plugins.kinds(FAMILY))
@@ -122,7 +117,7 @@ def test_a_kind_says_what_it_does(kind: str) -> None:
     module = importlib.import_module(f"{FAMILY}.{kind}")
     assert module.LABEL
     assert len(module.HOW) > 10
-    assert module.build(module.Options()).decides_by_query == (kind != "map")
+    assert filled(kind, 0).decides_by_query == (kind != "map")
 
 
 @pytest.mark.parametrize("kind", plugins.kinds(FAMILY))

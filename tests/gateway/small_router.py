@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 
 from router.capabilities import Capabilities
 from router.pipeline import Router
 from router.policy import MapSolution
-from router.quality import QualityMatrix
+from router.quality import Measured, QualityMatrix
 from router.scorers.map import MapScorer
 from router.solved_policy import Policy
 from router.types import CategoryProbs, FloatArray
@@ -53,9 +52,6 @@ class ColourClassifier:
 
     categories_: tuple[str, ...] = CATEGORIES
 
-    def with_state(self, categories: Sequence[str], state: Mapping[str, object]) -> Self:
-        return self
-
     def predict_proba(self, embeddings: FloatArray) -> CategoryProbs:
         odds = np.exp(4 * embeddings)
         return CategoryProbs(self.categories_, np.asarray(odds / odds.sum(axis=1, keepdims=True), dtype=np.float32))
@@ -85,7 +81,7 @@ def small_router(
         classifier=ColourClassifier(),
         temperature=1.0,
         uncertainty=MarginUncertainty(),
-        scorer=MapScorer().with_evidence(EXPERTS, evidence),
+        scorer=MapScorer(Measured(EXPERTS, evidence)),
         experts=EXPERTS,
         policies={"default": Policy(solution), "wild": Policy(solution, exploration=explored(2 / 3))},
         capabilities=capabilities

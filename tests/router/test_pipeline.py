@@ -17,7 +17,7 @@ from router.pipeline import Router
 from router.policy import ExpertCosts, solve_map
 from router.policy_config import Budgets
 from router.preference import Preference
-from router.quality import QualityMatrix
+from router.quality import Measured, QualityMatrix
 from router.scorers.map import MapScorer
 from router.scorers.soft_map import SoftMapScorer
 from router.solved_policy import Policy
@@ -44,7 +44,7 @@ def make_router(*, share=0.0, pins=None, context=None) -> Router:
         classifier=LogisticClassifier(("code", "facts"), 8 * np.eye(2, dtype=np.float32), np.zeros(2, np.float32)),
         temperature=1.0,
         uncertainty=Uncertainty(np.eye(2, dtype=np.float32), np.zeros(1, np.float32), 0.0, threshold=0.5),
-        scorer=MapScorer().with_evidence(EXPERTS, evidence),
+        scorer=MapScorer(Measured(EXPERTS, evidence)),
         experts=EXPERTS,
         policies={"default": Policy(solution, pins or {}, explored(share))},
         capabilities={
@@ -157,8 +157,7 @@ def test_a_decision_does_not_depend_on_the_ones_before(asks, kind):
 
     def new() -> Router:
         router = make_router(share=0.3, context=50)
-        evidence = router.scorer.measured.evidence
-        return router if kind == "map" else replace(router, scorer=SoftMapScorer().with_evidence(EXPERTS, evidence))
+        return router if kind == "map" else replace(router, scorer=SoftMapScorer(router.scorer.measured))
 
     used = new()
     for ask in asks:
@@ -195,7 +194,7 @@ def test_the_map_in_force_includes_pins():
 def by_query(*, pins=None, hosted=(True, True, True), margin=0.0) -> Router:
     """As `make_router`, but every query is judged by the expected quality over its categories."""
     plain = make_router(pins=pins)
-    scorer = SoftMapScorer().with_evidence(EXPERTS, plain.scorer.measured.evidence)
+    scorer = SoftMapScorer(plain.scorer.measured)
     tolls = np.array([0.0, margin, margin])
     policy = replace(plain.policy("default"), preference=Preference(tolls, np.array(hosted)))
     return replace(plain, scorer=scorer, policies={"default": policy})
