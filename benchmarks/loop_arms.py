@@ -415,8 +415,8 @@ class Retraining:
         """Choices of the live router, and those that are `theirs` (n,), on answers of these rows (n,)."""
         names = comparison.experts
         number = np.array([names.index(name) if name in names else -1 for name in self.world.traffic.experts])
-        chosen = [number[own] for own in (self.wanted[decided], theirs)]
-        return [LoggedChoices(np.eye(len(names))[own], own) for own in chosen]
+        every = np.ones(len(decided), dtype=bool)
+        return [LoggedChoices(number[own], every) for own in (self.wanted[decided], theirs)]
 
     def value(self, moment: Moment) -> float:
         """Mean true score of what the router in force wants."""

@@ -40,11 +40,19 @@ LOG_NAME = "reward on the log"
 
 @dataclass(frozen=True)
 class LoggedChoices:
-    """Choices of a router on n logged queries: `chosen` (n,), and `probs` (n, m), 1 of the chosen expert unless it
-    could not serve. Exploration is left out: its budget is the same whatever the router chooses."""
+    """Choices of a router on n logged queries: the `chosen` experts (n,), and `serves` (n,), False where the policy let
+    none serve it. Exploration is left out: its budget is the same whatever the router chooses."""
 
-    probs: Float64Array
     chosen: NDArray[np.int64]
+    serves: NDArray[np.bool_]
+
+    def match(self, logged: NDArray[np.int64]) -> Float64Array:
+        """(n,) probabilities, 0 or 1, of the logged experts."""
+        return ((self.chosen == logged) & self.serves).astype(np.float64)
+
+    def planned(self, model: Float64Array) -> Float64Array:
+        """(n,) of values (n, m) those of the chosen experts; nothing is earned where none serves."""
+        return np.where(self.serves, model[np.arange(len(model)), self.chosen], 0.0)
 
 
 @dataclass(frozen=True)
@@ -170,18 +178,20 @@ class RouterComparison:
         logged, at = asked.log.expert_in(experts), np.arange(len(asked))
         model = self.predicted_rewards(asked)
         choices = choices or [choices_on(self.live, asked, experts), self.candidate_choices(asked)]
-        weights = [importance_weights(one.probs[at, logged], asked.log.propensity) for one in choices]
+        weights = [importance_weights(one.match(logged), asked.log.propensity) for one in choices]
         values = [
-            doubly_robust_terms(w, asked.log.reward, model[at, logged], (one.probs * model).sum(axis=1))
+            doubly_robust_terms(w, asked.log.reward, model[at, logged], one.planned(model))
             for w, one in zip(weights, choices, strict=True)
         ]
         differs = choices[0].chosen != choices[1].chosen
         decisive = differs if differs.any() else np.ones(len(asked), dtype=bool)
-        counted = judged_share(asked.log, share)
+        nothing = np.zeros(len(asked.log.categories))
+        category = asked.log.category.astype(np.int64)
+        counted = counted_share(category, asked.log.key, share, nothing, asked.log.max_key_share)
         chance = chance_matrix(asked, experts)
         tried = [chance[at, one.chosen] for one in choices]
         untried = [own < 1.0 / MAX_WEIGHT for own in tried]
-        seldom = category_means(asked.log.category, np.minimum(*tried), decisive) < 1.0 / MAX_WEIGHT
+        seldom = category_means(category, np.minimum(*tried), decisive) < 1.0 / MAX_WEIGHT
         unsupported, uncounted = (share_of(share[decisive], kind[decisive]) for kind in (seldom, counted == 0))
         share = share * counted if counted.any() else share
         said = [weights[0] * share, weights[1] * share * decisive]
@@ -201,7 +211,7 @@ class RouterComparison:
         metrics = bootstrap_sums(columns, asked.log.cluster, policy_values, self.rng)
 
         def doubt(number: int, where: NDArray[np.bool_]) -> Float64Array:
-            planned = (choices[number].probs * model).sum(axis=1)
+            planned = choices[number].planned(model)
             part = share * (untried[number] & where) / share.sum()
             return np.array([part @ planned, part @ (1.0 - planned)])
 
@@ -238,9 +248,7 @@ class RouterComparison:
 
         def by(reward: Float64Array) -> Float64Array:
             live, candidate = (
-                doubly_robust_terms(
-                    one.probs[at, logged] / log.propensity, reward, model[at, logged], (one.probs * model).sum(axis=1)
-                )
+                doubly_robust_terms(one.match(logged) / log.propensity, reward, model[at, logged], one.planned(model))
                 for one in choices
             )
             return np.where(differs, counts * (candidate - live), 0.0)
@@ -253,7 +261,7 @@ class RouterComparison:
         for fold, twin in enumerate(self.twins):
             rows = np.flatnonzero(asked.log.fold == fold)
             own = choices_on(twin.router, asked.rows(rows), self.experts)
-            found.probs[rows], found.chosen[rows] = own.probs, own.chosen
+            found.chosen[rows], found.serves[rows] = own.chosen, own.serves
         return found
 
     def mean_costs(
@@ -299,18 +307,12 @@ def fill_scores(table: OutcomeTable, evidence: Evidence, categories: tuple[str, 
     return np.where(np.isfinite(table.scores), table.scores, evidence.matrix.quality[rows]).astype(np.float64)
 
 
-def judged_share(log: LogTable, share: Float64Array) -> Float64Array:
-    """(n,) share of each answer's part in the traffic that judges, so that no key has too much of a category."""
-    nothing = np.zeros(len(log.categories))
-    return counted_share(log.category.astype(np.int64), log.key, share, nothing, log.max_key_share)
-
-
 def share_of(share: Float64Array, belongs: NDArray[np.bool_]) -> float:
     """Part of the shares (n,) that belongs; 0 of nothing."""
     return float(share[belongs].sum() / max(share.sum(), 1e-12))
 
 
-def category_means(category: NDArray[np.int32], values: Float64Array, counts: NDArray[np.bool_]) -> Float64Array:
+def category_means(category: NDArray[np.integer], values: Float64Array, counts: NDArray[np.bool_]) -> Float64Array:
     """(n,) mean of the values (n,) that count, in the category of each."""
     means = np.bincount(category, weights=values * counts) / np.maximum(np.bincount(category, weights=counts), 1e-12)
     return np.asarray(means[category], dtype=np.float64)
@@ -339,7 +341,7 @@ def decide(router: Router, texts: Sequence[str], embeddings: FloatArray) -> list
 def choices_on(router: Router, asked: AskedAnswers, experts: tuple[str, ...]) -> LoggedChoices:
     """Choices of a router on logged queries, under the policy and with the experts that each had then."""
     number = {name: i for i, name in enumerate(experts)}
-    probs, chosen = np.zeros((len(asked), len(experts))), np.zeros(len(asked), dtype=np.int64)
+    chosen, serves = np.zeros(len(asked), dtype=np.int64), np.zeros(len(asked), dtype=bool)
     for (name, excluded), rows in groups_of(asked).items():
         alive = set(router.experts) - set(excluded)
         for start in range(0, len(rows), BATCH_ROWS):
@@ -348,9 +350,8 @@ def choices_on(router: Router, asked: AskedAnswers, experts: tuple[str, ...]) ->
             batch = QueryBatch(queries, asked.vectors(part))
             for row, decision in zip(part, decisions_of(router, batch, name, alive), strict=True):
                 chosen[row] = number[decision.ranking[0]]
-                if decision.ranking[0] in alive:  # else the policy let no expert serve it, which earns nothing
-                    probs[row, chosen[row]] = 1.0
-    return LoggedChoices(probs, chosen)
+                serves[row] = decision.ranking[0] in alive
+    return LoggedChoices(chosen, serves)
 
 
 def decisions_of(router: Router, batch: QueryBatch, policy: str, alive: set[str]) -> Sequence[RoutingDecision]:

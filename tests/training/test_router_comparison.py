@@ -107,9 +107,8 @@ def test_the_effective_sample_counts_shares_of_the_traffic() -> None:
 def test_an_expert_that_was_ruled_out_is_chosen_by_nobody() -> None:
     log = log_table(["red", "green"], ["plain", "emerald"], [1.0, 1.0])
     found = choices_on(mapping(), asked(log, excluded=("ruby",)), EXPERTS)
-    assert found.probs[:, EXPERTS.index("ruby")].tolist() == [0.0, 0.0]
     assert [EXPERTS[number] for number in found.chosen] == ["plain", "emerald"]  # the next best one for red
-    assert found.probs.sum(axis=1) == pytest.approx([1.0, 1.0])
+    assert found.serves.all()
 
 
 def test_a_query_that_the_candidates_policy_lets_nobody_serve_earns_nothing() -> None:
@@ -120,10 +119,11 @@ def test_a_query_that_the_candidates_policy_lets_nobody_serve_earns_nothing() ->
     candidate = replace(mapping(), policies={"default": policy})
     log = log_table(["red", "green"], ["plain", "emerald"], [1.0, 1.0])
     found = choices_on(candidate, asked(log, excluded=("ruby",)), EXPERTS)
-    assert found.probs.tolist() == [[0.0] * 3] * 2
+    assert not found.serves.any()
+    assert found.planned(np.ones((2, 3))).tolist() == [0.0, 0.0]
     assert [EXPERTS[number] for number in found.chosen] == ["ruby", "ruby"]
     up = choices_on(candidate, asked(log, excluded=("plain",)), EXPERTS)
-    assert up.probs[:, EXPERTS.index("ruby")].tolist() == [1.0, 1.0]
+    assert up.match(np.full(2, EXPERTS.index("ruby"))).tolist() == [1.0, 1.0]
 
 
 def test_what_nobody_could_have_chosen_is_not_supported_by_the_log() -> None:
