@@ -87,11 +87,6 @@ class Terms(Record):
         above, below = max(rise - self.max_cost_rise - COST_TOLERANCE, 0.0), min(rise + COST_TOLERANCE, 0.0)
         return max(self.gain_for_double_cost * (above + below), -self.margin)
 
-    def affords(self, live_usd: float, candidate_usd: float, gain: float) -> bool:
-        """Returns whether a rise of the mean cost is tolerated, or paid for by so much gain."""
-        rise = self.max_cost_rise + COST_TOLERANCE + max(gain, 0.0) / self.gain_for_double_cost
-        return candidate_usd <= live_usd * (1 + rise) + 1e-12
-
 
 DEFAULT_TERMS = Terms()
 
@@ -146,7 +141,7 @@ def judge(
         return needs_more(log, log, compared, terms)
     grades = crossed or outcomes
     gain = max(grades.low, 0.0) if grades.can_decide else 0.0
-    if not terms.affords(cost_live_usd, cost_candidate_usd, gain):
+    if gain < terms.least_gain(cost_live_usd, cost_candidate_usd):
         price = f"{terms.gain_for_double_cost:g} would pay for twice the cost"
         reason = (
             f"mean cost would rise from {cost_live_usd:.3g} to {cost_candidate_usd:.3g} USD a query, and a shown "

@@ -201,7 +201,7 @@ def renewed_live(
         router = load_router(inputs.config, made, comparison.candidate.encoder)
         fall = find_fall(map_changes(comparison.live, router), inputs.changes, evidence, router.categories)
         costs = mean_costs(replace(comparison, candidate=router))
-        if fall is not None and inputs.request.terms.affords(*costs, fall.gain):
+        if fall is not None and fall.gain >= inputs.request.terms.least_gain(*costs):
             return made, names, "; ".join(filter(None, (fall.words, joining)))
     if not is_exploring:
         return None, (), ""

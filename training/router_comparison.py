@@ -48,11 +48,11 @@ class LoggedChoices:
 
     def match(self, logged: NDArray[np.int64]) -> Float64Array:
         """(n,) probabilities, 0 or 1, of the logged experts."""
-        return ((self.chosen == logged) & self.serves).astype(np.float64)
+        return np.asarray((self.chosen == logged) & self.serves, dtype=np.float64)
 
     def planned(self, model: Float64Array) -> Float64Array:
         """(n,) of values (n, m) those of the chosen experts; nothing is earned where none serves."""
-        return np.where(self.serves, model[np.arange(len(model)), self.chosen], 0.0)
+        return np.asarray(model[np.arange(len(model)), self.chosen] * self.serves, dtype=np.float64)
 
 
 @dataclass(frozen=True)
