@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pydantic import Field
+
 from base.errors import ConfigError
 from gateway.auth import require_admin
 from gateway.changes.history import InForce
@@ -13,9 +15,34 @@ from gateway.changes.live_config import LiveConfig
 from gateway.endpoints.access import CallerOf, LiveConfigOf, api_router
 from gateway.http_errors import ApiError
 from gateway.keys.grants import Caller
-from gateway.schemas import ConfigPlan, ConfigState, ConfigText
+from router.request_body import Body
+from router.types import Record
 
 api = api_router("/v1/admin/config")
+
+
+class ConfigText(Body):
+    """A configuration to put in force."""
+
+    experts_yaml: str = Field(min_length=1, description="the text of a whole experts.yaml")
+
+
+class ConfigPlan(Record):
+    """The changes that a configuration would make, one line each."""
+
+    changes: tuple[str, ...]
+
+
+class ConfigState(Record):
+    """The configuration in force. `served` is that of the process that answers, `problem` why it is not `number`. A
+    rollback goes back to those in `before`, newest first."""
+
+    number: int
+    at: str
+    by: str
+    before: tuple[int, ...]
+    served: int
+    problem: str | None
 
 
 @api.get("")

@@ -23,11 +23,11 @@ from decision_log.listing import DecisionFilter, DecisionLine, Page, Place
 from decision_log.protocols import DecisionSink
 from gateway.body_fields import shorten
 from gateway.endpoints.access import CallerOf, OtherProcesses, Sink, Store, api_router, scan
+from gateway.endpoints.receipt import Receipt, signals_of, weighed_experts
 from gateway.exchange import decision_named
 from gateway.http_errors import ApiError, invalid
 from gateway.keys.grants import tenant_of
 from gateway.retrieval.log import why_logged
-from gateway.schemas import Receipt, signals_of, weighed_experts
 from gateway.siblings import Siblings
 from router.explain import reason_in_words
 from router.types import DecisionKind, DecisionReason, DecisionRecord

@@ -4,29 +4,78 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from typing import Annotated, Literal
 
 import numpy as np
 from fastapi import Request
+from pydantic import BeforeValidator, Field
 from starlette.responses import Response
 
 from gateway.endpoints.access import Owner, api_router
 from gateway.endpoints.retrieval_access import Desk, Service, check_tokens
 from gateway.http_errors import ApiError, invalid
 from gateway.retrieval.log import Outcome
-from gateway.retrieval.schemas import (
-    MAX_INPUT_CHARS,
-    EmbeddingAnswer,
-    EmbeddingItem,
-    EmbeddingRequest,
-    TokenUsage,
-)
+from gateway.retrieval.store_bodies import MAX_INPUT_CHARS
 from retrieval.fair_threads import pieces
 from retrieval.routing.query_routing import QueryRouting, RoutedQueries, why
 from retrieval.types import BASE, RetrievalReason, single
+from router.request_body import Body
 from router.section import AUTO
-from router.types import DecisionKind, FloatArray
+from router.types import DecisionKind, FloatArray, Record
 
 api = api_router()
+
+MAX_INPUTS = 2048
+
+
+def few_inputs(inputs: object) -> object:
+    """Counts before each text is looked at."""
+    if isinstance(inputs, list) and len(inputs) > MAX_INPUTS:
+        raise ValueError(f"holds {len(inputs)} texts; allowed: at most {MAX_INPUTS}")
+    return inputs
+
+
+Texts = Annotated[list[str], Field(fail_fast=True)]
+Tokens = Annotated[list[int], Field(fail_fast=True)]
+TokenLists = Annotated[list[Tokens], Field(fail_fast=True)]
+
+
+class EmbeddingRequest(Body):
+    """POST /v1/embeddings. With `auto`, queries are routed and documents go through base."""
+
+    model: str = Field(default=AUTO, min_length=1)
+    input: Annotated[str | Texts | Tokens | TokenLists, BeforeValidator(few_inputs)]
+    input_type: Literal["query", "document"] = "query"
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = Field(default=None, ge=1)
+    user: str | None = None
+
+
+class EmbeddingItem(Record):
+    """One vector. `expert`, `why` and `decision_id` are additions."""
+
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: list[float] | str
+    expert: str
+    why: str
+    decision_id: str | None
+
+
+class TokenUsage(Record):
+    """Estimated tokens."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingAnswer(Record):
+    """`model` is the expert, or `auto` where a batch was served by several."""
+
+    object: Literal["list"] = "list"
+    data: list[EmbeddingItem]
+    model: str
+    usage: TokenUsage
 
 
 @api.post("/v1/embeddings", response_model=EmbeddingAnswer)

@@ -14,11 +14,10 @@ from base.errors import allowed_values
 from gateway.body_fields import shorten
 from gateway.endpoints.access import DecodedBody, api_router
 from gateway.endpoints.decisions import no_decision
-from gateway.endpoints.feedback import Desk, FeedbackDesk
+from gateway.endpoints.feedback import Desk, FeedbackDesk, FeedbackRequest
 from gateway.exchange import decision_named
 from gateway.http_errors import ApiError, invalid
 from gateway.request_bodies import message_of
-from gateway.schemas import FeedbackRequest
 from gateway.telemetry.otlp import PROTOBUF, LogRecord, answer_of, log_records
 from gateway.telemetry.trace_ids import decision_of
 

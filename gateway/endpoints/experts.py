@@ -6,7 +6,9 @@ import asyncio
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from fleet.breaker import BreakerState
 from fleet.connect import DisabledBackend
@@ -16,12 +18,40 @@ from fleet.residency.vllm_actuator import VllmActuator
 from fleet.vllm_addresses import read_vllm
 from gateway.endpoints.access import CallerOf, Config, api_router, part
 from gateway.live_router import LiveRouter
-from gateway.schemas import ExpertList, ExpertView
 from router.expert_config import Engine, ExpertConfig
+from router.types import Record
 
 api = api_router()
 
 HOSTED = frozenset({Engine.OPENAI, Engine.LITELLM})
+
+
+class ExpertView(Record):
+    """An expert as it is now. `shares_base_with` counts the experts on the same weights; prices are in USD for a
+    million tokens, parameters in billions."""
+
+    name: str
+    description: str
+    engine: str
+    model: str
+    is_hosted: bool
+    shares_base_with: int
+    state: Literal["up", "on trial", "down", "disabled"]
+    problem: str | None
+    residency: Residency | None = Field(description="of an engine of `coe experts up`: awake, asleep or stopped")
+    params_b: float
+    active_params_b: float
+    context_tokens: int
+    price_in_per_m_usd: float
+    price_out_per_m_usd: float
+    takes: tuple[str, ...]
+
+
+class ExpertList(Record):
+    """Experts in the order of experts.yaml."""
+
+    object: Literal["list"] = "list"
+    data: tuple[ExpertView, ...]
 
 
 @api.get("/v1/experts")

@@ -6,21 +6,22 @@ import asyncio
 import re
 import time
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
 from fastapi import Depends, Response
+from pydantic import Field, model_validator
 
-from decision_log.feedback_types import DocumentFeedback, Feedback, FeedbackStatus
+from decision_log.feedback_types import DocumentFeedback, Feedback, FeedbackKind, FeedbackStatus
 from gateway.answer_cache import AnswerCache
 from gateway.body_fields import shorten
 from gateway.endpoints.access import CallerOf, Config, OtherProcesses, Sink, Store, api_router, part
 from gateway.endpoints.decisions import find_decision, no_decision
 from gateway.http_errors import ApiError, invalid
 from gateway.metrics import Metrics
-from gateway.schemas import DEFAULT_VALUES, FeedbackAnswer, FeedbackRequest
 from gateway.telemetry.telemetry import Telemetry
 from router.feedback_config import FeedbackConfig
-from router.types import DecisionKind, DecisionRecord
+from router.request_body import Body, ColumnText
+from router.types import DecisionKind, DecisionRecord, Record
 
 api = api_router()
 RETRY_S = 60.0
@@ -28,6 +29,54 @@ RETRY_S = 60.0
 CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
 WORD = re.compile(rf"[{CJK}]|[^\W{CJK}]+|[^\w\s]")
 """A word, a sign, or a character of a script that puts no spaces between words."""
+
+DEFAULT_VALUES = {FeedbackKind.RETRY: 0.0}
+MAX_EDIT_CHARS = 20_000
+"""Two texts of this length take some 30 ms to compare; nothing of them is stored."""
+
+YES_OR_NO = frozenset({FeedbackKind.THUMB, FeedbackKind.RETRY, FeedbackKind.TEST, FeedbackKind.TICKET})
+DOCUMENT_KINDS = frozenset({FeedbackKind.THUMB, FeedbackKind.SCORE})
+EditText = Annotated[str, Field(max_length=MAX_EDIT_CHARS)]
+
+
+class FeedbackRequest(Body):
+    """Feedback of a client on an answer: `value`, or both texts of an edit, of which only the kept share is stored."""
+
+    decision_id: ColumnText = Field(min_length=1, max_length=64, description="from the header x-coe-decision-id")
+    kind: FeedbackKind
+    value: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = Field(
+        default=None, description="0 is bad, 1 is good; thumb, test and ticket take nothing between; retry is 0"
+    )
+    document_id: str | None = Field(
+        default=None, min_length=1, max_length=128, description="a document that a search or rerank showed"
+    )
+    original: EditText | None = Field(default=None, description="edit: the answer as it was")
+    edited: EditText | None = Field(default=None, description="edit: what a person made of it; never stored")
+
+    @model_validator(mode="after")
+    def has_one_value(self) -> Self:
+        texts = (self.original, self.edited)
+        if self.document_id is not None and self.kind not in DOCUMENT_KINDS:
+            raise ValueError(f"kind '{self.kind}' says nothing of a document; allowed with 'document_id': thumb, score")
+        if self.kind is not FeedbackKind.EDIT and texts != (None, None):
+            raise ValueError(f"'original' and 'edited' belong to kind 'edit', not to '{self.kind}'")
+        if texts != (None, None) and (None in texts or self.value is not None):
+            raise ValueError("an edit takes 'value', or 'original' and 'edited' together")
+        if self.value is None and texts == (None, None) and self.kind not in DEFAULT_VALUES:
+            raise ValueError(f"kind '{self.kind}' needs 'value'")
+        if self.kind in YES_OR_NO and self.value not in (None, 0.0, 1.0):
+            raise ValueError(f"kind '{self.kind}' takes the value 0 or 1")
+        if self.kind is FeedbackKind.RETRY and self.value not in (None, 0.0):
+            raise ValueError("kind 'retry' takes the value 0: the user wanted another answer")
+        return self
+
+
+class FeedbackAnswer(Record):
+    """`status` is `replaced` when the same key had said something else of that kind, `repeated` when the same."""
+
+    decision_id: str
+    value: float
+    status: Literal["accepted", "replaced", "repeated"]
 
 
 @dataclass

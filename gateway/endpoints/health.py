@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import Response
 
@@ -11,11 +11,22 @@ from gateway.auth import require_admin
 from gateway.endpoints.access import CallerOf, LiveConfigOf, OtherProcesses, api_router, part
 from gateway.metrics import Metrics
 from gateway.readiness import Readiness
-from gateway.schemas import Health
+from router.types import Record
 
 api = api_router()
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Health(Record):
+    """`missing` says what keeps the gateway from serving, `warnings` which experts are disabled and why, and why the
+    configuration in force is not served here."""
+
+    status: Literal["ok", "not_ready"]
+    missing: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    router_version: str | None = None
+    experts_alive: tuple[str, ...] = ()
 
 
 @api.get("/healthz", response_model_exclude_defaults=True)

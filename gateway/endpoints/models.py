@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from base.errors import allowed_values
 from gateway.body_fields import shorten
 from gateway.chat_request import alias_of, model_names
 from gateway.endpoints.access import CallerOf, Config, api_router
 from gateway.http_errors import ApiError
-from gateway.schemas import ModelCard, ModelList
 from router.config import CoeConfig
 from router.section import AUTO
+from router.types import Record
 
 api = api_router()
+
+
+class ModelCard(Record):
+    """One name that `model` may have. `owned_by` says its kind: `coe`, `coe-policy`, `coe-alias` or the engine."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = 0
+    owned_by: str
+
+
+class ModelList(Record):
+    """OpenAI's list of models."""
+
+    object: Literal["list"] = "list"
+    data: tuple[ModelCard, ...]
 
 
 @api.get("/v1/models")

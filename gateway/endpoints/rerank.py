@@ -4,24 +4,67 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Literal
 
 import numpy as np
 from fastapi import Request
+from pydantic import Field
 from starlette.responses import Response
 
 from gateway.endpoints.access import Owner, api_router
+from gateway.endpoints.embeddings import TokenUsage
 from gateway.endpoints.retrieval_access import Desk, Service, check_tokens
 from gateway.http_errors import invalid
-from gateway.retrieval.schemas import RerankAnswer, RerankRequest, RerankResult, RerankText, TokenUsage
+from gateway.retrieval.store_bodies import Text
 from retrieval.fair_threads import pieces
 from retrieval.index.space import KeyArray
 from retrieval.routing.fusion import Ranking, fuse
 from retrieval.routing.query_routing import RoutedQueries, why
 from retrieval.service import RetrievalService
 from retrieval.types import DenseExpert
-from router.types import DecisionKind, FloatArray
+from router.request_body import Body
+from router.section import AUTO
+from router.types import DecisionKind, FloatArray, Record
 
 api = api_router()
+
+MAX_RERANKED = 1000
+
+
+class RerankText(Body):
+    """A document as an object."""
+
+    text: Text
+
+
+class RerankRequest(Body):
+    """POST /v1/rerank, in the shape of Cohere and Jina."""
+
+    model: str = Field(default=AUTO, min_length=1)
+    query: Text
+    documents: list[Text | RerankText] = Field(min_length=1, max_length=MAX_RERANKED, fail_fast=True)
+    top_n: int | None = Field(default=None, ge=1)
+    return_documents: bool = True
+
+
+class RerankResult(Record):
+    """One document; `index` is its place in the request."""
+
+    index: int
+    relevance_score: float
+    document: RerankText | None = None
+
+
+class RerankAnswer(Record):
+    """Documents, most relevant first, and who judged them."""
+
+    id: str
+    object: Literal["list"] = "list"
+    model: str
+    results: list[RerankResult]
+    usage: TokenUsage
+    expert: str
+    why: str
 
 
 @api.post("/v1/rerank", response_model=RerankAnswer)

@@ -13,12 +13,19 @@ from gateway.deciding import Decider
 from gateway.endpoints.access import CallerOf, Config, DecodedBody, api_router, part
 from gateway.exchange import new_decision_id
 from gateway.http_errors import invalid
-from gateway.schemas import RouteAnswer
 from router.explain import reason_in_words
 from router.gateway_config import GatewayConfig
 from router.section import AUTO
+from router.types import Record, RoutingDecision
 
 api = api_router()
+
+
+class RouteAnswer(Record):
+    """A decision that was not carried out, and the reason in words."""
+
+    decision: RoutingDecision
+    why: str
 
 
 @api.post("/v1/route")

@@ -22,14 +22,20 @@ from gateway.endpoints.admin import name_of
 from gateway.http_errors import ApiError
 from gateway.keys.grants import Caller
 from gateway.live_router import LiveRouter
-from gateway.schemas import TrialRequest
 from gateway.trial_watch import find
-from router.live_pointer import LivePointer, Trial, TrialMode
+from router.live_pointer import CanaryTerms, LivePointer, Trial, TrialMode
 from router.manifest import RouterManifest
 from router.registry import Registry
+from router.request_body import Body
 
 api = api_router("/v1/admin/routers")
 Live = Annotated[LiveRouter, part("live")]
+
+
+class TrialRequest(Body):
+    """A trial: `canary` are the terms under which the router serves, null lets it decide in the shadow alone."""
+
+    canary: CanaryTerms | None
 
 
 @api.get("", response_model=None)

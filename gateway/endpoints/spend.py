@@ -4,16 +4,33 @@ from __future__ import annotations
 
 import time
 from functools import partial
+from typing import Literal
 
+from decision_log.listing import Spend
 from gateway.endpoints.access import CallerOf, Store, api_router, scan
 from gateway.http_errors import ApiError
 from gateway.keys.grants import tenant_of
-from gateway.schemas import KeySpend, SpendList
+from router.types import Record
 
 api = api_router()
 
 DEFAULT_DAYS = 30
 DAY_S = 86_400.0
+
+
+class KeySpend(Spend):
+    """Spend of a key. `team` is '' where no key was needed."""
+
+    team: str
+
+
+class SpendList(Record):
+    """Spend of keys, with since <= at < until; dearest first."""
+
+    object: Literal["list"] = "list"
+    since: float
+    until: float | None
+    data: tuple[KeySpend, ...]
 
 
 @api.get("/v1/spend")

@@ -23,7 +23,7 @@ from gateway.endpoints.retrieval_access import (
     decision_view,
 )
 from gateway.http_errors import invalid
-from gateway.retrieval.schemas import (
+from gateway.retrieval.store_bodies import (
     AttributesUpdate,
     BatchCreate,
     FileAttach,

@@ -1,4 +1,4 @@
-"""Bodies of the retrieval endpoints: requests, which refuse unknown keys, and answers in OpenAI's shape, with more."""
+"""Bodies of requests about vector stores, which refuse unknown keys."""
 
 from __future__ import annotations
 
@@ -10,11 +10,8 @@ from retrieval.stores.chunking import ChunkingStrategy
 from retrieval.stores.filters import Filter, Scalar
 from router.request_body import Body, ColumnText
 from router.section import AUTO
-from router.types import Record
 
-MAX_INPUTS = 2048
 MAX_INPUT_CHARS = 100_000
-MAX_RERANKED = 1000
 MAX_PAIRS = 16
 MAX_ATTACHED = 500
 
@@ -24,13 +21,6 @@ def few_pairs(pairs: object) -> object:
     if isinstance(pairs, dict) and len(pairs) > MAX_PAIRS:
         raise ValueError(f"has {len(pairs)} pairs; allowed: at most {MAX_PAIRS}")
     return pairs
-
-
-def few_inputs(inputs: object) -> object:
-    """Counts before each text is looked at."""
-    if isinstance(inputs, list) and len(inputs) > MAX_INPUTS:
-        raise ValueError(f"holds {len(inputs)} texts; allowed: at most {MAX_INPUTS}")
-    return inputs
 
 
 def check_pairs(pairs: dict[str, Scalar]) -> dict[str, Scalar]:
@@ -51,84 +41,7 @@ def check_metadata(pairs: dict[str, str]) -> dict[str, str]:
 Attributes = Annotated[dict[str, Scalar], BeforeValidator(few_pairs), AfterValidator(check_pairs)]
 Metadata = Annotated[dict[str, str], BeforeValidator(few_pairs), AfterValidator(check_metadata)]
 Text = Annotated[str, Field(max_length=MAX_INPUT_CHARS)]
-Texts = Annotated[list[str], Field(fail_fast=True)]
-Tokens = Annotated[list[int], Field(fail_fast=True)]
-TokenLists = Annotated[list[Tokens], Field(fail_fast=True)]
 FileIds = Annotated[list[ColumnText], Field(max_length=MAX_ATTACHED, fail_fast=True)]
-
-
-class EmbeddingRequest(Body):
-    """POST /v1/embeddings. With `auto`, queries are routed and documents go through base."""
-
-    model: str = Field(default=AUTO, min_length=1)
-    input: Annotated[str | Texts | Tokens | TokenLists, BeforeValidator(few_inputs)]
-    input_type: Literal["query", "document"] = "query"
-    encoding_format: Literal["float", "base64"] = "float"
-    dimensions: int | None = Field(default=None, ge=1)
-    user: str | None = None
-
-
-class EmbeddingItem(Record):
-    """One vector. `expert`, `why` and `decision_id` are additions."""
-
-    object: Literal["embedding"] = "embedding"
-    index: int
-    embedding: list[float] | str
-    expert: str
-    why: str
-    decision_id: str | None
-
-
-class TokenUsage(Record):
-    """Estimated tokens."""
-
-    prompt_tokens: int
-    total_tokens: int
-
-
-class EmbeddingAnswer(Record):
-    """`model` is the expert, or `auto` where a batch was served by several."""
-
-    object: Literal["list"] = "list"
-    data: list[EmbeddingItem]
-    model: str
-    usage: TokenUsage
-
-
-class RerankText(Body):
-    """A document as an object."""
-
-    text: Text
-
-
-class RerankRequest(Body):
-    """POST /v1/rerank, in the shape of Cohere and Jina."""
-
-    model: str = Field(default=AUTO, min_length=1)
-    query: Text
-    documents: list[Text | RerankText] = Field(min_length=1, max_length=MAX_RERANKED, fail_fast=True)
-    top_n: int | None = Field(default=None, ge=1)
-    return_documents: bool = True
-
-
-class RerankResult(Record):
-    """One document; `index` is its place in the request."""
-
-    index: int
-    relevance_score: float
-    document: RerankText | None = None
-
-
-class RerankAnswer(Record):
-    """Documents, most relevant first, and who judged them."""
-
-    id: str
-    object: Literal["list"] = "list"
-    model: str
-    results: list[RerankResult]
-    usage: TokenUsage
-    expert: str
-    why: str
 
 
 class ExpiresAfter(Body):
