@@ -39,7 +39,7 @@ from benchmarks.loop_experiments import (
     scenario,
     scenario_run,
 )
-from benchmarks.loop_fleet import CALM, HARD, World, build_world, cached, sampled_table
+from benchmarks.loop_fleet import CALM, HARD, World, build_world, cached, reachable_value, sampled_table
 from router.build import build_encoder
 from router.config import load_config
 from training.gate import DEFAULT_TERMS
@@ -60,16 +60,18 @@ EQUAL = 1e-9
 BLOCKS = 8
 RECOVERY = 0.9
 ARMS = ("coe retrain", "no retraining", "averaging the log", "Beta bandit")
+LEARNERS = (*ARMS, "told")
 
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything that was measured."""
+    """Everything that was measured. `own_row` is what a map can reach more with a row for the new category."""
 
     coverage: tuple[Coverage, ...]
     gate: Mapping[str, Sequence[GateTrial | None]]
     courses: tuple[Course, ...]
     phases: tuple[Phase, ...]
+    own_row: float
 
 
 def share_with_interval(hits: int, n: int) -> str:
@@ -136,13 +138,17 @@ def promotion_line(courses: Sequence[Course], margin: float) -> str:
     promoted = [one.gain for one in rounds if one.is_promoted]
     worse = [gain for gain in promoted if gain < -EQUAL]
     much = sum(gain < -margin for gain in promoted)
+    falls = [one.gain_of_fall for one in rounds if one.gain_of_fall is not None]
     return (
         f"In {len(rounds)} rounds of the scenario the candidate decided otherwise than the live router; "
         f"{sum(one.gain < -EQUAL for one in rounds)} of them were truly worse. {len(promoted)} were promoted, "
         "with a mean "
-        f"true gain of {100 * np.mean(promoted):+.2f} points. Worse ones, of all promoted: "
+        f"true gain of {100 * np.mean(promoted or [0.0]):+.2f} points. Worse ones, of all promoted: "
         f"{share_with_interval(len(worse), len(promoted))} (mean loss {100 * -np.mean(worse) if worse else 0.0:.2f} "
-        f"points), of which {much} by more than the margin."
+        f"points), of which {much} by more than the margin. In {len(falls)} rounds the next best took over from an "
+        "expert that fell, without the gate, with a mean true gain of "
+        f"{100 * np.mean(falls or [0.0]):+.2f} points; worse ones: "
+        f"{share_with_interval(sum(gain < -EQUAL for gain in falls), len(falls))}."
     )
 
 
@@ -160,10 +166,10 @@ def served_lines(courses: Sequence[Course], phases: Sequence[Phase]) -> list[str
 
 
 def recovery_lines(courses: Sequence[Course], phases: Sequence[Phase]) -> list[str]:
-    lines = ["| phase | " + " | ".join(ARMS) + " |", "| --- " * (len(ARMS) + 1) + "|"]
+    lines = ["| phase | " + " | ".join(LEARNERS) + " |", "| --- " * (len(LEARNERS) + 1) + "|"]
     for phase in phases[1:]:
         cells = []
-        for arm in ARMS:
+        for arm in LEARNERS:
             found = np.array([recovery_decisions(course, arm, phase.name, RECOVERY) for course in courses])
             within = int(np.isfinite(found).sum())
             middle = float(np.median(found))
@@ -177,11 +183,11 @@ def share_lines(courses: Sequence[Course], phase: str) -> list[str]:
     """Share of a router's gap to the reachable that is recovered, by decisions since the phase began."""
     inside = [i for i, name in enumerate(courses[0].phases) if name == phase]
     after = [i for i in (500, 1000, 2000, 4000) if i <= len(inside) * BLOCK]
-    lines = ["| decisions | " + " | ".join(ARMS) + " |", "| --- " * (len(ARMS) + 1) + "|"]
+    lines = ["| decisions | " + " | ".join(LEARNERS) + " |", "| --- " * (len(LEARNERS) + 1) + "|"]
     for n in after:
         at = inside[n // BLOCK - 1]
         cells = []
-        for arm in ARMS:
+        for arm in LEARNERS:
             shares = [
                 (c.value[arm][at] - c.start[arm, phase]) / (c.reachable[at] - c.start[arm, phase]) for c in courses
             ]
@@ -257,6 +263,11 @@ def page(found: Findings, world: World, command: str, minutes: float, margin: fl
             "judged before "
             "it serves.",
             "",
+            "*Told* says what can be learned within a phase. It is given time and place of every change of an expert, "
+            "explores with all of its traffic evenly, whatever that costs, and follows each candidate unjudged. "
+            f"A row of its own for {NEWCOMER} would move what a map can reach by {100 * found.own_row:+.1f} points; "
+            "but for that, the gap of its phase is what was not learned before.",
+            "",
             f"Decisions until {RECOVERY:.0%} of the gap to `reachable` at the beginning of a phase is recovered "
             "by what "
             "the router in force wants (median over runs; number of runs in which it happened within the phase):",
@@ -301,7 +312,10 @@ def experiment(
         for name, waiting in judging.items():
             gate[name] = [run.result() for run in waiting]
             tell(f"{len(waiting)} runs of '{name}' done")
-    return Findings(coverage, gate, courses, tuple(phases))
+    mixed, rows = phases[2].moment, stage.rows(world.traffic)
+    is_new = np.array(world.traffic.categories) == NEWCOMER
+    apart, joint = (reachable_value(mixed, each, world) for each in (np.where(is_new, rows.max() + 1, rows), rows))
+    return Findings(coverage, gate, courses, tuple(phases), apart - joint)
 
 
 def main(

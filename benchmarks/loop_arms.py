@@ -309,7 +309,7 @@ class Retraining:
         evidence = gather_evidence(probes, log, self.world.categories, changes)
         return evidence if self.noise is None else replace(evidence, matrix=spoiled(evidence.matrix, self.noise))
 
-    def retrain(self, moment: Moment) -> Round:
+    def retrain(self, moment: Moment) -> None:
         """One `coe retrain`."""
         log, prompt = self.log()
         changes = find_change_points(log)
@@ -321,7 +321,6 @@ class Retraining:
         elif self.renew(evidence, changes):
             done = replace(done, gain_of_fall=self.value(moment) - done.live_value)
         self.rounds.append(done)
-        return done
 
     def renew(self, evidence: Evidence, changes: tuple[ChangePoint, ...]) -> bool:
         """The live router takes over what it may without the gate: experts that fell lose their queries, the rest is

@@ -1,4 +1,4 @@
-"""Simpler learners from the traffic of `benchmarks.loop_arms`: an average of the log, a Beta bandit.
+"""Other learners from the traffic of `benchmarks.loop_arms`: an average of the log, a Beta bandit, and one who is told.
 
 Shapes: n prompts of traffic, m experts of the world.
 """
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from benchmarks.loop_arms import Retraining
 from benchmarks.loop_fleet import (
     CALM,
     THUMB_FLOOR,
@@ -20,6 +21,8 @@ from benchmarks.loop_fleet import (
     draw_prompts,
     draw_rewards,
 )
+from router.quality import QualityMatrix
+from training.change_points import ChangePoint
 from training.expert_map import measure_quality
 from training.types import OutcomeTable
 
@@ -110,3 +113,27 @@ class BetaBandit:
             drawn = self.rng.beta(self.up[:, columns], self.down[:, columns]).argmax(axis=1)
             policy[np.arange(len(policy)), np.array(columns)[drawn]] += 0.01
         return moment.value(policy[self.rows])
+
+
+class Told(Retraining):
+    """Told of every change of an expert, explores with all of its traffic evenly, and follows each candidate unjudged:
+    about as much as so many ratings can teach, whatever that costs those who ask."""
+
+    changes: tuple[ChangePoint, ...] = ()
+    last: Moment | None = None
+
+    def serve(self, moment: Moment, t: int) -> float:
+        before, self.last = self.last or moment, moment
+        for number, name in enumerate(self.world.traffic.experts):
+            if (before.quality[:, number] != moment.quality[:, number]).any():
+                at, rows = float(self.history.n), self.router.categories
+                self.changes += tuple(ChangePoint(row, name, at, 0.0, 0.0) for row in rows)
+        return super().serve(moment, t)
+
+    def retrain(self, moment: Moment) -> None:
+        self.take_over(self.learned(self.probes, self.log()[0], self.changes).matrix, self.experts)
+
+    def take_over(self, evidence: QualityMatrix, experts: tuple[str, ...], newest: QualityMatrix | None = None) -> None:
+        super().take_over(evidence, experts, newest)
+        present = np.isin(self.world.traffic.experts, experts)
+        self.tables[-1] = np.tile(present / present.sum(), (len(self.tables[-1]), 1))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.loop_arms import Retraining, Round, Settings, Stage, router_of, spoiled
-from benchmarks.loop_baselines import Averaging, BetaBandit
+from benchmarks.loop_baselines import Averaging, BetaBandit, Told
 from benchmarks.loop_fleet import (
     THUMB_FLOOR,
     THUMB_SLOPE,
@@ -169,6 +169,7 @@ def scenario_run(world: World, stage: Stage, settings: Settings, phases: Sequenc
         "no retraining": Retraining(world, stage, settings, rng(1), experts, is_learning=False),
         "averaging the log": Averaging(world, rows, probes, rng(2), experts),
         "Beta bandit": BetaBandit(world, rows, probes, rng(3)),
+        "told": Told(world, stage, settings, rng(4), experts),
     }
     served: dict[str, list[float]] = {name: [] for name in arms}
     value: dict[str, list[float]] = {name: [] for name in arms}
