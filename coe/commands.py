@@ -98,14 +98,14 @@ COMMANDS = {
         is_shown=True,
     ),
     "retrieval train": Command(
-        "retrieval.training.train_command:train",
+        "retrieval.training.commands:train",
         "Train a retrieval expert: a LoRA adapter on the queries of a collection.",
     ),
     "retrieval pilots": Command(
-        "retrieval.training.pilots_command:pilots", "Build the pilot library that routes between retrieval experts."
+        "retrieval.training.commands:pilots", "Build the pilot library that routes between retrieval experts."
     ),
     "retrieval export": Command(
-        "retrieval.stores.export_command:export",
+        "retrieval.stores.export:export",
         "Write vector stores and the feedback on their searches as collections.",
     ),
     "outcomes import": Command(

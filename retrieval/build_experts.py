@@ -8,7 +8,7 @@ from typing import cast
 
 from base.errors import ConfigError, require_installed
 from retrieval.experts.adapter import MANIFEST_FILE
-from retrieval.types import BASE, BaseExpert, LexicalExpert, RetrievalExpert, UnboundExpert
+from retrieval.types import BASE, BaseExpert, ExpertOf, LexicalExpert, RetrievalExpert
 from router import plugins
 from router.protocols import Encoder
 from router.retrieval_config import RetrievalConfig
@@ -62,10 +62,10 @@ def build_expert(
             if variable not in secrets:
                 raise ConfigError(f"api_key_env: environment variable {variable} is not set")
             options["api_key"] = secrets[str(variable)]
-        unbound = cast(UnboundExpert, plugins.build(FAMILY, entry.kind, options))
+        expert_of = cast(ExpertOf, plugins.build(FAMILY, entry.kind, options))
     except ConfigError as error:
         raise ConfigError(f"retrieval.experts.{name}: {error}") from error
-    return unbound.attach(name, base)
+    return expert_of(name, base)
 
 
 def pilots_folder(config: RetrievalConfig, root: Path) -> Path | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
@@ -87,12 +87,9 @@ class LexicalExpert(Protocol):
 RetrievalExpert = DenseExpert | LexicalExpert
 
 
-class UnboundExpert(Protocol):
-    """The result of a kind's `build`: an expert that does not know its name and base yet."""
-
-    def attach(self, name: str, base: Encoder) -> RetrievalExpert:
-        """Raises ArtifactError when it was made for another base."""
-        ...
+ExpertOf = Callable[[str, Encoder], RetrievalExpert]
+"""The result of a kind's `build`: makes the expert of that name over a base. Raises ArtifactError when it was made for
+another base."""
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from pydantic import Field, ValidationError
 
 from base.errors import ArtifactError
+from retrieval.types import ExpertOf
 from router.artifact import read_arrays, read_regular_file
 from router.encoders._bert import LINEAR, Lora, LoraLayer
 from router.encoders.bert import BertEncoder
@@ -73,31 +76,24 @@ class AdapterExpert:
         return self.base.encode(texts)
 
 
-@dataclass(frozen=True)
-class UnboundAdapter:
-    folder: Path
-    manifest: AdapterManifest
-    lora: Lora
-
-    def attach(self, name: str, base: Encoder) -> AdapterExpert:
-        """Raises ArtifactError when the base is another, or no `bert`."""
-        if not isinstance(base, BertEncoder):
-            raise ArtifactError(
-                f"{self.folder}: an adapter changes the layers of a 'bert' encoder; retrieval.encoder is "
-                f"'{type(base).__name__}'"
-            )
-        if base.fingerprint != self.manifest.base_fingerprint:
-            raise ArtifactError(
-                f"{self.folder}: was trained for base {self.manifest.base_fingerprint[:12]}, this one is "
-                f"{base.fingerprint[:12]}: its queries would not meet these documents; train it again"
-            )
-        for part, layer in self.lora.items():
-            weight = base.network.weights.get(f"{part}.weight")
-            expected = None if weight is None else weight.shape
-            if expected != (layer.down.shape[0], layer.up.shape[1]):
-                raise ArtifactError(f"{self.folder}: '{part}' does not fit the base, whose shape there is {expected}")
-        name_of_weights = fingerprint("adapter", base.fingerprint, self.manifest.weights_sha256)
-        return AdapterExpert(name, base, self.lora, name_of_weights, self.manifest.held_out_share)
+def attached(folder: Path, manifest: AdapterManifest, lora: Lora, name: str, base: Encoder) -> AdapterExpert:
+    """Raises ArtifactError when the base is another, or no `bert`."""
+    if not isinstance(base, BertEncoder):
+        raise ArtifactError(
+            f"{folder}: an adapter changes the layers of a 'bert' encoder; retrieval.encoder is '{type(base).__name__}'"
+        )
+    if base.fingerprint != manifest.base_fingerprint:
+        raise ArtifactError(
+            f"{folder}: was trained for base {manifest.base_fingerprint[:12]}, this one is {base.fingerprint[:12]}: "
+            "its queries would not meet these documents; train it again"
+        )
+    for part, layer in lora.items():
+        weight = base.network.weights.get(f"{part}.weight")
+        expected = None if weight is None else weight.shape
+        if expected != (layer.down.shape[0], layer.up.shape[1]):
+            raise ArtifactError(f"{folder}: '{part}' does not fit the base, whose shape there is {expected}")
+    identity = fingerprint("adapter", base.fingerprint, manifest.weights_sha256)
+    return AdapterExpert(name, base, lora, identity, manifest.held_out_share)
 
 
 def read_manifest(folder: Path) -> AdapterManifest:
@@ -134,12 +130,12 @@ def lora_from_peft(arrays: Mapping[str, np.ndarray], scale: float, file: Path) -
     return layers
 
 
-def build(options: Options) -> UnboundAdapter:
+def build(options: Options) -> ExpertOf:
     """Raises ArtifactError when a file is missing, changed, or of another layout."""
     folder = Path(options.path)
     manifest = read_manifest(folder)
     weights = read_regular_file(folder / WEIGHTS_FILE)
-    found = fingerprint_of(weights)
+    found = hashlib.sha256(weights).hexdigest()
     if found != manifest.weights_sha256:
         raise ArtifactError(
             f"{folder / WEIGHTS_FILE}: SHA-256 is {found[:12]}..., the manifest says {manifest.weights_sha256[:12]}..."
@@ -153,13 +149,8 @@ def build(options: Options) -> UnboundAdapter:
         raise ArtifactError(
             f"{folder / CONFIG_FILE}: only plain LoRA is applied; use_rslora, use_dora and rank_pattern are not"
         )
-    return UnboundAdapter(folder, manifest, lora_from_peft(read_arrays(folder / WEIGHTS_FILE, weights), scale, folder))
-
-
-def fingerprint_of(weights: bytes) -> str:
-    import hashlib
-
-    return hashlib.sha256(weights).hexdigest()
+    lora = lora_from_peft(read_arrays(folder / WEIGHTS_FILE, weights), scale, folder)
+    return partial(attached, folder, manifest, lora)
 
 
 EXAMPLES = (Options(path="adapters/retrieval/medical"),)

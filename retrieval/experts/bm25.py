@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from base.errors import ConfigError
-from retrieval.types import EVIDENCE
-from router.protocols import Encoder
+from retrieval.types import EVIDENCE, ExpertOf
 from router.types import FloatArray, IntArray, Record
 from router.weights import fingerprint
 
@@ -165,16 +164,7 @@ def stemmer(language: str) -> Callable[[list[str]], list[str]]:
     return stem
 
 
-@dataclass(frozen=True)
-class UnboundBm25:
-    options: Options
-
-    def attach(self, name: str, base: Encoder) -> Bm25Expert:
-        """Takes any base: it uses none."""
-        return Bm25Expert(name, self.options)
-
-
-def build(options: Options) -> UnboundBm25:
+def build(options: Options) -> ExpertOf:
     """Raises ConfigError for a language without a stemmer."""
     if options.language != "none":
         from Stemmer import algorithms
@@ -183,7 +173,7 @@ def build(options: Options) -> UnboundBm25:
             raise ConfigError(
                 f"bm25: no stemmer for language '{options.language}'; allowed: none, {', '.join(algorithms())}"
             )
-    return UnboundBm25(options)
+    return lambda name, base: Bm25Expert(name, options)  # over any base: it uses none
 
 
 IMPORTS, EXTRA = ("bm25s", "Stemmer"), "stores"

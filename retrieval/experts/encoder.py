@@ -9,6 +9,7 @@ from typing import cast
 from pydantic import Field
 
 from base.errors import ArtifactError
+from retrieval.types import ExpertOf
 from router import plugins
 from router.protocols import Encoder
 from router.types import FloatArray, Record
@@ -62,30 +63,30 @@ class EncoderExpert:
         return self.documents.encode([self.sides.document_prefix + text if text.strip() else "" for text in texts])
 
 
-@dataclass(frozen=True)
-class UnboundEncoder:
-    encoder: Encoder
-    sides: Sides
+def expert_of(encoder: Encoder, sides: Sides) -> ExpertOf:
+    """Experts by a model. They raise ArtifactError when it is to share the base's documents and differs in
+    dimensions."""
 
-    def attach(self, name: str, base: Encoder) -> EncoderExpert:
-        """Raises ArtifactError when it is to share the base's documents and differs in dimensions."""
-        if not self.sides.shares_documents:
-            return EncoderExpert(name, self.encoder, self.encoder, self.sides)
-        if self.encoder.dim != base.dim:
+    def attached(name: str, base: Encoder) -> EncoderExpert:
+        if not sides.shares_documents:
+            return EncoderExpert(name, encoder, encoder, sides)
+        if encoder.dim != base.dim:
             raise ArtifactError(
-                f"retrieval.experts.{name}: has {self.encoder.dim} dimensions and is to share the base's documents, "
+                f"retrieval.experts.{name}: has {encoder.dim} dimensions and is to share the base's documents, "
                 f"which have {base.dim}"
             )
-        return EncoderExpert(name, self.encoder, base, self.sides)
+        return EncoderExpert(name, encoder, base, sides)
+
+    return attached
 
 
 def inner(options: Options) -> tuple[plugins.Inner, ...]:
     return (plugins.Inner("encoder", "router.encoders", options.encoder, options.options),)
 
 
-def build(options: Options) -> UnboundEncoder:
+def build(options: Options) -> ExpertOf:
     """Raises ConfigError, MissingWeightsError, MissingExtraError as that kind of encoder does."""
-    return UnboundEncoder(cast(Encoder, plugins.build("router.encoders", options.encoder, options.options)), options)
+    return expert_of(cast(Encoder, plugins.build("router.encoders", options.encoder, options.options)), options)
 
 
 EXAMPLES = (Options(encoder="hashing"), Options(encoder="hashing", query_prefix="query: ", document_prefix="passage: "))

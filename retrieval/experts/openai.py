@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from retrieval.experts.encoder import Sides, UnboundEncoder
+from retrieval.experts.encoder import Sides, expert_of
+from retrieval.types import ExpertOf
 from router.encoders import openai
 
 
@@ -10,9 +11,9 @@ class Options(openai.Options, Sides):
     """Those of the encoder, and of both sides."""
 
 
-def build(options: Options) -> UnboundEncoder:
+def build(options: Options) -> ExpertOf:
     """Connects at the first call only."""
-    return UnboundEncoder(openai.build(options), options)
+    return expert_of(openai.build(options), options)
 
 
 EXAMPLES = (Options(url="http://127.0.0.1:8001/v1", model="e5", dim=384, query_prefix="query: "),)

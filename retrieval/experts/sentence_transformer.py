@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from retrieval.experts.encoder import Sides, UnboundEncoder
+from retrieval.experts.encoder import Sides, expert_of
+from retrieval.types import ExpertOf
 from router.encoders import sentence_transformer
 
 
@@ -10,9 +11,9 @@ class Options(sentence_transformer.Options, Sides):
     """Those of the encoder, and of both sides."""
 
 
-def build(options: Options) -> UnboundEncoder:
+def build(options: Options) -> ExpertOf:
     """Raises MissingExtraError, MissingWeightsError."""
-    return UnboundEncoder(sentence_transformer.build(options), options)
+    return expert_of(sentence_transformer.build(options), options)
 
 
 IMPORTS, EXTRA = sentence_transformer.IMPORTS, sentence_transformer.EXTRA

@@ -10,8 +10,7 @@ import pytest
 from base.errors import ConfigError, DataError
 from decision_log.database import Database
 from decision_log.feedback_types import DocumentFeedback
-from retrieval.stores.export import export_all, export_store
-from retrieval.stores.export_command import export
+from retrieval.stores.export import export, export_all, export_store
 from retrieval.training.collection import find_collections, read_collection
 from router.types import DecisionRecord
 from tests.gateway.retrieval.serving import Serving, serving

@@ -34,7 +34,7 @@ def base(tmp_path: Path) -> BertEncoder:
 
 
 def attached(folder: Path, base: BertEncoder) -> AdapterExpert:
-    return adapter.build(Options(path=str(folder))).attach("law", base)
+    return adapter.build(Options(path=str(folder)))("law", base)
 
 
 def test_an_adapter_equals_weights_that_it_was_merged_into(tmp_path: Path, base: BertEncoder) -> None:
@@ -96,9 +96,9 @@ def test_an_adapter_of_another_base_is_refused(tmp_path: Path, base: BertEncoder
     folder = write_adapter(tmp_path / "law", base)
     other = load_bert(write_bert(tmp_path / "other", seed=7))
     with pytest.raises(ArtifactError, match=f"was trained for base {base.fingerprint[:12]}, this one is"):
-        adapter.build(Options(path=str(folder))).attach("law", other)
+        adapter.build(Options(path=str(folder)))("law", other)
     with pytest.raises(ArtifactError, match=r"'bert' encoder; retrieval\.encoder is 'HashingEncoder'"):
-        adapter.build(Options(path=str(folder))).attach("law", HashingEncoder(16))
+        adapter.build(Options(path=str(folder)))("law", HashingEncoder(16))
 
 
 def test_a_changed_byte_is_refused(tmp_path: Path, base: BertEncoder) -> None:

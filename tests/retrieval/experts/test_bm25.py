@@ -19,7 +19,7 @@ DOCUMENTS = ("The cat sat on the mat.", "Dogs are running in the fields", "A run
 
 
 def expert(**options: object) -> Bm25Expert:
-    return bm25.build(Options.model_validate(options)).attach("words", HashingEncoder(8))
+    return bm25.build(Options.model_validate(options))("words", HashingEncoder(8))
 
 
 def test_scores_are_those_of_the_formula() -> None:

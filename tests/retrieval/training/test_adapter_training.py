@@ -68,7 +68,7 @@ def test_an_adapter_learns_and_is_served_without_torch(tmp_path: Path, base: Ber
     assert manifest.dev_ndcg > manifest.dev_ndcg_base + 0.05
     assert manifest.held_out + manifest.pairs == 48
     assert not (tmp_path / "out" / CHECKPOINT_FOLDER).exists()
-    expert = adapter.build(adapter.Options(path=str(tmp_path / "out"))).attach("words", base)
+    expert = adapter.build(adapter.Options(path=str(tmp_path / "out")))("words", base)
     assert np.abs(expert.encode_queries(["law of drug"]) - base.encode(["law of drug"])).max() > 0.01
 
 

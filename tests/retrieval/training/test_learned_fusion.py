@@ -120,7 +120,7 @@ def phrase_collection(name: str, count: int) -> Collection:
 
 def searchers(cache: Path) -> list[Searcher]:
     base = BaseExpert(HashingEncoder(16))
-    experts = {BASE: base, "bm25": bm25.build(bm25.Options()).attach("bm25", base.encoder)}
+    experts = {BASE: base, "bm25": bm25.build(bm25.Options())("bm25", base.encoder)}
     return [Searcher(phrase_collection(name, count), experts, cache) for name, count in (("faq", 60), ("few", 5))]
 
 

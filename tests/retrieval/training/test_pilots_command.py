@@ -10,8 +10,8 @@ import pytest
 from base.errors import ConfigError, DataError
 from retrieval.routing.pilot_library import RoutingMethod, load_library
 from retrieval.training.collection import read_collection
+from retrieval.training.commands import pilots
 from retrieval.training.labels import query_key
-from retrieval.training.pilots_command import pilots
 from retrieval.training.recipe import held_out_queries
 from router.encoders.bert import Options, build
 from tests.retrieval.experts.adapter_files import write_adapter
