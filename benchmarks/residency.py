@@ -100,8 +100,10 @@ def mean_of(found: Sequence[Found], key: str) -> float:
     return float(np.mean([each[key] for each in found]))
 
 
-def gains(found: Sequence[Found], policy: str, against: str, key: str) -> tuple[Float64Array, Float64Array]:
-    """(seeds,) what a policy gains over another one, and what all awake does: on the mean of the tables.
+def gains(
+    found: Sequence[Found], policy: str, against: str, key: str, most: str = "all awake"
+) -> tuple[Float64Array, Float64Array]:
+    """(seeds,) what a policy gains over another one, and what `most` does: on the mean of the tables.
 
     Args:
         key: `quality` on the test prompts, or `predicted`.
@@ -114,15 +116,19 @@ def gains(found: Sequence[Found], policy: str, against: str, key: str) -> tuple[
     def of(policy: str) -> Float64Array:
         return np.array(np.mean([[values[table, policy][number] for number in seeds] for table in tables], axis=0))
 
-    return of(policy) - of(against), of("all awake") - of(against)
+    return of(policy) - of(against), of(most) - of(against)
 
 
 def won_back(
-    found: Sequence[Found], policy: str = "regret", against: str = "static", key: str = "quality"
+    found: Sequence[Found],
+    policy: str = "regret",
+    against: str = "static",
+    key: str = "quality",
+    most: str = "all awake",
 ) -> tuple[float, float, float]:
-    """The share of the quality that a static set loses against all awake which a policy wins back, with a 95% interval
-    by bootstrap over seeds (drawn together for all tables)."""
-    gain, lost = gains(found, policy, against, key)
+    """The share of the quality that a static set loses against all awake, or another policy, which a policy wins back,
+    with a 95% interval by bootstrap over seeds (drawn together for all tables)."""
+    gain, lost = gains(found, policy, against, key, most)
     drawn = draws(len(gain))
     low, high = np.percentile(gain[drawn].sum(axis=1) / lost[drawn].sum(axis=1), [2.5, 97.5])
     return float(gain.sum() / lost.sum()), float(low), float(high)
@@ -162,14 +168,19 @@ def table_lines(found: Sequence[Found]) -> list[str]:
 
 def page_lines(found: Sequence[Found]) -> Iterator[str]:
     scenarios = [each for each in SCENARIOS if any(run["scenario"] == each for run in found)]
-    yield "| | share of the predicted quality: regret | clairvoyant | points on test: regret | clairvoyant | switches |"
-    yield "| --- " * 6 + "|"
+    yield (
+        "| | of what the clairvoyant wins | of what static loses: regret | clairvoyant | points on test: regret "
+        "| clairvoyant | switches | p95 wait |"
+    )
+    yield "| --- " * 8 + "|"
     for scenario in scenarios:
         own = [each for each in found if each["scenario"] == scenario]
-        parts = [share_words(won_back(own, kind, key="predicted")) for kind in BOUNDED]
+        parts = [share_words(won_back(own, key="predicted", most="clairvoyant"))]
+        parts += [share_words(won_back(own, kind, key="predicted")) for kind in BOUNDED]
         parts += [points_words(own, kind) for kind in BOUNDED]
         switches = [mean_of([each for each in own if each["policy"] == kind], "switches") for kind in BOUNDED]
-        yield f"| {scenario} | {' | '.join(parts)} | {switches[0]:.2f}, {switches[1]:.2f} |"
+        slower = [f"{most_waited(own, kind):+.1f}" for kind in BOUNDED]
+        yield f"| {scenario} | {' | '.join(parts)} | {switches[0]:.2f}, {switches[1]:.2f} | {', '.join(slower)} |"
     for scenario in scenarios:
         own = [each for each in found if each["scenario"] == scenario]
         yield f"\n## {scenario.capitalize()}"
@@ -179,6 +190,12 @@ def page_lines(found: Sequence[Found]) -> Iterator[str]:
         for table in dict.fromkeys(each["table"] for each in own):
             yield f"\n### {table}, {scenario}\n"
             yield from table_lines([each for each in own if each["table"] == table])
+
+
+def most_waited(found: Sequence[Found], policy: str) -> float:
+    """Seconds by which the p95 wait of a policy is longer than that of static, the most of any run."""
+    p95_s = {(each["policy"], each["table"], each["seed"]): each["wait_s"][1] for each in found}
+    return max(p95_s[policy, *run] - p95_s["static", *run] for kind, *run in p95_s if kind == policy)
 
 
 def share_words(share: tuple[float, float, float]) -> str:

@@ -19,17 +19,8 @@ logger = logging.getLogger(__name__)
 Roots = Sequence[str]
 """API roots of an expert's engines, which are alike."""
 
-BACKEND_OF = {
-    Engine.LLAMACPP: "vllm",
-    Engine.VLLM: "vllm",
-    Engine.OPENAI: "vllm",
-    Engine.LITELLM: "litellm",
-    Engine.BUILTIN: "builtin",
-    Engine.ECHO: "echo",
-    Engine.FAKE_VLLM: "vllm",
-}
-"""llama.cpp's and vLLM's servers and every other OpenAI-compatible one speak the same wire."""
-
+OWN_WIRES = (Engine.LITELLM, Engine.BUILTIN, Engine.ECHO)
+"""Engines with a wire of their name; all others, llama.cpp's and vLLM's servers among them, speak OpenAI's."""
 
 DECLARED = frozenset(
     {
@@ -119,7 +110,7 @@ def backend_at(
     options: dict[str, object] = {}
     if entry.api_key_env is not None:
         options["api_key"] = secrets[entry.api_key_env]
-    if BACKEND_OF[entry.engine] == "vllm":
+    if entry.engine not in OWN_WIRES:
         if url is None:
             raise ConfigError(f"experts.{name}: no address; start its engine (`coe experts up`) or set `url`")
         options |= {"url": url, "served_model": entry.name_on_engine(name), "timeout_s": entry.timeout_s}
@@ -128,13 +119,14 @@ def backend_at(
         if entry.engine is Engine.LLAMACPP:
             options["extra_body"] = lora_selection(lora_ids.get(name), lora_ids)
             options["renames_answer"] = True  # llama.cpp answers with the path of its weights as `model`
-    elif BACKEND_OF[entry.engine] == "litellm":
+    elif entry.engine is Engine.LITELLM:
         options |= {"model": entry.model, "timeout_s": entry.timeout_s, "api_base": entry.url}
         secret_params = {key: secrets[variable] for key, variable in entry.params_env.items()}
         options["params"] = dict(entry.params) | secret_params
     elif entry.engine is Engine.BUILTIN:
         options |= {"kind": entry.model, "name": name, "params": dict(entry.params)}
-    return cast(ChatBackend, plugins.build("fleet.wires", BACKEND_OF[entry.engine], options))
+    wire = entry.engine.value if entry.engine in OWN_WIRES else "vllm"
+    return cast(ChatBackend, plugins.build("fleet.wires", wire, options))
 
 
 def lora_selection(chosen: int | None, lora_ids: Mapping[str, int | None]) -> dict[str, object]:

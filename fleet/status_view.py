@@ -1,4 +1,4 @@
-"""Engine states for people: a live table on a terminal, a line per change in a pipe."""
+"""Engine states for people, a line each."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-from rich.live import Live
-from rich.text import Text
-
-from base.terminal import Grid, Terminal
+from base.terminal import Terminal
 from fleet.engine_wishes import read_wishes
 from fleet.engines import Fleet
 from fleet.process import ProcessState, ProcessStatus
@@ -17,51 +14,20 @@ from fleet.residency.vllm_actuator import VllmActuator
 from fleet.vllm_addresses import read_vllm
 
 REFRESH_S = 0.25
-STYLE_OF = {
-    ProcessState.STARTING: "yellow",
-    ProcessState.READY: "green",
-    ProcessState.BACKING_OFF: "yellow",
-    ProcessState.FAILED: "red",
-    ProcessState.STOPPED: "dim",
-}
 
 
 async def watch(fleet: Fleet, console: Terminal, is_over: Callable[[], bool]) -> None:
-    """Shows the fleet's state until `is_over`, and once more then."""
-    if console.is_terminal:
-        with Live(status_table(fleet), console=console, auto_refresh=False) as live:
-            while not is_over():
-                live.update(status_table(fleet), refresh=True)
-                await asyncio.sleep(REFRESH_S)
-            live.update(status_table(fleet), refresh=True)
-        return
+    """Prints a line for each change of an engine until `is_over`, and what changed by then."""
     shown: dict[str, tuple[ProcessState, int]] = {}
     while True:
         was_over = is_over()
         for status, experts in fleet.statuses:
             if shown.get(status.name) != (status.state, status.restarts):
                 shown[status.name] = (status.state, status.restarts)
-                console.print(status_line(status, experts), soft_wrap=True)
+                console.print(status_line(status, experts), soft_wrap=True, highlight=False)
         if was_over:
             return
         await asyncio.sleep(REFRESH_S)
-
-
-def status_table(fleet: Fleet) -> Grid:
-    table = Grid(header_style="bold")
-    for title in ("engine", "state", "pid", "restarts", "for", "experts", "reason"):
-        table.add_column(title, overflow="fold")
-    for status, experts in fleet.statuses:
-        table.add_row(
-            status.name,
-            Text(status.state, STYLE_OF[status.state]),
-            "" if status.pid is None else str(status.pid),
-            str(status.restarts),
-            f"{status.since_s:.0f} s",
-            ", ".join(experts),
-            status.reason or "",
-        )
-    return table
 
 
 def status_line(status: ProcessStatus, experts: tuple[str, ...]) -> str:

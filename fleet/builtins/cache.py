@@ -3,15 +3,14 @@ does not tell whose it is."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from fleet.builtins import Builtin
+from router.section import Section
 
 
-class Options(BaseModel):
+class Options(Section):
     """Options of the cache."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_age_s: int = Field(default=3600, ge=1, description="seconds after which an answer is forgotten")
 

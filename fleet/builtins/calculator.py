@@ -9,10 +9,9 @@ import re
 from collections.abc import Callable
 from fractions import Fraction
 
-from pydantic import BaseModel, ConfigDict
-
 from fleet.builtins import Builtin
 from fleet.builtins._frame import core_of, number_of, shown
+from router.section import Section
 
 MAX_BITS = 1024
 """Of a power, so that nobody keeps the process busy."""
@@ -103,10 +102,8 @@ FORMS: tuple[tuple[str, Value], ...] = (
 """Sentences of numbers, which come in the order of the function's arguments."""
 
 
-class Options(BaseModel):
+class Options(Section):
     """A calculator has no options."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 EXAMPLES = (Options(),)

@@ -10,10 +10,9 @@ from datetime import datetime
 from fractions import Fraction
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from fleet.builtins import Builtin
 from fleet.builtins._frame import core_of, number_of, shown
+from router.section import Section
 
 IMPORTS, EXTRA = ("pint", "dateutil"), "builtin"
 
@@ -157,10 +156,8 @@ FROM_ROMAN = re.compile(
 TO_RGB = re.compile(rf"(?:the colou?r )?#([0-9a-f]{{6}}) {AS}rgb(?: values?)?")
 
 
-class Options(BaseModel):
+class Options(Section):
     """A converter has no options."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 EXAMPLES = (Options(),)

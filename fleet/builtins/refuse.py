@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from fleet.builtins import Builtin
+from router.section import Section
 
 
-class Options(BaseModel):
+class Options(Section):
     """The sentence."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     sentence: str = Field(min_length=1, max_length=2000, description="the whole answer")
 

@@ -1,4 +1,4 @@
 """More experts than memory: the engines that sleep, those that wake, and the cost.
 
-May import router. Begin with `types.py` (states, costs, the protocol that moves engines) and `scheduler.py` (pure).
+May import router. Begin with `types.py` (states and costs) and `scheduler.py` (pure).
 """

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from base.errors import BackendError, DataError, RouterError
 from fleet.residency.scheduler import Scheduler, Step
-from fleet.residency.types import Actuator, Residency
+from fleet.residency.types import Residency
+from fleet.residency.vllm_actuator import VllmActuator
 
 TIME_OF = {
     (Residency.SLEEP_1, True): "wake_1_s",
@@ -50,7 +51,7 @@ class Changes:
         pinned: experts that people want awake now.
     """
 
-    def __init__(self, scheduler: Scheduler, actuator: Actuator, pinned: Callable[[], Collection[str]]) -> None:
+    def __init__(self, scheduler: Scheduler, actuator: VllmActuator, pinned: Callable[[], Collection[str]]) -> None:
         self._scheduler, self._actuator, self._pinned = scheduler, actuator, pinned
         self._asks: dict[tuple[str, str], bool] = {}  # process and engine; True once its requests were let in
         self.refused: dict[str, frozenset[str]] = {}
@@ -148,7 +149,7 @@ class Changes:
             scheduler.keep({each.name for each in scheduler.residents if not pinned.isdisjoint(each.experts)})
 
 
-async def known_state(actuator: Actuator, expert: str) -> Residency:
+async def known_state(actuator: VllmActuator, expert: str) -> Residency:
     """The state of an engine; of one that does not say, stopped: it answers nobody."""
     try:
         return await actuator.state(expert)

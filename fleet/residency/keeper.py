@@ -22,7 +22,8 @@ from fleet.residency.board import Board, Note, Report, View
 from fleet.residency.changes import Changes, Made, forward_clock
 from fleet.residency.saved_account import account_text, take_account
 from fleet.residency.scheduler import Outlook, Scheduler, Step
-from fleet.residency.types import Actuator, Residency
+from fleet.residency.types import Residency
+from fleet.residency.vllm_actuator import VllmActuator
 from fleet.tasks import stop_task
 
 LOOK_EVERY_S = 0.5
@@ -72,7 +73,7 @@ class Keeper:
     def __init__(
         self,
         scheduler: Scheduler,
-        actuator: Actuator,
+        actuator: VllmActuator,
         *,
         board: Board | None = None,
         pinned: Callable[[], Collection[str]] = frozenset,

@@ -1,4 +1,4 @@
-"""States of an engine between awake and stopped, the cost of a change, and the protocol that makes one."""
+"""States of an engine between awake and stopped, and the cost of a change."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal, Protocol
+from typing import Literal
 
 
 class Residency(StrEnum):
@@ -86,31 +86,3 @@ def interpolated(points: Points, params_b: float) -> float:
     (low, low_s), (high, high_s) = points[right - 1], points[right]
     share = math.log(params_b / low) / math.log(high / low)
     return float(low_s * (high_s / low_s) ** share)
-
-
-class Actuator(Protocol):
-    """Changes the state of engines. An engine is named by any expert that it serves; those that share it move together.
-
-    Every method returns when the engine is there, and raises BackendError where it does not get there.
-    """
-
-    async def sleep(self, expert: str, level: SleepLevel) -> None:
-        """Puts an engine to sleep once its running requests have ended (`mode=wait`)."""
-        ...
-
-    async def wake(self, expert: str) -> None:
-        """Wakes an engine from either level, or starts it where it is stopped; after level 2 with weights reloaded and
-        the prefix cache empty."""
-        ...
-
-    async def stop(self, expert: str) -> None:
-        """Ends an engine's process, once its running requests have ended."""
-        ...
-
-    async def state(self, expert: str) -> Residency:
-        """The state as the engine itself has it. Of one asleep that tells no level: the deeper one."""
-        ...
-
-    async def aclose(self) -> None:
-        """Closes its connections."""
-        ...

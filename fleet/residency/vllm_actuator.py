@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import aiohttp
 from yarl import URL
 
 from base.errors import BackendError
 from base.json_text import from_json
+from fleet.engine_wishes import WishedProcesses
 from fleet.residency.types import SLEEPS, Residency, SleepLevel
 
 TRANSITION_S = 600.0
@@ -27,23 +28,6 @@ ABSENT = (Residency.STOPPED, Residency.STARTING)
 STATE_OF = {"weights_offloaded": Residency.SLEEP_1, "discard_all": Residency.SLEEP_2}
 
 
-class Processes(Protocol):
-    """Starts and ends the processes of engines, named by any expert that they serve."""
-
-    async def start(self, expert: str) -> None:
-        """Returns once the engines of an expert serve. Raises BackendError."""
-        ...
-
-    def is_coming(self, url: str) -> bool:
-        """Returns True where the engine at an API root, which does not answer, has not ended for good: it serves soon,
-        and then awake."""
-        ...
-
-    async def stop(self, expert: str) -> None:
-        """Returns once their processes have ended. Raises BackendError."""
-        ...
-
-
 class Place(NamedTuple):
     """An engine: an expert that it serves, and its API root."""
 
@@ -52,14 +36,17 @@ class Place(NamedTuple):
 
 
 class VllmActuator:
-    """Engines of this host and of others. Those of an expert that has several sleep and wake together.
+    """Engines of this host and of others, named by any expert that they serve. Experts on one engine move together, and
+    so do the engines of an expert that has several. Every method returns when they are there.
 
     Args:
         urls: API roots per expert now; an expert that is not among them has no engine.
         processes: those of this host; None where others run the engines, which then can be neither stopped nor started.
     """
 
-    def __init__(self, urls: Callable[[], Mapping[str, Sequence[str]]], processes: Processes | None = None) -> None:
+    def __init__(
+        self, urls: Callable[[], Mapping[str, Sequence[str]]], processes: WishedProcesses | None = None
+    ) -> None:
         self._urls, self._processes = urls, processes
         self._session: aiohttp.ClientSession | None = None
 
@@ -72,7 +59,7 @@ class VllmActuator:
             raise BackendError(f"the engine of {expert} did not go to sleep: it is {state}")
 
     async def wake(self, expert: str) -> None:
-        """Wakes an engine, or starts it where it is stopped. Raises BackendError."""
+        """Wakes an engine from either level, or starts it where it is stopped. Raises BackendError."""
         states = await self._states(expert)
         if not states or any(state in ABSENT for _, state in states):
             await self._of_this_host(expert).start(expert)
@@ -144,7 +131,7 @@ class VllmActuator:
         if session is not None:
             await session.close()
 
-    def _of_this_host(self, expert: str) -> Processes:
+    def _of_this_host(self, expert: str) -> WishedProcesses:
         if self._processes is None:
             raise BackendError(f"the engine of {expert} is run by others, who alone start and stop it")
         return self._processes

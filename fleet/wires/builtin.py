@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from typing import Any, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from base.json_text import to_json
 from fleet.backend import BackendRequest, BackendResponse, ChatBackend
@@ -15,6 +15,7 @@ from fleet.wires.echo import event, last_question, wants_usage
 from router import plugins
 from router.builtins import ABSTAINED, ABSTAINED_STATUS
 from router.expert_config import Flag
+from router.section import Section
 
 FAMILY = "fleet.builtins"
 
@@ -34,10 +35,8 @@ HARMLESS |= {"max_tokens", "max_completion_tokens", "frequency_penalty", "presen
 """Fields of a request that a right answer satisfies, whatever they say. Any other asks for more than that."""
 
 
-class Options(BaseModel):
+class Options(Section):
     """The kind of expert, its settings, and its name in answers."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: str = Field(min_length=1, description="file of fleet/builtins")
     name: str = Field(default="builtin", min_length=1)

@@ -6,16 +6,15 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from base.json_text import to_json
 from fleet.backend import BackendRequest, BackendResponse, ChatBackend
+from router.section import Section
 
 
-class Options(BaseModel):
+class Options(Section):
     """Answers of the fake."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = Field(default="echo", min_length=1, description="what it calls itself in answers")
     delay_s: float = Field(default=0.0, ge=0, description="wait before the answer and before each word of a stream")

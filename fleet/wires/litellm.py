@@ -11,11 +11,12 @@ import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import Field, SecretStr
 
 from base.errors import BackendError
 from base.json_text import to_json
 from fleet.backend import BackendRequest, BackendResponse, ChatBackend
+from router.section import Section
 
 FORWARDED = frozenset(
     (
@@ -51,10 +52,8 @@ FORWARDED = frozenset(
 whatever else a client sends stays here: it could send the provider's key to an address of its choice."""
 
 
-class Options(BaseModel):
+class Options(Section):
     """A model in litellm's notation."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = Field(min_length=1, description="provider/model, e.g. anthropic/claude-sonnet-4-5")
     api_key: SecretStr | None = None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import aiohttp
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr
+from pydantic import Field, JsonValue, SecretStr
 from yarl import URL
 
 from base.errors import BackendError
@@ -19,6 +19,7 @@ from base.json_text import to_json
 from fleet.backend import BackendRequest, BackendResponse, ChatBackend, ChunkStream
 from fleet.wires._post import MAX_LINE_BYTES, Answer, Posts
 from router.gateway_config import CACHE_SALT
+from router.section import Section
 
 KEPT_ALIVE_S = 15.0
 PROBE_TIMEOUT_S = 2.0
@@ -27,10 +28,8 @@ ID_FIELD = re.compile(rb'"id": ?"chatcmpl-(?!tool)[^"\\]*"')
 """The fields as servers write them. Inside a JSON string every quote is escaped, so no text of an answer matches."""
 
 
-class Options(BaseModel):
+class Options(Section):
     """Address of an expert, and what its requests need."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     url: str = Field(pattern=r"^https?://", description="API root, e.g. http://127.0.0.1:8101/v1")
     served_model: str = Field(min_length=1, description="the expert's name on that engine")

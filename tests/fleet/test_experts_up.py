@@ -18,6 +18,7 @@ import pytest
 
 from base.errors import EngineError
 from base.terminal import Terminal
+from fleet.backend import BackendRequest
 from fleet.connect import build_backends
 from fleet.engine_wishes import read_wishes
 from fleet.experts_up import run_experts
@@ -30,7 +31,6 @@ from fleet.status_view import engine_lines
 from fleet.vllm_addresses import EngineRecord, read_vllm
 from gateway import experts_commands
 from router.config import CoeConfig, parse_config
-from router.protocols import BackendRequest
 from tests.fleet.test_engines import first_of_free_ports
 
 ROOT = Path(__file__).parents[2]
