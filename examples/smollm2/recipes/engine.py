@@ -1,12 +1,8 @@
-"""The embedded engine as a child process: what is measured is what is served, weights and wire alike.
+"""The embedded engine that serves, as what is measured: weights and wire alike."""
 
-`training` may not import `gateway`, so converter and engine are run as the commands they are.
-"""
+from __future__ import annotations
 
 import json
-import subprocess
-import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,10 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from base.errors import EngineError
+from fleet.adapter_files import converted_adapters
+from fleet.llamacpp import START_TIMEOUT_S, EngineOptions, read_adapter_ids, start_server, wait_healthy
 
 BASE = "base"  # the name under which the model without an adapter is scored
-START_TIMEOUT_S = 120.0
 SLOTS = 4
 
 
@@ -52,34 +48,13 @@ class Engine:
 
 @contextmanager
 def running_engine(base_gguf: Path, adapter_dirs: list[Path], work_dir: Path, threads: int) -> Iterator[Engine]:
-    """Converts the adapters into `work_dir`, starts the engine with all of them and stops it at the end.
+    """Converts the adapters into `work_dir` and runs the engine with all of them in this process.
 
     Raises:
-        EngineError: it ended or did not answer in time; its own message is on stderr.
+        EngineError: it did not answer in time; its own message is on stderr.
     """
-    ready_file = work_dir / "ready.json"
-    ready_file.unlink(missing_ok=True)
-    convert = ["--base", str(base_gguf), "--out-dir", str(work_dir), *map(str, adapter_dirs)]
-    subprocess.run([sys.executable, "-m", "fleet.lora_gguf", *convert], check=True)
-    serve = ["--model", str(base_gguf), "--ready-file", str(ready_file), "--threads", str(threads)]
-    serve += ["--slots", str(SLOTS)]
-    for folder in adapter_dirs:
-        serve += ["--adapter", f"{folder.name}={work_dir / folder.name}.gguf"]
-    process = subprocess.Popen([sys.executable, "-m", "fleet.llamacpp", *serve])
-    try:
-        yield _wait_ready(process, ready_file)
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _wait_ready(process: subprocess.Popen[bytes], ready_file: Path) -> Engine:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while not ready_file.exists():
-        if process.poll() is not None:
-            raise EngineError(f"the engine ended at its start with status {process.returncode}")
-        if time.monotonic() > deadline:
-            raise EngineError(f"the engine was not ready after {START_TIMEOUT_S:g} s")
-        time.sleep(0.05)
-    ready = json.loads(ready_file.read_text())
-    return Engine(f"http://127.0.0.1:{ready['port']}", ready["adapters"])
+    adapters = converted_adapters({folder.name: folder for folder in adapter_dirs}, base_gguf, work_dir)
+    server = start_server(EngineOptions(base_gguf, adapters, slots=SLOTS, threads=threads))  # lives as long as its name
+    wait_healthy(server.listening_address, START_TIMEOUT_S)
+    yield Engine(server.listening_address, read_adapter_ids(server.listening_address, adapters))
+    del server
