@@ -6,9 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -20,6 +18,7 @@ from router.build import build_encoder
 from router.config import load_config
 from router.embedding_cache import CACHE_FILE, CachedEncoder
 from router.spread_encoding import SpreadEncoding
+from tests.json_server import JsonHandler, answering
 from training.datasets.labelled_queries import read_seed
 from training.stage_one import embed
 
@@ -28,35 +27,23 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.filterwarn
 pytest.importorskip("ray", reason="ray is not installed (pip install 'composition-of-experts[ray]')")
 
 
-class Answering(BaseHTTPRequestHandler):
+class Answering(JsonHandler):
     """Answers a sum, wrongly where its first number is odd; a question without one is an error of the expert."""
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        first, _, second = body["messages"][-1]["content"].partition("+")
+        first, _, second = self.body()["messages"][-1]["content"].partition("+")
         value = int(first) + int(second) + int(first) % 2
-        message = {"choices": [{"message": {"content": f"It is {value}."}}], "usage": {"completion_tokens": 4}}
         if value % 10 == 0:
-            message = {"error": {"code": "overloaded", "message": "no"}}
-        data = json.dumps(message).encode()
-        self.send_response(500 if "error" in message else 200)
-        self.send_header("content-length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_: object) -> None:
-        """Prints nothing."""
+            self.send_json({"error": {"code": "overloaded", "message": "no"}}, 500)
+            return
+        choices = [{"message": {"content": f"It is {value}."}}]
+        self.send_json({"choices": choices, "usage": {"completion_tokens": 4}})
 
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answering)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/v1"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with answering(Answering) as found:
+        yield f"{found}/v1"
 
 
 @pytest.fixture(scope="module")

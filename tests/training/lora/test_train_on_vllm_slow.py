@@ -9,9 +9,7 @@ import os
 import random
 import re
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from benchmarks.chaos_fleet import Child, GatewayProcess, serving
 from fleet.vllm_addresses import read_vllm
 from router.registry import Registry
 from tests.fleet.test_engines import first_of_free_ports
+from tests.json_server import JsonHandler, answering
 from tests.training.trained_folder import NOW, outcome_table
 from tests.vllm_build import ENVIRONMENT, READY_S, vllm_interpreter, write_base
 from training.datasets.outcomes import write_outcomes
@@ -46,41 +45,25 @@ def questions(count: int, seed: int) -> dict[str, str]:
     return {f"The {thing} of room {room}: which team?": TEAMS[thing] for thing, room in sorted(drawn)[:count]}
 
 
-class Teacher(BaseHTTPRequestHandler):
+class Teacher(JsonHandler):
     """An expensive expert that knows the teams."""
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        body = self.body()
         thing = body["messages"][-1]["content"].split()[1]
         usage = {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10}
         message = {"role": "assistant", "content": TEAMS[thing]}
         answer = {"id": "a", "object": "chat.completion", "created": 0, "model": body["model"], "usage": usage}
-        choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
-        self.send(json.dumps(answer | {"choices": choices}).encode())
+        self.send_json(answer | {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
 
     def do_GET(self) -> None:
-        self.send(json.dumps({"object": "list", "data": [{"id": "teacher", "object": "model"}]}).encode())
-
-    def send(self, data: bytes) -> None:
-        self.send_response(200)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_: object) -> None:
-        """Prints nothing."""
+        self.send_json({"object": "list", "data": [{"id": "teacher", "object": "model"}]})
 
 
 @pytest.fixture
 def teacher_url() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Teacher)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/v1"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with answering(Teacher) as url:
+        yield f"{url}/v1"
 
 
 def composition(folder: Path, teacher_url: str) -> Path:
