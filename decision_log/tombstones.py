@@ -23,11 +23,6 @@ def subject_hash(subject: str) -> str:
     return hashlib.sha256(subject.encode()).hexdigest()
 
 
-def subjects_of(record: DecisionRecord) -> tuple[str, ...]:
-    """Identifiers that a decision can be found by: key id, session id and text hash, where it has them."""
-    return tuple(name for name in (record.key_id, record.session_id, record.text_hash) if name is not None)
-
-
 def lock(connection: Connection, *, for_erasure: bool) -> None:
     """Until the transaction ends, writers of decisions and an erasure exclude each other: no row slips in between."""
     if connection.dialect.name == "sqlite":
@@ -49,7 +44,8 @@ def erased_among(connection: Connection, records: Sequence[DecisionRecord]) -> l
 
 def is_erased(record: DecisionRecord, erased: Mapping[str, float]) -> bool:
     """Returns whether it was made before the erasure of one of its subjects, given by hash with the time."""
-    return any(record.at <= erased.get(subject_hash(subject), float("-inf")) for subject in subjects_of(record))
+    subjects = filter(None, (record.key_id, record.session_id, record.text_hash))
+    return any(record.at <= erased.get(subject_hash(subject), float("-inf")) for subject in subjects)
 
 
 def note_removed(

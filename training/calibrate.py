@@ -49,13 +49,9 @@ def fit_temperature(probs: FloatArray, labels: IntArray) -> float:
 
 def error_auroc(uncertainty: FloatArray, is_correct: BoolArray) -> float:
     """Probability that a wrong query is more uncertain than a right one (ties count half); 0.5 without both."""
-    from scipy.stats import rankdata
+    from sklearn.metrics import roc_auc_score
 
-    n_wrong, n_right = int((~is_correct).sum()), int(is_correct.sum())
-    if n_wrong == 0 or n_right == 0:
-        return 0.5
-    ranks = rankdata(uncertainty)
-    return float((ranks[~is_correct].sum() - n_wrong * (n_wrong + 1) / 2) / (n_wrong * n_right))
+    return 0.5 if is_correct.all() or not is_correct.any() else float(roc_auc_score(~is_correct, uncertainty))
 
 
 def distance_to_others(embeddings: FloatArray, kept: FloatArray) -> FloatArray:

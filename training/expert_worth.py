@@ -6,7 +6,7 @@ Shapes: n graded prompts, m experts, k + 1 categories (`general` last).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -80,25 +80,6 @@ def scaled(metric: Metric, factor: float) -> Metric:
     return metric.model_copy(update={"value": metric.value * factor, "interval": interval})
 
 
-def measure_worth(
-    config: CoeConfig,
-    table: OutcomeTable,
-    traffic: Mapping[str, float] | None = None,
-    builtins: OutcomeTable | None = None,
-) -> CompositionWorth:
-    """Leaves each expert out of the map in turn, solves it again, and compares what the two maps score.
-
-    Both maps are solved on the prompts that they score, which favours the expert by chance, a little: in simulation
-    (tests/training/test_expert_worth.py) by 0.4 points at 16 prompts a category, and the paired bootstrap intervals
-    held the truth in 95%. Cross-fitting erred twice as much (benchmarks/LOG.md).
-
-    Args:
-        traffic: category -> share or number of queries; by default the table's own mix.
-        builtins: grades of the experts that are not language models, on any of the same prompts.
-    """
-    return WorthStudy(config, table, traffic or {}, builtins).measure()
-
-
 def read_worth(config: Path, outcomes: Path, traffic: Mapping[str, float]) -> CompositionWorth:
     """Worth of the experts of a file by the outcome tables of a folder.
 
@@ -109,7 +90,7 @@ def read_worth(config: Path, outcomes: Path, traffic: Mapping[str, float]) -> Co
     """
     loaded = load_config(config)
     table = usable_outcomes(loaded, outcomes)
-    return measure_worth(loaded, table, traffic, builtin_outcomes(loaded, outcomes))
+    return WorthStudy(loaded, table, traffic, builtin_outcomes(loaded, outcomes)).measure()
 
 
 def sentence(worth: CompositionWorth) -> str:
@@ -123,11 +104,20 @@ def sentence(worth: CompositionWorth) -> str:
 
 @dataclass(frozen=True)
 class WorthStudy:
-    """Graded prompts of a composition, and the mix of its traffic."""
+    """Leaves each expert out of the map in turn, solves it again, and compares what the two maps score.
+
+    Both maps are solved on the prompts that they score, which favours the expert by chance, a little: in simulation
+    (tests/training/test_expert_worth.py) by 0.4 points at 16 prompts a category, and the paired bootstrap intervals
+    held the truth in 95%. Cross-fitting erred twice as much (benchmarks/LOG.md).
+
+    Args:
+        traffic: category -> share or number of queries; by default the table's own mix.
+        builtins: grades of the experts that are not language models, on any of the same prompts.
+    """
 
     config: CoeConfig
     table: OutcomeTable
-    traffic: Mapping[str, float]
+    traffic: Mapping[str, float] = field(default_factory=dict)
     builtins: OutcomeTable | None = None
 
     def measure(self) -> CompositionWorth:

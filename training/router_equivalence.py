@@ -12,14 +12,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from router.pipeline import Router
-from router.types import FloatArray, IntArray, Query, QueryBatch, RoutingDecision
+from router.types import FloatArray, IntArray, Query, QueryBatch
 from training.log_answers import AskedAnswers
 from training.router_comparison import BATCH_ROWS, decisions_of, groups_of
-
-
-def is_same_decision(one: RoutingDecision, other: RoutingDecision) -> bool:
-    """Returns whether category and wanted expert are the same."""
-    return (one.category, one.ranking[0]) == (other.category, other.ranking[0])
 
 
 def decide_alike(one: Router, other: Router, texts: Sequence[str], embeddings: FloatArray) -> bool:
@@ -57,4 +52,4 @@ def batch_of(texts: Sequence[str], embeddings: FloatArray) -> QueryBatch:
 def are_alike(one: Router, other: Router, batch: QueryBatch, policy: str, excluded: Sequence[str]) -> bool:
     """Returns whether both decide the queries alike, without the excluded experts."""
     made = (decisions_of(router, batch, policy, set(router.experts) - set(excluded)) for router in (one, other))
-    return all(is_same_decision(*pair) for pair in zip(*made, strict=True))
+    return all((a.category, a.ranking[0]) == (b.category, b.ranking[0]) for a, b in zip(*made, strict=True))

@@ -237,17 +237,6 @@ def wilson(successes: int, n: int) -> Metric:
     return Metric(value=share, interval=Interval(low=low, high=high), n=n)
 
 
-def macro_f1(labels: IntArray, predicted: IntArray, k: int) -> float:
-    """Mean over categories that occur of 2TP / (2TP + FP + FN)."""
-    scores = []
-    for label in range(k):
-        hits = int(((labels == label) & (predicted == label)).sum())
-        wrong = int(((labels == label) != (predicted == label)).sum())
-        if (labels == label).any():
-            scores.append(2 * hits / (2 * hits + wrong))
-    return float(np.mean(scores)) if scores else 0.0
-
-
 def stage_one_metrics(stage: StageOne, held_out: LabelledEmbeddings, alpha: float) -> dict[str, Metric]:
     """Figures on held-out queries; none without any.
 
@@ -256,6 +245,8 @@ def stage_one_metrics(stage: StageOne, held_out: LabelledEmbeddings, alpha: floa
         `error_when_sure`, what is misclassified of those (the promise: at most alpha); `ece`, calibration error;
         `general_recall`, the share of `general` queries that were sent there.
     """
+    from sklearn.metrics import f1_score
+
     labels, k = held_out.labels, len(stage.classifier.categories_)
     if len(labels) == 0:
         return {}
@@ -265,9 +256,10 @@ def stage_one_metrics(stage: StageOne, held_out: LabelledEmbeddings, alpha: floa
     known = labels < k
     predicted = probs.argmax(axis=1)
     right = (predicted == labels) & known
+    f1 = float(f1_score(labels[known], predicted[known], labels=np.unique(labels[known]), average="macro"))
     return {
         "category_accuracy": wilson(int(right.sum()), int(known.sum())),
-        "macro_f1": Metric(value=macro_f1(labels[known], predicted[known], k), n=int(known.sum())),
+        "macro_f1": Metric(value=f1, n=int(known.sum())),
         "coverage": wilson(int((sure & known).sum()), int(known.sum())),
         "error_when_sure": wilson(int((sure & ~right).sum()), int(sure.sum())),
         "ece": Metric(value=expected_calibration_error(probs[known], labels[known]), n=int(known.sum())),

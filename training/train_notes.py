@@ -35,7 +35,8 @@ def notes_on_training(
     if pointer is None:
         return ()
     if pointer.version == made.manifest.version:
-        return (f"router {pointer.version} is live already: nothing changed{trial_words(pointer)}",)
+        trial = "" if pointer.trial is None else f", and the trial of {pointer.trial.version} continues"
+        return (f"router {pointer.version} is live already: nothing changed{trial}",)
     config, notes = load_config(request.config), []
     try:
         live = load_artifact(registry.folder(pointer.version))
@@ -102,10 +103,6 @@ def readable_pointer(registry: Registry) -> LivePointer | None:
         return registry.live()
     except ArtifactError:
         return None
-
-
-def trial_words(pointer: LivePointer) -> str:
-    return "" if pointer.trial is None else f", and the trial of {pointer.trial.version} continues"
 
 
 def number_alike(folders: Sequence[Path], config: CoeConfig, request: TrainRequest, progress: Progress) -> int:

@@ -12,7 +12,7 @@ import pytest
 from coe.command_line import run
 from router.config import CoeConfig, parse_config
 from tests.training.trained_folder import make_trained, outcome_table
-from training.expert_worth import NOBODY, NOTICED, WorthStudy, measure_worth, sentence
+from training.expert_worth import NOBODY, NOTICED, WorthStudy, sentence
 from training.types import OutcomeTable
 
 ROUTER = {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}}
@@ -41,7 +41,7 @@ def graded(quality: np.ndarray, per_category: int, rng: np.random.Generator | No
 def test_a_specialist_is_worth_its_lead_on_its_share_of_the_traffic() -> None:
     quality = np.array([[0.5, 0.9], [0.5, 0.1]])
     config = config_of(2, {"e0": {"params_b": 7}, "e1": {"params_b": 3, "price_out_per_m_usd": 2}})
-    found = measure_worth(config, graded(quality, 30), {"c0": 1, "c1": 3})
+    found = WorthStudy(config, graded(quality, 30), {"c0": 1, "c1": 3}).measure()
     generalist, specialist = found.experts
     assert "c0" in specialist.serves
     assert specialist.loss is not None
@@ -59,7 +59,7 @@ def test_a_specialist_is_worth_its_lead_on_its_share_of_the_traffic() -> None:
 def test_of_two_that_stand_in_for_each_other_the_larger_is_named() -> None:
     quality = np.array([[0.5, 0.9, 0.9], [0.5, 0.1, 0.1]])
     config = config_of(2, {"e0": {}, "e1": {"params_b": 3}, "e2": {"params_b": 70}})
-    found = measure_worth(config, graded(quality, 30))
+    found = WorthStudy(config, graded(quality, 30)).measure()
     assert [one.loss.value for one in found.experts if one.loss][1:] == [0, 0]
     assert found.dispensable == ("e2",)
     assert sentence(found) == "Nobody would miss e2: the loss is surely below 0.5 points."
@@ -67,7 +67,7 @@ def test_of_two_that_stand_in_for_each_other_the_larger_is_named() -> None:
 
 def test_an_expert_of_a_category_without_traffic_now_is_not_called_dispensable() -> None:
     quality = np.array([[0.5, 0.9], [0.5, 0.1]])
-    found = measure_worth(config_of(2, {"e0": {}, "e1": {}}), graded(quality, 30), {"c1": 50})
+    found = WorthStudy(config_of(2, {"e0": {}, "e1": {}}), graded(quality, 30), {"c1": 50}).measure()
     specialist = found.experts[1]
     assert specialist.loss is not None
     assert specialist.loss.value == pytest.approx(0, abs=1e-6)
@@ -78,7 +78,7 @@ def test_an_expert_of_a_category_without_traffic_now_is_not_called_dispensable()
 def test_an_expert_that_keeps_a_budget_is_needed_and_an_ungraded_one_unknown() -> None:
     experts: dict[str, dict[str, object]] = {"e0": {"params_b": 1}, "e1": {"params_b": 70}, "late": {}}
     config = config_of(2, experts, budgets={"active_params_b": 10})
-    found = measure_worth(config, graded(np.array([[0.5, 0.9], [0.5, 0.9]]), 30))
+    found = WorthStudy(config, graded(np.array([[0.5, 0.9], [0.5, 0.9]]), 30)).measure()
     small, _, late = found.experts
     assert small.loss is None
     assert small.unknown.startswith("needed to keep budgets: ")
@@ -93,7 +93,7 @@ def test_a_builtin_expert_is_worth_what_it_answers_better_than_the_planned_one()
     sums = graded(np.array([[1.0], [0.0]]), 30)
     sums = replace(sums, experts=("sums",))
     sums.output_tokens[:30] = 2
-    found = measure_worth(config, table, builtins=sums).experts[1]
+    found = WorthStudy(config, table, builtins=sums).measure().experts[1]
     assert (found.expert, found.serves) == ("sums", ("c0",))
     assert found.loss is not None
     assert found.loss.value == pytest.approx(0.5 / 2, abs=1e-6)
@@ -103,20 +103,20 @@ def test_a_builtin_expert_is_worth_what_it_answers_better_than_the_planned_one()
 def test_prompts_that_one_of_the_two_never_answered_are_left_out() -> None:
     table = graded(np.array([[0.5, 0.9], [0.5, 0.1]]), 30)
     table.scores[:10, 0] = np.nan
-    loss = measure_worth(config_of(2, {"e0": {}, "e1": {}}), table).experts[1].by_category["c0"]
+    loss = WorthStudy(config_of(2, {"e0": {}, "e1": {}}), table).measure().experts[1].by_category["c0"]
     assert loss.n == 20
 
 
 def test_where_nothing_is_known_of_the_next_best_an_expert_is_not_called_dispensable() -> None:
     table = graded(np.array([[0.5, 0.9, 0.1], [0.5, 0.4, 0.4]]), 30)
     table.scores[:30, 0] = np.nan
-    found = measure_worth(config_of(2, {"e0": {}, "e1": {}, "e2": {}}), table)
+    found = WorthStudy(config_of(2, {"e0": {}, "e1": {}, "e2": {}}), table).measure()
     assert found.experts[1].serves == ("c0",)
     assert found.dispensable == ("e2",)
 
 
 def test_intervals_hold_the_truth_and_favour_the_expert_a_little() -> None:
-    """The figures of `measure_worth`: 16 prompts in each of 16 categories, 6 experts of which some lead by 0.25."""
+    """The figures of `WorthStudy`: 16 prompts in each of 16 categories, 6 experts of which some lead by 0.25."""
     rng, k, m = np.random.default_rng(1), 16, 6
     config, held, bias = config_of(k, {f"e{i}": {} for i in range(m)}), [], []
     for _ in range(8):

@@ -92,7 +92,8 @@ def read_outcomes_of(importer: Importer, files: Sequence[ImportFile], options: I
         ConfigError: an option that the format does not read.
         DataError: a malformed file, with row and field.
     """
-    unread = [name for name in given_options(options) if name not in importer.options]
+    some = ("text_field", "metric", "filter", "fields", "score_range")  # others are for every format
+    unread = [name for name in some if getattr(options, name) and name not in importer.options]
     if unread:
         option = "--" + unread[0].replace("_", "-").replace("fields", "field")
         raise ConfigError(f"{option}: format '{importer.name}' does not read it")
@@ -101,11 +102,6 @@ def read_outcomes_of(importer: Importer, files: Sequence[ImportFile], options: I
         raise ConfigError(f"--score-range: {low:g}:{high:g} is not allowed; the first must be below the second")
     table, left_out = table_of_rows(importer.read(files, options), source, options.score_range)
     return Imported(table, left_out)
-
-
-def given_options(options: ImportOptions) -> list[str]:
-    """Options that were given and that only some formats read."""
-    return [name for name in ("text_field", "metric", "filter", "fields", "score_range") if getattr(options, name)]
 
 
 def find_files(importer: Importer, arguments: Sequence[str]) -> tuple[ImportFile, ...]:

@@ -5,7 +5,7 @@ Shapes: n prompts, m experts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -56,12 +56,9 @@ def read_outcome_folders(root: Path, experts: Sequence[str]) -> OutcomeTable:
 
 def outcome_folders(root: Path) -> tuple[Path, ...]:
     """The folders with an outcome table, the one that was written last at the end."""
-    places = [root] if is_table(root) else sorted(path for path in safe_folders(root) if is_table(path))
+    below = root.iterdir() if root.is_dir() else ()
+    places = [root] if is_table(root) else sorted(path for path in below if path.is_dir() and is_table(path))
     return tuple(sorted(places, key=written_at))
-
-
-def safe_folders(root: Path) -> Iterator[Path]:
-    return (path for path in root.iterdir() if path.is_dir()) if root.is_dir() else iter(())
 
 
 def is_table(folder: Path) -> bool:

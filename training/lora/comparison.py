@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from router.strategies.types import AnswerKind, Question
-
-TAIL, HALVINGS = 0.025, 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +27,12 @@ class Comparison:
     def interval(self) -> tuple[float, float]:
         """95% of the difference of shares: the exact interval (Clopper & Pearson 1934) of the gained among the prompts
         that differ, which is McNemar's exact test turned into an interval; (0, 0) where none differs."""
+        from scipy.stats import binomtest
+
         differing = self.gained + self.lost
-        low, high = exact_low(self.gained, differing), 1 - exact_low(self.lost, differing)
+        if not differing:
+            return 0.0, 0.0
+        low, high = binomtest(self.gained, differing).proportion_ci(method="exact")
         return (2 * low - 1) * differing / self.n, (2 * high - 1) * differing / self.n
 
     @property
@@ -45,18 +46,6 @@ class Comparison:
             f"{self.before / self.n:.0%} before, {self.after / self.n:.0%} now on {self.n} held-out prompts: "
             f"{self.difference:+.1%} [{low:+.1%}, {high:+.1%}]"
         )
-
-
-def exact_low(count: int, n: int) -> float:
-    """The share below which `count` or more of n draws happen in less than 2.5% of all cases; 0 for none."""
-    if not count:
-        return 0.0
-    low, high = 0.0, 1.0
-    for _ in range(HALVINGS):
-        share = (low + high) / 2
-        tail = sum(math.comb(n, k) * share**k * (1 - share) ** (n - k) for k in range(count, n + 1))
-        low, high = (share, high) if tail < TAIL else (low, share)
-    return low
 
 
 def compare(
