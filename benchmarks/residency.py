@@ -175,8 +175,9 @@ def page_lines(found: Sequence[Found]) -> Iterator[str]:
     yield "| --- " * 8 + "|"
     for scenario in scenarios:
         own = [each for each in found if each["scenario"] == scenario]
-        parts = [share_words(won_back(own, key="predicted", most="clairvoyant"))]
-        parts += [share_words(won_back(own, kind, key="predicted")) for kind in BOUNDED]
+        shares = [won_back(own, kind, key="predicted") for kind in BOUNDED]
+        of_best = share_words(won_back(own, key="predicted", most="clairvoyant"))
+        parts = [of_best if shares[1][1] > 0 else "it may win nothing", *map(share_words, shares)]
         parts += [points_words(own, kind) for kind in BOUNDED]
         switches = [mean_of([each for each in own if each["policy"] == kind], "switches") for kind in BOUNDED]
         slower = [f"{most_waited(own, kind):+.1f}" for kind in BOUNDED]

@@ -32,7 +32,7 @@ def engines(draw: st.DrawFn) -> tuple[Resident, ...]:
             f"e{index}",
             awake_gib=draw(st.sampled_from([6.0, 20.0, 35.0])),
             params_b=draw(st.sampled_from([0.6, 8.0, 30.0])),
-            devices=draw(st.sampled_from([("0",), ("1",), ("0", "1")])),
+            devices=draw(st.sampled_from([("0",), ("1",), ("0", "1"), ("0", "0")])),
             has_adapters=draw(st.booleans()),
             never_sleeps=draw(st.booleans()) and index == 1,
             is_pinned=index == 0,
