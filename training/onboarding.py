@@ -208,6 +208,10 @@ def onboard(
     }
     stored = held_back(joined, reference_of(evidence_of(artifact)), luck <= MOST_LUCKY)
     arrays = dict(artifact.arrays) | {f"map.{name}": array for name, array in stored.arrays().items()}
+    for name in ("quality", "stderr"):  # explored by what was measured, however little that proves
+        measured, newest = getattr(joined, name), artifact.part("explored")
+        known = newest.get(name, measured[:, :-1])
+        arrays[f"explored.{name}"] = np.concatenate([known, measured[:, -1:]], axis=1)
     written = save_artifact(live.parent, fields, arrays)
     scores = probed.scores[:, 0].astype(np.float64)
     error = float(scores.std(ddof=1)) / math.sqrt(len(scores)) if len(scores) > 1 else 0.5

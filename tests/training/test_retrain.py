@@ -33,7 +33,7 @@ from training.fit_inputs import TrainRequest, fit_configured, labelled_queries
 from training.fit_options import FitOptions
 from training.gate import Terms, judge
 from training.log_table import FOLDS, read_log_table
-from training.new_experts import LEAST_MOVE, exploration_moved
+from training.new_experts import LEAST_MOVE, exploration_moved, explored_shares
 from training.onboarding import onboard
 from training.retrain import run_retrain
 from training.retrain_inputs import RetrainRequest
@@ -536,6 +536,10 @@ def test_a_live_router_that_stays_explores_by_the_newest_measurements(request_):
     again = run_retrain(request_, now=NOW)
     assert "explores by newer evidence" not in again.reason  # nothing new
     assert registry.live().version == live
+    put_on_the_map(request_, 0.6)
+    probed = load_router(load_config(request_.config), request_.routers / registry.live().version)
+    shares = [row.get("tutor", 0.0) for row in explored_shares(probed, "default")]
+    assert min(shares) > 0.01
 
 
 def add_expert(request, name):
