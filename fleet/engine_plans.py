@@ -43,7 +43,6 @@ class EnginePlan:
     spec: ProcessSpec
     experts: tuple[str, ...]
     port: int
-    is_llamacpp: bool = False
     max_restarts: int = 5
     step: int = 0
     sleeps_at: SleepLevel | None = None
@@ -119,7 +118,7 @@ def llamacpp_plan(
         start_timeout_s=engine.start_timeout_s,
         secrets=secrets_of(environment),
     )
-    return EnginePlan(spec, tuple(names), port, is_llamacpp=True)
+    return EnginePlan(spec, tuple(names), port)
 
 
 def weights_of(expert: str, model: str, folder: Path) -> Path:

@@ -208,7 +208,7 @@ class Fleet:
         for plan in self._plans:
             for name in plan.experts:
                 addresses.urls[name] = (*addresses.urls.get(name, ()), plan.url)
-            if plan.is_llamacpp and plan.spec.ready_file is not None:
+            if plan.spec.ready_file is not None:  # llama.cpp's
                 numbers = read_lora_ids(plan.spec.ready_file)
                 addresses.lora_ids.update({name: numbers.get(name) for name in plan.experts})
         return addresses

@@ -1,11 +1,11 @@
-"""`coe experts up`: runs the vLLM engines of one host in the foreground."""
+"""`coe experts up`: runs the vLLM engines of one host in the foreground. What people see of them, a line each."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from base.errors import ConfigError, DataError, EngineError
@@ -13,17 +13,18 @@ from base.terminal import Grid, Terminal
 from fleet.engine_wishes import change_wishes, read_wishes
 from fleet.engines import Fleet
 from fleet.orphans import end_orphans
-from fleet.process import ProcessState
-from fleet.status_view import watch
+from fleet.process import ProcessState, ProcessStatus
+from fleet.residency.vllm_actuator import VllmActuator
 from fleet.stop_signal import stop_on_signal
 from fleet.tasks import stop_task
-from fleet.vllm_addresses import claim_vllm, renew_vllm, vllm_file, write_vllm
+from fleet.vllm_addresses import claim_vllm, read_vllm, renew_vllm, vllm_file, write_vllm
 from fleet.vllm_command import managed_experts
 from router.config import CoeConfig
 from router.expert_config import Engine
 
 FOLLOW_EVERY_S = 0.2
 LOOK_EVERY_S = 1.0
+REFRESH_S = 0.25
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +66,8 @@ async def run_experts(
             if starting.done():
                 starting.result()
                 if all_failed(fleet):
-                    raise EngineError("every engine has failed: " + "; ".join(reasons(fleet)))
+                    reasons = [status.reason or status.name for status, _ in fleet.statuses]
+                    raise EngineError("every engine has failed: " + "; ".join(reasons))
         finally:
             for task in (following, starting):
                 await stop_task(task)
@@ -112,8 +114,44 @@ def all_failed(fleet: Fleet) -> bool:
     return bool(states) and all(state is ProcessState.FAILED for state in states)
 
 
-def reasons(fleet: Fleet) -> list[str]:
-    return [status.reason or status.name for status, _ in fleet.statuses]
+async def watch(fleet: Fleet, console: Terminal, is_over: Callable[[], bool]) -> None:
+    """Prints a line for each change of an engine until `is_over`, and what changed by then."""
+    shown: dict[str, tuple[ProcessState, int]] = {}
+    while True:
+        was_over = is_over()
+        for status, experts in fleet.statuses:
+            if shown.get(status.name) != (status.state, status.restarts):
+                shown[status.name] = (status.state, status.restarts)
+                console.print(status_line(status, experts), soft_wrap=True, highlight=False)
+        if was_over:
+            return
+        await asyncio.sleep(REFRESH_S)
+
+
+def status_line(status: ProcessStatus, experts: tuple[str, ...]) -> str:
+    """`vllm-coder: ready, pid 12, experts: coder` and, when there is one, the reason."""
+    pid = "" if status.pid is None else f", pid {status.pid}"
+    reason = f"; {status.reason}" if status.reason and status.state is not ProcessState.READY else ""
+    return f"{status.name}: {status.state}{pid}, experts: {', '.join(experts)}{reason}"
+
+
+async def engine_lines(data_dir: Path) -> list[str]:
+    """A line for each engine of a running `coe experts up`: whether it is awake, where it runs, and who is pinned."""
+    record, pinned = read_vllm(data_dir), read_wishes(data_dir).pinned
+    actuator = VllmActuator(lambda: {engine.name: (engine.url,) for engine in record.engines})
+    try:
+        lines = []
+        for engine in record.engines:
+            state: str = engine.state
+            if engine.state is ProcessState.READY:
+                state = await actuator.state(engine.name)
+            names = ", ".join(f"{name} (pinned)" if name in pinned else name for name in engine.experts)
+            parts = [f"{engine.name}: {state}", f"pid {engine.pid}" if engine.pid else "", f"experts: {names}"]
+            parts += [f"GPU {engine.gpus}" if engine.gpus else "", f"restarts: {engine.restarts}"]
+            lines.append(", ".join(part for part in parts if part))
+        return lines
+    finally:
+        await actuator.aclose()
 
 
 def experts_table(config: CoeConfig, urls: Mapping[str, Sequence[str]]) -> Grid:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import random
 import shutil
 import signal
 import time
@@ -18,8 +19,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-
-import numpy as np
 
 from base.errors import EngineError
 from base.leash import leashed
@@ -74,10 +73,10 @@ class RestartPolicy:
     max_delay_s: float = 30.0
     jitter: float = 0.25
 
-    def delay_s(self, deaths: int, rng: np.random.Generator) -> float:
+    def delay_s(self, deaths: int) -> float:
         """Seconds to wait after the `deaths`-th death in a row (from 1), spread by +-`jitter`."""
         bounded = min(self.max_delay_s, self.first_delay_s * 2.0 ** (deaths - 1))
-        return bounded * (1.0 + self.jitter * float(rng.uniform(-1.0, 1.0)))
+        return bounded * (1.0 + self.jitter * random.uniform(-1.0, 1.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +104,9 @@ class SupervisedProcess:
         *,
         restarts: RestartPolicy | None = None,
         may_restart: Callable[[], bool] = lambda: True,
-        rng: np.random.Generator | None = None,
     ) -> None:
         self.spec, self._may_restart = spec, may_restart
         self._policy = restarts or RestartPolicy()
-        self._rng = rng or np.random.default_rng()
         self._state = ProcessState.STOPPED
         self._changed_at = time.monotonic()
         self._reason: str | None = None
@@ -187,7 +184,7 @@ class SupervisedProcess:
             if not self._may_restart():
                 logger.warning("it is not started again: %s", failure)
                 return self._enter(ProcessState.STOPPED, failure)
-            delay_s = self._policy.delay_s(len(deaths), self._rng)
+            delay_s = self._policy.delay_s(len(deaths))
             logger.warning("in %.1f s it is started again: %s", delay_s, failure)
             self._enter(ProcessState.BACKING_OFF, failure)
             with contextlib.suppress(TimeoutError):

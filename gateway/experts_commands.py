@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from base import options
+from base.visible_text import echo
 
 if TYPE_CHECKING:
     from fleet.residency.vllm_actuator import VllmActuator
@@ -38,7 +39,6 @@ def stop(
     data_dir: options.DataOption = Path("data"),
 ) -> None:
     """End the engines of some experts until `coe experts wake`, or `coe experts up` with all of them."""
-    from base.visible_text import echo
     from fleet.vllm_addresses import stop_vllm
 
     if not experts:
@@ -68,7 +68,6 @@ def pin(
     is_off: Annotated[bool, typer.Option("--off", help="may sleep again")] = False,
 ) -> None:
     """Keep an expert awake whatever the others are asked for, until `--off`."""
-    from base.visible_text import echo
     from fleet.engine_wishes import change_wishes
     from fleet.vllm_addresses import read_vllm
 
@@ -86,7 +85,6 @@ def logs(
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="so many last ones")] = 50,
 ) -> None:
     """Show the last lines of an engine's log, and where it is."""
-    from base.visible_text import echo
     from fleet.process import last_lines
     from fleet.vllm_addresses import read_vllm
 
@@ -102,7 +100,6 @@ def move(data_dir: Path, expert: str, outcome: str, change: Callable[[VllmActuat
 
     from base.errors import BackendError, EngineError
     from base.progress import working
-    from base.visible_text import echo
     from fleet.engine_wishes import WishedProcesses
     from fleet.residency.vllm_actuator import VllmActuator
     from fleet.vllm_addresses import read_vllm

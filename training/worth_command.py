@@ -26,7 +26,7 @@ def experts_ls(
     from base.errors import DataError
     from base.progress import working
     from base.visible_text import echo
-    from fleet.status_view import engine_lines
+    from fleet.experts_up import engine_lines
     from router.config import load_config
     from router.registry import Registry
     from training.expert_worth import read_worth

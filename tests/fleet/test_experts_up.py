@@ -21,13 +21,12 @@ from base.terminal import Terminal
 from fleet.backend import BackendRequest
 from fleet.connect import build_backends
 from fleet.engine_wishes import read_wishes
-from fleet.experts_up import run_experts
+from fleet.experts_up import engine_lines, run_experts
 from fleet.orphans import OWNER, end_orphans, orphans
 from fleet.process import ProcessState
 from fleet.replicas import ReplicatedBackend
 from fleet.residency.types import Residency
 from fleet.residency.vllm_actuator import VllmActuator
-from fleet.status_view import engine_lines
 from fleet.vllm_addresses import EngineRecord, read_vllm
 from gateway import experts_commands
 from router.config import CoeConfig, parse_config

@@ -15,8 +15,7 @@ import pytest
 from base.terminal import Terminal
 from fleet.backend import BackendRequest, ChatBackend
 from fleet.connect import build_backends
-from fleet.experts_up import run_experts
-from fleet.status_view import engine_lines
+from fleet.experts_up import engine_lines, run_experts
 from fleet.vllm_addresses import read_vllm
 from router.config import CoeConfig, parse_config
 from tests.fleet.test_engines import first_of_free_ports
