@@ -210,7 +210,7 @@ def require_feasible(problem: Problem) -> None:
 
 
 def beside_others(budgets: Sequence[T]) -> Iterator[tuple[T, list[T]]]:
-    """Each budget with all others; then each with those before it, for others may exclude each other."""
+    """Each budget with all others; then each with those before it, because others may exclude each other."""
     for i, budget in enumerate(budgets):
         yield budget, [*budgets[:i], *budgets[i + 1 :]]
     for i, budget in enumerate(budgets):

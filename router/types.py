@@ -6,7 +6,7 @@ boundary (log, HTTP, disk) is a pydantic model that refuses unknown keys; what s
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -83,6 +83,12 @@ class QueryBatch:
 
     queries: tuple[Query, ...]
     embeddings: FloatArray
+
+    @classmethod
+    def of(cls, texts: Iterable[str], embeddings: FloatArray) -> QueryBatch:
+        """Texts that ask for nothing beside themselves, numbered."""
+        facts = ((text, QueryFacts(prompt_chars=len(text))) for text in texts)
+        return cls(tuple(Query(str(i), text, each) for i, (text, each) in enumerate(facts)), embeddings)
 
     def __post_init__(self) -> None:
         if self.embeddings.ndim != 2 or self.embeddings.shape[0] != len(self.queries):

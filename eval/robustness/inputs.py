@@ -17,7 +17,7 @@ from router.config import load_config
 from router.live_folder import live_router
 from router.live_pointer import read_pointer
 from router.pipeline import Router
-from router.types import GENERAL, Query, QueryBatch, QueryFacts, RoutingDecision
+from router.types import GENERAL, QueryBatch, RoutingDecision
 from training.datasets.labelled_queries import numbered_queries, read_seed
 from training.datasets.outcomes import read_outcomes
 from training.split import split_of
@@ -67,11 +67,7 @@ def decider(router: Router, policy: str, progress: Callable[[str], None]) -> Dec
         for start in range(0, len(texts), ENCODE_BATCH):
             progress(f"deciding {start} of {len(texts)} texts")
             part = [text.strip() for text in texts[start : start + ENCODE_BATCH]]
-            queries = tuple(
-                Query(id=str(start + i), text=text, facts=QueryFacts(prompt_chars=len(text)))
-                for i, text in enumerate(part)
-            )
-            batch = QueryBatch(queries, router.encoder.encode(part))
+            batch = QueryBatch.of(part, router.encoder.encode(part))
             decisions.extend(router.decide_batch(batch, rng=np.random.default_rng(0), policy=policy))
         return decisions
 

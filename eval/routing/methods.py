@@ -15,7 +15,7 @@ from eval.routing.trial import MethodOutput, Trial
 from router.artifact import RouterArtifact
 from router.build import sample_rows
 from router.pipeline import Router
-from router.types import CategoryProbs, Query, QueryBatch
+from router.types import CategoryProbs, QueryBatch
 
 METHODS_FILE = "methods.json"
 TIMED_QUERIES = 50
@@ -31,16 +31,11 @@ def read_methods(routers: Path) -> dict[str, tuple[Path, float]]:
         raise ArtifactError(f"{path}: is not a list of fitted methods") from error
 
 
-def batch_of(trial: Trial) -> QueryBatch:
-    pairs = zip(trial.test.prompt_ids, trial.test.texts, strict=True)
-    return QueryBatch(tuple(Query(name, text) for name, text in pairs), trial.test_embeddings)
-
-
 def method_output(
     artifact: RouterArtifact, router: Router, fit_s: float, trial: Trial, default_kind: str
 ) -> MethodOutput:
     """Predictions and choices of a kind that took `fit_s` seconds to fit, under the trial's budgets."""
-    kind, batch = artifact.manifest.scorer.kind, batch_of(trial)
+    kind, batch = artifact.manifest.scorer.kind, QueryBatch.of(trial.test.texts, trial.test_embeddings)
     probs = router.predict_categories(batch.embeddings)
     rows = [int(row) for row in router.judge(batch.embeddings, probs).rows]
     quality = router.scorer.score(batch, probs, rows).quality

@@ -36,7 +36,7 @@ from router.policy_config import Budgets, PolicyConfig
 from router.preference import amounts_by_row
 from router.protocols import Encoder
 from router.strategies.learned import LEARNED
-from router.types import FloatArray, Query, QueryBatch, QueryFacts
+from router.types import FloatArray, QueryBatch
 from training.datasets.outcomes import write_outcomes
 from training.types import OutcomeTable
 
@@ -117,16 +117,12 @@ def run_trial(
     test = tables.test
     encoder = router.encoder if request.cache is None else CachedEncoder(router.encoder, request.cache)
     vectors = encode(encoder, test.texts, progress, "test")
-    queries = tuple(
-        Query(id=prompt_id, text=text, facts=QueryFacts(prompt_chars=len(text)))
-        for prompt_id, text in zip(test.prompt_ids, test.texts, strict=True)
-    )
     return Trial(
         fit=tables.fit,
         test=test,
         fit_embeddings=encode(encoder, tables.fit.texts, progress, "fit"),
         test_embeddings=vectors,
-        decisions=router.decide_batch(QueryBatch(queries, vectors), rng=rng),
+        decisions=router.decide_batch(QueryBatch.of(test.texts, vectors), rng=rng),
         expert_of=router.expert_of("default"),
         budgets=request.budgets,
         how=how,

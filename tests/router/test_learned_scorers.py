@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.scorers._learned import STRIDE, largest
+from router.scorers.knn import STRIDE, largest
 
 
 @given(

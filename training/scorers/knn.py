@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from router.protocols import ArrayState
-from router.scorers._learned import projected
-from router.scorers.knn import Options
+from router.scorers.knn import Options, projected
 from training.graded_queries import GradedQueries, principal_directions, reference_rows
 
 
