@@ -180,7 +180,7 @@ class SurfaceEncoder:
         counts, opening = count_cues(ends, OPENING_CHARS)
         cues = [min(count, 3) / 3 for count in counts]
         marks = [0.7 * is_there for is_there in marks_in(text)]
-        digits = sum(map(str.isdigit, text)) / len(text)
+        digits = sum(map(text.count, "0123456789") if text.isascii() else map(str.isdigit, text)) / len(text)
         length = log1p(len(text)) / 8
         words = log1p(len(text.split())) / 6
         vector = np.array([*cues, *opening, *marks, 2 * digits, length, words], dtype=np.float32)
