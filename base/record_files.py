@@ -20,7 +20,7 @@ from typing import IO, Any, Literal, cast
 
 from base.columns import LARGEST_AMOUNT, read_table
 from base.errors import DataError, allowed_values
-from base.spreadsheet import as_meant
+from base.visible_text import as_meant
 
 ABSENT = object()
 

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import time
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, or_, select, tuple_
+from sqlalchemy import and_, func, or_, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 
 from base.errors import StoreError
-from decision_log.feedback_rows import keep_feedback
 from decision_log.feedback_types import DocumentFeedback, Feedback, FeedbackStatus, ImplicitSignal, JudgedAnswer
 from decision_log.implicit_signals import note_signals
 from decision_log.listing import DecisionFilter, Page, Place, Spend, list_decisions, spend_by_key
 from decision_log.payloads import Logged, from_payload, to_payload
 from decision_log.read import record_of, records_in
 from decision_log.sql_engine import check_schema, close_engine, make_schema, open_engine, translated_errors
-from decision_log.tables import DECISIONS, FEEDBACK, JUDGEMENTS, SIGNALS, TABLES
+from decision_log.tables import DECISIONS, DOCUMENT_FEEDBACK, FEEDBACK, JUDGEMENTS, SIGNALS, TABLES
 from decision_log.tombstones import delete_of, erased_among, lock, note_removed
 from router.feedback_config import FeedbackConfig
 from router.types import RETRIEVAL, DecisionRecord
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
 PAGE_ROWS = 500
+HOUR_S = 3600.0
+KEY_LOCK = 0x636F6666  # "coff", for Postgres's advisory locks
 NO_CAPS = FeedbackConfig(max_per_hour=2**31, max_per_decision=2**31)
 
 
@@ -147,20 +149,41 @@ class Database:
         caps: FeedbackConfig = NO_CAPS,
         about: DecisionRecord | None = None,
     ) -> FeedbackStatus:
-        """Keeps the feedback as `keep_feedback` says.
+        """Keeps it under decision, kind or document, and key: a repeated post changes nothing, another value replaces
+        the earlier one.
 
         Args:
+            caps: in an hour, a key has one for answers and one for documents; in a decision, one for kinds.
             about: the decision, which may not have reached SQL yet; nothing is kept of one that was erased. None: the
                 caller knows.
 
         Raises:
             StoreError: nothing was written.
         """
+        of_document = isinstance(feedback, DocumentFeedback)
+        table, subject = (DOCUMENT_FEEDBACK, "document_id") if of_document else (FEEDBACK, "kind")
+        row = feedback.model_dump(mode="json") | {"key_id": feedback.key_id or ""}
+        is_mine = and_(table.c.decision_id == feedback.decision_id, table.c.key_id == row["key_id"])
         with self.transaction("write feedback") as connection:
             lock(connection, for_erasure=False)
             if about is not None and erased_among(connection, [about]):
                 return FeedbackStatus.ERASED
-            return keep_feedback(connection, self.insert, feedback, caps)
+            hold_key(connection, row["key_id"])
+            values = select(table.c[subject], table.c.value).where(is_mine)
+            said = {name: value for name, value in connection.execute(values)}
+            if row[subject] in said:
+                if said[row[subject]] == feedback.value:
+                    return FeedbackStatus.REPEATED
+                earlier = table.update().where(is_mine, table.c[subject] == row[subject])
+                connection.execute(earlier.values(value=feedback.value, at=feedback.at))
+                return FeedbackStatus.REPLACED
+            if not of_document and len(said) >= caps.max_per_decision:
+                return FeedbackStatus.OVER_DECISION
+            lately = and_(table.c.key_id == row["key_id"], table.c.at > feedback.at - HOUR_S)
+            if connection.scalars(select(func.count()).select_from(table).where(lately)).one() >= caps.max_per_hour:
+                return FeedbackStatus.OVER_HOUR
+            connection.execute(self.insert(table).values(**row))
+            return FeedbackStatus.ACCEPTED
 
     def get_signals(self, decision_id: str) -> tuple[ImplicitSignal, ...]:
         """Implicit signals of that decision, oldest first. Raises StoreError."""
@@ -241,3 +264,9 @@ def row_of(logged: Logged) -> tuple[object, ...]:
         logged.embedding,
         record.inputs.encoder if record.inputs else None,
     )
+
+
+def hold_key(connection: Connection, key_id: str) -> None:
+    """Keeps others from adding feedback of that key until the transaction ends, so that the caps are exact."""
+    if connection.dialect.name != "sqlite":  # which has one writer at a time anyway
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({KEY_LOCK}, {zlib.crc32(key_id.encode()) >> 1})")

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from base.answer_text import mean_logprob
 from base.errors import BackendError
 from base.json_text import from_json
-from base.log_probabilities import mean_logprob
 from base.visible_text import visible_line
 from decision_log.read import OUR_FAULTS
 from eval.probe_set import Probe

@@ -17,8 +17,7 @@ import typer
 from base.errors import ConfigError, DataError, allowed_values
 from base.options import require_file
 from base.progress import working
-from base.spreadsheet import without_formula
-from base.visible_text import echo
+from base.visible_text import echo, without_formula
 from router.types import FloatArray
 from training.datasets.importers.flat import FIELDS
 from training.datasets.importers.routerbench import COST, FRAME_COLUMNS, NONE_CORRECT, ORACLE, RESPONSE

@@ -7,8 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from base.answer_text import clip
-from base.number_text import number_given
+from base.answer_text import clip, number_given
 from eval.graders import Grader
 from router.types import Record
 

@@ -17,7 +17,7 @@ from pydantic import Field
 from starlette.responses import StreamingResponse
 
 from base.json_text import to_json
-from base.spreadsheet import without_formula
+from base.visible_text import without_formula
 from decision_log.database import Database
 from decision_log.listing import DecisionFilter, DecisionLine, Page, Place
 from decision_log.protocols import DecisionSink

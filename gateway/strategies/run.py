@@ -9,9 +9,9 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from base.answer_text import mean_logprob
 from base.errors import RouterError
 from base.json_text import to_json
-from base.log_probabilities import mean_logprob
 from fleet.wires.builtin import chunks_of, frames
 from fleet.wires.echo import wants_usage
 from gateway.answer_reader import answer_text, reply_json

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decision_log.adwin import MAX_BUCKETS, Adwin, Alarm
+from decision_log.drift import MAX_BUCKETS, Adwin, Alarm
 
 # What river 0.26.1 finds on the streams below: (value number, width after the cut, mean after it) of every alarm, then
 # width, mean and sum of squared deviations at the end. `from river.drift import ADWIN; a = ADWIN(); a.update(x)`.

@@ -8,8 +8,7 @@ from typing import Final, Literal
 
 from pydantic import Field
 
-from base.answer_text import clip
-from base.number_text import number_given
+from base.answer_text import clip, number_given
 from router.strategies.types import AnswerKind, kind_of_text
 from router.types import Record
 
