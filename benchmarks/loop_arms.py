@@ -44,7 +44,7 @@ from router.types import Interval, Metric, Verdict
 from training.candidate_verdict import judged_rows, map_changes
 from training.change_points import ChangePoint, find_change_points
 from training.crossfit import folds_of
-from training.evidence import Evidence, gather_evidence
+from training.evidence import Evidence, beside_serving, gather_evidence
 from training.expert_map import measure_quality
 from training.fallen_experts import changed_rows, find_fall
 from training.feedback_bias import ReplyBin, ReplyRates
@@ -307,6 +307,8 @@ class Retraining:
     def learned(self, probes: OutcomeTable, log: LogTable, changes: tuple[ChangePoint, ...]) -> Evidence:
         """Evidence of a candidate, or of a twin of it; spoiled where that is asked for."""
         evidence = gather_evidence(probes, log, self.world.categories, changes)
+        matrix = beside_serving(evidence.matrix, self.router.categories, probes.experts, self.router.expert_of())
+        evidence = replace(evidence, matrix=matrix)
         return evidence if self.noise is None else replace(evidence, matrix=spoiled(evidence.matrix, self.noise))
 
     def retrain(self, moment: Moment) -> None:

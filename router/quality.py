@@ -31,6 +31,7 @@ class QualityMatrix:
 
     `quality` is the shrunk mean score in [0, 1], `stderr` its standard error, `count` the graded answers behind it;
     `mass` (k+1,) the share of queries; `prompt_tokens` (k+1,), `output_tokens` and `latency_ms` means, 0 where unknown.
+    `serving` (k+1,) is the number of the expert that served when this was measured, -1 for none that is here.
     """
 
     quality: FloatArray
@@ -40,16 +41,21 @@ class QualityMatrix:
     prompt_tokens: FloatArray
     output_tokens: FloatArray
     latency_ms: FloatArray
+    serving: FloatArray | None = None
 
     def arrays(self) -> dict[str, FloatArray]:
         """As stored in an artifact under `map.`."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        own = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {name: array for name, array in own.items() if array is not None}
 
     def columns(self, experts: Sequence[int]) -> QualityMatrix:
         """The evidence on some experts only."""
         keep = np.asarray(experts, dtype=np.int64)
-        per_category = ("mass", "prompt_tokens")
-        return QualityMatrix(**{n: a if n in per_category else a[:, keep] for n, a in self.arrays().items()})
+        kept = {name: array if array.ndim == 1 else array[:, keep] for name, array in self.arrays().items()}
+        if self.serving is not None:
+            number = {float(old): new for new, old in enumerate(keep.tolist())}
+            kept["serving"] = np.array([number.get(own, -1) for own in self.serving.tolist()], dtype=np.float32)
+        return QualityMatrix(**kept)
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ class Measured:
 def quality_from_arrays(arrays: Mapping[str, NDArray[np.generic]], k: int, m: int) -> QualityMatrix:
     """The matrix of an artifact with k learned categories and m experts. Raises ArtifactError on a wrong shape."""
     shapes = {name: (k + 1, m) for name in ("quality", "stderr", "count", "output_tokens", "latency_ms")}
-    vectors = {name: (k + 1,) for name in ("mass", "prompt_tokens")}
+    vectors = {name: (k + 1,) for name in ("mass", "prompt_tokens", *(["serving"] if "serving" in arrays else []))}
     fields = {
         name: np.asarray(require_array(arrays, name, shape), dtype=np.float32)
         for name, shape in (shapes | vectors).items()
@@ -92,18 +98,21 @@ def reference_of(evidence: QualityMatrix) -> int:
 def cautious_quality(evidence: QualityMatrix) -> FloatArray:
     """Quality (k+1, m) for solving the map: an expert beats the reference only by what its errors do not explain.
 
-    The reference is that of `reference_of`. (The traffic's mix would make a specialist the reference of everything when
-    most queries are its own, and so would rewards, which only the expert that serves gets.) A lead over it is shrunk by
-    CAUTION standard errors of the difference (soft threshold, by the one-standard-error rule of Breiman et al. 1984),
+    The reference is who served each category when it was measured, else that of `reference_of`. (The traffic's mix
+    would make a specialist the reference of everything when most queries are its own, and so would rewards, which only
+    the expert that serves gets.) A lead over it is shrunk by CAUTION standard errors of the difference (soft threshold,
+    by the one-standard-error rule of Breiman et al. 1984),
     so that a handful of lucky answers moves no category and much data is left as it is. A cell with fewer than BROAD
     answers has no lead. An expert that is worse stays as much worse as was measured.
     """
-    reference = reference_of(evidence)
-    base = evidence.quality[:, [reference]]
+    rows, reference = np.arange(len(evidence.quality)), np.full(len(evidence.quality), reference_of(evidence))
+    if evidence.serving is not None:
+        reference = np.where(evidence.serving < 0, reference, evidence.serving.astype(np.int64))
+    base = evidence.quality[rows, reference][:, None]
     lead = evidence.quality - base
-    error = CAUTION * np.sqrt(evidence.stderr**2 + evidence.stderr[:, [reference]] ** 2)
+    error = CAUTION * np.sqrt(evidence.stderr**2 + evidence.stderr[rows, reference][:, None] ** 2)
     proven = np.where(lead > error, lead - error, -UNPROVEN)
     proven[evidence.count < BROAD] = -UNPROVEN
     cautious = np.where(lead > 0, proven, lead)
-    cautious[:, reference] = 0.0
+    cautious[rows, reference] = 0.0
     return np.asarray(base + cautious, dtype=np.float32)

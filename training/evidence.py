@@ -5,7 +5,7 @@ Shapes: n logged answers, k learned categories (row k is `general`), m experts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -102,6 +102,15 @@ def gather_evidence(
         matrix = with_carried(matrix, outcomes.experts, carried, sums, counts, changes)
     n_outdated = int(np.isfinite(outcomes.scores).sum() - np.isfinite(believed.scores).sum())
     return Evidence(matrix, offset, believed, counted, n_outdated)
+
+
+def beside_serving(
+    matrix: QualityMatrix, rows: Sequence[str], experts: Sequence[str], serving: Mapping[str, str]
+) -> QualityMatrix:
+    """The matrix with who serves each row (category -> expert): nobody takes over by a lead within its error."""
+    number = {name: column for column, name in enumerate(experts)}
+    own = [number.get(serving.get(row, ""), -1) for row in rows]
+    return replace(matrix, serving=np.array(own, dtype=np.float32))
 
 
 def is_taught(

@@ -117,9 +117,8 @@ def beside(known: QualityMatrix, added: QualityMatrix) -> QualityMatrix:
         quality=np.clip(np.minimum(added.quality, ceiling), 0.0, 1.0).astype(np.float32),
         count=np.broadcast_to(known.count.min(axis=1, keepdims=True), added.count.shape),
     )
-    per_category = ("mass", "prompt_tokens")
     joined = {
-        name: array if name in per_category else np.concatenate([array, getattr(held, name)], axis=1)
+        name: array if array.ndim == 1 else np.concatenate([array, getattr(held, name)], axis=1)
         for name, array in known.arrays().items()
     }
     return QualityMatrix(**joined)

@@ -100,7 +100,7 @@ def run_retrain(
     artifact = load_artifact(live_folder)
     live = configured_router(load_config(request.config), artifact)  # first: one that cannot be compared costs no fit
     progress("reading the log, the feedback and the outcomes")
-    inputs = read_inputs(request, artifact, now=now, progress=progress)
+    inputs = replace(read_inputs(request, artifact, now=now, progress=progress), serving=live.expert_of())
     evidence = inputs.evidence()
     with tempfile.TemporaryDirectory(prefix="coe-candidate-") as scratch:
         candidate, twins = fit_candidate(Path(scratch), inputs, evidence, pointer.version)

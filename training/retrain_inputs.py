@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -13,13 +14,13 @@ from router.artifact import RouterArtifact
 from router.config import CoeConfig, load_config
 from router.embedding_cache import CachedEncoder
 from router.protocols import Encoder
-from router.types import IntArray
+from router.types import GENERAL, IntArray
 from training.builtin_feedback import with_feedback
 from training.carried_evidence import Carried, carried_over
 from training.category_mix import AskedQueries, read_asked
 from training.change_points import ChangePoint, find_change_points, is_stale, replaced_models
 from training.datasets.outcome_folders import graded_at
-from training.evidence import Evidence, gather_evidence
+from training.evidence import Evidence, beside_serving, gather_evidence
 from training.fit_inputs import builtin_outcomes, labelled_queries, learned_outcomes, opened_encoder, usable_outcomes
 from training.gate import DEFAULT_TERMS, Terms
 from training.log_answers import AskedAnswers, fetch_answers
@@ -50,7 +51,7 @@ class RetrainRequest:
 @dataclass(frozen=True)
 class RetrainInputs:
     """Everything that a retraining reads, and the last changes of quality that the log shows. `outcomes` has a column
-    without scores for every expert that is carried over."""
+    without scores for every expert that is carried over; `serving` the expert of each category in the live map."""
 
     request: RetrainRequest
     config: CoeConfig
@@ -64,11 +65,14 @@ class RetrainInputs:
     rng: np.random.Generator
     now: datetime
     progress: Progress
+    serving: Mapping[str, str] = field(default_factory=dict)
 
     def evidence(self, outcomes: OutcomeTable | None = None, log: LogTable | None = None) -> Evidence:
         """Evidence of these graded prompts and of the log; by default of every prompt that is learned from."""
         table = learned_outcomes(self.outcomes) if outcomes is None else outcomes
-        return gather_evidence(table, log or self.log, self.config.learned_categories, self.changes, self.carried)
+        found = gather_evidence(table, log or self.log, self.config.learned_categories, self.changes, self.carried)
+        rows = (*self.config.learned_categories, GENERAL)
+        return replace(found, matrix=beside_serving(found.matrix, rows, table.experts, self.serving))
 
     def asked(self) -> AskedQueries:
         """The newest queries of the log, by their mix of categories."""

@@ -16,7 +16,7 @@ from router.capabilities import capabilities
 from router.config import parse_config
 from router.expert_config import ExpertConfig
 from router.policy_config import Budgets
-from router.quality import CAUTION, UNPROVEN, QualityMatrix, cautious_quality
+from router.quality import CAUTION, UNPROVEN, QualityMatrix, cautious_quality, quality_from_arrays
 from router.section import PluginConfig
 from tests.gateway.fault_upstream import fault_upstream
 
@@ -235,6 +235,19 @@ def test_a_lucky_cell_does_not_beat_the_reference_and_a_clear_one_does():
     quality[2, 2] = 0.7
     ungraded = replace(evidence, quality=quality, stderr=np.zeros_like(quality))
     assert cautious_quality(ungraded)[2] == pytest.approx([0.5, 0.1, 0.5 - UNPROVEN])  # 0.7 was never graded
+
+
+def test_who_serves_a_category_keeps_it_against_a_lead_within_its_error():
+    quality = np.array([[0.3, 0.35, 0.8], [0.5, 0.1, 0.45], [0.5, 0.1, 0.45]], np.float32)
+    full, zero = np.full((3, 3), 10, np.float32), np.zeros((3, 3), np.float32)
+    serving = np.array([1, 2, -1], np.float32)
+    measured = QualityMatrix(quality, full / 100, full, full[0] / 30, zero[0], zero, zero, serving)
+    found, error = cautious_quality(measured), CAUTION * 0.1 * 2**0.5
+    assert found[0] == pytest.approx([0.3, 0.35, 0.8 - error])
+    assert found[1] == pytest.approx([0.45 - UNPROVEN, 0.1, 0.45])
+    assert found[2] == pytest.approx([0.5, 0.1, 0.45])  # nobody served: the best overall is the reference
+    assert measured.columns([2, 0]).serving.tolist() == [-1, 0, -1]
+    assert quality_from_arrays(measured.arrays(), 2, 3).serving.tolist() == serving.tolist()
 
 
 def test_an_expert_that_mostly_serves_its_own_category_is_not_the_reference():
