@@ -21,22 +21,26 @@ EVIDENCE = ("coverage", "phrases", "length")
 """Features of a document and a query from a word index, besides its score, each in [0, 1]."""
 
 
-@runtime_checkable
-class DenseExpert(Protocol):
-    """Queries to vectors in a document space."""
+class NamedExpert(Protocol):
+    """The identity of an expert."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def space(self) -> str:
-        """Fingerprint of the document space it searches: an index of another space must refuse it."""
+        """Fingerprint of the documents as it reads them: an index of another space must refuse it."""
         ...
 
     @property
     def fingerprint(self) -> str:
         """Identity of what it computes on queries."""
         ...
+
+
+@runtime_checkable
+class DenseExpert(NamedExpert, Protocol):
+    """Queries to vectors in a document space."""
 
     @property
     def dim(self) -> int: ...
@@ -65,19 +69,8 @@ class LexicalIndex(Protocol):
 
 
 @runtime_checkable
-class LexicalExpert(Protocol):
+class LexicalExpert(NamedExpert, Protocol):
     """An expert that searches texts directly: it has no vectors."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def space(self) -> str:
-        """Fingerprint of how it reads documents: an index made by other settings is another."""
-        ...
-
-    @property
-    def fingerprint(self) -> str: ...
 
     def index(self, texts: Sequence[str]) -> LexicalIndex:
         """An index in memory of the documents in order; row i is text i."""

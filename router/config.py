@@ -9,7 +9,7 @@ from __future__ import annotations
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -32,6 +32,8 @@ from router.section import AUTO, Name, PluginConfig, Seconds, Section
 from router.strategies.kind_of import FAMILY as ANSWER_KINDS
 from router.strategies.types import StrategyName
 from router.types import GENERAL
+
+M = TypeVar("M", bound=BaseModel)
 
 
 class RouterConfig(Section):
@@ -128,17 +130,22 @@ def parse_config(values: object, *, file: str = "experts.yaml") -> CoeConfig:
     Raises:
         ConfigError: with one problem per fault, each naming file, key path, value and allowed values.
     """
-    if not isinstance(values, Mapping):
-        raise ConfigError(f"{file}: the top level must be a mapping, got {type(values).__name__}")
-    try:
-        config = CoeConfig.model_validate(dict(values))
-    except ValidationError as error:
-        problems = [fault_line(file, fault, CoeConfig) for fault in error.errors(include_url=False)]
-        raise ConfigError("\n".join(problems), problems) from error
+    config = checked_values(CoeConfig, values, file)
     problems = [f"{file}: {line}" for line in unresolved_names(config)]
     if problems:
         raise ConfigError("\n".join(problems), problems)
     return config
+
+
+def checked_values(model: type[M], values: object, file: str) -> M:
+    """A file's model from its plain values. Raises ConfigError as `parse_config` does."""
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{file}: the top level must be a mapping, got {type(values).__name__}")
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        problems = [fault_line(file, fault, model) for fault in error.errors(include_url=False)]
+        raise ConfigError("\n".join(problems), problems) from error
 
 
 def load_config(path: Path) -> CoeConfig:

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from base.errors import InfeasibleBudgetError
+from router.price import SLACK
 from router.types import BoolArray, Float64Array, IntArray
 
-SLACK = 1e-6
 EXHAUSTIVE_EXPERTS = 12
 """Up to so many experts every subset is tried, 4096 of them; beyond, experts are added greedily."""
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from base.errors import InfeasibleBudgetError, require_installed
 from router.policy_config import Budgets
-from router.price import LEAST_LIMIT, beside_others
+from router.price import LEAST_LIMIT, SLACK, beside_others
 from router.stand_ins import Amounts, StandIns, kept_in_memory, stand_ins
 from router.types import BoolArray, Float64Array, FloatArray, IntArray
 
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 TIE_BREAK = 1e-6
 """Weight of normalised active parameters in the objective: of equal experts the smaller one serves, and no measured
 difference in quality is that small (ours)."""
-
-SLACK = 1e-6
-"""Relative excess of a budget that counts as keeping it."""
 
 
 @dataclass(frozen=True)

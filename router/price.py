@@ -26,7 +26,7 @@ T = TypeVar("T")
 Amounts = Mapping[str, NDArray[np.floating]]
 
 SLACK = 1e-6
-"""Relative excess of a budget that counts as keeping it, as for the map."""
+"""Relative excess of a budget that counts as keeping it."""
 
 RAISE = 1e-9
 """Share that prices are raised by, so that no rounding of quality - price * amount settles a tie."""

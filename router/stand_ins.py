@@ -15,12 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from router.price import SLACK
 from router.types import BoolArray, Float64Array, IntArray
 
 Amounts = Mapping[str, Float64Array]
-
-SLACK = 1e-6
-"""Relative excess of a limit that counts as keeping it, as for the map."""
 
 UNITS = {"active_params_b": "B active", "cost_usd": "USD", "latency_ms": "ms"}
 

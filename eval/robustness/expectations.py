@@ -6,14 +6,14 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints
 
 from base.errors import ConfigError, allowed_values
 from base.yaml_text import read_yaml
 from eval.robustness.cases import Case, build_families, family_names, make_cases
 from eval.robustness.flip_records import ExpectationFailure, ExpectationsRecord
 from eval.robustness.flips import Decide
-from router.config import config_text, fault_line
+from router.config import checked_values, config_text
 from router.types import GENERAL, Record, RoutingDecision
 
 EXPECTED = ("expert", "not_expert", "category", "fallback", "min_confidence", "same_as")
@@ -64,13 +64,7 @@ def parse_expectations(
     Raises:
         ConfigError: one problem per fault, each naming file, key path, value and allowed values.
     """
-    if not isinstance(values, Mapping):
-        raise ConfigError(f"{file}: the top level must be a mapping with the key 'cases', got {type(values).__name__}")
-    try:
-        parsed = Expectations.model_validate(dict(values))
-    except ValidationError as error:
-        problems = [fault_line(file, fault, Expectations) for fault in error.errors(include_url=False)]
-        raise ConfigError("\n".join(problems), problems) from error
+    parsed = checked_values(Expectations, values, file)
     problems = [f"{file}: {line}" for line in unresolved(parsed, experts, categories)]
     if problems:
         raise ConfigError("\n".join(problems), problems)
