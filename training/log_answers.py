@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,14 +46,9 @@ class AskedAnswers:
 
     def rows(self, keep: IntArray) -> AskedAnswers:
         """Some of the answers."""
-        return AskedAnswers(
-            log=self.log.rows(keep),
-            texts=tuple(self.texts[row] for row in keep),
-            embeddings=self.embeddings[keep],
-            policies=tuple(self.policies[row] for row in keep),
-            excluded=tuple(self.excluded[row] for row in keep),
-            chances=tuple(self.chances[row] for row in keep),
-        )
+        of_row = ("texts", "policies", "excluded", "chances")
+        kept = {name: tuple(getattr(self, name)[row] for row in keep) for name in of_row}
+        return replace(self, log=self.log.rows(keep), embeddings=self.embeddings[keep], **kept)
 
     def vectors(self, rows: IntArray) -> FloatArray:
         """(len(rows), d) in single precision."""

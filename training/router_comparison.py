@@ -5,7 +5,7 @@ Shapes: n rows, m experts (the columns of the evidence, then experts that only t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -332,26 +332,36 @@ def too_few_keys(rated: LogTable, uncounted: float) -> str:
     return ""
 
 
+def batch_of(texts: Sequence[str], embeddings: FloatArray) -> QueryBatch:
+    return QueryBatch(tuple(Query(id=str(i), text=text) for i, text in enumerate(texts)), embeddings)
+
+
 def decide(router: Router, texts: Sequence[str], embeddings: FloatArray) -> list[RoutingDecision]:
     """Decisions without randomness in them: exploration is in their probabilities."""
-    queries = tuple(Query(id=str(i), text=text) for i, text in enumerate(texts))
-    return list(router.decide_batch(QueryBatch(queries, embeddings), rng=np.random.default_rng(0)))
+    return list(router.decide_batch(batch_of(texts, embeddings), rng=np.random.default_rng(0)))
 
 
 def choices_on(router: Router, asked: AskedAnswers, experts: tuple[str, ...]) -> LoggedChoices:
     """Choices of a router on logged queries, under the policy and with the experts that each had then."""
     number = {name: i for i, name in enumerate(experts)}
     chosen, serves = np.zeros(len(asked), dtype=np.int64), np.zeros(len(asked), dtype=bool)
-    for (name, excluded), rows in groups_of(asked).items():
+    for rows, batch, policy, excluded in logged_batches(asked):
         alive = set(router.experts) - set(excluded)
+        for row, decision in zip(rows, decisions_of(router, batch, policy, alive), strict=True):
+            chosen[row] = number[decision.ranking[0]]
+            serves[row] = decision.ranking[0] in alive
+    return LoggedChoices(chosen, serves)
+
+
+def logged_batches(asked: AskedAnswers) -> Iterator[tuple[list[int], QueryBatch, str, tuple[str, ...]]]:
+    """Queries that were decided by one policy with the same experts ruled out: rows, queries, and both of these."""
+    groups: dict[tuple[str, tuple[str, ...]], list[int]] = {}
+    for row, key in enumerate(zip(asked.policies, asked.excluded, strict=True)):
+        groups.setdefault(key, []).append(row)
+    for (policy, excluded), rows in groups.items():
         for start in range(0, len(rows), BATCH_ROWS):
             part = rows[start : start + BATCH_ROWS]
-            queries = tuple(Query(id=str(row), text=asked.texts[row]) for row in part)
-            batch = QueryBatch(queries, asked.vectors(part))
-            for row, decision in zip(part, decisions_of(router, batch, name, alive), strict=True):
-                chosen[row] = number[decision.ranking[0]]
-                serves[row] = decision.ranking[0] in alive
-    return LoggedChoices(chosen, serves)
+            yield part, batch_of([asked.texts[row] for row in part], asked.vectors(np.array(part))), policy, excluded
 
 
 def decisions_of(router: Router, batch: QueryBatch, policy: str, alive: set[str]) -> Sequence[RoutingDecision]:
@@ -363,14 +373,6 @@ def decisions_of(router: Router, batch: QueryBatch, policy: str, alive: set[str]
             return router.decide_batch(batch, rng=np.random.default_rng(0), policy=policy)
     alone = (QueryBatch((query,), batch.embeddings[[i]]) for i, query in enumerate(batch.queries))
     return [made for one in alone for made in decisions_of(router, one, policy, alive)]
-
-
-def groups_of(asked: AskedAnswers) -> Mapping[tuple[str, tuple[str, ...]], NDArray[np.int64]]:
-    """Rows that were decided by the same policy with the same experts ruled out."""
-    groups: dict[tuple[str, tuple[str, ...]], list[int]] = {}
-    for row, key in enumerate(zip(asked.policies, asked.excluded, strict=True)):
-        groups.setdefault(key, []).append(row)
-    return {key: np.array(rows, dtype=np.int64) for key, rows in groups.items()}
 
 
 def chance_matrix(asked: AskedAnswers, experts: tuple[str, ...]) -> Float64Array:

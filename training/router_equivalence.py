@@ -7,14 +7,13 @@ which others are explored, may differ: every new rating moves them a little.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
-import numpy as np
+from collections.abc import Sequence
+from itertools import pairwise
 
 from router.pipeline import Router
-from router.types import FloatArray, IntArray, Query, QueryBatch
+from router.types import FloatArray, QueryBatch
 from training.log_answers import AskedAnswers
-from training.router_comparison import BATCH_ROWS, decisions_of, groups_of
+from training.router_comparison import BATCH_ROWS, batch_of, decisions_of, logged_batches
 
 
 def decide_alike(one: Router, other: Router, texts: Sequence[str], embeddings: FloatArray) -> bool:
@@ -26,27 +25,15 @@ def decide_alike(one: Router, other: Router, texts: Sequence[str], embeddings: F
     if set(one.experts) != set(other.experts) or set(one.policies) != set(other.policies):
         return False
     return all(
-        are_alike(one, other, batch_of([texts[row] for row in part], embeddings[part]), policy, ())
+        are_alike(one, other, batch_of(texts[start:end], embeddings[start:end]), policy, ())
         for policy in one.policies
-        for part in parts(np.arange(len(texts)))
+        for start, end in pairwise((*range(0, len(texts), BATCH_ROWS), len(texts)))
     )
 
 
 def decide_log_alike(one: Router, other: Router, asked: AskedAnswers) -> bool:
     """Returns whether both decide logged queries alike, under the policy and with the experts that each had then."""
-    return all(
-        are_alike(one, other, batch_of([asked.texts[row] for row in part], asked.vectors(part)), policy, excluded)
-        for (policy, excluded), rows in groups_of(asked).items()
-        for part in parts(rows)
-    )
-
-
-def parts(rows: IntArray) -> Iterator[IntArray]:
-    return (rows[start : start + BATCH_ROWS] for start in range(0, len(rows), BATCH_ROWS))
-
-
-def batch_of(texts: Sequence[str], embeddings: FloatArray) -> QueryBatch:
-    return QueryBatch(tuple(Query(str(i), text) for i, text in enumerate(texts)), embeddings)
+    return all(are_alike(one, other, batch, policy, excluded) for _, batch, policy, excluded in logged_batches(asked))
 
 
 def are_alike(one: Router, other: Router, batch: QueryBatch, policy: str, excluded: Sequence[str]) -> bool:
