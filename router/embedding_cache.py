@@ -29,10 +29,6 @@ Spread = Callable[[Sequence[Sequence[str]]], Iterator[FloatArray]]
 """Encodes batches elsewhere: vectors of each (n, d), in order."""
 
 
-def silent(done: int) -> None:
-    """Reports nothing."""
-
-
 @dataclass(frozen=True)
 class CachedEncoder:
     """An encoder that remembers its vectors in a folder. Safe for several processes: SQLite locks the file. What it
@@ -41,7 +37,7 @@ class CachedEncoder:
     encoder: Encoder
     folder: Path
     batch_size: int = 64
-    on_progress: Callable[[int], None] = silent
+    on_progress: Callable[[int], None] = lambda _: None
     spread: Spread | None = None
 
     @property

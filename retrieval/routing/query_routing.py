@@ -15,7 +15,6 @@ from retrieval.routing.pilot_router import RetrievalRouter
 from retrieval.types import (
     BASE,
     DenseExpert,
-    LexicalExpert,
     RetrievalDecision,
     RetrievalExpert,
     RetrievalReason,
@@ -23,6 +22,9 @@ from retrieval.types import (
 )
 from router.section import AUTO
 from router.types import FloatArray
+
+ADAPTED = ":adapted"
+"""Group of the queries that adapters encode; no expert can have this name."""
 
 
 @dataclass(frozen=True)
@@ -110,44 +112,27 @@ class QueryRouting:
         return RoutedQueries(tuple(texts), decisions, base, (time.perf_counter() - began_s) * 1e3)
 
     def vectors(self, routed: RoutedQueries, names: Sequence[str]) -> list[FloatArray]:
-        """The vector (d,) of each query by the dense expert of that name; base's are not computed twice."""
-        return encode_by(self.experts, names, routed.texts, routed.base)
-
-
-def encode_by(
-    experts: Mapping[str, RetrievalExpert], names: Sequence[str], texts: Sequence[str], base: FloatArray | None
-) -> list[FloatArray]:
-    """The vector of text i by dense expert names[i]. Adapters of one base run in one batch, other experts in their own.
-
-    Args:
-        base: (n, d), the texts by the base encoder where they were encoded already.
-    """
-    vectors: list[FloatArray] = [np.zeros(0, dtype=np.float32)] * len(texts)
-    groups: dict[str, list[int]] = {}
-    adapted: list[int] = []
-    for row, name in enumerate(names):
-        if name == BASE and base is not None:
-            vectors[row] = base[row]
-        elif isinstance(experts[name], AdapterExpert):
-            adapted.append(row)
-        else:
-            groups.setdefault(name, []).append(row)
-    if adapted:
-        chosen = [experts[names[row]] for row in adapted]
-        loras = [expert.lora for expert in chosen if isinstance(expert, AdapterExpert)]
-        first = chosen[0]
-        assert isinstance(first, AdapterExpert)  # all adapters of a section share its encoder
-        place(vectors, adapted, first.base.encode_with([texts[row] for row in adapted], loras))
-    for name, rows in groups.items():
-        expert = experts[name]
-        assert not isinstance(expert, LexicalExpert), name
-        place(vectors, rows, expert.encode_queries([texts[row] for row in rows]))
-    return vectors
-
-
-def place(vectors: list[FloatArray], rows: Sequence[int], found: FloatArray) -> None:
-    for row, vector in zip(rows, found, strict=True):
-        vectors[row] = vector
+        """The vector (d,) of each query by the dense expert of that name; base's are not computed twice. All adapters run
+        in one batch, other experts in their own."""
+        found: list[FloatArray] = [np.zeros(0, dtype=np.float32)] * len(names)
+        groups: dict[str, list[int]] = {}
+        for row, name in enumerate(names):
+            if name == BASE and routed.base is not None:
+                found[row] = routed.base[row]
+            else:
+                group = ADAPTED if isinstance(self.experts[name], AdapterExpert) else name
+                groups.setdefault(group, []).append(row)
+        for rows in groups.values():
+            chosen, texts = [self.experts[names[row]] for row in rows], [routed.texts[row] for row in rows]
+            first, loras = chosen[0], [expert.lora for expert in chosen if isinstance(expert, AdapterExpert)]
+            if isinstance(first, AdapterExpert):  # all adapters of a section share its encoder
+                vectors = first.base.encode_with(texts, loras)
+            else:
+                assert isinstance(first, DenseExpert), first.name
+                vectors = first.encode_queries(texts)
+            for row, vector in zip(rows, vectors, strict=True):
+                found[row] = vector
+        return found
 
 
 def why(decision: RetrievalDecision) -> str:

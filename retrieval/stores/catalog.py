@@ -84,10 +84,6 @@ class Catalog:
         with self._store.transaction("change a vector store") as connection:
             connection.execute(STORES.update().where(STORES.c.store_id == store_id).values(**values))
 
-    def touch_store(self, store_id: str) -> None:
-        """Notes that it was used now."""
-        self.change_store(store_id, {"last_active_at": time.time()})
-
     def delete_store(self, store_id: str) -> None:
         """Deletes a store with its chunks. The uploaded files stay."""
         with self._store.transaction("delete a vector store") as connection:

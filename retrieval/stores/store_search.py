@@ -80,7 +80,7 @@ class StoreSearch:
                 retry_after_s=LOOK_EVERY_S,
             ) from error
         if store.expires_days is not None:
-            self._catalog.touch_store(store.store_id)
+            self._catalog.change_store(store.store_id, {"last_active_at": time.time()})
         return answer
 
     def _answer(self, store: VectorStore, request: SearchRequest) -> SearchAnswer:
