@@ -112,8 +112,8 @@ class QueryRouting:
         return RoutedQueries(tuple(texts), decisions, base, (time.perf_counter() - began_s) * 1e3)
 
     def vectors(self, routed: RoutedQueries, names: Sequence[str]) -> list[FloatArray]:
-        """The vector (d,) of each query by the dense expert of that name; base's are not computed twice. All adapters run
-        in one batch, other experts in their own."""
+        """The vector (d,) of each query by the dense expert of that name. Base's are not computed twice; all adapters
+        run in one batch, other experts in their own."""
         found: list[FloatArray] = [np.zeros(0, dtype=np.float32)] * len(names)
         groups: dict[str, list[int]] = {}
         for row, name in enumerate(names):
