@@ -7,7 +7,6 @@ at in that order, so one that moves meanwhile is met at least once and a log in 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -199,13 +198,10 @@ def local_replicas(root: Path, now: float) -> dict[str, ReplicaStatus]:
 
 
 def survey_spools(root: Path) -> Survey:
-    return surveyed(payload for folder in spool_folders(root) for payload in unsent_payloads(folder))
-
-
-def surveyed(payloads: Iterable[bytes]) -> Survey:
     survey = Survey()
-    for payload in payloads:
-        survey.add(payload)
+    for folder in spool_folders(root):
+        for payload in unsent_payloads(folder):
+            survey.add(payload)
     return survey
 
 

@@ -71,7 +71,14 @@ def names_of(session: str) -> set[str]:
 
 
 async def erase(
-    subjects: Collection[str], root: Path, client: RedisClient, stream: str, database: Database, at: float
+    subjects: Collection[str],
+    root: Path,
+    client: RedisClient,
+    stream: str,
+    database: Database,
+    at: float,
+    *,
+    is_dry_run: bool = False,
 ) -> Erasure:
     """Erases what was decided up to `at`; again is harmless.
 
@@ -79,6 +86,7 @@ async def erase(
         subjects: stored key ids, session ids and text hashes.
         root: folder of this machine's spools.
         at: Unix seconds.
+        is_dry_run: count what would be erased now, and change nothing.
 
     Raises:
         RedisError, OSError, StoreError: something does not answer; what was done stays done, and can be done again.
@@ -87,50 +95,30 @@ async def erase(
     def match(payload: bytes) -> Found | None:
         return found_of(json_line(payload), subjects, at)
 
+    async def in_streams() -> list[Found]:
+        found = []
+        for name in (stream, dead_stream(stream)):  # delivered or not
+            async for entry in entries_after(client, name, b"0-0"):
+                if (decision := match(entry.payload or b"")) is not None:
+                    found.append(decision)
+                    if not is_dry_run:
+                        await client.xdel(name, entry.id)
+        return found
+
     removal = Removal(database)
+    if is_dry_run:
+        in_sql = await asyncio.to_thread(removal.decisions_of, subjects, at)
+        spooled, streamed = await asyncio.to_thread(found_in_spools, root, match), await in_streams()
+        ids = {each.decision_id for each in (*in_sql, *spooled, *streamed)}
+        feedback = await asyncio.to_thread(removal.count_feedback, ids, subjects, at)
+        return Erasure(Removed(len(in_sql), feedback), len(streamed), len(spooled))
     gone = await asyncio.to_thread(removal.erase, subjects, at)
-    spooled = await asyncio.to_thread(erase_in_spools, root, match)
-    streamed = [
-        *await erase_in_stream(client, stream, match),
-        *await erase_in_stream(client, dead_stream(stream), match),
-    ]
+    spooled, streamed = await asyncio.to_thread(erase_in_spools, root, match), await in_streams()
     # What was said of them may be in SQL, although they are not.
     on_their_way = await asyncio.to_thread(removal.remove, [*spooled, *streamed], reason="erased", at=at)
     gone += Removed(feedback=on_their_way.feedback)
     await rewrite_file(client)
     return Erasure(gone, len(streamed), len(spooled))
-
-
-async def look_for(
-    subjects: Collection[str], root: Path, client: RedisClient, stream: str, database: Database, at: float
-) -> Erasure:
-    """Counts what `erase` would erase now; changes nothing. Takes and raises what `erase` does."""
-
-    def match(payload: bytes) -> Found | None:
-        return found_of(json_line(payload), subjects, at)
-
-    removal = Removal(database)
-    in_sql = await asyncio.to_thread(removal.decisions_of, subjects, at)
-    spooled = await asyncio.to_thread(found_in_spools, root, match)
-    streamed = [
-        decision
-        for name in (stream, dead_stream(stream))
-        async for entry in entries_after(client, name, b"0-0")
-        if (decision := match(entry.payload or b"")) is not None
-    ]
-    ids = {each.decision_id for each in (*in_sql, *spooled, *streamed)}
-    feedback = await asyncio.to_thread(removal.count_feedback, ids, subjects, at)
-    return Erasure(Removed(len(in_sql), feedback), len(streamed), len(spooled))
-
-
-async def erase_in_stream(client: RedisClient, stream: str, match: Match) -> list[Found]:
-    """Deletes entries, delivered or not; the decisions in them."""
-    found = []
-    async for entry in entries_after(client, stream, b"0-0"):
-        if (decision := match(entry.payload or b"")) is not None:
-            await client.xdel(stream, entry.id)
-            found.append(decision)
-    return found
 
 
 async def rewrite_file(client: RedisClient) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -17,18 +16,13 @@ from decision_log.connections import (
     run_with_redis,
 )
 from decision_log.database import Database
-from decision_log.erase import MAX_TEXT_CHARS, Erasure, erase, look_for, rewrite_file, stored_forms
+from decision_log.erase import MAX_TEXT_CHARS, Erasure, erase, rewrite_file, stored_forms
 from decision_log.privacy import load_key
 from decision_log.sink import SPOOL_FOLDER
 from decision_log.sql_removal import Removal
 from decision_log.stream_entries import dead_stream
 from router.config import load_config
 from router.log_config import LogConfig
-
-if TYPE_CHECKING:
-    from decision_log.redis_client import RedisClient
-
-EraseWork = Callable[[Collection[str], Path, "RedisClient", str, Database, float], Awaitable[Erasure]]
 
 
 def erase_decisions(
@@ -54,15 +48,15 @@ def erase_decisions(
         raise ConfigError("give either --subject or --older-than")
     if dry_run and subject is None:
         raise ConfigError("--dry-run: it needs --subject")
-    work, verb = (look_for, "would erase") if dry_run else (erase, "erased")
     with working("looking for decisions ..."), opened_database(data_dir, database_url, is_reader=dry_run) as database:
         known = load_config(config)
         if subject is None:
             said = erase_old(data_dir, known.log, redis_url, database, str(older_than))
         else:
-            max_chars = known.gateway.max_text_chars
-            done = run_with_redis(erase_all(data_dir, known.log, redis_url, database, subject, max_chars, work))
-            said = f"{verb} {erased_line(done)}"
+            work = erase_all(
+                data_dir, known.log, redis_url, database, subject, known.gateway.max_text_chars, is_dry_run=dry_run
+            )
+            said = f"{'would erase' if dry_run else 'erased'} {erased_line(run_with_redis(work))}"
     Terminal().print(said, soft_wrap=True)
     return 0
 
@@ -105,14 +99,16 @@ async def erase_all(
     database: Database,
     subject: str,
     max_text_chars: int = MAX_TEXT_CHARS,
-    work: EraseWork = erase,
+    *,
+    is_dry_run: bool = False,
 ) -> Erasure:
-    """Erases, or only looks, as `work` does. Raises RedisError, OSError, StoreError, EngineError, ConfigError."""
+    """Erases a subject, or only looks. Raises RedisError, OSError, StoreError, EngineError, ConfigError."""
     if not subject.strip():
         raise ConfigError("--subject is empty; allowed: a key id, a session id or name, a text hash")
     subjects = stored_forms(subject, load_key(data_dir), max_text_chars)
     async with opened_client(data_dir, redis_url) as client:
-        return await work(subjects, data_dir / SPOOL_FOLDER, client, config.stream, database, time.time())
+        root, now = data_dir / SPOOL_FOLDER, time.time()
+        return await erase(subjects, root, client, config.stream, database, now, is_dry_run=is_dry_run)
 
 
 async def trim_dead(data_dir: Path, config: LogConfig, redis_url: str | None, before: float) -> int:

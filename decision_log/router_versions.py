@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, and_, func, select
 from sqlalchemy.engine import Connection
@@ -27,15 +26,6 @@ NAMED = '"reason":"explicit"'
 
 PAST_S = 7 * 86_400.0
 """How far back the live router's own past is read (ours)."""
-
-
-class RouterEvent(NamedTuple):
-    """A row of `router_events`."""
-
-    at: float
-    version: str
-    event: str
-    detail: str
 
 
 @dataclass(frozen=True)
@@ -61,12 +51,11 @@ class RouterVersions:
 
     def note(self, pointer: LivePointer, manifests: Iterable[RouterManifest]) -> None:
         """Keeps what the pointer says, unless it is kept already."""
-        events = events_of(pointer)
         versions = [
             {"version": m.version, "created_at": m.created_at, "manifest": m.model_dump_json()} for m in manifests
         ]
         with self._database.transaction("note router versions") as connection:
-            for table, rows in ((ROUTER_EVENTS, [e._asdict() for e in events]), (ROUTER_VERSIONS, versions)):
+            for table, rows in ((ROUTER_EVENTS, events_of(pointer)), (ROUTER_VERSIONS, versions)):
                 if rows:
                     connection.execute(self._database.insert(table).on_conflict_do_nothing(), rows)
 
@@ -104,14 +93,15 @@ class ShadowEvidence:
     rewards: tuple[float, ...] = ()
 
 
-def events_of(pointer: LivePointer) -> list[RouterEvent]:
+def events_of(pointer: LivePointer) -> list[dict[str, object]]:
     """Rows of a pointer's present and its withdrawals; an invalid time counts as 0."""
-    events = [RouterEvent(unix_seconds(pointer.promoted_at), pointer.version, "promoted", "")]
-    if pointer.trial is not None:
-        trial = pointer.trial
-        events.append(RouterEvent(trial.started_at, trial.version, trial.mode.value, f"share {trial.share:g}"))
-    events += [RouterEvent(unix_seconds(w.at), w.version, "withdrawn", w.reason) for w in pointer.withdrawn]
-    return events
+    events: list[tuple[float, str, str, str]] = [
+        (unix_seconds(pointer.promoted_at), pointer.version, "promoted", ""),
+        *((unix_seconds(gone.at), gone.version, "withdrawn", gone.reason) for gone in pointer.withdrawn),
+    ]
+    if (trial := pointer.trial) is not None:
+        events.append((trial.started_at, trial.version, trial.mode.value, f"share {trial.share:g}"))
+    return [dict(zip(ROUTER_EVENTS.c.keys(), event, strict=True)) for event in events]
 
 
 def unix_seconds(text: str) -> float:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from base.options import with_options
+from base.visible_text import echo
 from training.datasets.import_formats import ImportOptions, import_formats
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ def import_outcomes(
     with working("reading files ..."):
         imported = read_outcomes_of(importer, find_files(importer, files), wanted, source or out.resolve().name)
         write_outcomes(imported.table, out)
-    say([*summary(imported), f"wrote {out}"])
+    for line in (*summary(imported), f"wrote {out}"):
+        echo(line)
 
 
 def parse_fields(options: Sequence[str]) -> dict[str, str]:
@@ -100,10 +102,3 @@ def summary(imported: Imported) -> list[str]:
     if n_incomplete:
         lines.append(f"{n_incomplete} prompts lack a score of some model; comparisons of all models leave these out")
     return lines
-
-
-def say(lines: Sequence[str]) -> None:
-    from base.terminal import Terminal
-
-    for line in lines:
-        Terminal(soft_wrap=True).print(line)
