@@ -18,6 +18,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -26,7 +27,6 @@ from base.errors import StoreError, reason_of
 from decision_log.commit_check import CommitCheck
 from decision_log.leftovers import send_leftovers, send_next, spooled_bytes
 from decision_log.privacy import apply_privacy, keyed_hash, load_key
-from decision_log.protocols import LogStats
 from decision_log.replica_status import BEAT_S, DecisionCount, ReplicaState, ReplicaStatus
 from decision_log.spool import Spool
 from decision_log.spool_writer import SpoolWriter
@@ -48,8 +48,28 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class LogStats:
+    """Counts since this process started, in records.
+
+    `pending` are appended and not yet in the stream, `dropped` were lost because neither disk nor memory had room,
+    `gaps` are the stretches of consecutive lost records, `damaged` stretches of a spool that could not be read back.
+    `last_error` is the present obstacle; None while spool and stream both work.
+    """
+
+    appended: int = 0
+    spooled: int = 0
+    streamed: int = 0
+    gaps: int = 0
+    pending: int = 0
+    dropped: int = 0
+    damaged: int = 0
+    last_error: str | None = None
+
+
 class DecisionLog:
-    """Satisfies the gateway's `DecisionSink`.
+    """Place where decisions go, one per gateway process; `replica` names this run of it. `is_durable` is true when the
+    end of an answer has to wait for `commit`.
 
     Args:
         data_dir: holds `spool/<replica>/` and the key of hashes.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from decision_log.protocols import DecisionSink
 from decision_log.served_models import is_change, undated
+from decision_log.sink import DecisionLog
 from fleet.price_list import listed_facts
 from gateway.exchange import Asked, Outcome, record_of
 from gateway.http_errors import ApiError
@@ -22,7 +22,7 @@ class ChatLog:
         served: what answers for experts, and at which prices.
     """
 
-    def __init__(self, sink: DecisionSink, metrics: Metrics, served: ServedModels) -> None:
+    def __init__(self, sink: DecisionLog, metrics: Metrics, served: ServedModels) -> None:
         self.sink, self.metrics, self.served = sink, metrics, served
 
     @property

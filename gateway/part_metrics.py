@@ -7,7 +7,7 @@ from itertools import product
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from decision_log.protocols import DecisionSink
+from decision_log.sink import DecisionLog
 from fleet.breaker import BreakerState
 from fleet.pool import ExpertPool
 from fleet.residency.changes import Made
@@ -22,7 +22,7 @@ from gateway.trial_watch import TrialWatch
 from retrieval.routing.live_pilots import LivePilots
 
 
-def log_metrics(sink: DecisionSink) -> Iterator[Metric]:
+def log_metrics(sink: DecisionLog) -> Iterator[Metric]:
     stats = sink.stats()
     for name in ("appended", "spooled", "streamed", "gaps", "dropped", "damaged"):
         yield CounterMetricFamily(f"coe_log_{name}", f"Decision log: {name}", value=getattr(stats, name))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from decision_log.database import Database
-from decision_log.protocols import DecisionSink
+from decision_log.sink import DecisionLog
 from fleet.backend import ChatBackend
 from fleet.pool import ExpertPool
 from fleet.residency.keeper import Keeper
@@ -84,7 +84,7 @@ class Parts:
     config: CoeConfig
     pool: ExpertPool
     live: LiveRouter
-    sink: DecisionSink
+    sink: DecisionLog
     store: Database | None = None
     auth: Auth = field(default_factory=Auth)
     hash_key: bytes = b""

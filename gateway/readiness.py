@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from decision_log.protocols import DecisionSink
+from decision_log.sink import DecisionLog
 from fleet.pool import ExpertPool
 from gateway.live_router import LiveRouter
 
@@ -15,7 +15,7 @@ class Readiness:
 
     pool: ExpertPool
     live: LiveRouter
-    sink: DecisionSink
+    sink: DecisionLog
     is_stopping: bool = False
 
     def missing(self, *, is_answered: bool = True) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 from base.errors import StoreError
-from decision_log.protocols import LogStats
+from decision_log.sink import LogStats
 from router.types import DecisionRecord
 
 

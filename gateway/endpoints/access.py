@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from base.errors import RequestError
 from decision_log.database import Database
-from decision_log.protocols import DecisionSink
+from decision_log.sink import DecisionLog
 from gateway.batches.store import BatchStore
 from gateway.changes.live_config import LiveConfig
 from gateway.keys.grants import Caller
@@ -61,7 +61,7 @@ async def decoded_body(request: Request) -> object:
 
 
 Config = Annotated[CoeConfig, part("config")]
-Sink = Annotated[DecisionSink, part("sink")]
+Sink = Annotated[DecisionLog, part("sink")]
 Store = Annotated[Database | None, part("store")]
 OtherProcesses = Annotated[Siblings, part("siblings")]
 LiveConfigOf = Annotated[LiveConfig | None, part("live_config")]

@@ -20,7 +20,7 @@ from base.json_text import to_json
 from base.visible_text import without_formula
 from decision_log.database import Database
 from decision_log.listing import DecisionFilter, DecisionLine, Page, Place
-from decision_log.protocols import DecisionSink
+from decision_log.sink import DecisionLog
 from gateway.body_fields import shorten
 from gateway.endpoints.access import CallerOf, OtherProcesses, Sink, Store, api_router, scan
 from gateway.endpoints.receipt import Receipt, signals_of, weighed_experts
@@ -151,7 +151,7 @@ async def show_decision(
 
 
 async def find_decision(
-    sink: DecisionSink, store: Database | None, siblings: Siblings, decision_id: str, tenant: str
+    sink: DecisionLog, store: Database | None, siblings: Siblings, decision_id: str, tenant: str
 ) -> DecisionRecord:
     """The record from memory, from the database, or from the memory of another worker. One whose id is new is waited
     for: another gateway may have made it a moment ago.

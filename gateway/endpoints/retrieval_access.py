@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from base.json_text import to_json
 from decision_log.privacy import named_session
-from decision_log.protocols import DecisionSink
+from decision_log.sink import DecisionLog
 from gateway.asgi import ClientWatch
 from gateway.endpoints.access import Owner, part
 from gateway.exchange import MAX_MODEL_CHARS, request_id_of
@@ -101,7 +101,7 @@ class RetrievalDesk:
     def __init__(
         self,
         log: RetrievalLog,
-        sink: DecisionSink,
+        sink: DecisionLog,
         admission: Admission,
         readiness: Readiness,
         session_id: Callable[[str, str], str],

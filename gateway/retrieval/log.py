@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from decision_log.privacy import MAX_SEARCH_CHARS
-from decision_log.protocols import DecisionSink
+from decision_log.sink import DecisionLog
 from gateway.exchange import MAX_MODEL_CHARS, Watch, new_decision_id
 from retrieval.routing.query_routing import RoutedQueries, why
 from retrieval.types import BASE, RetrievalDecision, RetrievalReason
@@ -81,7 +81,7 @@ class RetrievalLog:
     """
 
     def __init__(
-        self, sink: DecisionSink, registry: CollectorRegistry, *, keeps_embeddings: bool, config: RetrievalConfig | None
+        self, sink: DecisionLog, registry: CollectorRegistry, *, keeps_embeddings: bool, config: RetrievalConfig | None
     ) -> None:
         self._sink, self._keeps_embeddings = sink, keeps_embeddings
         self._config = config or RetrievalConfig()
@@ -138,7 +138,7 @@ class RetrievalLog:
             self._sink.append(record)
 
 
-def record_of(exchange: RetrievalExchange, outcome: Outcome, sink: DecisionSink) -> DecisionRecord:
+def record_of(exchange: RetrievalExchange, outcome: Outcome, sink: DecisionLog) -> DecisionRecord:
     """The log's row. The sink decides what it keeps of the text."""
     decision = outcome.decision
     return DecisionRecord(

@@ -16,9 +16,8 @@ from redis import Redis
 from base.errors import ConfigError, StoreError
 from decision_log import sink as sink_module
 from decision_log import stream as stream_module
-from decision_log.protocols import LogStats
 from decision_log.replica_status import ReplicaState, ReplicaStatus, read_status
-from decision_log.sink import DecisionLog, new_replica
+from decision_log.sink import DecisionLog, LogStats, new_replica
 from decision_log.spool import Spool
 from decision_log.stream import DecisionStream
 from fleet.redis_server import RedisServer

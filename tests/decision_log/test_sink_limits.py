@@ -9,8 +9,7 @@ import pytest
 
 from decision_log import sink as sink_module
 from decision_log import stream as stream_module
-from decision_log.protocols import LogStats
-from decision_log.sink import DecisionLog
+from decision_log.sink import DecisionLog, LogStats
 from fleet.redis_server import RedisServer
 from tests.decision_log.running_log import FullDisk, MakeRecord, append_new, running_log, streamed
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
-from decision_log.protocols import DecisionSink
+from decision_log.sink import DecisionLog
 from fleet.backend import ChatBackend
 from fleet.connect import build_backends
 from fleet.engines import EngineAddresses
@@ -43,7 +43,7 @@ def backends_of(parts: Parts, swap: Swap, config: CoeConfig) -> dict[str, ChatBa
 
 def parts_of(config: CoeConfig, backends: dict[str, ChatBackend]) -> Parts:
     live = LiveRouter(Path("no-routers"), lambda folder: small_router(), small_router())
-    return Parts(config=config, pool=ExpertPool(backends), live=live, sink=cast(DecisionSink, MemoryLog()))
+    return Parts(config=config, pool=ExpertPool(backends), live=live, sink=cast(DecisionLog, MemoryLog()))
 
 
 def test_an_expert_of_an_embedded_engine_goes_and_comes_back_with_every_adapter_told(tmp_path: Path) -> None:
