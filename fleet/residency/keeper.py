@@ -319,14 +319,13 @@ class Keeper:
             is_told = await self._exchange()
             if not self._decides:
                 raise BackendError("another process decides now")
-            if is_told and (
-                step.state is Residency.AWAKE or all(map(self._has_left(step.resident), self._others.values()))
-            ):
+            has_left = all(
+                report.view == self._view.version and not report.running.get(step.resident)
+                for report in self._others.values()
+            )
+            if is_told and (step.state is Residency.AWAKE or has_left):
                 return
             await asyncio.sleep(EXCHANGE_EVERY_S)
-
-    def _has_left(self, name: str) -> Callable[[Report], bool]:
-        return lambda report: report.view == self._view.version and not report.running.get(name)
 
     @property
     def _me(self) -> str:

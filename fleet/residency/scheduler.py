@@ -308,7 +308,8 @@ class Scheduler:
 
     def finished(self, now_s: float) -> None:
         """The change under way is made."""
-        step = self._end_step()
+        step, self.under_way = self.under_way, None
+        assert step is not None
         self._states[step.resident] = step.state
         self._failures.pop(step.resident, None)
         if step.state is Residency.AWAKE:
@@ -320,7 +321,8 @@ class Scheduler:
     def failed(self, now_s: float, state: Residency) -> None:
         """The change under way was not made, and this is the state now. The engine is left alone for a while, longer
         each time."""
-        step = self._end_step()
+        step, self.under_way = self.under_way, None
+        assert step is not None
         times = self._failures.get(step.resident, (0, 0.0))[0]
         self._failures[step.resident] = (times + 1, now_s + min(FIRST_RETRY_S * 2**times, LAST_RETRY_S))
         self._states[step.resident] = state
@@ -340,20 +342,11 @@ class Scheduler:
         changed = replace(self.residents[number], times=replace(self.residents[number].times, **seconds))
         self.residents = (*self.residents[:number], changed, *self.residents[number + 1 :])
 
-    def _end_step(self) -> Step:
-        if self.under_way is None:
-            raise ValueError("no change of state is under way")
-        step, self.under_way = self.under_way, None
-        return step
-
-    def _leaving(self) -> Iterable[str]:
-        releases = () if self.goal is None else self.goal.releases
-        return (each.resident for each in releases)
-
     def _refresh(self) -> None:
         """Works out who takes requests, `serving`, and the same as a mask (m,); lets who waited for them start."""
         awake = {name for name, state in self._states.items() if state is Residency.AWAKE}
-        self.serving = frozenset(awake.difference(self._leaving()))
+        leaving = () if self.goal is None else (each.resident for each in self.goal.releases)
+        self.serving = frozenset(awake.difference(leaving))
         for name in self.serving.intersection(self._waiting):
             self._running[name] += self._waiting[name]
             self._forget(name)

@@ -29,8 +29,8 @@ from training.lora.examples import Example, halves, read_examples
 from training.lora.serving import load_adapter
 
 PACKAGES = ("torch", "transformers", "peft", "numpy")
-KEPT = ("engine", "model", "url", "api_key_env", "engine_args", "engine_env", "params_b", "active_params_b")
-KEPT_OF_ANSWERS = ("context_tokens", "supports_images", "supports_tools", "supports_json")
+KEPT = {"engine", "model", "url", "replica_urls", "replicas", "api_key_env", "engine_args", "engine_env", "params_b"}
+KEPT |= {"active_params_b", "context_tokens", "supports_images", "supports_tools", "supports_json"}
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ def adapter_parameters(folder: Path) -> int:
 
 def adapted_entry(base: ExpertConfig, name: str, adapter: Path, folder: Path, description: str) -> dict[str, Any]:
     """The base's entry with an adapter, whose path begins where experts.yaml lies if it is below."""
-    own = base.model_dump(mode="json", include={*KEPT, *KEPT_OF_ANSWERS}, exclude_defaults=True)
+    own = base.model_dump(mode="json", include=KEPT, exclude_defaults=True)
     place = adapter.resolve()
     shown = place.relative_to(folder.resolve()) if place.is_relative_to(folder.resolve()) else place
     served = {} if base.url is None else {"served_model": name}

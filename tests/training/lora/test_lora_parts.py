@@ -18,12 +18,14 @@ from base.errors import ConfigError, DataError, EngineError
 from decision_log.database import Database
 from decision_log.default_database import default_database_url
 from fleet.engine_plans import free_port
+from fleet.vllm_addresses import claim_vllm, read_vllm, write_vllm
 from fleet.vllm_command import read_adapter_ranks, vllm_processes
 from router.config import CoeConfig, load_config, parse_config
 from router.expert_config import ExpertConfig
 from router.strategies.kind_of import built_kind
+from tests.fleet.test_vllm_addresses import engine_record
 from tests.training.log_records import record
-from training.lora.admission import adapted_entry, add_expert
+from training.lora.admission import Candidate, adapted_entry, add_expert, add_to_engine
 from training.lora.comparison import Comparison, compare
 from training.lora.examples import Example, halves, logged_prompts, read_examples, repeated
 from training.lora.serving import Teacher, load_adapter, taught
@@ -168,12 +170,22 @@ def engine_url(request: pytest.FixtureRequest) -> Iterator[str]:
         child.wait()
 
 
-async def test_a_running_vllm_loads_an_adapter(engine_url: str) -> None:
+async def test_a_running_vllm_loads_an_adapter(engine_url: str, tmp_path: Path) -> None:
     entry = ExpertConfig(engine="vllm", model="m")
     await load_adapter(engine_url, entry, "labeler", ADAPTERS / "labeler")
     assert "labeler" in {each["id"] for each in httpx.get(f"{engine_url}/models").json()["data"]}
     with pytest.raises(EngineError, match="did not load the adapter"):
         await load_adapter(engine_url, entry, "nobody", Path("/nowhere"))
+    lock = claim_vllm(tmp_path)
+    write_vllm(tmp_path, [engine_record(name, engine_url) for name in ("base", "base", "other")])
+    file = tmp_path / "experts.yaml"
+    file.write_text(COMPOSITION.replace("model: m", "model: m\n    replicas: 2"))
+    config, kind = load_config(file), built_kind("number", ())
+    await add_to_engine(Candidate("poet", "code", file, tmp_path, config, "base", kind, ADAPTERS / "labeler"))
+    assert "poet" in {each["id"] for each in httpx.get(f"{engine_url}/models").json()["data"]}
+    assert read_vllm(tmp_path).urls["poet"] == (engine_url, engine_url)
+    assert load_config(file).experts["poet"].replicas == 2
+    lock.release()
 
 
 @pytest.mark.parametrize("engine_url", [{}], indirect=True)
