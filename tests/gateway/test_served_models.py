@@ -44,7 +44,7 @@ async def ask(gateway: Running, number: int, *, is_stream: bool = False) -> tupl
 
 
 async def test_a_redirect_is_told_once_and_billed_at_the_price_of_what_serves(caplog) -> None:
-    caplog.set_level(logging.WARNING, "gateway.served_models")
+    caplog.set_level(logging.WARNING, "gateway.chat_log")
     backend = Redirecting()
     async with running(echoes(ruby=backend), entries={"ruby": ENTRY}) as gateway:
         first = [await ask(gateway, 0), await ask(gateway, 1, is_stream=True)]
