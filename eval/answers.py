@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pydantic import Field, ValidationError
 
@@ -67,6 +67,11 @@ class Pair:
     key: str
     wants_logprobs: bool = False
 
+    def answered(self, started: float, **found: Any) -> Answer:
+        """The answer, or failure, to a question that was asked at `started` by the clock of `time.perf_counter`."""
+        latency_ms = 1000 * (time.perf_counter() - started)
+        return Answer(key=self.key, probe_id=self.probe.id, expert=self.expert, latency_ms=latency_ms, **found)
+
 
 def tokens(usage: Mapping[str, object], name: str) -> int | None:
     value = usage.get(name)
@@ -80,37 +85,18 @@ async def asked(client: ChatClient, pair: Pair) -> Answer:
         text, usage, logprob = await client.ask(pair.expert, pair.probe, pair.wants_logprobs)
     except CallError as error:
         if error.reason == _ABSTAINED:
-            latency_ms = 1000 * (time.perf_counter() - started)
-            return Answer(
-                key=pair.key, probe_id=pair.probe.id, expert=pair.expert, abstains=True, latency_ms=latency_ms
-            )
+            return pair.answered(started, abstains=True)
         if error.fault is not Fault.EXPERT or error.is_retryable:
             raise
         return failed_answer(pair, error, started)
-    return Answer(
-        key=pair.key,
-        probe_id=pair.probe.id,
-        expert=pair.expert,
-        text=text,
-        prompt_tokens=tokens(usage, "prompt_tokens"),
-        output_tokens=tokens(usage, "completion_tokens"),
-        latency_ms=1000 * (time.perf_counter() - started),
-        logprob=logprob,
-    )
+    prompt_tokens, output_tokens = tokens(usage, "prompt_tokens"), tokens(usage, "completion_tokens")
+    return pair.answered(started, text=text, prompt_tokens=prompt_tokens, output_tokens=output_tokens, logprob=logprob)
 
 
 def failed_answer(pair: Pair, error: CallError, started: float) -> Answer:
     """A failure as it counts: 0, with its latency. An error costs nothing; the cost of a lost answer is unknown."""
     billed = 0 if error.is_answered else None
-    return Answer(
-        key=pair.key,
-        probe_id=pair.probe.id,
-        expert=pair.expert,
-        prompt_tokens=billed,
-        output_tokens=billed,
-        latency_ms=1000 * (time.perf_counter() - started),
-        failure=error.reason,
-    )
+    return pair.answered(started, prompt_tokens=billed, output_tokens=billed, failure=error.reason)
 
 
 async def asked_in_time(client: ChatClient, pair: Pair) -> Answer:

@@ -97,11 +97,8 @@ class Plays:
 
     def variant(self, name: StrategyName, v: int) -> tuple[IntArray, BoolArray]:
         """(n,) who is served by variant `v`, and (n, m) who is asked, by the router's columns."""
-        if (name, v) not in self._known:
-            self._known[name, v] = self._played(name, v)
-        return self._known[name, v]
-
-    def _played(self, name: StrategyName, v: int) -> tuple[IntArray, BoolArray]:
+        if (name, v) in self._known:
+            return self._known[name, v]
         learned, vectors = self.router.strategies, self.trial.test_embeddings
         assert learned is not None, "a router with plans has strategies"
         columns = [self.trial.test.experts.index(expert) for expert in self.router.experts]
@@ -111,7 +108,7 @@ class Plays:
             replies = recorded_replies(self.trial.test, i, columns)
             served[i], seen = play(learned.strategy(name, v, vectors[i : i + 1]), replies)
             asked[i, list(seen)] = True
-        return served, asked
+        return self._known.setdefault((name, v), (served, asked))
 
 
 def recorded_replies(table: OutcomeTable, i: int, columns: Sequence[int]) -> Replies:

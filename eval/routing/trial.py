@@ -302,9 +302,8 @@ def choices(trial: Trial) -> list[Choice]:
 def fixed_mixture(trial: Trial) -> Float64Array | None:
     """The best random mixture within the one average that is limited, of experts that may be hosted together; None
     without such a budget, or with several."""
-    means = trial.fit.scores.mean(axis=0, dtype=np.float64)
     chosen = averaged_limits(trial.fit, trial.budgets)
     if len(chosen) != 1:
         return None
     limit, amounts = chosen[0]
-    return baselines.best_mixture(means, amounts, limit, hosted_together(trial.fit, trial.budgets))
+    return baselines.best_mixture(trial.fit_means, amounts, limit, hosted_together(trial.fit, trial.budgets))

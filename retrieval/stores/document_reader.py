@@ -129,9 +129,7 @@ class ReadingProcess:
                 "filename": filename,
                 "max_tokens": strategy.max_chunk_size_tokens,
                 "overlap_tokens": strategy.chunk_overlap_tokens,
-                "cpu_s": limits.cpu_s,
-                "wall_s": limits.wall_s,
-                "memory_bytes": limits.memory_bytes,
+                **vars(limits),
             }
         )
         self.is_busy = False
