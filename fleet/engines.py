@@ -92,6 +92,11 @@ class Fleet:
         """Each process with the experts it serves."""
         return tuple((process.status, plan.experts) for process, plan in zip(self._processes, self._plans, strict=True))
 
+    @property
+    def asleep(self) -> frozenset[str]:
+        """Names of the engines that slept at the last look."""
+        return frozenset(self._plans[number].spec.name for number in self._asleep)
+
     async def start(self) -> EngineAddresses:
         """Starts the engines, as many at once as the GPUs hold, and returns when all serve or sleep; when one fails,
         all are stopped.

@@ -116,23 +116,25 @@ def all_failed(fleet: Fleet) -> bool:
 
 async def watch(fleet: Fleet, console: Terminal, is_over: Callable[[], bool]) -> None:
     """Prints a line for each change of an engine until `is_over`, and what changed by then."""
-    shown: dict[str, tuple[ProcessState, int]] = {}
+    shown: dict[str, tuple[str, int]] = {}
     while True:
         was_over = is_over()
         for status, experts in fleet.statuses:
-            if shown.get(status.name) != (status.state, status.restarts):
-                shown[status.name] = (status.state, status.restarts)
-                console.print(status_line(status, experts), soft_wrap=True, highlight=False)
+            sleeps = status.name in fleet.asleep and status.state is ProcessState.READY
+            seen = ("asleep" if sleeps else str(status.state), status.restarts)
+            if shown.get(status.name) != seen:
+                shown[status.name] = seen
+                console.print(status_line(status, seen[0], experts), soft_wrap=True, highlight=False)
         if was_over:
             return
         await asyncio.sleep(REFRESH_S)
 
 
-def status_line(status: ProcessStatus, experts: tuple[str, ...]) -> str:
+def status_line(status: ProcessStatus, state: str, experts: tuple[str, ...]) -> str:
     """`vllm-coder: ready, pid 12, experts: coder` and, when there is one, the reason."""
     pid = "" if status.pid is None else f", pid {status.pid}"
     reason = f"; {status.reason}" if status.reason and status.state is not ProcessState.READY else ""
-    return f"{status.name}: {status.state}{pid}, experts: {', '.join(experts)}{reason}"
+    return f"{status.name}: {state}{pid}, experts: {', '.join(experts)}{reason}"
 
 
 async def engine_lines(data_dir: Path) -> list[str]:

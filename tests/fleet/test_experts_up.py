@@ -68,10 +68,9 @@ async def test_engines_take_turns_restart_stop_and_wake(
     def engine(expert: str) -> EngineRecord:
         return read_vllm(tmp_path).engines_of(expert)[0]
 
+    out = io.StringIO()
     run = asyncio.create_task(
-        run_experts(
-            config_of(tmp_path), ROOT, tmp_path, dict(os.environ), once=False, console=Terminal(file=io.StringIO())
-        )
+        run_experts(config_of(tmp_path), ROOT, tmp_path, dict(os.environ), once=False, console=Terminal(file=out))
     )
     actuator = VllmActuator(lambda: read_vllm(tmp_path).urls)
     try:
@@ -79,6 +78,7 @@ async def test_engines_take_turns_restart_stop_and_wake(
         assert not run.done()
         assert [await actuator.state(name) for name in ("coder", "writer")] == [Residency.AWAKE, Residency.SLEEP_2]
         assert engine("coder").gpus == "0"
+        await until(lambda: "vllm-writer: asleep, pid " in out.getvalue(), "a line about the one that sleeps")
         await asyncio.to_thread(experts_commands.sleep, "coder", tmp_path, 1)
         await asyncio.to_thread(experts_commands.wake, "writer", tmp_path)
         assert [await actuator.state(name) for name in ("coder", "writer")] == [Residency.SLEEP_1, Residency.AWAKE]
