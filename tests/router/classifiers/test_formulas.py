@@ -9,7 +9,7 @@ from router.classifiers import knn, logistic
 
 
 def test_logistic_is_the_softmax_of_a_linear_map() -> None:
-    classifier = logistic.build(logistic.Options()).with_state(
+    classifier = logistic.build(logistic.Options())(
         ("a", "b", "c"), {"weights": np.array([[1.0, 0.0, -1.0], [0.0, 2.0, 0.0]]), "bias": np.array([0.5, 0.0, 0.0])}
     )
     probs = classifier.predict_proba(np.array([[1.0, 0.5], [1000.0, 0.0]], np.float32)).probs
@@ -20,7 +20,7 @@ def test_logistic_is_the_softmax_of_a_linear_map() -> None:
 
 def test_knn_weighs_neighbours_by_their_distance() -> None:
     state = {"embeddings": np.array([[1.0, 0.0], [0.6, 0.8], [-1.0, 0.0]]), "labels": np.array([0, 1, 1])}
-    classifier = knn.build(knn.Options(neighbours=2)).with_state(("a", "b", "c"), state)
+    classifier = knn.build(knn.Options(neighbours=2))(("a", "b", "c"), state)
     probs = classifier.predict_proba(np.array([[1.0, 0.0]], np.float32)).probs[0]
     near, far = 1 / 0.01, 1 / (0.4 + 0.01)  # cosine distances 0 and 0.4
     shares = np.array([near, far, 0.0]) / (near + far)
@@ -29,7 +29,7 @@ def test_knn_weighs_neighbours_by_their_distance() -> None:
 
 def test_knn_takes_all_when_there_are_fewer_than_it_asks_for() -> None:
     state = {"embeddings": np.eye(2, dtype=np.float16), "labels": np.array([0, 1])}
-    classifier = knn.build(knn.Options(neighbours=40)).with_state(("a", "b"), state)
+    classifier = knn.build(knn.Options(neighbours=40))(("a", "b"), state)
     probs = classifier.predict_proba(np.eye(2, dtype=np.float32))
     assert probs.probs.argmax(axis=1).tolist() == [0, 1]
 
@@ -37,4 +37,4 @@ def test_knn_takes_all_when_there_are_fewer_than_it_asks_for() -> None:
 @pytest.mark.parametrize("labels", [[0, 3], [-1, 0]])
 def test_knn_refuses_labels_without_a_category(labels: list[int]) -> None:
     with pytest.raises(knn.ArtifactError, match="'labels' must hold 0 to 2"):
-        knn.build(knn.Options()).with_state(("a", "b", "c"), {"embeddings": np.eye(2), "labels": np.array(labels)})
+        knn.build(knn.Options())(("a", "b", "c"), {"embeddings": np.eye(2), "labels": np.array(labels)})
