@@ -55,14 +55,6 @@ class AskedAnswers:
         return self.embeddings[rows].astype(np.float32)
 
 
-@dataclass(frozen=True)
-class Fetched:
-    """One row of the second pass; `vector` is None where it has to be encoded."""
-
-    record: DecisionRecord
-    vector: FloatArray | None
-
-
 def sample_rows(log: LogTable, rows: IntArray, most: int) -> IntArray:
     """At most so many of the rows, every one as likely as another, and the same ones in the next run: ids are drawn
     at random when a decision is made, so a hash of them is a fair lot."""
@@ -93,15 +85,16 @@ def fetch_answers(
     pending: list[int] = []
     with open_log(database_url) as connection:
         for row, found in enumerate(fetched_answers(connection, log.ids, encoder.fingerprint)):
-            if found is None or found.record.decision is None:
+            if found is None or found[0].decision is None:
                 continue  # erased since the first pass
-            if found.vector is not None and len(found.vector) == encoder.dim:
-                vectors[row] = found.vector
-            elif found.record.text and len(pending) < max_encoded:
+            record, vector = found
+            if vector is not None and len(vector) == encoder.dim:
+                vectors[row] = vector
+            elif record.text and len(pending) < max_encoded:
                 pending.append(row)
             else:
                 continue
-            kept[row] = found.record
+            kept[row] = record
     for start in range(0, len(pending), ENCODE_ROWS):
         part = pending[start : start + ENCODE_ROWS]
         vectors[part] = encoder.encode([kept[row].text or "" for row in part])
@@ -123,11 +116,13 @@ def asked_answers(log: LogTable, records: Mapping[int, DecisionRecord], vectors:
     )
 
 
-def fetched_answers(connection: Connection, ids: NDArray[np.bytes_], fingerprint: str) -> Iterator[Fetched | None]:
-    """Rows by id, in the order asked for; None for a decision that was removed."""
+def fetched_answers(
+    connection: Connection, ids: NDArray[np.bytes_], fingerprint: str
+) -> Iterator[tuple[DecisionRecord, FloatArray | None] | None]:
+    """Records by id with their vectors of this encoder, in the order asked for; None for one that was removed."""
     for row in read_rows(connection, [bytes(name).decode() for name in ids]):
         if row is None:
             yield None
             continue
         data = row.embedding if row.encoder_fingerprint == fingerprint else None
-        yield Fetched(DecisionRecord.model_validate_json(row.record), from_bytes(data) if data else None)
+        yield DecisionRecord.model_validate_json(row.record), from_bytes(data) if data else None

@@ -32,7 +32,7 @@ from decision_log.read import (
 from decision_log.served_models import ModelChange, ModelHistory
 from decision_log.sql_engine import open_log
 from router.feedback_config import FeedbackConfig
-from router.types import BoolArray, DecisionRecord, Float64Array, IntArray, RoutingDecision
+from router.types import BoolArray, DecisionRecord, Float64Array, IntArray
 from training.builtin_feedback import RatedBuiltin
 from training.feedback_bias import Replies
 from training.key_influence import UNLIMITED, clusters
@@ -49,27 +49,6 @@ more by what it lacked than its judge gained (ours)."""
 REPORT_EVERY = 10_000
 NOTHING_TO_WEIGH = "failed, and counts for nothing: no answer has feedback to weigh it against, or its key weighs 0"
 DEFAULT_FEEDBACK = FeedbackConfig()
-
-
-@dataclass(frozen=True)
-class Known:
-    """Names that experts.yaml has today. A row that names another can be neither learned from nor decided again."""
-
-    policies: frozenset[str]
-    experts: frozenset[str]
-    categories: frozenset[str]
-
-    def lacks(self, decision: RoutingDecision) -> str | None:
-        """Name of a decision that experts.yaml does not have, in words, or None."""
-        named = (
-            ("policy", decision.policy, self.policies),
-            ("expert", decision.expert, self.experts),
-            ("category", decision.category, self.categories),
-        )
-        for kind, name, known in named:
-            if name not in known:
-                return f"{kind} '{name}' is not in experts.yaml"
-        return None
 
 
 @dataclass(frozen=True)
@@ -207,7 +186,7 @@ def read_log_table(
     *,
     since: float = 0.0,
     feedback: FeedbackConfig = DEFAULT_FEEDBACK,
-    known: Known | None = None,
+    known: Mapping[str, Collection[str]] = MappingProxyType({}),
     progress: Progress = silent,
 ) -> LogTable:
     """Reads decisions and feedback from SQL, a page at a time.
@@ -215,7 +194,8 @@ def read_log_table(
     Args:
         since: Unix seconds; older decisions are not read.
         feedback: of experts.yaml: how much a key's feedback counts, and which keys are trusted.
-        known: rows that name anything else are left out; None keeps all.
+        known: names that experts.yaml has today of a decision's `policy`, `expert` and `category`: a row that names
+            another can be neither learned from nor decided again.
 
     Raises:
         DataError, StoreError: there is no log, it cannot be read, or a row is damaged.
@@ -234,7 +214,7 @@ def collect(
     signals: Mapping[str, tuple[ImplicitKind, ...]] = MappingProxyType({}),
     feedback: FeedbackConfig = DEFAULT_FEEDBACK,
     progress: Progress = silent,
-    known: Known | None = None,
+    known: Mapping[str, Collection[str]] = MappingProxyType({}),
 ) -> LogTable:
     """Sorts records into used and dropped, and weighs what is used: by how rarely such an answer gets feedback, and by
     whose it is. A log of one key is that key's own, so no share limits it."""
@@ -289,11 +269,16 @@ def collect(
     )
 
 
-def why_left_out(record: DecisionRecord, rewards: Mapping[str, float], known: Known | None) -> str | None:
+def why_left_out(
+    record: DecisionRecord, rewards: Mapping[str, float], known: Mapping[str, Collection[str]]
+) -> str | None:
     """Reason why a row neither teaches nor judges, or None."""
-    lacking = known.lacks(record.decision) if known is not None and record.decision is not None else None
     reason = None if has_failed(record) else why_dropped(record, rewards)
-    return lacking if lacking is not None and reason in (None, "no feedback") else reason
+    if reason in (None, "no feedback"):
+        for kind, names in known.items():
+            if (name := getattr(record.decision, kind)) not in names:
+                return f"{kind} '{name}' is not in experts.yaml"
+    return reason
 
 
 def row_weights(columns: Columns, replies: Replies) -> Float64Array:

@@ -24,7 +24,7 @@ from training.evidence import Evidence, beside_serving, gather_evidence
 from training.fit_inputs import builtin_outcomes, labelled_queries, learned_outcomes, opened_encoder, usable_outcomes
 from training.gate import DEFAULT_TERMS, Terms
 from training.log_answers import AskedAnswers, fetch_answers
-from training.log_table import Known, LogTable, read_log_table
+from training.log_table import LogTable, read_log_table
 from training.types import LabelledQuery, OutcomeTable
 
 
@@ -91,7 +91,7 @@ def read_inputs(request: RetrainRequest, live: RouterArtifact, *, now: datetime,
     queries = labelled_queries(config, request.queries)
     graded = usable_outcomes(config, request.outcomes)
     carried = carried_over(config, live, graded.experts)
-    known = Known(frozenset(config.policies), frozenset(config.language_models), frozenset(config.categories))
+    known = {"policy": set(config.policies), "expert": set(config.language_models), "category": set(config.categories)}
     log = read_log_table(
         request.database_url, since=request.since, feedback=config.feedback, known=known, progress=progress
     )
