@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.text import Text
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
     from router.artifact import RouterArtifact
     from training.gate import Comparison
     from training.retrain import RetrainResult
-    from training.table_fit import TableMethods
-
-METHODS_FILE = "methods.json"
 
 
 def result_console() -> Terminal:
@@ -276,11 +272,3 @@ def pilots_json(result: PilotRefresh) -> dict[str, object]:
         },
         "more_searches": result.more_searches,
     }
-
-
-def write_methods(root: Path, fitted: TableMethods) -> None:
-    """`methods.json` beside the routers: version and seconds of fitting by kind of scorer."""
-    rows = {
-        kind: {"version": m.artifact.manifest.version, "fit_s": round(m.fit_s, 2)} for kind, m in fitted.methods.items()
-    }
-    (root / METHODS_FILE).write_text(json.dumps(rows, indent=1), encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ from training.fit_request import FitRequest
 from training.scorer_fit import FAMILY, fit_kind
 from training.types import MIN_TABLE_PROMPTS, LabelledQuery
 
+METHODS_FILE = "methods.json"
 TABLE_ALPHA = 0.1
 DEFAULT_ENCODER = "use_multilingual+surface"
 PART_WEIGHTS: Mapping[str, float] = {"surface": 0.5, "static": 0.5}
@@ -43,22 +45,6 @@ class TableRequest:
     scorer: str = "map"
     cache: Path | None = None
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class Method:
-    """One kind of scorer as an artifact, and the seconds that fitting and validating it took."""
-
-    artifact: RouterArtifact
-    fit_s: float
-
-
-@dataclass(frozen=True)
-class TableMethods:
-    """The wanted router, and one of every kind."""
-
-    default: RouterArtifact
-    methods: Mapping[str, Method]
 
 
 def encoder_config(spec: str) -> PluginConfig:
@@ -114,25 +100,26 @@ def table_inputs(request: TableRequest) -> tuple[FitRequest, tuple[LabelledQuery
     return wanted, queries
 
 
-def table_router(root: Path, request: TableRequest, *, now: datetime, progress: Progress) -> RouterArtifact:
-    """One router, of the wanted kind. Raises DataError, ConfigError, MissingWeightsError."""
+def table_router(
+    root: Path, request: TableRequest, *, now: datetime, progress: Progress, has_methods: bool = False
+) -> RouterArtifact:
+    """A router of the wanted kind. With `has_methods` there is one of every kind over one stage 1, and `methods.json`
+    has the version of each, and the seconds that fitting and validating it took. Raises DataError, ConfigError,
+    MissingWeightsError."""
     wanted, queries = table_inputs(request)
     encoder, rng = open_encoder(request, progress), np.random.default_rng(request.seed)
-    return fit_router(root, wanted, encoder, queries, now=now, rng=rng, progress=progress)
-
-
-def table_methods(root: Path, request: TableRequest, *, now: datetime, progress: Progress) -> TableMethods:
-    """A router of every kind over one stage 1, and the one that is wanted. Raises as `table_router` does."""
-    wanted, queries = table_inputs(request)
-    encoder, rng = open_encoder(request, progress), np.random.default_rng(request.seed)
+    if not has_methods:
+        return fit_router(root, wanted, encoder, queries, now=now, rng=rng, progress=progress)
     # Every kind is fitted, and a request for the map alone would put no graded queries beside stage 1.
     prepared = prepare(replace(wanted, scorer=PluginConfig(kind="soft_map")), encoder, queries, rng, progress)
     assert prepared.graded is not None, "a table router's request holds its outcomes"
-    methods = {}
+    made, rows = {}, {}
     with one_thread():
         for kind in plugins.kinds(FAMILY):
             start = time.perf_counter()
             scorer = fit_kind(kind, {}, prepared.graded, prepared.rng, progress)
-            took = time.perf_counter() - start
-            methods[kind] = Method(write_router(root, wanted, encoder, prepared, scorer, now), took)
-    return TableMethods(methods[request.scorer].artifact, methods)
+            took = round(time.perf_counter() - start, 2)
+            made[kind] = write_router(root, wanted, encoder, prepared, scorer, now)
+            rows[kind] = {"version": made[kind].manifest.version, "fit_s": took}
+    (root / METHODS_FILE).write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    return made[request.scorer]

@@ -14,8 +14,7 @@ from training.fit_options import FitOptions
 from training.gate import Terms
 
 if TYPE_CHECKING:
-    from base.progress import Progress
-    from router.artifact import RouterArtifact
+    pass
 
 OutcomesOption = Annotated[
     Path | None,
@@ -50,6 +49,7 @@ def train(
     from router.registry import Registry
     from training.fit_inputs import TrainRequest, fit_configured
     from training.summary import print_router
+    from training.table_fit import TableRequest, table_router
     from training.train_notes import notes_on_new_categories, notes_on_training, readable_pointer, require_sure
 
     if out is not None:
@@ -61,7 +61,9 @@ def train(
         raise ConfigError("--engine ray: not with --table; allowed: local")
     with console_progress() as progress, cores_of(engine) as cores:
         if table:
-            artifact = train_on_table(registry.root, folder, options, cache, progress, has_methods=methods)
+            given = options.model_dump(exclude_none=True)
+            wanted = TableRequest(folder, cache=cache, **given)
+            artifact = table_router(registry.root, wanted, now=now, progress=progress, has_methods=methods)
         else:
             request = TrainRequest(config, folder, queries, data_dir / "cache", options, cores)
             artifact = fit_configured(registry.root, request, now=now, progress=progress)
@@ -74,29 +76,6 @@ def train(
         registry.promote(artifact.manifest.version, now)
     for note in notes:
         echo(note)
-
-
-def train_on_table(
-    root: Path, outcomes: Path, options: FitOptions, cache: Path | None, progress: Progress, *, has_methods: bool
-) -> RouterArtifact:
-    """Fits a router of an outcome table, and with `has_methods` one of every kind beside it."""
-    from training.summary import write_methods
-    from training.table_fit import DEFAULT_ENCODER, TableRequest, table_methods, table_router
-
-    request = TableRequest(
-        outcomes=outcomes,
-        encoder=options.encoder or DEFAULT_ENCODER,
-        classifier=options.classifier or "logistic",
-        scorer=options.scorer or "map",
-        cache=cache,
-        seed=options.seed,
-    )
-    now = datetime.now(UTC)
-    if not has_methods:
-        return table_router(root, request, now=now, progress=progress)
-    fitted = table_methods(root, request, now=now, progress=progress)
-    write_methods(root, fitted)
-    return fitted.default
 
 
 @with_options
