@@ -14,8 +14,9 @@ from eval.routing.baselines import best_single
 from eval.routing.trial_tables import RoutingRequest, apply_named_table, named_table, read_tables
 from training.datasets.outcome_files import PROMPTS_FILE, PromptColumns, read_prompts
 from training.datasets.outcomes import read_outcomes
+from training.fit_inputs import opened_encoder
 from training.stage_one import embed
-from training.table_fit import TableRequest, open_encoder
+from training.table_fit import DEFAULT_ENCODER, encoder_config
 from training.types import OutcomeTable
 
 Float64Array = NDArray[np.float64]
@@ -75,7 +76,7 @@ def read_case(data: Path, table_name: str, cache: Path) -> Case:
     columns = [everyone.experts.index(model) for model in others]
     means = np.nanmean(fit_scores[:, columns], axis=0)
     is_related = np.array([RELATED.get(model) in tables.fit.experts for model in others], dtype=bool)
-    encoder = open_encoder(TableRequest(outcomes=folder, cache=cache), lambda line: None)
+    encoder = opened_encoder(encoder_config(DEFAULT_ENCODER), cache)
 
     def prompts_of(table: OutcomeTable) -> Prompts:
         known = scores_of_all(everyone, table.prompt_ids)[:, columns]

@@ -16,15 +16,12 @@ from base.errors import DataError
 from base.progress import Progress
 from router import plugins
 from router.artifact import RouterArtifact
-from router.build import build_encoder
-from router.embedding_cache import CachedEncoder
-from router.protocols import Encoder
 from router.section import PluginConfig
 from router.types import GENERAL
 from training.datasets.outcomes import read_outcomes
 from training.expert_map import measure_quality
 from training.fit import fit_router, prepare, write_router
-from training.fit_inputs import fingerprint_outcomes
+from training.fit_inputs import fingerprint_outcomes, opened_encoder
 from training.fit_request import FitRequest
 from training.scorer_fit import FAMILY, fit_kind
 from training.types import MIN_TABLE_PROMPTS, LabelledQuery
@@ -54,14 +51,6 @@ def encoder_config(spec: str) -> PluginConfig:
         return PluginConfig(kind=spec)
     parts = [{"kind": kind, "weight": PART_WEIGHTS.get(kind, 1.0)} for kind in kinds]
     return PluginConfig.model_validate({"kind": "concat", "parts": parts})
-
-
-def open_encoder(request: TableRequest, progress: Progress) -> Encoder:
-    """The encoder, behind the cache if there is one. Raises ConfigError, MissingWeightsError."""
-    encoder = build_encoder(encoder_config(request.encoder))
-    if request.cache is None:
-        return encoder
-    return CachedEncoder(encoder, request.cache, on_progress=lambda n: progress(f"encoded {n} new queries"))
 
 
 def table_inputs(request: TableRequest) -> tuple[FitRequest, tuple[LabelledQuery, ...]]:
@@ -107,7 +96,7 @@ def table_router(
     has the version of each, and the seconds that fitting and validating it took. Raises DataError, ConfigError,
     MissingWeightsError."""
     wanted, queries = table_inputs(request)
-    encoder, rng = open_encoder(request, progress), np.random.default_rng(request.seed)
+    encoder, rng = opened_encoder(wanted.encoder_config, request.cache), np.random.default_rng(request.seed)
     if not has_methods:
         return fit_router(root, wanted, encoder, queries, now=now, rng=rng, progress=progress)
     # Every kind is fitted, and a request for the map alone would put no graded queries beside stage 1.
