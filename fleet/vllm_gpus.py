@@ -10,6 +10,7 @@ from fleet.placement import Demand, Placement, place
 from fleet.residency.types import SleepLevel
 from fleet.vllm_command import SLEEP_FLAG, VISIBLE, VllmProcess, flag_arguments
 from router.config import CoeConfig
+from router.expert_config import ExpertConfig, ScalarOption
 
 SHARE = "gpu-memory-utilization"
 USABLE_SHARE = 0.95  # of a GPU's memory; the rest is for CUDA contexts
@@ -58,11 +59,9 @@ def on_gpus(
         argv = process.argv
         if not is_alone and SHARE not in process.flags:
             argv += tuple(flag_arguments({SHARE: f"{demand.gib / min(gpus[number] for number in devices):.3f}"}))
-        level: SleepLevel | None = None
-        if (
-            process.name not in placement.waves[-1]
-        ):  # level 2 needs no host memory, but vLLM cannot wake adapters from it
-            level = 1 if "max-loras" in process.flags else 2
+        # level 2 needs no host memory, but vLLM cannot wake adapters from it
+        asleep: SleepLevel = 1 if "max-loras" in process.flags else 2
+        level = None if process.name in placement.waves[-1] else asleep
         placed_process = replace(process, argv=argv, env=process.env | {VISIBLE: ",".join(devices)})
         placed.append((placed_process, steps[process.name], level))
     return placed
@@ -84,23 +83,37 @@ def steps_of(placement: Placement) -> dict[str, int]:
 
 
 def demand_of(config: CoeConfig, process: VllmProcess, gpus: Mapping[str, float]) -> Demand:
-    """Needs of a process: as its entry says, as its share says, or by its parameters."""
-    entry = config.experts[process.experts[0]]
-    flags, shown = process.flags, process.env.get(VISIBLE, "")
-    devices = tuple(number.strip() for number in shown.split(",") if number.strip())
-    parallel = int(flags.get("tensor-parallel-size", 1)) * int(flags.get("pipeline-parallel-size", 1))
+    """Needs of a process on these GPUs."""
+    devices = tuple(number.strip() for number in process.env.get(VISIBLE, "").split(",") if number.strip())
     size_gib = min((gpus[number] for number in devices if number in gpus), default=max(gpus.values()))
-    told_gib = [gib for name in process.experts if (gib := config.experts[name].gpu_gib) is not None]
-    if told_gib:
-        gib = max(told_gib)
-    elif SHARE in flags and not isinstance(flags[SHARE], str):
-        gib = float(flags[SHARE]) * size_gib
-    elif entry.params_b:
-        weights_gib = entry.params_b * GIB_PER_BILLION[quantisation(entry.model, str(flags.get("quantization", "")))]
-        gib = (weights_gib + max(LEAST_CACHE_GIB * parallel, CACHE_SHARE * weights_gib)) / parallel
-    else:
-        gib = 0.9 * size_gib  # vLLM's own default share
-    return Demand(process.name, gib, len(devices) or parallel, devices, process.experts[0])
+    gib = needed_gib([config.experts[name] for name in process.experts], process.flags, size_gib)
+    return Demand(process.name, gib, len(devices) or parallel_of(process.flags), devices, process.experts[0])
+
+
+def needed_gib(entries: Sequence[ExpertConfig], flags: Mapping[str, ScalarOption], size_gib: float) -> float:
+    """GiB of each of its GPUs that an engine takes: as an entry says, as its share says, or by its parameters.
+
+    Args:
+        entries: of the experts on it.
+        size_gib: of a GPU.
+    """
+    if told_gib := [entry.gpu_gib for entry in entries if entry.gpu_gib is not None]:
+        return max(told_gib)
+    if SHARE in flags and not isinstance(flags[SHARE], str):
+        return float(flags[SHARE]) * size_gib
+    if not entries[0].params_b:
+        return 0.9 * size_gib  # vLLM's own default share
+    weights, parallel = weights_gib(entries[0], flags), parallel_of(flags)
+    return (weights + max(LEAST_CACHE_GIB * parallel, CACHE_SHARE * weights)) / parallel
+
+
+def weights_gib(entry: ExpertConfig, flags: Mapping[str, ScalarOption]) -> float:
+    return entry.params_b * GIB_PER_BILLION[quantisation(entry.model, str(flags.get("quantization", "")))]
+
+
+def parallel_of(flags: Mapping[str, ScalarOption]) -> int:
+    """GPUs of one engine."""
+    return int(flags.get("tensor-parallel-size", 1)) * int(flags.get("pipeline-parallel-size", 1))
 
 
 def quantisation(model: str, flag: str) -> str:

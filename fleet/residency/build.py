@@ -16,7 +16,7 @@ from fleet.residency.scheduler import Policy, Scheduler
 from fleet.residency.types import Residency, published_times
 from fleet.residency.vllm_actuator import VllmActuator
 from fleet.vllm_addresses import VllmRecord, read_vllm
-from fleet.vllm_gpus import CACHE_SHARE, GIB_PER_BILLION, LEAST_CACHE_GIB, quantisation
+from fleet.vllm_gpus import needed_gib, parallel_of, weights_gib
 from router.config import CoeConfig
 from router.expert_config import Engine
 from router.residency_config import ResidencyConfig
@@ -97,17 +97,13 @@ def resident_of(
     times = published_times(max(params_b, 0.1))
     if not is_managed:
         return Resident(names[0], 0.0, 0.0, times, names, (), sleeper_gib=0.0, never_sleeps=True)
-    replicas = entries[0].replicas
-    devices = tuple(gpus) or (ONLY_GPU,) * replicas
-    weights_gib = (
-        params_b * GIB_PER_BILLION[quantisation(entries[0].model, str(entries[0].engine_args.get("quantization", "")))]
-    )
-    told_gib = [entry.gpu_gib for entry in entries if entry.gpu_gib is not None]
-    per_gpu_gib = (weights_gib + max(LEAST_CACHE_GIB, CACHE_SHARE * weights_gib)) * replicas / len(devices)
+    first, ours = entries[0], config.engines.vllm.args if entries[0].url is None else {}
+    flags = {key.lstrip("-").replace("_", "-"): value for key, value in {**ours, **first.engine_args}.items()}
+    devices = tuple(gpus) or (ONLY_GPU,) * parallel_of(flags) * first.replicas
     return Resident(
         names[0],
-        awake_gib=(max(told_gib) if told_gib else per_gpu_gib) * len(devices),
-        weights_gib=weights_gib * replicas,
+        awake_gib=needed_gib(entries, flags, wanted.memory_gb) * len(devices),
+        weights_gib=weights_gib(first, flags) * first.replicas,
         times=times,
         experts=names,
         devices=devices,

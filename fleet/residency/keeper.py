@@ -89,9 +89,9 @@ class Keeper:
         self._waiters: dict[str, list[Waiter]] = {}
         self._pool: ExpertPool | None = None
         self._running = Counter[str]()
-        self._view = View()
+        self.view = View()  # the engines as this process knows them
         self._turn = 0 if board else ALONE
-        self._decides = board is None
+        self.decides = board is None  # has the turn, and the account
         self._others: Mapping[str, Report] = {}
         self._notes = deque[Note](maxlen=MOST_NOTES)  # not told yet
         self._heard = deque[Note]()  # of others, not counted yet
@@ -105,7 +105,7 @@ class Keeper:
         await self._changes.observe()
         self._pool = pool
         await self._exchange()
-        if self._turn and not self._decides:
+        if self._turn and not self.decides:
             await self._take_over()
         self.use(pool)
         self._tasks = [asyncio.create_task(self._run(), name="residency")]
@@ -142,11 +142,6 @@ class Keeper:
                 self._kick.set()
 
     @property
-    def decides(self) -> bool:
-        """True in the process that has the turn."""
-        return self._decides
-
-    @property
     def is_behind(self) -> bool:
         """True in a process that was stopped for so long that others count without it, until it has heard from them."""
         return self._board is not None and forward_clock() - self._told_at_s > self._board.lease_s
@@ -156,11 +151,6 @@ class Keeper:
         if not await self._exchange():
             await self._changes.observe()
         self._publish()
-
-    @property
-    def view(self) -> View:
-        """The engines as this process knows them."""
-        return self._view
 
     @property
     def made(self) -> Mapping[tuple[str, Residency], Made]:
@@ -174,10 +164,10 @@ class Keeper:
 
     def outlook(self, expert: str) -> Outlook | None:
         """The account of an expert's engine as of the last look; None where it has none."""
-        return self._view.outlooks.get(self._resident_of.get(expert, ""))
+        return self.view.outlooks.get(self._resident_of.get(expert, ""))
 
     def is_waking(self, expert: str) -> bool:
-        return self._view.waking is not None and self._view.waking == self._resident_of.get(expert)
+        return self.view.waking is not None and self.view.waking == self._resident_of.get(expert)
 
     def note_named(self, expert: str) -> None:
         """A request that named its expert, which another one would not do for: it counts as a whole answer."""
@@ -192,7 +182,7 @@ class Keeper:
             if (name := self._resident_of.get(expert)) is not None:
                 values[name] = max(values.get(name, 0.0), value)
         note = Note.model_construct(category=category, quality=values, served=self._resident_of[served], begins=begins)
-        if self._decides:
+        if self.decides:
             self._count(note)
         else:
             self._notes.append(note)
@@ -219,7 +209,7 @@ class Keeper:
         waiter = Waiter(
             asyncio.get_running_loop().create_future(), frozenset({name, *(self._resident_of[each] for each in others)})
         )
-        if not waiter.names.isdisjoint(self._view.serving):
+        if not waiter.names.isdisjoint(self.view.serving):
             return
         if self._is_cut_off():
             raise asleep_error(expert, "Redis, by which gateways agree who wakes engines, cannot be asked")
@@ -250,9 +240,9 @@ class Keeper:
     async def _look_and_change(self) -> None:
         if self.is_behind:
             await self._catch_up()
-        if self._turn and not self._decides:
+        if self._turn and not self.decides:
             await self._take_over()
-        step = self._next_step() if self._decides else None
+        step = self._next_step() if self.decides else None
         self._publish()
         if step is not None:
             await self._changes.make(step, lambda: self._until_free(step))
@@ -261,7 +251,7 @@ class Keeper:
         with suppress(TimeoutError):
             async with asyncio.timeout(LOOK_EVERY_S):
                 await self._kick.wait()
-        now_s, looks = forward_clock(), self._decides or self._is_cut_off()
+        now_s, looks = forward_clock(), self.decides or self._is_cut_off()
         if looks and now_s - self._observed_at_s >= self._observe_every_s:
             await self._changes.observe()
             self._observed_at_s = now_s
@@ -278,9 +268,9 @@ class Keeper:
     def _publish(self) -> None:
         """Tells the pool who sleeps, and those who wait how it went."""
         self._told_at_s = forward_clock()
-        if self._decides or self._is_cut_off() or not self._view.version:
+        if self.decides or self._is_cut_off() or not self.view.version:
             self._look()
-        serving, refused = self._view.serving | self._always, self._view.refused.get(self._me, frozenset())
+        serving, refused = self.view.serving | self._always, self.view.refused.get(self._me, frozenset())
         if self._pool is not None:
             self._pool.set_asleep(frozenset(each for each, name in self._resident_of.items() if name not in serving))
         for name, waiters in self._waiters.items():
@@ -294,14 +284,14 @@ class Keeper:
 
     def _look(self) -> None:
         """Takes the view from the scheduler of this process."""
-        scheduler, before = self.scheduler, self._view
+        scheduler, before = self.scheduler, self.view
         self._changes.let_in()
-        turn = f"{self._turn}." if self._decides else ""  # no version of a process that was not told holds for others
+        turn = f"{self._turn}." if self.decides else ""  # no version of a process that was not told holds for others
         is_same = scheduler.serving == before.serving and turn and before.version.startswith(turn)
         if not is_same:
             self._versions += 1
             self._has_news.set()
-        self._view = View(
+        self.view = View(
             version=f"{turn}{self._versions}" if turn else "",
             serving=scheduler.serving,
             states=dict(scheduler.states),
@@ -317,10 +307,10 @@ class Keeper:
         self._publish()
         while self._board is not None:
             is_told = await self._exchange()
-            if not self._decides:
+            if not self.decides:
                 raise BackendError("another process decides now")
             has_left = all(
-                report.view == self._view.version and not report.running.get(step.resident)
+                report.view == self.view.version and not report.running.get(step.resident)
                 for report in self._others.values()
             )
             if is_told and (step.state is Residency.AWAKE or has_left):
@@ -355,25 +345,25 @@ class Keeper:
             notes = tuple(self._notes)
             self._notes.clear()
             running = {name: count for name, count in self._running.items() if count}
-            report = Report.model_construct(view=self._view.version, running=running, asked=self._asked())
+            report = Report.model_construct(view=self.view.version, running=running, asked=self._asked())
             try:
-                heard = await self._board.exchange(report, notes, self._turn, self._view if self._decides else None)
+                heard = await self._board.exchange(report, notes, self._turn, self.view if self.decides else None)
             except BackendError as error:
                 self._notes.extendleft(reversed(notes))
                 if self._turn and self._is_cut_off():
                     logger.warning("residency: no engine is changed until Redis can be asked: %s", error)
-                    self._turn, self._decides = 0, False
+                    self._turn, self.decides = 0, False
                 return False
             self._heard_at_s = self._told_at_s = forward_clock()
             if heard.turn != self._turn:
-                self._turn, self._decides = heard.turn, False
-            if not self._decides and heard.view is not None:
-                self._view = heard.view
+                self._turn, self.decides = heard.turn, False
+            if not self.decides and heard.view is not None:
+                self.view = heard.view
             self._others = heard.reports
             self._heard.extend(heard.notes)
             if not self._turn:
                 self._publish()
-            elif not self._decides or any(report.asked for report in heard.reports.values()):
+            elif not self.decides or any(report.asked for report in heard.reports.values()):
                 self._kick.set()
             return True
 
@@ -381,8 +371,8 @@ class Keeper:
         """Ends what the process before had begun, looks at every engine, and continues the account."""
         assert self._board is not None
         turn = self._turn
-        if self._view.change is not None:
-            await self._changes.redo(self._view.change)
+        if self.view.change is not None:
+            await self._changes.redo(self.view.change)
         self.scheduler.goal = None
         await self._changes.observe()
         try:
@@ -392,12 +382,12 @@ class Keeper:
         else:
             if saved is not None:
                 take_account(self.scheduler, saved)
-        self._decides = self._turn == turn
+        self.decides = self._turn == turn
         logger.info("residency: this process decides which engines are awake (turn %d)", turn)
 
     async def _save(self) -> None:
         self._saved_at_s = forward_clock()
-        if self._board is not None and self._decides:
+        if self._board is not None and self.decides:
             with suppress(BackendError):  # the next time
                 await self._board.save(self._turn, account_text(self.scheduler))
 

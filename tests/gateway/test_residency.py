@@ -239,7 +239,8 @@ async def test_the_keeper_of_a_configuration_counts_what_its_engines_take() -> N
         await keeper.aclose()
         del values["experts"]["plain"]["replica_urls"]
         del values["experts"]["plain"]["url"]
-        values["experts"]["plain"]["replicas"] = 2
+        del values["experts"]["plain"]["gpu_gib"]
+        values["experts"]["plain"] |= {"replicas": 2, "engine_args": {"gpu_memory_utilization": 0.25}}
         values["residency"]["memory_gb"] = 80
         keeper = await keeper_of(parse_config(values), Path("no-data"), {"plain": [urls["plain"], urls["plain"]]})
         assert keeper is not None
