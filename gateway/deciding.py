@@ -28,7 +28,7 @@ from router.config import CoeConfig
 from router.features import features_hash, to_bytes
 from router.pipeline import Router
 from router.section import AUTO
-from router.types import DecisionInputs, FloatArray, Query, QueryFacts, RoutingDecision
+from router.types import DecisionInputs, Query, QueryFacts, RoutingDecision
 
 MAX_SHOWN_LOSSES = 5
 
@@ -223,10 +223,11 @@ class Decider:
         if routed.shadow is not None:
             ask = ShadowAsk(routed.shadow, router, decision, query, alive, vector)
             pending = self.shadows.start(ask, self._live.note_fault)
+        stored = to_bytes(vector)
         decided = Decided(
             decision,
-            decision_inputs(router, policy, query, alive, vector, self._hash_key),
-            to_bytes(vector) if self._config.log.embeddings else None,
+            decision_inputs(router, policy, query, alive, stored, self._hash_key),
+            stored if self._config.log.embeddings else None,
             None if pending is None else pending.result,
             chosen=chosen_strategy(router, decision, vector, routed.chat, self._config.answers),
         )
@@ -267,9 +268,9 @@ def no_expert(error: NoEligibleExpertError, request: ChatRequest, able: Mapping[
 
 
 def decision_inputs(
-    router: Router, policy: str, query: Query, alive: frozenset[str], embedding: FloatArray, key: bytes
+    router: Router, policy: str, query: Query, alive: frozenset[str], embedding: bytes, key: bytes
 ) -> DecisionInputs:
-    """The part of the record by which the decision can be made again; `embedding` (1, d), `key` of the hashes."""
+    """What the decision can be made again from; `embedding` as the log keeps it, `key` of the hashes."""
     return DecisionInputs(
         encoder=router.encoder.fingerprint,
         features=features_hash(embedding, key),

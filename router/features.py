@@ -49,10 +49,10 @@ def from_bytes(data: bytes) -> FloatArray:
     return vector
 
 
-def features_hash(embedding: FloatArray, key: bytes = b"") -> str:
-    """Identity of one embedding (d,) or (1, d): equal for equal stored bytes, 96 bits of BLAKE2b in hexadecimal.
+def features_hash(stored: bytes, key: bytes = b"") -> str:
+    """Identity of one embedding as `to_bytes` gives it: 96 bits of BLAKE2b in hexadecimal.
 
     Args:
         key: up to 64 bytes, without which a guess of what was asked cannot be tested.
     """
-    return hashlib.blake2b(to_bytes(embedding), digest_size=DIGEST_BYTES, key=key).hexdigest()
+    return hashlib.blake2b(stored, digest_size=DIGEST_BYTES, key=key).hexdigest()

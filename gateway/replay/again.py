@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from base.errors import DataError, NoEligibleExpertError, RouterError
-from router.features import features_hash, from_bytes
+from router.features import features_hash, from_bytes, to_bytes
 from router.pipeline import Router
 from router.types import DecisionInputs, DecisionReason, DecisionRecord, FloatArray, Query, RoutingDecision
 
@@ -108,7 +108,7 @@ def features_of(router: Router, record: DecisionRecord, inputs: DecisionInputs, 
             raise NotReplayableError(
                 f"the logged embedding has {embedding.shape[1]} dimensions, not {router.encoder.dim}"
             )
-        is_known = features_hash(embedding, key) == inputs.features
+        is_known = features_hash(record.embedding, key) == inputs.features
         return Features(embedding, "logged embedding", is_known, is_exact=True)
     if record.text is None:
         kept = "the logged embedding is of another encoder" if record.embedding else "the log keeps no embedding of it"
@@ -116,7 +116,7 @@ def features_of(router: Router, record: DecisionRecord, inputs: DecisionInputs, 
             f"{kept}, and no text: `log.embeddings: true` or `log.privacy: text` makes replay possible from then on"
         )
     embedding = router.embed(record.text)
-    is_known = inputs.encoder == encoder and features_hash(embedding, key) == inputs.features
+    is_known = inputs.encoder == encoder and features_hash(to_bytes(embedding), key) == inputs.features
     return Features(embedding, "logged text", is_known, is_exact=is_known)
 
 

@@ -311,7 +311,7 @@ async def test_the_log_has_what_a_decision_was_made_from() -> None:
         router = gateway.parts.live.current
         vector = router.embed("green")
         assert wild.inputs.encoder == "colours"
-        assert wild.inputs.features == features_hash(vector, b"0" * 32)
+        assert wild.inputs.features == features_hash(to_bytes(vector), b"0" * 32)
         assert wild.inputs.settings == router.settings["wild"]
         assert wild.inputs.unreachable == ()
         assert wild.embedding == to_bytes(vector)

@@ -18,17 +18,17 @@ def test_what_was_rounded_survives_the_log_exactly(vector):
     assert from_bytes(to_bytes(kept)).tobytes() == kept[0].tobytes()
     assert rounded(kept).tobytes() == kept.tobytes()
     assert np.abs(kept - vector).max() <= 2**-11
-    assert features_hash(from_bytes(to_bytes(vector))) == features_hash(vector)
+    assert to_bytes(kept) == to_bytes(vector)
 
 
 def test_the_bytes_are_half_precision_and_little_endian():
     assert to_bytes(np.array([1.0, -0.5], np.float32)) == b"\x00\x3c\x00\xb8"
-    assert features_hash(np.zeros(2, np.float32)) != features_hash(np.ones(2, np.float32))
 
 
 def test_a_key_keeps_guesses_from_being_tested():
-    vector = np.ones(2, np.float32)
-    assert len({features_hash(vector), features_hash(vector, b"a" * 32), features_hash(vector, b"b" * 32)}) == 3
+    ones, others = (to_bytes(np.full(2, value, np.float32)) for value in (1, 0))
+    found = {features_hash(ones), features_hash(others), features_hash(ones, b"a" * 32), features_hash(ones, b"b" * 32)}
+    assert len(found) == 4
 
 
 @pytest.mark.parametrize(("data", "message"), [(b"\x00", "has 1 bytes"), (b"\x00\x7c", "not finite")])

@@ -63,7 +63,10 @@ def log_traffic(folder: Path, url: str, *, keeps_text: bool = True, keeps_vector
         expert = EXPERTS[i % 2]
         name = f"dec-{i}"
         inputs = DecisionInputs(
-            encoder=router.encoder.fingerprint, features=features_hash(vector), settings="s", facts=QueryFacts()
+            encoder=router.encoder.fingerprint,
+            features=features_hash(to_bytes(vector)),
+            settings="s",
+            facts=QueryFacts(),
         )
         records.append(
             DecisionRecord(

@@ -112,7 +112,7 @@ def decided(router: Router, seq: int = 0, *, text: str = "select all rows", poli
         "decision": decision,
         "status": 200,
         "latency_ms": 5.0,
-        "inputs": decision_inputs(router, policy, query, alive, vector, KEY),
+        "inputs": decision_inputs(router, policy, query, alive, to_bytes(vector), KEY),
         "embedding": to_bytes(vector),
     }
     return DecisionRecord.model_validate(fields | changes)
