@@ -270,7 +270,7 @@ def no_expert(error: NoEligibleExpertError, request: ChatRequest, able: Mapping[
 def decision_inputs(
     router: Router, policy: str, query: Query, alive: frozenset[str], embedding: bytes, key: bytes
 ) -> DecisionInputs:
-    """What the decision can be made again from; `embedding` as the log keeps it, `key` of the hashes."""
+    """The inputs to make the decision again from; `embedding` as the log keeps it, `key` of the hashes."""
     return DecisionInputs(
         encoder=router.encoder.fingerprint,
         features=features_hash(embedding, key),
