@@ -86,21 +86,17 @@ def numbers(path: Path, table: Any, name: str) -> Float64Array:
     return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.float64)
 
 
-def require_range(path: Path, name: str, values: Float64Array, low: float, high: float, *, may_miss: bool) -> None:
-    """Raises DataError on the first value out of [low, high], or not there when it must be."""
-    wrong = ~((values >= low) & (values <= high))
+def require_range(
+    path: Path, name: str, values: Float64Array, high: float = LARGEST_AMOUNT, *, may_miss: bool = True
+) -> None:
+    """Raises DataError on the first value out of [0, high], by default an amount, or not there when it must be."""
+    wrong = ~((values >= 0) & (values <= high))
     if may_miss:
         wrong &= ~np.isnan(values)
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
-        expected = f"{low:g} to {high:g}" if high < LARGEST_AMOUNT else f"{low:g} or more, at most {high:g}"
+        expected = f"0 to {high:g}" if high < LARGEST_AMOUNT else f"0 or more, at most {high:g}"
         raise DataError(f"{path}: row {row + 1}, column '{name}': {values[row]:g} is not allowed; expected {expected}")
-
-
-def require_amounts(path: Path, name: str, values: Float64Array) -> None:
-    """Raises DataError on the first value that is present and not an amount: negative, infinite or larger than a table
-    can hold."""
-    require_range(path, name, values, 0.0, LARGEST_AMOUNT, may_miss=True)
 
 
 def positions(names: Sequence[str], known: Sequence[str]) -> NDArray[np.int64]:

@@ -108,12 +108,12 @@ async def erase(
     removal = Removal(database)
     if is_dry_run:
         in_sql = await asyncio.to_thread(removal.decisions_of, subjects, at)
-        spooled, streamed = await asyncio.to_thread(found_in_spools, root, match), await in_streams()
+        spooled, streamed = await asyncio.to_thread(in_spools, root, match, is_dry_run=True), await in_streams()
         ids = {each.decision_id for each in (*in_sql, *spooled, *streamed)}
         feedback = await asyncio.to_thread(removal.count_feedback, ids, subjects, at)
         return Erasure(Removed(len(in_sql), feedback), len(streamed), len(spooled))
     gone = await asyncio.to_thread(removal.erase, subjects, at)
-    spooled, streamed = await asyncio.to_thread(erase_in_spools, root, match), await in_streams()
+    spooled, streamed = await asyncio.to_thread(in_spools, root, match, is_dry_run=False), await in_streams()
     # What was said of them may be in SQL, although they are not.
     on_their_way = await asyncio.to_thread(removal.remove, [*spooled, *streamed], reason="erased", at=at)
     gone += Removed(feedback=on_their_way.feedback)
@@ -141,43 +141,23 @@ def is_rewriting(info: Mapping[str, object]) -> bool:
     return any(info.get(name) for name in ("aof_rewrite_in_progress", "aof_rewrite_scheduled"))
 
 
-def erase_in_spools(root: Path, match: Match) -> list[Found]:
-    """Overwrites records in every spool under `root`, sent or not; the decisions in them. Raises OSError."""
-    return [decision for path in all_segments(root) for decision in erase_in_segment(path, match)]
+def in_spools(root: Path, match: Match, *, is_dry_run: bool) -> list[Found]:
+    """The decisions in every spool under `root`, sent or not; overwritten, but for a dry run. Raises OSError."""
+    segments = (path for folder in spool_folders(root) for path in segment_paths(folder))
+    return [decision for path in segments for decision in in_segment(path, match, is_dry_run=is_dry_run)]
 
 
-def all_segments(root: Path) -> list[Path]:
-    return [path for folder in spool_folders(root) for path in segment_paths(folder)]
-
-
-def found_in_spools(root: Path, match: Match) -> list[Found]:
-    """The decisions in every spool under `root`, sent or not. Raises OSError."""
+def in_segment(path: Path, match: Match, *, is_dry_run: bool) -> list[Found]:
     found = []
-    for path in all_segments(root):
-        with suppress(FileNotFoundError):  # sent and deleted meanwhile
-            records = (intact.payload for intact in scan(path.read_bytes()).frames)
-            found += [decision for record in records if (decision := match(record)) is not None]
-    return found
-
-
-def erase_in_segment(path: Path, match: Match) -> list[Found]:
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return []  # sent and deleted meanwhile
-    found = []
-    try:
-        for intact in scan(path.read_bytes()).frames:
+    with suppress(FileNotFoundError), path.open("rb" if is_dry_run else "r+b", buffering=0) as file:
+        for intact in scan(file.read()).frames:
             if (decision := match(intact.payload)) is None:
                 continue
-            size = len(intact.payload)
-            remains = Erased(replica=decision.replica, seq=decision.seq).model_dump_json().encode().ljust(size)
-            os.pwrite(descriptor, frame(remains), intact.end - size - HEADER.size)
             found.append(decision)
-        if found:
-            os.fsync(descriptor)
-    except FileNotFoundError:
-        return found
-    finally:
-        os.close(descriptor)
-    return found
+            if not is_dry_run:
+                size = len(intact.payload)
+                remains = Erased(replica=decision.replica, seq=decision.seq).model_dump_json().encode().ljust(size)
+                os.pwrite(file.fileno(), frame(remains), intact.end - size - HEADER.size)
+        if found and not is_dry_run:
+            os.fsync(file.fileno())
+    return found  # nothing of a segment that was sent and deleted meanwhile

@@ -19,7 +19,6 @@ from base.columns import (
     optional_texts,
     positions,
     read_table,
-    require_amounts,
     require_range,
     texts,
 )
@@ -136,10 +135,10 @@ def read_scores(path: Path, prompts: PromptRows) -> ScoreRows:
     table = read_table(path, ("prompt_id", "model", "score"))
     ids, names = texts(path, table, "prompt_id"), texts(path, table, "model")
     score = numbers(path, table, "score")
-    require_range(path, "score", score, 0.0, 1.0, may_miss=False)
+    require_range(path, "score", score, 1.0, may_miss=False)
     amounts = {name: numbers(path, table, name) for name in ("cost_usd", "output_tokens", "output_chars", "latency_ms")}
     for name, values in amounts.items():
-        require_amounts(path, name, values)
+        require_range(path, name, values)
     for row, prompt_id in enumerate(ids, start=1):
         if prompt_id not in prompts.all_ids:
             raise DataError(f"{path}: row {row}, column 'prompt_id': '{prompt_id}' is not in {PROMPTS_FILE}")
@@ -230,7 +229,7 @@ def read_models(path: Path) -> dict[str, ModelFacts]:
     columns = {}
     for name in ("params_active_b", "price_in_per_m", "price_out_per_m"):
         columns[name] = numbers(path, table, name)
-        require_amounts(path, name, columns[name])
+        require_range(path, name, columns[name])
     known = [[None if np.isnan(value) else float(value) for value in column] for column in columns.values()]
     return {
         model: ModelFacts(active or None, price_in, price_out)
