@@ -159,9 +159,13 @@ def open_log(database_url: str) -> Iterator[Connection]:
         StoreError: the database cannot be read, or has tables of another version.
     """
     url = checked_url(database_url)
-    if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
-        raise DataError(f"{url.database}: there is no decision log; it begins with the first `coe up` or `coe serve`")
-    engine = open_engine(database_url, is_reader=True)
+    path = Path(url.database or "")
+    if url.get_backend_name() != "sqlite":
+        engine = open_engine(database_url)
+    elif path.is_file():
+        engine = create_engine(sealed_url(path) or url)  # as it is: the file may be somebody else's
+    else:
+        raise DataError(f"{path}: there is no decision log; it begins with the first `coe up` or `coe serve`")
     try:
         with translated_errors("read the decision log in"), engine.connect() as connection:
             refuse_schema(connection, [DECISIONS])
