@@ -10,8 +10,9 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from base.errors import BackendError, DataError, EngineError
+from base.whole_files import locked, write_whole
 from fleet.process import ProcessState
-from fleet.vllm_addresses import EngineRecord, read_vllm, replace_text, vllm_file
+from fleet.vllm_addresses import EngineRecord, read_vllm, vllm_file
 
 LOOK_EVERY_S = 0.1
 
@@ -38,13 +39,9 @@ def read_wishes(data_dir: Path) -> Wishes:
 
 def change_wishes(data_dir: Path, change: Callable[[Wishes], Wishes]) -> None:
     """Replaces the wishes by what `change` makes of them; of two changes at once, none is lost."""
-    import fcntl
-
     file = wishes_file(data_dir)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        replace_text(file, change(read_wishes(data_dir)).model_dump_json())
+    with locked(file.with_suffix(".lock")):
+        write_whole(file, change(read_wishes(data_dir)).model_dump_json())
 
 
 def wishes_file(data_dir: Path) -> Path:

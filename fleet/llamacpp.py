@@ -39,6 +39,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from base.errors import EngineError
+from base.whole_files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -121,13 +122,6 @@ def read_adapter_ids(url: str, adapters: dict[str, Path]) -> dict[str, int]:
     return {name: id_of[str(path)] for name, path in adapters.items()}
 
 
-def write_ready_file(path: Path, record: dict[str, Any]) -> None:
-    """Writes JSON so that a reader finds all of it or no file."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(json.dumps(record))
-    part.replace(path)
-
-
 def serve(options: EngineOptions, ready_file: Path | None) -> None:
     """Runs the engine until SIGTERM, SIGINT or the parent's death."""
     stopped = threading.Event()
@@ -139,7 +133,7 @@ def serve(options: EngineOptions, ready_file: Path | None) -> None:
     if ready_file is not None:
         port = int(server.listening_address.rsplit(":", 1)[1])
         adapters = read_adapter_ids(server.listening_address, options.adapters)
-        write_ready_file(ready_file, {"port": port, "pid": os.getpid(), "adapters": adapters})
+        write_whole(ready_file, json.dumps({"port": port, "pid": os.getpid(), "adapters": adapters}))
     while not stopped.wait(PARENT_POLL_S) and os.getppid() == parent_pid:
         pass
     del server

@@ -15,6 +15,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from base.errors import DataError, EngineError, allowed_values
+from base.whole_files import write_whole
 from fleet.folder_lock import FolderLock, holder_of, is_held
 from fleet.process import ProcessState
 
@@ -81,7 +82,7 @@ def claim_vllm(data_dir: Path) -> FolderLock:
 
 def write_vllm(data_dir: Path, engines: Sequence[EngineRecord]) -> None:
     """Written at once or not at all."""
-    replace_text(vllm_file(data_dir), VllmRecord(engines=tuple(engines)).model_dump_json())
+    write_whole(vllm_file(data_dir), VllmRecord(engines=tuple(engines)).model_dump_json())
 
 
 def renew_vllm(data_dir: Path, engines: Sequence[EngineRecord]) -> None:
@@ -91,12 +92,6 @@ def renew_vllm(data_dir: Path, engines: Sequence[EngineRecord]) -> None:
         data_dir,
         [each.model_copy(update={"experts": known.get((each.name, each.pid), each.experts)}) for each in engines],
     )
-
-
-def replace_text(file: Path, text: str) -> None:
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(file)
 
 
 def read_vllm(data_dir: Path) -> VllmRecord:

@@ -6,12 +6,10 @@ holds a lock on the folder while reading and writing.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +17,7 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 
 from base.errors import ArtifactError
+from base.whole_files import locked, write_whole
 from router.artifact import read_manifest
 from router.manifest import RouterManifest
 from router.types import Record
@@ -144,22 +143,6 @@ def write_pointer(root: Path, pointer: LivePointer) -> LivePointer:
     return pointer
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file that is there as a whole or not at all."""
-    staged = path.with_name(f".{path.name}.{os.getpid()}")
-    staged.write_text(text, encoding="utf-8")
-    staged.replace(path)
-
-
-@contextmanager
-def locked(root: Path) -> Iterator[None]:
-    """Holds the folder's lock; waits for its holder."""
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / LOCK_FILE).open("ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def change_pointer(
     root: Path, change: Callable[[LivePointer | None], LivePointer], *, repairs: bool = False
 ) -> LivePointer:
@@ -170,7 +153,7 @@ def change_pointer(
 
     Raises what `read_pointer` and `change` raise.
     """
-    with locked(root):
+    with locked(root / LOCK_FILE):
         try:
             before = read_pointer(root)
         except ArtifactError:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from base.errors import ArtifactError, ConfigError, RouterError, allowed_values
+from base.whole_files import locked, write_whole
 from router.artifact import is_intact, load_artifact, put_in_place, read_manifest
-from router.live_pointer import LivePointer, Trial, change_pointer, locked, read_pointer, write_whole
+from router.live_pointer import LOCK_FILE, LivePointer, Trial, change_pointer, read_pointer
 from router.manifest import RouterManifest
 
 ROUNDS_FILE = "rounds.jsonl"
@@ -149,7 +150,7 @@ class Registry:
     def keep_round(self, now: datetime, values: Mapping[str, object]) -> None:
         """Adds what a round of retraining compared and did."""
         kept = [{"at": now.isoformat(), **values}, *self.rounds()][:KEPT_ROUNDS]
-        with locked(self.root):
+        with locked(self.root / LOCK_FILE):
             write_whole(self.root / ROUNDS_FILE, "".join(json.dumps(each) + "\n" for each in reversed(kept)))
 
     def adopt(self, folder: Path) -> str:

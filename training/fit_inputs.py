@@ -18,7 +18,6 @@ from router.config import CoeConfig, load_config
 from router.embedding_cache import CachedEncoder
 from router.protocols import Encoder
 from router.section import PluginConfig
-from router.spread_encoding import SpreadEncoding
 from training.datasets.labelled_queries import read_seed
 from training.datasets.outcome_folders import graded_models, outcome_folders, read_outcome_folders
 from training.expert_map import measure_quality
@@ -26,6 +25,7 @@ from training.fit import fit_router
 from training.fit_options import FitOptions
 from training.fit_request import FitRequest
 from training.split import split_of
+from training.spread_encoding import SpreadEncoding
 from training.stage_one import label_numbers
 from training.types import LabelledQuery, OutcomeTable
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import json
 import os
 import re
@@ -13,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from base.errors import EngineError
+from base.whole_files import locked
 from fleet.fake_vllm.command import Bug, FakeOptions
 
 LOOK_EVERY_S = 0.002
@@ -73,9 +73,7 @@ class Card:
         if self._folder is None:
             self._take(gib, dict.fromkeys(self._devices, 0.0))
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with (self._folder / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(self._folder / "lock"):
             self._take(gib, {device: others_gib(self._folder, device) for device in self._devices})
             for device in self._devices:
                 (self._folder / f"{device}.{os.getpid()}").write_text(str(gib))

@@ -12,8 +12,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from base.whole_files import write_whole
 from fleet.folder_lock import FolderLock
-from router.live_pointer import write_whole
 from router.types import Record
 
 GATEWAYS = "gateways"

@@ -16,8 +16,9 @@ from typing import NamedTuple
 from pydantic import Field, ValidationError
 
 from base.errors import ConfigError
+from base.whole_files import locked, write_whole
 from router.config import CoeConfig, config_text, parse_text
-from router.live_pointer import LIVE_FILE, locked, write_whole
+from router.live_pointer import LIVE_FILE, LOCK_FILE
 from router.types import Record
 
 CONFIG_FOLDER = "config"
@@ -141,7 +142,7 @@ class History:
     def _change(self, change: Callable[[InForce | None], InForce]) -> tuple[InForce | None, InForce]:
         """The state before, and the one that is in force now."""
         try:
-            with locked(self.root):
+            with locked(self.root / LOCK_FILE):
                 before = self.read()
                 after = change(before)
                 if after != before:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from base.errors import DataError, require_installed
+from base.whole_files import write_whole
 from retrieval.training.recipe import Recipe
 from router.encoders._bert import LINEAR
 from router.types import FloatArray
@@ -156,9 +157,7 @@ class QueryAdapter:
             arrays |= {f"{moment}.{name}": state[moment].numpy() for moment in MOMENTS if moment in state}
         file = f"{progress['step']}-{CHECKPOINT_FILE}"
         save_file(arrays, folder / file)
-        staged = folder / f".{PROGRESS_FILE}.new"
-        staged.write_text(json.dumps(progress | {"file": file}), encoding="utf-8")
-        staged.replace(folder / PROGRESS_FILE)
+        write_whole(folder / PROGRESS_FILE, json.dumps(progress | {"file": file}))
         for old in folder.glob(f"*-{CHECKPOINT_FILE}"):
             if old.name != file:
                 old.unlink()

@@ -17,9 +17,9 @@ from base.shipped import seed_folder
 from router.build import build_encoder
 from router.config import load_config
 from router.embedding_cache import CACHE_FILE, CachedEncoder
-from router.spread_encoding import SpreadEncoding
 from tests.json_server import JsonHandler, answering
 from training.datasets.labelled_queries import read_seed
+from training.spread_encoding import SpreadEncoding
 from training.stage_one import embed
 
 ROOT = Path(__file__).parents[2]

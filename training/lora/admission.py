@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import yaml
 
 from base.errors import ConfigError, DataError, allowed_values
 from base.progress import Progress
+from base.whole_files import write_whole
 from fleet.vllm_addresses import read_vllm, write_vllm
 from fleet.vllm_command import adapter_folder
 from router.config import CoeConfig, config_text, load_config, parse_text
@@ -232,10 +232,7 @@ def add_expert(file: Path, name: str, entry: dict[str, Any]) -> None:
     before = "".join(lines[:at])
     changed = before + ("" if before.endswith("\n") else "\n") + added + "".join(lines[at:])
     parse_text(changed, file=str(file))
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")
-    part.write_text(changed, encoding="utf-8")
-    part.chmod(file.stat().st_mode & 0o777)
-    part.replace(file)
+    write_whole(file, changed, file.stat().st_mode & 0o777)
 
 
 def experts_node(text: str) -> yaml.MappingNode | None:
