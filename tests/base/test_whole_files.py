@@ -1,9 +1,11 @@
-"""A file is replaced as a whole, with its permissions, and a lock waits for its holder."""
+"""A file is replaced as a whole, with its permissions, and a lock has one holder."""
 
 from __future__ import annotations
 
-import threading
+import fcntl
 from pathlib import Path
+
+import pytest
 
 from base.whole_files import locked, write_whole
 
@@ -16,19 +18,9 @@ def test_a_written_file_has_its_text_and_permissions_and_leaves_nothing_beside_i
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_a_lock_is_held_by_one_at_a_time(tmp_path: Path) -> None:
-    path, inside, most = tmp_path / "new folder" / "lock", [0], [0]
-
-    def count() -> None:
-        for _ in range(200):
-            with locked(path):
-                inside[0] += 1
-                most[0] = max(most[0], inside[0])
-                inside[0] -= 1
-
-    threads = [threading.Thread(target=count) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert most == [1]
+def test_a_lock_is_held_until_the_block_ends(tmp_path: Path) -> None:
+    path = tmp_path / "new folder" / "lock"
+    with locked(path), path.open("ab") as other, pytest.raises(BlockingIOError):
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with path.open("ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
