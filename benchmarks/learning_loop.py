@@ -138,17 +138,17 @@ def promotion_line(courses: Sequence[Course], margin: float) -> str:
     promoted = [one.gain for one in rounds if one.is_promoted]
     worse = [gain for gain in promoted if gain < -EQUAL]
     much = sum(gain < -margin for gain in promoted)
-    falls = [one.gain_of_fall for one in rounds if one.gain_of_fall is not None]
+    taken = [one.gain_of_takeover for one in rounds if one.gain_of_takeover is not None]
     return (
         f"In {len(rounds)} rounds of the scenario the candidate decided otherwise than the live router; "
         f"{sum(one.gain < -EQUAL for one in rounds)} of them were truly worse. {len(promoted)} were promoted, "
         "with a mean "
         f"true gain of {100 * np.mean(promoted or [0.0]):+.2f} points. Worse ones, of all promoted: "
         f"{share_with_interval(len(worse), len(promoted))} (mean loss {100 * -np.mean(worse) if worse else 0.0:.2f} "
-        f"points), of which {much} by more than the margin. In {len(falls)} rounds the next best took over from an "
-        "expert that fell, without the gate, with a mean true gain of "
-        f"{100 * np.mean(falls or [0.0]):+.2f} points; worse ones: "
-        f"{share_with_interval(sum(gain < -EQUAL for gain in falls), len(falls))}."
+        f"points), of which {much} by more than the margin. In {len(taken)} rounds an expert took over without "
+        "the gate, from one that fell or because it is new, with a mean true gain of "
+        f"{100 * np.mean(taken or [0.0]):+.2f} points; worse ones: "
+        f"{share_with_interval(sum(gain < -EQUAL for gain in taken), len(taken))}."
     )
 
 

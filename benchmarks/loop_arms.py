@@ -46,7 +46,6 @@ from training.change_points import ChangePoint, find_change_points
 from training.crossfit import folds_of
 from training.evidence import Evidence, beside_serving, gather_evidence
 from training.expert_map import measure_quality
-from training.fallen_experts import changed_rows, find_fall
 from training.feedback_bias import ReplyBin, ReplyRates
 from training.fit import prepare, write_router
 from training.fit_request import FitRequest
@@ -63,6 +62,7 @@ from training.log_table import FOLDS, LogTable
 from training.new_experts import LEAST_MOVE, Renewed, exploration_moved, explored_shares, renewed
 from training.router_comparison import LogComparison, LoggedChoices, RouterComparison, Twin
 from training.scorer_fit import FittedScorer
+from training.takeover import Reasons, find_takeover
 from training.types import OutcomeTable
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -198,14 +198,14 @@ def reply_weights(category: IntArray, expert: IntArray, rated: IntArray) -> Floa
 @dataclass(frozen=True)
 class Round:
     """One retraining: the truth about the live router before, and about the candidate, each as it decides. `gate` is
-    None where both decide alike; `gain_of_fall` the true gain of taking queries from an expert that fell."""
+    None where both decide alike; `gain_of_takeover` the true gain where an expert takes over without the gate."""
 
     decisions: int
     gate: GateResult | None
     on_log: LogComparison | None
     live_value: float
     candidate_value: float
-    gain_of_fall: float | None = None
+    gain_of_takeover: float | None = None
 
     @property
     def is_promoted(self) -> bool:
@@ -320,22 +320,23 @@ class Retraining:
         done = self.compare(moment, log, prompt, changes, candidate, evidence)
         if done.is_promoted:
             self.take_over(evidence.matrix, self.experts)
-        elif self.renew(evidence, changes):
-            done = replace(done, gain_of_fall=self.value(moment) - done.live_value)
+        elif self.renew(evidence, candidate, changes):
+            done = replace(done, gain_of_takeover=self.value(moment) - done.live_value)
         self.rounds.append(done)
 
-    def renew(self, evidence: Evidence, changes: tuple[ChangePoint, ...]) -> bool:
-        """The live router takes over what it may without the gate: experts that fell lose their queries, the rest is
-        explored by the candidate's evidence. Returns whether an expert fell."""
+    def renew(self, evidence: Evidence, candidate: Router, changes: tuple[ChangePoint, ...]) -> bool:
+        """What happens without the gate: an expert takes over, or the live router explores by the candidate's evidence.
+        Returns whether an expert took over."""
 
         def with_rows(rows: list[int]) -> tuple[Renewed, Router]:
             made = renewed(self.evidence, self.router.experts, evidence, rows)
             return made, router_of(self.stage, made.matrix, made.experts, self.settings, made.newest)
 
         before = self.router.expert_of()
-        if rows := changed_rows(before, changes):
+        why = Reasons.of(changes, evidence, self.router.experts)
+        if rows := why.rows(before, candidate.expert_of()):
             made, router = with_rows(rows)
-            if find_fall(map_changes(self.router, router), changes, evidence, router.categories):
+            if find_takeover(map_changes(self.router, router), why, evidence, router.categories):
                 self.take_over(made.matrix, made.experts, made.newest)
                 return True
         made, router = with_rows([])

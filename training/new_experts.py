@@ -2,7 +2,7 @@
 
 A log can only judge an expert that was tried, and tries are worth most where the newest evidence is in doubt. So when
 the gate does not promote a candidate, the live router is given what the candidate knows to explore by, and experts that
-it does not know yet: no category is mapped anew but those whose expert fell (training.fallen_experts), and the next
+it does not know yet: no category is mapped anew but those that an expert takes over (training.takeover), and the next
 retraining has rewards to judge by.
 """
 

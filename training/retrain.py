@@ -27,12 +27,12 @@ from training.category_mix import MIX_MOVED
 from training.change_points import ChangePoint, is_stale
 from training.crossfit import FittedTwin
 from training.evidence import Evidence
-from training.fallen_experts import changed_rows, find_fall
 from training.gate import Comparison, GateResult
 from training.log_table import LogTable
 from training.new_experts import LEAST_MOVE, can_renew, exploration_moved, renew
 from training.retrain_inputs import RetrainInputs, RetrainRequest, read_inputs
 from training.router_comparison import RouterComparison, Twin
+from training.takeover import Reasons, find_takeover
 
 
 @dataclass(frozen=True)
@@ -187,22 +187,23 @@ def renewed_live(
     live_folder: Path, scratch: Path, inputs: RetrainInputs, comparison: RouterComparison
 ) -> tuple[Path | None, tuple[str, ...], str]:
     """Folder of the live router with what the candidate knows, the names of the experts that are new to it, and what it
-    does differently: the next best takes over from an expert that fell, or it explores by newer evidence. None where
-    its map, or much of its exploring, would not be as it should."""
+    does differently: an expert takes over (training.takeover), or it explores by newer evidence. None where its map, or
+    much of its exploring, would not be as it should."""
     live, evidence, before = load_artifact(live_folder), comparison.evidence, comparison.live.expert_of()
     if not can_renew(live, evidence):
         return None, (), ""
     is_exploring = any(policy.exploration.budget > 0 for policy in inputs.config.policies.values())
     names = tuple(name for name in evidence.outcomes.experts if name not in live.manifest.experts and is_exploring)
     joining = f"{', '.join(names)} joins the live router to be explored" if names else ""
-    if rows := changed_rows(before, inputs.changes):
+    why = Reasons.of(inputs.changes, evidence, live.manifest.experts)
+    if rows := why.rows(before, comparison.candidate.expert_of()):
         kept = () if inputs.carried is None else inputs.carried.experts
         made = scratch / renew(scratch, live, evidence, rows, kept).manifest.version
         router = load_router(inputs.config, made, comparison.candidate.encoder)
-        fall = find_fall(map_changes(comparison.live, router), inputs.changes, evidence, router.categories)
+        found = find_takeover(map_changes(comparison.live, router), why, evidence, router.categories)
         costs = mean_costs(replace(comparison, candidate=router))
-        if fall is not None and fall.gain >= inputs.request.terms.least_gain(*costs):
-            return made, names, "; ".join(filter(None, (fall.words, joining)))
+        if found is not None and found.gain >= inputs.request.terms.least_gain(*costs):
+            return made, names, "; ".join(filter(None, (found.words, joining)))
     if not is_exploring:
         return None, (), ""
     made = scratch / renew(scratch, live, evidence).manifest.version
