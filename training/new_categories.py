@@ -140,7 +140,10 @@ def propose(request: ProposeRequest, progress: Progress = silent) -> Proposals:
         asked = list(uncertain_queries(read_records(connection, request.since, left_out), rewards, router, counts))
     n_decisions = sum(counts.values())
     usable, vectors = with_vectors(asked, router, left_out, progress)
-    is_far = quantile_of(neighbour_distance(vectors, router.uncertainty.reference), far_scale(router)) >= FAR
+    is_far = (
+        quantile_of(neighbour_distance(vectors, router.uncertainty.reference), router.uncertainty.held_out_distances)
+        >= FAR
+    )
     progress("looking for topics")
     new = new_categories(
         [q for q, far in zip(usable, is_far, strict=True) if far], vectors[is_far], router, request, n_decisions
@@ -198,11 +201,6 @@ def with_vectors(
             vectors[i] = query.vector
     vectors[missing] = made
     return kept, vectors
-
-
-def far_scale(router: Router) -> FloatArray:
-    """Sorted distances of held-out training queries, which a query's distance is compared with."""
-    return router.uncertainty.held_out_distances
 
 
 def new_categories(

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from decision_log.read import NOT_OF_THE_MAP
 from eval.log.rates import gap, quality, rate
 from eval.log.traffic import Traffic
 from eval.log.traffic_records import CategoryRegret, Gap, Rate, Regret
@@ -16,8 +17,10 @@ MIN_EFFECTIVE = 10.0
 
 
 def measure_regret(traffic: Traffic) -> Regret:
-    """Regret per category, what the router itself believes it gave up, and what exploring cost."""
-    routed = traffic.rows(traffic.is_routed)
+    """Regret per category, what the router itself believes it gave up, and what exploring cost, where the map decides.
+
+    A builtin expert answers what it is sure of, which says nothing about the rest of a category."""
+    routed = traffic.rows(traffic.is_routed & ~np.isin(traffic.reason, [reason.value for reason in NOT_OF_THE_MAP]))
     names = sorted(set(routed.category))
     found = tuple(category_regret(name, routed.rows(routed.category == name)) for name in names)
     given_up = routed.best_predicted - routed.predicted
@@ -27,7 +30,7 @@ def measure_regret(traffic: Traffic) -> Regret:
         is_explored=bool((routed.propensity < 1).any()),
         n_explored=int(explored.sum()),
         total=total_regret(found),
-        coverage=sum(row.n for row in found if row.regret) / max(len(routed), 1),
+        coverage=sum(row.n for row in found if row.regret) / max(int(traffic.is_routed.sum()), 1),
         categories=tuple(sorted(found, key=lambda row: -row.n)),
         given_up=float(given_up[known].mean()) if known.any() else None,
         given_up_by_reason={
