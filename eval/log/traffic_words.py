@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from eval.log.category_regret import MIN_EFFECTIVE
 from eval.log.traffic_records import Alarm, Gap, LogReport, Rate, Switch, Totals
-from eval.report.numbers import money, percent, percent_range, points, points_range
+from eval.report.numbers import counted, money, percent, percent_range, points, points_range
 
 SHOWN_CHANGES = 10
 FEW_RATED = 30
@@ -71,8 +71,8 @@ def worsened(alarms: tuple[Alarm, ...]) -> list[Alarm]:
 
 def beside_the_traffic(totals: Totals) -> str:
     """Rows of the log that the report leaves out; empty where there are none."""
-    counted = ((totals.n_probes, "probe", " by coe itself"), (totals.n_malformed, "malformed request", ""))
-    return " and ".join(f"{count:,} {what}{'s' if count > 1 else ''}{by}" for count, what, by in counted if count)
+    beside = ((totals.n_probes, "probe", " by coe itself"), (totals.n_malformed, "malformed request", ""))
+    return " and ".join(counted(count, what, f"{what}s") + by for count, what, by in beside if count)
 
 
 def alarm_sentence(alarms: tuple[Alarm, ...]) -> str:
@@ -96,8 +96,8 @@ def warnings(report: LogReport) -> tuple[str, ...]:
     n_rated = sum(group.n_rated for group in report.experts)
     if n_rated < FEW_RATED:
         found.append(
-            f"Only {n_rated} answers have feedback: read intervals, not means. POST /v1/feedback takes thumbs, scores, "
-            "edits and test results."
+            f"Only {counted(n_rated, 'answer has', 'answers have')} feedback: read intervals, not means. "
+            "POST /v1/feedback takes thumbs, scores, edits and test results."
         )
     bias = report.bias
     if bias.raw and bias.corrected and not bias.corrected.low <= bias.raw.value <= bias.corrected.high:
@@ -119,8 +119,8 @@ def why_unknown(report: LogReport) -> str:
         return "without exploration it is unknown what another expert would have answered (exploration of a policy)."
     rated = round(regret.explored.n) if regret.explored is not None else 0
     return (
-        f"of {regret.n_explored:,} answers by exploration {rated or 'none'} got feedback. A category needs feedback on "
-        f"{MIN_EFFECTIVE:g} answers of at least two experts."
+        f"of {counted(regret.n_explored, 'answer', 'answers')} by exploration {rated or 'none'} got feedback. "
+        f"A category needs feedback on {MIN_EFFECTIVE:g} answers of at least two experts."
     )
 
 

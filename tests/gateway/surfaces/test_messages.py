@@ -204,7 +204,7 @@ async def test_arguments_that_are_no_object_are_not_lost() -> None:
     ("fields", "words"),
     [
         ({"max_tokens": None}, "'max_tokens' is None; allowed: a whole number from 1"),
-        ({"messages": []}, "'messages' is a list; allowed: a non-empty list"),
+        ({"messages": []}, "'messages' is []; allowed: a non-empty list"),
         ({"messages": [{"role": "robot", "content": "x"}]}, "'messages[0].role' is 'robot'; allowed: user"),
         ({"messages": [{"role": "user", "content": 1}]}, "'messages[0].content' must be a list of objects"),
         ({"messages": [{"role": "user", "content": [{"type": "document"}]}]}, "messages[0].content[0].type (document)"),
