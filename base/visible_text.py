@@ -8,6 +8,7 @@ import re
 # surrogates, which no encoding writes.
 UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 BREAKS = re.compile("[\t\n]")
+# Spreadsheets evaluate a cell that begins so, also with the wide forms of East Asian keyboards (OWASP, CSV injection).
 FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 
 
@@ -30,9 +31,6 @@ def echo(text: str, *, to_stderr: bool = False) -> None:
     import typer
 
     typer.echo(visible(text), err=to_stderr)
-
-
-# Spreadsheets evaluate a cell that begins so, also with the wide forms of East Asian keyboards (OWASP, CSV injection).
 
 
 def without_formula(cell: object) -> object:

@@ -33,9 +33,7 @@ class Reasons:
 
     @classmethod
     def of(cls, changes: Sequence[ChangePoint], evidence: Evidence, known: Collection[str]) -> Reasons:
-        """Args:
-        known: experts of the live router.
-        """
+        """Reasons of a round; the live router knows the experts `known`."""
         cells = frozenset((change.category, change.expert) for change in changes)
         return cls(cells, frozenset(evidence.outcomes.experts) - frozenset(known))
 

@@ -266,8 +266,8 @@ def cost_of_adding(tests: Sequence[Labelled], situation: Situation) -> tuple[Add
 def measure_latency(
     experts: Mapping[str, RetrievalExpert], library: PilotLibrary | None, searchers: Sequence[Searcher]
 ) -> Latency:
-    """Time that routing adds to one query: medians in milliseconds, measured here and now, on the
-    first collection's test queries with exact search of the largest collection."""
+    """Time that routing adds to one query: medians in milliseconds, measured here and now, on the first collection's
+    test queries with exact search of the largest collection."""
     base = experts[BASE]
     assert isinstance(base, DenseExpert)
     sample = searchers[0].collection.split("test").texts[:TIMED_QUERIES]
