@@ -7,7 +7,7 @@ store that is refreshed every hour is not encoded every hour, and documents that
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,10 +27,11 @@ class DocumentMemory:
         """Forgets what an earlier run did not bring to its end."""
         shutil.rmtree(self.folder / "next", ignore_errors=True)
 
-    def encode(self, documents: Encoder, texts: Sequence[str]) -> FloatArray:
+    def encode(self, documents: Encoder, texts: Sequence[str], on_progress: Callable[[int], None]) -> FloatArray:
         """(n, d) by the document side of an expert, but for what the last refresh has encoded. Raises DataError when
         the folder cannot be used."""
-        return CachedEncoder(CachedEncoder(documents, self.folder / "last"), self.folder / "next").encode(texts)
+        last = CachedEncoder(documents, self.folder / "last")
+        return CachedEncoder(last, self.folder / "next", on_progress=on_progress).encode(texts)
 
     def keep(self) -> None:
         """Forgets what this run did not use. Raises DataError."""

@@ -64,14 +64,13 @@ class Searcher:
     _lexical: dict[str, LexicalIndex] = field(default_factory=dict)
 
     def encode(self, expert: DenseExpert, texts: Sequence[str], is_document: bool) -> FloatArray:
-        side = QuerySide(expert, is_document)
-        if is_document and self.memory is not None:
-            return self.memory.encode(side, texts)
-        kind = "documents" if is_document else "queries"
+        side, kind = QuerySide(expert, is_document), "documents" if is_document else "queries"
 
         def report(done: int) -> None:
             self.progress(f"{self.collection.name}: {expert.name} encodes {kind}, {done} of at most {len(texts)}")
 
+        if is_document and self.memory is not None:
+            return self.memory.encode(side, texts, report)
         return CachedEncoder(side, self.cache, on_progress=report).encode(texts)
 
     def documents(self, expert: DenseExpert) -> FloatArray:
