@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -12,9 +12,6 @@ from base.options import ConfigOption, DatabaseOption, DataOption, JsonOption, S
 from base.ray_engine import EngineOption, WorkEngine
 from training.fit_options import FitOptions
 from training.gate import Terms
-
-if TYPE_CHECKING:
-    pass
 
 OutcomesOption = Annotated[
     Path | None,
