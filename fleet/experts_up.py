@@ -124,7 +124,7 @@ async def watch(fleet: Fleet, console: Terminal, is_over: Callable[[], bool]) ->
             seen = ("asleep" if sleeps else str(status.state), status.restarts)
             if shown.get(status.name) != seen:
                 shown[status.name] = seen
-                console.print(status_line(status, seen[0], experts), soft_wrap=True, highlight=False)
+                console.print(status_line(status, seen[0], experts), soft_wrap=True)
         if was_over:
             return
         await asyncio.sleep(REFRESH_S)

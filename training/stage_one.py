@@ -256,7 +256,9 @@ def stage_one_metrics(stage: StageOne, held_out: LabelledEmbeddings, alpha: floa
     known = labels < k
     predicted = probs.argmax(axis=1)
     right = (predicted == labels) & known
-    f1 = float(f1_score(labels[known], predicted[known], labels=np.unique(labels[known]), average="macro"))
+    f1 = 0.0
+    if known.any():
+        f1 = float(f1_score(labels[known], predicted[known], labels=np.unique(labels[known]), average="macro"))
     return {
         "category_accuracy": wilson(int(right.sum()), int(known.sum())),
         "macro_f1": Metric(value=f1, n=int(known.sum())),

@@ -6,6 +6,7 @@ import pytest
 from base.blas import one_thread
 from router.quality import QualityMatrix
 from router.section import PluginConfig
+from router.types import Metric
 from router.uncertainty import MAX_REFERENCE, Uncertainty, apply_temperature
 from training.calibrate import (
     MIN_OUTSIDE,
@@ -163,6 +164,8 @@ def test_nothing_is_calibrated_on_what_it_was_fitted_on() -> None:
     assert stage.temperature > 2.0
     assert stage.uncertainty["held_out_correct"].mean() < 0.5
     assert (stage.unseen.argmax(axis=1) == labels).mean() < 0.5
+    only_general = LabelledEmbeddings(rows[:5], np.full(5, 4))
+    assert stage_one_metrics(stage, only_general, 0.1)["macro_f1"] == Metric(value=0.0, n=0)
 
 
 def test_the_promise_holds_for_fitted_routers() -> None:
