@@ -31,10 +31,10 @@ LEAST_MOVE = 0.03
 """Share of the queries that a new version must explore differently to be made (ours): every rating moves some."""
 
 
-def can_renew(live: RouterArtifact, evidence: Evidence) -> bool:
-    """Returns whether the live router takes newer evidence as it is: it decides by a map over the same categories."""
-    rows = len(live.manifest.categories) + 1
-    return live.manifest.scorer.kind == "map" and evidence.matrix.quality.shape[0] == rows
+def can_renew(live: RouterArtifact, categories: Sequence[str]) -> bool:
+    """Returns whether the live router takes newer evidence as it is: it decides by a map over the same categories, in
+    the same order."""
+    return live.manifest.scorer.kind == "map" and live.manifest.categories == tuple(categories)
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def renewed(
     """What a live router knows, `known` of `experts`, with the experts that are new to it as the last ones.
 
     Args:
-        rows: of the map, which are decided anew by the evidence.
+        rows: of the map, which are decided anew by the evidence, against who serves them now.
         kept: experts of whom the evidence has from the live router what it knows; they stay as they are.
     """
     graded = evidence.outcomes.experts
@@ -71,6 +71,11 @@ def renewed(
             getattr(newest, name)[:, column] = own
             if expert not in kept:
                 getattr(decided, name)[list(rows), column] = own[list(rows)]
+    if rows and evidence.matrix.serving is not None:
+        now = [-1 if number < 0 else experts.index(graded[int(number)]) for number in evidence.matrix.serving]
+        serving = np.full(len(now), -1, dtype=np.float32) if known.serving is None else known.serving.copy()
+        serving[list(rows)] = [now[row] for row in rows]
+        decided = replace(decided, serving=serving)
     return Renewed(experts, decided, newest)
 
 

@@ -190,7 +190,7 @@ def renewed_live(
     does differently: an expert takes over (training.takeover), or it explores by newer evidence. None where its map, or
     much of its exploring, would not be as it should."""
     live, evidence, before = load_artifact(live_folder), comparison.evidence, comparison.live.expert_of()
-    if not can_renew(live, evidence):
+    if not can_renew(live, inputs.config.learned_categories):
         return None, (), ""
     is_exploring = any(policy.exploration.budget > 0 for policy in inputs.config.policies.values())
     names = tuple(name for name in evidence.outcomes.experts if name not in live.manifest.experts and is_exploring)
