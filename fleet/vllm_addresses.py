@@ -87,7 +87,10 @@ def write_vllm(data_dir: Path, engines: Sequence[EngineRecord]) -> None:
 
 def renew_vllm(data_dir: Path, engines: Sequence[EngineRecord]) -> None:
     """Writes the engines as they are now; a process that has loaded an adapter since its start keeps that expert."""
-    known = {(each.name, each.pid): each.experts for each in read_vllm(data_dir).engines}
+    try:
+        known = {(each.name, each.pid): each.experts for each in read_vllm(data_dir).engines}
+    except DataError:  # damaged, until this replaces it
+        known = {}
     write_vllm(
         data_dir,
         [each.model_copy(update={"experts": known.get((each.name, each.pid), each.experts)}) for each in engines],

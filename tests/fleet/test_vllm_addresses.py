@@ -83,8 +83,10 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"engines": {}}'])
-def test_a_damaged_file_is_named(tmp_path: Path, text: str) -> None:
+def test_a_damaged_file_is_named_and_replaced_when_an_engine_changes(tmp_path: Path, text: str) -> None:
     vllm_file(tmp_path).parent.mkdir()
     vllm_file(tmp_path).write_text(text)
     with pytest.raises(DataError, match=r"vllm\.json is damaged"):
         read_vllm(tmp_path)
+    renew_vllm(tmp_path, [engine_record("coder", FIRST)])
+    assert FIRST in vllm_file(tmp_path).read_text()

@@ -178,9 +178,9 @@ async def add_to_engine(candidate: Candidate) -> None:
     """
     name, entry = candidate.name, candidate.entry
     if entry.engine.is_vllm:
-        running = read_vllm(candidate.data_dir)
-        for root in entry.roots or running.urls.get(candidate.base, ()):
+        for root in entry.roots or read_vllm(candidate.data_dir).urls.get(candidate.base, ()):
             await load_adapter(root, entry, name, candidate.out)
+        running = read_vllm(candidate.data_dir)  # as it is now: loading takes a while
         if entry.url is None and running.engines:
             of_base = {each.name: (*each.experts, name) for each in running.engines if candidate.base in each.experts}
             engines = [
