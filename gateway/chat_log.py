@@ -17,6 +17,8 @@ from router.types import DecisionRecord, Usage
 if TYPE_CHECKING:
     from decision_log.sink import DecisionLog
 
+logger = logging.getLogger(__name__)
+
 
 class ChatLog:
     """Writes records to the sink, and counts.
@@ -104,9 +106,6 @@ class ChatRow:
         used.output_tokens += usage.completion_tokens
         used.cost_usd += cost_usd
         used.seconds += latency_ms / 1e3
-
-
-logger = logging.getLogger(__name__)
 
 
 class ServedModels:

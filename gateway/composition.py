@@ -247,7 +247,8 @@ def spare_what_is_there() -> None:
 
 
 class LogKeeper:
-    """Start it before the first request and close it after the last record.
+    """The work that is done once, however many workers serve: stream to SQL, retention, drift, trials. Start it before
+    the first request and close it after the last record.
 
     Raises:
         ConfigError: `redis_url` is not a Redis URL.

@@ -1,4 +1,5 @@
-"""The socket that a gateway listens on."""
+"""The socket that a gateway listens on, and the keys that an address needs which other machines can reach. Imports
+little: it runs before all else."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Several experts for one request: `choose.py` says which, `run.py` asks, `told.py` makes one answer of theirs."""
+"""Several experts for one request: `choose.py` says which, `run.py` asks, and makes one answer of theirs."""
