@@ -269,7 +269,7 @@ class Scheduler:
             if state is Residency.AWAKE and each.device_gib(target) >= each.device_gib(state):
                 target = Residency.STOPPED
             freed_gib = each.device_gib(state) - each.device_gib(target)
-            useful_gib = sum(min(freed_gib, gib) for device, gib in excess.items() if device in each.devices)
+            useful_gib = sum(min(freed_gib * each.devices.count(device), gib) for device, gib in excess.items())
             if useful_gib > 0 and missed[number] / useful_gib < least:
                 best, least = Step(each.name, target), missed[number] / useful_gib
         return best
