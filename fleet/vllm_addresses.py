@@ -10,12 +10,13 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
 from base.errors import DataError, EngineError, allowed_values
-from base.whole_files import write_whole
+from base.whole_files import locked, write_whole
 from fleet.folder_lock import FolderLock, holder_of, is_held
 from fleet.process import ProcessState
 
@@ -87,14 +88,27 @@ def write_vllm(data_dir: Path, engines: Sequence[EngineRecord]) -> None:
 
 def renew_vllm(data_dir: Path, engines: Sequence[EngineRecord]) -> None:
     """Writes the engines as they are now; a process that has loaded an adapter since its start keeps that expert."""
-    try:
-        known = {(each.name, each.pid): each.experts for each in read_vllm(data_dir).engines}
-    except DataError:  # damaged, until this replaces it
-        known = {}
-    write_vllm(
-        data_dir,
-        [each.model_copy(update={"experts": known.get((each.name, each.pid), each.experts)}) for each in engines],
-    )
+    with changing_vllm(data_dir):
+        try:
+            known = {(each.name, each.pid): each.experts for each in read_vllm(data_dir).engines}
+        except DataError:  # damaged, until this replaces it
+            known = {}
+        kept = [each.model_copy(update={"experts": known.get((each.name, each.pid), each.experts)}) for each in engines]
+        write_vllm(data_dir, kept)
+
+
+def add_to_vllm(data_dir: Path, base: str, expert: str) -> None:
+    """Notes that the engines of `base` have loaded an adapter, which is asked for as `expert`."""
+    with changing_vllm(data_dir):
+        engines = read_vllm(data_dir).engines
+        added = [each.model_copy(update={"experts": (*each.experts, expert)}) for each in engines]
+        if engines:
+            write_vllm(data_dir, [new if base in old.experts else old for old, new in zip(engines, added, strict=True)])
+
+
+def changing_vllm(data_dir: Path) -> AbstractContextManager[None]:
+    """The lock of whoever reads the engines and writes others; of two changes at once, none is lost."""
+    return locked(vllm_file(data_dir).with_suffix(".lock"))
 
 
 def read_vllm(data_dir: Path) -> VllmRecord:

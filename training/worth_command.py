@@ -54,7 +54,7 @@ def print_loop(config: Path, data_dir: Path, database_url: str | None) -> None:
     """Prints what the last 30 days of learning were worth, as far as a log says so."""
     from datetime import UTC, datetime
 
-    from base.errors import DataError, StoreError
+    from base.errors import ConfigError, DataError, StoreError
     from base.progress import console_progress
     from base.visible_text import echo
     from training.loop_worth import loop_sentences, measure_loop, request_of
@@ -63,7 +63,7 @@ def print_loop(config: Path, data_dir: Path, database_url: str | None) -> None:
     try:
         with console_progress() as progress:
             loop = measure_loop(request_of(config, data_dir, database_url, now), now, progress)
-    except (DataError, StoreError) as error:
+    except (ConfigError, DataError, StoreError) as error:
         echo(f"what learning was worth is unknown: {error}")
         return
     echo("the last 30 days:")

@@ -38,7 +38,7 @@ class ExpertView(Record):
     shares_base_with: int
     state: Literal["up", "on trial", "down", "disabled"]
     problem: str | None
-    residency: Residency | None = Field(description="of an engine of `coe experts up`: awake, asleep or stopped")
+    residency: Residency | None = Field(description="of an engine of `coe experts up`, or of an adapter on it")
     params_b: float
     active_params_b: float
     context_tokens: int

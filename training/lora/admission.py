@@ -15,7 +15,7 @@ import yaml
 from base.errors import ConfigError, DataError, allowed_values
 from base.progress import Progress
 from base.whole_files import write_whole
-from fleet.vllm_addresses import read_vllm, write_vllm
+from fleet.vllm_addresses import add_to_vllm, read_vllm
 from fleet.vllm_command import adapter_folder
 from router.config import CoeConfig, config_text, load_config, parse_text
 from router.expert_config import Engine, ExpertConfig
@@ -180,13 +180,8 @@ async def add_to_engine(candidate: Candidate) -> None:
     if entry.engine.is_vllm:
         for root in entry.roots or read_vllm(candidate.data_dir).urls.get(candidate.base, ()):
             await load_adapter(root, entry, name, candidate.out)
-        running = read_vllm(candidate.data_dir)  # as it is now: loading takes a while
-        if entry.url is None and running.engines:
-            of_base = {each.name: (*each.experts, name) for each in running.engines if candidate.base in each.experts}
-            engines = [
-                each.model_copy(update={"experts": of_base.get(each.name, each.experts)}) for each in running.engines
-            ]
-            write_vllm(candidate.data_dir, engines)
+        if entry.url is None:
+            add_to_vllm(candidate.data_dir, candidate.base, name)
     purpose = f"trained for {candidate.category}" if candidate.category else "merged"
     added = adapted_entry(entry, name, candidate.out, candidate.folder, purpose)
     added["adapter_params_b"] = round(adapter_parameters(candidate.out) / 1e9, 6)
