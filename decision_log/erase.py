@@ -142,7 +142,7 @@ def is_rewriting(info: Mapping[str, object]) -> bool:
 
 
 def in_spools(root: Path, match: Match, *, is_dry_run: bool) -> list[Found]:
-    """The decisions in every spool under `root`, sent or not; overwritten, but for a dry run. Raises OSError."""
+    """The decisions in every spool under `root`, sent or not; overwritten, unless it is a dry run. Raises OSError."""
     segments = (path for folder in spool_folders(root) for path in segment_paths(folder))
     return [decision for path in segments for decision in in_segment(path, match, is_dry_run=is_dry_run)]
 

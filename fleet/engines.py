@@ -124,7 +124,7 @@ class Fleet:
             await self._actuator.aclose()
 
     async def follow(self, stopped: Collection[str]) -> None:
-        """Ends the engines of these names, and starts those again that this ended and that are not named any more: on
+        """Ends the engines of these names, and starts those again that this ended and that are no longer named: on
         one GPU one after the other, because vLLM measures the free memory while it starts."""
         wanted = {number for number, plan in enumerate(self._plans) if plan.spec.name in stopped}
         to_end, to_start = wanted - self._held, self._held - wanted

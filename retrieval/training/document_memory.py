@@ -28,7 +28,7 @@ class DocumentMemory:
         shutil.rmtree(self.folder / "next", ignore_errors=True)
 
     def encode(self, documents: Encoder, texts: Sequence[str], on_progress: Callable[[int], None]) -> FloatArray:
-        """(n, d) by the document side of an expert, but for what the last refresh has encoded. Raises DataError when
+        """(n, d) by the document side of an expert, except what the last refresh has encoded. Raises DataError when
         the folder cannot be used."""
         last = CachedEncoder(documents, self.folder / "last")
         return CachedEncoder(last, self.folder / "next", on_progress=on_progress).encode(texts)
