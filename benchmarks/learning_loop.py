@@ -145,8 +145,8 @@ def promotion_line(courses: Sequence[Course], margin: float) -> str:
         "with a mean "
         f"true gain of {100 * np.mean(promoted or [0.0]):+.2f} points. Worse ones, of all promoted: "
         f"{share_with_interval(len(worse), len(promoted))} (mean loss {100 * -np.mean(worse) if worse else 0.0:.2f} "
-        f"points), of which {much} by more than the margin. In {len(taken)} rounds an expert took over without "
-        "the gate, from one that fell or because it is new, with a mean true gain of "
+        f"points), of which {much} by more than the margin. In {len(taken)} rounds the next best took over "
+        "from an expert that fell, without the gate, with a mean true gain of "
         f"{100 * np.mean(taken or [0.0]):+.2f} points; worse ones: "
         f"{share_with_interval(sum(gain < -EQUAL for gain in taken), len(taken))}."
     )

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ from training.log_table import FOLDS, LogTable
 from training.new_experts import LEAST_MOVE, Renewed, exploration_moved, explored_shares, renewed
 from training.router_comparison import LogComparison, LoggedChoices, RouterComparison, Twin
 from training.scorer_fit import FittedScorer
-from training.takeover import Reasons, find_takeover
+from training.takeover import fallen_rows, find_takeover, weighty_keys
 from training.types import OutcomeTable
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -320,23 +321,25 @@ class Retraining:
         done = self.compare(moment, log, prompt, changes, candidate, evidence)
         if done.is_promoted:
             self.take_over(evidence.matrix, self.experts)
-        elif self.renew(evidence, candidate, changes):
+        elif self.renew(evidence, log, changes):
             done = replace(done, gain_of_takeover=self.value(moment) - done.live_value)
         self.rounds.append(done)
 
-    def renew(self, evidence: Evidence, candidate: Router, changes: tuple[ChangePoint, ...]) -> bool:
-        """What happens without the gate: an expert takes over, or the live router explores by the candidate's evidence.
-        Returns whether an expert took over."""
+    def renew(self, evidence: Evidence, log: LogTable, changes: tuple[ChangePoint, ...]) -> bool:
+        """Lets the next best take over from an expert that fell, or the live router explore by newer evidence. Returns
+        whether an expert took over."""
 
         def with_rows(rows: list[int]) -> tuple[Renewed, Router]:
             made = renewed(self.evidence, self.router.experts, evidence, rows)
             return made, router_of(self.stage, made.matrix, made.experts, self.settings, made.newest)
 
         before = self.router.expert_of()
-        why = Reasons.of(changes, evidence, self.router.experts)
-        if rows := why.rows(before, candidate.expert_of()):
+        if rows := fallen_rows(before, changes):
             made, router = with_rows(rows)
-            if find_takeover(map_changes(self.router, router), why, evidence, router.categories):
+            moves = map_changes(self.router, router)
+            keys = (log.rows(log.key != key) for key in weighty_keys(log, moves))
+            without_keys = (self.learned(self.probes, each, changes) for each in keys)
+            if find_takeover(moves, changes, chain([evidence], without_keys), router.categories):
                 self.take_over(made.matrix, made.experts, made.newest)
                 return True
         made, router = with_rows([])

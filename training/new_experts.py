@@ -2,8 +2,8 @@
 
 A log can only judge an expert that was tried, and tries are worth most where the newest evidence is in doubt. So when
 the gate does not promote a candidate, the live router is given what the candidate knows to explore by, and experts that
-it does not know yet: no category is mapped anew but those that an expert takes over (training.takeover), and the next
-retraining has rewards to judge by.
+it does not know yet: no category is mapped anew but those that the next best takes over (training.takeover), and the
+next retraining has rewards to judge by.
 """
 
 from __future__ import annotations

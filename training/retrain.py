@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ from training.log_table import LogTable
 from training.new_experts import LEAST_MOVE, can_renew, exploration_moved, renew
 from training.retrain_inputs import RetrainInputs, RetrainRequest, read_inputs
 from training.router_comparison import RouterComparison, Twin
-from training.takeover import Reasons, find_takeover
+from training.takeover import fallen_rows, find_takeover, weighty_keys
 
 
 @dataclass(frozen=True)
@@ -187,20 +188,21 @@ def renewed_live(
     live_folder: Path, scratch: Path, inputs: RetrainInputs, comparison: RouterComparison
 ) -> tuple[Path | None, tuple[str, ...], str]:
     """Folder of the live router with what the candidate knows, the names of the experts that are new to it, and what it
-    does differently: an expert takes over (training.takeover), or it explores by newer evidence. None where its map, or
-    much of its exploring, would not be as it should."""
+    does differently: the next best takes over from an expert that fell (training.takeover), or it explores by newer
+    evidence. None where its map, or much of its exploring, would not be as it should."""
     live, evidence, before = load_artifact(live_folder), comparison.evidence, comparison.live.expert_of()
     if not can_renew(live, inputs.config.learned_categories):
         return None, (), ""
     is_exploring = any(policy.exploration.budget > 0 for policy in inputs.config.policies.values())
     names = tuple(name for name in evidence.outcomes.experts if name not in live.manifest.experts and is_exploring)
     joining = f"{', '.join(names)} joins the live router to be explored" if names else ""
-    why = Reasons.of(inputs.changes, evidence, live.manifest.experts)
-    if rows := why.rows(before, comparison.candidate.expert_of()):
+    if rows := fallen_rows(before, inputs.changes):
         kept = () if inputs.carried is None else inputs.carried.experts
         made = scratch / renew(scratch, live, evidence, rows, kept).manifest.version
         router = load_router(inputs.config, made, comparison.candidate.encoder)
-        found = find_takeover(map_changes(comparison.live, router), why, evidence, router.categories)
+        moves, log = map_changes(comparison.live, router), inputs.log
+        without_keys = (inputs.evidence(log=log.rows(log.key != key)) for key in weighty_keys(log, moves))
+        found = find_takeover(moves, inputs.changes, chain([evidence], without_keys), router.categories)
         costs = mean_costs(replace(comparison, candidate=router))
         if found is not None and found.gain >= inputs.request.terms.least_gain(*costs):
             return made, names, "; ".join(filter(None, (found.words, joining)))

@@ -1,55 +1,37 @@
-"""Categories that change hands without waiting for the gate: the next best takes over from an expert that fell, and an
-expert that is new to the router begins where it is known to be better.
+"""Categories that change hands without waiting for the gate: the next best takes over from an expert that fell.
 
 The gate judges by answers from after a change, whoever gave them, and so waits until the other expert was tried often
 enough since then. But the next best did not change, so what was known of it holds, and that the other fell shows in the
-many answers of its own; and a new expert was graded, while the one that serves has been rated for long. Pure.
+many answers of its own. Pure.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import ndtri
 
+from router.types import IntArray
 from training.candidate_verdict import MapChange
 from training.change_points import MIN_SIDE, ChangePoint
 from training.evidence import Evidence
 from training.gate import LEVEL
+from training.log_table import LogTable
 
 MOST_VARIANCE = 0.25
 """Of a score in [0, 1]."""
 
-
-@dataclass(frozen=True)
-class Reasons:
-    """Cells (category, expert) that changed, and experts that are `new` to the live router."""
-
-    changed: frozenset[tuple[str, str]]
-    new: frozenset[str]
-
-    @classmethod
-    def of(cls, changes: Sequence[ChangePoint], evidence: Evidence, known: Collection[str]) -> Reasons:
-        """Reasons of a round; the live router knows the experts `known`."""
-        cells = frozenset((change.category, change.expert) for change in changes)
-        return cls(cells, frozenset(evidence.outcomes.experts) - frozenset(known))
-
-    def rows(self, live: dict[str, str], candidate: dict[str, str]) -> list[int]:
-        """Rows of the live map (category -> expert) whose expert changed there, or that the candidate gives to a new
-        one."""
-        return [
-            row
-            for row, cell in enumerate(live.items())
-            if cell in self.changed or candidate.get(cell[0], cell[1]) in self.new
-        ]
+LEAST_SHARE = 0.01
+"""Share of the answers of the moved categories from which on a key is left out in turn (ours)."""
 
 
 @dataclass(frozen=True)
 class Takeover:
-    """Moves of a map. `gain` is the lower end, at one-sided `LEVEL`, of what the traffic gains on average."""
+    """Moves of a map. `gain` is the lower end, at one-sided `LEVEL`, of what the traffic gains on average, without the
+    key that speaks most for it."""
 
     moves: tuple[MapChange, ...]
     gain: float
@@ -60,30 +42,66 @@ class Takeover:
         return f"{told}: at least {self.gain:+.3f} by what is known of both"
 
 
+def fallen(changes: Sequence[ChangePoint]) -> frozenset[tuple[str, str]]:
+    """Cells (category, expert) whose quality fell."""
+    return frozenset((change.category, change.expert) for change in changes if change.after < change.before)
+
+
+def fallen_rows(live: Mapping[str, str], changes: Sequence[ChangePoint]) -> list[int]:
+    """Rows of the live map (category -> expert) whose expert fell there."""
+    return [row for row, cell in enumerate(live.items()) if cell in fallen(changes)]
+
+
+def weighty_keys(log: LogTable, moves: Sequence[MapChange]) -> IntArray:
+    """Keys whose share of the evidence is bounded and that gave at least `LEAST_SHARE` of the answers of the moved
+    categories."""
+    numbers = [number for number, name in enumerate(log.categories) if name in {move.category for move in moves}]
+    moved = np.isin(log.category, numbers)
+    keys, counts = np.unique(log.key[moved & (log.key >= 0)], return_counts=True)
+    return np.asarray(keys[counts >= LEAST_SHARE * moved.sum()])
+
+
 def find_takeover(
-    moves: Sequence[MapChange], why: Reasons, evidence: Evidence, categories: Sequence[str]
+    moves: Sequence[MapChange], changes: Sequence[ChangePoint], found: Iterable[Evidence], categories: Sequence[str]
 ) -> Takeover | None:
-    """Gain by the moves of a map whose `Reasons.rows` are decided by newer evidence. None if a move neither leaves an
-    expert that changed somewhere nor goes to a new one, or no gain is shown: the differences of both qualities,
-    weighted by the traffic, have to add up to more than the normal quantile of their posterior errors, with at least
-    MIN_SIDE answers of those that changed, since then, and of the new ones. A cell's error takes the expert's mean, to
-    which it is shrunk, as known; that mean's error is added, by at most the weight that it has in the cell.
+    """Gain by the moves of a map whose `fallen_rows` are decided by newer evidence. None if a move does not leave an
+    expert that fell somewhere, or if no gain is shown by one of the evidences: all of it, and that without each of the
+    `weighty_keys`.
 
     Args:
         categories: rows of the evidence.
     """
-    matrix, names, fell = evidence.matrix, evidence.outcomes.experts, {expert for _, expert in why.changed}
+    fell = {expert for _, expert in fallen(changes)}
+    if not moves or any(move.live not in fell for move in moves):
+        return None
+    gains = []
+    for evidence in found:
+        gains.append(least_gain(moves, evidence, categories))
+        if gains[-1] <= 0:
+            return None
+    return Takeover(tuple(moves), min(gains))
+
+
+def least_gain(moves: Sequence[MapChange], evidence: Evidence, categories: Sequence[str]) -> float:
+    """What the traffic gains at least; 0 with fewer than MIN_SIDE answers of those that fell since then.
+
+    The differences of both qualities, weighted by the traffic, less the normal quantile of their posterior errors. The
+    same evidence chose the moves, one of (m - 1)^r choices for r categories and m experts, so the level is divided by
+    their number. A cell's error takes the expert's mean, to which it is shrunk, as known; that mean's error is added,
+    by at most the weight that it has in the cell.
+    """
+    matrix, names = evidence.matrix, evidence.outcomes.experts
     gain = variance = answers = 0.0
     exposed, borrowed = np.zeros(len(names)), 1.0 - matrix.count * matrix.stderr**2 / MOST_VARIANCE
     for move in moves:
-        if move.live not in names or not (move.live in fell or move.candidate in why.new):
-            return None
         row, old, new = categories.index(move.category), names.index(move.live), names.index(move.candidate)
         share = float(matrix.mass[row] / matrix.mass.sum())
         gain += share * float(matrix.quality[row, new] - matrix.quality[row, old])
         variance += share**2 * float(matrix.stderr[row, new] ** 2 + matrix.stderr[row, old] ** 2)
         exposed[[old, new]] += share * np.maximum(borrowed[row, [old, new]], 0.0)
-        answers += float(matrix.count[row, new if move.candidate in why.new else old])
-    variance += float((exposed**2 * MOST_VARIANCE / np.maximum(matrix.count.sum(axis=0), 1.0)).sum())
-    least = gain - float(ndtri(1.0 - LEVEL)) * math.sqrt(variance)
-    return Takeover(tuple(moves), least) if answers >= MIN_SIDE and least > 0 else None
+        answers += float(matrix.count[row, old])
+    measured = matrix.count > 0
+    of_mean = np.divide(MOST_VARIANCE, matrix.count, out=np.zeros(measured.shape), where=measured).sum(axis=0)
+    variance += float((exposed**2 * of_mean / np.maximum(measured.sum(axis=0), 1) ** 2).sum())
+    choices = (len(names) - 1.0) ** len(moves)
+    return gain + float(ndtri(LEVEL / choices)) * math.sqrt(variance) if answers >= MIN_SIDE else 0.0

@@ -332,7 +332,8 @@ class Keeper:
     async def _exchange_always(self) -> None:
         while True:
             self._has_news.clear()
-            await self._exchange()
+            if not await self._exchange() and not self.is_behind:
+                self._told_at_s = forward_clock()  # Redis is away; this process was not stopped
             with suppress(TimeoutError):
                 async with asyncio.timeout(EXCHANGE_EVERY_S):
                     await self._has_news.wait()

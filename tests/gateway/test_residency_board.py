@@ -10,9 +10,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import aiohttp
 import pytest
 
+from base.errors import BackendError
 from fleet.fake_vllm.engine import FakeEngine
 from fleet.pool import ExpertPool
 from fleet.residency.board import Note, Report, View
+from fleet.residency.changes import forward_clock
 from fleet.residency.keeper import Keeper
 from fleet.residency.memory import Memory
 from fleet.residency.policies import Off, Regret
@@ -134,6 +136,27 @@ async def test_a_fault_does_not_leave_the_engines_to_nobody(
             await until(lambda: "IndexError while engines were looked at" in caplog.text)
         await kept.wait_for("emerald")
         assert "emerald" in kept.view.serving
+
+
+async def test_a_process_without_redis_is_not_taken_for_one_that_was_stopped(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its clock of the board goes on though no exchange succeeds; who was stopped stays behind until it has looked."""
+    calls: list[str] = []
+
+    async def away(*_: object) -> None:
+        calls.append("exchange")
+        raise BackendError("Redis cannot be asked", status=503)
+
+    async with engines(["emerald"]) as urls, keeper(redis_url, urls, Off()) as kept:
+        assert kept._board is not None
+        monkeypatch.setattr(kept._board, "exchange", away)
+        await stop_task(kept._tasks[0])  # else its looks count
+        kept._told_at_s = earlier = forward_clock() - 30.0
+        await until(lambda: kept._told_at_s > earlier + 29.0)
+        kept._told_at_s, before = -math.inf, len(calls)
+        await until(lambda: len(calls) > before + 2)
+        assert kept.is_behind
 
 
 async def test_a_process_that_was_stopped_asks_who_sleeps_before_it_sends_a_request(redis_url: str) -> None:
