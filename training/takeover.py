@@ -62,11 +62,15 @@ def weighty_keys(log: LogTable, moves: Sequence[MapChange]) -> IntArray:
 
 
 def find_takeover(
-    moves: Sequence[MapChange], changes: Sequence[ChangePoint], found: Iterable[Evidence], categories: Sequence[str]
+    moves: Sequence[MapChange],
+    changes: Sequence[ChangePoint],
+    found: Iterable[Evidence],
+    categories: Sequence[str],
+    n_decided: int,
 ) -> Takeover | None:
-    """Gain by the moves of a map whose `fallen_rows` are decided by newer evidence. None if a move does not leave an
-    expert that fell somewhere, or if no gain is shown by one of the evidences: all of it, and that without each of the
-    `weighty_keys`.
+    """Gain by the moves of a map of which `n_decided` rows, the `fallen_rows`, are decided by newer evidence. None if a
+    move does not leave an expert that fell somewhere, or if no gain is shown by one of the evidences: all of it, and
+    that without each of the `weighty_keys`.
 
     Args:
         categories: rows of the evidence.
@@ -76,18 +80,18 @@ def find_takeover(
         return None
     gains = []
     for evidence in found:
-        gains.append(least_gain(moves, evidence, categories))
+        gains.append(least_gain(moves, evidence, categories, n_decided))
         if gains[-1] <= 0:
             return None
     return Takeover(tuple(moves), min(gains))
 
 
-def least_gain(moves: Sequence[MapChange], evidence: Evidence, categories: Sequence[str]) -> float:
+def least_gain(moves: Sequence[MapChange], evidence: Evidence, categories: Sequence[str], n_decided: int) -> float:
     """What the traffic gains at least; 0 with fewer than MIN_SIDE answers of those that fell since then.
 
     The differences of both qualities, weighted by the traffic, less the normal quantile of their posterior errors. The
-    same evidence chose the moves, one of (m - 1)^r choices for r categories and m experts, so the level is divided by
-    their number. A cell's error takes the expert's mean, to which it is shrunk, as known; that mean's error is added,
+    same evidence chose the map, one of m^r for m experts and r rows that were decided, so the level is divided by their
+    number. A cell's error takes the expert's mean, to which it is shrunk, as known; that mean's error is added,
     by at most the weight that it has in the cell.
     """
     matrix, names = evidence.matrix, evidence.outcomes.experts
@@ -103,5 +107,5 @@ def least_gain(moves: Sequence[MapChange], evidence: Evidence, categories: Seque
     measured = matrix.count > 0
     of_mean = np.divide(MOST_VARIANCE, matrix.count, out=np.zeros(measured.shape), where=measured).sum(axis=0)
     variance += float((exposed**2 * of_mean / np.maximum(measured.sum(axis=0), 1) ** 2).sum())
-    choices = (len(names) - 1.0) ** len(moves)
+    choices = float(len(names)) ** max(n_decided, len(moves))
     return gain + float(ndtri(LEVEL / choices)) * math.sqrt(variance) if answers >= MIN_SIDE else 0.0

@@ -35,8 +35,8 @@ def evidence(*, left=0.2, right=0.8, stderr=0.08, count=30.0) -> Evidence:
     return Evidence(matrix, 0.0, SimpleNamespace(experts=("left", "right")), np.zeros(0))
 
 
-def gain_of(*found: Evidence, changes=FELL) -> float:
-    taken = find_takeover((MOVE,), changes, found, ROWS)
+def gain_of(*found: Evidence, changes=FELL, n_decided=1) -> float:
+    taken = find_takeover((MOVE,), changes, found, ROWS, n_decided)
     return 0.0 if taken is None else taken.gain
 
 
@@ -46,12 +46,13 @@ def test_the_gain_is_that_of_the_traffic_less_its_error():
 
 
 def test_the_level_is_shared_by_all_that_could_have_been_chosen():
-    """One move beside `left` costs 1.64 errors of the difference, one of three others 2.13."""
+    """One row decided between two experts takes the quantile of 5% / 2, between four 5% / 4, two rows 5% / 16."""
     few, many = evidence(stderr=0.1, count=25.0), evidence(stderr=0.1, count=25.0)
     others = replace(many.matrix, **{name: np.repeat(getattr(many.matrix, name), [1, 3], axis=1) for name in CELLS})
     many = replace(many, matrix=others, outcomes=SimpleNamespace(experts=("left", "right", "third", "fourth")))
-    errors = [(0.6 / 3 - gain_of(each)) / (math.sqrt(2) * 0.1 / 3) for each in (few, many)]
-    assert errors == pytest.approx([1.645, 2.128], abs=2e-3)
+    gains = gain_of(few), gain_of(many), gain_of(many, n_decided=2)
+    errors = [(0.6 / 3 - gain) / (math.sqrt(2) * 0.1 / 3) for gain in gains]
+    assert errors == pytest.approx([1.960, 2.241, 2.734], abs=2e-3)
 
 
 @pytest.mark.parametrize("changes", [(), (ChangePoint("sql", "left", 0.0, 0.2, 0.9),)])
