@@ -24,12 +24,13 @@ COMMANDS = {
     "serve": Command("gateway.run_commands:serve", "Start the gateway alone, for production."),
     "serve worker": Command("gateway.worker:serve_worker", ""),
     "serve log": Command("gateway.worker:serve_log", ""),
-    "init": Command("fleet.setup.commands:init", "Write an experts.yaml for endpoints that you have."),
+    "init": Command("fleet.setup.init_commands:init", "Write an experts.yaml for endpoints that you have."),
     "import-litellm": Command(
-        "fleet.setup.commands:import_litellm", "Write an experts.yaml from a LiteLLM proxy's config.yaml."
+        "fleet.setup.init_commands:import_litellm", "Write an experts.yaml from a LiteLLM proxy's config.yaml."
     ),
     "import-tensorzero": Command(
-        "fleet.setup.commands:import_tensorzero", "Write an experts.yaml from a TensorZero gateway's tensorzero.toml."
+        "fleet.setup.init_commands:import_tensorzero",
+        "Write an experts.yaml from a TensorZero gateway's tensorzero.toml.",
     ),
     "check": Command("gateway.check_command:check", "Validate experts.yaml, and list its experts.", is_shown=True),
     "config plan": Command(
@@ -76,10 +77,10 @@ COMMANDS = {
         "training.probe_commands:experts_probe", "Score a new expert on a few graded probes and put it on the map."
     ),
     "experts train-lora": Command(
-        "training.lora.commands:train_lora",
+        "training.lora.lora_commands:train_lora",
         "Train an expert for one category, and add it where it is surely better than its base.",
     ),
-    "experts merge": Command("training.lora.commands:merge", "Merge rarely used adapters into one expert."),
+    "experts merge": Command("training.lora.lora_commands:merge", "Merge rarely used adapters into one expert."),
     "eval routing": Command(
         "eval.routing.routing_command:routing", "Report what routing won on an outcome table.", is_shown=True
     ),
@@ -98,11 +99,11 @@ COMMANDS = {
         is_shown=True,
     ),
     "retrieval train": Command(
-        "retrieval.training.commands:train",
+        "retrieval.training.train_commands:train",
         "Train a retrieval expert: a LoRA adapter on the queries of a collection.",
     ),
     "retrieval pilots": Command(
-        "retrieval.training.commands:pilots", "Build the pilot library that routes between retrieval experts."
+        "retrieval.training.train_commands:pilots", "Build the pilot library that routes between retrieval experts."
     ),
     "retrieval export": Command(
         "retrieval.stores.export:export",
@@ -126,12 +127,14 @@ COMMANDS = {
     "keys revoke": Command("gateway.key_commands:revoke", "End a key."),
     "keys log": Command("gateway.key_commands:log", "List what admins did, and who they are."),
     "log doctor": Command(
-        "decision_log.commands:doctor", "Prove that the decision log lost nothing, or name the gaps."
+        "decision_log.doctor_commands:doctor", "Prove that the decision log lost nothing, or name the gaps."
     ),
     "log migrate": Command(
         "gateway.migrate_command:migrate", "Copy the database into an empty one, for instance SQLite's to Postgres."
     ),
-    "log drain": Command("decision_log.commands:drain", "Write what waits in the stream to SQL, once or always."),
+    "log drain": Command(
+        "decision_log.doctor_commands:drain", "Write what waits in the stream to SQL, once or always."
+    ),
     "log feedback": Command(
         "training.feedback_command:log_feedback",
         "Show who gives feedback, what that hides, and which signals agree with it.",

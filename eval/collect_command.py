@@ -21,7 +21,7 @@ from eval.answers import read_answers, write_answers
 from eval.collect import Collection
 from eval.collect import collect as run_collect
 from eval.collect_request import CollectInputs, CollectRequest
-from eval.commands import ExpertsOption, split_names
+from eval.command_options import ExpertsOption, split_names
 from eval.probe_set import Probe, load_probe_file, load_probes
 from eval.ray_collect import Spread
 from fleet.adapter_files import adapter_digest

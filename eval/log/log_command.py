@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from base.options import ConfigOption, DatabaseOption, DataOption, SinceOption, unix_time
-from eval.commands import command_line, say
+from eval.command_options import command_line, say
 
 if TYPE_CHECKING:
     from eval.log.traffic_records import LogReport

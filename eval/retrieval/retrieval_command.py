@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from base.options import SeedOption
-from eval.commands import CacheOption, command_line, say
+from eval.command_options import CacheOption, command_line, say
 from eval.retrieval.request import DEFAULT_MULTITASK
 
 

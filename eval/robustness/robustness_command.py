@@ -11,7 +11,7 @@ import typer
 
 from base.options import ConfigOption, DataOption, JsonOption, SeedOption
 from base.visible_text import echo
-from eval.commands import command_line, split_names
+from eval.command_options import command_line, split_names
 
 if TYPE_CHECKING:
     from base.terminal import Grid

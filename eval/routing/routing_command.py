@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from base.options import SeedOption
-from eval.commands import CacheOption, ExpertsOption, command_line, say, split_names
+from eval.command_options import CacheOption, ExpertsOption, command_line, say, split_names
 
 
 def routing(

@@ -10,9 +10,9 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from base.errors import ConfigError
-from decision_log.commands import examine
 from decision_log.consumer import Consumer
 from decision_log.database import Database
+from decision_log.doctor_commands import examine
 from decision_log.erase import stored_forms
 from decision_log.feedback_types import Feedback, FeedbackKind
 from decision_log.housekeeping import Housekeeper

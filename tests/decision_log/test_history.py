@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from decision_log import stream as stream_module
-from decision_log.commands import examine
 from decision_log.consumer import Consumer
 from decision_log.database import Database
+from decision_log.doctor_commands import examine
 from decision_log.replica_status import ReplicaState
 from decision_log.sink import DecisionLog
 from fleet.redis_server import RedisServer

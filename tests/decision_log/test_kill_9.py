@@ -10,9 +10,9 @@ import aiohttp
 import pytest
 
 from benchmarks.chaos_fleet import GatewayProcess, serving, write_config
-from decision_log.commands import drain_all, examine
 from decision_log.database import Database
 from decision_log.doctor import Diagnosis
+from decision_log.doctor_commands import drain_all, examine
 from decision_log.spool_frames import scan
 from router.log_config import LogConfig
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from decision_log.commands import examine
 from decision_log.consumer import Consumer
 from decision_log.database import Database
+from decision_log.doctor_commands import examine
 from decision_log.sink import DecisionLog
 from decision_log.stream_entries import GROUP
 from decision_log.tables import TABLES

@@ -20,8 +20,8 @@ import aiohttp
 import pytest
 
 from benchmarks.chaos_fleet import EXPERT, START_TIMEOUT_S, GatewayProcess, serving
-from decision_log.commands import drain_all, examine
 from decision_log.database import Database
+from decision_log.doctor_commands import drain_all, examine
 from decision_log.privacy import load_key, session_hash
 from router.artifact import load_artifact, save_artifact
 from router.live_pointer import Trial, TrialMode

@@ -23,8 +23,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from base.errors import ConfigError
 from benchmarks.chaos_fleet import EXPERT, GatewayProcess, serving, write_config
 from coe import command_line
-from decision_log.commands import drain_all, examine
 from decision_log.database import Database
+from decision_log.doctor_commands import drain_all, examine
 from gateway.siblings import merged
 from gateway.worker import share_of
 from gateway.workers import check_count

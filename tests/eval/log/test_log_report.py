@@ -20,7 +20,7 @@ from base.errors import DataError
 from coe.command_line import run
 from decision_log.database import Database
 from decision_log.router_versions import RouterVersions
-from eval.commands import command_line
+from eval.command_options import command_line
 from eval.log.measure_log import bucket_seconds, latency_quarters, measure_log
 from eval.log.rates import gap, rate
 from eval.log.traffic import gather, read_events, read_traffic

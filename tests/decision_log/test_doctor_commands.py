@@ -13,10 +13,10 @@ import pytest
 from redis import Redis
 
 from base.errors import StoreError
-from decision_log.commands import consume_until_signal, doctor, drain
 from decision_log.database import Database
 from decision_log.default_database import default_database_url
 from decision_log.doctor import survey_spools
+from decision_log.doctor_commands import consume_until_signal, doctor, drain
 from decision_log.ledger import Ledger
 from decision_log.replica_status import DecisionCount, ReplicaState, ReplicaStatus
 from decision_log.spool import Spool
