@@ -339,7 +339,7 @@ class Retraining:
             moves = map_changes(self.router, router)
             keys = (log.rows(log.key != key) for key in weighty_keys(log, moves))
             without_keys = (self.learned(self.probes, each, changes) for each in keys)
-            if find_takeover(moves, changes, chain([evidence], without_keys), router.categories, len(rows)):
+            if find_takeover(moves, before, changes, chain([evidence], without_keys)):
                 self.take_over(made.matrix, made.experts, made.newest)
                 return True
         made, router = with_rows([])

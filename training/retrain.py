@@ -202,7 +202,7 @@ def renewed_live(
         router = load_router(inputs.config, made, comparison.candidate.encoder)
         moves, log = map_changes(comparison.live, router), inputs.log
         without_keys = (inputs.evidence(log=log.rows(log.key != key)) for key in weighty_keys(log, moves))
-        found = find_takeover(moves, inputs.changes, chain([evidence], without_keys), router.categories, len(rows))
+        found = find_takeover(moves, before, inputs.changes, chain([evidence], without_keys))
         costs = mean_costs(replace(comparison, candidate=router))
         if found is not None and found.gain >= inputs.request.terms.least_gain(*costs):
             return made, names, "; ".join(filter(None, (found.words, joining)))

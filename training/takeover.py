@@ -7,12 +7,10 @@ many answers of its own. Pure.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtri
 
 from router.types import IntArray
 from training.candidate_verdict import MapChange
@@ -27,11 +25,13 @@ MOST_VARIANCE = 0.25
 LEAST_SHARE = 0.01
 """Share of the answers of the moved categories from which on a key is left out in turn (ours)."""
 
+DRAWS = 10_000
+
 
 @dataclass(frozen=True)
 class Takeover:
-    """Moves of a map. `gain` is the lower end, at one-sided `LEVEL`, of what the traffic gains on average, without the
-    key that speaks most for it."""
+    """Moves of a map. `gain` is what the traffic gains on average beyond luck, without the key that speaks most for
+    it."""
 
     moves: tuple[MapChange, ...]
     gain: float
@@ -39,7 +39,7 @@ class Takeover:
     @property
     def words(self) -> str:
         told = ", ".join(f"{move.candidate} takes over {move.category} from {move.live}" for move in self.moves)
-        return f"{told}: at least {self.gain:+.3f} by what is known of both"
+        return f"{told}: at least {self.gain:+.3f} beyond luck"
 
 
 def fallen(changes: Sequence[ChangePoint]) -> frozenset[tuple[str, str]]:
@@ -62,50 +62,55 @@ def weighty_keys(log: LogTable, moves: Sequence[MapChange]) -> IntArray:
 
 
 def find_takeover(
-    moves: Sequence[MapChange],
-    changes: Sequence[ChangePoint],
-    found: Iterable[Evidence],
-    categories: Sequence[str],
-    n_decided: int,
+    moves: Sequence[MapChange], live: Mapping[str, str], changes: Sequence[ChangePoint], found: Iterable[Evidence]
 ) -> Takeover | None:
-    """Gain by the moves of a map of which `n_decided` rows, the `fallen_rows`, are decided by newer evidence. None if a
-    move does not leave an expert that fell somewhere, or if no gain is shown by one of the evidences: all of it, and
-    that without each of the `weighty_keys`.
+    """Gain by the moves of a map whose `fallen_rows` follow newer evidence. None if a move does not leave an expert
+    that fell somewhere, or if no gain is shown by one of the evidences: all of it, and that without each of the
+    `weighty_keys`.
 
     Args:
-        categories: rows of the evidence.
+        live: who serves each row of the evidence (category -> expert).
     """
     fell = {expert for _, expert in fallen(changes)}
     if not moves or any(move.live not in fell for move in moves):
         return None
     gains = []
     for evidence in found:
-        gains.append(least_gain(moves, evidence, categories, n_decided))
+        gains.append(least_gain(moves, evidence, live, fallen_rows(live, changes)))
         if gains[-1] <= 0:
             return None
     return Takeover(tuple(moves), min(gains))
 
 
-def least_gain(moves: Sequence[MapChange], evidence: Evidence, categories: Sequence[str], n_decided: int) -> float:
-    """What the traffic gains at least; 0 with fewer than MIN_SIDE answers of those that fell since then.
+def least_gain(
+    moves: Sequence[MapChange], evidence: Evidence, live: Mapping[str, str], decided: Sequence[int]
+) -> float:
+    """What the traffic gains beyond luck; 0 with fewer than MIN_SIDE answers of those that fell since then.
 
-    The differences of both qualities, weighted by the traffic, less the normal quantile of their posterior errors. The
-    same evidence chose the map, one of m^r for m experts and r rows that were decided, so the level is divided by their
-    number. A cell's error takes the expert's mean, to which it is shrunk, as known; that mean's error is added,
-    by at most the weight that it has in the cell.
+    The differences of both qualities, weighted by the traffic, less the gain that the best map over the decided and the
+    moved rows shows by the errors of the evidence alone in all but `LEVEL` of draws, where nobody is better than who
+    serves: the evidence that tests the moves has also chosen them. A cell's error takes the expert's mean, to which it
+    is shrunk, as known; that mean's error is added, by at most the weight that it has in the cell.
     """
     matrix, names = evidence.matrix, evidence.outcomes.experts
-    gain = variance = answers = 0.0
-    exposed, borrowed = np.zeros(len(names)), 1.0 - matrix.count * matrix.stderr**2 / MOST_VARIANCE
+    share = np.asarray(matrix.mass / matrix.mass.sum(), dtype=np.float64)
+    categories, gain, answers = list(live), 0.0, 0.0
+    rows = sorted({*decided, *(categories.index(move.category) for move in moves)})
+    if any(live[categories[row]] not in names for row in rows):
+        return 0.0
     for move in moves:
         row, old, new = categories.index(move.category), names.index(move.live), names.index(move.candidate)
-        share = float(matrix.mass[row] / matrix.mass.sum())
-        gain += share * float(matrix.quality[row, new] - matrix.quality[row, old])
-        variance += share**2 * float(matrix.stderr[row, new] ** 2 + matrix.stderr[row, old] ** 2)
-        exposed[[old, new]] += share * np.maximum(borrowed[row, [old, new]], 0.0)
+        gain += float(share[row] * (matrix.quality[row, new] - matrix.quality[row, old]))
         answers += float(matrix.count[row, old])
+    if answers < MIN_SIDE:
+        return 0.0
+    serving = [names.index(live[categories[row]]) for row in rows]
     measured = matrix.count > 0
-    of_mean = np.divide(MOST_VARIANCE, matrix.count, out=np.zeros(measured.shape), where=measured).sum(axis=0)
-    variance += float((exposed**2 * of_mean / np.maximum(measured.sum(axis=0), 1) ** 2).sum())
-    choices = float(len(names)) ** max(n_decided, len(moves))
-    return gain + float(ndtri(LEVEL / choices)) * math.sqrt(variance) if answers >= MIN_SIDE else 0.0
+    of_cell = np.divide(MOST_VARIANCE, matrix.count, out=np.zeros(measured.shape), where=measured).sum(axis=0)
+    of_mean = np.sqrt(of_cell) / np.maximum(measured.sum(axis=0), 1)
+    borrowed = np.maximum(1.0 - matrix.count * matrix.stderr**2 / MOST_VARIANCE, 0.0)[rows]
+    rng = np.random.default_rng(0)
+    luck = matrix.stderr[rows] * rng.standard_normal((DRAWS, len(rows), len(names)))
+    luck += borrowed * of_mean * rng.standard_normal((DRAWS, 1, len(names)))
+    lead = np.where(measured[rows], luck, -np.inf).max(axis=2) - luck[:, np.arange(len(rows)), serving]
+    return gain - float(np.quantile(lead @ share[rows], 1.0 - LEVEL))

@@ -35,8 +35,8 @@ def evidence(*, left=0.2, right=0.8, stderr=0.08, count=30.0) -> Evidence:
     return Evidence(matrix, 0.0, SimpleNamespace(experts=("left", "right")), np.zeros(0))
 
 
-def gain_of(*found: Evidence, changes=FELL, n_decided=1) -> float:
-    taken = find_takeover((MOVE,), changes, found, ROWS, n_decided)
+def gain_of(*found: Evidence, changes=FELL) -> float:
+    taken = find_takeover((MOVE,), dict.fromkeys(ROWS, "left"), changes, found)
     return 0.0 if taken is None else taken.gain
 
 
@@ -45,14 +45,15 @@ def test_the_gain_is_that_of_the_traffic_less_its_error():
     assert 0 < gain_of(evidence()) < 0.6 / 3
 
 
-def test_the_level_is_shared_by_all_that_could_have_been_chosen():
-    """One row decided between two experts takes the quantile of 5% / 2, between four 5% / 4, two rows 5% / 16."""
-    few, many = evidence(stderr=0.1, count=25.0), evidence(stderr=0.1, count=25.0)
-    others = replace(many.matrix, **{name: np.repeat(getattr(many.matrix, name), [1, 3], axis=1) for name in CELLS})
-    many = replace(many, matrix=others, outcomes=SimpleNamespace(experts=("left", "right", "third", "fourth")))
-    gains = gain_of(few), gain_of(many), gain_of(many, n_decided=2)
-    errors = [(0.6 / 3 - gain) / (math.sqrt(2) * 0.1 / 3) for gain in gains]
-    assert errors == pytest.approx([1.960, 2.241, 2.734], abs=2e-3)
+def test_what_luck_shows_is_counted_over_all_that_could_have_been_chosen():
+    """Errors of the difference: the 95% quantile of a normal one with one other expert, of the largest of three
+    correlated ones with three (Dunnett's one-sided test, many degrees of freedom: 2.06), and of a sum of two rows."""
+    few, error = evidence(stderr=0.1, count=25.0), math.sqrt(2) * 0.1 / 3
+    others = replace(few.matrix, **{name: np.repeat(getattr(few.matrix, name), [1, 3], axis=1) for name in CELLS})
+    many = replace(few, matrix=others, outcomes=SimpleNamespace(experts=("left", "right", "third", "fourth")))
+    beyond = [(0.6 / 3 - gain_of(each)) / error for each in (few, many)]
+    assert beyond == pytest.approx([1.645, 2.06], abs=0.07)
+    assert (0.6 / 3 - gain_of(many, changes=(*FELL, ChangePoint("facts", "left", 0.0, 0.9, 0.2)))) / error > 3
 
 
 @pytest.mark.parametrize("changes", [(), (ChangePoint("sql", "left", 0.0, 0.2, 0.9),)])
