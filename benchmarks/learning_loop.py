@@ -321,7 +321,7 @@ def experiment(
 def main(
     data: Annotated[Path, typer.Option(help="folder of the outcome table")] = DATA,
     runs: Annotated[int, typer.Option(help="loops of each kind")] = 400,
-    scenarios: Annotated[int, typer.Option(help="runs of the scenario with drift")] = 24,
+    scenarios: Annotated[int, typer.Option(min=1, help="runs of the scenario with drift")] = 24,
     workers: Annotated[int, typer.Option(min=1, help="processes at once")] = 1,
     cache: Annotated[Path | None, typer.Option(help="folder that keeps embeddings")] = None,
     out: Annotated[Path, typer.Option(help="page to write")] = RESULTS,
