@@ -174,6 +174,7 @@ async def test_a_process_that_was_stopped_asks_who_sleeps_before_it_sends_a_requ
             assert stopped is not None
             for task in stopped._tasks:
                 await stop_task(task)
+            await board._client.hdel(f"{board._prefix}:reports", board.me)  # what silence does
             watch("ruby", made["ruby"], asleep_when_asked)
             await other.wait_for("emerald")  # ruby or plain makes room
             async with aiohttp.ClientSession() as client, client.post(urls["ruby"][:-3] + "/sleep?level=1") as answer:
