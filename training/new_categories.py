@@ -140,10 +140,8 @@ def propose(request: ProposeRequest, progress: Progress = silent) -> Proposals:
         asked = list(uncertain_queries(read_records(connection, request.since, left_out), rewards, router, counts))
     n_decisions = sum(counts.values())
     usable, vectors = with_vectors(asked, router, left_out, progress)
-    is_far = (
-        quantile_of(neighbour_distance(vectors, router.uncertainty.reference), router.uncertainty.held_out_distances)
-        >= FAR
-    )
+    distance = neighbour_distance(vectors, router.uncertainty.reference)
+    is_far = quantile_of(distance, router.uncertainty.held_out_distances) >= FAR
     progress("looking for topics")
     new = new_categories(
         [q for q, far in zip(usable, is_far, strict=True) if far], vectors[is_far], router, request, n_decisions

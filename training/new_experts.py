@@ -39,7 +39,7 @@ def can_renew(live: RouterArtifact, categories: Sequence[str]) -> bool:
 
 @dataclass(frozen=True)
 class Renewed:
-    """What a live router decides by, `matrix` over `experts`, and `newest` measurements for it to explore by."""
+    """Knowledge of a live router of `experts`: the `matrix` it decides by, and the `newest` it explores by."""
 
     experts: tuple[str, ...]
     matrix: QualityMatrix
@@ -53,7 +53,7 @@ def renewed(
     rows: Sequence[int] = (),
     kept: Sequence[str] = (),
 ) -> Renewed:
-    """What a live router knows, `known` of `experts`, with the experts that are new to it as the last ones.
+    """Knowledge of a live router, `known` of `experts`, with the experts that are new to it as the last ones.
 
     Args:
         rows: of the map, which are decided anew by the evidence, against who serves them now.

@@ -203,9 +203,10 @@ def renewed_live(
         moves, log = map_changes(comparison.live, router), inputs.log
         without_keys = (inputs.evidence(log=log.rows(log.key != key)) for key in weighty_keys(log, moves))
         found = find_takeover(moves, before, inputs.changes, chain([evidence], without_keys))
-        costs = mean_costs(replace(comparison, candidate=router))
-        if found is not None and found.gain >= inputs.request.terms.least_gain(*costs):
-            return made, names, "; ".join(filter(None, (found.words, joining)))
+        if found is not None:
+            costs = mean_costs(replace(comparison, candidate=router))
+            if found.gain >= inputs.request.terms.least_gain(*costs):
+                return made, names, "; ".join(filter(None, (found.words, joining)))
     if not is_exploring:
         return None, (), ""
     made = scratch / renew(scratch, live, evidence).manifest.version

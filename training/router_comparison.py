@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from base.errors import NoEligibleExpertError
 from router.pipeline import Router
-from router.types import FloatArray, Query, QueryBatch, RoutingDecision
+from router.types import BoolArray, Float64Array, FloatArray, IntArray, Query, QueryBatch, RoutingDecision
 from training.crossfit import folds_of
 from training.evidence import Evidence
 from training.gain_evidence import FULL_CHANCE, log_e_gain
@@ -33,7 +33,6 @@ from training.off_policy import (
 )
 from training.types import LabelledQuery, OutcomeTable
 
-Float64Array = NDArray[np.float64]
 BATCH_ROWS = 2048
 LOG_NAME = "reward on the log"
 
@@ -43,10 +42,10 @@ class LoggedChoices:
     """Choices of a router on n logged queries: the `chosen` experts (n,), and `serves` (n,), False where the policy let
     none serve it. Exploration is left out: its budget is the same whatever the router chooses."""
 
-    chosen: NDArray[np.int64]
-    serves: NDArray[np.bool_]
+    chosen: IntArray
+    serves: BoolArray
 
-    def match(self, logged: NDArray[np.int64]) -> Float64Array:
+    def match(self, logged: IntArray) -> Float64Array:
         """(n,) probabilities, 0 or 1, of the logged experts."""
         return np.asarray((self.chosen == logged) & self.serves, dtype=np.float64)
 
@@ -203,14 +202,14 @@ class RouterComparison:
 
         costs = self.mean_costs(asked, choices, share)
         part = asked.log.weight * counted / max(float((asked.log.weight * counted).mean()), 1e-12)
-        gains, lowest = self.gains(asked, choices)
+        gains, lowest = doubly_robust_gains(asked.log, choices, logged, model, np.minimum(*tried))
         least = terms.least_gain(*costs)
         log_e = log_e_gain(part * gains, asked.log.key, least, max(-float((part * lowest).min()), 1.0))
 
         columns = policy_columns(weights, values, asked.log.reward, share)
         metrics = bootstrap_sums(columns, asked.log.cluster, policy_values, self.rng)
 
-        def doubt(number: int, where: NDArray[np.bool_]) -> Float64Array:
+        def doubt(number: int, where: BoolArray) -> Float64Array:
             planned = choices[number].planned(model)
             part = share * (untried[number] & where) / share.sum()
             return np.array([part @ planned, part @ (1.0 - planned)])
@@ -233,28 +232,6 @@ class RouterComparison:
             costs_usd=costs,
         )
 
-    def gains(self, asked: AskedAnswers, choices: Sequence[LoggedChoices]) -> tuple[Float64Array, Float64Array]:
-        """(n,) doubly robust gains of the candidate, and the least that any reward could have made of each.
-
-        Within a category an answer counts by the chance that both routers' experts had of giving it, in full from
-        `FULL_CHANCE` on; the category as a whole counts for all of its answers.
-        """
-        experts, log, at = self.experts, asked.log, np.arange(len(asked))
-        logged, model, chance = log.expert_in(experts), self.predicted_rewards(asked), chance_matrix(asked, experts)
-        differs = choices[0].chosen != choices[1].chosen
-        counts = np.minimum(np.minimum(*(chance[at, one.chosen] for one in choices)) / FULL_CHANCE, 1.0)
-        least = 1.0 / (MAX_WEIGHT * FULL_CHANCE)  # below that a category is not supported anyway
-        counts /= np.maximum(category_means(log.category, counts, differs), least)
-
-        def by(reward: Float64Array) -> Float64Array:
-            live, candidate = (
-                doubly_robust_terms(one.match(logged) / log.propensity, reward, model[at, logged], one.planned(model))
-                for one in choices
-            )
-            return np.where(differs, counts * (candidate - live), 0.0)
-
-        return by(log.reward), np.minimum(by(np.zeros(len(asked))), by(np.ones(len(asked))))
-
     def candidate_choices(self, asked: AskedAnswers) -> LoggedChoices:
         """Choices of the twin of each answer's part, of the candidate where there are no twins."""
         found = choices_on(self.candidate, asked, self.experts)
@@ -273,7 +250,7 @@ class RouterComparison:
         live, candidate = (float(np.average(priced[at, one.chosen], weights=share)) for one in choices)
         return live, candidate
 
-    def category_rows(self, asked: AskedAnswers) -> NDArray[np.int64]:
+    def category_rows(self, asked: AskedAnswers) -> IntArray:
         """(n,) the evidence's row of each answer's category; `general` for one that it does not have."""
         names = self.rows or self.candidate.categories
         rows = asked.log.category_in(names)
@@ -307,12 +284,43 @@ def fill_scores(table: OutcomeTable, evidence: Evidence, categories: tuple[str, 
     return np.where(np.isfinite(table.scores), table.scores, evidence.matrix.quality[rows]).astype(np.float64)
 
 
-def share_of(share: Float64Array, belongs: NDArray[np.bool_]) -> float:
+def doubly_robust_gains(
+    log: LogTable,
+    choices: Sequence[LoggedChoices],
+    logged: IntArray,
+    model: Float64Array,
+    chance: Float64Array,
+) -> tuple[Float64Array, Float64Array]:
+    """(n,) gains of the candidate on a log, and the least that any reward could have made of each.
+
+    Within a category an answer counts by the chance that both routers' experts had of giving it, in full from
+    `FULL_CHANCE` on; the category as a whole counts for all of its answers.
+
+    Args:
+        logged: (n,) the experts that answered, and `model` (n, m) what is predicted of all.
+        chance: (n,) of the expert, of both routers', that was less likely to answer.
+    """
+    at, differs = np.arange(len(log)), choices[0].chosen != choices[1].chosen
+    counts = np.minimum(chance / FULL_CHANCE, 1.0)
+    least = 1.0 / (MAX_WEIGHT * FULL_CHANCE)  # below that a category is not supported anyway
+    counts /= np.maximum(category_means(log.category, counts, differs), least)
+
+    def by(reward: Float64Array) -> Float64Array:
+        live, candidate = (
+            doubly_robust_terms(one.match(logged) / log.propensity, reward, model[at, logged], one.planned(model))
+            for one in choices
+        )
+        return np.where(differs, counts * (candidate - live), 0.0)
+
+    return by(log.reward), np.minimum(by(np.zeros(len(log))), by(np.ones(len(log))))
+
+
+def share_of(share: Float64Array, belongs: BoolArray) -> float:
     """Part of the shares (n,) that belongs; 0 of nothing."""
     return float(share[belongs].sum() / max(share.sum(), 1e-12))
 
 
-def category_means(category: NDArray[np.integer], values: Float64Array, counts: NDArray[np.bool_]) -> Float64Array:
+def category_means(category: NDArray[np.integer], values: Float64Array, counts: BoolArray) -> Float64Array:
     """(n,) mean of the values (n,) that count, in the category of each."""
     means = np.bincount(category, weights=values * counts) / np.maximum(np.bincount(category, weights=counts), 1e-12)
     return np.asarray(means[category], dtype=np.float64)

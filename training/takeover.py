@@ -49,7 +49,8 @@ def fallen(changes: Sequence[ChangePoint]) -> frozenset[tuple[str, str]]:
 
 def fallen_rows(live: Mapping[str, str], changes: Sequence[ChangePoint]) -> list[int]:
     """Rows of the live map (category -> expert) whose expert fell there."""
-    return [row for row, cell in enumerate(live.items()) if cell in fallen(changes)]
+    fell = fallen(changes)
+    return [row for row, cell in enumerate(live.items()) if cell in fell]
 
 
 def weighty_keys(log: LogTable, moves: Sequence[MapChange]) -> IntArray:
@@ -74,18 +75,18 @@ def find_takeover(
     fell = {expert for _, expert in fallen(changes)}
     if not moves or any(move.live not in fell for move in moves):
         return None
-    gains = []
+    decided, gains = fallen_rows(live, changes), []
     for evidence in found:
-        gains.append(least_gain(moves, evidence, live, fallen_rows(live, changes)))
+        gains.append(gain_beyond_luck(moves, evidence, live, decided))
         if gains[-1] <= 0:
             return None
     return Takeover(tuple(moves), min(gains))
 
 
-def least_gain(
+def gain_beyond_luck(
     moves: Sequence[MapChange], evidence: Evidence, live: Mapping[str, str], decided: Sequence[int]
 ) -> float:
-    """What the traffic gains beyond luck; 0 with fewer than MIN_SIDE answers of those that fell since then.
+    """Gain of the traffic beyond luck; 0 with fewer than MIN_SIDE answers of those that fell since then.
 
     The differences of both qualities, weighted by the traffic, less the gain that the best map over the decided and the
     moved rows shows by the errors of the evidence alone in all but `LEVEL` of draws, where nobody is better than who

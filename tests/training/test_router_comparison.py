@@ -19,7 +19,7 @@ from training.change_points import ChangePoint
 from training.crossfit import folds_of
 from training.gate import Comparison
 from training.log_table import FOLDS
-from training.router_comparison import Twin, choices_on
+from training.router_comparison import Twin, chance_matrix, choices_on, doubly_robust_gains
 from training.types import LabelledQuery
 
 
@@ -39,7 +39,10 @@ def gains_of(
     comparison = small_comparison(mapping(red="emerald", green="ruby"))
     comparison.evidence.matrix.quality[:, :2] = model
     choices = [choices_on(router, told, EXPERTS) for router in (comparison.live, comparison.candidate)]
-    return comparison.gains(told, choices)
+    chance, at = chance_matrix(told, comparison.experts), np.arange(len(told))
+    least = np.minimum(*(chance[at, one.chosen] for one in choices))
+    logged, predicted = told.log.expert_in(comparison.experts), comparison.predicted_rewards(told)
+    return doubly_robust_gains(told.log, choices, logged, predicted, least)
 
 
 def shown(comparison: Comparison) -> tuple[float, float, float]:
