@@ -101,9 +101,10 @@ def add_to_vllm(data_dir: Path, base: str, expert: str) -> None:
     """Notes that the engines of `base` have loaded an adapter, which is asked for as `expert`."""
     with changing_vllm(data_dir):
         engines = read_vllm(data_dir).engines
-        added = [each.model_copy(update={"experts": (*each.experts, expert)}) for each in engines]
-        if engines:
-            write_vllm(data_dir, [new if base in old.experts else old for old, new in zip(engines, added, strict=True)])
+        added = {each.name: (*each.experts, expert) for each in engines if base in each.experts}
+        grown = [each.model_copy(update={"experts": added.get(each.name, each.experts)}) for each in engines]
+        if added:
+            write_vllm(data_dir, grown)
 
 
 def changing_vllm(data_dir: Path) -> AbstractContextManager[None]:

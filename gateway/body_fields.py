@@ -104,7 +104,7 @@ SAMPLING = listed(
     timings_per_token top_n_sigma typical_p xtc_probability xtc_threshold
     """
 )
-"""How vLLM and llama.cpp choose the next token. Other engines ignore or refuse them."""
+"""Choice of the next token by vLLM and llama.cpp. Other engines ignore or refuse them."""
 
 FIELDS = OPENAI | SAMPLING
 

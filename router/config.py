@@ -189,7 +189,7 @@ def fields_at(model: type[BaseModel], path: Sequence[str | int]) -> tuple[str, .
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             annotation = annotation.model_fields[str(part)].annotation
         elif get_origin(annotation) in (dict, tuple):
-            annotation = get_args(annotation)[get_origin(annotation) is dict]
+            annotation = get_args(annotation)[1 if get_origin(annotation) is dict else 0]
         if get_origin(annotation) in (Union, types.UnionType):
             annotation = next(arg for arg in get_args(annotation) if arg is not type(None))
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from base.errors import ArtifactError
 from router.artifact import require_array
 from router.types import ExpertScores, FloatArray
 
@@ -72,13 +73,16 @@ class Measured:
 
 
 def quality_from_arrays(arrays: Mapping[str, NDArray[np.generic]], k: int, m: int) -> QualityMatrix:
-    """The matrix of an artifact with k learned categories and m experts. Raises ArtifactError on a wrong shape."""
+    """The matrix of an artifact with k learned categories and m experts. Raises ArtifactError on a wrong shape, or a
+    number of an expert that there is not."""
     shapes = {name: (k + 1, m) for name in ("quality", "stderr", "count", "output_tokens", "latency_ms")}
     vectors = {name: (k + 1,) for name in ("mass", "prompt_tokens", *(["serving"] if "serving" in arrays else []))}
     fields = {
         name: np.asarray(require_array(arrays, name, shape), dtype=np.float32)
         for name, shape in (shapes | vectors).items()
     }
+    if "serving" in fields and not np.isin(fields["serving"], np.arange(-1, m)).all():
+        raise ArtifactError(f"array 'serving' must hold -1 to {m - 1} for {m} experts")
     return QualityMatrix(**fields)
 
 
@@ -101,9 +105,9 @@ def cautious_quality(evidence: QualityMatrix) -> FloatArray:
     The reference is who served each category when it was measured, else that of `reference_of`. (The traffic's mix
     would make a specialist the reference of everything when most queries are its own, and so would rewards, which only
     the expert that serves gets.) A lead over it is shrunk by CAUTION standard errors of the difference (soft threshold,
-    by the one-standard-error rule of Breiman et al. 1984),
-    so that a handful of lucky answers moves no category and much data is left as it is. A cell with fewer than BROAD
-    answers has no lead. An expert that is worse stays as much worse as was measured.
+    by the one-standard-error rule of Breiman et al. 1984), so that a handful of lucky answers moves no category and
+    much data is left as it is. A cell with fewer than BROAD answers has no lead. An expert that is worse stays as much
+    worse as was measured.
     """
     rows, reference = np.arange(len(evidence.quality)), np.full(len(evidence.quality), reference_of(evidence))
     if evidence.serving is not None:

@@ -308,8 +308,7 @@ class Scheduler:
 
     def finished(self, now_s: float) -> None:
         """The change under way is made."""
-        step, self.under_way = self.under_way, None
-        assert step is not None
+        step = self._end_step()
         self._states[step.resident] = step.state
         self._failures.pop(step.resident, None)
         if step.state is Residency.AWAKE:
@@ -321,8 +320,7 @@ class Scheduler:
     def failed(self, now_s: float, state: Residency) -> None:
         """The change under way was not made, and this is the state now. The engine is left alone for a while, longer
         each time."""
-        step, self.under_way = self.under_way, None
-        assert step is not None
+        step = self._end_step()
         times = self._failures.get(step.resident, (0, 0.0))[0]
         self._failures[step.resident] = (times + 1, now_s + min(FIRST_RETRY_S * 2**times, LAST_RETRY_S))
         self._states[step.resident] = state
@@ -341,6 +339,12 @@ class Scheduler:
         number = self.index[name]
         changed = replace(self.residents[number], times=replace(self.residents[number].times, **seconds))
         self.residents = (*self.residents[:number], changed, *self.residents[number + 1 :])
+
+    def _end_step(self) -> Step:
+        if self.under_way is None:
+            raise ValueError("no change of state is under way")
+        step, self.under_way = self.under_way, None
+        return step
 
     def _refresh(self) -> None:
         """Works out who takes requests, `serving`, and the same as a mask (m,); lets who waited for them start."""

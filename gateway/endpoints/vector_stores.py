@@ -67,6 +67,7 @@ async def list_stores(stores: Stores, owner: Owner, page: ListPage) -> Json:
 
 @api.get("/{store_id}")
 async def show_store(store: OwnStore) -> Json:
+    """404 for a store that another key made."""
     return store_view(store)
 
 

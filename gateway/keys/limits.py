@@ -126,6 +126,7 @@ class Limits:
 
     def __init__(self, redis_url: str | None = None, *, lease_s: float = 3600.0) -> None:
         self._client: RedisClient | None = None if redis_url is None else connect(redis_url, timeout_s=TIMEOUT_S)
+        self._scripts = {} if self._client is None else {s: self._client.register_script(s) for s in (RESERVE, SETTLE)}
         self._lease_ms = math.ceil(lease_s * 1000)
         self._paused_until_s = 0.0
         self._places = asyncio.Semaphore(CONNECTIONS)
@@ -154,7 +155,7 @@ class Limits:
             kept_ms = max(0, each.ends_at - time.time()) * 1000 + self._lease_ms
             arguments += [each.need, each.scoped.cap.units, math.ceil(kept_ms)]
         hold = Hold(self, counters, lease, reserved=cost)
-        asking = asyncio.ensure_future(self._ask(self._client, RESERVE, hold, arguments))
+        asking = asyncio.ensure_future(self._ask(RESERVE, hold, arguments))
         try:
             refused, hold.ends_ms, *used = await asyncio.shield(asking)
         except asyncio.CancelledError:  # the client left, and Redis may be at it
@@ -207,23 +208,22 @@ class Limits:
 
     async def _settle(self, hold: Hold, cost: Cost) -> bool:
         """Returns True once Redis has taken it."""
-        assert self._client is not None  # there was something to hold
         arguments: list[object] = [hold.lease, hold.ends_ms or NEVER_MS]
         for each in hold.counters:
             arguments += [each.need, amount_of(each.scoped, cost)]
         try:
-            await self._ask(self._client, SETTLE, hold, arguments)
+            await self._ask(SETTLE, hold, arguments)
         except ApiError:
             return False
         return True
 
-    async def _ask(self, client: RedisClient, script: str, hold: Hold, arguments: Iterable[object]) -> list[int]:
+    async def _ask(self, script: str, hold: Hold, arguments: Iterable[object]) -> list[int]:
         """Runs a script. Raises ApiError 503."""
         keys = [f"{hold.counters[0].slot}:leases", *(each.key for each in hold.counters)]
         given: list[Any] = [*arguments]
         try:
             async with self._places:
-                return await client.register_script(script)(keys, given)  # type: ignore[no-any-return]
+                return await self._scripts[script](keys, given)  # type: ignore[no-any-return]
         except REDIS_ERRORS as error:
             self._paused_until_s = time.monotonic() + PAUSE_S
             logger.warning("keys with limits are refused: Redis cannot be asked (%s)", type(error).__name__)

@@ -248,6 +248,9 @@ def test_who_serves_a_category_keeps_it_against_a_lead_within_its_error():
     assert found[2] == pytest.approx([0.9, 0.1, 0.45])  # nobody served: the best overall is the reference
     assert measured.columns([2, 0]).serving.tolist() == [-1, 0, -1]
     assert quality_from_arrays(measured.arrays(), 2, 3).serving.tolist() == serving.tolist()
+    for number in (-2, 3, 0.5):
+        with pytest.raises(ArtifactError, match="'serving' must hold -1 to 2"):
+            quality_from_arrays(measured.arrays() | {"serving": np.full(len(serving), number, np.float32)}, 2, 3)
 
 
 def test_an_expert_that_mostly_serves_its_own_category_is_not_the_reference():
