@@ -81,12 +81,12 @@ class Child:
         if self._process is not None:
             self._process.send_signal(number)
 
-    async def stop(self) -> int | None:
+    async def stop(self, number: signal.Signals = signal.SIGTERM) -> int | None:
         """Asks it to end in order, and kills it when it does not. Returns its exit status; None when it never ran."""
         if self._process is None:
             return None
         if self.is_running:
-            self.send(signal.SIGTERM)
+            self.send(number)
         try:
             await asyncio.to_thread(self._process.wait, STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
