@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from gateway.asgi import IS_HERE, Receive, Scope, Send, must_close, read_body, replay, send_body
+from gateway.auth import OriginCheck
 from gateway.chat import ChatEndpoint
 from gateway.chat_limits import ChatLimits
 from gateway.endpoints.retrieval_access import RetrievalDesk
@@ -16,11 +17,10 @@ from gateway.http_errors import ClientGoneError, api_error, method_not_allowed
 from gateway.intake import Claim
 from gateway.keys.grants import EVERYBODY, Caller
 from gateway.listener import is_loopback
-from gateway.origin_check import OriginCheck
 from gateway.parts import Parts
 from gateway.rest import ROOTS, create_rest, serve_rest
 from gateway.retrieval.attachment import most_added_chars
-from gateway.strategies.run import StrategyRun
+from gateway.strategy_run import StrategyRun
 from gateway.surfaces.completions import CompletionsSurface
 from gateway.surfaces.count_tokens import COUNT_PATH, TokenCount
 from gateway.surfaces.messages import MessagesSurface

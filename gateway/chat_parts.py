@@ -90,7 +90,7 @@ class Experts(Protocol):
 
 
 class Several(Protocol):
-    """Experts that a strategy asks for one answer: `gateway.strategies.run.StrategyRun`."""
+    """Experts that a strategy asks for one answer: `gateway.strategy_run.StrategyRun`."""
 
     async def answer(self, on_wait: Callable[[], Awaitable[None]]) -> StreamedAnswer | WholeAnswer | None:
         """The answer that it settles on; None where nobody gave one. `on_wait` begins the client's stream."""

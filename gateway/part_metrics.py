@@ -15,7 +15,7 @@ from fleet.residency.keeper import Keeper
 from fleet.residency.types import Residency
 from gateway.drift_watch import DriftWatch
 from gateway.intake import Intake
-from gateway.judging.judge import Judge
+from gateway.judge import Judge
 from gateway.live_router import LiveRouter
 from gateway.shadow import Shadows
 from gateway.trial_watch import TrialWatch

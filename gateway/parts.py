@@ -21,7 +21,7 @@ from gateway.conversations import Conversations
 from gateway.deciding import Decider
 from gateway.expert_call import ExpertCall
 from gateway.intake import Admission, Intake
-from gateway.judging.judge import Judge
+from gateway.judge import Judge
 from gateway.keys.limits import Limits
 from gateway.live_router import LiveRouter
 from gateway.metrics import Metrics

@@ -16,10 +16,10 @@ import uvicorn
 
 from gateway.app import GatewayApp
 from gateway.asgi import Receive, Scope, Send
+from gateway.auth import readable_by
 from gateway.http_limits import limited_protocol
 from gateway.listener import bind, check_exposure, url_of
 from gateway.live_router import LiveRouter
-from gateway.origin_check import readable_by
 from gateway.parts import Parts, watch_parts
 from gateway.settings import Settings
 from router.build import build_encoder, load_router

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import cached_property
 from typing import Annotated
 
 from pydantic import Field, StringConstraints
@@ -112,11 +113,11 @@ class Caller:
     caps: tuple[ScopedCap, ...] = ()
     answer_tokens: int = DEFAULT_ANSWER_TOKENS
 
-    @property
+    @cached_property
     def tenant(self) -> str:
         return tenant_of(self.key_id)
 
-    @property
+    @cached_property
     def has_costs(self) -> bool:
         """Returns True where a cap counts what a request costs, so that its cost must have a bound."""
         return any(scoped.cap.measure is not Measure.REQUESTS for scoped in self.caps)

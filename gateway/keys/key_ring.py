@@ -36,7 +36,6 @@ class Ring:
     version: int = -1
     secrets: Mapping[bytes, Secret] = field(default_factory=dict)
     teams: Mapping[str, Grant] = field(default_factory=dict)
-    has_keys: bool = False
 
 
 class KeyRing:
@@ -44,12 +43,8 @@ class KeyRing:
 
     def __init__(self, store: KeyStore | None = None) -> None:
         self._store, self._ring = store, Ring()
+        self.has_keys = False  # true once a key was made, also when it was revoked: nobody gets in without one then
         self._task: asyncio.Task[None] | None = None
-
-    @property
-    def has_keys(self) -> bool:
-        """Returns True once a key was made, also when it was revoked: then nobody gets in without one."""
-        return self._ring.has_keys
 
     async def start(self) -> None:
         """Reads all keys. Raises StoreError."""
@@ -91,13 +86,14 @@ class KeyRing:
 
     async def _refresh(self, store: KeyStore) -> None:
         if await asyncio.to_thread(store.version) != self._ring.version:
-            self._ring = ring_of(await asyncio.to_thread(store.holders))
+            holders = await asyncio.to_thread(store.holders)
+            self._ring, self.has_keys = ring_of(holders), bool(holders.keys)
 
 
 def ring_of(holders: Holders) -> Ring:
     teams = {tenant_of(key.key_id): Grant() for key in holders.keys} | dict(holders.teams)
     found = [secret for key in holders.keys for secret in secrets_of(key, teams[tenant_of(key.key_id)])]
-    return Ring(holders.version, {secret.digest: secret for secret in found}, teams, bool(holders.keys))
+    return Ring(holders.version, {secret.digest: secret for secret in found}, teams)
 
 
 def secrets_of(key: StoredKey, team: Grant) -> list[Secret]:

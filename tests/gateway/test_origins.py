@@ -8,8 +8,8 @@ import aiohttp
 import pytest
 
 from base.errors import ConfigError
+from gateway.auth import OriginCheck
 from gateway.http_errors import ApiError
-from gateway.origin_check import OriginCheck
 from router.config import parse_config
 from tests.gateway.running import config_of, running
 

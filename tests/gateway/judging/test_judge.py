@@ -15,7 +15,7 @@ from decision_log.feedback_types import JudgedAnswer
 from decision_log.sql_removal import Removal
 from fleet.backend import BackendRequest, BackendResponse
 from fleet.wires import echo
-from gateway.judging.judge import Judge
+from gateway.judge import Judge
 from router.config import parse_config
 from tests.gateway.changes.test_swap import swap
 from tests.gateway.running import Running, config_of, echoes, running, until

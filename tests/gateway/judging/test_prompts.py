@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.judging.prompts import (
+from gateway.judge import (
     MAX_ANSWER_CHARS,
     conversation_text,
     grade_body,

@@ -12,7 +12,7 @@ import pytest
 from redis import Redis
 
 from decision_log.read import has_failed, why_dropped
-from gateway.strategies import run
+from gateway import strategy_run
 from router.strategies.machines import Agree, Escalate, Sequential, Vote
 from router.strategies.types import Reply, StrategyName
 from router.strategies.votes import SIGNALS, Votes
@@ -100,7 +100,7 @@ async def test_a_stream_begins_when_the_answer_is_settled() -> None:
 
 
 async def test_a_client_that_waits_for_a_stream_hears_comments(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "WAITING_S", 0.02)
+    monkeypatch.setattr(strategy_run, "WAITING_S", 0.02)
     async with composition(TWO_AGREE, is_open=False) as (gateway, panel), gateway.chat("red", stream=True) as answer:
         assert (answer.status, "x-coe-expert" in answer.headers) == (200, False)
         assert await answer.content.readuntil(b"\n\n") == b": waiting\n\n"
@@ -111,7 +111,7 @@ async def test_a_client_that_waits_for_a_stream_hears_comments(monkeypatch: pyte
 
 
 async def test_an_error_after_a_comment_is_the_last_event(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "WAITING_S", 0.02)
+    monkeypatch.setattr(strategy_run, "WAITING_S", 0.02)
     says = dict.fromkeys(EXPERTS, FAIL)
     async with composition(says, is_open=False) as (gateway, panel), gateway.chat("red", stream=True) as answer:
         await answer.content.readuntil(b"\n\n")
@@ -358,13 +358,13 @@ async def test_calls_that_a_client_left_are_billed_once_at_what_was_held_for_the
 
 def test_a_vote_is_over_when_nobody_can_change_it() -> None:
     four, five = Reply("4"), Reply("5")
-    assert run.foregone(VOTE, {0: four}, [1, 2]) is None
-    assert run.foregone(VOTE, {0: four, 1: five}, [2]) is None
-    found = run.foregone(VOTE, {0: four, 1: four}, [2])
+    assert strategy_run.foregone(VOTE, {0: four}, [1, 2]) is None
+    assert strategy_run.foregone(VOTE, {0: four, 1: five}, [2]) is None
+    found = strategy_run.foregone(VOTE, {0: four, 1: four}, [2])
     assert found is not None
     assert found.expert == 0
-    assert run.foregone(VOTE, {0: Reply(), 1: Reply()}, [2]) is None
-    assert run.foregone(VOTE, {0: four, 1: four}, []) is None
+    assert strategy_run.foregone(VOTE, {0: Reply(), 1: Reply()}, [2]) is None
+    assert strategy_run.foregone(VOTE, {0: four, 1: four}, []) is None
 
 
 async def test_a_broken_connection_of_the_client_leaves_nothing_running() -> None:

@@ -1,1 +1,0 @@
-"""Several experts for one request: `choose.py` says which, `run.py` asks, and makes one answer of theirs."""
