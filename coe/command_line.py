@@ -67,7 +67,7 @@ def unknown_command(arguments: list[str], commands: Mapping[str, Command]) -> st
 
 def run(name: str, arguments: list[str]) -> int:
     """Runs one command; an error that we raise on purpose, or a file that the system refuses, becomes one line on
-    standard error and exit status 1."""
+    standard error and exit status 1. A command may return others to run after it, as lists of words."""
     import errno
     import os
     from importlib import import_module
@@ -99,6 +99,8 @@ def run(name: str, arguments: list[str]) -> int:
     except usage_error() as error:
         said = error.format_message() if hasattr(error, "format_message") else str(error)  # names the option as well
         return complain([said.replace("Value error, ", ""), f"see `coe {name} --help`"], status=2)
+    if isinstance(result, list):
+        return next((status for words in result if (status := run(" ".join(words[:2]), words[2:]))), 0)
     return result if isinstance(result, int) else 0
 
 

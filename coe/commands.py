@@ -8,6 +8,7 @@ from typing import NamedTuple
 class Command(NamedTuple):
     """A sub-command: `target` is "module:function", a plain function annotated for typer.
 
+    It returns nothing, its exit status, or commands of other rooms to run after it, up to the first that fails.
     `summary` is empty for one that another command starts: no help shows it.
     `is_shown`: it writes reports where the user says, with the user's own umask.
     """
@@ -74,7 +75,7 @@ COMMANDS = {
     "experts wake": Command("gateway.experts_commands:wake", "Wake an engine, or start one that was stopped."),
     "experts pin": Command("gateway.experts_commands:pin", "Keep an expert awake."),
     "experts probe": Command(
-        "training.probe_commands:experts_probe", "Score a new expert on a few graded probes and put it on the map."
+        "eval.probe_command:experts_probe", "Score a new expert on a few graded probes and put it on the map."
     ),
     "experts train-lora": Command(
         "training.lora.lora_commands:train_lora",

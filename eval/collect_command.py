@@ -13,7 +13,7 @@ import numpy as np
 import typer
 
 from base.errors import ConfigError, MissingWeightsError, allowed_values
-from base.options import require_folder
+from base.options import KeyOption, require_folder
 from base.progress import console_progress
 from base.ray_engine import EngineOption, WorkEngine, cores_of
 from base.terminal import Grid, Terminal
@@ -49,9 +49,7 @@ def collect(
     per_category: Annotated[int | None, typer.Option(min=1, help="maximum number of probes of each category")] = None,
     concurrency: Annotated[int, typer.Option(min=1, max=256, help="calls that run at once")] = 4,
     timeout_s: Annotated[float, typer.Option(min=0.1, help="longest wait for one answer, in seconds")] = 120.0,
-    api_key: Annotated[
-        str | None, typer.Option(envvar="COE_API_KEY", show_envvar=True, help="sent as bearer token")
-    ] = None,
+    api_key: KeyOption = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="ask again where an expert failed, instead of keeping its 0")
     ] = False,

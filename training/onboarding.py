@@ -22,8 +22,8 @@ from router.quality import QualityMatrix, reference_of
 from router.types import GENERAL, Float64Array
 from training.expert_map import PRIOR_COUNT_RANGE, cell_means, cell_sums, row_numbers, shrink
 from training.fit_inputs import fingerprint_outcomes
+from training.probe_bars import held_back
 from training.probe_plan import MOST_LUCKY
-from training.probe_run import held_back
 from training.types import OutcomeTable
 
 EXTENDABLE = "map"

@@ -4,10 +4,13 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Annotated
 
 import pytest
+import typer
 
-from coe.command_line import help_text, resolve
+from coe.command_line import help_text, resolve, run
 from coe.commands import COMMANDS, Command
 
 
@@ -34,7 +37,6 @@ QUICK = {
     "serve": "waits for clients",
     "serve worker": "is a part of serve",
     "serve log": "is a part of serve",
-    "experts probe": "`coe eval collect`, which it calls, shows it",
     "retrain": "its module only passes on to training.retrain_command, which shows it",
     **dict.fromkeys(
         ("import-litellm", "import-tensorzero", "config plan", "route", "categories accept"), "reads one small file"
@@ -96,6 +98,22 @@ def test_a_command_loads_no_router_that_it_does_not_need(tmp_path, command, spar
     words = [sys.executable, "-c", code + f"sys.stderr.write(str({spared} & set(sys.modules)))", *command.split()]
     found = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert found.stderr.splitlines()[-1:] == ["set()"]
+
+
+@pytest.mark.parametrize(("status", "ran"), [(0, ["first", "second -x", "third"]), (3, ["first", "second -x"])])
+def test_commands_that_a_command_returns_run_after_it_up_to_one_that_fails(monkeypatch, status, ran):
+    called = []
+    steps = SimpleNamespace(
+        first=lambda: called.append("first") or [["go", "second", "-x"], ["go", "third"]],
+        second=lambda x: called.append("second -x") or status,
+        third=lambda: called.append("third"),
+    )
+    steps.second.__annotations__["x"] = Annotated[bool, typer.Option("-x")]
+    monkeypatch.setitem(sys.modules, "steps", steps)
+    for name in ("first", "second", "third"):
+        monkeypatch.setitem(COMMANDS, f"go {name}", Command(f"steps:{name}", ""))
+    assert run("go first", []) == status
+    assert called == ran
 
 
 def test_two_words_win_over_one():

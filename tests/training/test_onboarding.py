@@ -15,6 +15,8 @@ from aiohttp.test_utils import TestServer
 
 from base.errors import ConfigError, DataError
 from coe.command_line import run
+from eval.probe_command import probes_by_row
+from eval.probe_set import Probe
 from router.artifact import load_artifact
 from router.build import evidence_of, load_router
 from router.config import load_config
@@ -147,6 +149,17 @@ def test_who_cannot_join(trained: Path) -> None:
         onboard(config, live, "left", nothing, None, now=NOW, luck=np.ones(3))
     with pytest.raises(DataError, match="no answer of 'third' was graded"):
         onboard(config, live, "third", nothing, None, now=NOW, luck=np.ones(3))
+
+
+def test_probes_are_kept_to_the_wanted_categories() -> None:
+    grader = {"kind": "exact", "answer": "a"}
+    texts = [(name, f"{name}-{i:03}") for name in ("sql", "facts", "other") for i in range(4)]
+    probes = [Probe(id=each, text=each, category=name, grader=grader, max_tokens=1) for name, each in texts]
+    rows = probes_by_row(probes, ("facts", "sql"), ())
+    assert [len(row) for row in rows] == [4, 4, 4]  # what the map does not know counts as general
+    assert [len(row) for row in probes_by_row(probes, ("facts", "sql"), ("sql",))] == [0, 4, 0]
+    with pytest.raises(DataError, match=r"no probe of 'sqk'.*sql"):
+        probes_by_row(probes, ("facts", "sql"), ("sqk",))
 
 
 async def test_the_command_asks_grades_and_adds(

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import numpy as np
-import pytest
 
-from base.errors import DataError
 from benchmarks.probes import one_run
 from router.quality import QualityMatrix, cautious_quality, reference_of
+from training.probe_bars import held_back
 from training.probe_plan import MOST_LUCKY, Bars, chances_of_luck, run_plan, simulated
-from training.probe_run import held_back, probes_by_row
 
 RUNS = 100
 
@@ -78,13 +73,3 @@ def test_an_expert_that_was_mostly_asked_where_it_is_good_is_not_compared_by_tha
     evidence = QualityMatrix(quality, 0.05 * np.ones((6, 2)), counts, one / 6, one, quality, quality)
     assert reference_of(evidence) == 0
     assert cautious_quality(evidence).argmax(axis=1).tolist() == [1, 0, 0, 0, 0, 0]
-
-
-def test_probes_are_kept_to_the_wanted_categories(tmp_path: Path) -> None:
-    lines = [{"category": name, "id": f"{name}-{i:03}"} for name in ("sql", "facts", "other") for i in range(4)]
-    (tmp_path / "all.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    rows = probes_by_row(tmp_path, ("facts", "sql"), ())
-    assert [len(row) for row in rows] == [4, 4, 4]  # what the map does not know counts as general
-    assert [len(row) for row in probes_by_row(tmp_path / "all.jsonl", ("facts", "sql"), ("sql",))] == [0, 4, 0]
-    with pytest.raises(DataError, match=r"no probe of 'sqk'.*sql"):
-        probes_by_row(tmp_path, ("facts", "sql"), ("sqk",))

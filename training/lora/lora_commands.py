@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from base.options import ConfigOption, DatabaseOption, DataOption, SeedOption, SinceOption
+from base.options import ConfigOption, DatabaseOption, DataOption, KeyOption, SeedOption, SinceOption
 from base.progress import console_progress
 from base.visible_text import echo
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from training.lora.serving import Teacher
 
 GatewayOption = Annotated[str, typer.Option("--base-url", help="API root of the running gateway")]
-KeyOption = Annotated[str | None, typer.Option("--api-key", envvar="COE_API_KEY", help="its key, if it wants one")]
 OnOption = Annotated[
     str | None, typer.Option("--on", metavar="EXPERT", help="expert whose weights it extends; default: the only one")
 ]
@@ -65,7 +64,7 @@ def train_lora(
     config: ConfigOption = Path("experts.yaml"),
     data_dir: DataOption = Path("data"),
     database_url: DatabaseOption = None,
-) -> None:
+) -> list[list[str]]:
     """Train an expert for one category: a LoRA adapter on examples, added where it is surely better than its base."""
     from decision_log.default_database import default_database_url
     from training.lora.adapter_fit import Recipe
@@ -93,8 +92,7 @@ def train_lora(
     if not found.is_better:
         echo(f"not added: it is not surely better; the adapter is in {candidate.out}")
         raise typer.Exit(1)
-    if not no_add:
-        admit(candidate, probes_from, promote=promote, base_url=base_url)
+    return [] if no_add else admit(candidate, probes_from, base_url, api_key, promote=promote)
 
 
 def known_teacher(candidate: Candidate, teacher: str | None) -> str:
@@ -142,9 +140,10 @@ def merge(
     probes_from: ProbesOption = None,
     promote: PromoteOption = False,
     base_url: GatewayOption = GATEWAY,
+    api_key: KeyOption = None,
     config: ConfigOption = Path("experts.yaml"),
     data_dir: DataOption = Path("data"),
-) -> None:
+) -> list[list[str]]:
     """Merge rarely used adapters into one, measured before and after; it is added unless one of them loses too much."""
     from training.lora.admission import candidate_of, merged_scores
     from training.lora.causal_lm import require_torch
@@ -162,9 +161,11 @@ def merge(
             f"the adapter is in {candidate.out}"
         )
         raise typer.Exit(1)
-    if not no_add:
-        admit(candidate, probes_from, promote=promote, base_url=base_url)
-        echo(f"once the map sends their queries to {into}, remove {', '.join(names)} from {config}")
+    if no_add:
+        return []
+    commands = admit(candidate, probes_from, base_url, api_key, promote=promote)
+    echo(f"once the map sends their queries to {into}, remove {', '.join(names)} from {config}")
+    return commands
 
 
 def files_of(names: list[str], data: list[str]) -> dict[str, Path]:
@@ -177,18 +178,20 @@ def files_of(names: list[str], data: list[str]) -> dict[str, Path]:
     return files
 
 
-def admit(candidate: Candidate, probes_from: Path | None, *, promote: bool, base_url: str) -> None:
-    """Adds the expert to experts.yaml, to its engine, to the running gateways and to the map."""
+def admit(
+    candidate: Candidate, probes_from: Path | None, base_url: str, api_key: str | None, *, promote: bool
+) -> list[list[str]]:
+    """Adds the expert to experts.yaml and to its engine. Returns the commands that bring it to running gateways and to
+    the map: their rooms lie above this one."""
     import asyncio
 
     from training.lora.admission import add_to_engine
-    from training.lora.serving import run_coe
 
     asyncio.run(add_to_engine(candidate))
     echo(f"added {candidate.name} to {candidate.file}")
-    places = ("--config", str(candidate.file), "--data-dir", str(candidate.data_dir))
-    run_coe("config", "apply", *places)
-    of_category = ("--categories", candidate.category) if candidate.category else ()
-    source = () if probes_from is None else ("--probes-from", str(probes_from))
-    live = ("--promote",) if promote else ()
-    run_coe("experts", "probe", candidate.name, "--base-url", base_url, *of_category, *source, *places, *live)
+    places = ["--config", str(candidate.file), "--data-dir", str(candidate.data_dir)]
+    probe = ["experts", "probe", candidate.name, "--base-url", base_url, *places]
+    probe += ["--api-key", api_key] if api_key else []
+    probe += ["--categories", candidate.category] if candidate.category else []
+    probe += ["--probes-from", str(probes_from)] if probes_from else []
+    return [["config", "apply", *places], [*probe, *(["--promote"] if promote else [])]]

@@ -1,10 +1,9 @@
-"""Getting an adapter into what runs: vLLM's own endpoint, `coe config apply`, `coe experts probe`."""
+"""What training an adapter asks of what runs: a vLLM to load it, and a teacher to answer."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,6 @@ import aiohttp
 
 from base.errors import DataError, EngineError
 from base.json_text import from_json
-from base.leash import coe_command
 from fleet.vllm_command import LOADS_ADAPTERS
 from router.expert_config import ExpertConfig
 from router.types import PROBE_HEADER
@@ -86,10 +84,3 @@ async def taught(teacher: Teacher, prompts: Sequence[str]) -> list[str]:
     except* DataError as errors:
         raise errors.exceptions[0] from None
     return [each.result() for each in running]
-
-
-def run_coe(*words: str) -> None:
-    """Runs another command, which prints for itself. Raises DataError where it fails."""
-    done = subprocess.run(coe_command(*words), stdin=subprocess.DEVNULL, check=False)
-    if done.returncode != 0:
-        raise DataError(f"`coe {' '.join(words[:2])}` ended with status {done.returncode}, see above")

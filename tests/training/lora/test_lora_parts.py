@@ -15,6 +15,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from base.errors import ConfigError, DataError, EngineError
+from coe.completion import command_of
 from decision_log.database import Database
 from decision_log.default_database import default_database_url
 from fleet.engine_plans import free_port
@@ -28,6 +29,7 @@ from tests.training.log_records import record
 from training.lora.admission import Candidate, adapted_entry, add_expert, add_to_engine
 from training.lora.comparison import Comparison, compare
 from training.lora.examples import Example, halves, logged_prompts, read_examples, repeated
+from training.lora.lora_commands import admit
 from training.lora.serving import Teacher, load_adapter, taught
 
 ROOT = Path(__file__).parents[3]
@@ -119,6 +121,19 @@ def test_experts_in_braces_are_left_to_a_person(tmp_path: Path) -> None:
     file.write_text(json.dumps(values))
     with pytest.raises(ConfigError, match=r"not written as a block; add this by hand:\s+poet:"):
         add_expert(file, "poet", {"engine": "echo", "model": "m"})
+
+
+def test_an_admitted_expert_goes_to_the_gateways_and_to_the_map(tmp_path: Path) -> None:
+    file = tmp_path / "experts.yaml"
+    file.write_text(COMPOSITION.replace("engine: vllm", "engine: llamacpp"))
+    config, kind = load_config(file), built_kind("text", ())
+    poet = Candidate("poet", "code", file, tmp_path, config, "base", kind, ADAPTERS / "labeler")
+    apply, probe = admit(poet, tmp_path, "http://h/v1", "k", promote=True)
+    assert "poet" in load_config(file).experts
+    assert command_of("config apply").make_context("", apply[2:]).params["config"] == file
+    given = command_of("experts probe").make_context("", probe[2:]).params
+    wanted = {"name": "poet", "categories": "code", "api_key": "k", "probes_from": tmp_path, "promote": True}
+    assert {**given, **wanted, "data_dir": tmp_path, "base_url": "http://h/v1"} == given
 
 
 async def test_a_teacher_is_asked_apart_from_traffic() -> None:

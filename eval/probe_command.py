@@ -1,18 +1,39 @@
-"""`coe experts probe`."""
+"""`coe experts probe`: measures a new expert, as `coe eval collect` does, and has training put it on the map."""
 
 from __future__ import annotations
 
+import asyncio
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from base.options import ConfigOption, DataOption
+from base.errors import ArtifactError, DataError, allowed_values
+from base.options import ConfigOption, DataOption, KeyOption
+from base.progress import console_progress
+from base.terminal import Grid
 from base.visible_text import echo
-
-if TYPE_CHECKING:
-    from training.onboarding import Onboarding
-    from training.types import OutcomeTable
+from eval.collect import Collection, collect
+from eval.collect_command import load_inputs, print_collection
+from eval.collect_request import CollectRequest, Show
+from eval.probe_set import Probe
+from router.artifact import load_artifact
+from router.build import configured_router, evidence_of
+from router.config import load_config
+from router.registry import Registry
+from router.types import GENERAL, Float64Array
+from training.datasets.outcome_folders import read_outcome_folders
+from training.datasets.outcomes import read_outcomes
+from training.expert_map import cell_sums, row_numbers
+from training.onboarding import Onboarding, check_can_join, onboard
+from training.probe_bars import bars_of
+from training.probe_plan import MOST_LUCKY, chances_of_luck, run_plan
+from training.summary import result_console
+from training.types import OutcomeTable
 
 LISTED_PROBES = (32, 128)
 
@@ -22,6 +43,7 @@ def experts_probe(
     base_url: Annotated[
         str, typer.Option(help="API root where the expert is a model, such as the running gateway's")
     ] = "http://127.0.0.1:8000/v1",
+    api_key: KeyOption = None,
     probes: Annotated[
         int, typer.Option("--probes", min=LISTED_PROBES[0], max=LISTED_PROBES[1], help="how many to ask at most")
     ] = 64,
@@ -39,17 +61,6 @@ def experts_probe(
     data_dir: DataOption = Path("data"),
 ) -> None:
     """Score a new expert on a few graded probes and put it on the map; nothing else is refitted."""
-    from datetime import UTC, datetime
-
-    from base.errors import ArtifactError
-    from router.artifact import load_artifact
-    from router.build import configured_router, evidence_of
-    from router.config import load_config
-    from router.registry import Registry
-    from training.onboarding import check_can_join, onboard
-    from training.probe_plan import chances_of_luck, run_plan
-    from training.probe_run import Asking, bars_of, probes_by_row
-
     registry, loaded = Registry(data_dir / "routers"), load_config(config)
     live = registry.live()
     if live is None:
@@ -58,12 +69,17 @@ def experts_probe(
     artifact = load_artifact(folder)
     check_can_join(loaded, artifact, name)
     router, names = configured_router(loaded, artifact), artifact.manifest.categories
-    probes_of = probes_by_row(probes_from, names, [word.strip() for word in (categories or "").split(",") if word])
+    inputs = load_inputs(probes_from, config, (name,), base_url)
+    wanted = [word.strip() for word in (categories or "").split(",") if word]
+    rows = probes_by_row(inputs.probes, names, wanted)
     kept = [artifact.manifest.experts.index(expert) for expert in router.experts]
-    bars = bars_of(loaded, router, evidence_of(artifact).columns(kept), name, probes_of)
-    asking = Asking(name, base_url, config, data_dir / "outcomes" / f"probe-{name}", names, probes_of)
-    luck = chances_of_luck(bars, probes, *run_plan(bars, probes, asking))
-    echo(asking.said[-1].rstrip())
+    bars = bars_of(loaded, router, evidence_of(artifact).columns(kept), name, [len(row) for row in rows])
+    out = data_dir / "outcomes" / f"probe-{name}"
+    request = CollectRequest(**vars(inputs), base_url=base_url, out=out, api_key=api_key, kept=frozenset(inputs.facts))
+    with console_progress() as progress:
+        asking = Rounds(request, names, rows, progress)
+        luck = chances_of_luck(bars, probes, *run_plan(bars, probes, asking))
+    print_collection(asking.collected[-1], inputs, out, None)
     now = datetime.now(UTC)
     others = graded_others(outcomes or data_dir / "outcomes", artifact.manifest.experts)
     found = onboard(loaded, folder, name, asking.table(), others, now=now, luck=luck)
@@ -76,11 +92,59 @@ def experts_probe(
         echo(f"nothing serves it yet: `coe router try {short}` tries it out, `coe router promote {short}`")
 
 
+def probes_by_row(
+    probes: Sequence[Probe], categories: Sequence[str], wanted: Sequence[str]
+) -> tuple[tuple[Probe, ...], ...]:
+    """Probes of each of k rows (`general` last) in a random order, so that the first ones are not easier.
+
+    Args:
+        wanted: only these categories; all where it is empty.
+
+    Raises:
+        DataError: there is no probe of a wanted category.
+    """
+    names = {probe.category for probe in probes}
+    for name in wanted:
+        if name not in names:
+            raise DataError(f"--categories: there is no probe of '{name}'{allowed_values(name, sorted(names))}")
+    rows: dict[str, list[Probe]] = {name: [] for name in (*categories, GENERAL)}
+    shuffled = list(probes)
+    random.Random(0).shuffle(shuffled)
+    for probe in shuffled:
+        if not wanted or probe.category in wanted:
+            rows[probe.category if probe.category in rows else GENERAL].append(probe)
+    return tuple(map(tuple, rows.values()))
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """Asks one expert, whose request holds everything but the probes of a round."""
+
+    request: CollectRequest
+    categories: tuple[str, ...]
+    probes: tuple[tuple[Probe, ...], ...]
+    show: Show
+    collected: list[Collection] = field(default_factory=list)
+
+    def __call__(self, asked: Float64Array) -> tuple[Float64Array, Float64Array]:
+        """Has so many probes of each row (1, k) asked in all. Returns sums and counts of their scores, (1, k) each.
+
+        Raises:
+            RouterError: as `collect`.
+        """
+        chosen = tuple(p for row, n in zip(self.probes, asked[0], strict=True) for p in row[: int(n)])
+        self.collected.append(asyncio.run(collect(replace(self.request, probes=chosen), show=self.show)))
+        table = self.table()
+        sums, _, counts = cell_sums(table.scores, row_numbers(table, self.categories), len(self.categories))
+        return sums.T, counts.T
+
+    def table(self) -> OutcomeTable:
+        """All that was graded so far."""
+        return read_outcomes(self.request.out, experts=self.request.experts, keep_partial=True)
+
+
 def graded_others(root: Path, experts: tuple[str, ...]) -> OutcomeTable | None:
     """Scores of the experts on the map, where a table still has them; None otherwise."""
-    from base.errors import DataError
-    from training.datasets.outcome_folders import read_outcome_folders
-
     try:
         return read_outcome_folders(root, experts)
     except DataError:
@@ -89,11 +153,7 @@ def graded_others(root: Path, experts: tuple[str, ...]) -> OutcomeTable | None:
 
 def print_onboarding(found: Onboarding) -> None:
     """Standard errors, which categories it takes, and how sure that is."""
-    from base.terminal import Grid, Terminal
-    from training.probe_plan import MOST_LUCKY
-    from training.summary import result_console
-
-    console: Terminal = result_console()
+    console = result_console()
     console.print(
         f"{found.expert}: mean score {found.mean:.3f} \u00b1 {found.mean_stderr:.3f} on {found.n_probes} probes; "
         f"router {found.artifact.manifest.version}, parent {found.parent}",
