@@ -1,18 +1,21 @@
-"""An expert's answer as clients may see it: within the time for an answer as a whole, without our key, and an error
-without what is not the client's fault."""
+"""An expert's answer as clients may see it: begun or whole, within the time for an answer as a whole, without our key,
+and an error without what is not the client's fault."""
 
 from __future__ import annotations
 
 import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from types import TracebackType
 
 from base.errors import BackendError
 from base.json_text import JsonError, from_json
 from fleet.backend import ChunkStream
+from gateway.answer_reader import JsonAnswer
 from gateway.http_errors import MAX_UPSTREAM_MESSAGE_CHARS, RETRY_AFTER_S, ApiError, named
 
+EVENT_STREAM = "text/event-stream"
 MASK = "***"
 
 MISCONFIGURED = frozenset({402, 404, 405, 410})
@@ -26,6 +29,37 @@ KEY_LIKE = re.compile(
     re.IGNORECASE,
 )
 """Pattern of providers' keys, in part hidden or not, and of what is introduced as one. Linear: nothing in it nests."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamedAnswer:
+    """A stream whose first piece is here. Close `chunks` in any case.
+
+    Args:
+        is_native: the expert got the client's own request and answers on its wire.
+        hides_usage: the gateway asked for the usage that the stream may report; its client did not.
+        queue_ms: how long the request waited for a place at its expert; None where that has no limit.
+    """
+
+    expert: str
+    content_type: str
+    first: bytes
+    chunks: ChunkStream
+    is_native: bool = False
+    hides_usage: bool = False
+    queue_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WholeAnswer:
+    """A complete answer with its usage and finish reason."""
+
+    expert: str
+    content_type: str
+    body: bytes
+    facts: JsonAnswer
+    is_native: bool = False
+    queue_ms: float | None = None
 
 
 def without_keys(text: str, key: str | None) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
+from base.errors import shorten
 from gateway.http_errors import ApiError, invalid
 from router.gateway_config import RequestLimits
 
@@ -62,11 +63,6 @@ def wrong(name: str, body: Mapping[str, object], allowed: str) -> NoReturn:
     value = body[name]
     shown = json_type(value) if value and isinstance(value, list | dict) else shorten(value)
     raise invalid(f"'{name}' is {shown}; allowed: {allowed}", name)
-
-
-def shorten(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def json_type(value: object) -> str:

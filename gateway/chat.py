@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import TYPE_CHECKING
 
 from base.errors import BackendError, StoreError
 from decision_log.privacy import named_session
+from gateway.answer_guard import EVENT_STREAM, StreamedAnswer, WholeAnswer
 from gateway.answer_reader import HeldEnd, HiddenUsage, StreamReader, StreamTails, answer_text
 from gateway.asgi import ClientWatch, Receive, Scope, Send, read_body, read_off_loop, send_body, send_head
 from gateway.chat_limits import ChatLimits
 from gateway.chat_log import ChatLog
-from gateway.chat_parts import (
-    EVENT_STREAM,
-    AskSeveral,
-    Decider,
-    Enricher,
-    Experts,
-    Sampler,
-    StreamedAnswer,
-    WholeAnswer,
-)
 from gateway.chat_request import ChatRequest, decode_json, json_object
 from gateway.exchange import MAX_MODEL_CHARS, Asked, Outcome, Watch, new_decision_id, request_id_of, response_headers
 from gateway.http_errors import CLIENT_GONE_STATUS, ClientGoneError, api_error
@@ -32,6 +24,13 @@ from gateway.surfaces.surface import Surface, Telling
 from router.gateway_config import GatewayConfig
 from router.strategies.types import Chosen
 from router.types import RoutingDecision, TerminalState, Usage
+
+if TYPE_CHECKING:
+    from gateway.deciding import Decider
+    from gateway.expert_call import ExpertCall
+    from gateway.judge import Judge
+    from gateway.retrieval.attachment import Attachments
+    from gateway.strategy_run import StrategyRun
 
 MAX_JUDGED_CHARS = 20_000
 STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
@@ -43,12 +42,12 @@ class ChatEndpoint:
     def __init__(
         self,
         decider: Decider,
-        experts: Experts,
-        several: AskSeveral,
+        experts: ExpertCall,
+        several: Callable[[Asked, ChatRequest, RoutingDecision, Chosen], StrategyRun],
         log: ChatLog,
         limits: ChatLimits,
-        enricher: Enricher | None = None,
-        judge: Sampler | None = None,
+        enricher: Attachments | None = None,
+        judge: Judge | None = None,
     ) -> None:
         self.decider, self.experts, self.several, self.log = decider, experts, several, log
         self.limits, self.enricher, self.judge = limits, enricher, judge

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any, cast
 
-from base.errors import allowed_values
+from base.errors import allowed_values, shorten
 from base.json_text import JsonError, from_json, to_json
-from gateway.body_fields import check_fields, flag, json_type, shorten, typed, wrong
+from gateway.body_fields import check_fields, flag, json_type, typed, wrong
 from gateway.http_errors import ApiError, invalid
 from router.ask import ask_in, cap
 from router.conversation import MAX_EARLIER

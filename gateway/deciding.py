@@ -9,11 +9,10 @@ from functools import partial
 
 import numpy as np
 
-from base.errors import NoEligibleExpertError, allowed_values
+from base.errors import NoEligibleExpertError, allowed_values, shorten
 from decision_log.privacy import session_hash, session_of
 from gateway.answer_cache import AnswerCache
 from gateway.batched_calls import BatchedCalls
-from gateway.body_fields import shorten
 from gateway.chat_request import ChatRequest, Target, model_names, resolve_model
 from gateway.conversations import Conversations
 from gateway.exchange import Asked, Decided, Outcome

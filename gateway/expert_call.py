@@ -13,10 +13,17 @@ from fleet.backend import BackendRequest, BackendResponse, ChunkStream
 from fleet.pool import ExpertPool
 from fleet.replicas import ReplicatedBackend
 from fleet.wires.builtin import response_of
-from gateway.answer_guard import AnswerTime, GuardedChunks, upstream_error, without_keys
+from gateway.answer_guard import (
+    EVENT_STREAM,
+    AnswerTime,
+    GuardedChunks,
+    StreamedAnswer,
+    WholeAnswer,
+    upstream_error,
+    without_keys,
+)
 from gateway.answer_reader import read_answer
 from gateway.asgi import read_off_loop
-from gateway.chat_parts import EVENT_STREAM, StreamedAnswer, WholeAnswer
 from gateway.chat_request import BEGIN, ChatRequest, Native, beginning
 from gateway.exchange import Asked
 from gateway.http_errors import ApiError, api_error

@@ -14,9 +14,9 @@ from base.errors import RouterError
 from base.json_text import to_json
 from fleet.wires.builtin import chunks_of, frames
 from fleet.wires.echo import wants_usage
+from gateway.answer_guard import EVENT_STREAM, StreamedAnswer, WholeAnswer
 from gateway.answer_reader import answer_text, reply_json
 from gateway.asgi import read_off_loop
-from gateway.chat_parts import EVENT_STREAM, StreamedAnswer, WholeAnswer
 from gateway.chat_request import ChatRequest, text_of
 from gateway.exchange import Asked, cost_usd
 from gateway.expert_call import ExpertCall

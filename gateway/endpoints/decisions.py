@@ -16,12 +16,12 @@ from fastapi import Query, Response
 from pydantic import Field
 from starlette.responses import StreamingResponse
 
+from base.errors import shorten
 from base.json_text import to_json
 from base.visible_text import without_formula
 from decision_log.database import Database
 from decision_log.listing import DecisionFilter, DecisionLine, Page, Place
 from decision_log.sink import DecisionLog
-from gateway.body_fields import shorten
 from gateway.endpoints.access import CallerOf, OtherProcesses, Sink, Store, api_router, scan
 from gateway.endpoints.receipt import Receipt, signals_of, weighed_experts
 from gateway.exchange import decision_named

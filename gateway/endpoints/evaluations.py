@@ -10,8 +10,7 @@ from contextlib import suppress
 from fastapi import Request, Response
 from pydantic import ValidationError
 
-from base.errors import allowed_values
-from gateway.body_fields import shorten
+from base.errors import allowed_values, shorten
 from gateway.endpoints.access import DecodedBody, api_router
 from gateway.endpoints.decisions import no_decision
 from gateway.endpoints.feedback import Desk, FeedbackDesk, FeedbackRequest

@@ -11,9 +11,9 @@ from typing import Annotated, Literal, Self
 from fastapi import Depends, Response
 from pydantic import Field, model_validator
 
+from base.errors import shorten
 from decision_log.feedback_types import DocumentFeedback, Feedback, FeedbackKind, FeedbackStatus
 from gateway.answer_cache import AnswerCache
-from gateway.body_fields import shorten
 from gateway.endpoints.access import CallerOf, Config, OtherProcesses, Sink, Store, api_router, part
 from gateway.endpoints.decisions import find_decision, no_decision
 from gateway.http_errors import ApiError, invalid

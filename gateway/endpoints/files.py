@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from fastapi import Query, Request
 from starlette.responses import Response, StreamingResponse
 
-from gateway.body_fields import shorten
+from base.errors import shorten
 from gateway.endpoints.access import Config, KeptFiles, Owner, api_router, part
 from gateway.endpoints.retrieval_access import answer
 from gateway.http_errors import ApiError, invalid

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from base.errors import allowed_values
-from gateway.body_fields import shorten
+from base.errors import allowed_values, shorten
 from gateway.chat_request import alias_of, model_names
 from gateway.endpoints.access import CallerOf, Config, api_router
 from gateway.http_errors import ApiError

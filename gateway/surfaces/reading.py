@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gateway.body_fields import SAMPLING, json_type, shorten, unknown_field
+from base.errors import shorten
+from gateway.body_fields import SAMPLING, json_type, unknown_field
 from gateway.chat_request import ChatRequest, Native, chat_request
 from gateway.http_errors import ApiError, invalid
 from router.expert_config import Wire
