@@ -18,8 +18,7 @@ from decision_log.privacy import load_key
 if TYPE_CHECKING:
     from base.terminal import Grid
     from decision_log.database import Database
-    from gateway.replay.again import Replay
-    from gateway.replay.candidate import CandidateReport, Tally
+    from gateway.replay import CandidateReport, Replay, Tally
     from router.types import DecisionRecord
 
 MAX_VALUE_CHARS = 100
@@ -50,8 +49,8 @@ def replay(
 
 def show_replay(store: Database, config: Path, data_dir: Path, decision_id: str, *, as_json: bool) -> int:
     """Prints a decision made again. Exit status 0 when it is the same to the last bit, 1 when not."""
-    from gateway.replay.again import NotReplayableError, routed
-    from gateway.replay.again import replay as again
+    from gateway.replay import NotReplayableError, routed
+    from gateway.replay import replay as again
     from router.build import load_router
     from router.config import load_config
 
@@ -121,7 +120,7 @@ def shorten(value: object) -> str:
 
 def tally_of(config: Path, data_dir: Path, version: str, max_examples: int) -> Tally:
     """Empty counts with the candidate of that version."""
-    from gateway.replay.candidate import Tally
+    from gateway.replay import Tally
     from router.build import load_router
     from router.config import load_config
 

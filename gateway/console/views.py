@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from decision_log.listing import Doubt, Opinion
-from gateway.endpoints.receipt import signals_of, weighed_experts
+from gateway.endpoints.decisions import signals_of, weighed_experts
 from router.types import RoutingDecision, TerminalState
 
 NOTHING = "–"

@@ -15,8 +15,7 @@ from gateway.batches.store import CANCELLED, COMPLETED, EXPIRED, FAILED, Batch
 from gateway.endpoints.access import Batches, CallerOf, Owner, api_router, part
 from gateway.endpoints.retrieval_access import retrieval_service
 from gateway.http_errors import invalid
-from gateway.retrieval.store_bodies import Metadata
-from gateway.retrieval.views import Json, list_view
+from gateway.retrieval.store_api import Json, Metadata, list_view
 from gateway.upload import BATCH
 from retrieval.service import RetrievalService
 from retrieval.stores.files import new_id

@@ -15,7 +15,7 @@ from gateway.endpoints.access import Owner, api_router
 from gateway.endpoints.retrieval_access import Desk, Service, check_tokens
 from gateway.http_errors import ApiError, invalid
 from gateway.retrieval.log import Outcome
-from gateway.retrieval.store_bodies import MAX_INPUT_CHARS
+from gateway.retrieval.store_api import MAX_INPUT_CHARS
 from retrieval.fair_threads import pieces
 from retrieval.routing.query_routing import QueryRouting, RoutedQueries, why
 from retrieval.types import BASE, RetrievalReason, single

@@ -13,7 +13,7 @@ from base.errors import shorten
 from gateway.endpoints.access import Config, KeptFiles, Owner, api_router, part
 from gateway.endpoints.retrieval_access import answer
 from gateway.http_errors import ApiError, invalid
-from gateway.retrieval.views import Json, file_view, list_view
+from gateway.retrieval.store_api import Json, file_view, list_view
 from gateway.upload import PURPOSES, Upload, max_file_bytes
 from retrieval.service import RetrievalService
 from retrieval.stores.paging import Page

@@ -15,7 +15,7 @@ from gateway.endpoints.access import Owner, api_router
 from gateway.endpoints.embeddings import TokenUsage
 from gateway.endpoints.retrieval_access import Desk, Service, check_tokens
 from gateway.http_errors import invalid
-from gateway.retrieval.store_bodies import Text
+from gateway.retrieval.store_api import Text
 from retrieval.fair_threads import pieces
 from retrieval.index.space import KeyArray
 from retrieval.routing.fusion import Ranking, fuse

@@ -23,16 +23,21 @@ from gateway.endpoints.retrieval_access import (
     decision_view,
 )
 from gateway.http_errors import invalid
-from gateway.retrieval.store_bodies import (
+from gateway.retrieval.store_api import (
     AttributesUpdate,
     BatchCreate,
     FileAttach,
+    Json,
     SearchBody,
     StoreCreate,
     StoreUpdate,
     TextsAdd,
+    batch_view,
+    list_view,
+    search_view,
+    store_file_view,
+    store_view,
 )
-from gateway.retrieval.views import Json, batch_view, list_view, search_view, store_file_view, store_view
 from retrieval.stores.chunking import ChunkingStrategy, StaticStrategy
 from retrieval.stores.files import new_id, not_found
 from retrieval.stores.filters import Scalar, fault_of

@@ -14,7 +14,7 @@ from fleet.wires.builtin import Options, build
 from gateway.answer_cache import ANSWERS, SOURCES
 from gateway.chat_request import chat_request
 from gateway.keys.grants import Caller
-from gateway.replay.again import replay
+from gateway.replay import replay
 from router.builtins import measured_builtins
 from router.gateway_config import GatewayConfig
 from router.pipeline import Router

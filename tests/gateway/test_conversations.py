@@ -15,7 +15,7 @@ from redis import Redis
 from base.errors import NoEligibleExpertError
 from decision_log.read import has_failed, why_dropped
 from gateway.conversations import PREFIX, Conversations
-from gateway.replay.again import replay
+from gateway.replay import replay
 from router.capabilities import Capabilities
 from router.conversation import PRICE_PER_1000_TOKENS
 from router.pipeline import Router

@@ -22,7 +22,7 @@ from fleet.residency.policies import Off, Regret, RegretOptions
 from fleet.residency.scheduler import Policy, Scheduler
 from fleet.residency.types import Residency
 from fleet.residency.vllm_actuator import VllmActuator
-from gateway.replay.again import replay
+from gateway.replay import replay
 from router.capabilities import Capabilities
 from router.config import parse_config
 from router.explain import reason_in_words

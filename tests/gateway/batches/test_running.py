@@ -16,8 +16,7 @@ import pytest
 from decision_log.database import Database
 from fleet.backend import ChatBackend
 from gateway.batches import runner
-from gateway.batches.asking import Places, wait_s
-from gateway.batches.runner import BatchRunner
+from gateway.batches.runner import BatchRunner, Places, wait_s
 from gateway.batches.store import BatchStore
 from gateway.composition import make_runner
 from gateway.inner_request import Answer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.keys.grants import Caller
-from gateway.replay.again import decide_again, differences
+from gateway.replay import decide_again, differences
 from router.capabilities import NOT_ALLOWED, Capabilities
 from router.features import from_bytes
 from tests.gateway.fault_upstream import fault_upstream

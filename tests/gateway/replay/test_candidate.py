@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.replay.candidate import mean_of, share_of
+from gateway.replay import mean_of, share_of
 
 
 def test_wilsons_interval_has_its_published_value():

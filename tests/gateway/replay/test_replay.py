@@ -15,7 +15,7 @@ import yaml
 from base.errors import ArtifactError, ConfigError
 from decision_log.database import Database
 from gateway.deciding import decision_inputs
-from gateway.replay.again import NotReplayableError
+from gateway.replay import NotReplayableError
 from gateway.replay_command import replay
 from router.build import load_router
 from router.capabilities import explicit_decision
