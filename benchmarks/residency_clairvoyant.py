@@ -1,6 +1,8 @@
-"""The best that can be done by who knows every arrival: sets of engines for windows of time, by dynamic programming.
+"""The best that can be done by who knows every arrival: sets of engines for windows of time, and a bound that no
+sequence of sets exceeds, both by dynamic programming.
 
-Shapes: w windows, k categories, m experts, s sets of experts that can be awake together.
+Shapes: w windows, k categories, m experts, s sets of experts that can be awake together, n requests, b blocks of
+requests, p prices of a wake.
 """
 
 from __future__ import annotations
@@ -19,6 +21,11 @@ WINDOW_S = 300.0
 LEAST_PRICE, MOST_PRICE, PRICE_STEP = 0.05, 100.0, 1.6
 """Of a wake, in quality of one request."""
 
+BLOCK = 10
+"""Requests between which the plan of the bound may change."""
+
+BOUND_PRICES = 0.01 * 2.0 ** np.arange(12)
+
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
 
@@ -32,6 +39,10 @@ class Sets:
 
     masks: BoolArray
     added: tuple[tuple[int, IntArray, IntArray], ...]
+
+    def best(self, quality: Float64Array) -> Float64Array:
+        """(k, s) the quality of the best of each set, from that of experts (k, m)."""
+        return np.stack([quality[:, mask].max(axis=1, initial=0.0) for mask in self.masks], axis=1)
 
 
 def sets_of(quality: Float64Array, residents: Sequence[Resident], memory: Memory) -> Sets:
@@ -113,7 +124,7 @@ def best_plan(
     The price of a wake is the least that keeps to this, to within a factor of `PRICE_STEP`.
     """
     sets = sets_of(quality, residents, memory)
-    gains = counts @ np.stack([quality[:, mask].max(axis=1, initial=0.0) for mask in sets.masks], axis=1)
+    gains = counts @ sets.best(quality)
     share = np.array([wake_s(each) / WINDOW_S for each in residents])
 
     def plan(price: float) -> tuple[BoolArray, bool]:
@@ -128,6 +139,45 @@ def best_plan(
         low, high = (low, price) if is_enough else (price, high)
         found = tried if is_enough else found
     return found
+
+
+def most_quality(
+    category: IntArray, quality: Float64Array, residents: Sequence[Resident], memory: Memory, wakes: Sequence[float]
+) -> Float64Array:
+    """The mean predicted quality that nobody who serves each request at once exceeds, by wakes in 1,000 requests.
+
+    That of a relaxed problem: the future is known, a change takes no time, sleepers need no memory, the first set is
+    free, and a block of requests in which an engine wakes is served as if all were awake. With a price of each wake
+    (Lagrange), the highest quality less the prices, plus the price of all wakes allowed, is at least that of every plan
+    with no more wakes, whatever the price.
+
+    Args:
+        category: (n,) of the requests in order.
+        quality: (k, m) predicted.
+    """
+    n, sets = len(category), sets_of(quality, residents, memory)
+    counts = np.zeros((-(-n // BLOCK), len(quality)))
+    np.add.at(counts, (np.arange(n) // BLOCK, category), 1)
+    values = best_values(counts @ sets.best(quality), counts @ quality.max(axis=1), sets)
+    return np.array([(values + BOUND_PRICES * each * n / 1000).min() / n for each in wakes])
+
+
+def best_values(gains: Float64Array, most: Float64Array, sets: Sets) -> Float64Array:
+    """(p,) the highest quality less the prices of wakes.
+
+    Args:
+        gains: (b, s) of a block with a set awake throughout.
+        most: (b,) of a block with all awake.
+    """
+    value = np.zeros((gains.shape[1], len(BOUND_PRICES)))
+    for gain, all_awake in zip(gains, most, strict=True):
+        for _, larger, smaller in reversed(sets.added):  # an expert is put away
+            value[smaller] = np.maximum(value[smaller], value[larger])
+        woken = value - BOUND_PRICES  # one that is put away again within the block
+        for _, larger, smaller in sets.added:
+            woken[larger] = np.maximum(woken[larger], np.maximum(value[smaller], woken[smaller]) - BOUND_PRICES)
+        value = np.maximum(value + gain[:, None], woken + all_awake)
+    return np.asarray(value.max(axis=0))
 
 
 def wake_s(resident: Resident) -> float:

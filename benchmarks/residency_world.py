@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.residency_arrivals import Arrivals
+from benchmarks.residency_arrivals import Arrivals, IntArray
 from benchmarks.residency_clairvoyant import WINDOW_S, BoolArray, best_plan
 from benchmarks.residency_host import Host, equal_slots, first_states, host_of, static_set
 from benchmarks.residency_rivals import ExpectedUse, FarthestNextUse, Plan
@@ -50,12 +50,16 @@ class Case:
             return host_of(self.table, self.fits)
         return equal_slots(self.table, self.fits, self.switch_s)
 
+    def category(self) -> IntArray:
+        """(n,) of the requests that count."""
+        return self.arrivals.category[self.arrivals.at_s >= self.from_s]
+
     def counts(self) -> Float64Array:
         """(w, k) requests by window from `from_s` on."""
-        is_counted = self.arrivals.at_s >= self.from_s
-        window = ((self.arrivals.at_s[is_counted] - self.from_s) / WINDOW_S).astype(int)
+        at_s = self.arrivals.at_s[self.arrivals.at_s >= self.from_s]
+        window = ((at_s - self.from_s) / WINDOW_S).astype(int)
         found = np.zeros((int(window.max()) + 1, len(self.odds)))
-        np.add.at(found, (window, self.arrivals.category[is_counted]), 1)
+        np.add.at(found, (window, self.category()), 1)
         return found
 
 
@@ -108,7 +112,7 @@ def simulate(case: Case, kind: str, make: Made | None = None) -> dict[str, Any]:
     host = Host(case.table, scheduler, case.arrivals, on_demand=kind in ON_DEMAND, stalls=case.stalls)
     tally = host.run(case.from_s)
     counted = case.arrivals.at_s >= case.from_s
-    category, served, wait_s = case.arrivals.category[counted], tally.served[counted], tally.wait_s[counted]
+    category, served, wait_s = case.category(), tally.served[counted], tally.wait_s[counted]
     n = len(category)
     return {
         "requests": n,

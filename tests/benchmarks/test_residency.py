@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.residency import won_back
 from benchmarks.residency_arrivals import Arrivals, Draw, draw_arrivals
-from benchmarks.residency_clairvoyant import planned, sets_of
+from benchmarks.residency_clairvoyant import BOUND_PRICES, most_quality, planned, sets_of
 from benchmarks.residency_host import host_of
 from benchmarks.residency_tables import Table
 from benchmarks.residency_world import POLICIES, Case, simulate
@@ -69,6 +69,25 @@ def test_no_other_plan_gains_more_than_the_clairvoyant_one(seed: int) -> None:
     number = [int(np.flatnonzero((sets.masks == mask).all(axis=1))[0]) for mask in found]
     plans = itertools.product(range(len(sets.masks)), repeat=4)
     assert value(number) == pytest.approx(max(value(list(plan)) for plan in plans))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_plan_of_few_wakes_exceeds_its_bound(seed: int) -> None:
+    residents, memory = host_of(TABLE, 1)
+    masks, quality = sets_of(TABLE.predicted, residents, memory).masks, TABLE.predicted + 0.1 * np.eye(3)[seed]
+    category = np.random.default_rng(seed).integers(3, size=5).repeat(4)
+    best = {wakes: 0.0 for wakes in range(4)}
+    for plan in itertools.product(range(len(masks)), repeat=5):
+        woken = sum(int((after & ~before).sum()) for before, after in itertools.pairwise(masks[list(plan)]))
+        served = masks[np.repeat(plan, 4)]
+        value = np.where(served, quality[category], 0.0).max(axis=1).mean()
+        for wakes in range(woken, 4):
+            best[wakes] = max(best[wakes], float(value))
+    wakes_in_1000 = [1000 * each / len(category) for each in best]
+    bound = most_quality(category, quality, residents, memory, wakes_in_1000)
+    assert bound[0] == pytest.approx(best[0])
+    assert (bound >= np.array(list(best.values())) - 1e-12).all()
+    assert bound[-1] <= quality.max(axis=1)[category].mean() + 3 * BOUND_PRICES[0] / len(category)
 
 
 def test_requests_wait_for_an_engine_on_demand_and_never_with_regret(found: dict[str, dict[str, float]]) -> None:
