@@ -111,7 +111,8 @@ def options_of(model: type[BaseModel]) -> Iterator[inspect.Parameter]:
     """Options of the described fields of a record."""
     for name, field in model.model_fields.items():
         if field.description is not None:
-            option = typer.Option(help=field.description, **bounds_of(field))
+            names = [f"--{name.replace('_', '-')}"] if field.default is False else []  # no --no-NAME
+            option = typer.Option(*names, help=field.description, **bounds_of(field))
             yield inspect.Parameter(
                 name,
                 inspect.Parameter.KEYWORD_ONLY,

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.routing.baselines import best_single
-from eval.routing.trial_tables import RoutingRequest, apply_named_table, named_table, read_tables
+from eval.routing.routing_request import RoutingRequest
+from eval.routing.trial_tables import apply_named_table, named_table, read_tables
 from training.datasets.outcome_files import PROMPTS_FILE, PromptColumns, read_prompts
 from training.datasets.outcomes import read_outcomes
 from training.fit_inputs import opened_encoder

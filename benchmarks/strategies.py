@@ -28,10 +28,11 @@ from base.progress import silent
 from base.text_identity import normalised_text
 from eval.metrics.bootstrap import bootstrap_means, percentile_interval
 from eval.routing import baselines
+from eval.routing.routing_request import RoutingRequest
 from eval.routing.routing_run import load, run_trial
 from eval.routing.strategy_arms import Plays
 from eval.routing.trial import Trial
-from eval.routing.trial_tables import RoutingRequest, Tables
+from eval.routing.trial_tables import Tables
 from router.policy_config import Budgets, PolicyConfig
 from router.strategies.learned import LEARNED
 from training.datasets.outcomes import read_outcomes, write_outcomes

@@ -90,7 +90,7 @@ async def collect(request: CollectRequest, *, show: Show) -> Collection:
 
 def taken_answers(request: CollectRequest, pairs: Sequence[Pair], known: Mapping[str, Answer]) -> list[Answer]:
     """Answers of another machine to pairs without an answer here, unless something decisive has changed since."""
-    if request.is_asking_all:
+    if request.options.again:
         return []
     given = {answer.key: answer for answer in request.given}
     return [
@@ -102,7 +102,7 @@ def taken_answers(request: CollectRequest, pairs: Sequence[Pair], known: Mapping
 
 def is_wanted(request: CollectRequest, known: Answer | None) -> bool:
     """Returns whether a pair is still to be asked."""
-    return known is None or request.is_asking_all or (request.is_asking_failed and bool(known.failure))
+    return known is None or request.options.again or (request.options.retry_failed and bool(known.failure))
 
 
 def untimed(pairs: Sequence[Pair], wanted: Sequence[Pair], answers: Mapping[str, Answer]) -> list[Pair]:
@@ -197,7 +197,7 @@ class Asking:
                     return
 
         async with asyncio.TaskGroup() as tasks:
-            for _ in range(min(self.request.concurrency, len(pairs))):
+            for _ in range(min(self.request.options.concurrency, len(pairs))):
                 tasks.create_task(work())
 
     def _taken(self, found: Asked) -> CallError | None:

@@ -13,14 +13,14 @@ import numpy as np
 import typer
 
 from base.errors import ConfigError, MissingWeightsError, allowed_values
-from base.options import KeyOption, require_folder
+from base.options import KeyOption, require_folder, with_options
 from base.progress import console_progress
 from base.ray_engine import EngineOption, WorkEngine, cores_of
 from base.terminal import Grid, Terminal
 from eval.answers import read_answers, write_answers
 from eval.collect import Collection
 from eval.collect import collect as run_collect
-from eval.collect_request import CollectInputs, CollectRequest
+from eval.collect_request import CollectInputs, CollectOptions, CollectRequest
 from eval.command_options import ExpertsOption, split_names
 from eval.probe_set import Probe, load_probe_file, load_probes
 from eval.ray_collect import Spread
@@ -36,6 +36,7 @@ from training.datasets.outcome_files import facts_of_config
 from training.types import ModelFacts
 
 
+@with_options
 def collect(
     out: Annotated[Path, typer.Option(help="folder of the outcome table; what is there already is not asked again")],
     base_url: Annotated[
@@ -47,21 +48,14 @@ def collect(
     ] = None,
     experts_file: Annotated[Path | None, typer.Option(help="experts.yaml with sizes and prices")] = None,
     per_category: Annotated[int | None, typer.Option(min=1, help="maximum number of probes of each category")] = None,
-    concurrency: Annotated[int, typer.Option(min=1, max=256, help="calls that run at once")] = 4,
-    timeout_s: Annotated[float, typer.Option(min=0.1, help="longest wait for one answer, in seconds")] = 120.0,
     api_key: KeyOption = None,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="ask again where an expert failed, instead of keeping its 0")
-    ] = False,
-    again: Annotated[bool, typer.Option("--again", help="ask everything again, including what is known")] = False,
-    logprobs: Annotated[
-        bool, typer.Option("--logprobs", help="ask for log-probabilities, too, for the gate of `escalate`")
-    ] = False,
     answers_from: Annotated[
         Path | None, typer.Option(help="answers of another machine; those of unchanged experts are not asked again")
     ] = None,
     answers_to: Annotated[Path | None, typer.Option(help="file to write all answers to, for --answers-from")] = None,
     engine: EngineOption = WorkEngine.LOCAL,
+    *,
+    options: CollectOptions,
 ) -> None:
     """Run prompts through the experts, grade the answers and write an outcome table."""
     require_folder(out)
@@ -72,12 +66,8 @@ def collect(
         out=out,
         given=tuple(read_answers(answers_from)) if answers_from else (),
         kept=frozenset(inputs.facts) if experts_file else None,
-        concurrency=concurrency,
-        timeout_s=timeout_s,
+        options=options,
         api_key=api_key,
-        is_asking_failed=retry_failed,
-        is_asking_all=again,
-        wants_logprobs=logprobs,
     )
     with console_progress() as progress, cores_of(engine) as cores:
         spread = Spread(cores) if cores else None

@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pydantic import Field
+
 from eval.answers import Answer, Pair, answer_key
 from eval.chat_client import Place
 from eval.probe_set import Probe
 from eval.ray_collect import Spread
 from router.section import PluginConfig
-from router.types import FloatArray
+from router.types import FloatArray, Record
 from training.types import ModelFacts
 
 Show = Callable[[str], None]
@@ -37,32 +39,37 @@ class CollectInputs:
     embed: Callable[[Sequence[str]], FloatArray] | None = None
 
 
+class CollectOptions(Record):
+    """Options of `coe eval collect` that say how to ask; builtin experts have no log-probabilities."""
+
+    concurrency: int = Field(default=4, ge=1, le=256, description="calls that run at once")
+    timeout_s: float = Field(default=120.0, ge=0.1, description="longest wait for one answer, in seconds")
+    retry_failed: bool = Field(default=False, description="ask again where an expert failed, instead of keeping its 0")
+    again: bool = Field(default=False, description="ask everything again, including what is known")
+    logprobs: bool = Field(default=False, description="ask for log-probabilities, too, for the gate of `escalate`")
+
+
 @dataclass(frozen=True, kw_only=True)
 class CollectRequest(CollectInputs):
-    """The same with where to ask (as `Place` has it) and to write.
+    """The same with where and how to ask and where to write.
 
     `given` are answers of another machine, which are not asked again. `kept` are experts that may stay in the table
-    with what they answered before, though they are not asked now; None keeps all of them. `is_asking_failed`: ask again
-    where an expert failed before, instead of keeping its 0. `is_asking_all`: ask everything again. `wants_logprobs`: of
-    what is asked now, for the gate of `escalate`; builtin experts have none. `spread`: Ray asks and grades.
+    with what they answered before, though they are not asked now; None keeps all of them. `spread`: Ray asks and
+    grades.
     """
 
     base_url: str
     out: Path
     given: tuple[Answer, ...] = ()
     kept: frozenset[str] | None = None
-    concurrency: int = 4
-    timeout_s: float = 120.0
+    options: CollectOptions = field(default_factory=CollectOptions)
     api_key: str | None = None
-    is_asking_failed: bool = False
-    is_asking_all: bool = False
-    wants_logprobs: bool = False
     spread: Spread | None = None
 
     @property
     def place(self) -> Place:
         """The API that experts are asked by."""
-        return Place(self.base_url, self.api_key, self.timeout_s, self.concurrency)
+        return Place(self.base_url, self.api_key, self.options.timeout_s, self.options.concurrency)
 
     def key(self, expert: str, probe: Probe) -> str:
         """Key of the expert's answer to the probe."""
@@ -71,5 +78,5 @@ class CollectRequest(CollectInputs):
 
 def pairs_of(request: CollectRequest, experts: Sequence[str]) -> list[Pair]:
     """Every probe for every expert."""
-    asked = {expert: request.wants_logprobs and expert not in request.free for expert in experts}
+    asked = {expert: request.options.logprobs and expert not in request.free for expert in experts}
     return [Pair(probe, e, request.key(e, probe), wants) for e, wants in asked.items() for probe in request.probes]

@@ -110,7 +110,7 @@ async def scores_of(
             show(f"grading: {done} of {len(graded)} answers")
 
     async with asyncio.TaskGroup() as tasks:
-        for _ in range(min(request.concurrency, len(graded))):
+        for _ in range(min(request.options.concurrency, len(graded))):
             tasks.create_task(work())
     return scores
 

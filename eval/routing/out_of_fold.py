@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -20,8 +20,9 @@ from eval.metrics.bootstrap import bootstrap_means
 from eval.routing.arm_records import closed, difference, expected_amount
 from eval.routing.baselines import best_single
 from eval.routing.routing_records import OutOfFold, UnseenStrategy
+from eval.routing.routing_request import RoutingRequest
 from eval.routing.trial import active_params, averaged_limits, costs, within_budgets
-from eval.routing.trial_tables import RoutingRequest, Tables
+from eval.routing.trial_tables import Tables
 from router.types import Float64Array, IntArray
 from training.types import OutcomeTable
 
@@ -58,7 +59,7 @@ def out_of_fold(
         allowed = within_budgets(others, request.budgets)
         single[rows] = best_single(others.scores, allowed if allowed.any() else None)
         with tempfile.TemporaryDirectory() as scratch:
-            found = decide(others, whole.rows(rows), replace(request, out=Path(scratch)))
+            found = decide(others, whole.rows(rows), request.model_copy(update={"out": Path(scratch)}))
         decided[rows] = found.experts
         for name, (served, asked) in found.strategies.items():
             whole_of = played.setdefault(name, (np.zeros_like(decided), np.zeros(whole.scores.shape)))

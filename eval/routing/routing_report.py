@@ -37,9 +37,9 @@ from eval.routing.routing_records import (
     ReliabilityPoint,
     Report,
 )
+from eval.routing.routing_request import RoutingRequest
 from eval.routing.routing_words import headline
 from eval.routing.trial import Trial
-from eval.routing.trial_tables import RoutingRequest
 from router.types import Float64Array
 
 CATEGORY = "category"

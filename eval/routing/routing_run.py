@@ -24,9 +24,10 @@ from eval.routing.methods import method_output, read_methods, words_of
 from eval.routing.out_of_fold import Unseen, out_of_fold
 from eval.routing.routing_records import DataFacts, Report
 from eval.routing.routing_report import measure
+from eval.routing.routing_request import RoutingRequest
 from eval.routing.strategy_arms import Plays, curves_of, limited_policies
 from eval.routing.trial import Choice, Trial, costs, costs_by_category, filled_costs, map_evidence, mean_costs
-from eval.routing.trial_tables import RoutingRequest, Tables, fingerprint, read_tables, require_amounts
+from eval.routing.trial_tables import Tables, fingerprint, read_tables, require_amounts
 from router.artifact import RouterArtifact, load_artifact
 from router.build import evidence_of, table_router
 from router.embedding_cache import CachedEncoder

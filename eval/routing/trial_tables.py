@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from base.errors import ConfigError, DataError, InfeasibleBudgetError, allowed_v
 from base.json_text import to_json
 from base.text_identity import normalised_text
 from base.yaml_text import read_yaml
+from eval.routing.routing_request import RoutingRequest
 from eval.routing.trial import active_params, mean_costs
 from router.config import config_text
 from router.policy_config import Budgets
@@ -23,30 +24,6 @@ from training.datasets.outcome_files import PromptColumns, find_models_file, rea
 from training.datasets.outcomes import complete_rows, read_outcomes
 from training.split import SPLITS
 from training.types import OutcomeTable
-
-
-@dataclass(frozen=True)
-class RoutingRequest:
-    """The options of a run. `test` None: fit on the splits `train` and `valid` of `outcomes`, report on its split
-    `test`; otherwise fit on all of `outcomes` and report on all of `test`. What is to be chosen is chosen by
-    cross-validation on the fit rows. Kinds that are None are `coe train --table`'s own; `cache` keeps embeddings by
-    content. `folds`: parts of all prompts, each also decided by a router that was fitted on the others; 0 for none."""
-
-    outcomes: Path
-    out: Path
-    command: str
-    test: Path | None = None
-    experts: tuple[str, ...] | None = None
-    benchmark: str | None = None
-    metric: str | None = None
-    category_column: str = "category"
-    budgets: Budgets = field(default_factory=Budgets)
-    encoder: str | None = None
-    classifier: str | None = None
-    method: str | None = None
-    cache: Path | None = None
-    seed: int = 0
-    folds: int = 0
 
 
 @dataclass(frozen=True)
@@ -185,13 +162,8 @@ def apply_named_table(request: RoutingRequest, entry: Mapping[str, object]) -> R
     """The request with what a named table says, where the command line does not say otherwise."""
     listed = entry.get("experts")
     experts = tuple(str(name) for name in listed) if isinstance(listed, list) else None
-    texts = {name: str(entry[name]) if entry.get(name) else None for name in ("benchmark", "metric")}
-    return replace(
-        request,
-        experts=request.experts or experts,
-        benchmark=request.benchmark or texts["benchmark"],
-        metric=request.metric or texts["metric"],
-    )
+    said = {name: getattr(request, name) or (str(entry.get(name) or "") or None) for name in ("benchmark", "metric")}
+    return request.model_copy(update={**said, "experts": request.experts or experts})
 
 
 def fingerprint(table: OutcomeTable) -> str:

@@ -18,7 +18,7 @@ from base.errors import ConfigError, DataError, RouterError
 from eval.answers import read_answers, write_answers
 from eval.collect import TIMED, Collection, collect
 from eval.collect_command import expert_fingerprint, first_of_each_category, load_inputs
-from eval.collect_request import CollectRequest
+from eval.collect_request import CollectOptions, CollectRequest
 from eval.probe_set import GraderSpec, Probe
 from router.expert_config import Engine, ExpertConfig
 from training.datasets.outcomes import read_outcomes
@@ -110,7 +110,7 @@ async def run(fake: FakeExperts, out: Path, *experts: str, **changes: object) ->
 async def test_log_probabilities_are_kept_where_they_were_asked_for(fake: FakeExperts, tmp_path: Path) -> None:
     await run(fake, tmp_path, "right")
     assert read_outcomes(tmp_path).logprobs is None
-    changes = {"wants_logprobs": True, "free": frozenset({"right"}), "is_asking_all": True}
+    changes = {"options": CollectOptions(logprobs=True, again=True), "free": frozenset({"right"})}
     collected = await run(fake, tmp_path, "right", "wrong", **changes)
     assert collected.table.logprobs is not None
     assert collected.table.logprobs[:, 1] == pytest.approx(-1.0)
@@ -159,7 +159,7 @@ async def test_a_failure_scores_0_with_its_latency_until_it_is_asked_again(fake:
     fake.is_mended = True
     again = await run(fake, tmp_path, "right", "flaky")
     assert (again.n_reused, again.failures) == (6, first.failures)
-    mended = await run(fake, tmp_path, "right", "flaky", is_asking_failed=True)
+    mended = await run(fake, tmp_path, "right", "flaky", options=CollectOptions(retry_failed=True))
     assert (mended.n_reused, mended.failures) == (5, {})
     assert read_outcomes(tmp_path).scores.all()
     assert fake.asked == {(e, t): 1 for e in ("right", "flaky") for t in SUMS} | {("flaky", "2+3"): 2}
@@ -178,7 +178,7 @@ async def test_what_counts_as_a_failure(
     fake: FakeExperts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expert: str, reason: str
 ) -> None:
     monkeypatch.setattr("eval.answers.RETRY_WAITS_S", (0.0,))
-    found = await run(fake, tmp_path, "right", expert, timeout_s=1.0)
+    found = await run(fake, tmp_path, "right", expert, options=CollectOptions(timeout_s=1.0))
     assert (found.failures, found.errors) == ({(expert, reason): 3}, {})
     assert found.table.scores[:, 1].tolist() == [0, 0, 0]
 
@@ -310,7 +310,7 @@ async def test_what_changed_since_is_asked_and_nothing_else(
     assert fake.asked["right", "2+3"] == 1
     assert fake.total("right") == TIMED
     fake.asked.clear()
-    await run(fake, tmp_path / "all", "right", probes=GIVEN, given=given, is_asking_all=True)
+    await run(fake, tmp_path / "all", "right", probes=GIVEN, given=given, options=CollectOptions(again=True))
     assert fake.total("right") == len(GIVEN)
 
 
@@ -393,7 +393,7 @@ async def test_nothing_answered_is_an_error_that_says_why(fake: FakeExperts, tmp
     with pytest.raises(RouterError, match="not a chat completion"):
         await run(fake, tmp_path, "gibberish")
     with pytest.raises(RouterError, match="no answer in time"):
-        await run(fake, tmp_path, "silent", timeout_s=0.2)
+        await run(fake, tmp_path, "silent", options=CollectOptions(timeout_s=0.2))
 
 
 async def test_no_endpoint_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -404,7 +404,13 @@ async def test_no_endpoint_is_an_error(tmp_path: Path, monkeypatch: pytest.Monke
 
 async def test_one_at_a_time_goes_expert_by_expert(fake: FakeExperts, tmp_path: Path) -> None:
     seen: list[str] = []
-    request = CollectRequest(probes=PROBES, experts=("right", "wrong"), base_url=fake.root, out=tmp_path, concurrency=1)
+    request = CollectRequest(
+        probes=PROBES,
+        experts=("right", "wrong"),
+        base_url=fake.root,
+        out=tmp_path,
+        options=CollectOptions(concurrency=1),
+    )
     await collect(request, show=seen.append)
     assert seen == [
         *(f"asking {expert}: {i} of 6 answers" for i, expert in enumerate(["right"] * 3 + ["wrong"] * 3, start=1)),

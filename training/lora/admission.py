@@ -26,6 +26,7 @@ from training.lora.adapter_fit import Recipe
 from training.lora.causal_lm import MERGED, CausalLm, base_folder
 from training.lora.comparison import Comparison, compare
 from training.lora.examples import Example, halves, read_examples
+from training.lora.lora_options import AdapterOptions
 from training.lora.serving import load_adapter
 
 PACKAGES = ("torch", "transformers", "peft", "numpy")
@@ -64,14 +65,7 @@ class Candidate:
 
 
 def candidate_of(
-    name: str,
-    category: str | None,
-    file: Path,
-    data_dir: Path,
-    *,
-    on: str | None,
-    answers: str | None,
-    out: Path | None,
+    name: str, category: str | None, file: Path, data_dir: Path, options: AdapterOptions, on: str | None
 ) -> Candidate:
     """Checks what can be checked before any work.
 
@@ -95,11 +89,11 @@ def candidate_of(
     if base not in config.experts or config.experts[base].engine not in engines:
         raise ConfigError(f"--on: '{base}' is not an expert that takes an adapter{allowed_values(base, bases)}")
     declared = config.answers.get(category or "")
-    if answers is not None or declared is None:
-        kind = built_kind(answers or "text", ())
+    if options.answers is not None or declared is None:
+        kind = built_kind(options.answers or "text", ())
     else:
         kind = built_kind(declared.kind, tuple(sorted(declared.options.items())))
-    return Candidate(name, category, file, data_dir, config, base, kind, out or data_dir / "lora" / name)
+    return Candidate(name, category, file, data_dir, config, base, kind, options.out or data_dir / "lora" / name)
 
 
 def learn(

@@ -7,59 +7,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from base.options import ConfigOption, DatabaseOption, DataOption, KeyOption, SeedOption, SinceOption
+from base.options import ConfigOption, DatabaseOption, DataOption, KeyOption, SinceOption, with_options
 from base.progress import console_progress
 from base.visible_text import echo
+from training.lora.lora_options import AdapterOptions, TrainOptions
 
 if TYPE_CHECKING:
     from training.lora.admission import Candidate
     from training.lora.examples import Example
     from training.lora.serving import Teacher
 
-GatewayOption = Annotated[str, typer.Option("--base-url", help="API root of the running gateway")]
-OnOption = Annotated[
-    str | None, typer.Option("--on", metavar="EXPERT", help="expert whose weights it extends; default: the only one")
-]
-AnswersOption = Annotated[
-    str | None,
-    typer.Option("--answers", metavar="KIND", help="kind of answers; default: experts.yaml's, or text"),
-]
-TokensOption = Annotated[int, typer.Option("--max-tokens", min=1, max=2048, help="longest answer")]
-NoAddOption = Annotated[bool, typer.Option("--no-add", help="train and measure only")]
-ProbesOption = Annotated[
-    Path | None, typer.Option("--probes-from", help="folder or file of probes for the map; default: our own")
-]
-PromoteOption = Annotated[bool, typer.Option("--promote", help="make the router with it on the map live at once")]
-OutOption = Annotated[Path | None, typer.Option("--out", help="folder of the adapter; default: DATA/lora/NAME")]
-LONGEST_TOKENS = 1024
-"""Of an example with its prompt."""
 
-GATEWAY = "http://127.0.0.1:8000/v1"
-
-
+@with_options
 def train_lora(
     name: Annotated[str, typer.Argument(help="name of the new expert")],
     category: Annotated[str, typer.Option("--category", help="category that it is for")],
-    data: Annotated[
-        Path | None,
-        typer.Option("--data", help="JSON lines with `text` and `answer`; default: queries of the log, see --teacher"),
-    ] = None,
-    teacher: Annotated[
-        str | None, typer.Option("--teacher", metavar="EXPERT", help="expert that answers the queries of the log")
-    ] = None,
-    most: Annotated[int, typer.Option("--most", min=1, help="queries of the log, the newest first")] = 2000,
+    *,
+    training: TrainOptions,
+    options: AdapterOptions,
     since: SinceOption = 0.0,
-    on: OnOption = None,
-    answers: AnswersOption = None,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="of 16 examples each")] = 100,
-    rank: Annotated[int, typer.Option("--rank", min=1, max=256, help="of the adapter")] = 4,
-    seed: SeedOption = 0,
-    max_tokens: TokensOption = 128,
-    out: OutOption = None,
-    no_add: NoAddOption = False,
-    probes_from: ProbesOption = None,
-    promote: PromoteOption = False,
-    base_url: GatewayOption = GATEWAY,
     api_key: KeyOption = None,
     config: ConfigOption = Path("experts.yaml"),
     data_dir: DataOption = Path("data"),
@@ -67,32 +33,26 @@ def train_lora(
 ) -> list[list[str]]:
     """Train an expert for one category: a LoRA adapter on examples, added where it is surely better than its base."""
     from decision_log.default_database import default_database_url
-    from training.lora.adapter_fit import Recipe
     from training.lora.admission import candidate_of, learn
     from training.lora.causal_lm import require_torch
+    from training.lora.examples import logged_prompts, read_examples
+    from training.lora.serving import Teacher
 
     require_torch()
-    candidate = candidate_of(name, category, config, data_dir, on=on, answers=answers, out=out)
-    if data is None:
-        from training.lora.examples import logged_prompts
-        from training.lora.serving import Teacher
-
-        asked = Teacher(known_teacher(candidate, teacher), base_url, api_key, max_tokens)
-        prompts = logged_prompts(database_url or default_database_url(data_dir), category, since, most)
-        examples = taught_examples(candidate, asked, prompts)
+    candidate = candidate_of(name, category, config, data_dir, options, training.on)
+    if training.data is None:
+        teacher = Teacher(known_teacher(candidate, training.teacher), options.base_url, api_key, options.max_tokens)
+        prompts = logged_prompts(database_url or default_database_url(data_dir), category, since, training.most)
+        examples = taught_examples(candidate, teacher, prompts)
     else:
-        from training.lora.examples import read_examples
-
-        examples = read_examples(data, category)
-    warm_up = min(Recipe().warmup_steps, steps // 5)
-    recipe = Recipe(seed, steps, rank=rank, alpha=2 * rank, warmup_steps=warm_up, max_tokens=LONGEST_TOKENS)
+        examples = read_examples(training.data, category)
     with console_progress() as progress:
-        found = learn(candidate, examples, recipe, max_tokens, progress)
+        found = learn(candidate, examples, training.recipe, options.max_tokens, progress)
     echo(f"{name} against {candidate.base} on {category}: {found}")
     if not found.is_better:
         echo(f"not added: it is not surely better; the adapter is in {candidate.out}")
         raise typer.Exit(1)
-    return [] if no_add else admit(candidate, probes_from, base_url, api_key, promote=promote)
+    return admit(candidate, options, api_key)
 
 
 def known_teacher(candidate: Candidate, teacher: str | None) -> str:
@@ -120,6 +80,7 @@ def taught_examples(candidate: Candidate, teacher: Teacher, prompts: list[str]) 
     return examples
 
 
+@with_options
 def merge(
     names: Annotated[list[str], typer.Argument(metavar="EXPERT...", help="experts with adapters on the same weights")],
     into: Annotated[str, typer.Option("--into", metavar="NAME", help="name of the merged expert")],
@@ -133,13 +94,8 @@ def merge(
     loss: Annotated[
         float, typer.Option("--loss", min=0.0, max=1.0, help="most of its score that any of them may surely lose")
     ] = 0.05,
-    answers: AnswersOption = None,
-    max_tokens: TokensOption = 128,
-    out: OutOption = None,
-    no_add: NoAddOption = False,
-    probes_from: ProbesOption = None,
-    promote: PromoteOption = False,
-    base_url: GatewayOption = GATEWAY,
+    *,
+    options: AdapterOptions,
     api_key: KeyOption = None,
     config: ConfigOption = Path("experts.yaml"),
     data_dir: DataOption = Path("data"),
@@ -150,9 +106,9 @@ def merge(
 
     require_torch()
     files = files_of(names, data)
-    candidate = candidate_of(into, None, config, data_dir, on=names[0], answers=answers, out=out)
+    candidate = candidate_of(into, None, config, data_dir, options, names[0])
     with console_progress() as progress:
-        scores = merged_scores(candidate, files, density, max_tokens, progress)
+        scores = merged_scores(candidate, files, density, options.max_tokens, progress)
     for name, found in scores.items():
         echo(f"{into} instead of {name}: {found}")
     if losing := [name for name, found in scores.items() if found.interval[0] < -loss]:
@@ -161,11 +117,9 @@ def merge(
             f"the adapter is in {candidate.out}"
         )
         raise typer.Exit(1)
-    if no_add:
-        return []
-    commands = admit(candidate, probes_from, base_url, api_key, promote=promote)
-    echo(f"once the map sends their queries to {into}, remove {', '.join(names)} from {config}")
-    return commands
+    if not options.no_add:
+        echo(f"once the map sends their queries to {into}, remove {', '.join(names)} from {config}")
+    return admit(candidate, options, api_key)
 
 
 def files_of(names: list[str], data: list[str]) -> dict[str, Path]:
@@ -178,20 +132,20 @@ def files_of(names: list[str], data: list[str]) -> dict[str, Path]:
     return files
 
 
-def admit(
-    candidate: Candidate, probes_from: Path | None, base_url: str, api_key: str | None, *, promote: bool
-) -> list[list[str]]:
-    """Adds the expert to experts.yaml and to its engine. Returns the commands that bring it to running gateways and to
-    the map: their rooms lie above this one."""
+def admit(candidate: Candidate, options: AdapterOptions, api_key: str | None) -> list[list[str]]:
+    """Adds the expert to experts.yaml and to its engine, unless it was only to be measured. Returns the commands that
+    bring it to running gateways and to the map: their rooms lie above this one."""
     import asyncio
 
     from training.lora.admission import add_to_engine
 
+    if options.no_add:
+        return []
     asyncio.run(add_to_engine(candidate))
     echo(f"added {candidate.name} to {candidate.file}")
     places = ["--config", str(candidate.file), "--data-dir", str(candidate.data_dir)]
-    probe = ["experts", "probe", candidate.name, "--base-url", base_url, *places]
+    probe = ["experts", "probe", candidate.name, "--base-url", options.base_url, *places]
     probe += ["--api-key", api_key] if api_key else []
     probe += ["--categories", candidate.category] if candidate.category else []
-    probe += ["--probes-from", str(probes_from)] if probes_from else []
-    return [["config", "apply", *places], [*probe, *(["--promote"] if promote else [])]]
+    probe += ["--probes-from", str(options.probes_from)] if options.probes_from else []
+    return [["config", "apply", *places], [*probe, *(["--promote"] if options.promote else [])]]

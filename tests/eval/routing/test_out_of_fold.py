@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from eval.routing.out_of_fold import Unseen, fold_of_text, out_of_fold
+from eval.routing.routing_request import RoutingRequest
 from eval.routing.routing_words import out_of_fold_sentence
-from eval.routing.trial_tables import RoutingRequest, Tables
+from eval.routing.trial_tables import Tables
 from router.policy_config import Budgets
 from tests.eval.routing.trial_data import FIT_SCORES, table, trial
 from training.types import OutcomeTable
@@ -50,14 +50,16 @@ def test_all_prompts_count_and_each_is_decided_without_it() -> None:
 
 
 def test_what_a_budget_spends_on_prompts_that_it_was_not_solved_for_is_told() -> None:
-    found = out_of_fold(TABLES, replace(REQUEST, budgets=Budgets(active_params_b=10)), by_category, lambda line: None)
+    found = out_of_fold(
+        TABLES, REQUEST.model_copy(update={"budgets": Budgets(active_params_b=10)}), by_category, lambda line: None
+    )
     assert found is not None
     assert found.hindsight == "maths"  # law alone has 20 billion
     assert found.used == [pytest.approx((6 * 7 + 6 * 20) / 12 / 10)]
 
 
 def test_a_table_of_its_own_and_no_folds_have_none() -> None:
-    for request in (replace(REQUEST, folds=0), replace(REQUEST, test=Path("z"))):
+    for request in (REQUEST.model_copy(update={"folds": 0}), REQUEST.model_copy(update={"test": Path("z")})):
         assert out_of_fold(TABLES, request, by_category, lambda line: None) is None
 
 

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from base.errors import ConfigError, DataError, InfeasibleBudgetError
+from eval.routing.routing_request import RoutingRequest
 from eval.routing.trial_tables import (
-    RoutingRequest,
     apply_named_table,
     find_outcomes,
     fingerprint,
@@ -33,7 +33,7 @@ pairs:
 
 
 def request(outcomes: Path, **changes: object) -> RoutingRequest:
-    return replace(RoutingRequest(outcomes=outcomes, out=Path("out"), command="coe"), **changes)
+    return RoutingRequest(outcomes=outcomes, out=Path("out"), command="coe", **changes)
 
 
 def test_fit_is_train_and_valid_and_test_is_test(tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ import numpy as np
 
 from eval.routing.routing_records import Report
 from eval.routing.routing_report import measure
+from eval.routing.routing_request import RoutingRequest
 from eval.routing.routing_run import data_facts
 from eval.routing.trial import Trial
-from eval.routing.trial_tables import RoutingRequest, Tables
+from eval.routing.trial_tables import Tables
 from router.types import GENERAL, DecisionReason, RoutingDecision
 from training.types import OutcomeTable
 

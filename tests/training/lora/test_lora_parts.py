@@ -30,6 +30,7 @@ from training.lora.admission import Candidate, adapted_entry, add_expert, add_to
 from training.lora.comparison import Comparison, compare
 from training.lora.examples import Example, halves, logged_prompts, read_examples, repeated
 from training.lora.lora_commands import admit
+from training.lora.lora_options import AdapterOptions
 from training.lora.serving import Teacher, load_adapter, taught
 
 ROOT = Path(__file__).parents[3]
@@ -128,7 +129,8 @@ def test_an_admitted_expert_goes_to_the_gateways_and_to_the_map(tmp_path: Path) 
     file.write_text(COMPOSITION.replace("engine: vllm", "engine: llamacpp"))
     config, kind = load_config(file), built_kind("text", ())
     poet = Candidate("poet", "code", file, tmp_path, config, "base", kind, ADAPTERS / "labeler")
-    apply, probe = admit(poet, tmp_path, "http://h/v1", "k", promote=True)
+    options = AdapterOptions(probes_from=tmp_path, base_url="http://h/v1", promote=True)
+    apply, probe = admit(poet, options, "k")
     assert "poet" in load_config(file).experts
     assert command_of("config apply").make_context("", apply[2:]).params["config"] == file
     given = command_of("experts probe").make_context("", probe[2:]).params

@@ -1,0 +1,38 @@
+"""The options of `coe eval routing`, apart from what reads them: that loads a router."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from router.policy_config import Budgets
+from router.types import Record
+
+
+class RoutingOptions(Record):
+    """Options that are taken as they are given. Kinds that are None are `coe train --table`'s own."""
+
+    test: Path | None = Field(default=None, description="report on this table, and fit on all of the other one")
+    benchmark: str | None = Field(default=None, description="only prompts of this benchmark")
+    metric: str | None = Field(default=None, description="only scores of this metric")
+    category_column: str = Field(default="category", description="column of prompts.parquet that holds the labels")
+    method: str | None = Field(default=None, description="kind of scorer that is reported as coe; default: map")
+    encoder: str | None = Field(default=None, description="kind of encoder, or several joined by +")
+    classifier: str | None = Field(default=None, description="kind of classifier")
+    seed: int = Field(default=0, ge=0, le=2**32 - 1, description="seed of every random draw")
+    folds: int = Field(
+        default=0, ge=0, description="also decide all prompts in so many parts, each by a router fitted on the others"
+    )
+
+
+class RoutingRequest(RoutingOptions):
+    """A run. Without `test` it fits on the splits `train` and `valid` of `outcomes` and reports on its split `test`.
+    What is to be chosen is chosen by cross-validation on the fit rows. `cache` keeps embeddings by content."""
+
+    outcomes: Path
+    out: Path
+    command: str
+    experts: tuple[str, ...] | None = None
+    budgets: Budgets = Budgets()
+    cache: Path | None = None
