@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from router.embedding_cache import CachedEncoder
+from base.embedding_cache import CachedEncoder
 from router.features import rounded
 from router.protocols import Encoder
 from router.types import FloatArray

@@ -39,8 +39,8 @@ class Router:
         Raises:
             RouterError: the file is invalid, no router is live, or it does not fit the file.
         """
+        from router.build import live_router
         from router.config import load_config
-        from router.live_folder import live_router
 
         return cls(live_router(load_config(Path(config)), Path(data_dir)))
 

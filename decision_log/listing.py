@@ -11,9 +11,9 @@ from sqlalchemy import JSON, ColumnElement, cast, func, or_, select, true, tuple
 
 from base.errors import StoreError
 from base.json_text import from_json
+from base.request_body import ColumnText
 from decision_log.read import read_rewards
 from decision_log.tables import DECISIONS, FEEDBACK
-from router.request_body import ColumnText
 from router.types import RECORD_VERSION, DecisionKind, DecisionReason, Record, TerminalState
 
 if TYPE_CHECKING:

@@ -21,10 +21,10 @@ from eval.collect import Collection, collect
 from eval.collect_command import load_inputs, print_collection
 from eval.collect_request import CollectRequest, Show
 from eval.probe_set import Probe
+from fleet.router_registry import Registry
 from router.artifact import load_artifact
 from router.build import configured_router, evidence_of
 from router.config import load_config
-from router.registry import Registry
 from router.types import GENERAL, Float64Array
 from training.datasets.outcome_folders import read_outcome_folders
 from training.datasets.outcomes import read_outcomes

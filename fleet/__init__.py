@@ -1,4 +1,5 @@
-"""Experts as running things: clients of their wires, the pool with its breakers, the processes that we start.
+"""Experts and routers as running things: clients of their wires, the pool with its breakers, the processes that we
+start, and which router is live.
 
 May import router. Begin with `pool.py`, `wires/vllm.py` and `engines.py`.
 """

@@ -41,9 +41,9 @@ def route(
     import numpy as np
 
     from base.terminal import Terminal
+    from router.build import live_router
     from router.config import load_config
     from router.explain import decision_table
-    from router.live_folder import live_router
     from router.types import Query, QueryFacts
 
     composition = load_config(config)

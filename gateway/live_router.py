@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from base.errors import ArtifactError, ConfigError, RouterError
-from router.live_pointer import LIVE_FILE, Trial, TrialMode, read_pointer, withdraw
+from fleet.router_registry import withdraw
+from router.live_pointer import LIVE_FILE, Trial, TrialMode, read_pointer
 from router.pipeline import Router
 
 POLL_EVERY_S = 0.5

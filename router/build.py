@@ -19,6 +19,7 @@ from router.capabilities import Capabilities, capabilities
 from router.config import CoeConfig
 from router.expert_config import ExpertConfig
 from router.exploration import Exploration, dearness
+from router.live_pointer import LIVE_FILE, ROUTERS_FOLDER, read_pointer
 from router.normalise import NormalisedEncoder
 from router.pipeline import Router
 from router.policy import ExpertCosts, MapSolution, solve_map
@@ -54,6 +55,16 @@ class MeasuredExperts(NamedTuple):
 def build_encoder(config: PluginConfig) -> Encoder:
     """The encoder, over normalised texts. Raises ConfigError, MissingWeightsError, MissingExtraError."""
     return NormalisedEncoder(cast(Encoder, plugins.build("router.encoders", config.kind, config.options)))
+
+
+def live_router(config: CoeConfig, data_dir: Path) -> Router:
+    """The live router of a data folder. Raises ArtifactError when there is none, or its pointer is damaged; else what
+    `load_router` raises."""
+    root = data_dir / ROUTERS_FOLDER
+    pointer = read_pointer(root)
+    if pointer is None:
+        raise ArtifactError(f"{root / LIVE_FILE}: there is no live router yet; `coe up` or `coe train` makes the first")
+    return load_router(config, root / pointer.version)
 
 
 def load_router(config: CoeConfig, folder: Path, encoder: Encoder | None = None) -> Router:

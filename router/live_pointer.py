@@ -1,15 +1,12 @@
 """`routers/live.json`: which router is live, which one is on trial, and how a share of the traffic goes to it.
 
-The file is replaced atomically, so a reader sees the old state or the new one, never half of either; a writer
-holds a lock on the folder while reading and writing.
+The file is replaced atomically, so a reader sees the old state or the new one, never half of either;
+`fleet/router_registry.py` replaces it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -17,22 +14,16 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 
 from base.errors import ArtifactError
-from base.whole_files import locked, write_whole
 from router.artifact import read_manifest
 from router.manifest import RouterManifest
 from router.types import Record
 
 ROUTERS_FOLDER = "routers"
 LIVE_FILE = "live.json"
-LOCK_FILE = ".live.lock"
 KEPT_WITHDRAWALS = 20
 
 Version = Annotated[str, Field(pattern="^[0-9A-Za-z]+$")]
 """Name of a router's folder, which is never a path that leads elsewhere."""
-
-PromotionGuard = Callable[[], AbstractContextManager[None]]
-"""Makes a context manager that is held around the moment of promotion; it raises when another process may promote now.
-"""
 
 
 class TrialMode(StrEnum):
@@ -135,45 +126,3 @@ def live_manifest(data_dir: Path) -> RouterManifest | None:
         return None if pointer is None else read_manifest(root / pointer.version)
     except ArtifactError:
         return None
-
-
-def write_pointer(root: Path, pointer: LivePointer) -> LivePointer:
-    root.mkdir(parents=True, exist_ok=True)
-    write_whole(root / LIVE_FILE, json.dumps(pointer.model_dump(mode="json"), indent=1))
-    return pointer
-
-
-def change_pointer(
-    root: Path, change: Callable[[LivePointer | None], LivePointer], *, repairs: bool = False
-) -> LivePointer:
-    """Reads, changes and writes the pointer while no other process can.
-
-    With `repairs` a damaged one counts as none, and one that stays the same is written all the same: its new time tells
-    gateways to load again what they refused.
-
-    Raises what `read_pointer` and `change` raise.
-    """
-    with locked(root / LOCK_FILE):
-        try:
-            before = read_pointer(root)
-        except ArtifactError:
-            if not repairs:
-                raise
-            before = None
-        after = change(before)
-        return after if after == before and not repairs else write_pointer(root, after)
-
-
-def withdraw(root: Path, trial: Trial, *, at: str, reason: str) -> bool:
-    """Ends that very trial; False when it had ended already. Raises ArtifactError, OSError."""
-    was_running = False
-
-    def end(before: LivePointer | None) -> LivePointer:
-        nonlocal was_running
-        if before is None:
-            raise ArtifactError(f"{root / LIVE_FILE}: is gone, so there is no trial to end")
-        was_running = before.trial == trial
-        return before.without_trial(at, reason) if was_running else before
-
-    change_pointer(root, end)
-    return was_running

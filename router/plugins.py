@@ -13,7 +13,6 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -59,10 +58,17 @@ class Plugin:
         return self.make(options)
 
 
+def modules_of(family: str) -> dict[str, str]:
+    """Kind -> module of each plugin of a family: of its package, and of the packages that it names `ELSEWHERE`."""
+    package = importlib.import_module(family)
+    homes = (package, *map(importlib.import_module, getattr(package, "ELSEWHERE", ())))
+    found = ((each.name, home.__name__) for home in homes for each in pkgutil.iter_modules(home.__path__))
+    return {kind: f"{home}.{kind}" for kind, home in found if not kind.startswith("_")}
+
+
 def kinds(family: str) -> tuple[str, ...]:
     """Kinds of a family, sorted. `family` is a package such as `router.encoders`."""
-    package: ModuleType = importlib.import_module(family)
-    return tuple(sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")))
+    return tuple(sorted(modules_of(family)))
 
 
 def load(family: str, kind: str) -> Plugin:
@@ -71,10 +77,10 @@ def load(family: str, kind: str) -> Plugin:
     Raises:
         ConfigError: no such kind, with the kinds there are.
     """
-    known = kinds(family)
+    known = modules_of(family)
     if kind not in known:
-        raise ConfigError(f"unknown kind '{kind}' of {family}{allowed_values(kind, known)}")
-    module = importlib.import_module(f"{family}.{kind}")
+        raise ConfigError(f"unknown kind '{kind}' of {family}{allowed_values(kind, sorted(known))}")
+    module = importlib.import_module(known[kind])
     inner = getattr(module, "inner", no_inner)
     imports, extra = getattr(module, "IMPORTS", ()), getattr(module, "EXTRA", "")
     return Plugin(kind, module.Options, module.build, tuple(module.EXAMPLES), inner, imports, extra)

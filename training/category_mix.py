@@ -24,6 +24,7 @@ from base.blas import one_thread
 from base.errors import ArtifactError, DataError
 from decision_log.read import NOT_OF_THE_MAP, read_newest
 from decision_log.sql_engine import open_log
+from fleet.router_registry import Registry
 from router.artifact import RouterArtifact, load_artifact, require_array
 from router.build import configured_router
 from router.config import load_config
@@ -31,7 +32,6 @@ from router.features import from_bytes
 from router.feedback_config import FeedbackConfig
 from router.pipeline import Router
 from router.protocols import Encoder
-from router.registry import Registry
 from router.types import DecisionRecord, Float64Array, FloatArray, IntArray, Interval, Metric, Record, TerminalState
 from router.uncertainty import apply_mix, apply_temperature, normalised_entropy
 from training.key_influence import UNLIMITED, clusters, counted_share, min_keys

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from base.embedding_cache import CachedEncoder
 from base.progress import Progress, silent
 from base.shipped import seed_folder
 from router.artifact import RouterArtifact
 from router.build import build_encoder
 from router.config import CoeConfig, load_config
-from router.embedding_cache import CachedEncoder
 from router.protocols import Encoder
 from router.section import PluginConfig
 from training.datasets.labelled_queries import read_seed

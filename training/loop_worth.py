@@ -20,11 +20,11 @@ from base.progress import Progress, silent
 from decision_log.default_database import default_database_url
 from decision_log.read import NOT_OF_THE_MAP, read_records, read_rewards, read_router_events, why_dropped
 from decision_log.sql_engine import open_log
+from fleet.router_registry import Registry
 from router.artifact import load_artifact
 from router.build import expert_costs, load_router
 from router.config import load_config
 from router.pipeline import Router
-from router.registry import Registry
 from router.types import GENERAL, DecisionReason, DecisionRecord, Interval, Metric, Record, RoutingDecision
 from training.candidate_verdict import judge_on_log, map_changes
 from training.gate import MAX_UNSUPPORTED, MIN_EFFECTIVE_DECISIONS, Comparison

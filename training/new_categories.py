@@ -18,11 +18,11 @@ from base.shipped import seed_folder
 from base.text_identity import normalised_text
 from decision_log.read import read_records, read_rewards
 from decision_log.sql_engine import open_log
+from fleet.router_registry import Registry
 from router.build import load_router
 from router.config import load_config
 from router.features import from_bytes
 from router.pipeline import Router
-from router.registry import Registry
 from router.types import GENERAL, DecisionReason, DecisionRecord, FloatArray, Record
 from router.uncertainty import neighbour_distance, quantile_of
 from training.datasets.labelled_queries import read_seed

@@ -14,12 +14,12 @@ import numpy as np
 
 from base.errors import ArtifactError, RouterError
 from base.progress import Progress, silent
+from fleet.router_registry import LiveChangedError, PromotionGuard, Registry
 from router.artifact import load_artifact
 from router.build import configured_router, expert_costs, load_router
 from router.config import CoeConfig, load_config
-from router.live_pointer import LivePointer, PromotionGuard
+from router.live_pointer import LivePointer
 from router.pipeline import Router
-from router.registry import LiveChangedError, Registry
 from router.types import Metric, Verdict
 from training.builtin_feedback import recounted, trust_moved
 from training.candidate_fit import fit_candidate

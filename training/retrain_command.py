@@ -17,10 +17,9 @@ from typing import TypeVar
 from base.errors import ConfigError, DataError, RouterError
 from base.progress import Progress, console_progress
 from base.terminal import Terminal
+from fleet.router_registry import PromotionGuard, Registry
 from retrieval.training.pilot_refresh import PilotRefresh, RefreshRequest, export_stores, refresh_pilots
 from router.config import load_config
-from router.live_pointer import PromotionGuard
-from router.registry import Registry
 from router.retrieval_config import RetrievalConfig
 from training.retrain import run_retrain
 from training.retrain_inputs import RetrainRequest

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from base.embedding_cache import CachedEncoder
 from base.progress import Progress
 from router.artifact import RouterArtifact
 from router.config import CoeConfig, load_config
-from router.embedding_cache import CachedEncoder
 from router.protocols import Encoder
 from router.types import GENERAL, IntArray
 from training.builtin_feedback import with_feedback

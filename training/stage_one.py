@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
+from base.embedding_cache import CachedEncoder
 from base.errors import DataError
 from base.intervals import wilson_interval
 from base.progress import Progress
 from router import plugins
-from router.embedding_cache import CachedEncoder
 from router.protocols import CategoryClassifier, ClassifierOf, Encoder
 from router.types import GENERAL, BoolArray, FloatArray, IntArray, Interval, Metric
 from router.uncertainty import Uncertainty, apply_temperature, calibrated, expected_calibration_error

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from base.errors import RouterError
 from base.terminal import Grid, Terminal
-from router.registry import Registry
+from fleet.router_registry import Registry
 from router.types import GENERAL, Metric
 
 if TYPE_CHECKING:

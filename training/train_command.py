@@ -42,8 +42,8 @@ def train(
     from base.progress import console_progress
     from base.ray_engine import cores_of
     from base.visible_text import echo
+    from fleet.router_registry import Registry
     from router.config import load_config
-    from router.registry import Registry
     from training.fit_inputs import TrainRequest, fit_configured
     from training.summary import print_router
     from training.table_fit import TableRequest, table_router
@@ -129,8 +129,8 @@ def router_ls(
     """List trained routers, the live one marked, with what the last 30 days of learning were worth; or show one:
     parents, metrics, map."""
     from base.errors import ConfigError
+    from fleet.router_registry import Registry
     from router.artifact import load_artifact
-    from router.registry import Registry
     from training.summary import print_router, print_routers
     from training.worth_command import print_loop
 

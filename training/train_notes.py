@@ -10,11 +10,11 @@ import numpy as np
 
 from base.errors import ArtifactError, ConfigError, RouterError
 from base.progress import Progress
+from fleet.router_registry import Registry
 from router.artifact import RouterArtifact, load_artifact, require_array, require_finite
 from router.build import evidence_of, load_router
 from router.config import CoeConfig, load_config
 from router.live_pointer import LivePointer
-from router.registry import Registry
 from router.uncertainty import least_alpha, risk_threshold
 from training.few_examples import RECOGNISED
 from training.fit_inputs import TrainRequest, judged_outcomes, labelled_queries, opened_encoder, usable_outcomes

@@ -49,7 +49,7 @@ def router_try(
     """Let a router serve a share of the conversations; it is withdrawn automatically once it is shown to be worse."""
     from base.errors import ConfigError
     from decision_log.admin_log import note_command
-    from router.registry import Registry
+    from fleet.router_registry import Registry
 
     if shadow and terms != CanaryTerms():
         raise ConfigError("--shadow: a router that serves no request has no share and no margins")
@@ -76,7 +76,7 @@ def router_promote(
 ) -> None:
     """Make a router the live one; running gateways take it over within two seconds. A trial ends."""
     from decision_log.admin_log import note_command
-    from router.registry import Registry
+    from fleet.router_registry import Registry
 
     registry = Registry(data_dir / "routers")
     require_loadable(config, registry.folder(version))
@@ -89,7 +89,7 @@ def router_promote(
 def router_rollback(data_dir: DataOption = Path("data"), database_url: DatabaseOption = None) -> None:
     """End the trial if one runs, else go back to the router that was live before."""
     from decision_log.admin_log import note_command
-    from router.registry import Registry
+    from fleet.router_registry import Registry
 
     registry = Registry(data_dir / "routers")
     before = registry.live()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from base.options import ConfigOption, DataOption, JsonOption
 
 if TYPE_CHECKING:
-    from router.registry import Registry
+    from fleet.router_registry import Registry
     from training.expert_worth import CompositionWorth, ExpertWorth
 
 MISSED_IN = 3
@@ -27,8 +27,8 @@ def experts_ls(
     from base.progress import working
     from base.visible_text import echo
     from fleet.experts_up import engine_lines
+    from fleet.router_registry import Registry
     from router.config import load_config
-    from router.registry import Registry
     from training.expert_worth import read_worth
     from training.summary import result_console
 

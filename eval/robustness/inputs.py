@@ -12,9 +12,8 @@ from base.shipped import seed_folder
 from eval.probe_set import load_probes
 from eval.robustness.flips import Decide, KnownScores
 from router.artifact import load_artifact
-from router.build import load_router, table_router
+from router.build import live_router, load_router, table_router
 from router.config import load_config
-from router.live_folder import live_router
 from router.live_pointer import read_pointer
 from router.pipeline import Router
 from router.types import GENERAL, QueryBatch, RoutingDecision

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from base.embedding_cache import CachedEncoder
 from base.errors import RouterError
 from base.leash import coe_command
 from base.progress import Progress
@@ -30,7 +31,6 @@ from eval.routing.trial import Choice, Trial, costs, costs_by_category, filled_c
 from eval.routing.trial_tables import Tables, fingerprint, read_tables, require_amounts
 from router.artifact import RouterArtifact, load_artifact
 from router.build import evidence_of, table_router
-from router.embedding_cache import CachedEncoder
 from router.live_pointer import read_pointer
 from router.pipeline import Router
 from router.policy_config import Budgets, PolicyConfig

@@ -17,8 +17,9 @@ from pydantic import Field, ValidationError
 
 from base.errors import ConfigError
 from base.whole_files import locked, write_whole
+from fleet.router_registry import LOCK_FILE
 from router.config import CoeConfig, config_text, parse_text
-from router.live_pointer import LIVE_FILE, LOCK_FILE
+from router.live_pointer import LIVE_FILE
 from router.types import Record
 
 CONFIG_FOLDER = "config"

@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from pydantic import Field
 
 from base.errors import ConfigError
+from base.request_body import Body
 from gateway.auth import require_admin
 from gateway.changes.history import InForce
 from gateway.changes.live_config import LiveConfig
 from gateway.endpoints.access import CallerOf, LiveConfigOf, api_router
 from gateway.http_errors import ApiError
 from gateway.keys.grants import Caller
-from router.request_body import Body
 from router.types import Record
 
 api = api_router("/v1/admin/config")

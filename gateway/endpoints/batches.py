@@ -11,6 +11,7 @@ from fastapi import Query
 from pydantic import Field
 
 from base.options import age_s
+from base.request_body import Body, ColumnText
 from gateway.batches.store import CANCELLED, COMPLETED, EXPIRED, FAILED, Batch
 from gateway.endpoints.access import Batches, CallerOf, Owner, api_router, part
 from gateway.endpoints.retrieval_access import retrieval_service
@@ -20,7 +21,6 @@ from gateway.upload import BATCH
 from retrieval.service import RetrievalService
 from retrieval.stores.files import new_id
 from retrieval.stores.paging import Page
-from router.request_body import Body, ColumnText
 
 api = api_router("/v1/batches")
 

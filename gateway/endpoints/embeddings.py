@@ -11,6 +11,7 @@ from fastapi import Request
 from pydantic import BeforeValidator, Field
 from starlette.responses import Response
 
+from base.request_body import Body
 from gateway.endpoints.access import Owner, api_router
 from gateway.endpoints.retrieval_access import Desk, Service, check_tokens
 from gateway.http_errors import ApiError, invalid
@@ -19,7 +20,6 @@ from gateway.retrieval.store_api import MAX_INPUT_CHARS
 from retrieval.fair_threads import pieces
 from retrieval.routing.query_routing import QueryRouting, RoutedQueries, why
 from retrieval.types import BASE, RetrievalReason, single
-from router.request_body import Body
 from router.section import AUTO
 from router.types import DecisionKind, FloatArray, Record
 

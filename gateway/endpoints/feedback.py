@@ -12,6 +12,7 @@ from fastapi import Depends, Response
 from pydantic import Field, model_validator
 
 from base.errors import shorten
+from base.request_body import Body, ColumnText
 from decision_log.feedback_types import DocumentFeedback, Feedback, FeedbackKind, FeedbackStatus
 from gateway.answer_cache import AnswerCache
 from gateway.endpoints.access import CallerOf, Config, OtherProcesses, Sink, Store, api_router, part
@@ -20,7 +21,6 @@ from gateway.http_errors import ApiError, invalid
 from gateway.metrics import Metrics
 from gateway.telemetry.telemetry import Telemetry
 from router.feedback_config import FeedbackConfig
-from router.request_body import Body, ColumnText
 from router.types import DecisionKind, DecisionRecord, Record
 
 api = api_router()

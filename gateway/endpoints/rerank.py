@@ -11,6 +11,7 @@ from fastapi import Request
 from pydantic import Field
 from starlette.responses import Response
 
+from base.request_body import Body
 from gateway.endpoints.access import Owner, api_router
 from gateway.endpoints.embeddings import TokenUsage
 from gateway.endpoints.retrieval_access import Desk, Service, check_tokens
@@ -22,7 +23,6 @@ from retrieval.routing.fusion import Ranking, fuse
 from retrieval.routing.query_routing import RoutedQueries, why
 from retrieval.service import RetrievalService
 from retrieval.types import DenseExpert
-from router.request_body import Body
 from router.section import AUTO
 from router.types import DecisionKind, FloatArray, Record
 

@@ -12,10 +12,12 @@ from fastapi import Response
 
 from base.errors import ArtifactError, ConfigError
 from base.json_text import to_json
+from base.request_body import Body
 from decision_log.admin_log import AdminLog
 from decision_log.database import Database
 from decision_log.e_process import Arm
 from decision_log.router_versions import RouterVersions
+from fleet.router_registry import Registry
 from gateway.auth import require_admin
 from gateway.endpoints.access import CallerOf, Store, api_router, part
 from gateway.endpoints.admin import name_of
@@ -25,8 +27,6 @@ from gateway.live_router import LiveRouter
 from gateway.trial_watch import find
 from router.live_pointer import CanaryTerms, LivePointer, Trial, TrialMode
 from router.manifest import RouterManifest
-from router.registry import Registry
-from router.request_body import Body
 
 api = api_router("/v1/admin/routers")
 Live = Annotated[LiveRouter, part("live")]

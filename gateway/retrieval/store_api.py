@@ -8,13 +8,13 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from base.json_text import from_json
+from base.request_body import Body, ColumnText
 from retrieval.stores.chunking import ChunkingStrategy
 from retrieval.stores.filters import Filter, Scalar
 from retrieval.stores.paging import Page
 from retrieval.stores.store_records import FileStatus, StoredFile, StoreFile, VectorStore
 from retrieval.stores.store_search import Found, SearchAnswer
 from retrieval.stores.vector_stores import file_counts
-from router.request_body import Body, ColumnText
 from router.section import AUTO
 
 MAX_INPUT_CHARS = 100_000

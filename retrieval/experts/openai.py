@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from fleet.encoders import openai
 from retrieval.experts.encoder import Sides, expert_of
 from retrieval.types import ExpertOf
-from router.encoders import openai
 
 
 class Options(openai.Options, Sides):

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from router.request_body import Body
+from base.request_body import Body
 
 
 class StaticChunking(Body):

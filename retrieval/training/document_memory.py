@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from base.embedding_cache import CACHE_FILE, CachedEncoder
 from base.errors import DataError
-from router.embedding_cache import CACHE_FILE, CachedEncoder
 from router.protocols import Encoder
 from router.types import FloatArray
 

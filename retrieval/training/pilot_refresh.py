@@ -17,6 +17,7 @@ from scipy.stats import t as student_t
 
 from base.progress import Progress, silent
 from decision_log.database import Database
+from fleet.router_registry import PromotionGuard
 from retrieval.build_experts import build_experts, first_lexical, pilots_folder
 from retrieval.routing.pilot_library import PilotLibrary, is_library, load_library, save_library
 from retrieval.routing.pilot_router import build_router
@@ -36,7 +37,6 @@ from retrieval.training.recipe import MOST_HELD_OUT, held_out_queries
 from retrieval.training.routing_tuning import chosen_scores
 from retrieval.training.searcher import Searcher, all_arms
 from retrieval.types import BASE, Arm, RetrievalExpert
-from router.live_pointer import PromotionGuard
 from router.retrieval_config import RetrievalConfig
 from router.types import Float64Array, Interval, Metric, Verdict
 

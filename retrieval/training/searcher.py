@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from base.embedding_cache import CachedEncoder
 from base.progress import Progress, silent
 from retrieval.build_experts import first_lexical
 from retrieval.routing.fusion import POOL, Evidence, Ranking, fuse
@@ -17,7 +18,6 @@ from retrieval.training.document_memory import DocumentMemory
 from retrieval.training.learned_fusion import Candidates, candidates
 from retrieval.training.ndcg import CUT, ndcg, rank
 from retrieval.types import BASE, Arm, DenseExpert, LexicalIndex, RetrievalExpert
-from router.embedding_cache import CachedEncoder
 from router.types import FloatArray
 
 FUSION_WEIGHTS = (0.5, 0.75, 0.9)

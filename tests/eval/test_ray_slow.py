@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from base.embedding_cache import CACHE_FILE, CachedEncoder
 from base.errors import BackendError
 from base.ray_engine import WorkEngine, cores_of, spread
 from base.shipped import seed_folder
 from router.build import build_encoder
 from router.config import load_config
-from router.embedding_cache import CACHE_FILE, CachedEncoder
 from tests.json_server import JsonHandler, answering
 from training.datasets.labelled_queries import read_seed
 from training.spread_encoding import SpreadEncoding

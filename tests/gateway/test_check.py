@@ -10,11 +10,12 @@ import yaml
 
 from base.errors import MissingExtraError
 from coe.command_line import run as run_command
+from fleet.router_registry import write_pointer
 from gateway.check import find_problems
 from router import plugins
 from router.artifact import save_artifact
 from router.config import parse_config
-from router.live_pointer import LivePointer, write_pointer
+from router.live_pointer import LivePointer
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fleet.router_registry import Registry
 from gateway import live_router, serve
 from gateway.live_router import LiveRouter
 from router.artifact import load_artifact, save_artifact
 from router.pipeline import Router
-from router.registry import Registry
 from tests.gateway.running import config_of, running, until
 from tests.gateway.small_router import MANIFEST, small_router
 

@@ -12,6 +12,7 @@ from base.errors import ConfigError
 from decision_log.admin_log import AdminLog
 from decision_log.database import Database
 from fleet.connect import DisabledBackend
+from fleet.router_registry import KEPT_ROUNDS, Registry
 from fleet.vllm_addresses import claim_vllm, write_vllm
 from gateway.auth import Auth
 from gateway.keys.grants import Grant
@@ -20,7 +21,6 @@ from gateway.keys.key_store import KeyStore
 from router.artifact import load_artifact, save_artifact
 from router.live_pointer import Trial, TrialMode
 from router.pipeline import Router
-from router.registry import KEPT_ROUNDS, Registry
 from tests.decision_log.test_listing import made
 from tests.fleet.test_vllm_actuator import served
 from tests.fleet.test_vllm_addresses import engine_record

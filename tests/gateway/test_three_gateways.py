@@ -23,10 +23,10 @@ from benchmarks.chaos_fleet import EXPERT, START_TIMEOUT_S, GatewayProcess, serv
 from decision_log.database import Database
 from decision_log.doctor_commands import drain_all, examine
 from decision_log.privacy import load_key, session_hash
+from fleet.router_registry import Registry
 from router.artifact import load_artifact, save_artifact
 from router.live_pointer import Trial, TrialMode
 from router.log_config import LogConfig
-from router.registry import Registry
 from tests.gateway.test_workers import swapped, until
 from tests.training.trained_folder import NOW, make_trained
 

@@ -21,16 +21,16 @@ from decision_log.read import read_router_events
 from decision_log.router_versions import RouterVersions, TrialEvidence
 from decision_log.tables import FEEDBACK, ROUTER_VERSIONS
 from fleet.backend import ChatBackend
+from fleet.router_registry import Registry, withdraw, write_pointer
 from gateway.live_router import LiveRouter
 from gateway.trial_watch import TrialFinding, TrialWatch, find, reason_to_withdraw
 from router.artifact import load_artifact, save_artifact
 from router.build import load_router
 from router.capabilities import explicit_decision
 from router.config import load_config
-from router.live_pointer import LivePointer, Trial, TrialMode, read_pointer, withdraw, write_pointer
+from router.live_pointer import LivePointer, Trial, TrialMode, read_pointer
 from router.manifest import RouterManifest
 from router.pipeline import Router
-from router.registry import Registry
 from router.types import CategoryProbs, DecisionRecord, FloatArray, Query, QueryFacts, ShadowDecision, TerminalState
 from tests.gateway.running import Running, echoes, running, until
 from tests.gateway.small_router import MANIFEST, ColourClassifier, small_router

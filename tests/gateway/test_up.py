@@ -23,6 +23,7 @@ from base.errors import ArtifactError, ConfigError, EngineError
 from base.terminal import Terminal
 from decision_log.connections import opened_database
 from fleet.program_log import LogReporter
+from fleet.router_registry import write_pointer
 from gateway.keys.grants import Grant
 from gateway.keys.key_store import KeyStore
 from gateway.run_commands import settings_of
@@ -31,7 +32,7 @@ from gateway.start import agreed_config, require_keys, run_serve
 from gateway.up import collect_arguments, run_coe, run_up, train_arguments, with_own_key
 from gateway.up_view import UpView
 from router.artifact import save_artifact
-from router.live_pointer import LivePointer, write_pointer
+from router.live_pointer import LivePointer
 from tests.gateway.running import config_of
 from tests.gateway.small_router import MANIFEST
 

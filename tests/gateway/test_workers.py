@@ -25,13 +25,13 @@ from benchmarks.chaos_fleet import EXPERT, GatewayProcess, serving, write_config
 from coe import command_line
 from decision_log.database import Database
 from decision_log.doctor_commands import drain_all, examine
+from fleet.router_registry import Registry
 from gateway.siblings import merged
 from gateway.worker import share_of
 from gateway.workers import check_count
 from router.artifact import load_artifact, save_artifact
 from router.live_pointer import Trial, TrialMode
 from router.log_config import LogConfig
-from router.registry import Registry
 from tests.gateway.running import config_of
 from tests.training.trained_folder import NOW, make_trained
 

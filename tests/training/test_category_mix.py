@@ -15,12 +15,12 @@ from base.errors import DataError
 from base.progress import silent
 from coe.command_line import run
 from decision_log.database import Database
+from fleet.router_registry import Registry
 from router.artifact import RouterArtifact, load_artifact
 from router.build import load_router
 from router.config import load_config
 from router.features import to_bytes
 from router.feedback_config import FeedbackConfig
-from router.registry import Registry
 from router.types import DecisionInputs, QueryFacts
 from router.uncertainty import apply_mix, risk_threshold
 from tests.training.log_records import record

@@ -15,7 +15,7 @@ import pytest
 from coe.command_line import run
 from decision_log.database import Database
 from decision_log.router_versions import RouterVersions
-from router.registry import Registry
+from fleet.router_registry import Registry
 from router.types import DecisionReason, DecisionRecord
 from tests.training.log_records import record
 from tests.training.test_retrain import NOW, log_answers, request_

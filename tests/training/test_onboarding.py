@@ -17,11 +17,11 @@ from base.errors import ConfigError, DataError
 from coe.command_line import run
 from eval.probe_command import probes_by_row
 from eval.probe_set import Probe
+from fleet.router_registry import Registry
 from router.artifact import load_artifact
 from router.build import evidence_of, load_router
 from router.config import load_config
 from router.quality import QualityMatrix
-from router.registry import Registry
 from tests.training.trained_folder import CONFIG, EXPERTS, NOW, make_trained, outcome_table
 from training.onboarding import CategoryOutlook, Onboarding, joined_evidence, onboard
 

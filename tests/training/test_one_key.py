@@ -12,7 +12,7 @@ import yaml
 from scipy.stats import beta
 from sqlalchemy import create_engine, text
 
-from router.registry import Registry
+from fleet.router_registry import Registry
 from tests.training.keyed_log import log_keyed
 from tests.training.test_retrain import CONFIG, NOW, outcome_table
 from training.datasets.outcomes import write_outcomes

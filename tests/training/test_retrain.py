@@ -13,11 +13,11 @@ from sqlalchemy import create_engine, text
 
 from base.errors import ArtifactError, DataError
 from decision_log.database import Database
+from fleet.router_registry import Registry
 from router.artifact import load_artifact
 from router.build import evidence_of, load_router
 from router.config import load_config
 from router.live_pointer import Trial, TrialMode
-from router.registry import Registry
 from router.types import (
     DecisionReason,
     DecisionRecord,

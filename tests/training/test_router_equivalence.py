@@ -11,11 +11,11 @@ import pytest
 import yaml
 
 from base.shipped import seed_folder
+from fleet.router_registry import Registry
 from router.artifact import load_artifact, save_artifact
 from router.build import load_router
 from router.config import CoeConfig, load_config
 from router.pipeline import Router
-from router.registry import Registry
 from router.types import FloatArray, Query, QueryBatch
 from tests.training.log_records import record
 from tests.training.trained_folder import make_trained

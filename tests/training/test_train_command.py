@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from coe.command_line import run
+from fleet.router_registry import Registry
 from router.build import load_router
 from router.config import load_config
 from router.live_pointer import LIVE_FILE, Trial, TrialMode
-from router.registry import Registry
 from router.types import Query
 from tests.training.trained_folder import CONFIG, NOW, make_trained, outcome_table
 from training.datasets.outcomes import write_outcomes

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from coe.command_line import run
-from router.registry import Registry
+from fleet.router_registry import Registry
 from tests.training.trained_folder import CONFIG, make_trained
 
 CHANGES = {

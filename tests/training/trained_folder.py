@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from router.registry import Registry
+from fleet.router_registry import Registry
 from training.datasets.outcomes import write_outcomes
 from training.fit_inputs import TrainRequest, fit_configured
 from training.types import OutcomeTable

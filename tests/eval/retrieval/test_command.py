@@ -14,8 +14,8 @@ from eval.retrieval.request import requested_experts
 from eval.retrieval.retrieval_command import retrieval
 from eval.retrieval.retrieval_records import RetrievalReport
 from retrieval.routing.pilot_library import load_library
+from tests.fleet.encoders.endpoint import Endpoint, serving_endpoint
 from tests.retrieval.training.collection_files import write_beir
-from tests.router.encoders.endpoint import Endpoint, serving_endpoint
 
 ARMS = (
     "base",

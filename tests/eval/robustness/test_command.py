@@ -14,7 +14,7 @@ from base.progress import silent
 from coe import command_line as cli
 from eval.robustness.flip_records import RobustnessReport
 from eval.robustness.inputs import find_texts, own_texts
-from router.registry import Registry
+from fleet.router_registry import Registry
 from training.datasets.outcomes import write_outcomes
 from training.split import split_of
 from training.table_fit import TableRequest, table_router

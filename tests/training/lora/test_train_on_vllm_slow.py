@@ -19,8 +19,8 @@ import pytest
 import yaml
 
 from benchmarks.chaos_fleet import Child, GatewayProcess, serving
+from fleet.router_registry import Registry
 from fleet.vllm_addresses import read_vllm
-from router.registry import Registry
 from tests.fleet.test_engines import first_of_free_ports
 from tests.json_server import JsonHandler, answering
 from tests.training.trained_folder import NOW, outcome_table

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, model_validator
-
-from router.types import Record
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 MAX_KEYS = 100
 
 
-class Body(Record):
+class Body(BaseModel):
     """An object of a request. Each unknown key is a fault of its own, so one with very many is refused before."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     @model_validator(mode="before")
     @classmethod

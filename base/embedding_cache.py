@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from base.errors import DataError
-from router.protocols import Encoder
-from router.types import FloatArray
+
+FloatArray = NDArray[np.float32]
 
 CACHE_FILE = "embeddings.db"
 BUSY_S = 60.0
@@ -29,12 +31,27 @@ Spread = Callable[[Sequence[Sequence[str]]], Iterator[FloatArray]]
 """Encodes batches elsewhere: vectors of each (n, d), in order."""
 
 
+class TextEncoder(Protocol):
+    """An encoder as far as the cache knows one; `router.protocols.Encoder` says what each means."""
+
+    @property
+    def dim(self) -> int: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def is_inline(self) -> bool: ...
+
+    def encode(self, texts: Sequence[str]) -> FloatArray: ...
+
+
 @dataclass(frozen=True)
 class CachedEncoder:
     """An encoder that remembers its vectors in a folder. Safe for several processes: SQLite locks the file. What it
     does not know is encoded by `spread`, if there is one."""
 
-    encoder: Encoder
+    encoder: TextEncoder
     folder: Path
     batch_size: int = 64
     on_progress: Callable[[int], None] = lambda _: None

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from base.errors import BackendError, ConfigError
+from fleet.encoders.openai import Options, build, read_vectors
 from router.build import build_encoder
-from router.encoders.openai import Options, build, read_vectors
 from router.section import PluginConfig
-from tests.router.encoders.endpoint import Endpoint, serving_endpoint
+from tests.fleet.encoders.endpoint import Endpoint, serving_endpoint
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from base.errors import ArtifactError, ConfigError
 from coe.command_line import run
 from decision_log.admin_log import AdminLog
 from decision_log.database import Database
+from fleet.router_registry import Registry
 from router.artifact import save_artifact
 from router.live_pointer import Trial
-from router.registry import Registry
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from base.embedding_cache import CACHE_FILE, CachedEncoder
 from base.errors import DataError
-from router.embedding_cache import CACHE_FILE, CachedEncoder
 from router.encoders.hashing import HashingEncoder, Options, build
 from router.types import FloatArray
 

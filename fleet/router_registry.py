@@ -1,11 +1,15 @@
-"""The trained routers of a data folder: `routers/<version>/` and the pointer `routers/live.json`."""
+"""The trained routers of a data folder, `routers/<version>/`, and changes of the pointer to the live one.
+
+A change holds a lock on the folder while it reads and writes.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,11 +18,16 @@ from typing import Any
 from base.errors import ArtifactError, ConfigError, RouterError, allowed_values
 from base.whole_files import locked, write_whole
 from router.artifact import is_intact, load_artifact, put_in_place, read_manifest
-from router.live_pointer import LOCK_FILE, LivePointer, Trial, change_pointer, read_pointer
+from router.live_pointer import LIVE_FILE, LivePointer, Trial, read_pointer
 from router.manifest import RouterManifest
 
+LOCK_FILE = ".live.lock"
 ROUNDS_FILE = "rounds.jsonl"
 KEPT_ROUNDS = 20
+
+PromotionGuard = Callable[[], AbstractContextManager[None]]
+"""Makes a context manager that is held around the moment of promotion; it raises when another process may promote now.
+"""
 
 
 class LiveChangedError(RouterError):
@@ -173,3 +182,45 @@ def inspect(folder: Path) -> tuple[RouterManifest | None, str]:
         return read_manifest(folder), ""
     except ArtifactError as error:
         return None, str(error)
+
+
+def write_pointer(root: Path, pointer: LivePointer) -> LivePointer:
+    root.mkdir(parents=True, exist_ok=True)
+    write_whole(root / LIVE_FILE, json.dumps(pointer.model_dump(mode="json"), indent=1))
+    return pointer
+
+
+def change_pointer(
+    root: Path, change: Callable[[LivePointer | None], LivePointer], *, repairs: bool = False
+) -> LivePointer:
+    """Reads, changes and writes the pointer while no other process can.
+
+    With `repairs` a damaged one counts as none, and one that stays the same is written all the same: its new time tells
+    gateways to load again what they refused.
+
+    Raises what `read_pointer` and `change` raise.
+    """
+    with locked(root / LOCK_FILE):
+        try:
+            before = read_pointer(root)
+        except ArtifactError:
+            if not repairs:
+                raise
+            before = None
+        after = change(before)
+        return after if after == before and not repairs else write_pointer(root, after)
+
+
+def withdraw(root: Path, trial: Trial, *, at: str, reason: str) -> bool:
+    """Ends that very trial; False when it had ended already. Raises ArtifactError, OSError."""
+    was_running = False
+
+    def end(before: LivePointer | None) -> LivePointer:
+        nonlocal was_running
+        if before is None:
+            raise ArtifactError(f"{root / LIVE_FILE}: is gone, so there is no trial to end")
+        was_running = before.trial == trial
+        return before.without_trial(at, reason) if was_running else before
+
+    change_pointer(root, end)
+    return was_running
