@@ -164,7 +164,7 @@ def scenario_run(world: World, stage: Stage, settings: Settings, phases: Sequenc
 
     loop = Retraining(world, stage, settings, rng(0), experts)
     rows, probes = loop.rows, world.probes
-    arms = {
+    arms: dict[str, Retraining | Averaging | BetaBandit | Told] = {
         "coe retrain": loop,
         "no retraining": Retraining(world, stage, settings, rng(1), experts, is_learning=False),
         "averaging the log": Averaging(world, rows, probes, rng(2), experts),

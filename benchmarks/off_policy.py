@@ -94,7 +94,7 @@ def estimates(log: Log, target: Float64Array, model: Float64Array, seed: int = 0
     columns = policy_columns([weights, weights], [terms, terms], log.click, np.ones(len(log.item)))
     found = bootstrap_sums(columns, np.arange(len(log.item)), policy_values, np.random.default_rng(seed))
     effective = effective_sample_size(weights)
-    return {name: widened(found[place], effective) for name, place in ESTIMATORS.items()}, effective
+    return {name: widened(found[place], effective, 0.0, 0.0) for name, place in ESTIMATORS.items()}, effective
 
 
 def whole_logs() -> Iterator[str]:
@@ -151,7 +151,7 @@ def simulated(n: int) -> Iterator[tuple[str, str, bool, float, float]]:
         columns = policy_columns([weights, weights], [terms, terms], log.click[own], np.ones(n))
         values = bootstrap_sums(columns, np.arange(n), policy_values, np.random.default_rng(0))
         effective = effective_sample_size(weights)
-        runs.append({name: widened(values[i], effective) for name, i in ESTIMATORS.items()})
+        runs.append({name: widened(values[i], effective, 0.0, 0.0) for name, i in ESTIMATORS.items()})
         runs[-1]["truth"] = Metric(value=float((target * expected).sum(axis=1).mean()))
     truth = float(np.mean([run.pop("truth").value for run in runs]))
     for run in runs:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from base.errors import MissingExtraError, MissingWeightsError
+from base.errors import ConfigError, MissingExtraError, MissingWeightsError
 from router import plugins
 from router.encoders.hashing import HashingEncoder
 from router.protocols import Encoder
@@ -106,7 +106,7 @@ def test_options_survive_a_round_trip_and_refuse_what_they_do_not_know(kind: str
     options: BaseModel = plugins.load(FAMILY, kind).examples[number]
     values = options.model_dump(mode="json")
     assert plugins.validate_options(FAMILY, kind, values) == options
-    with pytest.raises(plugins.ConfigError, match="no_such_option"):
+    with pytest.raises(ConfigError, match="no_such_option"):
         plugins.validate_options(FAMILY, kind, values | {"no_such_option": 1})
     with pytest.raises(ValidationError):
         setattr(options, next(iter(type(options).model_fields)), None)

@@ -52,8 +52,7 @@ async def test_each_decision_is_one_row_although_a_consumer_dies(
     ]
     hosts = [tmp_path / f"host{n}" for n in range(GATEWAYS)]
     logs = [DecisionLog(data_dir=host, redis_url=redis_url, config=config) for host in hosts]
-    for part in (*consumers, *logs):
-        await part.start()
+    await asyncio.gather(*(consumer.start() for consumer in consumers), *(log.start() for log in logs))
     appended: list[DecisionRecord] = []
     for turn in range(ROUNDS):
         for log in logs:

@@ -16,6 +16,7 @@ from redis import Redis
 from base.errors import ConfigError, StoreError
 from decision_log import sink as sink_module
 from decision_log import stream as stream_module
+from decision_log.leftovers import send_next
 from decision_log.replica_status import ReplicaState, ReplicaStatus, read_status
 from decision_log.sink import DecisionLog, LogStats, new_replica
 from decision_log.spool import Spool
@@ -258,7 +259,7 @@ async def test_a_fault_in_a_worker_is_visible_and_survived(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    real_send = sink_module.send_next
+    real_send = send_next
     faults = [RuntimeError("unforeseen")]
 
     async def send(spool: Spool, stream: DecisionStream, executor: Executor | None = None) -> int:

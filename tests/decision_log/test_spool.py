@@ -182,7 +182,7 @@ def test_half_a_write_is_undone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return real_write(descriptor, block[: len(block) // 2])
 
-    monkeypatch.setattr(spool_module.os, "write", half_write)
+    monkeypatch.setattr(os, "write", half_write)
     with pytest.raises(OSError, match="No space"):
         spool.write([b"lost" * 10])
     monkeypatch.undo()

@@ -164,6 +164,6 @@ def test_check_29_vllm_alone_is_salted() -> None:
         "ruby": {"engine": "vllm", "model": "m", "url": url},
         "emerald": {"engine": "openai", "model": "m", "url": url},
     }
-    backends = build_backends(parse_config(values), {}, {}, {})
+    backends: Any = build_backends(parse_config(values), {}, {}, {})
     assert [backend._options.takes_cache_salt for backend in backends.values()] == [True, False]
     assert [backend._options.sets_id for backend in backends.values()] == [False, True], "vLLM takes the request's"

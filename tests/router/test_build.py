@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from router.quality import CAUTION, UNPROVEN, QualityMatrix, cautious_quality, q
 from router.section import PluginConfig
 from tests.gateway.fault_upstream import fault_upstream
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "categories": {"code": "programs", "facts": "questions", "general": "the rest"},
     "experts": {
         "base": {"engine": "llamacpp", "model": "m.gguf", "params_b": 2.0},

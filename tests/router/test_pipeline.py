@@ -55,6 +55,11 @@ def make_router(*, share=0.0, pins=None, context=None) -> Router:
     )
 
 
+def soft_map(router: Router) -> SoftMapScorer:
+    assert isinstance(router.scorer, MapScorer)
+    return SoftMapScorer(router.scorer.measured)
+
+
 def decide(router: Router, vector, facts=None, **more):
     return router.decide(
         Query("q", "text", facts or QueryFacts()), embedding=vector[None], rng=np.random.default_rng(0), **more
@@ -157,7 +162,7 @@ def test_a_decision_does_not_depend_on_the_ones_before(asks, kind):
 
     def new() -> Router:
         router = make_router(share=0.3, context=50)
-        return router if kind == "map" else replace(router, scorer=SoftMapScorer(router.scorer.measured))
+        return router if kind == "map" else replace(router, scorer=soft_map(router))
 
     used = new()
     for ask in asks:
@@ -194,7 +199,7 @@ def test_the_map_in_force_includes_pins():
 def by_query(*, pins=None, hosted=(True, True, True), margin=0.0) -> Router:
     """As `make_router`, but every query is judged by the expected quality over its categories."""
     plain = make_router(pins=pins)
-    scorer = SoftMapScorer(plain.scorer.measured)
+    scorer = soft_map(plain)
     tolls = np.array([0.0, margin, margin])
     policy = replace(plain.policy("default"), preference=Preference(tolls, np.array(hosted)))
     return replace(plain, scorer=scorer, policies={"default": policy})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -122,7 +123,7 @@ def test_the_interpreter_is_bare(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_working_folder_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     assert run_tests("pass", "pass", SHORT).has_passed
     assert list(tmp_path.iterdir()) == []
 

@@ -9,7 +9,6 @@ import pytest
 
 from eval.routing.frontier import (
     Budget,
-    Spending,
     amounts_used,
     budget_grid,
     drawn_map_curve,
@@ -19,6 +18,7 @@ from eval.routing.frontier import (
     mixture_curve,
     soft_curve,
 )
+from eval.routing.trial import Spending
 
 SIZES = np.array([10.0, 70.0])
 EXPERTS = ("small", "large")

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from eval.metrics.cheap_strong import CallOrder
 from eval.report import numbers, page
 from eval.robustness.flip_records import FamilyFlips, Flips, RobustnessRecord
 from eval.routing import routing_words as words
 from eval.routing.budget_section import budget_section, frontier_sentences, label_positions, one_number_table
 from eval.routing.routing_page import routing_page
-from eval.routing.routing_records import CallOrder, CategoryFinding, CheapStrong, Diagnostics, Difference, Power, Report
+from eval.routing.routing_records import CategoryFinding, CheapStrong, Diagnostics, Difference, Power, Report
 from eval.routing.trial import MapEvidence, MethodOutput
 from router.types import GENERAL, Metric
 from tests.eval.routing.trial_data import TEST_SCORES, report_of, trial, with_costs

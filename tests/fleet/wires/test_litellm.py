@@ -144,6 +144,8 @@ async def test_litellm_as_client() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import litellm
+        from litellm.exceptions import NotFoundError
+        from litellm.llms.custom_httpx.async_client_cleanup import close_litellm_async_clients
 
     async with running() as gateway:
         arguments: dict[str, Any] = {
@@ -158,6 +160,6 @@ async def test_litellm_as_client() -> None:
             chunk.choices[0].delta.content or "" async for chunk in await litellm.acompletion(**arguments, stream=True)
         ]
         assert "".join(texts) == "a green ask"
-        with pytest.raises(litellm.NotFoundError):
+        with pytest.raises(NotFoundError):
             await litellm.acompletion(**{**arguments, "model": "openai/nobody"})
-        await litellm.close_litellm_async_clients()
+        await close_litellm_async_clients()

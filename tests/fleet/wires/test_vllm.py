@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import orjson
 import pytest
@@ -45,7 +46,7 @@ async def test_large_prompts_go_through() -> None:
 
 async def test_connections_are_kept() -> None:
     async with fault_upstream() as upstream:
-        backend = build(Options(url=upstream.url, served_model="m"))
+        backend: Any = build(Options(url=upstream.url, served_model="m"))
         for _ in range(3):
             response = await backend.send(BackendRequest(BODY))
             assert [chunk async for chunk in response.chunks]
@@ -60,7 +61,7 @@ async def test_sockets_send_without_delay() -> None:
     import socket
 
     async with fault_upstream("paced") as upstream:
-        backend = build(Options(url=upstream.url, served_model="m"))
+        backend: Any = build(Options(url=upstream.url, served_model="m"))
         response = await backend.send(BackendRequest({**BODY, "stream": True}, is_stream=True))
         transport = response.chunks._response.connection.transport
         assert transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0

@@ -9,7 +9,8 @@ import yaml
 
 from base.errors import ConfigError
 from coe import command_line
-from gateway.changes.history import KEPT, LIVE_FILE, History
+from gateway.changes.history import KEPT, History
+from router.live_pointer import LIVE_FILE
 from tests.training.trained_folder import CONFIG, make_trained
 
 

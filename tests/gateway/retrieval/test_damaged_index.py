@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,7 +65,7 @@ async def test_a_damaged_index_is_made_again(tmp_path: Path, damage: str, caplog
     async with serving(tmp_path) as running:
         store_id = await running.store_of(TEXTS)
         if damage.startswith("snapshot"):
-            vectors = running.service.stores._vectors
+            vectors: Any = running.service.stores._vectors
             vectors.index(store_id, vectors.base_space).snapshot()
     DAMAGE[damage](tmp_path / "retrieval/index/base" / store_id)
     for is_repaired in (False, True):
@@ -94,7 +95,7 @@ async def test_who_searches_meanwhile_is_told(tmp_path: Path, monkeypatch: pytes
 async def test_a_cut_snapshot_of_an_expert_of_its_own_is_made_again(tmp_path: Path) -> None:
     async with serving(tmp_path) as running:
         store_id = await running.store_of(TEXTS)
-        vectors = running.service.stores._vectors
+        vectors: Any = running.service.stores._vectors
         space = next(space for space in vectors._indexes if space != vectors.base_space)
         vectors.index(store_id, space).snapshot()
     (rows,) = (tmp_path / "retrieval/index" / space[:16] / store_id).glob("rows-*")

@@ -13,7 +13,7 @@ from decision_log.database import Database
 from decision_log.feedback_types import DocumentFeedback, FeedbackStatus
 from decision_log.sql_removal import Removal
 from decision_log.tables import DOCUMENT_FEEDBACK
-from router.config import FeedbackConfig
+from router.feedback_config import FeedbackConfig
 from tests.gateway.retrieval.serving import Serving, serving
 
 TEXTS = {"cats.txt": "The cat purrs.", "tax.txt": "The tax office opens at nine."}

@@ -24,7 +24,7 @@ PLAIN = "the tax office opens at nine"
 
 async def test_openai_client_gets_the_vectors_of_the_chosen_experts(tmp_path: Path) -> None:
     async with serving(tmp_path) as running, running.openai() as client:
-        answer = await client.embeddings.create(model="auto", input=[ANIMAL_QUERIES[0], PLAIN])
+        answer: Any = await client.embeddings.create(model="auto", input=[ANIMAL_QUERIES[0], PLAIN])
         experts = running.service.routing.experts
         wanted = [experts["animals"], experts[BASE]]
         for item, expert, text in zip(answer.data, wanted, [ANIMAL_QUERIES[0], PLAIN], strict=True):

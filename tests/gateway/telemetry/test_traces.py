@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 import yaml
 
-from tests.gateway.fault_upstream import fault_upstream
+from tests.gateway.fault_upstream import FaultUpstream, fault_upstream
 from tests.gateway.retrieval.serving import serving
 from tests.gateway.retrieval.test_attachment import attached, store_in
 from tests.gateway.running import DEADLINE_S, Running, echoes, running, until, wire
@@ -32,7 +32,7 @@ SECRET = "red, and my secret is xyzzy"
 @asynccontextmanager
 async def traced(
     monkeypatch: pytest.MonkeyPatch, mode: str = "ok", **options: object
-) -> AsyncIterator[tuple[Running, Collector, object]]:
+) -> AsyncIterator[tuple[Running, Collector, FaultUpstream]]:
     """A gateway whose expert `ruby` is an upstream of that mode, with a collector."""
     async with (
         collecting() as collector,

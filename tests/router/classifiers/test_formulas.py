@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from base.errors import ArtifactError
 from router.classifiers import knn, logistic
 
 
@@ -36,5 +37,5 @@ def test_knn_takes_all_when_there_are_fewer_than_it_asks_for() -> None:
 
 @pytest.mark.parametrize("labels", [[0, 3], [-1, 0]])
 def test_knn_refuses_labels_without_a_category(labels: list[int]) -> None:
-    with pytest.raises(knn.ArtifactError, match="'labels' must hold 0 to 2"):
+    with pytest.raises(ArtifactError, match="'labels' must hold 0 to 2"):
         knn.build(knn.Options())(("a", "b", "c"), {"embeddings": np.eye(2), "labels": np.array(labels)})

@@ -19,10 +19,10 @@ from training.strategies.rehearsal import (
     play_escalation,
     play_sequence,
     play_vote,
-    posteriors,
     stage,
     stages,
 )
+from training.strategies.vote_fit import posteriors
 
 LOGPROBS = np.where(
     np.random.default_rng(6).random((200, 4)) < 0.3, np.nan, np.random.default_rng(7).normal(size=(200, 4))

@@ -11,7 +11,7 @@ from safetensors.numpy import load, save
 from base.errors import ArtifactError, InfeasibleBudgetError
 from base.progress import silent
 from router.build import MeasuredExperts, solved_policy
-from router.pipeline import Capabilities
+from router.capabilities import Capabilities
 from router.policy import ExpertCosts
 from router.policy_config import Budgets, PolicyConfig
 from router.strategies.learned import LEARNED, LearnedStrategies, learned_strategies
