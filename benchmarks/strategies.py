@@ -37,7 +37,7 @@ from router.policy_config import Budgets, PolicyConfig
 from router.strategies.learned import LEARNED
 from training.datasets.outcomes import read_outcomes, write_outcomes
 from training.strategies.vote_fit import key_scores
-from training.table_fit import TableRequest, table_router
+from training.table_fit import TableRequest, fit_table
 from training.types import OutcomeTable
 
 ROOT = Path(__file__).parent.parent
@@ -91,7 +91,7 @@ def measured(case: Case, fit: OutcomeTable, test: OutcomeTable, cache: Path) -> 
     with tempfile.TemporaryDirectory() as scratch:
         write_outcomes(fit, Path(scratch) / "fit")
         asked = TableRequest(outcomes=Path(scratch) / "fit", cache=cache)
-        artifact = table_router(Path(scratch) / "routers", asked, now=datetime.now(UTC), progress=silent)
+        artifact = fit_table(Path(scratch) / "routers", asked, now=datetime.now(UTC), progress=silent)
     policies = {str(name): PolicyConfig(strategy=name) for name in LEARNED}
     for limit in case.limits:
         budgets = Budgets(active_params_b=limit)

@@ -89,7 +89,7 @@ def table_inputs(request: TableRequest) -> tuple[FitRequest, tuple[LabelledQuery
     return wanted, queries
 
 
-def table_router(
+def fit_table(
     root: Path, request: TableRequest, *, now: datetime, progress: Progress, has_methods: bool = False
 ) -> RouterArtifact:
     """A router of the wanted kind. With `has_methods` there is one of every kind over one stage 1, and `methods.json`

@@ -46,7 +46,7 @@ def train(
     from router.config import load_config
     from training.fit_inputs import TrainRequest, fit_configured
     from training.summary import print_router
-    from training.table_fit import TableRequest, table_router
+    from training.table_fit import TableRequest, fit_table
     from training.train_notes import notes_on_new_categories, notes_on_training, readable_pointer, require_sure
 
     if out is not None:
@@ -60,7 +60,7 @@ def train(
         if table:
             given = options.model_dump(exclude_none=True)
             wanted = TableRequest(folder, cache=cache, **given)
-            artifact = table_router(registry.root, wanted, now=now, progress=progress, has_methods=methods)
+            artifact = fit_table(registry.root, wanted, now=now, progress=progress, has_methods=methods)
         else:
             request = TrainRequest(config, folder, queries, data_dir / "cache", options, cores)
             artifact = fit_configured(registry.root, request, now=now, progress=progress)

@@ -1,9 +1,8 @@
-"""One run of `coe eval routing`: `coe train` fits, in a process of its own and on fit rows only, and its artifact is
-measured on test rows. Nothing is fitted here."""
+"""One run of `coe eval routing`: training fits on a folder with the fit rows alone, and its artifact is measured on
+test rows."""
 
 from __future__ import annotations
 
-import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,8 +13,6 @@ from pathlib import Path
 import numpy as np
 
 from base.embedding_cache import CachedEncoder
-from base.errors import RouterError
-from base.leash import coe_command
 from base.progress import Progress
 from eval.robustness.flip_records import RobustnessRecord
 from eval.robustness.flips import KnownScores, measure_flips
@@ -29,9 +26,9 @@ from eval.routing.routing_request import RoutingRequest
 from eval.routing.strategy_arms import Plays, curves_of, limited_policies
 from eval.routing.trial import Choice, Trial, costs, costs_by_category, filled_costs, map_evidence, mean_costs
 from eval.routing.trial_tables import Tables, fingerprint, read_tables, require_amounts
+from fleet.router_registry import Registry
 from router.artifact import RouterArtifact, load_artifact
 from router.build import evidence_of, table_router
-from router.live_pointer import read_pointer
 from router.pipeline import Router
 from router.policy_config import Budgets, PolicyConfig
 from router.preference import amounts_by_row
@@ -39,6 +36,7 @@ from router.protocols import Encoder
 from router.strategies.learned import LEARNED
 from router.types import FloatArray, QueryBatch
 from training.datasets.outcomes import write_outcomes
+from training.table_fit import TableRequest, fit_table
 from training.types import OutcomeTable
 
 ENCODE_BATCH = 64
@@ -46,31 +44,24 @@ ROBUSTNESS_TEXTS = 100
 """Test queries that are changed to see whether decisions flip; each is encoded a dozen times."""
 
 
-def train(fit: OutcomeTable, request: RoutingRequest, routers: Path, *, with_methods: bool = True) -> Path:
-    """Runs `coe train --table` on the fit rows in a process of its own and returns the artifact's folder. Without
-    methods it fits the reported kind only.
+def train(
+    fit: OutcomeTable, request: RoutingRequest, now: datetime, progress: Progress, *, has_methods: bool = True
+) -> RouterArtifact:
+    """Fits a router as `coe train --table` does, which sees the fit rows alone. Without methods it is of the reported
+    kind only.
 
     Raises:
-        RouterError: training failed; the message is the command's own.
+        DataError, ConfigError, MissingWeightsError: as `fit_table`.
     """
+    chosen = {"encoder": request.encoder, "classifier": request.classifier, "scorer": request.method}
+    given = {name: kind for name, kind in chosen.items() if kind is not None}
     with tempfile.TemporaryDirectory() as scratch:
         write_outcomes(fit, Path(scratch))
-        arguments = ["train", "--table", "--outcomes", scratch, "--out", str(routers)]
-        arguments += ["--methods"] if with_methods else []
-        arguments += ["--seed", str(request.seed)]
-        chosen = {"encoder": request.encoder, "classifier": request.classifier, "scorer": request.method}
-        for name, value in {**chosen, "cache": request.cache}.items():
-            arguments += [] if value is None else [f"--{name}", str(value)]
-        done = subprocess.run(  # a fixed command line of our own, no shell
-            coe_command(*arguments), capture_output=True, text=True, check=False
-        )
-    if done.returncode != 0:
-        said = done.stderr.strip().splitlines()
-        raise RouterError(f"coe train failed: {said[-1].removeprefix('coe: ') if said else done.returncode}")
-    pointer = read_pointer(routers)
-    if pointer is None:
-        raise RouterError("coe train made no router")
-    return routers / pointer.version
+        wanted = TableRequest(Path(scratch), cache=request.cache, seed=request.seed, **given)
+        registry = Registry(request.out / "routers")
+        artifact = fit_table(registry.root, wanted, now=now, progress=progress, has_methods=has_methods)
+    registry.promote(artifact.manifest.version, now)
+    return artifact
 
 
 def load(
@@ -214,27 +205,32 @@ def run_routing(request: RoutingRequest, *, now: datetime, progress: Progress) -
     tables = read_tables(request)
     require_amounts(tables.fit, request.budgets)
     progress(f"training on {len(tables.fit.prompt_ids)} queries")
-    folder = train(tables.fit, request, request.out / "routers")
-    artifact = load_artifact(folder)
+    artifact = train(tables.fit, request, now, progress)
     router = load(artifact, tables.fit, request.budgets)
     decide_rng, measure_rng = np.random.default_rng(request.seed).spawn(2)
     how = words_of(artifact.manifest.scorer.kind)[1]
     trial = run_trial(tables, router, request, how, decide_rng, progress)
-    trial = with_methods(trial, folder.parent, artifact, router, request, progress)
+    trial = with_methods(trial, request.out / "routers", artifact, router, request, progress)
     trial = with_strategies(trial, artifact, router, request)
     flips = flips_of(trial, router, request.seed, progress)
     progress("measuring")
     facts = data_facts(request, tables, router.version, encoder_name(artifact))
     report = measure(trial, request, facts, rng=measure_rng, now=now, robustness=flips)
-    decide = partial(decide_unseen, encoder=router.encoder, progress=progress)
+    decide = partial(decide_unseen, encoder=router.encoder, now=now, progress=progress)
     return report.model_copy(update={"out_of_fold": out_of_fold(tables, request, decide, progress)})
 
 
 def decide_unseen(
-    fit: OutcomeTable, unseen: OutcomeTable, request: RoutingRequest, *, encoder: Encoder, progress: Progress
+    fit: OutcomeTable,
+    unseen: OutcomeTable,
+    request: RoutingRequest,
+    *,
+    encoder: Encoder,
+    now: datetime,
+    progress: Progress,
 ) -> Unseen:
     """Decisions of a router fitted on `fit` for the prompts of another table."""
-    artifact = load_artifact(train(fit, request, request.out / "routers", with_methods=False))
+    artifact = train(fit, request, now, progress, has_methods=False)
     router = load(artifact, fit, request.budgets, encoder)
     trial = run_trial(Tables(fit, unseen, {}, 0), router, request, "", np.random.default_rng(request.seed), progress)
     arms = strategy_arms(trial, artifact, router, request)[1]

@@ -11,9 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from base.leash import coe_command
-from tests.eval.routing.test_routing_run import FAST, two_topics
-
 DEADLINE_S = 60.0
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
@@ -61,15 +58,6 @@ def kill_once_there(parent: subprocess.Popen[bytes], words: str) -> set[int]:
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     return found
-
-
-def test_a_killed_report_ends_its_training(tmp_path: Path) -> None:
-    folder = two_topics(tmp_path / "topics")
-    words = coe_command("eval", "routing", "--outcomes", str(folder), "--out", str(tmp_path / "out"), *FAST)
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(words, **quiet) as parent:
-        orphans = kill_once_there(parent, "-m coe train")
-    until(lambda: not any(is_running(pid) for pid in orphans), "the end of `coe train`")
 
 
 def test_a_killed_grader_ends_the_code_that_it_runs() -> None:

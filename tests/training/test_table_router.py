@@ -12,7 +12,7 @@ import pytest
 from base.errors import ConfigError, DataError
 from base.progress import silent
 from training.datasets.outcomes import read_outcomes, write_outcomes
-from training.table_fit import TableRequest, table_inputs, table_router
+from training.table_fit import TableRequest, fit_table, table_inputs
 from training.types import MIN_TABLE_PROMPTS, OutcomeTable
 
 
@@ -42,7 +42,7 @@ def uneven(folder: Path, counts: dict[str, int]) -> Path:
 def test_a_category_too_small_to_fold_counts_as_general(tmp_path: Path, classifier: str) -> None:
     folder = uneven(tmp_path / "t", {"a": 12, "b": MIN_TABLE_PROMPTS, "rare": MIN_TABLE_PROMPTS - 1, "once": 1})
     now = datetime(2026, 1, 2, tzinfo=UTC)
-    artifact = table_router(tmp_path / "r", TableRequest(folder, "hashing", classifier), now=now, progress=silent)
+    artifact = fit_table(tmp_path / "r", TableRequest(folder, "hashing", classifier), now=now, progress=silent)
     assert artifact.manifest.categories == ("a", "b")
     assert artifact.arrays["map.count"].tolist() == [[12, 12], [5, 5], [5, 5]]
 
@@ -61,16 +61,14 @@ def test_one_category_can_be_learned_and_where_there_is_none_all_prompts_are_one
 ) -> None:
     now = datetime(2026, 1, 2, tzinfo=UTC)
     folder = uneven(tmp_path / "t", counts)
-    artifact = table_router(tmp_path / "r", TableRequest(folder, "hashing", classifier), now=now, progress=silent)
+    artifact = fit_table(tmp_path / "r", TableRequest(folder, "hashing", classifier), now=now, progress=silent)
     assert artifact.manifest.categories == expected
 
 
 def test_a_table_smaller_than_one_category_is_refused(tmp_path: Path) -> None:
     none = uneven(tmp_path / "u", {"rare": 1, "once": 3})
     with pytest.raises(DataError, match="has 4 prompts to fit a router on; expected 5 or more"):
-        table_router(
-            tmp_path / "r", TableRequest(none, "hashing"), now=datetime(2026, 1, 2, tzinfo=UTC), progress=silent
-        )
+        fit_table(tmp_path / "r", TableRequest(none, "hashing"), now=datetime(2026, 1, 2, tzinfo=UTC), progress=silent)
 
 
 @pytest.mark.parametrize(
@@ -91,9 +89,9 @@ def test_the_mass_of_a_category_is_what_is_served_as_it(tmp_path: Path) -> None:
     """Where labels say nothing about texts stage 1 is never sure, and all of a budget is spent on `general`."""
     now = datetime(2026, 1, 2, tzinfo=UTC)
     sure = uneven(tmp_path / "t", {"a": 60, "b": 20})
-    artifact = table_router(tmp_path / "r", TableRequest(sure, "hashing"), now=now, progress=silent)
+    artifact = fit_table(tmp_path / "r", TableRequest(sure, "hashing"), now=now, progress=silent)
     assert artifact.arrays["map.mass"] == pytest.approx([60 / 81, 20 / 81, 1 / 81], abs=1e-6)
     table = read_outcomes(sure)
     write_outcomes(replace(table, texts=tuple(f"words of any kind {i}" for i in range(80))), tmp_path / "u")
-    artifact = table_router(tmp_path / "r", TableRequest(tmp_path / "u", "hashing"), now=now, progress=silent)
+    artifact = fit_table(tmp_path / "r", TableRequest(tmp_path / "u", "hashing"), now=now, progress=silent)
     assert artifact.arrays["map.mass"] == pytest.approx([1 / 82, 1 / 82, 80 / 82], abs=1e-6)

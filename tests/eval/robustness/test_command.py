@@ -17,7 +17,7 @@ from eval.robustness.inputs import find_texts, own_texts
 from fleet.router_registry import Registry
 from training.datasets.outcomes import write_outcomes
 from training.split import split_of
-from training.table_fit import TableRequest, table_router
+from training.table_fit import TableRequest, fit_table
 from training.types import OutcomeTable
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
@@ -48,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`outcomes` and a live router in `routers`."""
     root = tmp_path_factory.mktemp("robustness")
     write_outcomes(table(), root / "outcomes")
-    artifact = table_router(
+    artifact = fit_table(
         root / "routers", TableRequest(root / "outcomes", "hashing", scorer="map"), now=NOW, progress=silent
     )
     Registry(root / "routers").promote(artifact.manifest.version, NOW)

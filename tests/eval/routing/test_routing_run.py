@@ -127,7 +127,7 @@ def test_costs_by_category_reach_the_router_and_its_frontier(tmp_path: Path) -> 
 def test_what_training_refuses_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--outcomes", str(two_topics(tmp_path / "topics")), "--out", str(tmp_path / "out"), *FAST]
     assert run_cli("eval routing", [*arguments, "--method", "oracle"]) == 1
-    assert "coe train failed: unknown kind 'oracle' of router.scorers; allowed: " in capsys.readouterr().err
+    assert "unknown kind 'oracle' of router.scorers; allowed: " in capsys.readouterr().err
 
 
 def test_where_no_category_can_be_learned_all_queries_are_one(tmp_path: Path) -> None:
