@@ -20,11 +20,11 @@ from urllib.request import Request, urlopen
 
 from base.intervals import wilson_interval
 from base.shipped import seed_folder
+from decision_log.decision_record import PROBE_HEADER
 from eval.probe_set import Probe, load_probes
 from fleet.builtins import Builtin
 from fleet.wires.builtin import FAMILY
 from router import plugins
-from router.types import PROBE_HEADER
 
 HERE = Path(__file__).parent
 FRESH = {"fresh probes": HERE / "builtin_probes", "later fresh probes": HERE / "builtin_probes_2"}

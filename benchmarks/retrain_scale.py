@@ -26,12 +26,13 @@ from sqlalchemy import Connection, create_engine, text
 
 from base.shipped import seed_folder
 from decision_log.database import Database
+from decision_log.decision_record import DecisionRecord, TerminalState
 from decision_log.default_database import default_database_url
 from fleet.router_registry import Registry
 from router.build import build_encoder, load_router
 from router.config import CoeConfig, load_config
 from router.features import to_bytes
-from router.types import DecisionReason, DecisionRecord, RoutingDecision, TerminalState
+from router.types import DecisionReason, RoutingDecision
 from training.datasets.labelled_queries import read_seed
 from training.datasets.outcomes import write_outcomes
 from training.fit_inputs import TrainRequest, fit_configured

@@ -14,6 +14,7 @@ from sqlalchemy import and_, func, or_, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 
 from base.errors import StoreError
+from decision_log.decision_record import RETRIEVAL, DecisionRecord
 from decision_log.feedback_types import DocumentFeedback, Feedback, FeedbackStatus, ImplicitSignal, JudgedAnswer
 from decision_log.implicit_signals import note_signals
 from decision_log.listing import DecisionFilter, Page, Place, Spend, list_decisions, spend_by_key
@@ -23,7 +24,6 @@ from decision_log.sql_engine import check_schema, close_engine, make_schema, ope
 from decision_log.tables import DECISIONS, DOCUMENT_FEEDBACK, FEEDBACK, JUDGEMENTS, SIGNALS, TABLES
 from decision_log.tombstones import delete_of, erased_among, lock, note_removed
 from router.feedback_config import FeedbackConfig
-from router.types import RETRIEVAL, DecisionRecord
 
 if TYPE_CHECKING:
     from sqlalchemy import Table

@@ -7,9 +7,9 @@ from itertools import chain, pairwise
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
+from decision_log.decision_record import DecisionRecord, TerminalState
 from decision_log.feedback_types import ImplicitKind, ImplicitSignal
 from decision_log.tables import SIGNALS
-from router.types import DecisionRecord, TerminalState
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Row

@@ -12,9 +12,10 @@ from sqlalchemy import JSON, ColumnElement, cast, func, or_, select, true, tuple
 from base.errors import StoreError
 from base.json_text import from_json
 from base.request_body import ColumnText
+from decision_log.decision_record import RECORD_VERSION, DecisionKind, TerminalState
 from decision_log.read import read_rewards
 from decision_log.tables import DECISIONS, FEEDBACK
-from router.types import RECORD_VERSION, DecisionKind, DecisionReason, Record, TerminalState
+from router.types import DecisionReason, Record
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection

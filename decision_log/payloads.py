@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from router.types import DecisionRecord
+from decision_log.decision_record import DecisionRecord
 
 
 class Logged(NamedTuple):

@@ -10,9 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from base.errors import ConfigError
+from decision_log.decision_record import DecisionRecord
 from decision_log.redaction import redact
 from router.log_config import PrivacyLevel
-from router.types import DecisionRecord
 
 MAX_SESSION_BYTES = 256
 MAX_SEARCH_CHARS = 4000

@@ -12,8 +12,9 @@ from sqlalchemy import Connection, Row, Text, bindparam, text
 
 from base.errors import StoreError
 from base.json_text import JsonError, from_json
+from decision_log.decision_record import RECORD_VERSION, RETRIEVAL, DecisionKind, DecisionRecord, TerminalState
 from decision_log.feedback_types import FeedbackKind, ImplicitKind
-from router.types import RECORD_VERSION, RETRIEVAL, DecisionKind, DecisionReason, DecisionRecord, TerminalState
+from router.types import DecisionReason
 
 if TYPE_CHECKING:
     from sqlalchemy import TextClause

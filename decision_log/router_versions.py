@@ -11,11 +11,11 @@ from sqlalchemy.engine import Connection
 
 from base.json_text import from_json
 from decision_log.database import Database
+from decision_log.decision_record import TerminalState
 from decision_log.e_process import Arm
 from decision_log.tables import DECISIONS, FEEDBACK, ROUTER_EVENTS, ROUTER_VERSIONS
 from router.live_pointer import LivePointer, Trial
 from router.manifest import RouterManifest
-from router.types import TerminalState
 
 FAILED = (TerminalState.UPSTREAM_ERROR, TerminalState.TIMED_OUT)
 ENDED = (TerminalState.ANSWERED, *FAILED)

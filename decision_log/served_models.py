@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from router.types import DecisionRecord
+from decision_log.decision_record import DecisionRecord
 
 DAY = re.compile(r"[-@]\d{4}-?\d{2}-?\d{2}$")
 

@@ -25,6 +25,7 @@ from typing import TypeVar
 
 from base.errors import StoreError, reason_of
 from decision_log.commit_check import CommitCheck
+from decision_log.decision_record import DecisionRecord
 from decision_log.leftovers import send_leftovers, send_next, spooled_bytes
 from decision_log.privacy import apply_privacy, keyed_hash, load_key
 from decision_log.replica_status import BEAT_S, DecisionCount, ReplicaState, ReplicaStatus
@@ -34,7 +35,6 @@ from decision_log.stream import STATUS_FIELD, Backoff, DecisionStream
 from decision_log.tombstones import is_erased
 from fleet.tasks import stop_task
 from router.log_config import Durability, LogConfig
-from router.types import DecisionRecord
 
 SEND_LINGER_S = 0.1
 RECENT_RECORDS = 1024

@@ -19,13 +19,13 @@ from itertools import islice
 from typing import NamedTuple, TypeVar
 
 from base.errors import StoreError
+from decision_log.decision_record import DecisionRecord
 from decision_log.payloads import to_payload
 from decision_log.privacy import apply_privacy
 from decision_log.replica_status import DecisionCount
 from decision_log.spool import Spool
 from decision_log.stream import Backoff, DecisionStream
 from router.log_config import Durability, LogConfig, PrivacyLevel
-from router.types import DecisionRecord
 
 LINGER_S = 0.02
 BATCH_RECORDS = 128

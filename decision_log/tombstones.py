@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, select
 
+from decision_log.decision_record import DecisionRecord
 from decision_log.ranges import ranges_of
 from decision_log.tables import DECISIONS, DOCUMENT_FEEDBACK, ERASURES, FEEDBACK, JUDGEMENTS, REMOVED, SIGNALS
-from router.types import DecisionRecord
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection

@@ -18,9 +18,9 @@ from base.answer_text import mean_logprob
 from base.errors import BackendError
 from base.json_text import from_json
 from base.visible_text import visible_line
+from decision_log.decision_record import PROBE_HEADER
 from decision_log.read import OUR_FAULTS
 from eval.probe_set import Probe
-from router.types import PROBE_HEADER
 
 SAMPLING = {"temperature": 0}
 """How every answer is drawn: greedily, so that the same expert gives the same answer."""

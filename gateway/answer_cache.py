@@ -14,6 +14,7 @@ import time
 from typing import TYPE_CHECKING, cast
 
 from base.json_text import to_json
+from decision_log.decision_record import TerminalState
 from decision_log.redis_client import REDIS_ERRORS, connect
 from fleet.builtins.cache import Options
 from fleet.wires.builtin import FAMILY
@@ -23,7 +24,7 @@ from gateway.keys.grants import Caller
 from router import plugins
 from router.builtins import CACHE
 from router.config import CoeConfig
-from router.types import DecisionReason, TerminalState
+from router.types import DecisionReason
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable

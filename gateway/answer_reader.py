@@ -14,8 +14,8 @@ from typing import Any
 
 from base.errors import BackendError
 from base.json_text import JsonError, from_json
+from decision_log.decision_record import Usage
 from fleet.backend import ChunkStream
-from router.types import Usage
 
 MAX_HELD_BYTES = 8 * 1024 * 1024
 MAX_TAIL_S = 1.0

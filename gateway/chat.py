@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from base.errors import BackendError, StoreError
+from decision_log.decision_record import TerminalState, Usage
 from decision_log.privacy import named_session
 from gateway.answer_guard import EVENT_STREAM, StreamedAnswer, WholeAnswer
 from gateway.answer_reader import HeldEnd, HiddenUsage, StreamReader, StreamTails, answer_text
@@ -23,7 +24,7 @@ from gateway.keys.grants import Caller
 from gateway.surfaces.surface import Surface, Telling
 from router.gateway_config import GatewayConfig
 from router.strategies.types import Chosen
-from router.types import RoutingDecision, TerminalState, Usage
+from router.types import RoutingDecision
 
 if TYPE_CHECKING:
     from gateway.deciding import Decider

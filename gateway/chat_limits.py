@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from base.json_text import to_json
+from decision_log.decision_record import StrategyTrace, TerminalState, Usage
 from gateway.chat_request import ChatRequest
 from gateway.exchange import Asked, Outcome
 from gateway.intake import Admission
@@ -21,7 +22,7 @@ from gateway.keys.limits import Hold, Limits
 from router.expert_config import ExpertConfig
 from router.gateway_config import GatewayConfig
 from router.strategies.types import Chosen, Judging
-from router.types import RoutingDecision, StrategyTrace, TerminalState, Usage
+from router.types import RoutingDecision
 
 MESSAGE_TOKENS = 16
 """Upper bound of what a chat template puts around one message (ours)."""

@@ -6,13 +6,13 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from decision_log.decision_record import DecisionRecord, Usage
 from decision_log.served_models import is_change, undated
 from fleet.price_list import listed_facts
 from gateway.exchange import Asked, Outcome, record_of
 from gateway.http_errors import ApiError
 from gateway.metrics import Metrics
 from router.expert_config import ExpertConfig
-from router.types import DecisionRecord, Usage
 
 if TYPE_CHECKING:
     from decision_log.sink import DecisionLog

@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 
 from base.errors import NoEligibleExpertError, allowed_values, shorten
+from decision_log.decision_record import DecisionInputs, StrategyTrace
 from decision_log.privacy import session_hash, session_of
 from gateway.answer_cache import AnswerCache
 from gateway.batched_calls import BatchedCalls
@@ -28,15 +29,7 @@ from router.pipeline import Router
 from router.section import AUTO, PluginConfig
 from router.strategies.kind_of import answer_kind
 from router.strategies.types import Chosen
-from router.types import (
-    DecisionInputs,
-    DecisionReason,
-    FloatArray,
-    Query,
-    QueryFacts,
-    RoutingDecision,
-    StrategyTrace,
-)
+from router.types import DecisionReason, FloatArray, Query, QueryFacts, RoutingDecision
 
 MAX_SHOWN_LOSSES = 5
 

@@ -10,6 +10,16 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 from urllib.parse import quote
 
+from decision_log.decision_record import (
+    CallState,
+    DecisionInputs,
+    DecisionKind,
+    DecisionRecord,
+    ShadowDecision,
+    StrategyTrace,
+    TerminalState,
+    Usage,
+)
 from fleet.backend import BackendRequest
 from gateway.chat_request import ChatRequest
 from gateway.http_errors import ApiError
@@ -18,19 +28,7 @@ from gateway.keys.grants import Caller
 from gateway.keys.limits import Hold
 from router.expert_config import ExpertConfig
 from router.strategies.types import Chosen
-from router.types import (
-    CallState,
-    DecisionInputs,
-    DecisionKind,
-    DecisionReason,
-    DecisionRecord,
-    RoutingDecision,
-    ShadowDecision,
-    Stay,
-    StrategyTrace,
-    TerminalState,
-    Usage,
-)
+from router.types import DecisionReason, RoutingDecision, Stay
 
 MAX_REQUEST_ID_CHARS = 128
 MAX_MODEL_CHARS = 128

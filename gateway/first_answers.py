@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 
 from base.json_text import JsonError, from_json
-from router.types import PROBE_HEADER
+from decision_log.decision_record import PROBE_HEADER
 
 MAX_TOKENS = 12
 """Enough to see that an expert answers, little enough for sixteen answers in seconds on two cores."""

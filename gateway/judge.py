@@ -19,6 +19,7 @@ from typing import cast
 
 from base.errors import BackendError, RouterError
 from decision_log.database import Database
+from decision_log.decision_record import TerminalState
 from decision_log.feedback_types import JudgedAnswer
 from fleet.backend import BackendRequest
 from fleet.pool import ExpertPool
@@ -30,7 +31,7 @@ from gateway.expert_call import MAX_ANSWER_BYTES, read_all
 from router.expert_config import ExpertConfig
 from router.feedback_config import JudgeConfig
 from router.judge_text import cut, judge_body, marked
-from router.types import DecisionReason, RoutingDecision, TerminalState
+from router.types import DecisionReason, RoutingDecision
 
 MAX_WAITING = 8
 QUIET_POLL_S = 0.2

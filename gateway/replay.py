@@ -11,19 +11,10 @@ import numpy as np
 
 from base.errors import DataError, NoEligibleExpertError, RouterError
 from base.intervals import Z_95, wilson_interval
+from decision_log.decision_record import DecisionInputs, DecisionRecord
 from router.features import features_hash, from_bytes, to_bytes
 from router.pipeline import Router
-from router.types import (
-    DecisionInputs,
-    DecisionReason,
-    DecisionRecord,
-    FloatArray,
-    Interval,
-    Metric,
-    Query,
-    Record,
-    RoutingDecision,
-)
+from router.types import DecisionReason, FloatArray, Interval, Metric, Query, Record, RoutingDecision
 
 MAX_TEXT_CHARS = 80
 

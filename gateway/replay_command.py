@@ -18,8 +18,8 @@ from decision_log.privacy import load_key
 if TYPE_CHECKING:
     from base.terminal import Grid
     from decision_log.database import Database
+    from decision_log.decision_record import DecisionRecord
     from gateway.replay import CandidateReport, Replay, Tally
-    from router.types import DecisionRecord
 
 MAX_VALUE_CHARS = 100
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from base.errors import ArtifactError, ConfigError, NoEligibleExpertError
+from decision_log.decision_record import ShadowDecision
 from router.pipeline import Router
-from router.types import FloatArray, Query, RoutingDecision, ShadowDecision
+from router.types import FloatArray, Query, RoutingDecision
 
 CANDIDATE_FAULTS = (ArithmeticError, ArtifactError, AttributeError, ConfigError, LookupError, TypeError, ValueError)
 """Errors that a router that does not fit raises while it decides. That no expert can serve is not among

@@ -14,9 +14,9 @@ import aiohttp
 from yarl import URL
 
 from base.errors import RequestError
+from decision_log.decision_record import DecisionRecord
 from gateway.asgi import Receive, Scope, Send
 from gateway.http_errors import ClientGoneError
-from router.types import DecisionRecord
 
 METRICS_PATH = "/metrics"
 DECISION_PATH = "/decisions/"

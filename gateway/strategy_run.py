@@ -12,6 +12,7 @@ from functools import partial
 from base.answer_text import mean_logprob
 from base.errors import RouterError
 from base.json_text import to_json
+from decision_log.decision_record import AskedExpert, CallState, StrategyTrace, Usage
 from fleet.wires.builtin import chunks_of, frames
 from fleet.wires.echo import wants_usage
 from gateway.answer_guard import EVENT_STREAM, StreamedAnswer, WholeAnswer
@@ -24,7 +25,7 @@ from gateway.http_errors import api_error
 from router.expert_config import ExpertConfig
 from router.strategies.machines import Escalate
 from router.strategies.types import Chosen, KeyOf, Question, Reply, Settled, Strategy
-from router.types import AskedExpert, CallState, QueryFacts, RoutingDecision, StrategyTrace, Usage
+from router.types import QueryFacts, RoutingDecision
 
 WAITING_S = 10.0
 """A proxy cuts a stream that is silent for 30 to 60 s."""

@@ -20,6 +20,7 @@ import uvicorn
 from prometheus_client import CollectorRegistry, generate_latest
 
 from decision_log.admin_log import AdminLog
+from decision_log.decision_record import DecisionRecord
 from fleet.program_log import log_to_stderr
 from fleet.stop_signal import Life, Stop, live_until_signal
 from gateway.app import STORE_PATHS
@@ -41,7 +42,6 @@ from gateway.settings import Settings, environment_settings
 from gateway.siblings import DECISION_PATH, METRICS_PATH, Siblings, socket_of
 from gateway.worker_plan import LOG, Plan, check_places, has_local_index, ready_file, worker_name
 from router.config import CoeConfig
-from router.types import DecisionRecord
 
 PlanArgument = Annotated[Path, typer.Argument()]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 
 from base.errors import StoreError
+from decision_log.decision_record import DecisionRecord
 from decision_log.sink import LogStats
-from router.types import DecisionRecord
 
 
 class MemoryLog:

@@ -22,6 +22,7 @@ from pydantic import Field
 
 from base.blas import one_thread
 from base.errors import ArtifactError, DataError
+from decision_log.decision_record import DecisionRecord, TerminalState
 from decision_log.read import NOT_OF_THE_MAP, read_newest
 from decision_log.sql_engine import open_log
 from fleet.router_registry import Registry
@@ -32,7 +33,7 @@ from router.features import from_bytes
 from router.feedback_config import FeedbackConfig
 from router.pipeline import Router
 from router.protocols import Encoder
-from router.types import DecisionRecord, Float64Array, FloatArray, IntArray, Interval, Metric, Record, TerminalState
+from router.types import Float64Array, FloatArray, IntArray, Interval, Metric, Record
 from router.uncertainty import apply_mix, apply_temperature, normalised_entropy
 from training.key_influence import UNLIMITED, clusters, counted_share, min_keys
 from training.split import question_of

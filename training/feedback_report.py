@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import Field
 from sqlalchemy import Connection
 
+from decision_log.decision_record import DecisionRecord
 from decision_log.feedback_types import ImplicitKind
 from decision_log.read import (
     count_feedback,
@@ -20,7 +21,7 @@ from decision_log.read import (
     why_dropped,
 )
 from decision_log.sql_engine import open_log
-from router.types import DecisionRecord, Metric, Record
+from router.types import Metric, Record
 from training.feedback_bias import Replies, SignalAgreement, correlation, weighted_mean
 
 

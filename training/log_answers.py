@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from base.progress import Progress
+from decision_log.decision_record import DecisionRecord
 from decision_log.read import read_rows
 from decision_log.sql_engine import open_log
 from router.features import from_bytes
 from router.protocols import Encoder
-from router.types import DecisionRecord, Float64Array, FloatArray, IntArray
+from router.types import Float64Array, FloatArray, IntArray
 from training.log_table import LogTable
 
 ENCODE_ROWS = 64

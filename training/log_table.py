@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from base.progress import Progress, silent
+from decision_log.decision_record import DecisionRecord
 from decision_log.feedback_types import ImplicitKind
 from decision_log.read import (
     ASKED_BY_COE,
@@ -32,7 +33,7 @@ from decision_log.read import (
 from decision_log.served_models import ModelChange, ModelHistory
 from decision_log.sql_engine import open_log
 from router.feedback_config import FeedbackConfig
-from router.types import BoolArray, DecisionRecord, Float64Array, IntArray
+from router.types import BoolArray, Float64Array, IntArray
 from training.builtin_feedback import RatedBuiltin
 from training.feedback_bias import Replies
 from training.key_influence import UNLIMITED, clusters

@@ -17,6 +17,7 @@ from pydantic import Field
 
 from base.errors import RouterError
 from base.progress import Progress, silent
+from decision_log.decision_record import DecisionRecord
 from decision_log.default_database import default_database_url
 from decision_log.read import NOT_OF_THE_MAP, read_records, read_rewards, read_router_events, why_dropped
 from decision_log.sql_engine import open_log
@@ -25,7 +26,7 @@ from router.artifact import load_artifact
 from router.build import expert_costs, load_router
 from router.config import load_config
 from router.pipeline import Router
-from router.types import GENERAL, DecisionReason, DecisionRecord, Interval, Metric, Record, RoutingDecision
+from router.types import GENERAL, DecisionReason, Interval, Metric, Record, RoutingDecision
 from training.candidate_verdict import judge_on_log, map_changes
 from training.gate import MAX_UNSUPPORTED, MIN_EFFECTIVE_DECISIONS, Comparison
 from training.key_influence import UNLIMITED, clusters

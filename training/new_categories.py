@@ -16,6 +16,7 @@ from base.intervals import Z_95, wilson_interval
 from base.progress import Progress, silent
 from base.shipped import seed_folder
 from base.text_identity import normalised_text
+from decision_log.decision_record import DecisionRecord
 from decision_log.read import read_records, read_rewards
 from decision_log.sql_engine import open_log
 from fleet.router_registry import Registry
@@ -23,7 +24,7 @@ from router.build import load_router
 from router.config import load_config
 from router.features import from_bytes
 from router.pipeline import Router
-from router.types import GENERAL, DecisionReason, DecisionRecord, FloatArray, Record
+from router.types import GENERAL, DecisionReason, FloatArray, Record
 from router.uncertainty import neighbour_distance, quantile_of
 from training.datasets.labelled_queries import read_seed
 from training.stage_one import embed

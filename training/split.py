@@ -7,7 +7,7 @@ import hashlib
 from typing import Literal
 
 from base.text_identity import normalised_text
-from router.types import DecisionRecord
+from decision_log.decision_record import DecisionRecord
 
 SplitName = Literal["train", "valid", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "valid", "test")

@@ -13,20 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from base.errors import DataError
+from decision_log.decision_record import CallState, DecisionRecord, StrategyTrace, TerminalState
 from decision_log.read import read_records, read_rewards, read_router_events
 from decision_log.served_models import ModelChange, ModelHistory
 from decision_log.sql_engine import open_log
 from eval.log.traffic_records import RouterEvent
-from router.types import (
-    BoolArray,
-    CallState,
-    DecisionReason,
-    DecisionRecord,
-    Float64Array,
-    IntArray,
-    StrategyTrace,
-    TerminalState,
-)
+from router.types import BoolArray, DecisionReason, Float64Array, IntArray
 from training.split import question_of
 
 Names = NDArray[np.object_]

@@ -12,9 +12,10 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from decision_log.decision_record import TerminalState
 from decision_log.listing import Doubt, Opinion
 from gateway.endpoints.decisions import signals_of, weighed_experts
-from router.types import RoutingDecision, TerminalState
+from router.types import RoutingDecision
 
 NOTHING = "–"
 

@@ -20,6 +20,7 @@ from base.errors import shorten
 from base.json_text import to_json
 from base.visible_text import without_formula
 from decision_log.database import Database
+from decision_log.decision_record import DecisionKind, DecisionRecord
 from decision_log.feedback_types import Feedback, ImplicitSignal
 from decision_log.listing import DecisionFilter, DecisionLine, Page, Place
 from decision_log.sink import DecisionLog
@@ -30,7 +31,7 @@ from gateway.keys.grants import tenant_of
 from gateway.retrieval.log import why_logged
 from gateway.siblings import Siblings
 from router.explain import reason_in_words
-from router.types import DecisionKind, DecisionReason, DecisionRecord, Record, RoutingDecision
+from router.types import DecisionReason, Record, RoutingDecision
 
 api = api_router()
 

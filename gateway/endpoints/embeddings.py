@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field
 from starlette.responses import Response
 
 from base.request_body import Body
+from decision_log.decision_record import DecisionKind
 from gateway.endpoints.access import Owner, api_router
 from gateway.endpoints.retrieval_access import Desk, Service, check_tokens
 from gateway.http_errors import ApiError, invalid
@@ -21,7 +22,7 @@ from retrieval.fair_threads import pieces
 from retrieval.routing.query_routing import QueryRouting, RoutedQueries, why
 from retrieval.types import BASE, RetrievalReason, single
 from router.section import AUTO
-from router.types import DecisionKind, FloatArray, Record
+from router.types import FloatArray, Record
 
 api = api_router()
 

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from base.errors import shorten
 from base.request_body import Body, ColumnText
+from decision_log.decision_record import DecisionKind, DecisionRecord
 from decision_log.feedback_types import DocumentFeedback, Feedback, FeedbackKind, FeedbackStatus
 from gateway.answer_cache import AnswerCache
 from gateway.endpoints.access import CallerOf, Config, OtherProcesses, Sink, Store, api_router, part
@@ -21,7 +22,7 @@ from gateway.http_errors import ApiError, invalid
 from gateway.metrics import Metrics
 from gateway.telemetry.telemetry import Telemetry
 from router.feedback_config import FeedbackConfig
-from router.types import DecisionKind, DecisionRecord, Record
+from router.types import Record
 
 api = api_router()
 RETRY_S = 60.0

@@ -12,6 +12,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from base.request_body import Body
+from decision_log.decision_record import DecisionKind
 from gateway.endpoints.access import Owner, api_router
 from gateway.endpoints.embeddings import TokenUsage
 from gateway.endpoints.retrieval_access import Desk, Service, check_tokens
@@ -24,7 +25,7 @@ from retrieval.routing.query_routing import RoutedQueries, why
 from retrieval.service import RetrievalService
 from retrieval.types import DenseExpert
 from router.section import AUTO
-from router.types import DecisionKind, FloatArray, Record
+from router.types import FloatArray, Record
 
 api = api_router()
 

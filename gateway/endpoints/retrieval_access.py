@@ -13,6 +13,7 @@ from fastapi import Depends, Query, Request
 from starlette.responses import Response
 
 from base.json_text import to_json
+from decision_log.decision_record import DecisionKind
 from decision_log.privacy import named_session
 from decision_log.sink import DecisionLog
 from gateway.asgi import ClientWatch
@@ -33,7 +34,6 @@ from retrieval.stores.store_records import VectorStore
 from retrieval.stores.vector_stores import VectorStores
 from retrieval.types import RetrievalDecision
 from router.retrieval_config import RetrievalConfig
-from router.types import DecisionKind
 
 
 async def retrieval_service(found: Annotated[RetrievalService | None, part("retrieval")]) -> RetrievalService:

@@ -11,6 +11,7 @@ from fastapi import Request
 from starlette.responses import Response
 
 from base.errors import RequestError
+from decision_log.decision_record import DecisionKind
 from gateway.endpoints.access import Owner, api_router
 from gateway.endpoints.files import safe_name
 from gateway.endpoints.retrieval_access import (
@@ -43,7 +44,6 @@ from retrieval.stores.files import new_id, not_found
 from retrieval.stores.filters import Scalar, fault_of
 from retrieval.stores.store_records import Addition, FileStatus
 from retrieval.stores.store_search import SearchRequest
-from router.types import DecisionKind
 
 api = api_router("/v1/vector_stores")
 

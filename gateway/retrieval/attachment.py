@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from base.errors import RouterError
 from base.json_text import to_json
+from decision_log.decision_record import DecisionKind
 from gateway.chat_request import ChatRequest, parts
 from gateway.exchange import Asked
 from gateway.retrieval.log import RetrievalExchange, RetrievalLog
@@ -19,7 +20,7 @@ from retrieval.stores.store_search import Found, SearchRequest
 from router.capabilities import Capabilities
 from router.retrieval_config import AttachedStore, RetrievalConfig
 from router.section import AUTO
-from router.types import DecisionKind, DecisionReason, RoutingDecision
+from router.types import DecisionReason, RoutingDecision
 
 MAX_HEADER_SOURCES = 20
 PREAMBLE_CHARS = 1000

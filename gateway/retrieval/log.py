@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
+from decision_log.decision_record import RETRIEVAL, DecisionKind, DecisionRecord, RetrievalTrace, TerminalState, Usage
 from decision_log.privacy import MAX_SEARCH_CHARS
 from decision_log.sink import DecisionLog
 from gateway.exchange import MAX_MODEL_CHARS, Watch, new_decision_id
@@ -16,16 +17,7 @@ from retrieval.routing.query_routing import RoutedQueries, why
 from retrieval.types import BASE, RetrievalDecision, RetrievalReason
 from router.features import to_bytes
 from router.retrieval_config import RetrievalConfig
-from router.types import (
-    RETRIEVAL,
-    DecisionKind,
-    DecisionReason,
-    DecisionRecord,
-    RetrievalTrace,
-    RoutingDecision,
-    TerminalState,
-    Usage,
-)
+from router.types import DecisionReason, RoutingDecision
 
 POLICY = "retrieval"
 SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)

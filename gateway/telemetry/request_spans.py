@@ -24,6 +24,7 @@ from opentelemetry.trace import (
 )
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from decision_log.decision_record import DecisionKind, DecisionRecord, TerminalState
 from fleet.backend import BackendRequest
 from gateway.asgi import Scope
 from gateway.exchange import MAX_MODEL_CHARS, Asked, Outcome
@@ -31,7 +32,7 @@ from gateway.http_errors import ApiError
 from gateway.telemetry.request_line import RequestLine
 from gateway.telemetry.trace_ids import HOPS, decision_of
 from router.expert_config import Engine, ExpertConfig
-from router.types import DecisionKind, DecisionReason, DecisionRecord, RoutingDecision, TerminalState
+from router.types import DecisionReason, RoutingDecision
 
 OPERATION, PROVIDER, MODEL = "gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model"
 ERROR = "error.type"

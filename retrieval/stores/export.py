@@ -20,10 +20,10 @@ from base.options import DatabaseOption, DataOption, JsonOption, SinceOption
 from base.visible_text import echo
 from decision_log.connections import opened_database
 from decision_log.database import Database
+from decision_log.decision_record import DecisionKind, DecisionRecord
 from decision_log.read import read_judged_searches
 from retrieval.stores.chunk_table import ChunkTable
 from retrieval.stores.tables import CHUNKS, STORE_FILES, STORES, TABLES
-from router.types import DecisionKind, DecisionRecord
 
 DEV_PERCENT = 20
 RELEVANT = 0.5

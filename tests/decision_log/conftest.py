@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from router.types import DecisionReason, DecisionRecord, RoutingDecision, TerminalState, Usage
+from decision_log.decision_record import DecisionRecord, TerminalState, Usage
+from router.types import DecisionReason, RoutingDecision
 
 DEADLINE_S = 15.0
 

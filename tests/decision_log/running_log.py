@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from decision_log.decision_record import DecisionRecord
 from decision_log.sink import DecisionLog
 from decision_log.spool import Spool
 from router.log_config import LogConfig
-from router.types import DecisionRecord
 
 MakeRecord = Callable[..., DecisionRecord]
 

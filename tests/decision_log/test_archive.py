@@ -11,11 +11,11 @@ import pytest
 from decision_log import archive as archive_module
 from decision_log.archive import archive
 from decision_log.database import Database
+from decision_log.decision_record import DecisionRecord
 from decision_log.feedback_types import Feedback, FeedbackKind
 from decision_log.ledger import Ledger
 from decision_log.sql_removal import Removed
 from router.feedback_config import FeedbackConfig
-from router.types import DecisionRecord
 
 MakeRecord = Callable[..., DecisionRecord]
 HOUR_S = 3600.0

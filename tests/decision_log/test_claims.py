@@ -11,8 +11,8 @@ from redis import Redis
 from base.errors import StoreError
 from decision_log.consumer import Consumer, ConsumerStats
 from decision_log.database import Database
+from decision_log.decision_record import DecisionRecord
 from decision_log.stream_entries import GROUP, dead_stream
-from router.types import DecisionRecord
 
 STREAM = "coe:decisions"
 

@@ -16,10 +16,10 @@ from redis import Redis
 
 from base.errors import StoreError
 from decision_log import commit_check, spool_writer
+from decision_log.decision_record import DecisionRecord
 from decision_log.sink import DecisionLog
 from decision_log.spool import Spool
 from router.log_config import LogConfig
-from router.types import DecisionRecord
 from tests.decision_log.running_log import evicting_redis, running_log
 
 MakeRecord = Callable[..., DecisionRecord]

@@ -12,6 +12,7 @@ from redis import Redis
 from decision_log import stream as stream_module
 from decision_log.consumer import Consumer, ConsumerStats
 from decision_log.database import Database
+from decision_log.decision_record import DecisionRecord
 from decision_log.doctor import number_of
 from decision_log.ledger import Account, Ledger
 from decision_log.redis_client import connect
@@ -19,7 +20,6 @@ from decision_log.replica_status import ReplicaState, ReplicaStatus
 from decision_log.stream_entries import GROUP, dead_stream, waiting_entries
 from fleet.redis_server import RedisServer
 from fleet.tasks import stop_task
-from router.types import DecisionRecord
 from tests.decision_log.running_log import append_new, running_log
 
 MakeRecord = Callable[..., DecisionRecord]

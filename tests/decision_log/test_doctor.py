@@ -8,13 +8,13 @@ from redis import Redis
 
 from decision_log.consumer import Consumer
 from decision_log.database import Database
+from decision_log.decision_record import DecisionRecord
 from decision_log.doctor import SILENT_S, Diagnosis, Finding, assess, diagnose
 from decision_log.ledger import Account
 from decision_log.redis_client import connect
 from decision_log.replica_status import DecisionCount, ReplicaState, ReplicaStatus
 from decision_log.spool import Spool
 from decision_log.stream_entries import GROUP, dead_stream
-from router.types import DecisionRecord
 
 MakeRecord = Callable[..., DecisionRecord]
 STREAM = "coe:decisions"

@@ -14,6 +14,7 @@ from redis import Redis
 
 from base.errors import StoreError
 from decision_log.database import Database
+from decision_log.decision_record import DecisionRecord
 from decision_log.default_database import default_database_url
 from decision_log.doctor import survey_spools
 from decision_log.doctor_commands import consume_until_signal, doctor, drain
@@ -22,7 +23,6 @@ from decision_log.replica_status import DecisionCount, ReplicaState, ReplicaStat
 from decision_log.spool import Spool
 from decision_log.stream_entries import GROUP, dead_stream
 from router.log_config import LogConfig
-from router.types import DecisionRecord
 from tests.decision_log.running_log import evicting_redis
 
 CONFIG = {

@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 from base.errors import ConfigError
 from decision_log.consumer import Consumer
 from decision_log.database import Database
+from decision_log.decision_record import DecisionRecord
 from decision_log.doctor_commands import examine
 from decision_log.erase import stored_forms
 from decision_log.feedback_types import Feedback, FeedbackKind
@@ -30,7 +31,6 @@ from gateway.serve import live_router
 from gateway.settings import read_settings
 from router.gateway_config import GatewayConfig
 from router.log_config import LogConfig, PrivacyLevel
-from router.types import DecisionRecord
 from tests.gateway.running import config_of
 
 MakeRecord = Callable[..., DecisionRecord]

@@ -15,13 +15,13 @@ import pytest
 from decision_log import stream as stream_module
 from decision_log.consumer import Consumer
 from decision_log.database import Database
+from decision_log.decision_record import DecisionRecord
 from decision_log.doctor_commands import examine
 from decision_log.replica_status import ReplicaState
 from decision_log.sink import DecisionLog
 from fleet.redis_server import RedisServer
 from fleet.tasks import stop_task
 from router.log_config import LogConfig
-from router.types import DecisionRecord
 
 
 async def kill_redis(server: RedisServer) -> None:

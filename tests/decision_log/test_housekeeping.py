@@ -9,10 +9,10 @@ import pytest
 from base.errors import StoreError
 from decision_log import housekeeping as housekeeping_module
 from decision_log.database import Database
+from decision_log.decision_record import DecisionRecord
 from decision_log.housekeeping import DAY_S, Housekeeper
 from decision_log.sql_removal import Removal
 from decision_log.tombstones import subject_hash
-from router.types import DecisionRecord
 
 MakeRecord = Callable[..., DecisionRecord]
 WaitUntil = Callable[[Callable[[], bool]], Awaitable[None]]

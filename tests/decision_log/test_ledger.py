@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from decision_log.database import Database
+from decision_log.decision_record import DecisionRecord
 from decision_log.ledger import Account, Ledger, Repeated
 from decision_log.replica_status import ReplicaState, ReplicaStatus
-from router.types import DecisionRecord
 
 MakeRecord = Callable[..., DecisionRecord]
 

@@ -7,10 +7,10 @@ from sqlalchemy import update
 
 from base.errors import StoreError
 from decision_log.database import Database
+from decision_log.decision_record import DecisionRecord
 from decision_log.feedback_types import Feedback, FeedbackKind
 from decision_log.listing import DecisionFilter, DecisionLine, Spend
 from decision_log.tables import DECISIONS
-from router.types import DecisionRecord
 from tests.gateway.test_store import record
 
 TEAM = "acme"

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from base.errors import ConfigError
+from decision_log.decision_record import DecisionInputs, DecisionRecord
 from decision_log.privacy import apply_privacy, load_key, session_hash
 from decision_log.redaction import passes_luhn, redact
 from router.log_config import PrivacyLevel
-from router.types import DecisionInputs, DecisionRecord, QueryFacts
+from router.types import QueryFacts
 
 KEY = b"k" * 32
 

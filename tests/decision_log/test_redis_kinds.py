@@ -12,11 +12,11 @@ from redis import Redis
 from decision_log import stream as stream_module
 from decision_log.consumer import Consumer
 from decision_log.database import Database
+from decision_log.decision_record import DecisionRecord
 from decision_log.doctor_commands import examine
 from decision_log.sink import DecisionLog
 from decision_log.stream_entries import dead_stream
 from router.log_config import LogConfig
-from router.types import DecisionRecord
 from tests.decision_log.redis_kinds import Server, Watched, cluster
 
 MakeRecord = Callable[..., DecisionRecord]

@@ -13,11 +13,11 @@ from redis import Redis
 from base.errors import ConfigError
 from base.options import age_s
 from decision_log.database import Database
+from decision_log.decision_record import DecisionRecord
 from decision_log.feedback_types import Feedback, FeedbackKind
 from decision_log.removal_commands import erase_decisions
 from decision_log.spool import Spool
 from decision_log.stream_entries import dead_stream
-from router.types import DecisionRecord
 from tests.gateway.running import config_of
 
 MakeRecord = Callable[..., DecisionRecord]

@@ -163,7 +163,7 @@ async def test_kill_9_of_the_gateway_loses_nothing_that_was_spooled(
         "import asyncio, os, pathlib, signal, sys\n"
         "from decision_log.sink import DecisionLog\n"
         "from router.config import LogConfig\n"
-        "from router.types import DecisionRecord\n"
+        "from decision_log.decision_record import DecisionRecord\n"
         "async def main():\n"
         "    log = DecisionLog(data_dir=pathlib.Path(sys.argv[1]), redis_url='unix:///none.sock', config=LogConfig())\n"
         "    await log.start()\n"

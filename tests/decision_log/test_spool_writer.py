@@ -14,11 +14,11 @@ import pytest
 
 from base.errors import StoreError
 from decision_log import spool_writer as writer_module
+from decision_log.decision_record import DecisionRecord
 from decision_log.privacy import apply_privacy
 from decision_log.sink import DecisionLog
 from decision_log.spool_frames import scan
 from router.log_config import LogConfig
-from router.types import DecisionRecord
 from tests.decision_log.running_log import FullDisk
 
 MakeRecord = Callable[..., DecisionRecord]

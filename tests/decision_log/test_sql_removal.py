@@ -8,6 +8,7 @@ from sqlalchemy import select
 
 from decision_log import sql_removal as removal_module
 from decision_log.database import Database
+from decision_log.decision_record import DecisionRecord
 from decision_log.feedback_types import DocumentFeedback, Feedback, FeedbackKind, FeedbackStatus
 from decision_log.ledger import Ledger
 from decision_log.replica_status import ReplicaState, ReplicaStatus
@@ -15,7 +16,6 @@ from decision_log.sql_removal import Removal, Removed, found_of
 from decision_log.tables import DOCUMENT_FEEDBACK
 from decision_log.tombstones import subject_hash
 from router.feedback_config import FeedbackConfig
-from router.types import DecisionRecord
 
 MakeRecord = Callable[..., DecisionRecord]
 AT = 1_700_000_000.25  # when make_record's number 0 was made; number n is n seconds later

@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 
 from decision_log.database import Database
+from decision_log.decision_record import DecisionRecord
 from decision_log.feedback_types import Feedback, FeedbackStatus, ImplicitSignal, JudgedAnswer
 from fleet.backend import ChatBackend
 from fleet.pool import ExpertPool
@@ -27,7 +28,6 @@ from gateway.telemetry.telemetry import Telemetry
 from router.config import CoeConfig, parse_config
 from router.feedback_config import FeedbackConfig
 from router.pipeline import Router
-from router.types import DecisionRecord
 from tests.gateway.small_router import EXPERTS, small_router
 from tests.memory_log import MemoryLog
 

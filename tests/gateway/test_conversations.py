@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from redis import Redis
 
 from base.errors import NoEligibleExpertError
+from decision_log.decision_record import TerminalState
 from decision_log.read import has_failed, why_dropped
 from gateway.conversations import PREFIX, Conversations
 from gateway.replay import replay
 from router.capabilities import Capabilities
 from router.conversation import PRICE_PER_1000_TOKENS
 from router.pipeline import Router
-from router.types import DecisionReason, Query, QueryFacts, TerminalState
+from router.types import DecisionReason, Query, QueryFacts
 from tests.gateway.running import Running, running, until
 from tests.gateway.small_router import EXPERTS, small_router
 

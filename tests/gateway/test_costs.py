@@ -28,6 +28,7 @@ from sqlalchemy import event
 from base.shipped import DEFAULT_CONFIG, shipped_root
 from decision_log.consumer import Consumer
 from decision_log.database import Database
+from decision_log.decision_record import DecisionRecord
 from decision_log.privacy import load_key
 from decision_log.sink import DecisionLog
 from fleet.pool import ExpertPool
@@ -38,7 +39,6 @@ from gateway.settings import Settings
 from router.build import build_encoder
 from router.config import load_config
 from router.log_config import LogConfig
-from router.types import DecisionRecord
 from tests.memory_log import MemoryLog
 from tests.training.trained_folder import EXPERTS, make_trained
 

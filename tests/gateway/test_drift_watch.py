@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from decision_log.database import Database
+from decision_log.decision_record import DecisionRecord, TerminalState
 from decision_log.feedback_types import FeedbackKind
 from decision_log.reward_pages import WAIT_S, RewardPages
 from decision_log.tables import FEEDBACK
 from gateway.drift_watch import DriftWatch
 from gateway.metrics import Metrics
 from gateway.part_metrics import drift_metrics
-from router.types import DecisionRecord, Query, TerminalState
+from router.types import Query
 from tests.gateway.small_router import small_router
 
 

@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
+from decision_log.decision_record import Usage
 from gateway.exchange import cost_usd
 from router.expert_config import ExpertConfig
-from router.types import Usage
 from tests.gateway.running import running, until
 from tests.memory_log import MemoryLog
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from decision_log.database import Database
+from decision_log.decision_record import TerminalState
 from decision_log.feedback_types import FeedbackKind, ImplicitKind
 from decision_log.sql_removal import Removal
-from router.types import TerminalState
 from tests.gateway.test_store import feedback, record
 
 

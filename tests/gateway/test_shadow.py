@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from decision_log.decision_record import ShadowDecision
 from gateway.shadow import ShadowAsk, shadow_decision
 from router.pipeline import Router
 from router.policy import MapSolution
 from router.solved_policy import Policy
-from router.types import Query, ShadowDecision
+from router.types import Query
 from tests.gateway.small_router import EXPERTS, small_router
 from tests.router.exploring import explored
 

@@ -12,11 +12,11 @@ from sqlalchemy import select, update
 
 from base.errors import ConfigError, StoreError
 from decision_log.database import Database
+from decision_log.decision_record import DecisionRecord, TerminalState
 from decision_log.feedback_types import Feedback, FeedbackKind
 from decision_log.ledger import Ledger
 from decision_log.sql_engine import open_log
 from decision_log.tables import DECISIONS, SCHEMA_VERSION
-from router.types import DecisionRecord, TerminalState
 
 
 def record(seq: int, replica: str = "r1", **changes: object) -> DecisionRecord:

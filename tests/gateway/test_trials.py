@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import select
 
 from decision_log.database import Database
+from decision_log.decision_record import DecisionRecord, ShadowDecision, TerminalState
 from decision_log.e_process import Arm
 from decision_log.feedback_types import Feedback, FeedbackKind
 from decision_log.read import read_router_events
@@ -31,7 +32,7 @@ from router.config import load_config
 from router.live_pointer import LivePointer, Trial, TrialMode, read_pointer
 from router.manifest import RouterManifest
 from router.pipeline import Router
-from router.types import CategoryProbs, DecisionRecord, FloatArray, Query, QueryFacts, ShadowDecision, TerminalState
+from router.types import CategoryProbs, FloatArray, Query, QueryFacts
 from tests.gateway.running import Running, echoes, running, until
 from tests.gateway.small_router import MANIFEST, ColourClassifier, small_router
 from tests.training.trained_folder import make_trained

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from decision_log.database import Database
+from decision_log.decision_record import DecisionRecord, TerminalState
 from decision_log.tables import FEEDBACK
-from router.types import DecisionReason, DecisionRecord, RoutingDecision, TerminalState
+from router.types import DecisionReason, RoutingDecision
 
 EXPERTS = ("left", "right")
 

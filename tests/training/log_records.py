@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from router.types import DecisionRecord, TerminalState
+from decision_log.decision_record import DecisionRecord, TerminalState
 
 
 def record(

@@ -14,13 +14,14 @@ from base.errors import ConfigError, DataError
 from base.intervals import wilson_interval
 from coe.command_line import run
 from decision_log.database import Database
+from decision_log.decision_record import DecisionInputs, DecisionRecord, TerminalState
 from decision_log.tables import FEEDBACK
 from fleet.router_registry import Registry
 from router.build import load_router
 from router.config import load_config
 from router.features import features_hash, to_bytes
 from router.log_config import LogConfig, PrivacyLevel
-from router.types import DecisionInputs, DecisionRecord, Query, QueryFacts, TerminalState
+from router.types import Query, QueryFacts
 from tests.training.trained_folder import EXPERTS, make_trained
 from training.category_files import check_name, distinct, read_proposals
 from training.datasets.labelled_queries import read_seed

@@ -15,13 +15,14 @@ from base.errors import DataError
 from base.progress import silent
 from coe.command_line import run
 from decision_log.database import Database
+from decision_log.decision_record import DecisionInputs
 from fleet.router_registry import Registry
 from router.artifact import RouterArtifact, load_artifact
 from router.build import load_router
 from router.config import load_config
 from router.features import to_bytes
 from router.feedback_config import FeedbackConfig
-from router.types import DecisionInputs, QueryFacts
+from router.types import QueryFacts
 from router.uncertainty import apply_mix, risk_threshold
 from tests.training.log_records import record
 from tests.training.trained_folder import make_trained

@@ -8,8 +8,8 @@ import yaml
 
 from base.errors import DataError
 from decision_log.database import Database
+from decision_log.decision_record import TerminalState
 from decision_log.feedback_types import Feedback, FeedbackKind, JudgedAnswer
-from router.types import TerminalState
 from tests.training.log_records import record
 from training.feedback_command import log_feedback
 from training.feedback_report import feedback_report

@@ -9,9 +9,10 @@ from sqlalchemy import create_engine, text
 from base.errors import ConfigError
 from base.progress import silent
 from decision_log.database import Database
+from decision_log.decision_record import DecisionRecord, TerminalState
 from decision_log.sql_engine import open_log
 from router.features import to_bytes
-from router.types import DecisionReason, DecisionRecord, RoutingDecision, TerminalState
+from router.types import DecisionReason, RoutingDecision
 from training.log_answers import fetch_answers, sample_rows
 from training.log_table import read_log_table
 

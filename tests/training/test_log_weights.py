@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from decision_log.decision_record import TerminalState
 from decision_log.feedback_types import ImplicitKind
 from router.feedback_config import FeedbackConfig
-from router.types import TerminalState
 from tests.training.log_records import record
 from training.log_table import NOTHING_TO_WEIGH, collect
 

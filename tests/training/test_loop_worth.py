@@ -14,9 +14,10 @@ import pytest
 
 from coe.command_line import run
 from decision_log.database import Database
+from decision_log.decision_record import DecisionRecord
 from decision_log.router_versions import RouterVersions
 from fleet.router_registry import Registry
-from router.types import DecisionReason, DecisionRecord
+from router.types import DecisionReason
 from tests.training.log_records import record
 from tests.training.test_retrain import NOW, log_answers, request_
 from training.loop_worth import ExplorationTally, loop_sentences, measure_loop

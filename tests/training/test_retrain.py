@@ -13,20 +13,13 @@ from sqlalchemy import create_engine, text
 
 from base.errors import ArtifactError, DataError
 from decision_log.database import Database
+from decision_log.decision_record import DecisionRecord, TerminalState
 from fleet.router_registry import Registry
 from router.artifact import load_artifact
 from router.build import evidence_of, load_router
 from router.config import load_config
 from router.live_pointer import Trial, TrialMode
-from router.types import (
-    DecisionReason,
-    DecisionRecord,
-    Query,
-    QueryFacts,
-    RoutingDecision,
-    TerminalState,
-    Verdict,
-)
+from router.types import DecisionReason, Query, QueryFacts, RoutingDecision, Verdict
 from training.builtin_feedback import RatedBuiltin, bounded, with_feedback
 from training.datasets.outcomes import write_outcomes
 from training.fit_inputs import TrainRequest, fit_configured, labelled_queries

@@ -12,9 +12,9 @@ import aiohttp
 
 from base.errors import DataError, EngineError
 from base.json_text import from_json
+from decision_log.decision_record import PROBE_HEADER
 from fleet.vllm_command import LOADS_ADAPTERS
 from router.expert_config import ExpertConfig
-from router.types import PROBE_HEADER
 
 ASKED_AT_ONCE = 4
 LOAD_TIMEOUT_S, ANSWER_TIMEOUT_S = 120.0, 300.0

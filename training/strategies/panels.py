@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from router.types import CallState, DecisionRecord, IntArray
+from decision_log.decision_record import CallState, DecisionRecord
+from router.types import IntArray
 from training.types import NO_ANSWER, NOT_COMPARED
 
 

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from base.errors import DataError
 from coe.command_line import run
 from decision_log.database import Database
+from decision_log.decision_record import AskedExpert, CallState, DecisionRecord, StrategyTrace, TerminalState
 from decision_log.router_versions import RouterVersions
 from eval.command_options import command_line
 from eval.log.measure_log import bucket_seconds, latency_quarters, measure_log
@@ -28,7 +29,7 @@ from eval.log.traffic_page import traffic_page
 from eval.log.traffic_records import LogReport, Rate
 from eval.report import page
 from router.live_pointer import LivePointer, Withdrawal
-from router.types import AskedExpert, CallState, DecisionReason, DecisionRecord, StrategyTrace, TerminalState
+from router.types import DecisionReason
 from tests.eval.log.traffic_log import NEW, OLD, START, decision_of, record_of, traffic, write_log
 from tests.training.trained_folder import make_trained
 

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis import Redis
 
+from decision_log.decision_record import TerminalState, Usage
 from gateway.auth import Auth
 from gateway.chat_limits import bounded, most, price, prompt_bound, spent
 from gateway.chat_request import chat_request
@@ -20,7 +21,6 @@ from gateway.keys.counters import Cost
 from gateway.keys.grants import Caller, Cap, Grant, Measure, Window, caller_of
 from router.expert_config import ExpertConfig
 from router.gateway_config import GatewayConfig
-from router.types import TerminalState, Usage
 from tests.gateway.fault_upstream import ANSWER, STREAM, FaultUpstream, fault_upstream
 from tests.gateway.keys.test_limits import counters
 from tests.gateway.running import Running, echoes, running, until, wire

@@ -14,6 +14,7 @@ import yaml
 
 from base.errors import ArtifactError, ConfigError
 from decision_log.database import Database
+from decision_log.decision_record import DecisionKind, DecisionRecord, TerminalState
 from gateway.deciding import decision_inputs
 from gateway.replay import NotReplayableError
 from gateway.replay_command import replay
@@ -22,7 +23,7 @@ from router.capabilities import explicit_decision
 from router.config import load_config
 from router.features import to_bytes
 from router.pipeline import Router
-from router.types import DecisionKind, DecisionRecord, Query, QueryFacts, TerminalState
+from router.types import Query, QueryFacts
 from training.datasets.outcomes import write_outcomes
 from training.fit_inputs import TrainRequest, fit_configured
 from training.types import OutcomeTable

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from decision_log.decision_record import DecisionKind
 from gateway.retrieval.attachment import Sources
-from router.types import DecisionKind
 from tests.gateway.retrieval.serving import Serving, retrieval_config, serving
 
 TEXTS = {"red.txt": "Red paint dries in two hours.", "blue.txt": "Blue paint is sold out."}

@@ -11,10 +11,10 @@ import openai
 import pytest
 from redis import Redis
 
+from decision_log.decision_record import DecisionKind
 from gateway.keys.grants import Grant, Measure, parse_caps
 from gateway.keys.key_store import KeyStore
 from retrieval.types import BASE, DenseExpert
-from router.types import DecisionKind
 from tests.gateway.keys.test_limits import counters
 from tests.gateway.retrieval.serving import ANIMAL_QUERIES, Serving, build_routing, retrieval_config, serving
 from tests.gateway.running import until

@@ -9,10 +9,10 @@ import pytest
 
 from base.errors import ConfigError, DataError
 from decision_log.database import Database
+from decision_log.decision_record import DecisionRecord
 from decision_log.feedback_types import DocumentFeedback
 from retrieval.stores.export import export, export_all, export_store
 from retrieval.training.collection import find_collections, read_collection
-from router.types import DecisionRecord
 from tests.gateway.retrieval.serving import Serving, serving
 
 TEXTS = {"cats.txt": "The cat purrs.", "tax.txt": "The tax office opens at nine.", "bus.txt": "The bus leaves at ten."}

@@ -10,10 +10,10 @@ from typing import Any
 import openai
 import pytest
 
+from decision_log.decision_record import DecisionKind
 from retrieval.stores.reading_queue import ReadingQueue
 from retrieval.stores.store_records import Addition
 from retrieval.stores.vector_stores import VectorStores
-from router.types import DecisionKind
 from tests.gateway import running as plain
 from tests.gateway.retrieval.serving import (
     ANIMAL_QUERIES,

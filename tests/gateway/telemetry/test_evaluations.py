@@ -20,10 +20,10 @@ from opentelemetry.sdk._logs.export import SimpleLogRecordProcessor
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
 from decision_log.database import Database
+from decision_log.decision_record import DecisionRecord, TerminalState
 from gateway.http_errors import ApiError
 from gateway.telemetry.otlp import json_of, log_records
 from gateway.telemetry.trace_ids import decision_of
-from router.types import DecisionRecord, TerminalState
 from tests.gateway.running import Running, running, until
 from tests.gateway.telemetry.collector import collecting, exporting_to
 

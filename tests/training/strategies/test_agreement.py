@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from router.types import AskedExpert, CallState, DecisionRecord, StrategyTrace
+from decision_log.decision_record import AskedExpert, CallState, DecisionRecord, StrategyTrace
 from tests.training.log_records import record
 from training.change_points import ChangePoint
 from training.log_table import collect
