@@ -25,7 +25,7 @@ from gateway.surfaces.completions import CompletionsSurface
 from gateway.surfaces.count_tokens import COUNT_PATH, TokenCount
 from gateway.surfaces.messages import MessagesSurface
 from gateway.surfaces.responses import ResponsesSurface
-from gateway.surfaces.surface import ChatSurface, Surface
+from gateway.surfaces.surface import Surface
 from gateway.telemetry.otlp import is_protobuf, read_logs
 from gateway.upload import PURPOSES, max_file_bytes, received_upload
 
@@ -39,7 +39,7 @@ UPLOAD_FRAME_BYTES = 64 * 1024  # of a multipart body around its file
 GUARDED = "/v1/"
 OPEN_PATH = "/healthz"  # reveals only that the process runs
 WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
-CHAT = ChatSurface()
+CHAT = Surface()
 SURFACES: dict[str, Surface] = {
     "/v1/chat/completions": CHAT,
     "/v1/responses": ResponsesSurface(),

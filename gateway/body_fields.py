@@ -65,6 +65,14 @@ def wrong(name: str, body: Mapping[str, object], allowed: str) -> NoReturn:
     raise invalid(f"'{name}' is {shown}; allowed: {allowed}", name)
 
 
+def wrong_type(value: object, where: str, allowed: str) -> ApiError:
+    return invalid(f"'{where}' must be {allowed}, got {json_type(value)}", where)
+
+
+def unknown_kind(value: object, where: str, allowed: str) -> ApiError:
+    return invalid(f"'{where}' is {shorten(value)}; allowed: {allowed}", where)
+
+
 def json_type(value: object) -> str:
     """JSON's word for a value's type."""
     for kinds, word in JSON_TYPES:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from base.errors import allowed_values, shorten
 from base.json_text import JsonError, from_json, to_json
-from gateway.body_fields import check_fields, flag, json_type, typed, wrong
+from gateway.body_fields import check_fields, flag, json_type, typed, unknown_kind, wrong, wrong_type
 from gateway.http_errors import ApiError, invalid
 from router.ask import ask_in, cap
 from router.conversation import MAX_EARLIER
@@ -173,12 +173,10 @@ def checked_messages(body: Mapping[str, object], max_parts: int) -> list[dict[st
         wrong("messages", body, "a non-empty list of messages")
     for i, message in enumerate(messages):
         if not isinstance(message, dict):
-            raise invalid(f"messages[{i}] must be an object, got {json_type(message)}", f"messages[{i}]")
+            raise wrong_type(message, f"messages[{i}]", "an object")
         role = message.get("role")
         if not isinstance(role, str) or role not in ROLES:
-            raise invalid(
-                f"messages[{i}].role is {shorten(role)}; allowed: {', '.join(sorted(ROLES))}", f"messages[{i}].role"
-            )
+            raise unknown_kind(role, f"messages[{i}].role", ", ".join(sorted(ROLES)))
         if not isinstance(message.get("content"), str):  # which it is nearly always
             check_content(message, f"messages[{i}].content", max_parts)
     return messages
@@ -186,21 +184,17 @@ def checked_messages(body: Mapping[str, object], max_parts: int) -> list[dict[st
 
 def check_content(message: Mapping[str, object], where: str, max_parts: int) -> None:
     content = message.get("content")
-    if content is None:
-        if message["role"] != "assistant":
-            raise invalid(f"{where} is missing; allowed: a string or a list of parts", where)
+    if content is None and message["role"] == "assistant":
         return
     if not isinstance(content, list):
-        raise invalid(f"{where} must be a string or a list of parts, got {json_type(content)}", where)
+        raise wrong_type(content, where, "a string or a list of parts")
     if len(content) > max_parts:
-        raise invalid(f"{where} has {len(content)} parts; allowed: at most {max_parts}", where)
+        raise invalid(f"'{where}' has {len(content)} parts; allowed: at most {max_parts}", where)
     for k, part in enumerate(content):
         if not isinstance(part, dict) or not isinstance(part.get("type"), str):
-            raise invalid(f"{where}[{k}] must be an object with a 'type'", f"{where}[{k}]")
+            raise wrong_type(part, f"{where}[{k}]", "an object with a 'type'")
         if part["type"] == "text" and not isinstance(part.get("text"), str):
-            raise invalid(
-                f"{where}[{k}].text must be a string, got {json_type(part.get('text'))}", f"{where}[{k}].text"
-            )
+            raise wrong_type(part.get("text"), f"{where}[{k}].text", "a string")
 
 
 def read_facts(body: Mapping[str, object], messages: list[dict[str, object]]) -> QueryFacts:

@@ -11,7 +11,7 @@ from gateway.chat_request import ChatRequest, Native
 from gateway.exchange import answer_id
 from gateway.http_errors import ApiError
 from gateway.surfaces.reading import Fields, Reading
-from gateway.surfaces.surface import Answer, ChatSurface, Json
+from gateway.surfaces.surface import Answer, Json, Surface
 from router.expert_config import Wire
 from router.gateway_config import GatewayConfig
 
@@ -24,7 +24,7 @@ DEFAULT_MAX_TOKENS = 16
 """The limit of this API for a request that names none."""
 
 
-class CompletionsSurface(ChatSurface):
+class CompletionsSurface(Surface):
     """/v1/completions, whose events and errors have the form of chat completions'."""
 
     def request(self, body: Mapping[str, Any], bounds: GatewayConfig, headers: Mapping[bytes, bytes]) -> ChatRequest:

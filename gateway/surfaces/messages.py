@@ -7,7 +7,7 @@ from typing import Any
 
 from base.json_text import to_json
 from gateway.answer_reader import EndMark
-from gateway.body_fields import count, listed, typed, wrong
+from gateway.body_fields import count, listed, typed, unknown_kind, wrong
 from gateway.chat_request import ChatRequest, Native
 from gateway.http_errors import ApiError
 from gateway.surfaces.messages_answer import MessagesAnswer, as_chat, error_values
@@ -22,9 +22,8 @@ from gateway.surfaces.reading import (
     call_message,
     content_of,
     objects,
-    unknown_kind,
 )
-from gateway.surfaces.surface import Answer, Json, named_frame
+from gateway.surfaces.surface import Answer, Json, NamedEvents
 from router.expert_config import Wire
 from router.gateway_config import GatewayConfig
 
@@ -62,7 +61,7 @@ PASSED_HEADERS = ("anthropic-version", "anthropic-beta")
 MAX_HEADER_CHARS = 1000
 
 
-class MessagesSurface:
+class MessagesSurface(NamedEvents):
     """/v1/messages."""
 
     end_mark = EndMark(b"event", b"message_stop")
@@ -87,14 +86,11 @@ class MessagesSurface:
     def answer(self, chat: ChatRequest, decision_id: str) -> Answer:
         return MessagesAnswer(chat, decision_id)
 
-    def frame(self, event: Json) -> bytes:
-        return named_frame(event)
-
     def error(self, error: ApiError) -> bytes:
         return to_json(error_values(error))
 
     def error_event(self, error: ApiError) -> bytes:
-        return named_frame(error_values(error))
+        return self.frame(error_values(error))
 
 
 def without_free(body: Mapping[str, Any]) -> Mapping[str, Any]:

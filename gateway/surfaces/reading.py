@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from base.errors import shorten
-from gateway.body_fields import SAMPLING, json_type, unknown_field
+from gateway.body_fields import SAMPLING, json_type, unknown_field, wrong_type
 from gateway.chat_request import ChatRequest, Native, chat_request
-from gateway.http_errors import ApiError, invalid
+from gateway.http_errors import invalid
 from router.expert_config import Wire
 from router.gateway_config import GatewayConfig
 
@@ -99,14 +99,6 @@ def a_text(values: Mapping[str, Any], name: str, where: str) -> str:
     if not isinstance(value, str):
         raise wrong_type(value, f"{where}.{name}" if where else name, "a string")
     return value
-
-
-def wrong_type(value: object, where: str, allowed: str) -> ApiError:
-    return invalid(f"'{where}' must be {allowed}, got {json_type(value)}", where)
-
-
-def unknown_kind(value: object, where: str, allowed: str) -> ApiError:
-    return invalid(f"'{where}' is {shorten(value)}; allowed: {allowed}", where)
 
 
 def shown(value: object) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gateway.answer_reader import EndMark
-from gateway.body_fields import count, flag, listed, typed, wrong
+from gateway.body_fields import count, flag, listed, typed, unknown_kind, wrong
 from gateway.chat_request import ChatRequest, Native
 from gateway.http_errors import ApiError
 from gateway.surfaces.reading import (
@@ -20,10 +20,9 @@ from gateway.surfaces.reading import (
     call_message,
     content_of,
     objects,
-    unknown_kind,
 )
 from gateway.surfaces.responses_answer import LAST, ResponsesAnswer, as_chat, joined_name
-from gateway.surfaces.surface import Answer, Json, named_frame
+from gateway.surfaces.surface import Answer, Json, NamedEvents
 from router.expert_config import Wire
 from router.gateway_config import GatewayConfig
 
@@ -60,7 +59,7 @@ FREE_INCLUDES = ("reasoning.encrypted_content",)
 """Reasoning comes in the clear instead, and is taken back so."""
 
 
-class ResponsesSurface:
+class ResponsesSurface(NamedEvents):
     """/v1/responses."""
 
     end_mark = EndMark(b"event", *(name.encode() for name in LAST))
@@ -83,15 +82,9 @@ class ResponsesSurface:
     def answer(self, chat: ChatRequest, decision_id: str) -> Answer:
         return ResponsesAnswer(chat, decision_id)
 
-    def frame(self, event: Json) -> bytes:
-        return named_frame(event)
-
-    def error(self, error: ApiError) -> bytes:
-        return error.body
-
     def error_event(self, error: ApiError) -> bytes:
         values = {"code": error.code, "message": error.message, "param": error.param, "sequence_number": 0}
-        return named_frame({"type": "error", **values})
+        return self.frame({"type": "error", **values})
 
 
 def read_text_options(reading: Reading) -> None:

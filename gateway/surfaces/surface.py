@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from base.errors import BackendError
 from base.json_text import to_json
-from gateway.answer_reader import CHAT_END, EndMark, error_code, reply_json
+from gateway.answer_reader import CHAT_END, error_code, reply_json
 from gateway.chat_request import ChatRequest, chat_request
 from gateway.http_errors import MAX_UPSTREAM_MESSAGE_CHARS, ApiError
 from router.gateway_config import GatewayConfig
@@ -36,59 +36,41 @@ class Answer(Protocol):
         ...
 
 
-class Surface(Protocol):
-    """One API: how its requests are read, and how its answers and errors look."""
+class Surface:
+    """One API: how its requests are read, and how its answers and errors look. This one is /v1/chat/completions itself;
+    the others differ in what they override.
 
-    @property
-    def end_mark(self) -> EndMark:
-        """The line with which the last event of a stream begins."""
-        ...
-
-    def request(self, body: Mapping[str, Any], bounds: GatewayConfig, headers: Mapping[bytes, bytes]) -> ChatRequest:
-        """The chat request that says the same. Raises ApiError 400 naming a field, its value and what is allowed."""
-        ...
-
-    def answer(self, chat: ChatRequest, decision_id: str) -> Answer | None:
-        """The answer to be told; None where a chat completion is what the client asked for."""
-        ...
-
-    def frame(self, event: Json) -> bytes:
-        """An event as the bytes of a stream."""
-        ...
-
-    def error(self, error: ApiError) -> bytes:
-        """The body of an answer that is an error."""
-        ...
-
-    def error_event(self, error: ApiError) -> bytes:
-        """The last event of a stream that an expert began on this very wire and that was cut."""
-        ...
-
-
-class ChatSurface:
-    """/v1/chat/completions itself."""
+    `end_mark` is the line with which the last event of a stream begins.
+    """
 
     end_mark = CHAT_END
 
     def request(self, body: Mapping[str, Any], bounds: GatewayConfig, headers: Mapping[bytes, bytes]) -> ChatRequest:
+        """The chat request that says the same. Raises ApiError 400 naming a field, its value and what is allowed."""
         return chat_request(body, bounds)
 
     def answer(self, chat: ChatRequest, decision_id: str) -> Answer | None:
+        """The answer to be told; None where a chat completion is what the client asked for."""
         return None
 
     def frame(self, event: Json) -> bytes:
+        """An event as the bytes of a stream."""
         return b"data: " + to_json(event) + b"\n\n"
 
     def error(self, error: ApiError) -> bytes:
+        """The body of an answer that is an error."""
         return error.body
 
     def error_event(self, error: ApiError) -> bytes:
+        """The last event of a stream that an expert began on this very wire and that was cut."""
         return b"data: " + error.body + b"\n\n"
 
 
-def named_frame(event: Json) -> bytes:
-    """An event under the name of its type, as the APIs after chat completions send them."""
-    return b"event: " + str(event["type"]).encode() + b"\ndata: " + to_json(event) + b"\n\n"
+class NamedEvents(Surface):
+    """An API whose events come under the name of their type, as in those after chat completions."""
+
+    def frame(self, event: Json) -> bytes:
+        return b"event: " + str(event["type"]).encode() + b"\ndata: " + to_json(event) + b"\n\n"
 
 
 class Telling:

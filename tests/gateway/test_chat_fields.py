@@ -109,7 +109,7 @@ async def test_check_21_parts_are_bounded() -> None:
             async with gateway.chat(messages=messages) as answer:
                 body = await answer.json()
             assert answer.status == status
-        assert body["error"]["message"] == "messages[1].content has 257 parts; allowed: at most 256"
+        assert body["error"]["message"] == "'messages[1].content' has 257 parts; allowed: at most 256"
 
 
 async def test_check_21_bounds_come_from_the_file() -> None:
