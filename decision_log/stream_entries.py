@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationError
 
+from base.redis_names import DEAD_LETTERS
 from decision_log.payloads import Logged, from_payload
 from decision_log.redis_client import same_slot
 from decision_log.replica_status import ReplicaStatus
@@ -124,4 +125,4 @@ async def entries_after(client: RedisClient, stream: str, last: bytes) -> AsyncI
 
 def dead_stream(stream: str) -> str:
     """Key of the stream that takes what was given up; a cluster keeps both in one slot."""
-    return same_slot(stream, ":dead")
+    return same_slot(stream, DEAD_LETTERS)

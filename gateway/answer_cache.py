@@ -14,6 +14,7 @@ import time
 from typing import TYPE_CHECKING, cast
 
 from base.json_text import to_json
+from base.redis_names import CACHED_ANSWERS, CACHED_FROM
 from decision_log.decision_record import TerminalState
 from decision_log.redis_client import REDIS_ERRORS, connect
 from fleet.builtins.cache import Options
@@ -40,7 +41,6 @@ MAX_CHARS = 20_000
 NEGATIVE = 0.5
 """Feedback below it forgets the answer."""
 
-ANSWERS, SOURCES = "coe:cache:answer:", "coe:cache:of:"
 NOT_COUNTED = frozenset({"model", "stream", "stream_options", "user", "metadata", "store", "service_tier"})
 """Fields of a request that change nothing about its answer; the policy is counted in place of `model`."""
 
@@ -73,12 +73,12 @@ class AnswerCache:
         whole = to_json([caller.tenant, allowed, router, policy, sorted((counted | {"messages": messages}).items())])
         key = hashlib.blake2b(whole, digest_size=16, key=self._secret).hexdigest()
         try:
-            found = cast("bytes | None", await client.get(ANSWERS + key))
+            found = cast("bytes | None", await client.get(CACHED_ANSWERS + key))
         except REDIS_ERRORS as error:
             self._pause(error)
             return None
         if found is not None:
-            self._send(client.set(SOURCES + decision_id, key, ex=self._max_age_s))
+            self._send(client.set(CACHED_FROM + decision_id, key, ex=self._max_age_s))
         return Slot(key, None if found is None else found.decode())
 
     def offer(self, slot: Slot, decision_id: str, outcome: Outcome, text: str | None) -> None:
@@ -92,8 +92,8 @@ class AnswerCache:
         if not is_whole or not is_as_decided or outcome.sources is not None:
             return
         pipeline = client.pipeline(transaction=False)
-        pipeline.set(ANSWERS + slot.key, text, ex=self._max_age_s)
-        pipeline.set(SOURCES + decision_id, slot.key, ex=self._max_age_s)
+        pipeline.set(CACHED_ANSWERS + slot.key, text, ex=self._max_age_s)
+        pipeline.set(CACHED_FROM + decision_id, slot.key, ex=self._max_age_s)
         self._send(pipeline.execute())
 
     def rated(self, decision_id: str, value: float) -> None:
@@ -127,9 +127,9 @@ class AnswerCache:
 
 
 async def forget(client: RedisClient, decision_id: str) -> None:
-    key = cast("bytes | None", await client.get(SOURCES + decision_id))
+    key = cast("bytes | None", await client.get(CACHED_FROM + decision_id))
     if key is not None:
-        await client.delete(ANSWERS + key.decode())
+        await client.delete(CACHED_ANSWERS + key.decode())
 
 
 def cache_of(config: CoeConfig, redis_url: str | None) -> AnswerCache | None:

@@ -13,6 +13,7 @@ import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, NamedTuple
 
+from base.redis_names import CONVERSATIONS
 from decision_log.privacy import session_of
 from decision_log.redis_client import REDIS_ERRORS, connect
 from fleet.tasks import stop_task
@@ -28,8 +29,6 @@ MAX_KEPT = 20_000
 TIMEOUT_S = 0.25
 PAUSE_S = 1.0
 """For so long after a failure nobody waits for Redis."""
-
-PREFIX = "coe:conversation:"
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +95,7 @@ class Conversations:
         if self._client is None or time.monotonic() < self._paused_until_s:
             return None
         try:
-            found = await self._client.get(PREFIX + conversation)
+            found = await self._client.get(CONVERSATIONS + conversation)
         except REDIS_ERRORS as error:
             self._pause(error)
             return None
@@ -119,7 +118,7 @@ class Conversations:
         try:
             pipeline = client.pipeline(transaction=False)
             for conversation, last in unsent.items():
-                pipeline.set(PREFIX + conversation, f"{last.turns} {last.expert}", ex=KEPT_S)
+                pipeline.set(CONVERSATIONS + conversation, f"{last.turns} {last.expert}", ex=KEPT_S)
             await pipeline.execute()
         except REDIS_ERRORS as error:
             self._pause(error)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from yarl import URL
 
 from base.errors import BackendError
+from base.redis_names import RESIDENCY
 from decision_log.redis_client import REDIS_ERRORS, connect
 from fleet.residency.board import Heard, Note, Report, View
 
@@ -86,7 +87,7 @@ class RedisBoard:
 
     def __init__(self, redis_url: str, engines: Iterable[tuple[Sequence[str], str]], lease_s: float = LEASE_S) -> None:
         self._client: RedisClient = connect(redis_url, timeout_s=TIMEOUT_S)
-        self._prefix = f"coe:residency:{{{scope_of(engines)}}}"
+        self._prefix = f"{RESIDENCY}:{{{scope_of(engines)}}}"
         self.me, self.lease_s = secrets.token_hex(8), lease_s
 
     async def exchange(self, report: Report, notes: Sequence[Note], turn: int, view: View | None) -> Heard:

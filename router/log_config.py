@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
+from base.redis_names import DECISIONS
 from router.section import Section
 
 
@@ -32,7 +33,7 @@ class LogConfig(Section):
     embeddings: bool = Field(default=True, description="keep what each decision was made from, for replay and retrain")
     durability: Durability = Durability.ASYNC
     batch_ms: float = Field(default=10.0, gt=0, le=1000, description="batched: at most one fsync in this time")
-    stream: str = Field(default="coe:decisions", min_length=1, pattern=r"^[^{}]*(\{[^{}]+\}[^{}]*)?$")
+    stream: str = Field(default=DECISIONS, min_length=1, pattern=r"^[^{}]*(\{[^{}]+\}[^{}]*)?$")
     stream_max_entries: int = Field(
         default=1_000_000, ge=1000, description="so many wait in Redis while SQL is away; what comes then, in the spool"
     )

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from base.errors import ArtifactError, RouterError
+from base.redis_names import RETRAIN_FINISHED, RETRAIN_TURN
 from decision_log.redis_client import REDIS_ERRORS, connect
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     from decision_log.redis_client import RedisClient
 
-LOCK_KEY, FINISHED_KEY = "coe:retrain", "coe:retrain:finished"
 LOCK_FILE, FENCE_FILE = ".retrain.lock", ".fence"
 EXPIRES_S = 60.0
 CALL_TIMEOUT_S = 10.0
@@ -179,7 +179,7 @@ class RedisLock:
 
         async def connected() -> RedisLock:
             client = connect(redis_url)
-            lock = Lock(client, LOCK_KEY, timeout=expires_s, blocking=False, thread_local=False)
+            lock = Lock(client, RETRAIN_TURN, timeout=expires_s, blocking=False, thread_local=False)
             return RedisLock(client, lock, loop, expires_s)
 
         try:
@@ -208,7 +208,7 @@ class RedisLock:
         """Takes the lock. Raises NoTurnError, RedisError."""
         if not await self.lock.acquire():
             raise NoTurnError("another replica is retraining")
-        left_ms = await self.client.pttl(FINISHED_KEY)
+        left_ms = await self.client.pttl(RETRAIN_FINISHED)
         if left_ms >= 0 and REMEMBERED_MS - left_ms < 1000 * min_pause_s:
             await self.lock.release()
             raise NoTurnError("another replica has just retrained")
@@ -250,5 +250,5 @@ class RedisLock:
         """Lets the next one in, and with `is_done` notes the time, unless the lock was lost. Raises RedisError."""
         if await self.renew():
             if is_done:
-                await self.client.set(FINISHED_KEY, 1, px=REMEMBERED_MS)
+                await self.client.set(RETRAIN_FINISHED, 1, px=REMEMBERED_MS)
             await self.lock.release()

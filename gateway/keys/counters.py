@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from base.redis_names import LIMITS
 from gateway.http_errors import ApiError
 from gateway.keys.grants import NANO, Cap, Measure, ScopedCap, tenant_of
 
@@ -18,7 +19,6 @@ HELD_WAIT_S = 5
 """Retry-After where requests that run now may give something back (ours)."""
 
 LONGEST_WAIT_S = 60
-PREFIX = "coe:limits"
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def counters_of(caps: Iterable[ScopedCap], cost: Cost, now: float) -> list[Count
     counters = []
     for scoped in caps:
         start, end = scoped.cap.window.bounds(now)
-        slot = f"{PREFIX}:{{{tenant_of(scoped.scope)}}}"
+        slot = f"{LIMITS}:{{{tenant_of(scoped.scope)}}}"
         name = f"{scoped.scope}:{scoped.cap.name}:{start}"
         counters.append(Counter(slot, name, scoped, amount_of(scoped, cost), end))
     return counters

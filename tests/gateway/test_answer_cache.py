@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from base.redis_names import CACHED_ANSWERS, CACHED_FROM
 from fleet.wires.builtin import Options, build
-from gateway.answer_cache import ANSWERS, SOURCES
 from gateway.chat_request import chat_request
 from gateway.keys.grants import Caller
 from gateway.replay import replay
@@ -121,8 +121,8 @@ async def test_an_error_or_a_cut_answer_is_not_kept(redis_url: str, fault: str) 
         async with composition(redis_url, backends=down) as gateway, gateway.chat("a red rose") as answer:
             await answer.read()
     with Redis.from_url(redis_url) as client:
-        assert list(client.scan_iter(f"{ANSWERS}*")) == []
-        assert list(client.scan_iter(f"{SOURCES}*")) == []
+        assert list(client.scan_iter(f"{CACHED_ANSWERS}*")) == []
+        assert list(client.scan_iter(f"{CACHED_FROM}*")) == []
 
 
 async def test_without_redis_the_cache_abstains() -> None:

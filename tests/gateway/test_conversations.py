@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from redis import Redis
 
 from base.errors import NoEligibleExpertError
+from base.redis_names import CONVERSATIONS
 from decision_log.decision_record import TerminalState
 from decision_log.read import has_failed, why_dropped
-from gateway.conversations import PREFIX, Conversations
+from gateway.conversations import Conversations
 from gateway.replay import replay
 from router.capabilities import Capabilities
 from router.conversation import PRICE_PER_1000_TOKENS
@@ -153,9 +154,9 @@ async def test_gateways_share_conversations(redis_url: str) -> None:
         with Redis.from_url(redis_url) as client:
             client.config_resetstat()
             first, _ = await asked(one, [FIRST], model="auto:wild")
-            await until(lambda: bool(client.keys(f"{PREFIX}*")))
+            await until(lambda: bool(client.keys(f"{CONVERSATIONS}*")))
             assert "cmdstat_get" not in client.info("commandstats"), "a new conversation waits for nothing"
-            key = client.keys(f"{PREFIX}*")[0]
+            key = client.keys(f"{CONVERSATIONS}*")[0]
             assert "red" not in str(key)
             for _ in range(8):
                 assert (await asked(two, LOOP, model="auto:wild"))[0] == first
@@ -167,9 +168,9 @@ async def test_the_later_turn_counts(redis_url: str) -> None:
     one, two = Conversations(redis_url), Conversations(redis_url)
     with Redis.from_url(redis_url) as client:
         one.note("c", 1, "ruby")
-        await until(lambda: client.get(f"{PREFIX}c") == b"1 ruby")
+        await until(lambda: client.get(f"{CONVERSATIONS}c") == b"1 ruby")
         two.note("c", 2, "plain")
-        await until(lambda: client.get(f"{PREFIX}c") == b"2 plain")
+        await until(lambda: client.get(f"{CONVERSATIONS}c") == b"2 plain")
     assert await one.last_expert("c", 1) == "ruby", "before the second turn"
     assert await one.last_expert("c", 2) == "plain", "within the second turn, or after it"
     assert await one.last_expert("unknown", 1) is None
@@ -190,7 +191,7 @@ async def test_a_note_that_was_not_sent_yet_is_sent_at_the_end(redis_url: str) -
     one.note("c", 1, "ruby")
     await one.aclose()
     with Redis.from_url(redis_url) as client:
-        assert client.get(f"{PREFIX}c") == b"1 ruby"
+        assert client.get(f"{CONVERSATIONS}c") == b"1 ruby"
 
 
 async def test_a_program_that_adds_to_the_results_of_tools_stays_in_its_loop() -> None:

@@ -13,10 +13,10 @@ import pytest
 from redis import Redis
 
 from base.errors import ArtifactError, ConfigError
+from base.redis_names import RETRAIN_TURN
 from tests.decision_log.redis_kinds import cluster
 from training.retrain_lock import (
     FENCE_FILE,
-    LOCK_KEY,
     Fence,
     LocalTurns,
     LockLostError,
@@ -80,14 +80,14 @@ def test_a_failed_turn_does_not_count_as_done(redis_url, tmp_path):
 
 def test_the_lock_lives_as_long_as_its_holder_works(redis_url, tmp_path):
     with Redis.from_url(redis_url) as client, SharedTurns(tmp_path, redis_url, expires_s=3).take() as turn:
-        value, seen = client.get(LOCK_KEY), [client.pttl(LOCK_KEY)]
+        value, seen = client.get(RETRAIN_TURN), [client.pttl(RETRAIN_TURN)]
 
         def was_renewed(times):
-            seen.append(client.pttl(LOCK_KEY))
+            seen.append(client.pttl(RETRAIN_TURN))
             return sum(later > earlier for earlier, later in pairwise(seen)) >= times
 
         wait_until(lambda: was_renewed(times=2))
-        assert client.get(LOCK_KEY) == value
+        assert client.get(RETRAIN_TURN) == value
         assert turn.is_ours()
 
 
@@ -99,7 +99,7 @@ def test_a_paused_holder_whose_lock_expired_cannot_promote(redis_url, tmp_path):
     ):
         assert holder.stdout.readline() == "holding 1\n"
         os.kill(holder.pid, signal.SIGSTOP)
-        wait_until(lambda: not client.exists(LOCK_KEY))
+        wait_until(lambda: not client.exists(RETRAIN_TURN))
         with SharedTurns(tmp_path, redis_url).take() as turn, turn.promotion():
             (tmp_path / "promoted").write_text("by the second one")
         os.kill(holder.pid, signal.SIGCONT)

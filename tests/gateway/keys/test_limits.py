@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule, run_state_machine_as_test
 from redis import Redis
 
+from base.redis_names import LIMITS
 from fleet.redis_server import RedisServer
 from gateway.http_errors import ApiError
-from gateway.keys.counters import NOTHING, PREFIX, Cost
+from gateway.keys.counters import NOTHING, Cost
 from gateway.keys.grants import Caller, Cap, Grant, Measure, Window, caller_of
 from gateway.keys.limits import Hold, Limits
 from tests.gateway.running import until
@@ -31,7 +32,7 @@ KEY_CAPS = tuple(
 )
 TEAM_CAP = Cap(measure=Measure.USD, amount=5e-8, window=Window.MONTH)
 TEAM = Grant(caps=(TEAM_CAP,))
-LEASES = f"{PREFIX}:{{acme}}:leases"
+LEASES = f"{LIMITS}:{{acme}}:leases"
 PASSER_BY = caller_of(
     "acme/passer", Grant(caps=(Cap(measure=Measure.REQUESTS, amount=1e6, window=Window.MONTH),)), Grant()
 )
@@ -40,7 +41,7 @@ CALLERS = [caller_of(f"acme/{number}", Grant(caps=KEY_CAPS), TEAM) for number in
 
 def counters(client: Redis) -> dict[str, int]:
     """Every counter by scope and cap."""
-    names = [name.decode() for name in client.keys(f"{PREFIX}:*")]
+    names = [name.decode() for name in client.keys(f"{LIMITS}:*")]
     return {
         name.split("}:")[1].rpartition(":")[0]: int(client.get(name) or 0)
         for name in names
