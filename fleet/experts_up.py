@@ -1,4 +1,4 @@
-"""`coe experts up`: runs the vLLM engines of one host in the foreground. What people see of them, a line each."""
+"""`coe experts up`: runs the vLLM engines of one host in the foreground. What people see of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
+
+from rich.live import Live
+from rich.text import Text
 
 from base.errors import ConfigError, DataError, EngineError
 from base.terminal import Grid, Terminal
@@ -25,6 +29,8 @@ from router.expert_config import Engine
 FOLLOW_EVERY_S = 0.2
 LOOK_EVERY_S = 1.0
 REFRESH_S = 0.25
+STYLES = {"ready": "green", "asleep": "dim", "stopped": "dim", "failed": "red"}
+"""Of states; the others are on the way to one of these."""
 
 logger = logging.getLogger(__name__)
 
@@ -115,19 +121,38 @@ def all_failed(fleet: Fleet) -> bool:
 
 
 async def watch(fleet: Fleet, console: Terminal, is_over: Callable[[], bool]) -> None:
-    """Prints a line for each change of an engine until `is_over`, and what changed by then."""
-    shown: dict[str, tuple[str, int]] = {}
-    while True:
-        was_over = is_over()
-        for status, experts in fleet.statuses:
-            sleeps = status.name in fleet.asleep and status.state is ProcessState.READY
-            seen = ("asleep" if sleeps else str(status.state), status.restarts)
-            if shown.get(status.name) != seen:
-                shown[status.name] = seen
-                console.print(status_line(status, seen[0], experts), soft_wrap=True)
-        if was_over:
-            return
-        await asyncio.sleep(REFRESH_S)
+    """Shows the engines until `is_over`, and as they are then: a table on a terminal, else a line for each change."""
+    told: dict[str, tuple[str, int]] = {}
+    with Live(console=console, auto_refresh=False) if console.is_terminal else nullcontext() as live:
+        while True:
+            was_over = is_over()
+            if live is not None:
+                live.update(status_table(fleet), refresh=True)
+            for status, experts in fleet.statuses if live is None else ():
+                seen = (state_of(fleet, status), status.restarts)
+                if told.get(status.name) != seen:
+                    told[status.name] = seen
+                    console.print(status_line(status, seen[0], experts), soft_wrap=True)
+            if was_over:
+                return
+            await asyncio.sleep(REFRESH_S)
+
+
+def state_of(fleet: Fleet, status: ProcessStatus) -> str:
+    """State of an engine, of which a process knows all but sleep."""
+    sleeps = status.name in fleet.asleep and status.state is ProcessState.READY
+    return "asleep" if sleeps else str(status.state)
+
+
+def status_table(fleet: Fleet) -> Grid:
+    """A row an engine, with the seconds since its state changed."""
+    table = Grid("engine", "state", "pid", "restarts", "for", "experts", "reason", header_style="bold")
+    for status, experts in fleet.statuses:
+        state, pid = state_of(fleet, status), "" if status.pid is None else str(status.pid)
+        numbers = (pid, str(status.restarts), f"{status.since_s:.0f} s")
+        shown = Text(state, STYLES.get(state, "yellow"))
+        table.add_row(status.name, shown, *numbers, ", ".join(experts), status.reason or "")
+    return table
 
 
 def status_line(status: ProcessStatus, state: str, experts: tuple[str, ...]) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import io
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,17 +14,19 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from rich.text import Text
 
 from base.errors import EngineError
 from base.terminal import Terminal
 from fleet.backend import BackendRequest
 from fleet.connect import build_backends
 from fleet.engine_wishes import read_wishes
-from fleet.experts_up import engine_lines, run_experts
+from fleet.experts_up import engine_lines, run_experts, watch
 from fleet.orphans import OWNER, end_orphans, orphans
-from fleet.process import ProcessState
+from fleet.process import ProcessState, ProcessStatus
 from fleet.replicas import ReplicatedBackend
 from fleet.residency.types import Residency
 from fleet.residency.vllm_actuator import VllmActuator
@@ -117,6 +120,27 @@ async def test_engines_take_turns_restart_stop_and_wake(
     assert orphans(tmp_path) == ()
     with pytest.raises(EngineError, match="no `coe experts up` runs"):
         await asyncio.to_thread(experts_commands.stop, None, tmp_path)
+
+
+async def test_a_terminal_shows_the_engines_as_a_table_and_a_pipe_as_lines() -> None:
+    def status(name: str, state: ProcessState, pid: int | None, reason: str | None) -> ProcessStatus:
+        return ProcessStatus(name, state, pid, restarts=2, since_s=7.0, reason=reason)
+
+    coder = status("vllm-coder", ProcessState.READY, 12, None), ("coder", "tester")
+    writer = status("vllm-writer", ProcessState.FAILED, None, "no memory"), ("writer",)
+    fleet = SimpleNamespace(statuses=(coder, writer), asleep=frozenset({"vllm-coder"}))
+    shown = []
+    for is_terminal in (True, False):
+        out = io.StringIO()
+        await watch(fleet, Terminal(file=out, force_terminal=is_terminal, width=100), lambda: True)
+        shown.append([re.split(r"\s*\u2502\s*", line) for line in Text.from_ansi(out.getvalue()).plain.splitlines()])
+    table, lines = shown
+    assert ["", "vllm-coder", "asleep", "12", "2", "7 s", "coder, tester", "", ""] in table
+    assert ["", "vllm-writer", "failed", "", "2", "7 s", "writer", "no memory", ""] in table
+    assert lines == [
+        ["vllm-coder: asleep, pid 12, experts: coder, tester"],
+        ["vllm-writer: failed, experts: writer; no memory"],
+    ]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
