@@ -26,6 +26,7 @@ KEPT_STATEMENTS = 8
 """Of each connection to SQLite, compiled; Python's 128 took 40 MB, because a batch of another size is another statement
 of up to half a megabyte."""
 
+GIVEN_AS = "the database URL (DATABASE_URL, --database-url)"
 SCHEMA_LOCK = 0x636F6573  # "coes", for Postgres's advisory locks
 
 
@@ -41,7 +42,7 @@ def open_engine(database_url: str, *, is_reader: bool = False) -> Engine:
     """
     url = checked_url(database_url)
     if url.get_backend_name() == "postgresql":
-        require_installed("postgres", "DATABASE_URL of Postgres", "psycopg")
+        require_installed("postgres", "the database URL of Postgres", "psycopg")
         return create_engine(url, pool_pre_ping=True)
     path = Path(url.database or "")
     if is_reader and (sealed := sealed_url(path)):
@@ -97,11 +98,11 @@ def checked_url(database_url: str) -> URL:
         backend = url.get_backend_name()
         url.get_dialect()
     except (ArgumentError, NoSuchModuleError, ValueError) as error:
-        raise ConfigError(f"DATABASE_URL is not a database URL; {allowed}") from error
+        raise ConfigError(f"{GIVEN_AS} is not a database URL; {allowed}") from error
     if backend not in ("sqlite", "postgresql"):
-        raise ConfigError(f"DATABASE_URL is of database '{backend}'; {allowed}")
+        raise ConfigError(f"{GIVEN_AS} is of database '{backend}'; {allowed}")
     if backend == "sqlite" and url.database in (None, "", ":memory:"):
-        raise ConfigError(f"DATABASE_URL is an SQLite database in memory, which a restart would lose; {allowed}")
+        raise ConfigError(f"{GIVEN_AS} is an SQLite database in memory, which a restart would lose; {allowed}")
     return url
 
 
@@ -136,7 +137,7 @@ def refuse_schema(connection: Connection, tables: Sequence[Table]) -> None:
         return
     if SCHEMA.name not in present:
         raise StoreError(
-            f"DATABASE_URL: the database has a table '{ours[0]}' and no schema version, so this coe did not make it; "
+            f"the database has a table '{ours[0]}' and no schema version, so this coe did not make it; "
             f"allowed: schema version {SCHEMA_VERSION}, or a database without such tables (move this one away, or name "
             "another)"
         )
@@ -144,7 +145,7 @@ def refuse_schema(connection: Connection, tables: Sequence[Table]) -> None:
     if version != SCHEMA_VERSION:
         age, advice = ("a newer", "upgrade coe") if version > SCHEMA_VERSION else ("an older", "use that coe for it")
         raise StoreError(
-            f"DATABASE_URL: the database is of schema version {version}, of {age} coe; this one takes version "
+            f"the database is of schema version {version}, of {age} coe; this one takes version "
             f"{SCHEMA_VERSION}: {advice}"
         )
 
