@@ -22,15 +22,19 @@ VERSION = 3
 WHOLE_FENCE = re.compile(
     r"(?s)(?P<mark>```|~~~)[ \t]*(?i:text|txt|plain|plaintext|markdown|md)?[ \t]*\n(?P<body>.*)\n(?P=mark)"
 )
-SENTENCE_END = re.compile(r"[.!?:,;…]+[\"'”)]*(?:\s+|$)|[。！？：，、।؟،]+\s*|\n\s*|\s+[–—-]\s+")
-"""Punctuation ends a part of a text where white space follows, as it does not inside of addresses and numbers."""
+SENTENCE_END = re.compile(
+    r"[\s.!?:,;…。！？：，、।؟،](?:(?<=[.!?:,;…])[.!?:,;…]*[\"'”)]*(?:\s+|$)|(?<=[。！？：，、।؟،])[。！？：，、।؟،]*\s*"
+    r"|(?<=\n)\s*|(?<=\s)\s*[–—-]\s+)"
+)
+"""Punctuation ends a part of a text where white space follows, as it does not inside of addresses and numbers. The
+pattern begins with one set of characters, because others of a text are then passed over at once."""
 
 WORD = re.compile(r"[^\W\d_](?:[^\W\d_]|[\u0900-\u097f\u064b-\u0652]|['’-](?=[^\W\d_]))*")
 MATERIAL = re.compile(r"[\d\"“”«»「」`{}()\[\]<>=+*/\\|$#@_]|^[^\w\s]*[.:/]\w")
 TWO_LETTERS = re.compile(r"[^\W\d_]{2,}")
 QUOTED = re.compile(r"\"[^\"]*\"|“[^”]*”|„[^“”]*[“”]|«[^»]*»|「[^」]*」|`[^`]*`|\([^()]*\)|\{[^{}]*\}|\[[^\[\]]*\]")
-INNER_CAPITAL = re.compile(r"[a-zA-Z][A-Z]")
-CAPITALISED = re.compile(r"(?<![a-zA-Z])[A-Z][a-zA-Z]+")
+INNER_CAPITAL = re.compile(r"[A-Z](?<=[a-zA-Z]{2})")
+CAPITALISED = re.compile(r"[A-Z](?<![a-zA-Z]{2})[a-zA-Z]+")
 IDENTIFIER = re.compile(r"(?:[a-z]{2,}|[A-Z][a-z]+)(?:[A-Z][a-z]+)+")
 
 HEAD_CHARS, TAIL_CHARS = 400, 200
@@ -124,11 +128,12 @@ def courtesy_phrases() -> re.Pattern[str]:
 def in_usual_case(text: str) -> str:
     """Small letters where the prose of the text is shouted, in title case or in random case; else the text itself."""
     prose = QUOTED.sub(" ", text)
-    words = TWO_LETTERS.findall(prose)
     if prose.isascii() and INNER_CAPITAL.search(prose) is None:  # most texts: at most the first letters are capitals
         titled = sum(map(len, CAPITALISED.findall(prose)))
+        words = TWO_LETTERS.findall(prose) if titled else []
         is_titled = len(words) >= MIN_TITLE_WORDS and titled >= TITLE_SHARE * sum(map(len, words))
         return text.lower() if is_titled else text
+    words = TWO_LETTERS.findall(prose)
     cased = [word for word in words if word.isascii() or all(letter.lower() != letter.upper() for letter in word)]
     total = sum(map(len, cased))
     if len(cased) < MIN_WORDS or total < max(MIN_LETTERS, CASED_SHARE * sum(map(len, words))):

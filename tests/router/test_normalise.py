@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.courtesy import WORDS
-from router.normalise import CACHED_TEXTS, HEAD_CHARS, TAIL_CHARS, NormalisedEncoder, normalise
+from router.normalise import CACHED_TEXTS, HEAD_CHARS, SENTENCE_END, TAIL_CHARS, NormalisedEncoder, normalise
 
 ASK = "Translate to German: where is the station"
 
@@ -113,6 +113,15 @@ def test_twice_is_once_and_nothing_is_invented(text):
 def test_numbers_are_never_lost(text):
     assert re.findall(r"\d+", normalise(text)) == re.findall(r"\d+", text)
     assert normalise(normalise(text)) == normalise(text)
+
+
+PLAIN_END = re.compile(r"[.!?:,;…]+[\"'”)]*(?:\s+|$)|[。！？：，、।؟،]+\s*|\n\s*|\s+[–—-]\s+")
+
+
+@given(text=st.text(alphabet=" \n\t\u3000.:?…。、-–\")'a7é", max_size=24))
+def test_sentences_end_where_the_plain_pattern_says(text):
+    ends = ([match.end() for match in pattern.finditer(text)] for pattern in (SENTENCE_END, PLAIN_END))
+    assert next(ends) == next(ends)
 
 
 def test_no_word_that_asks_or_names_a_task_counts_as_courtesy():
