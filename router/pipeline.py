@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from operator import itemgetter
 
 import numpy as np
 
@@ -53,23 +54,11 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Prospect:
-    """The part of decisions that does not depend on the query beside its predicted quality and who cannot serve it.
+    """The part of decisions that does not depend on the query beside its predicted quality and who cannot serve it: the
+    odds of the draw, and a decision of which the query changes the rest."""
 
-    `row` is that of the category. Numbers are in the order of `odds.eligible`, then of the experts `excluded` and
-    outside the policy.
-    """
-
-    policy: str
-    row: int
     odds: Odds
-    ranking: tuple[str, ...]
-    eligible: tuple[str, ...]
-    quality: tuple[float, ...]
-    excluded: dict[str, str]
-    outside: dict[str, str]
-    excluded_quality: tuple[float, ...]
-    cost_usd: tuple[float, ...]
-    wait_ms: tuple[float | None, ...]
+    usual: RoutingDecision
 
 
 @dataclass(frozen=True)
@@ -199,7 +188,7 @@ class Router:
         self.policy(policy)  # refuses an unknown name before any work
         probs = self.predict_categories(batch.embeddings)
         judged = self.judge(batch.embeddings, probs)
-        quality = self.scorer.score(batch, probs, [int(row) for row in judged.rows]).quality
+        quality = self.scorer.score(batch, probs, judged.rows.tolist()).quality
         found = []
         for i, query in enumerate(batch.queries):
             prospect = self.prospect(policy, int(judged.rows[i]), quality[i], self.excluded(query.facts, alive))
@@ -216,7 +205,7 @@ class Router:
         likely = probs.probs.argmax(axis=1)
         uncertainty = self.uncertainty.score(embeddings, probs.probs)
         rows = np.where(uncertainty > self.uncertainty.threshold, len(probs.categories), likely)
-        return Judgement(probs.probs, likely, probs.probs[np.arange(len(likely)), likely], uncertainty, rows)
+        return Judgement(probs.probs, likely, probs.probs.max(axis=1), uncertainty, rows)
 
     @cached_property
     def _all(self) -> frozenset[str]:
@@ -256,48 +245,33 @@ class Router:
         seed: int | None = None,
     ) -> RoutingDecision:
         """Stage 2 for query i of a judged batch."""
-        row, odds = prospect.row, prospect.odds
-        if query.facts.last_expert in prospect.ranking:
-            odds, held = self._with_last(prospect, query.facts, is_unsure=self.categories[row] == GENERAL)
-        else:
-            held = None
+        usual, odds, held = prospect.usual, prospect.odds, None
+        if query.facts.last_expert in usual.ranking:
+            odds, held = self._with_last(prospect, query.facts)
         draw = odds.draw(rng, seed)
-        expert, is_fallback = self.experts[draw.expert], self.categories[row] == GENERAL
-        decision = RoutingDecision(
-            expert=expert,
-            category=self.categories[row],
-            confidence=float(min(judged.confidence[i], 1.0)),
-            is_fallback=is_fallback,
-            reason=DecisionReason.UNCERTAIN if is_fallback and draw.reason is DecisionReason.MAP else draw.reason,
-            likely_category=self.categories[int(judged.likely[i])],
-            uncertainty=float(judged.uncertainty[i]),
-            runner_up=next((name for name in prospect.ranking if name != expert), None),
-            ranking=prospect.ranking,
-            eligible=prospect.eligible,
-            eligible_probs=odds.probs,
-            stay=held,
-            predicted_quality=prospect.quality,
-            excluded=prospect.excluded,
-            outside_policy=prospect.outside,
-            excluded_quality=prospect.excluded_quality,
-            predicted_cost_usd=prospect.cost_usd,
-            predicted_wait_ms=prospect.wait_ms,
-            category_probs=self.top_categories(judged.probs[i]),
-            threshold=finite_or_none(self.uncertainty.threshold),
-            seed=draw.seed,
-            propensity=odds.probs[odds.eligible.index(draw.expert)],
-            policy=prospect.policy,
-            router_version=self.version,
-        )
-        return self.builtins.applied(decision, row, query.facts.answering)
+        expert, reason = self.experts[draw.expert], draw.reason
+        changes = {
+            "expert": expert,
+            "confidence": float(min(judged.confidence[i], 1.0)),
+            "reason": DecisionReason.UNCERTAIN if usual.is_fallback and reason is DecisionReason.MAP else reason,
+            "likely_category": self.categories[int(judged.likely[i])],
+            "uncertainty": float(judged.uncertainty[i]),
+            "runner_up": next((name for name in usual.ranking if name != expert), None),
+            "eligible_probs": odds.probs,
+            "stay": held,
+            "category_probs": self.top_categories(judged.probs[i]),
+            "seed": draw.seed,
+            "propensity": odds.probs[odds.eligible.index(draw.expert)],
+        }
+        return self.builtins.applied(usual.model_copy(update=changes), int(judged.rows[i]), query.facts.answering)
 
-    def _with_last(self, prospect: Prospect, facts: QueryFacts, *, is_unsure: bool) -> tuple[Odds, Stay]:
+    def _with_last(self, prospect: Prospect, facts: QueryFacts) -> tuple[Odds, Stay]:
         """The odds of a conversation whose last expert could serve: certain where it is kept, which is logged with a
         propensity of 1, as pins are."""
         odds, last = prospect.odds, self.experts.index(str(facts.last_expert))
-        quality = dict(zip(odds.eligible, prospect.quality, strict=True))
+        quality = dict(zip(odds.eligible, prospect.usual.predicted_quality, strict=True))
         gain, is_pinned = quality[odds.wanted] - quality[last], odds.reason is DecisionReason.PINNED
-        held = stay(facts, gain, is_pinned=is_pinned, is_unsure=is_unsure)
+        held = stay(facts, gain, is_pinned=is_pinned, is_unsure=prospect.usual.is_fallback)
         if not held.kept:
             return odds, held
         reason = odds.reason if last == odds.wanted else DecisionReason.KEPT
@@ -326,24 +300,33 @@ class Router:
         odds = odds_of(policy, row, eligible, quality)
         shut_out = [self.experts.index(name) for name in (*excluded, *outside)]
         cost, wait = self.expected[0][row], self.expected[1][row]
-        return Prospect(
-            policy=name,
-            row=row,
-            odds=odds,
+        usual = RoutingDecision(
+            expert=self.experts[odds.wanted],
+            category=self.categories[row],
+            confidence=1.0,
+            is_fallback=self.categories[row] == GENERAL,
+            reason=odds.reason,
+            likely_category=self.categories[row],
+            uncertainty=0.0,
             ranking=tuple(self.experts[e] for e in odds.ranking),
             eligible=tuple(self.experts[e] for e in eligible),
-            quality=within_bounds(quality, eligible),
+            predicted_quality=within_bounds(quality, eligible),
             excluded=dict(excluded),
-            outside=outside,
+            outside_policy=outside,
             excluded_quality=within_bounds(quality, shut_out),
-            cost_usd=tuple(cost[e] for e in (*eligible, *shut_out)),
-            wait_ms=tuple(wait[e] for e in (*eligible, *shut_out)),
+            predicted_cost_usd=tuple(cost[e] for e in (*eligible, *shut_out)),
+            predicted_wait_ms=tuple(wait[e] for e in (*eligible, *shut_out)),
+            threshold=finite_or_none(self.uncertainty.threshold),
+            propensity=1.0,
+            policy=name,
+            router_version=self.version,
         )
+        return Prospect(odds, usual)
 
     def top_categories(self, probs: FloatArray) -> dict[str, float]:
         """The most likely categories of one query with probabilities (k,), most likely first."""
-        ranked = sorted(zip(self.classifier.categories_, probs.tolist(), strict=True), key=lambda pair: -pair[1])
-        return dict(ranked[:TOP_CATEGORIES])
+        pairs = zip(self.classifier.categories_, probs.tolist(), strict=True)
+        return dict(sorted(pairs, key=itemgetter(1), reverse=True)[:TOP_CATEGORIES])
 
     def outside(self, policy: Policy, row: int, quality: FloatArray, excluded: Mapping[str, str]) -> dict[str, str]:
         """Experts that could serve a query of a category if they were reachable, and the policy does not let, with

@@ -152,7 +152,9 @@ class Odds:
         if not self.explores:
             return Draw(self.wanted, self.reason)
         if seed is None:
-            seed = int(rng.integers(2**SEED_BITS))
+            seed = rng.bit_generator.random_raw() >> (
+                64 - SEED_BITS
+            )  # as `rng.integers(2**53)`, in a tenth of its time
         drawn = self.eligible[position_of(self.below, seed)]
         return Draw(drawn, self.reason if drawn == self.wanted else DecisionReason.EXPLORED, seed)
 

@@ -6,6 +6,7 @@ Shapes: n queries, d dimensions, k categories, r reference embeddings, h held-ou
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import log
 
 import numpy as np
 
@@ -23,8 +24,7 @@ ECE_BINS = 15
 
 def apply_temperature(probs: FloatArray, temperature: float) -> FloatArray:
     """softmax(log p / T) (n, k); temperature scaling of Guo et al. 2017. T > 1 softens."""
-    logits = np.log(np.maximum(probs, 1e-12)) / temperature
-    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    odds = (np.maximum(probs, 1e-12) / probs.max(axis=1, keepdims=True)) ** (1 / temperature)
     return np.asarray(odds / odds.sum(axis=1, keepdims=True), dtype=np.float32)
 
 
@@ -45,8 +45,7 @@ def normalised_entropy(probs: FloatArray) -> FloatArray:
     """H(p) / log k (n,): 0 when certain, 1 when uniform."""
     if probs.shape[1] < 2:
         return np.zeros(len(probs), dtype=np.float32)
-    entropy = -(probs * np.log(np.maximum(probs, 1e-12))).sum(axis=1)
-    return np.asarray(entropy / np.log(probs.shape[1]), dtype=np.float32)
+    return np.asarray(np.vecdot(probs, np.log(np.maximum(probs, 1e-12))) / -log(probs.shape[1]), dtype=np.float32)
 
 
 def neighbour_distance(embeddings: FloatArray, reference: FloatArray) -> FloatArray:
@@ -65,7 +64,7 @@ def quantile_of(values: FloatArray, sorted_sample: FloatArray) -> FloatArray:
 def outside_probability(embeddings: FloatArray, outside: FloatArray) -> FloatArray:
     """Probability (n,) of belonging to no category, by a linear discriminant (d + 1,) with its offset last."""
     odds = embeddings @ outside[:-1] + outside[-1]
-    return np.asarray(1 / (1 + np.exp(-np.minimum(np.maximum(odds, -30), 30))), dtype=np.float32)
+    return np.asarray(0.5 + 0.5 * np.tanh(0.5 * odds), dtype=np.float32)
 
 
 def combine(entropy: FloatArray, strangeness: FloatArray, weight: float) -> FloatArray:

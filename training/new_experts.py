@@ -110,7 +110,7 @@ def explored_shares(router: Router, policy: str) -> list[dict[str, float]]:
     batch = QueryBatch(tuple(Query(name, "") for name in router.categories), np.zeros((rows, 1), dtype=np.float32))
     quality = router.scorer.score(batch, probs, range(rows)).quality
     prospects = [router.prospect(policy, row, quality[row], {}) for row in range(rows)]
-    return [dict(zip(found.eligible, found.odds.probs, strict=True)) for found in prospects]
+    return [dict(zip(found.usual.eligible, found.odds.probs, strict=True)) for found in prospects]
 
 
 def beside(known: QualityMatrix, added: QualityMatrix) -> QualityMatrix:

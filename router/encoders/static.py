@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import sqrt
 from pathlib import Path
 from typing import Protocol
 
@@ -81,10 +82,13 @@ class StaticEncoder:
     def encode(self, texts: Sequence[str]) -> FloatArray:
         vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
         for row, text in enumerate(texts):
-            tokens = head_and_tail([token for token in self.tokenize(text) if token != self.unknown], self.max_tokens)
-            if tokens and text.strip():
+            tokens = self.tokenize(text)
+            if self.unknown in tokens:
+                tokens = [token for token in tokens if token != self.unknown]
+            tokens = head_and_tail(tokens, self.max_tokens)
+            if tokens and not text.isspace():
                 mean = self.table.mean(np.array(tokens))
-                norm = float(np.linalg.norm(mean))
+                norm = sqrt(mean @ mean)
                 vectors[row] = mean / norm if norm > 0 else 0.0
         return vectors
 
