@@ -1,12 +1,11 @@
 """Prices of a unit of each budget, in predicted quality, so that a soft score keeps budgets on average.
 
-Shapes: n sample queries, m experts, b budgets, r parts of a draw. The linear program over shares x[i,e]
+Shapes: n sample queries, m experts, b budgets, r cuts. The linear program over shares x[i,e]
 
     max  1/n sum_i sum_e q[i,e] x[i,e]   s.t.  sum_e x[i,e] = 1,   1/n sum_i sum_e a[b,i,e] x[i,e] <= limit[b],   x >= 0
 
 has the Lagrange dual  min over prices p >= 0 of  1/n sum_i max_e (q[i,e] - sum_b p[b] a[b,i,e]) + sum_b p[b] limit[b],
-so at the best prices each query takes its own argmax. Where queries tie there, a draw between two neighbouring sets of
-prices spends the rest of the budget (Everett 1963 for the multipliers, Dantzig & Wolfe 1960 for the draw).
+so at the best prices each query takes its own argmax (Everett 1963). Queries that tie there take the lesser amount.
 """
 
 from __future__ import annotations
@@ -58,17 +57,23 @@ class Problem:
 
     @cached_property
     def size(self) -> Float64Array:
-        """(n or 1, m) all amounts of an expert together, by which ties are settled."""
-        return total_size(self.amounts)
+        """(n or 1, m) all amounts of an expert together, each relative to its largest, by which ties are settled."""
+        return np.asarray((self.amounts / np.maximum(self.amounts.max(axis=(1, 2), keepdims=True), 1e-300)).sum(axis=0))
 
     @cached_property
     def extra(self) -> Float64Array:
         """(b, n or 1, m) amounts above the query's least: only differences matter, and small ones stay exact."""
-        return above_least(self.amounts)
+        return np.asarray(self.amounts - self.amounts.min(axis=2, keepdims=True))
+
+    def take_best(self, toll: Float64Array) -> IntArray:
+        """(n,) expert of highest quality minus toll; of equals the one of least size."""
+        worth = self.quality - toll
+        is_best = worth == worth.max(axis=1, keepdims=True)
+        return np.asarray(np.where(is_best, self.size, np.inf).argmin(axis=1), dtype=np.int64)
 
     def play(self, toll: Float64Array) -> tuple[float, Float64Array]:
         """Mean quality and mean amounts (b,) when every query takes its best expert after tolls (m,) or (n, m)."""
-        expert = take_best(self.quality, toll, self.size)
+        expert = self.take_best(toll)
         every = np.arange(len(expert))
         amounts = np.broadcast_to(self.amounts, (len(self.amounts), *self.quality.shape))[:, every, expert]
         return float(self.quality[every, expert].mean()), np.asarray(amounts.mean(axis=1), dtype=np.float64)
@@ -78,54 +83,10 @@ class Problem:
         return np.tensordot(prices, self.extra, axes=1)
 
 
-@dataclass(frozen=True)
-class PricedChoice:
-    """A draw of prices for each query: `prices` (r, b) of scaled amounts, `weights` (r,) sum to 1, `tolls` (r, m) come
-    on top: infinite on the experts that a part of the draw leaves out, 0 on others.
-
-    A query takes the expert of highest quality minus toll and priced amounts; of equals that of least amounts.
-    """
-
-    prices: Float64Array
-    tolls: Float64Array
-    weights: Float64Array
-    problem: Problem
-
-    def experts(self, quality: NDArray[np.floating], amounts: Amounts | None = None) -> IntArray:
-        """(r, n) the expert of each query under each part of the draw. `amounts` per budget (m,) or (n, m) are those of
-        these queries; None: those that were priced."""
-        scaled = self.problem.amounts if amounts is None else scale(amounts, self.problem, quality.shape)
-        extra, size = above_least(scaled), total_size(scaled)
-        parts = zip(self.prices, self.tolls, strict=True)
-        return np.stack([take_best(quality, np.tensordot(price, extra, axes=1) + toll, size) for price, toll in parts])
-
-    def probs(self, quality: NDArray[np.floating], amounts: Amounts | None = None) -> Float64Array:
-        """(n, m) probability that each expert serves; rows sum to 1. `amounts` as for `experts`."""
-        probs = np.zeros(quality.shape)
-        for expert, weight in zip(self.experts(quality, amounts), self.weights, strict=True):
-            probs[np.arange(len(quality)), expert] += weight
-        return probs
-
-
-def above_least(amounts: Float64Array) -> Float64Array:
-    """Amounts (b, n or 1, m) less the query's smallest."""
-    return np.asarray(amounts - amounts.min(axis=2, keepdims=True))
-
-
-def total_size(amounts: Float64Array) -> Float64Array:
-    """(n or 1, m) sum of all budgets' amounts (b, n or 1, m), each relative to its largest."""
-    return np.asarray((amounts / np.maximum(amounts.max(axis=(1, 2), keepdims=True), 1e-300)).sum(axis=0))
-
-
-def take_best(quality: NDArray[np.floating], toll: Float64Array, size: Float64Array) -> IntArray:
-    """(n,) expert of highest quality minus toll; of equals the one of least size."""
-    worth = quality - toll
-    is_best = worth == worth.max(axis=1, keepdims=True)
-    return np.asarray(np.where(is_best, size, np.inf).argmin(axis=1), dtype=np.int64)
-
-
-def budget_choice(quality: NDArray[np.floating], amounts: Amounts, limits: Mapping[str, float]) -> PricedChoice:
-    """The draw of highest mean sample quality whose expected amounts on the sample keep every limit.
+def budget_prices(quality: NDArray[np.floating], amounts: Amounts, limits: Mapping[str, float]) -> dict[str, float]:
+    """Prices by budget, in quality per unit of the amount, under which argmax(quality - price * amount) keeps all
+    limits on the sample without any draw. 0 where a limit does not bind; where experts then tie, the one of least
+    amount must be taken.
 
     Args:
         quality: (n, m) predicted quality on queries that nothing was fitted on.
@@ -134,30 +95,9 @@ def budget_choice(quality: NDArray[np.floating], amounts: Amounts, limits: Mappi
         limits: per budget the largest mean amount; budgets of `amounts` without a limit are left open.
 
     Raises:
-        InfeasibleBudgetError: no choice of experts keeps a limit; names it and the smallest value that would do.
+        InfeasibleBudgetError: no choice of experts keeps a limit, or only a draw keeps several; names it and the
+            smallest value that would do.
         ValueError: no query, a limit without amounts, or an amount that is not finite.
-    """
-    problem = make_problem(quality, amounts, limits)
-    require_feasible(problem)
-    if len(problem.names) == 1:
-        low, high = one_price(problem)
-        prices = np.array([[low], [high]])
-        tolls = np.zeros((2, quality.shape[1]))
-        above, below = (problem.play(problem.tolls(price))[1][0] for price in prices)
-        share = (problem.limits[0] - below) / (above - below) if above > below else 0.0
-        weights = np.array([min(max(share, 0.0), 1.0), 1 - min(max(share, 0.0), 1.0)])
-    elif problem.names:
-        prices, tolls, weights, _ = cutting_planes(problem)
-    else:
-        prices, tolls, weights = np.zeros((1, 0)), np.zeros((1, quality.shape[1])), np.ones(1)
-    used = weights > 0
-    return PricedChoice(prices[used], tolls[used], weights[used] / weights[used].sum(), problem)
-
-
-def budget_prices(quality: NDArray[np.floating], amounts: Amounts, limits: Mapping[str, float]) -> dict[str, float]:
-    """Prices by budget, in quality per unit of the amount, under which argmax(quality - price * amount) keeps all
-    limits on the sample without any draw. 0 where a limit does not bind; where experts then tie, the one of least
-    amount must be taken. Arguments and errors as `budget_choice`; an error also where several limits need a draw.
     """
     problem = make_problem(quality, amounts, limits)
     require_feasible(problem)
@@ -169,33 +109,23 @@ def budget_prices(quality: NDArray[np.floating], amounts: Amounts, limits: Mappi
 
 
 def make_problem(quality: NDArray[np.floating], amounts: Amounts, limits: Mapping[str, float]) -> Problem:
-    """Checks and scales. Raises ValueError."""
+    """Checks and scales. Arguments and errors as `budget_prices`."""
     if quality.ndim != 2 or len(quality) == 0:
         raise ValueError(f"quality has shape {quality.shape}; expected (n, m) with at least one query")
-    scales = np.ones(len(limits))
+    shape = quality.shape
+    scales, found = np.ones(len(limits)), list[Float64Array]()
     for i, (name, limit) in enumerate(limits.items()):
-        scales[i] = limit if limit > LEAST_LIMIT else max(float(np.max(amounts.get(name, 0.0), initial=0.0)), 1.0)
-    limit_row = np.array([limits[name] for name in limits], dtype=np.float64) / scales
-    values = np.asarray(quality, dtype=np.float64)
-    unscaled = Problem(tuple(limits), values, np.zeros((len(limits), 1, quality.shape[1])), limit_row, scales)
-    return replace(unscaled, amounts=scale(amounts, unscaled, quality.shape))
-
-
-def scale(amounts: Amounts, problem: Problem, shape: tuple[int, ...]) -> Float64Array:
-    """(b, n or 1, m) amounts of queries by experts, `shape` (n, m), in the problem's order and scale. Raises
-    ValueError."""
-    found = []
-    for name, unit in zip(problem.names, problem.scales, strict=True):
         rows = np.asarray(amounts.get(name, ()), dtype=np.float64)
         if rows.shape not in (shape, shape[1:]) or not np.isfinite(rows).all():
             raise ValueError(
                 f"amounts of budget {name} have shape {rows.shape}, {int((~np.isfinite(rows)).sum())} of them not "
                 f"finite; expected {shape[1]} finite numbers for all queries or for each of {shape[0]}"
             )
-        found.append(np.atleast_2d(rows) / unit)
-    if not found:
-        return np.zeros((0, 1, shape[1]))
-    return np.stack(np.broadcast_arrays(*found))
+        scales[i] = limit if limit > LEAST_LIMIT else max(float(rows.max(initial=0.0)), 1.0)
+        found.append(np.atleast_2d(rows) / scales[i])
+    scaled = np.stack(np.broadcast_arrays(*found)) if limits else np.zeros((0, 1, shape[1]))
+    limit_row = np.array(list(limits.values()), dtype=np.float64) / scales
+    return Problem(tuple(limits), np.asarray(quality, dtype=np.float64), scaled, limit_row, scales)
 
 
 def require_feasible(problem: Problem) -> None:
@@ -264,29 +194,24 @@ def one_price(problem: Problem) -> tuple[float, float]:
     return low, high
 
 
-def cutting_planes(problem: Problem) -> tuple[Float64Array, Float64Array, Float64Array, list[Float64Array]]:
-    """Prices (r, b), tolls (r, m) on top and weights (r,) of the best draw, and the prices that were tried, best last
-    (Kelley 1960).
+def cutting_planes(problem: Problem) -> list[Float64Array]:
+    """The prices (b,) that were tried on the way to the best ones, which are last (Kelley 1960).
 
     Starts from every expert alone (a toll of infinity on the others), whose mixtures keep the limits unless only a
-    choice by query does. The multipliers of the cuts are the weights of the draw.
+    choice by query does.
     """
     m, b = problem.quality.shape[1], len(problem.names)
     played = [problem.play(toll) for toll in np.where(np.eye(m, dtype=bool), 0.0, np.inf)]
     played.append(problem.play(np.zeros(m)))
-    cuts: list[Float64Array] = [np.zeros(b)] * (m + 1)
     tried: list[Float64Array] = [np.zeros(b)]
     for _ in range(CUTS):
-        value, prices, weights = master(played, problem.limits)
+        value, prices = master(played, problem.limits)
         tried.append(prices)
         quality, amount = problem.play(problem.tolls(prices))
         if quality + prices @ (problem.limits * (1 + SLACK / 2) - amount) <= value + CUT_TOLERANCE:
             break
-        cuts.append(prices)
         played.append((quality, amount))
-    tolls = np.zeros((len(weights), m))
-    tolls[:m][~np.eye(m, dtype=bool)] = np.inf
-    return np.stack(cuts[: len(weights)]), tolls, weights, tried
+    return tried
 
 
 def several_prices(problem: Problem) -> Float64Array:
@@ -298,7 +223,7 @@ def several_prices(problem: Problem) -> Float64Array:
             require_feasible(tight)
         except InfeasibleBudgetError:
             break
-        found = [(*problem.play(problem.tolls(prices)), prices) for prices in candidates(cutting_planes(tight)[3])]
+        found = [(*problem.play(problem.tolls(prices)), prices) for prices in candidates(cutting_planes(tight))]
         kept = [
             (quality, prices) for quality, amount, prices in found if (amount <= problem.limits * (1 + SLACK)).all()
         ]
@@ -316,8 +241,8 @@ def candidates(tried: list[Float64Array]) -> list[Float64Array]:
     return [prices * (1 + RAISE) for prices in tried] + [tried[-1] * (1 + rise) for rise in (1e-6, 1e-3)]
 
 
-def master(played: list[tuple[float, Float64Array]], limits: Float64Array) -> tuple[float, Float64Array, Float64Array]:
-    """Value, prices (b,) and weights of the cuts: min t + p . limits  s.t.  t >= quality_r - p . amounts_r, p >= 0.
+def master(played: list[tuple[float, Float64Array]], limits: Float64Array) -> tuple[float, Float64Array]:
+    """Value and prices (b,) under the cuts: min t + p . limits  s.t.  t >= quality_r - p . amounts_r, p >= 0.
 
     While no mixture of the cuts keeps the limits prices have no bound; the next cut is then found at very high ones.
     """
@@ -334,5 +259,4 @@ def master(played: list[tuple[float, Float64Array]], limits: Float64Array) -> tu
         )
         if found.x is not None:
             break
-    weights = np.maximum(-found.ineqlin.marginals, 0.0)
-    return float(found.fun), np.maximum(found.x[1:], 0.0), weights / weights.sum()
+    return float(found.fun), np.maximum(found.x[1:], 0.0)

@@ -22,7 +22,7 @@ from router.hosting import hosted_experts
 from router.policy import ExpertCosts, solve_map
 from router.policy_config import Budgets
 from router.preference import amounts_by_row, share_of_rows
-from router.price import SLACK, budget_choice
+from router.price import SLACK, make_problem, one_price, require_feasible
 from router.types import Float64Array, IntArray
 
 BudgetName = Literal["active_params_b", "cost_usd", "hosted_params_b"]
@@ -123,14 +123,44 @@ def soft_curve(
         masks = hosted_experts(sample_quality, budget.amounts, budget.limits.tolist())
         return [Spending(np.eye(m)[np.where(mask, test_quality, -np.inf).argmax(axis=1)], mask) for mask in masks]
     everyone = np.ones(m, dtype=bool)
-    name = str(budget.name)
     on_sample = on_test = budget.amounts
     if budget.by_row is not None and sample_rows is not None and test_rows is not None:
         share = share_of_rows(sample_rows, len(budget.by_row))
         by_row = amounts_by_row(budget.by_row, budget.amounts, share)
         on_sample, on_test = by_row[sample_rows], by_row[test_rows]
-    choices = [budget_choice(sample_quality, {name: on_sample}, {name: float(limit)}) for limit in budget.limits]
-    return [Spending(choice.probs(test_quality, {name: on_test}), everyone) for choice in choices]
+    return [
+        Spending(priced_draw(budget.name, float(limit), sample_quality, on_sample, test_quality, on_test), everyone)
+        for limit in budget.limits
+    ]
+
+
+def priced_draw(
+    name: str,
+    limit: float,
+    sample_quality: Float64Array,
+    on_sample: Float64Array,
+    quality: Float64Array,
+    amounts: Float64Array,
+) -> Float64Array:
+    """(n, m) probability that each expert serves a query: each query takes its best expert after the price of a budget,
+    drawn from the two neighbouring prices such that the mean amount on the sample is the limit.
+
+    Args:
+        on_sample: (m,) or (s, m) amounts of the sample's queries; `amounts` (m,) or (n, m) of those to decide.
+
+    Raises:
+        InfeasibleBudgetError: no choice of experts keeps the limit on the sample.
+    """
+    problem = make_problem(sample_quality, {name: on_sample}, {name: limit})
+    require_feasible(problem)
+    prices = [np.array([price]) for price in one_price(problem)]
+    above, below = (problem.play(problem.tolls(price))[1][0] for price in prices)
+    share = float(np.clip((problem.limits[0] - below) / (above - below), 0.0, 1.0)) if above > below else 0.0
+    asked = replace(problem, quality=quality, amounts=np.atleast_2d(amounts)[None] / problem.scales[0])
+    probs = np.zeros(quality.shape)
+    for price, weight in zip(prices, (share, 1 - share), strict=True):
+        probs[np.arange(len(quality)), asked.take_best(asked.tolls(price))] += weight
+    return probs
 
 
 def mixture_curve(fit_means: Float64Array, n: int, budget: Budget) -> list[Spending]:

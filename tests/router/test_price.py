@@ -9,18 +9,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from base.errors import InfeasibleBudgetError
-from router.price import PricedChoice, budget_choice, budget_prices
+from router.price import budget_prices
 
 Float64Array = NDArray[np.float64]
 SIZE = {"active_params_b": np.array([10.0, 70.0])}
 QUALITY = np.array([[0.5, 0.9], [0.5, 0.8], [0.5, 0.6], [0.5, 0.4]])
 """The large expert is worth 0.4, 0.3, 0.1 and -0.1 more."""
-
-
-def expected(choice: PricedChoice, quality: Float64Array, amounts: Float64Array) -> tuple[float, float]:
-    probs = choice.probs(quality)
-    np.testing.assert_allclose(probs.sum(axis=1), 1.0)
-    return float((probs * quality).sum(axis=1).mean()), float((probs @ amounts).mean())
 
 
 def full_program(quality: Float64Array, amounts: dict[str, Float64Array], limits: dict[str, float]) -> float:
@@ -39,22 +33,6 @@ def full_program(quality: Float64Array, amounts: dict[str, Float64Array], limits
     return -float(found.fun)
 
 
-@pytest.mark.parametrize(
-    ("limit", "quality", "amount"),
-    [
-        (10.0, 0.5, 10.0),
-        (25.0, 0.6, 25.0),  # one large call, to the query that it helps most
-        (32.5, 0.6 + 0.075 / 2, 32.5),  # and half a call to the next
-        (40.0, 0.675, 40.0),
-        (55.0, 0.7, 55.0),
-        (70.0, 0.7, 55.0),  # the last query is better off with the small expert
-    ],
-)
-def test_one_budget_by_hand(limit: float, quality: float, amount: float) -> None:
-    found = expected(budget_choice(QUALITY, SIZE, {"active_params_b": limit}), QUALITY, SIZE["active_params_b"])
-    assert found == pytest.approx((quality, amount), abs=1e-6)
-
-
 def test_the_price_is_the_gain_of_the_first_query_left_out() -> None:
     assert budget_prices(QUALITY, SIZE, {"active_params_b": 25.0})["active_params_b"] == pytest.approx(0.3 / 60)
     assert budget_prices(QUALITY, SIZE, {"active_params_b": 39.0})["active_params_b"] == pytest.approx(0.3 / 60)
@@ -62,74 +40,38 @@ def test_the_price_is_the_gain_of_the_first_query_left_out() -> None:
     assert budget_prices(QUALITY, SIZE, {}) == {}
 
 
-def test_without_limits_each_query_takes_its_best_expert() -> None:
-    np.testing.assert_array_equal(budget_choice(QUALITY, SIZE, {}).probs(QUALITY).argmax(axis=1), [1, 1, 1, 0])
-
-
-def test_amounts_may_be_tiny_or_free() -> None:
-    cost = {"cost_usd": np.array([0.0, 3e-6])}
-    choice = budget_choice(QUALITY, cost, {"cost_usd": 0.75e-6})
-    assert expected(choice, QUALITY, cost["cost_usd"]) == pytest.approx((0.6, 0.75e-6), abs=1e-9)
-    free = budget_choice(QUALITY, cost, {"cost_usd": 0.0})
-    assert expected(free, QUALITY, cost["cost_usd"])[1] == 0.0
-
-
 def test_limits_of_which_each_two_exclude_each_other_are_named_in_order() -> None:
     """Every limit is kept by an expert of its own, so beside the first the second needs more."""
     amounts = dict(zip(("active_params_b", "cost_usd", "latency_ms"), 10 - 9 * np.eye(3), strict=True))
-    for function in (budget_choice, budget_prices):
-        with pytest.raises(InfeasibleBudgetError, match=r"^budget cost_usd=2 cannot be met; .* is 9$"):
-            function(np.ones((4, 3)), amounts, dict.fromkeys(amounts, 2.0))
+    with pytest.raises(InfeasibleBudgetError, match=r"^budget cost_usd=2 cannot be met; .* is 9$"):
+        budget_prices(np.ones((4, 3)), amounts, dict.fromkeys(amounts, 2.0))
 
 
 def test_an_impossible_budget_is_named_with_the_smallest_that_would_do() -> None:
-    for function in (budget_choice, budget_prices):
-        with pytest.raises(InfeasibleBudgetError) as error:
-            function(QUALITY, SIZE, {"active_params_b": 9.0})
-        assert (error.value.budget, error.value.value, error.value.smallest) == ("active_params_b", 9.0, 10.0)
+    with pytest.raises(InfeasibleBudgetError) as error:
+        budget_prices(QUALITY, SIZE, {"active_params_b": 9.0})
+    assert (error.value.budget, error.value.value, error.value.smallest) == ("active_params_b", 9.0, 10.0)
 
 
 def test_of_two_budgets_the_impossible_one_is_named_given_the_other() -> None:
     amounts = {"active_params_b": np.array([1.0, 5.0]), "latency_ms": np.array([500.0, 100.0])}
     with pytest.raises(InfeasibleBudgetError) as error:
-        budget_choice(QUALITY, amounts, {"active_params_b": 2.0, "latency_ms": 300.0})
+        budget_prices(QUALITY, amounts, {"active_params_b": 2.0, "latency_ms": 300.0})
     assert error.value.budget == "active_params_b"
     assert error.value.smallest == pytest.approx(3.0, rel=1e-4)  # half of each keeps the latency
 
 
 def test_wrong_arrays_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one query"):
-        budget_choice(QUALITY[:0], SIZE, {})
+        budget_prices(QUALITY[:0], SIZE, {})
     with pytest.raises(ValueError, match="budget cost_usd"):
-        budget_choice(QUALITY, SIZE, {"cost_usd": 1.0})
+        budget_prices(QUALITY, SIZE, {"cost_usd": 1.0})
     with pytest.raises(ValueError, match="2 finite"):
-        budget_choice(QUALITY, {"cost_usd": np.array([1.0, np.nan])}, {"cost_usd": 1.0})
+        budget_prices(QUALITY, {"cost_usd": np.array([1.0, np.nan])}, {"cost_usd": 1.0})
 
 
 LONG_AND_SHORT = {"cost_usd": np.array([[1.0, 4.0], [1.0, 4.0], [1.0, 2.0], [1.0, 2.0]])}
 """The large expert writes long answers to the first two queries, which it helps most."""
-
-
-def by_query(choice: PricedChoice, quality: Float64Array, amount: Float64Array) -> tuple[float, float]:
-    probs = choice.probs(quality)
-    return float((probs * quality).sum(axis=1).mean()), float((probs * amount).sum(axis=1).mean())
-
-
-@pytest.mark.parametrize(
-    ("limit", "quality", "amount"),
-    [
-        (1.0, 0.5, 1.0),
-        (1.75, 0.6, 1.75),  # 0.4 for 3 is the best bargain
-        (2.125, 0.6375, 2.125),  # half of the next: 0.3 for 3
-        (2.5, 0.675, 2.5),
-        (2.75, 0.7, 2.75),  # and 0.1 for 1
-        (4.0, 0.7, 2.75),
-    ],
-)
-def test_amounts_by_query_by_hand(limit: float, quality: float, amount: float) -> None:
-    cost = LONG_AND_SHORT["cost_usd"]
-    found = by_query(budget_choice(QUALITY, LONG_AND_SHORT, {"cost_usd": limit}), QUALITY, cost)
-    assert found == pytest.approx((quality, amount), abs=1e-6)
 
 
 def test_the_price_of_amounts_by_query_is_the_bargain_of_the_first_left_out() -> None:
@@ -137,23 +79,15 @@ def test_the_price_of_amounts_by_query_is_the_bargain_of_the_first_left_out() ->
     assert budget_prices(QUALITY, LONG_AND_SHORT, {"cost_usd": 2.75}) == {"cost_usd": 0.0}
 
 
-def test_prices_apply_to_queries_of_other_amounts() -> None:
-    choice = budget_choice(QUALITY, LONG_AND_SHORT, {"cost_usd": 1.75})  # 0.1 per unit, or a little more
-    quality = np.array([[0.5, 0.75], [0.5, 0.75]])
-    probs = choice.probs(quality, {"cost_usd": np.array([[1.0, 3.0], [1.0, 5.0]])})
-    np.testing.assert_allclose(probs, [[0.0, 1.0], [1.0, 0.0]])
-
-
 def test_a_limit_below_every_expert_may_be_kept_by_query() -> None:
     """Each expert is cheap on one query and dear on the other."""
     quality, cost = np.array([[0.2, 0.9], [0.9, 0.2]]), np.array([[1.0, 5.0], [5.0, 1.0]])
-    assert by_query(budget_choice(quality, {"cost_usd": cost}, {"cost_usd": 1.0}), quality, cost)[1] == 1.0
     both = {"cost_usd": cost, "latency_ms": cost * 100}
     prices = budget_prices(quality, both, {"cost_usd": 1.5, "latency_ms": 150.0})
     worth = quality - sum(price * both[name] for name, price in prices.items())
     np.testing.assert_array_equal(worth.argmax(axis=1), [0, 1])
     with pytest.raises(InfeasibleBudgetError, match=r"^budget cost_usd=0.5 cannot be met; .* is 1$"):
-        budget_choice(quality, {"cost_usd": cost}, {"cost_usd": 0.5})
+        budget_prices(quality, {"cost_usd": cost}, {"cost_usd": 0.5})
     with pytest.raises(InfeasibleBudgetError, match=r"^budget latency_ms=50 cannot be met; .* is 100$"):
         budget_prices(quality, both, {"cost_usd": 3.0, "latency_ms": 50.0})
 
@@ -171,13 +105,9 @@ def test_limits_on_amounts_by_query_are_kept_on_the_sample(seed: int, share: flo
     limits = {name: low[name] + share * (9 - low[name]) for name in names}
     prices = budget_prices(quality, amounts, limits)
     worth = quality - sum(price * amounts[name] for name, price in prices.items())
-    choice = budget_choice(quality, amounts, limits)
     for name, limit in limits.items():
-        assert by_query(choice, quality, amounts[name])[1] <= limit * (1 + 2e-6)
         assert amounts[name][np.arange(40), worth.argmax(axis=1)].mean() <= limit * (1 + 2e-6)
-    assert by_query(choice, quality, amounts["cost_usd"])[0] == pytest.approx(
-        full_program(quality, amounts, limits), abs=1e-5
-    )
+    assert quality[np.arange(40), worth.argmax(axis=1)].mean() <= full_program(quality, amounts, limits) + 1e-5
 
 
 @st.composite
@@ -200,46 +130,15 @@ def problems(draw: st.DrawFn, budgets: int) -> tuple[Float64Array, dict[str, Flo
 
 @given(problems(1))
 @settings(deadline=None)
-def test_one_budget_is_kept_and_nothing_is_left_on_the_table(
+def test_one_budget_is_kept(
     problem: tuple[Float64Array, dict[str, Float64Array], dict[str, float]],
 ) -> None:
     quality, amounts, limits = problem
     limit, amount = limits["active_params_b"], amounts["active_params_b"]
-    mean, used = expected(budget_choice(quality, amounts, limits), quality, amount)
-    assert used <= limit * (1 + 2e-6)
-    assert mean == pytest.approx(full_program(quality, amounts, limits), abs=1e-5)
     price = budget_prices(quality, amounts, limits)["active_params_b"]
     order = np.argsort(amount, kind="stable")
     chosen = order[np.argmax((quality - price * amount)[:, order], axis=1)]
     assert amount[chosen].mean() <= limit * (1 + 2e-6)
-
-
-@given(problems(2))
-@settings(deadline=None, max_examples=40)
-def test_two_budgets_are_kept_and_nothing_is_left_on_the_table(
-    problem: tuple[Float64Array, dict[str, Float64Array], dict[str, float]],
-) -> None:
-    quality, amounts, limits = problem
-    choice = budget_choice(quality, amounts, limits)
-    for name, limit in limits.items():
-        assert expected(choice, quality, amounts[name])[1] <= limit * (1 + 2e-6)
-    assert expected(choice, quality, amounts["cost_usd"])[0] == pytest.approx(
-        full_program(quality, amounts, limits), abs=1e-5
-    )
-
-
-@given(problems(1), st.integers(0, 10))
-@settings(deadline=None)
-def test_a_larger_budget_never_lowers_sample_quality(
-    problem: tuple[Float64Array, dict[str, Float64Array], dict[str, float]], more: int
-) -> None:
-    quality, amounts, limits = problem
-    amount = amounts["active_params_b"]
-    larger = {"active_params_b": limits["active_params_b"] + more / 2}
-    before, after = (expected(budget_choice(quality, amounts, limit), quality, amount)[0] for limit in (limits, larger))
-    assert after >= before - 1e-9
-    low, high = (budget_prices(quality, amounts, limit)["active_params_b"] for limit in (larger, limits))
-    assert low <= high * (1 + 1e-12)
 
 
 def test_prices_of_two_budgets_keep_both_without_a_draw() -> None:
@@ -262,16 +161,5 @@ def test_budgets_that_only_a_draw_can_keep_are_refused_without_one() -> None:
     quality = np.full((10, 2), 0.5)
     amounts = {"active_params_b": np.array([1.0, 3.0]), "latency_ms": np.array([3.0, 1.0])}
     limits = {"active_params_b": 2.0, "latency_ms": 2.0}
-    choice = budget_choice(quality, amounts, limits)
-    np.testing.assert_allclose(choice.probs(quality), 0.5, atol=1e-5)
     with pytest.raises(InfeasibleBudgetError):
         budget_prices(quality, amounts, limits)
-
-
-@pytest.mark.parametrize("order", [[0, 1], [1, 0]])
-def test_of_equal_experts_the_one_of_least_amount_answers(order: list[int]) -> None:
-    """Whatever their order: no expert is better, the limit binds nowhere, and the small one costs less."""
-    sizes = {"active_params_b": SIZE["active_params_b"][order]}
-    choice = budget_choice(np.full((5, 2), 0.7), sizes, {"active_params_b": 100.0})
-    assert (choice.experts(np.full((5, 2), 0.7)) == order.index(0)).all()
-    assert expected(choice, np.full((5, 2), 0.7), sizes["active_params_b"]) == pytest.approx((0.7, 10.0))
