@@ -75,8 +75,11 @@ class ExpertPool:
         return pool
 
     def set_asleep(self, names: frozenset[str]) -> None:
-        """These get no requests until another call leaves them out."""
+        """These get no requests until another call leaves them out. Who is left out then was found awake: what failed
+        before, such as a probe of an engine that was stopped, does not count any more."""
         if names != self.asleep:
+            for name in (self.asleep - names) & self._breakers.keys():
+                self._breakers[name].succeed()
             self.asleep = names
             self._refresh()
 

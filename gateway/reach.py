@@ -53,7 +53,7 @@ class Reach:
         if self._keeper is not None:
             if expert in self.asleep:
                 await self._keeper.wait_for(expert)
-            self._keeper.note_named(expert)
+            self._keeper.note(f"named {expert}", {expert: 1.0}, expert, None)  # a whole answer: no other one would do
 
     async def wait_for_one(self, experts: Collection[str]) -> None:
         """Has the first of them woken that can be, and returns once any is awake. Raises as `wait_for` does."""

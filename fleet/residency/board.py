@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
-from fleet.residency.scheduler import Outlook, Step
+from fleet.residency.scheduler import Goal, Outlook
 from fleet.residency.types import Residency
 
 
@@ -40,8 +40,8 @@ class Report(BaseModel):
 class View(BaseModel):
     """The engines as the process with the turn has them.
 
-    Another `version` means that others take requests. `change` is the one being made. `refused` are engines that cannot
-    be woken now, by the process that asked.
+    Another `version` means that others take requests. `goal` is the engine being woken, with what makes room for it.
+    `refused` are engines that cannot be woken now, by the process that asked.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -49,8 +49,7 @@ class View(BaseModel):
     version: str = ""
     serving: frozenset[str] = frozenset()
     states: dict[str, Residency] = {}
-    change: Step | None = None
-    waking: str | None = None
+    goal: Goal | None = None
     outlooks: dict[str, Outlook] = {}
     refused: dict[str, frozenset[str]] = {}
 

@@ -113,15 +113,6 @@ class Changes:
             scheduler.finished(forward_clock())
             logger.info("residency: %s is %s after %.1f s", step.resident, step.state, took_s)
 
-    async def redo(self, step: Step) -> None:
-        """Makes the change that another process had begun when it lost its turn: memory is there for it alone."""
-        if step.resident not in self._scheduler.index:
-            return
-        try:
-            await self._move(step)
-        except (RouterError, OSError) as error:
-            logger.warning("residency: %s, which another process was to make %s: %s", step.resident, step.state, error)
-
     async def _move(self, step: Step) -> None:
         expert = self._expert(step.resident)
         if step.state is Residency.AWAKE:

@@ -54,10 +54,11 @@ PATIENT = Patience()
 
 
 class Waiter(NamedTuple):
-    """A request that waits for an engine; any of these engines would do."""
+    """A request that has an engine woken; each of `any_of` would do."""
 
     future: asyncio.Future[None]
-    names: frozenset[str]
+    name: str
+    any_of: frozenset[str]
 
 
 class Keeper:
@@ -82,11 +83,12 @@ class Keeper:
     ) -> None:
         self.scheduler, self.waits_for_best = scheduler, patience.for_best
         self._changes = Changes(scheduler, actuator, pinned)
+        self.made: Mapping[tuple[str, Residency], Made] = self._changes.made  # by this process
         self._board, self._patience, self._observe_every_s = board, patience, observe_every_s
         self._resident_of = {expert: each.name for each in scheduler.residents for expert in each.experts}
         self._always = frozenset(each.name for each in scheduler.residents if not each.awake_gib)
         self.managed = frozenset(expert for expert, name in self._resident_of.items() if name not in self._always)
-        self._waiters: dict[str, list[Waiter]] = {}
+        self._waiters: list[Waiter] = []
         self._pool: ExpertPool | None = None
         self._running = Counter[str]()
         self.view = View()  # the engines as this process knows them
@@ -95,18 +97,16 @@ class Keeper:
         self._others: Mapping[str, Report] = {}
         self._notes = deque[Note](maxlen=MOST_NOTES)  # not told yet
         self._heard = deque[Note]()  # of others, not counted yet
-        self._kick, self._has_news, self._exchanging = asyncio.Event(), asyncio.Event(), asyncio.Lock()
+        self._kick, self._has_news = asyncio.Event(), asyncio.Event()
+        self._exchanging, self._catching_up = asyncio.Lock(), asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
         self._versions = 0
         self._heard_at_s = self._told_at_s = self._observed_at_s = self._saved_at_s = forward_clock()
 
     async def start(self, pool: ExpertPool) -> None:
-        """Looks at every engine, and hears who decides or takes over."""
-        await self._changes.observe()
-        self._pool = pool
+        """Hears who decides or takes over, and looks at every engine."""
         await self._exchange()
-        if self._turn and not self.decides:
-            await self._take_over()
+        await (self._changes.observe() if self.decides or not self._turn else self._take_over())
         self.use(pool)
         self._tasks = [asyncio.create_task(self._run(), name="residency")]
         if self._board is not None:
@@ -125,7 +125,7 @@ class Keeper:
             await self._save()
             await self._board.aclose()
         await self._changes.aclose()
-        for waiter in [each for waiters in self._waiters.values() for each in waiters]:
+        for waiter in self._waiters:
             waiter.future.cancel()
 
     def started(self, expert: str) -> None:
@@ -147,31 +147,24 @@ class Keeper:
         return self._board is not None and forward_clock() - self._told_at_s > self._board.lease_s
 
     async def _catch_up(self) -> None:
-        """Hears who is awake now; looks for itself where that is not possible."""
-        if not await self._exchange():
-            await self._changes.observe()
-        self._publish()
-
-    @property
-    def made(self) -> Mapping[tuple[str, Residency], Made]:
-        """Changes that this process made, by engine and new state."""
-        return self._changes.made
+        """Hears who is awake now, once for all who wait for it; looks for itself where that is not possible."""
+        async with self._catching_up:
+            if self.is_behind:
+                if not await self._exchange():
+                    await self._changes.observe()
+                self._publish()
 
     @property
     def waiting(self) -> int:
         """Requests of this process that wait for an engine."""
-        return sum(map(len, self._waiters.values()))
+        return len(self._waiters)
 
     def outlook(self, expert: str) -> Outlook | None:
         """The account of an expert's engine as of the last look; None where it has none."""
         return self.view.outlooks.get(self._resident_of.get(expert, ""))
 
     def is_waking(self, expert: str) -> bool:
-        return self.view.waking is not None and self.view.waking == self._resident_of.get(expert)
-
-    def note_named(self, expert: str) -> None:
-        """A request that named its expert, which another one would not do for: it counts as a whole answer."""
-        self.note(f"named {expert}", {expert: 1.0}, expert, None)
+        return self.view.goal is not None and self.view.goal.wakes == self._resident_of.get(expert)
 
     def note(self, category: str, quality: Mapping[str, float], served: str, begins: bool | None) -> None:
         """A request that was routed: predicted quality of each expert that might have served it, awake or not."""
@@ -203,19 +196,18 @@ class Keeper:
     async def wait_for(self, expert: str, others: Collection[str] = ()) -> None:
         """Returns once an expert's engine, or that of one of `others`, is awake. Raises BackendError 503: too many
         wait, or it takes too long; CannotWakeError."""
-        if self.is_behind:
-            await self._catch_up()
-        name = self._resident_of[expert]
-        waiter = Waiter(
-            asyncio.get_running_loop().create_future(), frozenset({name, *(self._resident_of[each] for each in others)})
-        )
-        if not waiter.names.isdisjoint(self.view.serving):
+        await self._catch_up()
+        name, any_of = self._resident_of[expert], frozenset(self._resident_of[each] for each in (expert, *others))
+        if not any_of.isdisjoint(self.view.serving):
             return
+        if self.scheduler.is_failing(name, forward_clock()):
+            raise CannotWakeError(expert)
         if self._is_cut_off():
             raise asleep_error(expert, "Redis, by which gateways agree who wakes engines, cannot be asked")
         if self.waiting >= self._patience.max_waiting:
             raise asleep_error(expert, f"{self.waiting} requests already wait for engines, as many as may")
-        self._waiters.setdefault(name, []).append(waiter)
+        waiter = Waiter(asyncio.get_running_loop().create_future(), name, any_of)
+        self._waiters.append(waiter)
         self._kick.set()
         self._has_news.set()
         try:
@@ -224,7 +216,7 @@ class Keeper:
         except TimeoutError as error:
             raise asleep_error(expert, f"it did not wake within {self._patience.wait_s:g} s") from error
         finally:
-            self._waiters[name].remove(waiter)
+            self._waiters.remove(waiter)
 
     async def _run(self) -> None:
         while True:
@@ -238,8 +230,7 @@ class Keeper:
                 await asyncio.sleep(LOOK_EVERY_S)
 
     async def _look_and_change(self) -> None:
-        if self.is_behind:
-            await self._catch_up()
+        await self._catch_up()
         if self._turn and not self.decides:
             await self._take_over()
         step = self._next_step() if self.decides else None
@@ -273,14 +264,13 @@ class Keeper:
         serving, refused = self.view.serving | self._always, self.view.refused.get(self._me, frozenset())
         if self._pool is not None:
             self._pool.set_asleep(frozenset(each for each, name in self._resident_of.items() if name not in serving))
-        for name, waiters in self._waiters.items():
-            for waiter in waiters:
-                if waiter.future.done():
-                    continue
-                if not waiter.names.isdisjoint(serving):
-                    waiter.future.set_result(None)
-                elif name in refused:
-                    waiter.future.set_exception(CannotWakeError(name))
+        for waiter in self._waiters:
+            if waiter.future.done():
+                continue
+            if not waiter.any_of.isdisjoint(serving):
+                waiter.future.set_result(None)
+            elif waiter.name in refused:
+                waiter.future.set_exception(CannotWakeError(waiter.name))
 
     def _look(self) -> None:
         """Takes the view from the scheduler of this process."""
@@ -295,8 +285,7 @@ class Keeper:
             version=f"{turn}{self._versions}" if turn else "",
             serving=scheduler.serving,
             states=dict(scheduler.states),
-            change=scheduler.under_way,
-            waking=None if scheduler.goal is None else scheduler.goal.wakes,
+            goal=scheduler.goal,
             outlooks=scheduler.policy.outlooks(forward_clock(), scheduler),
             refused=self._changes.refused,
         )
@@ -322,9 +311,7 @@ class Keeper:
         return "" if self._board is None else self._board.me
 
     def _asked(self) -> frozenset[str]:
-        return frozenset(
-            name for name, waiters in self._waiters.items() if not all(each.future.done() for each in waiters)
-        )
+        return frozenset(each.name for each in self._waiters if not each.future.done())
 
     def _is_cut_off(self) -> bool:
         return self._board is not None and forward_clock() - self._heard_at_s > self._board.lease_s
@@ -369,13 +356,11 @@ class Keeper:
             return True
 
     async def _take_over(self) -> None:
-        """Ends what the process before had begun, looks at every engine, and continues the account."""
+        """Looks at every engine, and goes on with the account and with what the process before had begun."""
         assert self._board is not None
         turn = self._turn
-        if self.view.change is not None:
-            await self._changes.redo(self.view.change)
-        self.scheduler.goal = None
         await self._changes.observe()
+        self.scheduler.resume(self.view.goal)
         try:
             saved = await self._board.saved()
         except BackendError as error:

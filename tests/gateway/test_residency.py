@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -137,6 +138,7 @@ async def test_a_conversation_whose_expert_fell_asleep_counts_for_it_with_what_r
 
 async def test_an_expert_asked_by_name_is_woken_and_others_wait_no_longer_than_there_is_room() -> None:
     async with host(Off(), patience=Patience(max_waiting=1)) as it:
+        it.parts.pool._breakers["emerald"].open(time.monotonic())  # as a probe of an engine without a process does
         answers = await asyncio.gather(asked(it, "any", "emerald"), refused(it, "emerald"))
         assert answers[0] == "emerald"
         assert answers[1] == (

@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import aiohttp
 import pytest
@@ -13,12 +14,12 @@ import pytest
 from base.errors import BackendError
 from fleet.fake_vllm.engine import FakeEngine
 from fleet.pool import ExpertPool
-from fleet.residency.board import Note, Report, View
+from fleet.residency.board import Heard, Note, Report, View
 from fleet.residency.changes import forward_clock
 from fleet.residency.keeper import Keeper
 from fleet.residency.memory import Memory
 from fleet.residency.policies import Off, Regret
-from fleet.residency.scheduler import Policy, Scheduler, Step
+from fleet.residency.scheduler import Goal, Policy, Scheduler, Step
 from fleet.residency.types import Residency
 from fleet.residency.vllm_actuator import VllmActuator
 from fleet.tasks import stop_task
@@ -36,6 +37,7 @@ def board_of(redis_url: str, urls: Mapping[str, str]) -> RedisBoard:
 
 async def end_lease(board: RedisBoard) -> None:
     """What silence does."""
+    await board._client.hdel(f"{board._prefix}:reports", board.me)
     assert await board._client.delete(f"{board._prefix}:holder") == 1
 
 
@@ -83,10 +85,10 @@ async def test_the_wake_that_a_killed_process_had_begun_is_ended_by_the_next(red
     made: dict[str, FakeEngine] = {}
     async with engines(["emerald"], made) as urls:
         killed = board_of(redis_url, urls)
-        change = Step("emerald", Residency.AWAKE)
+        goal = Goal("emerald", (Step("plain", Residency.SLEEP_1),))
         serving = frozenset({"ruby"})
         assert (await killed.exchange(Report(), [], 0, None)).turn == 1
-        await killed.exchange(Report(), [], 1, View(version="1.1", serving=serving, change=change))
+        await killed.exchange(Report(), [], 1, View(version="1.1", serving=serving, goal=goal))
         async with aiohttp.ClientSession() as client:  # it had got so far
             root = urls["emerald"].removesuffix("/v1")
             async with client.post(f"{root}/wake_up?tags=weights") as answer:
@@ -95,9 +97,9 @@ async def test_the_wake_that_a_killed_process_had_begun_is_ended_by_the_next(red
             assert next_one.view.serving == serving
             assert not next_one.decides
             await end_lease(killed)
-            await until(lambda: next_one.decides)
+            await until(lambda: next_one.decides and next_one.view.goal is None)
             assert not made["emerald"].is_sleeping
-            assert next_one.scheduler.serving == set(EXPERTS)
+            assert next_one.view.serving == {"ruby", "emerald"}
         await killed.aclose()
 
 
@@ -159,7 +161,9 @@ async def test_a_process_without_redis_is_not_taken_for_one_that_was_stopped(
         assert kept.is_behind
 
 
-async def test_a_process_that_was_stopped_asks_who_sleeps_before_it_sends_a_request(redis_url: str) -> None:
+async def test_a_process_that_was_stopped_asks_who_sleeps_before_it_sends_a_request(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made: dict[str, FakeEngine] = {}
     asleep_when_asked: list[str] = []
     async with engines(["emerald"], made) as urls:
@@ -182,10 +186,20 @@ async def test_a_process_that_was_stopped_asks_who_sleeps_before_it_sends_a_requ
             other.scheduler.observed("ruby", Residency.SLEEP_1)
             await until(lambda: "ruby" not in other.view.serving)
             assert "ruby" in it.parts.pool.alive  # as it last heard
+            exchanges = 0
+
+            async def counted(*told: Any) -> Heard:
+                nonlocal exchanges
+                exchanges += 1
+                return await RedisBoard.exchange(board, *told)
+
+            monkeypatch.setattr(board, "exchange", counted)
             stopped._told_at_s = -math.inf
             async with asyncio.timeout(60):  # an engine that sleeps would not answer
-                assert await asked(it, "red") != "ruby"
+                answers = await asyncio.gather(*(asked(it, "red") for _ in range(4)))
+            assert "ruby" not in answers
             assert asleep_when_asked == []
+            assert exchanges == 1
 
 
 @pytest.mark.slow
