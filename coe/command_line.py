@@ -56,7 +56,6 @@ def resolve(arguments: list[str], commands: Mapping[str, Command]) -> tuple[str,
 
 
 def unknown_command(arguments: list[str], commands: Mapping[str, Command]) -> str:
-    """The complaint about a command that does not exist."""
     from base.errors import allowed_values
 
     known = [name.split()[1] for name in commands if in_group(name, arguments[0])]
@@ -136,7 +135,6 @@ def complain(lines: list[str] | tuple[str, ...], status: int = 1) -> int:
 
 
 def main() -> None:
-    """Entry point of the `coe` script."""
     import os
 
     arguments = sys.argv[1:]

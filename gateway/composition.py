@@ -204,12 +204,10 @@ async def start_gateway(
 
 
 def board_maker(settings: Settings) -> MakeBoard | None:
-    """Makes the board of the gateways of one Redis."""
     return None if settings.redis_url is None else partial(RedisBoard, settings.redis_url.get_secret_value())
 
 
 def make_runner(gateway: Gateway, batches: BatchStore, name: str) -> BatchRunner:
-    """Runs batches through a gateway."""
     limits, parts = gateway.parts.config.gateway, gateway.parts
     places = Places(limits.batch_concurrency, lambda: parts.admission.running)
     return BatchRunner(batches, name, Asker(gateway, parts.auth.known, places, limits.max_body_bytes))
@@ -270,6 +268,5 @@ class LogKeeper:
             await part.aclose()
 
     def metrics(self) -> Iterator[Metric]:
-        """Counts of the watches."""
         yield from trial_metrics(self._trials)
         yield from drift_metrics(self._drift)

@@ -79,21 +79,12 @@ class ApiError(RouterError):
 
     def after(self, failed: Sequence[str]) -> ApiError:
         """This error, which is that of the expert tried last, with the names of those that failed before it."""
-        error = ApiError(
-            f"{self.message} (before it failed: {', '.join(failed)})",
-            status=self.status,
-            code=self.code,
-            param=self.param,
-            error_type=self.error_type,
-            retry_after_s=self.retry_after_s,
-            is_retryable=self.is_retryable,
-        )
-        error.expert = self.expert
-        return error
+        self.message = f"{self.message} (before it failed: {', '.join(failed)})"
+        self.args, self.verbatim = (self.message,), None
+        return self
 
     @property
     def body(self) -> bytes:
-        """The JSON to send."""
         if self.verbatim is not None:
             return self.verbatim
         values = {"message": self.message, "type": self.error_type, "param": self.param, "code": self.code}

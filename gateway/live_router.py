@@ -97,7 +97,6 @@ class LiveRouter:
 
     @property
     def current(self) -> Router | None:
-        """The live router."""
         return self.serving.live
 
     @property

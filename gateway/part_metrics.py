@@ -92,7 +92,6 @@ def pilot_metrics(pilots: LivePilots) -> Iterator[Metric]:
 
 
 def trial_metrics(trials: TrialWatch) -> Iterator[Metric]:
-    """The evidence against a router on trial."""
     finding = trials.finding
     log_e = GaugeMetricFamily("coe_trial_log_e", "Evidence that the candidate is worse", labels=["question"])
     for question in ("reward", "failures") if finding is not None else ():

@@ -142,7 +142,6 @@ def compared(store: Database, tally: Tally, since: float, limit: int) -> Candida
 
 
 def show_diff(report: CandidateReport, *, as_json: bool) -> int:
-    """Prints a report. Exit status 0."""
     from base.terminal import Terminal
 
     if as_json:

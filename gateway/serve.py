@@ -36,7 +36,6 @@ logger = logging.getLogger(__name__)
 
 
 def expert_keys(config: CoeConfig, secrets: Mapping[str, str]) -> dict[str, str]:
-    """The keys that experts are called with."""
     return {
         name: secrets[entry.api_key_env]
         for name, entry in config.experts.items()

@@ -95,11 +95,6 @@ def read_secrets(config: CoeConfig, environment: Mapping[str, str] = os.environ)
     return {name: environment[name] for name in secret_variables(config) if environment.get(name)}
 
 
-def command_environment() -> dict[str, str]:
-    """The environment that the gateway's own commands inherit: all of it."""
-    return dict(os.environ)
-
-
 def engine_environment(config: CoeConfig) -> dict[str, str]:
     """The part that engines inherit of this process's environment, before what experts.yaml adds."""
     return without_secrets(os.environ, read_secrets(config))

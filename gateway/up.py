@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from gateway.changes.history import History
 from gateway.composition import Composition, running_composition
 from gateway.first_answers import TIMEOUT_S, FirstAnswer, ask, first_queries
 from gateway.keys.key_store import new_secret
-from gateway.settings import Settings, command_environment
+from gateway.settings import Settings
 from gateway.start import agreed_config, asks_for_keys, make_data_folder, refuse_taken_port, require_keys
 from gateway.up_view import UpView
 from router.config import CoeConfig
@@ -101,7 +102,7 @@ async def ensure_router(
     """
     live = composition.gateway.parts.live
     if is_regrading or (live.current is None and not (settings.data_dir / ROUTERS_FOLDER / LIVE_FILE).exists()):
-        environment = command_environment()
+        environment = dict(os.environ)
         if settings.plain_keys:
             environment[KEY_VARIABLE] = settings.plain_keys[0]
         collect = collect_arguments(

@@ -29,7 +29,7 @@ from fleet.stop_signal import Life, Stop
 from gateway.changes.history import InForce
 from gateway.listener import bind, url_of
 from gateway.services import Reporter, engines_of, experts_line, start_redis
-from gateway.settings import Settings, command_environment
+from gateway.settings import Settings
 from gateway.worker_plan import LOG, PLAN_NAME, Plan, check_places, has_local_index, ready_file, worker_name
 from router.config import CoeConfig
 from router.expert_config import Engine
@@ -101,7 +101,6 @@ async def start_family(
     listener: socket.socket,
     found: InForce,
 ) -> Family:
-    """Redis and engines, then the process that keeps the log and the workers."""
     count = settings.workers
     with reporter.step("starting Redis") as step:
         redis_url, where = await start_redis(stack, settings)
@@ -134,7 +133,7 @@ def make_family(
 ) -> Family:
     """The processes, not started yet."""
     environment = {
-        **command_environment(),
+        **os.environ,
         "COE_CONFIG": str(settings.config_path),
         "COE_DATA_DIR": str(settings.data_dir),
         "COE_HOST": settings.host,

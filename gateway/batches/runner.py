@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from base.errors import StoreError
-from fleet.tasks import stop_task
+from fleet.tasks import look_always, stop_task
 from gateway.asgi import Application, Message, replay
 from gateway.batches.lines import LATE, MAX_LINES, Line, answer_line, error_line, raw_lines, read_lines
 from gateway.batches.store import CANCELLING, COMPLETED, EXPIRED, FAILED, VALIDATING, Batch, BatchStore
@@ -231,7 +231,8 @@ class BatchRunner:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._follow(), name="batches")
+        looking = look_always("the running of batches", self._look, POLL_S, (StoreError,))
+        self._task = asyncio.create_task(looking, name="batches")
 
     async def aclose(self) -> None:
         """Ends all runs; lines that have no result are asked again by whoever claims their batch next."""
@@ -240,14 +241,6 @@ class BatchRunner:
             await stop_task(task)
         with suppress(StoreError):
             await asyncio.to_thread(self._store.give_back, self._name)
-
-    async def _follow(self) -> None:
-        while True:
-            try:
-                await self._look()
-            except StoreError as error:
-                logger.warning("batches wait, because %s", error)
-            await asyncio.sleep(POLL_S)
 
     async def _look(self) -> None:
         """Keeps the claims of what runs, stops what was cancelled, and begins what waits. Raises StoreError."""

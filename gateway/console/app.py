@@ -266,7 +266,6 @@ def is_routing(model: str) -> bool:
 
 
 async def fields(request: Request) -> dict[str, str]:
-    """The fields of a form."""
     return {name: value for name, value in (await request.form()).items() if isinstance(value, str)}
 
 

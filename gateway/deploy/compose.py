@@ -15,7 +15,6 @@ HEALTH = "import urllib.request as r; r.urlopen('http://127.0.0.1:{port}/health'
 
 
 def files(deployment: Deployment) -> dict[str, str]:
-    """Contents by name."""
     database = "postgresql+psycopg://coe:${POSTGRES_PASSWORD:?set it in the environment file}@postgres/coe"
     addresses = {
         "REDIS_URL": "redis://:${VALKEY_PASSWORD:?set it in the environment file}@valkey:6379/0",

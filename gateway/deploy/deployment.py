@@ -230,7 +230,6 @@ PlainDumper.add_representer(str, PlainDumper.represent_text)
 
 
 def yaml_text(*documents: Any) -> str:
-    """YAML documents, in the order of their keys."""
     return yaml.dump_all(documents, Dumper=PlainDumper, sort_keys=False, allow_unicode=True, width=120)
 
 

@@ -27,7 +27,6 @@ r.urlopen(r.Request("http://127.0.0.1:8000/readyz", headers={"authorization": "B
 
 
 def files(deployment: Deployment) -> dict[str, str]:
-    """Contents by name."""
     has_index = deployment.config.retrieval is not None
     deployment, stack = with_shared_index(deployment), bool(deployment.engines)
     header = deployment.header(

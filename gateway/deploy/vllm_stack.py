@@ -42,7 +42,6 @@ def engine_url(unit: EngineUnit) -> str:
 
 
 def stack_values(deployment: Deployment, secret: str, adapters_claim: str) -> dict[str, Any]:
-    """The chart's values."""
     tries = math.ceil(deployment.config.engines.vllm.start_timeout_s / 10)
     probe = {"httpGet": {"path": "/health", "port": 8000}, "periodSeconds": 10}
     return {
@@ -58,7 +57,6 @@ def stack_values(deployment: Deployment, secret: str, adapters_claim: str) -> di
 
 
 def model_spec(unit: EngineUnit, deployment: Deployment, secret: str, adapters_claim: str) -> dict[str, Any]:
-    """One entry of `modelSpec`."""
     token = {"secretKeyRef": {"name": secret, "key": "HF_TOKEN", "optional": True}}
     repository, _, tag = deployment.vllm_image.rpartition(":")
     process = unit.process

@@ -16,6 +16,7 @@ from decision_log.database import Database
 from decision_log.sink import DecisionLog
 from gateway.batches.store import BatchStore
 from gateway.changes.live_config import LiveConfig
+from gateway.http_errors import ApiError
 from gateway.keys.grants import Caller
 from gateway.siblings import Siblings
 from retrieval.stores.files import Files
@@ -51,6 +52,13 @@ async def batch_store(found: Annotated[BatchStore | None, part("batches")]) -> B
     return found
 
 
+async def decision_store(found: Annotated[Database | None, part("store")]) -> Database:
+    """Raises ApiError 503 where this gateway keeps none."""
+    if found is None:
+        raise ApiError("this gateway keeps no decisions: it has no database", status=503, code="store_unavailable")
+    return found
+
+
 async def kept_files(batches: Annotated[BatchStore, Depends(batch_store)]) -> Files:
     return batches.files
 
@@ -63,6 +71,7 @@ async def decoded_body(request: Request) -> object:
 Config = Annotated[CoeConfig, part("config")]
 Sink = Annotated[DecisionLog, part("sink")]
 Store = Annotated[Database | None, part("store")]
+DecisionStore = Annotated[Database, Depends(decision_store)]
 OtherProcesses = Annotated[Siblings, part("siblings")]
 LiveConfigOf = Annotated[LiveConfig | None, part("live_config")]
 CallerOf = Annotated[Caller, Depends(caller_of)]

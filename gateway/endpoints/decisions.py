@@ -24,7 +24,7 @@ from decision_log.decision_record import DecisionKind, DecisionRecord
 from decision_log.feedback_types import Feedback, ImplicitSignal
 from decision_log.listing import DecisionFilter, DecisionLine, Page, Place
 from decision_log.sink import DecisionLog
-from gateway.endpoints.access import CallerOf, OtherProcesses, Sink, Store, api_router, scan
+from gateway.endpoints.access import CallerOf, DecisionStore, OtherProcesses, Sink, Store, api_router, scan
 from gateway.exchange import decision_named
 from gateway.http_errors import ApiError, invalid
 from gateway.keys.grants import tenant_of
@@ -183,10 +183,8 @@ class ListQuery(DecisionFilter):
 
 
 @api.get("/v1/decisions", response_model=None)
-async def list_decisions(wanted: Annotated[ListQuery, Query()], store: Store, caller: CallerOf) -> Response:
+async def list_decisions(wanted: Annotated[ListQuery, Query()], store: DecisionStore, caller: CallerOf) -> Response:
     """The decisions of the caller's team that match, newest first; one that was made a moment ago may be missing."""
-    if store is None:
-        raise ApiError("this gateway keeps no decisions: it has no database", status=503, code="store_unavailable")
 
     async def page(after: Place | None, limit: int) -> Page:
         return await scan(partial(store.list_decisions, caller.tenant, wanted, limit=limit, after=after))

@@ -112,7 +112,6 @@ class RetrievalDesk:
         self._session_id, self._limits = session_id, limits
 
     def begin(self, request: Request, kind: DecisionKind, model: str) -> RetrievalExchange:
-        """The exchange of a request."""
         headers = dict(request.scope["headers"])
         named = named_session(headers)
         caller: Caller = request.scope["coe_caller"]
@@ -190,7 +189,6 @@ def answer(body: Mapping[str, object], headers: Mapping[str, str] | None = None)
 
 
 def decision_view(outcome: Outcome) -> dict[str, object]:
-    """A decision as it is in an answer."""
     decision = outcome.decision
     return {
         "decision_id": outcome.decision_id,

@@ -106,7 +106,6 @@ def shown(value: object) -> str:
 
 
 def call_message(message: dict[str, Any], call_id: str, name: str, arguments: str) -> None:
-    """Adds a call of a tool to an assistant's message."""
     call = {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
     message.setdefault("tool_calls", []).append(call)
 
@@ -126,7 +125,6 @@ def assistant_turn(messages: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def add_text(message: dict[str, Any], name: str, text: str) -> None:
-    """Adds to a text of a message."""
     message[name] = text if not message.get(name) else f"{message[name]}\n{text}"
 
 

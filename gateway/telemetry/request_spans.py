@@ -202,7 +202,6 @@ class RequestSpans(RequestLine):
             self._seen = {OPERATION: operation, PROVIDER: "coe"}
 
     def close(self) -> None:
-        """Ends the request's span."""
         error = self._error or (str(self._status) if self._status >= 500 else None)
         self._span.set_attributes({"http.response.status_code": self._status} | ({ERROR: error} if error else {}))
         if self._status >= 500:
@@ -280,7 +279,6 @@ def asked_model(decision: RoutingDecision) -> str:
 
 
 def decided(decision: RoutingDecision) -> Attributes:
-    """A decision and why it was made."""
     return {
         "coe.category": decision.category,
         "coe.likely_category": decision.likely_category,
