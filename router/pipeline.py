@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from operator import itemgetter
+from typing import NamedTuple
 
 import numpy as np
 
@@ -31,13 +32,23 @@ from router.types import (
     RoutingDecision,
     Stay,
 )
-from router.uncertainty import Uncertainty, calibrated
+from router.uncertainty import Uncertainty, calibrated, calibrated_row
 
 TOP_CATEGORIES = 5
 """Categories whose probabilities a decision keeps."""
 
 MAX_PROSPECTS = 256
 """Prospects that a router keeps; one of 100 experts takes some 10 kB."""
+
+
+class Judged(NamedTuple):
+    """Stage 1 on one query, as `Judgement`."""
+
+    probs: Sequence[float]
+    likely: int
+    confidence: float
+    uncertainty: float
+    row: int
 
 
 @dataclass(frozen=True)
@@ -50,6 +61,10 @@ class Judgement:
     confidence: FloatArray
     uncertainty: FloatArray
     rows: np.ndarray[tuple[int], np.dtype[np.int64]]
+
+    def __iter__(self) -> Iterator[Judged]:
+        columns = (self.probs, self.likely, self.confidence, self.uncertainty, self.rows)
+        return map(Judged._make, zip(*(column.tolist() for column in columns), strict=True))
 
 
 @dataclass(frozen=True)
@@ -144,7 +159,7 @@ class Router:
 
     def top_probability(self, embedding: FloatArray) -> float:
         """Calibrated probability of the most likely category of one embedding (1, d)."""
-        return float(self.predict_categories(embedding).probs.max())
+        return max(self._row_of_probs(embedding))
 
     def decide(
         self,
@@ -168,8 +183,12 @@ class Router:
             NoEligibleExpertError: every expert lacks something this request needs, is down, or is one that the policy
                 does not let serve it.
         """
-        batch = QueryBatch((query,), self.embed(query.text, query.earlier) if embedding is None else embedding)
-        return self.decide_batch(batch, rng=rng, policy=policy, alive=alive, seeds=(seed,))[0]
+        self.policy(policy)  # refuses an unknown name before any work
+        vector = self.embed(query.text, query.earlier) if embedding is None else embedding
+        judged = self.judge_one(vector)
+        quality = self._quality(query, vector, judged)
+        prospect = self.prospect(policy, judged.row, quality, self.excluded(query.facts, alive))
+        return self.decision(query, judged, prospect, rng, seed)
 
     def decide_batch(
         self,
@@ -178,21 +197,17 @@ class Router:
         rng: np.random.Generator,
         policy: str = "default",
         alive: Collection[str] | None = None,
-        seeds: Sequence[int | None] | None = None,
     ) -> tuple[RoutingDecision, ...]:
-        """Decides n queries in order; equal to deciding one by one with the same `rng`. Raises as `decide` does.
-
-        Args:
-            seeds: (n,) of draws to make again, as for `decide`.
-        """
-        self.policy(policy)  # refuses an unknown name before any work
+        """Decides n queries in order; as deciding one by one with the same `rng`, but for the last digits of
+        probabilities. Raises as `decide` does."""
+        self.policy(policy)
         probs = self.predict_categories(batch.embeddings)
-        judged = self.judge(batch.embeddings, probs)
-        quality = self.scorer.score(batch, probs, judged.rows.tolist()).quality
+        judgement = self.judge(batch.embeddings, probs)
+        quality = self.scorer.score(batch, probs, judgement.rows.tolist()).quality
         found = []
-        for i, query in enumerate(batch.queries):
-            prospect = self.prospect(policy, int(judged.rows[i]), quality[i], self.excluded(query.facts, alive))
-            found.append(self.decision(query, judged, i, prospect, rng, None if seeds is None else seeds[i]))
+        for query, judged, own in zip(batch.queries, judgement, quality, strict=True):
+            prospect = self.prospect(policy, judged.row, own, self.excluded(query.facts, alive))
+            found.append(self.decision(query, judged, prospect, rng))
         return tuple(found)
 
     def predict_categories(self, embeddings: FloatArray) -> CategoryProbs:
@@ -206,6 +221,33 @@ class Router:
         uncertainty = self.uncertainty.score(embeddings, probs.probs)
         rows = np.where(uncertainty > self.uncertainty.threshold, len(probs.categories), likely)
         return Judgement(probs.probs, likely, probs.probs.max(axis=1), uncertainty, rows)
+
+    def judge_one(self, embedding: FloatArray) -> Judged:
+        """`judge` for one embedding (1, d)."""
+        probs = self._row_of_probs(embedding)
+        confidence, uncertainty = max(probs), self.uncertainty.score_row(embedding, probs)
+        likely = probs.index(confidence)
+        row = len(probs) if uncertainty > self.uncertainty.threshold else likely
+        return Judged(probs, likely, confidence, uncertainty, row)
+
+    def _row_of_probs(self, embedding: FloatArray) -> list[float]:
+        """`predict_categories` (k,) for one embedding (1, d)."""
+        return calibrated_row(self.classifier.predict_proba(embedding).probs[0].tolist(), self.temperature, self.mix)
+
+    def _quality(self, query: Query, embedding: FloatArray, judged: Judged) -> FloatArray:
+        """(m,) predicted quality of one query with an embedding (1, d)."""
+        found = self._map_quality.get(judged.row)
+        if found is None:
+            probs = CategoryProbs(self.classifier.categories_, np.array([judged.probs], dtype=np.float32))
+            found = self.scorer.score(QueryBatch((query,), embedding), probs, [judged.row]).quality[0]
+            if not self.scorer.decides_by_query:
+                self._map_quality[judged.row] = found
+        return found
+
+    @cached_property
+    def _map_quality(self) -> dict[int, FloatArray]:
+        """What is predicted of every query of a category, as far as it is known."""
+        return {}
 
     @cached_property
     def _all(self) -> frozenset[str]:
@@ -238,13 +280,12 @@ class Router:
     def decision(
         self,
         query: Query,
-        judged: Judgement,
-        i: int,
+        judged: Judged,
         prospect: Prospect,
         rng: np.random.Generator,
         seed: int | None = None,
     ) -> RoutingDecision:
-        """Stage 2 for query i of a judged batch."""
+        """Stage 2 for a judged query."""
         usual, odds, held = prospect.usual, prospect.odds, None
         if query.facts.last_expert in usual.ranking:
             odds, held = self._with_last(prospect, query.facts)
@@ -252,18 +293,18 @@ class Router:
         expert, reason = self.experts[draw.expert], draw.reason
         changes = {
             "expert": expert,
-            "confidence": float(min(judged.confidence[i], 1.0)),
+            "confidence": min(judged.confidence, 1.0),
             "reason": DecisionReason.UNCERTAIN if usual.is_fallback and reason is DecisionReason.MAP else reason,
-            "likely_category": self.categories[int(judged.likely[i])],
-            "uncertainty": float(judged.uncertainty[i]),
+            "likely_category": self.categories[judged.likely],
+            "uncertainty": judged.uncertainty,
             "runner_up": next((name for name in usual.ranking if name != expert), None),
             "eligible_probs": odds.probs,
             "stay": held,
-            "category_probs": self.top_categories(judged.probs[i]),
+            "category_probs": self.top_categories(judged.probs),
             "seed": draw.seed,
             "propensity": odds.probs[odds.eligible.index(draw.expert)],
         }
-        return self.builtins.applied(usual.model_copy(update=changes), int(judged.rows[i]), query.facts.answering)
+        return self.builtins.applied(usual.model_copy(update=changes), judged.row, query.facts.answering)
 
     def _with_last(self, prospect: Prospect, facts: QueryFacts) -> tuple[Odds, Stay]:
         """The odds of a conversation whose last expert could serve: certain where it is kept, which is logged with a
@@ -323,9 +364,9 @@ class Router:
         )
         return Prospect(odds, usual)
 
-    def top_categories(self, probs: FloatArray) -> dict[str, float]:
+    def top_categories(self, probs: Sequence[float]) -> dict[str, float]:
         """The most likely categories of one query with probabilities (k,), most likely first."""
-        pairs = zip(self.classifier.categories_, probs.tolist(), strict=True)
+        pairs = zip(self.classifier.categories_, probs, strict=True)
         return dict(sorted(pairs, key=itemgetter(1), reverse=True)[:TOP_CATEGORIES])
 
     def outside(self, policy: Policy, row: int, quality: FloatArray, excluded: Mapping[str, str]) -> dict[str, str]:

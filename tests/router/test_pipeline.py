@@ -138,14 +138,21 @@ def test_exploration_logs_the_probability_it_drew_with():
     assert {d.reason for d in found} == {DecisionReason.MAP, DecisionReason.EXPLORED}
 
 
-def test_a_batch_equals_one_by_one():
-    router = make_router(share=0.3)
-    vectors = np.stack([CODE, FACTS, NEITHER, CODE])
-    queries = tuple(Query(str(i), "t") for i in range(4))
+@pytest.mark.parametrize("mix", [None, np.array([0.5, 1.5], np.float32)])
+@pytest.mark.parametrize("outside", [None, np.array([1.5, -2.0, 0.3], np.float32)])
+@pytest.mark.parametrize("weight", [0.0, 0.4])
+def test_a_batch_is_decided_as_one_by_one(weight, outside, mix):
+    doubt = Uncertainty(np.eye(2, dtype=np.float32), np.array([0.1, 0.4], np.float32), weight, 0.5, outside)
+    router = replace(make_router(share=0.3), temperature=1.7, mix=mix, uncertainty=doubt)
+    vectors = np.random.default_rng(1).normal(size=(20, 2)).astype(np.float32)
+    queries = tuple(Query(str(i), "t") for i in range(20))
     together = router.decide_batch(QueryBatch(queries, vectors), rng=np.random.default_rng(5))
     rng = np.random.default_rng(5)
-    alone = tuple(router.decide(q, embedding=v[None], rng=rng) for q, v in zip(queries, vectors, strict=True))
-    assert together == alone
+    for query, vector, found in zip(queries, vectors, together, strict=True):
+        alone = router.decide(query, embedding=vector[None], rng=rng)
+        rounded_off = {name: getattr(alone, name) for name in ("confidence", "uncertainty", "category_probs")}
+        assert all(getattr(found, name) == pytest.approx(value, abs=1e-6) for name, value in rounded_off.items())
+        assert found.model_copy(update=rounded_off) == alone
 
 
 FACTS_OF_REQUESTS = st.builds(QueryFacts, has_image=st.booleans(), has_tools=st.booleans(), prompt_chars=st.just(400))
@@ -274,17 +281,13 @@ def test_a_decision_is_made_again_from_its_seed_and_its_stored_features():
     assert vector.shape == (1, 64)
     assert np.array_equal(vector, rounded(vector))
     first = [decide_with(router, np.random.default_rng(n)) for n in range(20)]
-    again = router.decide_batch(
-        QueryBatch(tuple(Query("q", "text") for _ in first), np.tile(NEITHER, (20, 1))),
-        rng=np.random.default_rng(99),
-        seeds=[decision.seed for decision in first],
-    )
-    assert tuple(first) == again
+    again = [decide_with(router, np.random.default_rng(99), decision.seed) for decision in first]
+    assert first == again
     assert len({decision.expert for decision in first}) > 1
 
 
-def decide_with(router, rng):
-    return router.decide(Query("q", "text"), embedding=NEITHER[None], rng=rng)
+def decide_with(router, rng, seed=None):
+    return router.decide(Query("q", "text"), embedding=NEITHER[None], rng=rng, seed=seed)
 
 
 def test_settings_follow_experts_yaml_and_nothing_else():
