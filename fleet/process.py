@@ -15,7 +15,7 @@ import shutil
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -45,9 +45,10 @@ class ProcessState(StrEnum):
 class ProcessSpec:
     """A command to run, and the signs that it is ready.
 
-    Ready means that `ready_file` exists (it is removed before each start) and `ready_url` answers 200; None asks for
-    nothing. `log` takes its output; None is where ours goes. `env` is the whole environment; None inherits ours.
-    `secrets` are values that no message may show. `descriptors` are files of ours that it gets under the same numbers.
+    Ready means that `ready_file` exists (it is removed before each start), `ready_url` answers 200 and `is_ready` says
+    so; None asks for nothing. `log` takes its output; None is where ours goes. `env` is the whole environment; None
+    inherits ours. `secrets` are values that no message may show. `descriptors` are files of ours that it gets under the
+    same numbers.
     """
 
     name: str
@@ -55,6 +56,7 @@ class ProcessSpec:
     log: Path | None
     ready_file: Path | None = None
     ready_url: str | None = None
+    is_ready: Callable[[], Awaitable[bool]] | None = None
     env: Mapping[str, str] | None = None
     start_timeout_s: float = 60.0
     stop_grace_s: float = 10.0
@@ -281,8 +283,10 @@ def exit_words(code: int | None) -> str:
 
 
 async def is_ready(spec: ProcessSpec) -> bool:
-    """Returns True when the ready file exists and the URL answers 200."""
+    """Returns True when the process shows every sign that it is ready."""
     if spec.ready_file is not None and not spec.ready_file.exists():
+        return False
+    if spec.is_ready is not None and not await spec.is_ready():
         return False
     return spec.ready_url is None or await answers(spec.ready_url)
 

@@ -1,21 +1,17 @@
 """The embedded Redis-protocol server: Valkey as a child process, for machines where REDIS_URL names no other.
 
-It listens on a Unix socket only its user may open, keeps an append-only file in its folder, and ends when this process
-does: a small shell next to it waits on a pipe and passes the end of the pipe on as SIGTERM.
+It listens on a Unix socket only its user may open, keeps an append-only file in its folder, is started again when it
+dies, and ends with this process (where that cannot be told, not on Linux, the next one over the folder ends it).
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import shutil
-import subprocess
 import tempfile
-import time
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO
 from urllib.parse import quote
 
 from redis import Redis
@@ -25,25 +21,19 @@ from redis.retry import Retry
 
 from base.errors import EngineError
 from fleet.folder_lock import FolderLock, holder_of
-from fleet.tasks import stop_task
+from fleet.process import ProcessSpec, RestartPolicy, SupervisedProcess
 
 POLL_S = 0.02
-SUPERVISE_S = 0.25
-RELAUNCH_S = 5.0
 STOP_TIMEOUT_S = 10.0
 START_TIMEOUT_S = 60.0  # a large append-only file takes seconds to load
 MAX_SOCKET_PATH_BYTES = 100  # the system's limit is 104 to 108
 LOG_NAME = "valkey.log"
 URL_NAME = "url"
-
-# The watcher ends quietly on a line and kills the server, whose process id is the shell's own, at the end of the pipe.
-WATCHED = 'exec 3<&0 </dev/null; (read -r _ <&3 || kill -TERM $$) & exec 3<&-; exec "$@"'
-
-logger = logging.getLogger(__name__)
+ALWAYS = RestartPolicy(max_restarts=10**9, first_delay_s=0.1, max_delay_s=5.0)
 
 
 class RedisServer:
-    """A Valkey over one folder.
+    """A Valkey over one folder. Use from one event loop, which has to go on for it to be started again.
 
     Args:
         folder: holds the append-only file, the log of the server and, while it runs, its socket.
@@ -54,8 +44,7 @@ class RedisServer:
         self._folder = folder.resolve()
         self._start_timeout_s = start_timeout_s
         self._lock: FolderLock | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-        self._supervisor: asyncio.Task[None] | None = None
+        self._process: SupervisedProcess | None = None
         self._socket = self._folder / "valkey.sock"
         self._socket_folder: Path | None = None
 
@@ -67,7 +56,7 @@ class RedisServer:
     @property
     def pid(self) -> int | None:
         """Process id of the server, None when it does not run."""
-        return self._process.pid if self._process is not None and self._process.poll() is None else None
+        return None if self._process is None else self._process.status.pid
 
     async def start(self) -> str:
         """Starts the server and returns its address once it answers; from then on it is started again when it dies.
@@ -75,13 +64,14 @@ class RedisServer:
         Raises:
             EngineError: no server is installed, another live process uses the folder, or the server did not come up.
         """
-        if self.pid is not None:
+        if self._process is not None:
             return self.url
         self._claim_folder()
         try:
-            (self._folder / LOG_NAME).unlink(missing_ok=True)
             await stop_orphan(self._socket)
-            await self._launch()
+            self._process = SupervisedProcess(self._spec(), restarts=ALWAYS)
+            self._process.start()
+            await self._process.wait_ready()
             (self._folder / URL_NAME).write_text(self.url)
         except OSError as error:
             await self.stop()
@@ -89,39 +79,21 @@ class RedisServer:
         except BaseException:
             await self.stop()
             raise
-        self._supervisor = asyncio.create_task(self._supervise(), name="embedded-redis-supervisor")
         return self.url
 
     async def stop(self) -> None:
         """Ends the server, which first brings its append-only file to the disk; harmless when it does not run."""
-        await stop_task(self._supervisor)
         if self._process is not None:
-            if self._process.poll() is None:
-                self._process.terminate()
-                await wait_for_end(self._process)
-            self._dismiss_watcher()
+            await self._process.stop()
             self._process = None
         if self._socket_folder is not None:
             shutil.rmtree(self._socket_folder, ignore_errors=True)
             self._socket_folder = None
         if self._lock is not None:
-            (self._folder / URL_NAME).unlink(missing_ok=True)
+            with suppress(OSError):
+                (self._folder / URL_NAME).unlink()
             self._lock.release()
             self._lock = None
-
-    async def _supervise(self) -> None:
-        """Starts the server again whenever it ends unasked."""
-        while True:
-            await asyncio.sleep(SUPERVISE_S)
-            if self._process is None or self.pid is not None:
-                continue
-            logger.warning("the embedded Redis ended with code %s and is started again", self._process.returncode)
-            self._dismiss_watcher()
-            try:
-                await self._launch()
-            except (EngineError, OSError) as error:  # OSError: no process or file is left, so not now
-                logger.error("the embedded Redis cannot be started again: %s", error)
-                await asyncio.sleep(RELAUNCH_S)
 
     def _claim_folder(self) -> None:
         try:
@@ -138,28 +110,8 @@ class RedisServer:
             self._socket_folder = Path(tempfile.mkdtemp(prefix="coe-"))
             self._socket = self._socket_folder / "valkey.sock"
 
-    async def _launch(self) -> None:
-        binary = find_binary()
-        with (self._folder / LOG_NAME).open("ab") as log:
-            self._process = subprocess.Popen(
-                ["/bin/sh", "-c", WATCHED, "sh", str(binary), *self._arguments()],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=self._folder,
-                start_new_session=True,  # Ctrl-C is for us: the server has to outlive the last write of the log
-            )
-        deadline = time.monotonic() + self._start_timeout_s
-        while not await answers(self.url):
-            if self._process.poll() is not None:
-                raise EngineError(f"the embedded Redis did not start: {self._last_words()}")
-            if time.monotonic() > deadline:
-                waited = f"within {self._start_timeout_s:g} s"
-                raise EngineError(f"the embedded Redis did not answer {waited}: {self._last_words()}")
-            await asyncio.sleep(POLL_S)
-
-    def _arguments(self) -> list[str]:
-        """Options that Valkey and Redis 6.2 or newer share."""
+    def _spec(self) -> ProcessSpec:
+        """With options that Valkey and Redis 6.2 or newer share. Raises EngineError."""
         options = {
             "port": "0",
             "unixsocket": str(self._socket),
@@ -175,24 +127,14 @@ class RedisServer:
             "logfile": "",
             "loglevel": "notice",
         }
-        return [part for name, value in options.items() for part in (f"--{name}", value)]
-
-    def _last_words(self) -> str:
-        """The last line of the server's log that says something."""
-        try:
-            lines = (self._folder / LOG_NAME).read_text(errors="replace").splitlines()
-        except OSError:
-            lines = []
-        return next((line.strip() for line in reversed(lines) if line.strip()), "it logged nothing")
-
-    def _dismiss_watcher(self) -> None:
-        pipe: IO[bytes] | None = self._process.stdin if self._process is not None else None
-        if pipe is not None and not pipe.closed:
-            with suppress(BrokenPipeError):
-                pipe.write(b"\n")
-                pipe.flush()
-            with suppress(BrokenPipeError):
-                pipe.close()
+        return ProcessSpec(
+            name="the embedded Redis",
+            argv=(str(find_binary()), *(part for name, value in options.items() for part in (f"--{name}", value))),
+            log=self._folder / LOG_NAME,
+            is_ready=lambda: answers(self.url),
+            start_timeout_s=self._start_timeout_s,
+            stop_grace_s=STOP_TIMEOUT_S,
+        )
 
 
 def find_binary() -> Path:
@@ -260,14 +202,3 @@ async def stop_orphan(socket: Path) -> None:
                 await asyncio.sleep(POLL_S)
     except TimeoutError as error:
         raise EngineError(f"an embedded Redis that an earlier coe left at {socket} does not end") from error
-
-
-async def wait_for_end(process: subprocess.Popen[bytes]) -> None:
-    """Waits for a process that was asked to end and kills it when it takes longer than `STOP_TIMEOUT_S`."""
-    try:
-        async with asyncio.timeout(STOP_TIMEOUT_S):
-            while process.poll() is None:
-                await asyncio.sleep(POLL_S)
-    except TimeoutError:
-        process.kill()
-        process.wait()

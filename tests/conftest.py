@@ -33,9 +33,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """One server for the whole session; a test that kills or stops its server starts one of its own."""
     server = RedisServer(tmp_path_factory.mktemp("valkey"))
-    asyncio.run(server.start())
-    yield server
-    asyncio.run(server.stop())
+    with asyncio.Runner() as runner:
+        runner.run(server.start())
+        yield server
+        runner.run(server.stop())
 
 
 @pytest.fixture

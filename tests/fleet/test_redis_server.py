@@ -16,7 +16,6 @@ from redis import Redis
 from base.errors import EngineError
 from fleet import redis_server
 from fleet.redis_server import RedisServer, find_binary, running_url
-from fleet.tasks import stop_task
 
 
 @pytest.fixture
@@ -74,15 +73,15 @@ async def test_entries_survive_kill_9_and_it_is_started_again(server: RedisServe
 async def test_is_started_again_though_nothing_was_left_for_it_at_first(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    launch, refusals = server._launch, [OSError(errno.ENOSPC, "No space left on device")]
+    assert server._process is not None
+    launch, refusals = server._process._launch, [OSError(errno.ENOSPC, "No space left on device")]
 
-    async def seldom() -> None:
+    async def seldom() -> asyncio.subprocess.Process:
         if refusals:
             raise refusals.pop()
-        await launch()
+        return await launch()
 
-    monkeypatch.setattr(server, "_launch", seldom)
-    monkeypatch.setattr(redis_server, "RELAUNCH_S", 0.01)
+    monkeypatch.setattr(server._process, "_launch", seldom)
     first = server.pid
     assert first is not None
     os.kill(first, signal.SIGKILL)
@@ -90,8 +89,8 @@ async def test_is_started_again_though_nothing_was_left_for_it_at_first(
 
 
 async def test_a_file_that_it_cannot_write_is_one_clear_error(tmp_path: Path) -> None:
-    (tmp_path / redis_server.LOG_NAME).mkdir()
-    with pytest.raises(EngineError, match=r"^the embedded Redis cannot be started \(.*valkey\.log"):
+    (tmp_path / redis_server.URL_NAME).mkdir()
+    with pytest.raises(EngineError, match=r"^the embedded Redis cannot be started \(.*/url"):
         await RedisServer(tmp_path).start()
 
 
@@ -121,10 +120,12 @@ async def test_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     program = (
         "import asyncio, os, pathlib, signal, sys\n"
         "from fleet.redis_server import RedisServer\n"
-        "server = RedisServer(pathlib.Path(sys.argv[1]))\n"
-        "asyncio.run(server.start())\n"
-        "print(server.pid, flush=True)\n"
-        "os.kill(os.getpid(), signal.SIGKILL)\n"
+        "async def main():\n"
+        "    server = RedisServer(pathlib.Path(sys.argv[1]))\n"
+        "    await server.start()\n"
+        "    print(server.pid, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "asyncio.run(main())\n"
     )
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL
@@ -133,21 +134,18 @@ async def test_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
 
 
 async def test_takes_over_from_a_server_whose_owner_is_gone(tmp_path: Path) -> None:
-    orphan = RedisServer(tmp_path)
-    await orphan.start()
-    with Redis.from_url(orphan.url) as client:
-        client.set("k", "v")
-    assert orphan._lock is not None
-    orphan._lock.release()  # as the kernel does when the owner dies
-    await stop_task(orphan._supervisor)
     heir = RedisServer(tmp_path)
-    await heir.start()
-    await wait_until(lambda: orphan.pid is None)
+    with subprocess.Popen(heir._spec().argv, stdout=subprocess.DEVNULL) as orphan:
+        async with asyncio.timeout(10):
+            while not await redis_server.answers(heir.url):
+                await asyncio.sleep(0.02)
+        with Redis.from_url(heir.url) as client:
+            client.set("k", "v")
+        await heir.start()
+        await wait_until(lambda: orphan.poll() is not None)
     with Redis.from_url(heir.url) as client:
         assert client.get("k") == b"v"
-    orphan._lock = None
     await heir.stop()
-    await orphan.stop()
 
 
 async def test_starting_twice_is_starting_once(server: RedisServer) -> None:
@@ -164,7 +162,7 @@ async def test_a_signal_to_our_terminal_does_not_reach_it(server: RedisServer) -
 async def test_a_broken_file_is_named_and_the_folder_is_free_again(tmp_path: Path) -> None:
     (tmp_path / "appendonlydir").mkdir()
     (tmp_path / "appendonlydir" / "appendonly.aof.manifest").write_text("nonsense\n")
-    with pytest.raises(EngineError, match=r"did not start: .*[Mm]anifest"):
+    with pytest.raises(EngineError, match=r"(?s)ended with exit status 1 before it was ready.*[Mm]anifest"):
         await RedisServer(tmp_path).start()
     assert running_url(tmp_path) is None
 
@@ -190,7 +188,7 @@ async def test_start_that_takes_too_long(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(redis_server, "answers", never)
     server = RedisServer(tmp_path, start_timeout_s=0.1)
-    with pytest.raises(EngineError, match=r"did not answer within 0\.1 s"):
+    with pytest.raises(EngineError, match=r"the embedded Redis was not ready after 0\.1 s"):
         await server.start()
     assert server.pid is None
 
