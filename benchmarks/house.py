@@ -10,6 +10,7 @@ import tempfile
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
@@ -26,6 +27,7 @@ from gateway.parts import Parts
 from gateway.serve import Gateway, live_router
 from gateway.settings import Settings
 from router.config import CoeConfig, load_config
+from tests.gateway.retrieval.serving import serving
 from tests.memory_log import MemoryLog
 from tests.training.trained_folder import EXPERTS, make_trained
 
@@ -109,6 +111,28 @@ async def chat(port: int) -> bytes:
     return answer
 
 
+class Entered:
+    """Calls by file while they are counted."""
+
+    def __init__(self) -> None:
+        self.calls, self._is_on = Counter[str](), False
+
+    def count(self, frame: FrameType, kind: str, argument: object) -> None:
+        path = Path(frame.f_code.co_filename)
+        if self._is_on and kind == "call" and path.is_relative_to(ROOT) and path.relative_to(ROOT).parts[0] in ROOMS:
+            self.calls[str(path.relative_to(ROOT))] += 1
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        self._is_on = True
+        threading.setprofile(self.count)
+        sys.setprofile(self.count)
+        yield
+        self._is_on = False
+        sys.setprofile(None)
+        threading.setprofile(None)
+
+
 async def files_of_a_chat() -> Counter[str]:
     """Calls by file of one warm chat, from the socket to the log's sink: hashing encoder, map, echo, no Redis."""
     with tempfile.TemporaryDirectory() as name:
@@ -121,20 +145,26 @@ async def files_of_a_chat() -> Counter[str]:
         port = await gateway.start()
         for _ in range(3):
             assert b"[DONE]" in await chat(port)
-        found = Counter[str]()
-
-        def count(frame: FrameType, kind: str, argument: object) -> None:
-            path = Path(frame.f_code.co_filename)
-            if kind == "call" and path.is_relative_to(ROOT) and path.relative_to(ROOT).parts[0] in ROOMS:
-                found[str(path.relative_to(ROOT))] += 1
-
-        threading.setprofile(count)
-        sys.setprofile(count)
-        await chat(port)
-        sys.setprofile(None)
-        threading.setprofile(None)
+        found = Entered()
+        with found.counting():
+            await chat(port)
         await gateway.stop()
-    return found
+    return found.calls
+
+
+async def files_of_a_search() -> Counter[str]:
+    """Calls by file of one warm search of a vector store, as of a chat; what looks by itself may be among them."""
+    found = Entered()
+    threading.setprofile(found.count)  # of threads that begin from now on
+    with tempfile.TemporaryDirectory() as name:
+        async with serving(Path(name)) as gateway:
+            store = await gateway.store_of({"cats.txt": "cats purr when content", "dogs.txt": "dogs bark at night"})
+            for _ in range(3):
+                assert (await gateway.search(store, "which animal barks"))[0] == 200
+            with found.counting():
+                await gateway.search(store, "which animal barks")
+    threading.setprofile(None)
+    return found.calls
 
 
 def main() -> None:
@@ -151,6 +181,8 @@ def main() -> None:
     print(f"keys of experts.yaml, plugins' own apart: {keys_of(CoeConfig, set())}")
     found = asyncio.run(files_of_a_chat())
     print(f"a streamed chat enters {len(found)} files:", *found)
+    found = asyncio.run(files_of_a_search())
+    print(f"a search enters {len(found)} files:", *found)
 
 
 if __name__ == "__main__":

@@ -6,13 +6,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from gateway.exchange import Outcome
 from gateway.http_errors import ApiError, FaultError
 
 OVERHEAD_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
@@ -77,9 +75,6 @@ class Metrics:
         )
         self.used: defaultdict[str, Used] = defaultdict(Used)
         self.watch(self._usage)
-        # The library's own look-up of labels takes 3 us each time; there are few of them.
-        self._request, self._decision = cache(self.requests.labels), cache(self.decisions.labels)
-        self._ttft = cache(self.ttft.labels)
 
     def watch(self, read: Callable[[], Iterable[Metric]]) -> None:
         """Adds metrics that are read at each scrape."""
@@ -88,22 +83,6 @@ class Metrics:
     def watch_running(self, running: Callable[[], float]) -> None:
         """Adds the number of chat requests in work."""
         Gauge("coe_running_requests", "Chat requests in work", registry=self.registry).set_function(running)
-
-    def observe(self, outcome: Outcome) -> None:
-        """Counts a chat that has ended."""
-        self._request(outcome.state.value, outcome.status).inc()
-        decision = outcome.decision
-        if decision is None:
-            return
-        self._decision(decision.category, decision.expert, decision.reason.value).inc()
-        self.overhead.observe(outcome.overhead_ms / 1e3)
-        served = outcome.answered_by
-        if served is None:
-            return
-        if outcome.ttft_ms is not None:
-            self._ttft(served).observe(outcome.ttft_ms / 1e3)
-        if served != decision.expert and outcome.strategy is None:
-            self.failovers.labels(decision.expert).inc()
 
     def _usage(self) -> Iterator[Metric]:
         tokens = CounterMetricFamily("coe_tokens", "Tokens of answers", labels=["expert", "type"])
