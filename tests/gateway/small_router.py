@@ -66,6 +66,9 @@ class MarginUncertainty:
     def score(self, embeddings: FloatArray, probs: FloatArray) -> FloatArray:
         return np.asarray(1 - probs.max(axis=1), dtype=np.float32)
 
+    def score_row(self, embedding: FloatArray, probs: Sequence[float]) -> float:
+        return 1 - max(probs)
+
 
 def small_router(
     *, version: str = "0123456789abcdef", is_inline: bool = True, capabilities: Mapping[str, Capabilities] | None = None
