@@ -5,19 +5,46 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
 from redis import Redis
 
-from decision_log.decision_record import DecisionRecord
+from decision_log.decision_record import DecisionRecord, TerminalState, Usage
 from decision_log.sink import DecisionLog
 from decision_log.spool import Spool
 from router.log_config import LogConfig
+from router.types import DecisionReason, RoutingDecision
 
-MakeRecord = Callable[..., DecisionRecord]
+
+def make_record(seq: int, replica: str = "r1", text: str | None = None) -> DecisionRecord:
+    return DecisionRecord(
+        decision_id=f"{replica}-{seq}",
+        request_id=f"req-{seq}",
+        replica=replica,
+        seq=seq,
+        at=1_700_000_000.25 + seq,
+        requested_model="auto",
+        state=TerminalState.ANSWERED,
+        decision=RoutingDecision(
+            expert="coder",
+            category="code",
+            confidence=0.9,
+            is_fallback=False,
+            reason=DecisionReason.MAP,
+            likely_category="code",
+            uncertainty=0.1,
+            propensity=1.0,
+            router_version="v1",
+        ),
+        served_expert="coder",
+        status=200,
+        usage=Usage(prompt_tokens=3, completion_tokens=5),
+        latency_ms=12.5,
+        text=text,
+    )
 
 
 @asynccontextmanager
@@ -41,7 +68,7 @@ def evicting_redis(redis_url: str, policy: str) -> Iterator[None]:
             client.config_set("maxmemory-policy", "noeviction")
 
 
-def append_new(log: DecisionLog, make_record: MakeRecord, count: int, **changes: str) -> None:
+def append_new(log: DecisionLog, count: int, **changes: str) -> None:
     for _ in range(count):
         log.append(make_record(log.next_seq(), log.replica, **changes))
 

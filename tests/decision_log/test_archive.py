@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +15,14 @@ from decision_log.feedback_types import Feedback, FeedbackKind
 from decision_log.ledger import Ledger
 from decision_log.sql_removal import Removed
 from router.feedback_config import FeedbackConfig
+from tests.decision_log.running_log import make_record
 
-MakeRecord = Callable[..., DecisionRecord]
 HOUR_S = 3600.0
 FIRST = 500_000 * HOUR_S  # an hour begins
 
 
 def test_what_is_old_is_in_files_by_the_hour_and_no_longer_in_sql(
-    store: Database, make_record: MakeRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "archive"
     monkeypatch.setattr(archive_module, "BATCH_ROWS", 2)
@@ -56,7 +55,7 @@ def test_what_is_old_is_in_files_by_the_hour_and_no_longer_in_sql(
 
 
 def test_what_is_said_while_its_hour_is_written_is_in_a_later_file(
-    store: Database, make_record: MakeRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     records = [make_record(n).model_copy(update={"at": FIRST + n}) for n in range(3)]
     store.write_decisions(records)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -11,14 +10,14 @@ from redis import Redis
 from base.errors import StoreError
 from decision_log.consumer import Consumer, ConsumerStats
 from decision_log.database import Database
-from decision_log.decision_record import DecisionRecord
 from decision_log.stream_entries import GROUP, dead_stream
+from tests.decision_log.running_log import make_record
 
 STREAM = "coe:decisions"
 
 
 async def test_entries_claimed_again_and_again_while_sql_is_away_are_not_given_up(
-    tmp_path: Path, redis_url: str, make_record: Callable[..., DecisionRecord], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("decision_log.sql_engine.BUSY_TIMEOUT_MS", 20)
     database = tmp_path / "coe.db"

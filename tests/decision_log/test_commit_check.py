@@ -7,7 +7,6 @@ import errno
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,14 +15,12 @@ from redis import Redis
 
 from base.errors import StoreError
 from decision_log import commit_check, spool_writer
-from decision_log.decision_record import DecisionRecord
 from decision_log.sink import DecisionLog
 from decision_log.spool import Spool
 from router.log_config import LogConfig
-from tests.decision_log.running_log import evicting_redis, running_log
+from tests.decision_log.running_log import evicting_redis, make_record, running_log
+from tests.waiting import until
 
-MakeRecord = Callable[..., DecisionRecord]
-WaitUntil = Callable[[Callable[[], bool]], Awaitable[None]]
 DURABLE = ("batched", "sync")
 
 
@@ -55,7 +52,7 @@ class Disk:
 
 @pytest.mark.parametrize("durability", DURABLE)
 async def test_a_full_disk_is_noticed_at_once_and_so_is_its_end(
-    durability: str, tmp_path: Path, no_redis: str, monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil
+    durability: str, tmp_path: Path, no_redis: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = Disk(monkeypatch)
     async with running_log(tmp_path, no_redis, closing_s=0.1, durability=durability) as log:
@@ -69,30 +66,26 @@ async def test_a_full_disk_is_noticed_at_once_and_so_is_its_end(
         assert time.monotonic() - begin < spool_writer.COMMIT_TIMEOUT_S / 2
         assert log.problem == "spool: No space left on device"
         disk.is_full = False
-        await wait_until(lambda: log.problem is None)  # without a request
+        await until(lambda: log.problem is None)  # without a request
         await log.check()
 
 
-async def test_it_is_noticed_without_a_request(
-    tmp_path: Path, no_redis: str, monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil
-) -> None:
+async def test_it_is_noticed_without_a_request(tmp_path: Path, no_redis: str, monkeypatch: pytest.MonkeyPatch) -> None:
     disk = Disk(monkeypatch)
     async with running_log(tmp_path, no_redis, closing_s=0.1, durability="sync") as log:
         disk.is_full = True
-        await wait_until(lambda: log.problem is not None)
+        await until(lambda: log.problem is not None)
         disk.is_full = False
 
 
-async def test_a_full_spool_is_noticed_while_redis_is_away(
-    tmp_path: Path, no_redis: str, make_record: MakeRecord
-) -> None:
+async def test_a_full_spool_is_noticed_while_redis_is_away(tmp_path: Path, no_redis: str) -> None:
     async with running_log(tmp_path, no_redis, closing_s=0.1, durability="sync", spool_max_mb=1, privacy="text") as log:
         with pytest.raises(StoreError, match=r"cannot be written .spool: No space left on device .spool of at most"):
-            await answer_on(log, make_record)
+            await answer_on(log)
         assert 10 < log.stats().spooled < 30
 
 
-async def answer_on(log: DecisionLog, make_record: MakeRecord) -> None:
+async def answer_on(log: DecisionLog) -> None:
     """Every row of an answer that was let through is safe, until none is let through any more."""
     for seq in range(100):
         await log.check()
@@ -100,7 +93,7 @@ async def answer_on(log: DecisionLog, make_record: MakeRecord) -> None:
 
 
 async def test_while_the_disk_is_full_redis_is_asked_and_trusted(
-    tmp_path: Path, redis_url: str, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = Disk(monkeypatch)
     async with running_log(tmp_path, redis_url, durability="sync") as log:
@@ -133,7 +126,7 @@ async def test_what_redis_took_a_moment_ago_proves_nothing_for_the_next_request(
 
 
 async def test_after_a_commit_that_failed_the_next_request_is_refused(
-    tmp_path: Path, no_redis: str, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil
+    tmp_path: Path, no_redis: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where the disk says that it has room: it takes nothing, or fails to force what it took."""
     is_broken = False
@@ -152,11 +145,11 @@ async def test_after_a_commit_that_failed_the_next_request_is_refused(
         with pytest.raises(StoreError, match="Input/output error"):
             await log.check()
         is_broken = False
-        await wait_until(lambda: log.problem is None)
+        await until(lambda: log.problem is None)
 
 
 async def test_a_record_that_waits_for_the_disk_speaks_for_those_that_would_come(
-    tmp_path: Path, no_redis: str, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil
+    tmp_path: Path, no_redis: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     is_full = True
     write = Spool.write
@@ -169,19 +162,17 @@ async def test_a_record_that_waits_for_the_disk_speaks_for_those_that_would_come
     monkeypatch.setattr(Spool, "write", refuse)
     async with running_log(tmp_path, no_redis, closing_s=0.1, durability="sync") as log:
         committing = asyncio.create_task(log.commit(make_record(0)))
-        await wait_until(lambda: log.stats().last_error is not None)
-        await wait_until(lambda: log.problem is not None)
+        await until(lambda: log.stats().last_error is not None)
+        await until(lambda: log.problem is not None)
         for _ in range(3):
             with pytest.raises(StoreError, match="No space left"):
                 await log.check()
         is_full = False
         await committing
-        await wait_until(lambda: log.problem is None)
+        await until(lambda: log.problem is None)
 
 
-async def test_a_disk_that_hangs_is_too_slow(
-    tmp_path: Path, no_redis: str, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_disk_that_hangs_is_too_slow(tmp_path: Path, no_redis: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commit_check, "LOOK_TIMEOUT_S", 0.05)
     monkeypatch.setattr(spool_writer, "COMMIT_TIMEOUT_S", 0.05)
     async with running_log(tmp_path, no_redis, closing_s=0.1, durability="sync") as log:
@@ -224,15 +215,15 @@ async def test_a_redis_that_evicts_is_refused_where_rows_are_promised(
 
 
 async def test_a_redis_that_begins_to_evict_stops_the_modes_that_wait(
-    tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil
+    tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("decision_log.sink.BEAT_S", 0.05)
     async with running_log(tmp_path, redis_url, durability="sync") as log:
         with evicting_redis(redis_url, "allkeys-lfu"):
-            await wait_until(lambda: log.problem is not None)
+            await until(lambda: log.problem is not None)
             with pytest.raises(StoreError, match="maxmemory-policy allkeys-lfu"):
                 await log.check()
-        await wait_until(lambda: log.problem is None)
+        await until(lambda: log.problem is None)
 
 
 async def test_where_nothing_waits_an_evicting_redis_is_a_loud_line(

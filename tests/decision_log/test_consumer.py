@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -20,10 +20,9 @@ from decision_log.replica_status import ReplicaState, ReplicaStatus
 from decision_log.stream_entries import GROUP, dead_stream, waiting_entries
 from fleet.redis_server import RedisServer
 from fleet.tasks import stop_task
-from tests.decision_log.running_log import append_new, running_log
+from tests.decision_log.running_log import append_new, make_record, running_log
+from tests.waiting import until
 
-MakeRecord = Callable[..., DecisionRecord]
-WaitUntil = Callable[[Callable[[], bool]], Awaitable[None]]
 STREAM = "coe:decisions"
 
 
@@ -69,43 +68,36 @@ def pending(client: Redis) -> int:
     return int(client.xpending(STREAM, GROUP)["pending"])
 
 
-async def test_each_decision_becomes_one_row(
-    redis_url: str, client: Redis, store: Database, make_record: MakeRecord, wait_until: WaitUntil
-) -> None:
+async def test_each_decision_becomes_one_row(redis_url: str, client: Redis, store: Database) -> None:
     records = [make_record(seq) for seq in range(250)]
     async with running(make_consumer(redis_url, store)) as consumer:
         add(client, records)
         add(client, records[:50])
-        await wait_until(lambda: consumer.stats().written + consumer.stats().repeated == 300)
+        await until(lambda: consumer.stats().written + consumer.stats().repeated == 300)
         assert consumer.stats() == ConsumerStats(written=250, repeated=50)
-        await wait_until(lambda: pending(client) == 0)
+        await until(lambda: pending(client) == 0)
     assert store.count() == 250
     assert store.get_decision("r1-7") == records[7]
 
 
 async def test_nothing_is_lost_when_more_comes_than_the_stream_may_hold_before_a_consumer_does(
-    tmp_path: Path, redis_url: str, client: Redis, store: Database, make_record: MakeRecord, wait_until: WaitUntil
+    tmp_path: Path, redis_url: str, client: Redis, store: Database
 ) -> None:
     """While the database is away the stream fills up, and the rest waits in the spool."""
     async with running_log(tmp_path, redis_url, stream_max_entries=1000) as log:
-        append_new(log, make_record, 4000)
-        await wait_until(lambda: "in no database yet" in (log.stats().last_error or ""))
+        append_new(log, 4000)
+        await until(lambda: "in no database yet" in (log.stats().last_error or ""))
         assert client.xlen(STREAM) < 4000
         assert log.stats().pending > 0
         async with running(make_consumer(redis_url, store)) as consumer:
-            await wait_until(lambda: consumer.stats().written == 4000)
-        await wait_until(lambda: log.stats().pending == 0)
+            await until(lambda: consumer.stats().written == 4000)
+        await until(lambda: log.stats().pending == 0)
         assert log.stats().dropped == 0
     assert all(store.get_decision(f"{log.replica}-{seq}") for seq in range(4000))
 
 
 async def test_consumer_killed_between_write_and_acknowledgement(
-    redis_url: str,
-    client: Redis,
-    store: Database,
-    make_record: MakeRecord,
-    wait_until: WaitUntil,
-    monkeypatch: pytest.MonkeyPatch,
+    redis_url: str, client: Redis, store: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(client, [make_record(seq) for seq in range(20)])
     killed = make_consumer(redis_url, store, "killed")
@@ -116,36 +108,36 @@ async def test_consumer_killed_between_write_and_acknowledgement(
 
     monkeypatch.setattr(killed, "_acknowledge", hang)
     await killed.start()
-    await wait_until(lambda: store.count() == 20)
+    await until(lambda: store.count() == 20)
     assert pending(client) == 20  # nothing is acknowledged before it is committed, and here never
     assert killed._task is not None
     await stop_task(killed._task)
     async with running(make_consumer(redis_url, store, "heir", min_idle_ms=1)) as heir:
-        await wait_until(lambda: heir.stats().repeated == 20)
-        await wait_until(lambda: pending(client) == 0)
+        await until(lambda: heir.stats().repeated == 20)
+        await until(lambda: pending(client) == 0)
     assert store.count() == 20
     assert heir.stats() == ConsumerStats(written=0, repeated=20)
     await killed._redis.aclose()
 
 
 async def test_nothing_is_acknowledged_while_sql_is_away_and_no_delivery_is_used_up(
-    tmp_path: Path, redis_url: str, client: Redis, store: Database, make_record: MakeRecord, wait_until: WaitUntil
+    tmp_path: Path, redis_url: str, client: Redis, store: Database
 ) -> None:
     lock = sqlite3.connect(tmp_path / "coe.db", isolation_level=None)
     lock.execute("BEGIN IMMEDIATE")
     add(client, [make_record(seq) for seq in range(5)])
     async with running(make_consumer(redis_url, store)) as consumer:
-        await wait_until(lambda: "locked" in (consumer.stats().last_error or ""))
+        await until(lambda: "locked" in (consumer.stats().last_error or ""))
         assert pending(client) == 5
         lock.execute("ROLLBACK")
         lock.close()
-        await wait_until(lambda: consumer.stats() == ConsumerStats(written=5))
-        await wait_until(lambda: pending(client) == 0)
+        await until(lambda: consumer.stats() == ConsumerStats(written=5))
+        await until(lambda: pending(client) == 0)
     assert store.count() == 5
 
 
 async def test_garbage_goes_to_the_dead_letters_after_five_deliveries(
-    redis_url: str, client: Redis, store: Database, make_record: MakeRecord, wait_until: WaitUntil
+    redis_url: str, client: Redis, store: Database
 ) -> None:
     add(client, [make_record(0)])
     bad = [client.xadd(STREAM, {"record": "{no json"}), client.xadd(STREAM, {"other": "field"})]
@@ -166,7 +158,7 @@ async def test_garbage_goes_to_the_dead_letters_after_five_deliveries(
 
 
 async def test_one_row_the_database_refuses_does_not_hold_up_the_others(
-    tmp_path: Path, redis_url: str, client: Redis, store: Database, make_record: MakeRecord
+    tmp_path: Path, redis_url: str, client: Redis, store: Database
 ) -> None:
     with sqlite3.connect(tmp_path / "coe.db") as other:
         other.execute(
@@ -184,7 +176,7 @@ async def test_one_row_the_database_refuses_does_not_hold_up_the_others(
 
 
 async def test_a_life_the_database_refuses_does_not_hold_up_decisions(
-    tmp_path: Path, redis_url: str, client: Redis, store: Database, make_record: MakeRecord
+    tmp_path: Path, redis_url: str, client: Redis, store: Database
 ) -> None:
     with sqlite3.connect(tmp_path / "coe.db") as other:
         other.execute("CREATE TRIGGER t BEFORE INSERT ON replicas BEGIN SELECT RAISE(ABORT, 'refused'); END")
@@ -199,20 +191,16 @@ async def test_a_life_the_database_refuses_does_not_hold_up_decisions(
     await consumer.aclose()
 
 
-async def test_entries_of_a_dead_consumer_are_claimed(
-    redis_url: str, client: Redis, store: Database, make_record: MakeRecord, wait_until: WaitUntil
-) -> None:
+async def test_entries_of_a_dead_consumer_are_claimed(redis_url: str, client: Redis, store: Database) -> None:
     add(client, [make_record(seq) for seq in range(150)])
     client.xgroup_create(STREAM, GROUP, id="0")
     client.xreadgroup(GROUP, "dead", {STREAM: ">"}, count=150)
     async with running(make_consumer(redis_url, store, min_idle_ms=1)) as consumer:
-        await wait_until(lambda: consumer.stats().written == 150)
-        await wait_until(lambda: pending(client) == 0)
+        await until(lambda: consumer.stats().written == 150)
+        await until(lambda: pending(client) == 0)
 
 
-async def test_entries_of_a_live_consumer_are_left_alone(
-    redis_url: str, client: Redis, store: Database, make_record: MakeRecord
-) -> None:
+async def test_entries_of_a_live_consumer_are_left_alone(redis_url: str, client: Redis, store: Database) -> None:
     add(client, [make_record(0)])
     client.xgroup_create(STREAM, GROUP, id="0")
     client.xreadgroup(GROUP, "busy", {STREAM: ">"})
@@ -222,9 +210,7 @@ async def test_entries_of_a_live_consumer_are_left_alone(
     await consumer.aclose()
 
 
-async def test_entries_trimmed_while_pending_are_forgotten(
-    redis_url: str, client: Redis, store: Database, make_record: MakeRecord
-) -> None:
+async def test_entries_trimmed_while_pending_are_forgotten(redis_url: str, client: Redis, store: Database) -> None:
     ids = add(client, [make_record(0), make_record(1)])
     client.xgroup_create(STREAM, GROUP, id="0")
     client.xreadgroup(GROUP, "dead", {STREAM: ">"})
@@ -236,33 +222,27 @@ async def test_entries_trimmed_while_pending_are_forgotten(
     await consumer.aclose()
 
 
-async def test_redis_away_at_start_then_back(
-    tmp_path: Path, store: Database, make_record: MakeRecord, wait_until: WaitUntil
-) -> None:
+async def test_redis_away_at_start_then_back(tmp_path: Path, store: Database) -> None:
     server = RedisServer(tmp_path / "redis")
     async with running(make_consumer(server.url, store)) as consumer:
-        await wait_until(lambda: "ConnectionError" in (consumer.stats().last_error or ""))
+        await until(lambda: "ConnectionError" in (consumer.stats().last_error or ""))
         await server.start()
         with Redis.from_url(server.url) as client:
             add(client, [make_record(0)])
-        await wait_until(lambda: consumer.stats() == ConsumerStats(written=1))
+        await until(lambda: consumer.stats() == ConsumerStats(written=1))
     await server.stop()
 
 
-async def test_a_redis_that_lost_its_data_gets_a_new_group(
-    redis_url: str, client: Redis, store: Database, make_record: MakeRecord, wait_until: WaitUntil
-) -> None:
+async def test_a_redis_that_lost_its_data_gets_a_new_group(redis_url: str, client: Redis, store: Database) -> None:
     async with running(make_consumer(redis_url, store)) as consumer:
         add(client, [make_record(0)])
-        await wait_until(lambda: consumer.stats().written == 1)
+        await until(lambda: consumer.stats().written == 1)
         client.flushall()
         add(client, [make_record(1)])
-        await wait_until(lambda: consumer.stats() == ConsumerStats(written=2))
+        await until(lambda: consumer.stats() == ConsumerStats(written=2))
 
 
-async def test_the_stream_forgets_what_is_in_sql(
-    redis_url: str, client: Redis, store: Database, make_record: MakeRecord
-) -> None:
+async def test_the_stream_forgets_what_is_in_sql(redis_url: str, client: Redis, store: Database) -> None:
     add(client, [make_record(seq) for seq in range(5)])
     bad = client.xadd(STREAM, {"record": "garbage"})
     consumer = make_consumer(redis_url, store)
@@ -273,19 +253,17 @@ async def test_the_stream_forgets_what_is_in_sql(
     await consumer.aclose()
 
 
-async def test_two_consumers_share_the_work(
-    redis_url: str, client: Redis, store: Database, make_record: MakeRecord, wait_until: WaitUntil
-) -> None:
+async def test_two_consumers_share_the_work(redis_url: str, client: Redis, store: Database) -> None:
     async with running(make_consumer(redis_url, store, "a")) as a, running(make_consumer(redis_url, store, "b")) as b:
         for start in range(0, 600, 50):
             add(client, [make_record(seq) for seq in range(start, start + 50)])
             await asyncio.sleep(0)
-        await wait_until(lambda: a.stats().written + b.stats().written == 600)
+        await until(lambda: a.stats().written + b.stats().written == 600)
     assert store.count() == 600
 
 
 async def test_closing_writes_what_is_there_and_leaves_the_group(
-    redis_url: str, client: Redis, store: Database, make_record: MakeRecord
+    redis_url: str, client: Redis, store: Database
 ) -> None:
     consumer = make_consumer(redis_url, store)
     await consumer.start()
@@ -296,7 +274,7 @@ async def test_closing_writes_what_is_there_and_leaves_the_group(
 
 
 async def test_closing_writes_a_batch_that_came_just_when_it_was_stopped(
-    redis_url: str, client: Redis, store: Database, make_record: MakeRecord
+    redis_url: str, client: Redis, store: Database
 ) -> None:
     add(client, [make_record(seq) for seq in range(3)])
     client.xgroup_create(STREAM, GROUP, id="0")
@@ -316,12 +294,7 @@ async def test_a_name_with_pending_entries_stays_in_the_group(redis_url: str, cl
 
 
 async def test_a_fault_is_visible_and_survived(
-    redis_url: str,
-    client: Redis,
-    store: Database,
-    make_record: MakeRecord,
-    wait_until: WaitUntil,
-    monkeypatch: pytest.MonkeyPatch,
+    redis_url: str, client: Redis, store: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real_write = store.write_decisions
     faults = [RuntimeError("unforeseen")]
@@ -334,9 +307,9 @@ async def test_a_fault_is_visible_and_survived(
     monkeypatch.setattr(store, "write_decisions", write)
     async with running(make_consumer(redis_url, store)) as consumer:
         add(client, [make_record(0)])
-        await wait_until(lambda: consumer.stats().last_error == "RuntimeError: unforeseen")
-        await wait_until(lambda: consumer.stats() == ConsumerStats(written=1))
-        await wait_until(lambda: pending(client) == 0)
+        await until(lambda: consumer.stats().last_error == "RuntimeError: unforeseen")
+        await until(lambda: consumer.stats() == ConsumerStats(written=1))
+        await until(lambda: pending(client) == 0)
 
 
 async def test_no_text_of_a_broken_entry_reaches_the_log(
@@ -358,7 +331,7 @@ async def waiting(redis_url: str) -> list[tuple[str, int] | None]:
 
 
 async def test_waiting_are_entries_not_delivered_and_those_not_acknowledged(
-    redis_url: str, client: Redis, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+    redis_url: str, client: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("decision_log.stream_entries.PAGE_ENTRIES", 2)
     assert await waiting(redis_url) == []
@@ -372,7 +345,7 @@ async def test_waiting_are_entries_not_delivered_and_those_not_acknowledged(
 
 
 async def test_lives_and_what_was_erased_reach_sql_and_garbage_of_either_is_dead(
-    redis_url: str, client: Redis, store: Database, make_record: MakeRecord
+    redis_url: str, client: Redis, store: Database
 ) -> None:
     add(client, [make_record(0)])
     client.xadd(STREAM, {"record": '{"erased":true,"replica":"r1","seq":1}'})

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,15 +7,14 @@ from redis import Redis
 
 from decision_log.consumer import Consumer
 from decision_log.database import Database
-from decision_log.decision_record import DecisionRecord
 from decision_log.doctor import SILENT_S, Diagnosis, Finding, assess, diagnose
 from decision_log.ledger import Account
 from decision_log.redis_client import connect
 from decision_log.replica_status import DecisionCount, ReplicaState, ReplicaStatus
 from decision_log.spool import Spool
 from decision_log.stream_entries import GROUP, dead_stream
+from tests.decision_log.running_log import make_record
 
-MakeRecord = Callable[..., DecisionRecord]
 STREAM = "coe:decisions"
 NOW = 1_000_000.0
 
@@ -87,7 +85,7 @@ def test_a_replica_nobody_counted_is_as_long_as_its_rows() -> None:
     assert assess(account(range(2), range(3, 4)), None, set(), NOW) == Finding("r", None, 4, 3, 0, 0, (range(2, 3),))
 
 
-async def test_every_place_is_looked_at(tmp_path: Path, redis_url: str, make_record: MakeRecord) -> None:
+async def test_every_place_is_looked_at(tmp_path: Path, redis_url: str) -> None:
     """SQL has 0 and 1, a dead letter is 2, 3 is pending, 4 not delivered, 5 in the spool, 6 and 7 nowhere."""
     store = Database(f"sqlite:///{tmp_path / 'coe.db'}")
     spool = Spool(tmp_path / "spool" / "r1", max_bytes=1_000_000)

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -23,14 +22,14 @@ from decision_log.replica_status import DecisionCount, ReplicaState, ReplicaStat
 from decision_log.spool import Spool
 from decision_log.stream_entries import GROUP, dead_stream
 from router.log_config import LogConfig
-from tests.decision_log.running_log import evicting_redis
+from tests.decision_log.running_log import evicting_redis, make_record
+from tests.waiting import until
 
 CONFIG = {
     "categories": {"code": "programs", "general": "the rest"},
     "experts": {"coder": {"engine": "echo", "model": "m"}},
     "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "knn"}},
 }
-MakeRecord = Callable[..., DecisionRecord]
 
 
 @pytest.fixture
@@ -57,7 +56,6 @@ def test_doctor_reads_a_database_that_may_not_be_written(
     tmp_path: Path,
     config: Path,
     redis_url: str,
-    make_record: MakeRecord,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     may_change_folder: bool,
@@ -91,7 +89,7 @@ def test_doctor_reads_a_database_that_may_not_be_written(
 
 
 def test_doctor_finds_nothing_wrong(
-    tmp_path: Path, config: Path, redis_url: str, make_record: MakeRecord, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, config: Path, redis_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = Database(f"sqlite:///{tmp_path / 'coe.db'}")
     store.write_decisions([make_record(seq) for seq in range(3)])
@@ -112,7 +110,7 @@ def test_doctor_names_a_redis_that_evicts(
 
 
 def test_doctor_names_holes_repeats_dead_letters_and_what_is_on_the_way(
-    tmp_path: Path, config: Path, redis_url: str, make_record: MakeRecord, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, config: Path, redis_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = Database(f"sqlite:///{tmp_path / 'coe.db'}")
     store.write_decisions([make_record(0), make_record(3), make_record(5), make_record(0, "r2")])
@@ -132,7 +130,7 @@ def test_doctor_names_holes_repeats_dead_letters_and_what_is_on_the_way(
 
 
 def test_doctor_sees_what_a_killed_gateway_had_in_memory(
-    tmp_path: Path, config: Path, redis_url: str, make_record: MakeRecord, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, config: Path, redis_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     leave_spool(tmp_path, [make_record(seq) for seq in range(3)])
     numbered = DecisionCount()
@@ -150,7 +148,7 @@ def test_doctor_sees_what_a_killed_gateway_had_in_memory(
 
 
 def test_a_silent_replica_is_named_until_it_is_given_up(
-    tmp_path: Path, config: Path, redis_url: str, make_record: MakeRecord, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, config: Path, redis_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = Database(f"sqlite:///{tmp_path / 'coe.db'}")
     store.write_decisions([make_record(0)])
@@ -175,7 +173,7 @@ def test_a_replica_that_was_heard_of_lately_is_not_given_up(tmp_path: Path, conf
 
 
 def test_drain_brings_stream_and_spools_of_the_dead_into_sql(
-    tmp_path: Path, config: Path, redis_url: str, make_record: MakeRecord, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, config: Path, redis_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     leave_spool(tmp_path, [make_record(seq) for seq in range(3)])
     with Redis.from_url(redis_url) as client:
@@ -187,14 +185,12 @@ def test_drain_brings_stream_and_spools_of_the_dead_into_sql(
     assert doctor(tmp_path, config, redis_url) == 0
 
 
-async def test_consume_writes_rows_until_it_is_told_to_end(
-    tmp_path: Path, redis_url: str, make_record: MakeRecord, wait_until: Callable[[Callable[[], bool]], Awaitable[None]]
-) -> None:
+async def test_consume_writes_rows_until_it_is_told_to_end(tmp_path: Path, redis_url: str) -> None:
     store = Database(f"sqlite:///{tmp_path / 'coe.db'}")
     consuming = asyncio.create_task(consume_until_signal(tmp_path, LogConfig(), redis_url, store))
     with Redis.from_url(redis_url) as client:
         client.xadd("coe:decisions", {"record": make_record(0).model_dump_json()})
-        await wait_until(lambda: store.count() == 1)
+        await until(lambda: store.count() == 1)
         os.kill(os.getpid(), signal.SIGTERM)
         await consuming
         assert client.xinfo_consumers("coe:decisions", GROUP) == []
@@ -208,7 +204,7 @@ def test_drain_with_a_letter_that_is_dead(tmp_path: Path, config: Path, redis_ur
 
 
 def test_without_redis_url_the_embedded_server_is_used(
-    tmp_path: Path, config: Path, make_record: MakeRecord, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     leave_spool(tmp_path, [make_record(0)])
     assert drain(tmp_path, config) == 0
@@ -221,7 +217,7 @@ def test_redis_away_is_one_clear_error(tmp_path: Path, config: Path) -> None:
         doctor(tmp_path, config, f"unix://{tmp_path}/none.sock")
 
 
-def test_a_survey_of_spools_starts_at_the_checkpoint(tmp_path: Path, make_record: MakeRecord) -> None:
+def test_a_survey_of_spools_starts_at_the_checkpoint(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "spool" / "r1", max_bytes=1_000_000, segment_bytes=20)
     spool.open()
     for number in range(6):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,10 +31,10 @@ from gateway.serve import live_router
 from gateway.settings import read_settings
 from router.gateway_config import GatewayConfig
 from router.log_config import LogConfig, PrivacyLevel
+from tests.decision_log.running_log import make_record
 from tests.gateway.running import config_of
+from tests.waiting import until
 
-MakeRecord = Callable[..., DecisionRecord]
-WaitUntil = Callable[[Callable[[], bool]], Awaitable[None]]
 CANARY = b"canary words"
 EMBEDDING = bytes(range(48))  # of a subject
 CONFIG = LogConfig(privacy=PrivacyLevel.TEXT, embeddings=True)
@@ -58,9 +58,7 @@ def files_with(folder: Path, text: bytes) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in found)
 
 
-async def test_from_sql_feedback_stream_dead_letters_and_spools(
-    tmp_path: Path, store: Database, make_record: MakeRecord
-) -> None:
+async def test_from_sql_feedback_stream_dead_letters_and_spools(tmp_path: Path, store: Database) -> None:
     server = RedisServer(tmp_path / "redis")
     url = await server.start()
     with Redis.from_url(url) as client:
@@ -98,9 +96,7 @@ def leave_spool(data_dir: Path, records: list[DecisionRecord]) -> None:
     spool.close()
 
 
-async def test_while_the_gateway_works(
-    tmp_path: Path, store: Database, make_record: MakeRecord, wait_until: WaitUntil
-) -> None:
+async def test_while_the_gateway_works(tmp_path: Path, store: Database) -> None:
     """What it spooled and sent, what it has spooled and not sent, and what it remembers."""
     server = RedisServer(tmp_path / "redis")
     url = await server.start()
@@ -113,16 +109,16 @@ async def test_while_the_gateway_works(
     yours = of("you", make_record(log.next_seq(), log.replica))
     for record in (*mine[:2], yours):
         log.append(record)
-    await wait_until(lambda: store.count() == 3)
+    await until(lambda: store.count() == 3)
     await server.stop()
     log.append(mine[2])
-    await wait_until(lambda: log.stats().spooled == 4)
+    await until(lambda: log.stats().spooled == 4)
     await server.start()
     await erase_all(tmp_path, CONFIG, url, store, "me")
     await keeper.look()
     assert log.recent(mine[0].decision_id) is None
     assert log.recent(yours.decision_id) is not None
-    await wait_until(lambda: log.stats().pending == 0)
+    await until(lambda: log.stats().pending == 0)
     await consumer.aclose()
     assert files_with(tmp_path, CANARY) == []
     await log.aclose()
@@ -135,9 +131,7 @@ async def test_while_the_gateway_works(
     await server.stop()
 
 
-async def test_a_session_is_found_by_its_name_and_a_text_by_itself(
-    tmp_path: Path, redis_url: str, make_record: MakeRecord, wait_until: WaitUntil
-) -> None:
+async def test_a_session_is_found_by_its_name_and_a_text_by_itself(tmp_path: Path, redis_url: str) -> None:
     settings = read_settings({"COE_DATA_DIR": str(tmp_path)})
     config = config_of()
     log = DecisionLog(data_dir=tmp_path, redis_url=redis_url, config=config.log)
@@ -177,9 +171,7 @@ async def test_an_empty_subject_is_refused(tmp_path: Path, store: Database) -> N
         await erase_all(tmp_path, CONFIG, "unix:///none.sock", store, " ")
 
 
-async def test_with_redis_away_sql_is_erased_and_the_rest_can_be_done_again(
-    tmp_path: Path, store: Database, make_record: MakeRecord
-) -> None:
+async def test_with_redis_away_sql_is_erased_and_the_rest_can_be_done_again(tmp_path: Path, store: Database) -> None:
     store.write_decisions([of("me", make_record(0))])
     with pytest.raises(RedisError):
         await erase_all(tmp_path, CONFIG, f"unix://{tmp_path}/none.sock", store, "me")

@@ -6,7 +6,6 @@ import asyncio
 import os
 import random
 import signal
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,6 +21,8 @@ from decision_log.sink import DecisionLog
 from fleet.redis_server import RedisServer
 from fleet.tasks import stop_task
 from router.log_config import LogConfig
+from tests.decision_log.running_log import make_record
+from tests.waiting import until
 
 
 async def kill_redis(server: RedisServer) -> None:
@@ -39,11 +40,7 @@ async def pause_redis(server: RedisServer) -> None:
 
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 12))])
 async def test_check_32_every_decision_is_one_row_whatever_is_killed(
-    seed: int,
-    tmp_path: Path,
-    make_record: Callable[..., DecisionRecord],
-    wait_until: Callable[[Callable[[], bool]], Awaitable[None]],
-    monkeypatch: pytest.MonkeyPatch,
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream_module, "MAX_DELAY_S", 0.1)
     monkeypatch.setattr("decision_log.consumer.LINGER_S", 0.0)
@@ -73,8 +70,8 @@ async def test_check_32_every_decision_is_one_row_whatever_is_killed(
         await running._redis.aclose()
         running = consumer(f"c{turn + 1}")
         await running.start()
-    await wait_until(lambda: all(log.stats().pending == 0 for log in logs))
-    await wait_until(lambda: store.count() == len(appended))
+    await until(lambda: all(log.stats().pending == 0 for log in logs))
+    await until(lambda: store.count() == len(appended))
     for log in logs:
         await log.aclose()
     await running.aclose()

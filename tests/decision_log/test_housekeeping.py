@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -9,13 +9,11 @@ import pytest
 from base.errors import StoreError
 from decision_log import housekeeping as housekeeping_module
 from decision_log.database import Database
-from decision_log.decision_record import DecisionRecord
 from decision_log.housekeeping import DAY_S, Housekeeper
 from decision_log.sql_removal import Removal
 from decision_log.tombstones import subject_hash
-
-MakeRecord = Callable[..., DecisionRecord]
-WaitUntil = Callable[[Callable[[], bool]], Awaitable[None]]
+from tests.decision_log.running_log import make_record
+from tests.waiting import until
 
 
 class Memory:
@@ -60,9 +58,7 @@ async def test_an_erasure_by_a_clock_that_is_behind_is_told_too(store: Database)
 
 
 @pytest.mark.parametrize(("keep_days", "left"), [(None, 2), (2.0, 1)])
-async def test_what_is_past_its_time_goes(
-    keep_days: float | None, left: int, store: Database, make_record: MakeRecord
-) -> None:
+async def test_what_is_past_its_time_goes(keep_days: float | None, left: int, store: Database) -> None:
     now = time.time()
     ages = {0: 3 * DAY_S, 1: 1 * DAY_S}
     store.write_decisions([make_record(seq).model_copy(update={"at": now - age}) for seq, age in ages.items()])
@@ -71,9 +67,7 @@ async def test_what_is_past_its_time_goes(
     assert store.get_decision("r1-1") is not None
 
 
-async def test_a_database_that_is_away_only_delays_it(
-    store: Database, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_database_that_is_away_only_delays_it(store: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(housekeeping_module, "LOOK_EVERY_S", 0.01)
     faults: list[Exception] = [RuntimeError("unforeseen"), StoreError("away", is_retryable=True)]
     real = Removal.erased_since
@@ -88,6 +82,6 @@ async def test_a_database_that_is_away_only_delays_it(
     keeper = Housekeeper(store, memory, keep_days=None)
     Removal(store).erase({"me"}, time.time())
     await keeper.start()
-    await wait_until(lambda: bool(memory.told))
+    await until(lambda: bool(memory.told))
     await keeper.aclose()
     assert faults == []

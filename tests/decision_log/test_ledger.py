@@ -1,16 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from decision_log.database import Database
-from decision_log.decision_record import DecisionRecord
 from decision_log.ledger import Account, Ledger, Repeated
 from decision_log.replica_status import ReplicaState, ReplicaStatus
-
-MakeRecord = Callable[..., DecisionRecord]
+from tests.decision_log.running_log import make_record
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -28,7 +26,7 @@ def status(
     return ReplicaStatus(replica=replica, decisions=decisions, settled=decisions // 2, state=state, at=at)
 
 
-def test_accounts_have_rows_holes_and_repeats(store: Database, make_record: MakeRecord) -> None:
+def test_accounts_have_rows_holes_and_repeats(store: Database) -> None:
     store.write_decisions([make_record(seq) for seq in (0, 1, 4)])
     store.write_decisions([make_record(0, "r2"), make_record(0, "r2").model_copy(update={"decision_id": "again"})])
     ledger = Ledger(store)
@@ -39,7 +37,7 @@ def test_accounts_have_rows_holes_and_repeats(store: Database, make_record: Make
     assert ledger.repeated() == [Repeated("r2", 0, ("again", "r2-0"))]
 
 
-def test_a_life_counts_further_than_its_rows(store: Database, make_record: MakeRecord) -> None:
+def test_a_life_counts_further_than_its_rows(store: Database) -> None:
     store.write_decisions([make_record(0)])
     ledger = Ledger(store)
     ledger.note_replicas([status(7), status(0, replica="r2")])
@@ -57,7 +55,7 @@ def test_what_was_heard_of_a_life_may_come_twice_and_in_any_order(store: Databas
     assert [account.status for account in ledger.accounts()] == [status(5, ReplicaState.KILLED, at=3.0)]
 
 
-def test_removed_numbers_are_no_gap(store: Database, make_record: MakeRecord) -> None:
+def test_removed_numbers_are_no_gap(store: Database) -> None:
     store.write_decisions([make_record(0)])
     ledger = Ledger(store)
     for _ in range(2):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,15 +12,14 @@ from redis import Redis
 from decision_log import stream as stream_module
 from decision_log.consumer import Consumer
 from decision_log.database import Database
-from decision_log.decision_record import DecisionRecord
 from decision_log.doctor_commands import examine
 from decision_log.sink import DecisionLog
 from decision_log.stream_entries import dead_stream
 from router.log_config import LogConfig
 from tests.decision_log.redis_kinds import Server, Watched, cluster
+from tests.decision_log.running_log import make_record
+from tests.waiting import until
 
-MakeRecord = Callable[..., DecisionRecord]
-WaitUntil = Callable[[Callable[[], bool]], Awaitable[None]]
 CONFIG = LogConfig()
 
 
@@ -50,15 +49,7 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
     servers.kill()
 
 
-async def write_through(
-    url: str,
-    interrupt: Callable[[], None],
-    *,
-    data_dir: Path,
-    store: Database,
-    make_record: MakeRecord,
-    wait_until: WaitUntil,
-) -> int:
+async def write_through(url: str, interrupt: Callable[[], None], *, data_dir: Path, store: Database) -> int:
     """Appends decisions, some before and some after `interrupt`, and waits until all are rows."""
     log = DecisionLog(data_dir=data_dir, redis_url=url, config=CONFIG)
     consumer = Consumer(redis_url=url, stream=CONFIG.stream, database=store, name="c", block_ms=20, min_idle_ms=100)
@@ -66,11 +57,11 @@ async def write_through(
     await consumer.start()
     for _ in range(100):
         log.append(make_record(log.next_seq(), log.replica))
-    await wait_until(lambda: store.count() == 100)
+    await until(lambda: store.count() == 100)
     await asyncio.to_thread(interrupt)
     for _ in range(100):
         log.append(make_record(log.next_seq(), log.replica))
-    await wait_until(lambda: store.count() == 200)
+    await until(lambda: store.count() == 200)
     await log.aclose()
     await consumer.aclose()
     found = await examine(data_dir, CONFIG, url, store)
@@ -78,15 +69,13 @@ async def write_through(
     return found.in_stream
 
 
-async def test_a_cluster_that_is_killed_and_comes_back(
-    node: Server, tmp_path: Path, store: Database, make_record: MakeRecord, wait_until: WaitUntil
-) -> None:
+async def test_a_cluster_that_is_killed_and_comes_back(node: Server, tmp_path: Path, store: Database) -> None:
     def restart() -> None:
         node.kill()
         node.start()
 
     url = f"redis+cluster://127.0.0.1:{node.port},127.0.0.1:1"
-    await write_through(url, restart, data_dir=tmp_path, store=store, make_record=make_record, wait_until=wait_until)
+    await write_through(url, restart, data_dir=tmp_path, store=store)
 
 
 async def test_dead_letters_of_a_cluster(node: Server, store: Database) -> None:
@@ -100,12 +89,8 @@ async def test_dead_letters_of_a_cluster(node: Server, store: Database) -> None:
         assert client.xlen(dead_stream(CONFIG.stream)) == 1
 
 
-async def test_sentinels_name_the_master(
-    watched: Watched, tmp_path: Path, store: Database, make_record: MakeRecord, wait_until: WaitUntil
-) -> None:
-    await write_through(
-        watched.url, nothing, data_dir=tmp_path, store=store, make_record=make_record, wait_until=wait_until
-    )
+async def test_sentinels_name_the_master(watched: Watched, tmp_path: Path, store: Database) -> None:
+    await write_through(watched.url, nothing, data_dir=tmp_path, store=store)
     with Redis(port=watched.master.port) as master:
         assert master.xinfo_stream(CONFIG.stream)["entries-added"] >= 200
 
@@ -116,19 +101,17 @@ def nothing() -> None:
 
 @pytest.mark.slow
 async def test_sentinels_name_the_new_master_when_the_old_one_dies(
-    watched: Watched, tmp_path: Path, store: Database, make_record: MakeRecord, wait_until: WaitUntil
+    watched: Watched, tmp_path: Path, store: Database
 ) -> None:
     with Redis(port=watched.replica.port) as replica, Redis(port=watched.sentinel.port) as sentinel:
         # A failover needs a replica that the Sentinel knows and that has everything.
-        await wait_until(lambda: replica.info("replication")["master_link_status"] == "up")
-        await wait_until(lambda: bool(sentinel.sentinel_slaves("decisions")))
+        await until(lambda: replica.info("replication")["master_link_status"] == "up")
+        await until(lambda: bool(sentinel.sentinel_slaves("decisions")))
 
         def fail_over() -> None:
             with Redis(port=watched.master.port) as master:
                 master.wait(1, 5000)
             watched.master.kill()
 
-        await write_through(
-            watched.url, fail_over, data_dir=tmp_path, store=store, make_record=make_record, wait_until=wait_until
-        )
+        await write_through(watched.url, fail_over, data_dir=tmp_path, store=store)
         assert replica.info("replication")["role"] == "master"

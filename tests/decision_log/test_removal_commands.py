@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -18,9 +17,8 @@ from decision_log.feedback_types import Feedback, FeedbackKind
 from decision_log.removal_commands import erase_decisions
 from decision_log.spool import Spool
 from decision_log.stream_entries import dead_stream
+from tests.decision_log.running_log import make_record
 from tests.gateway.running import config_of
-
-MakeRecord = Callable[..., DecisionRecord]
 
 
 @pytest.fixture
@@ -36,7 +34,7 @@ def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_old_is_erased(
-    tmp_path: Path, config: Path, redis_url: str, make_record: MakeRecord, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, config: Path, redis_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = Database(f"sqlite:///{tmp_path / 'coe.db'}")
     now = time.time()
@@ -54,9 +52,7 @@ def test_what_is_old_is_erased(
     store.close()
 
 
-def test_erase(
-    tmp_path: Path, config: Path, redis_url: str, make_record: MakeRecord, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_erase(tmp_path: Path, config: Path, redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     store = Database(f"sqlite:///{tmp_path / 'coe.db'}")
     store.write_decisions([make_record(0).model_copy(update={"key_id": "key-1"}), make_record(1)])
     for erased in (1, 0):
@@ -67,7 +63,7 @@ def test_erase(
 
 
 def test_a_dry_run_says_what_erasing_then_does_and_changes_nothing(
-    tmp_path: Path, config: Path, redis_url: str, make_record: MakeRecord, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, config: Path, redis_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def of(key: str, seq: int) -> DecisionRecord:
         return make_record(seq).model_copy(update={"key_id": key})

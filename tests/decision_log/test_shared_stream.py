@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,8 @@ from decision_log.stream_entries import GROUP
 from decision_log.tables import TABLES
 from fleet.tasks import stop_task
 from router.log_config import LogConfig
+from tests.decision_log.running_log import make_record
+from tests.waiting import until
 
 GATEWAYS, CONSUMERS, ROUNDS, PER_ROUND = 3, 3, 6, 40
 
@@ -31,12 +32,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 async def test_each_decision_is_one_row_although_a_consumer_dies(
-    database_url: str,
-    tmp_path: Path,
-    redis_url: str,
-    make_record: Callable[..., DecisionRecord],
-    wait_until: Callable[[Callable[[], bool]], Awaitable[None]],
-    monkeypatch: pytest.MonkeyPatch,
+    database_url: str, tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("decision_log.consumer.LINGER_S", 0.0)
     monkeypatch.setattr("decision_log.consumer.BATCH_RECORDS", 20)
@@ -61,14 +57,14 @@ async def test_each_decision_is_one_row_although_a_consumer_dies(
                 log.append(appended[-1])
         await asyncio.sleep(0)
         if turn == ROUNDS // 2:
-            await wait_until(lambda: stores[0].count() > 0)
+            await until(lambda: stores[0].count() > 0)
             await stop_task(consumers[0]._task)  # as a kill would: what it holds stays pending
-    await wait_until(lambda: stores[1].count() == len(appended))
+    await until(lambda: stores[1].count() == len(appended))
     for log in logs:
         await log.aclose()
-    await wait_until(lambda: sum(each.stats().written for each in consumers) == len(appended))
+    await until(lambda: sum(each.stats().written for each in consumers) == len(appended))
     with Redis.from_url(redis_url) as client:  # what the dead one held is claimed and found to be there already
-        await wait_until(lambda: client.xpending(config.stream, GROUP)["pending"] == 0)
+        await until(lambda: client.xpending(config.stream, GROUP)["pending"] == 0)
     for consumer in consumers[1:]:
         await consumer.aclose()
     await consumers[0]._redis.aclose()

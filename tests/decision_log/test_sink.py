@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from pathlib import Path
 
@@ -23,10 +22,9 @@ from decision_log.spool import Spool
 from decision_log.stream import DecisionStream
 from fleet.redis_server import RedisServer
 from router.log_config import LogConfig, PrivacyLevel
-from tests.decision_log.running_log import MakeRecord, append_new, running_log, streamed
+from tests.decision_log.running_log import append_new, make_record, running_log, streamed
 from tests.memory_log import MemoryLog
-
-WaitUntil = Callable[[Callable[[], bool]], Awaitable[None]]
+from tests.waiting import until
 
 
 @pytest.fixture(autouse=True)
@@ -43,32 +41,30 @@ def statuses(redis_url: str) -> list[ReplicaStatus]:
     return [ReplicaStatus.model_validate_json(fields[b"status"]) for fields in entries if b"status" in fields]
 
 
-async def test_records_reach_the_stream_in_order(
-    tmp_path: Path, redis_url: str, make_record: MakeRecord, wait_until: WaitUntil
-) -> None:
+async def test_records_reach_the_stream_in_order(tmp_path: Path, redis_url: str) -> None:
     async with running_log(tmp_path, redis_url) as log:
-        append_new(log, make_record, 5000)
-        await wait_until(lambda: log.stats().pending == 0)
+        append_new(log, 5000)
+        await until(lambda: log.stats().pending == 0)
         assert log.stats() == LogStats(appended=5000, spooled=5000, streamed=5000)
         assert streamed(redis_url) == [(log.replica, seq) for seq in range(5000)]
     assert not (tmp_path / "spool" / log.replica).exists()
 
 
-async def test_closing_flushes_what_was_just_appended(tmp_path: Path, redis_url: str, make_record: MakeRecord) -> None:
+async def test_closing_flushes_what_was_just_appended(tmp_path: Path, redis_url: str) -> None:
     async with running_log(tmp_path, redis_url) as log:
-        append_new(log, make_record, 300)
+        append_new(log, 300)
     assert len(streamed(redis_url)) == 300
     assert log.stats().pending == 0
 
 
 async def test_a_life_is_told_at_its_start_while_it_goes_on_and_at_its_end(
-    tmp_path: Path, redis_url: str, make_record: MakeRecord, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sink_module, "BEAT_S", 0.01)
     async with running_log(tmp_path, redis_url) as log:
-        await wait_until(lambda: bool(statuses(redis_url)))
-        append_new(log, make_record, 3)
-        await wait_until(lambda: statuses(redis_url)[-1].decisions == 3)
+        await until(lambda: bool(statuses(redis_url)))
+        append_new(log, 3)
+        await until(lambda: statuses(redis_url)[-1].decisions == 3)
     told = [(status.replica, status.state, status.decisions) for status in statuses(redis_url)]
     assert told[0] == (log.replica, ReplicaState.RUNNING, 0)
     assert told[-1] == (log.replica, ReplicaState.ENDED, 3)
@@ -76,26 +72,24 @@ async def test_a_life_is_told_at_its_start_while_it_goes_on_and_at_its_end(
 
 
 async def test_an_end_that_redis_did_not_hear_stays_in_the_spool_for_the_next_status(
-    tmp_path: Path, redis_url: str, make_record: MakeRecord, wait_until: WaitUntil
+    tmp_path: Path, redis_url: str
 ) -> None:
     server = RedisServer(tmp_path / "redis")
     await server.start()
     async with running_log(tmp_path, server.url) as log:
-        append_new(log, make_record, 2)
-        await wait_until(lambda: log.stats().pending == 0)
+        append_new(log, 2)
+        await until(lambda: log.stats().pending == 0)
         await server.stop()
     status = read_status(tmp_path / "spool" / log.replica, is_alive=False, at=0.0)
     assert status is not None
     assert (status.decisions, status.state) == (2, ReplicaState.ENDED)
     async with running_log(tmp_path, redis_url):
-        await wait_until(lambda: any(told.replica == log.replica for told in statuses(redis_url)))
-        await wait_until(lambda: not (tmp_path / "spool" / log.replica).exists())
+        await until(lambda: any(told.replica == log.replica for told in statuses(redis_url)))
+        await until(lambda: not (tmp_path / "spool" / log.replica).exists())
 
 
 @pytest.mark.parametrize("durability", ["async", "batched", "sync"])
-async def test_the_count_of_decisions_stands_on_the_disk(
-    durability: str, tmp_path: Path, redis_url: str, make_record: MakeRecord
-) -> None:
+async def test_the_count_of_decisions_stands_on_the_disk(durability: str, tmp_path: Path, redis_url: str) -> None:
     """In `async` before the record is: what a kill takes from memory is counted."""
     async with running_log(tmp_path, redis_url, durability=durability) as log:
         folder = tmp_path / "spool" / log.replica
@@ -110,30 +104,30 @@ async def test_the_count_of_decisions_stands_on_the_disk(
         assert log.stats().spooled == (3 if log.is_durable else 0)
 
 
-async def test_redis_away_at_start_then_back(tmp_path: Path, make_record: MakeRecord, wait_until: WaitUntil) -> None:
+async def test_redis_away_at_start_then_back(tmp_path: Path) -> None:
     server = RedisServer(tmp_path / "redis")
     async with running_log(tmp_path, server.url) as log:
-        append_new(log, make_record, 200)
-        await wait_until(lambda: log.stats().spooled == 200 and log.stats().last_error is not None)
+        append_new(log, 200)
+        await until(lambda: log.stats().spooled == 200 and log.stats().last_error is not None)
         assert log.stats().pending == 200
         assert "ConnectionError" in (log.stats().last_error or "")
         await server.start()
-        await wait_until(lambda: log.stats().pending == 0)
+        await until(lambda: log.stats().pending == 0)
         assert log.stats() == LogStats(appended=200, spooled=200, streamed=200)
         assert streamed(server.url) == [(log.replica, seq) for seq in range(200)]
     await server.stop()
 
 
-async def test_kill_9_of_redis_in_the_middle(tmp_path: Path, make_record: MakeRecord, wait_until: WaitUntil) -> None:
+async def test_kill_9_of_redis_in_the_middle(tmp_path: Path) -> None:
     server = RedisServer(tmp_path / "redis")
     await server.start()
     async with running_log(tmp_path, server.url) as log:
-        append_new(log, make_record, 300)
-        await wait_until(lambda: log.stats().streamed > 0)
+        append_new(log, 300)
+        await until(lambda: log.stats().streamed > 0)
         assert server.pid is not None
         os.kill(server.pid, signal.SIGKILL)
-        append_new(log, make_record, 300)
-        await wait_until(lambda: log.stats().pending == 0)
+        append_new(log, 300)
+        await until(lambda: log.stats().pending == 0)
         assert log.stats().dropped == 0
     arrived = streamed(server.url)
     assert set(arrived) == {(log.replica, seq) for seq in range(600)}
@@ -142,23 +136,19 @@ async def test_kill_9_of_redis_in_the_middle(tmp_path: Path, make_record: MakeRe
     await server.stop()
 
 
-async def test_what_stays_in_the_spool_is_sent_by_the_next_status(
-    tmp_path: Path, redis_url: str, make_record: MakeRecord, wait_until: WaitUntil
-) -> None:
+async def test_what_stays_in_the_spool_is_sent_by_the_next_status(tmp_path: Path, redis_url: str) -> None:
     first = DecisionLog(data_dir=tmp_path, redis_url=f"unix://{tmp_path}/none.sock", config=LogConfig())
     await first.start()
-    append_new(first, make_record, 150)
+    append_new(first, 150)
     await first.aclose(timeout_s=0.1)
     assert (first.stats().dropped, first.stats().pending) == (0, 150)
     async with running_log(tmp_path, redis_url) as second:
-        await wait_until(lambda: len(streamed(redis_url)) == 150)
-        await wait_until(lambda: [path.name for path in (tmp_path / "spool").iterdir()] == [second.replica])
+        await until(lambda: len(streamed(redis_url)) == 150)
+        await until(lambda: [path.name for path in (tmp_path / "spool").iterdir()] == [second.replica])
     assert streamed(redis_url) == [(first.replica, seq) for seq in range(150)]
 
 
-async def test_kill_9_of_the_gateway_loses_nothing_that_was_spooled(
-    tmp_path: Path, redis_url: str, make_record: MakeRecord, wait_until: WaitUntil
-) -> None:
+async def test_kill_9_of_the_gateway_loses_nothing_that_was_spooled(tmp_path: Path, redis_url: str) -> None:
     program = (
         "import asyncio, os, pathlib, signal, sys\n"
         "from decision_log.sink import DecisionLog\n"
@@ -180,29 +170,25 @@ async def test_kill_9_of_the_gateway_loses_nothing_that_was_spooled(
     killed = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     async with running_log(tmp_path, redis_url):
-        await wait_until(lambda: len(streamed(redis_url)) == 250)
+        await until(lambda: len(streamed(redis_url)) == 250)
     assert streamed(redis_url) == [(killed.stdout.strip(), seq) for seq in range(250)]
 
 
-async def test_two_replicas_in_one_data_folder(
-    tmp_path: Path, redis_url: str, make_record: MakeRecord, wait_until: WaitUntil
-) -> None:
+async def test_two_replicas_in_one_data_folder(tmp_path: Path, redis_url: str) -> None:
     async with running_log(tmp_path, redis_url) as one, running_log(tmp_path, redis_url) as other:
         assert one.replica != other.replica
-        append_new(one, make_record, 100)
-        append_new(other, make_record, 100)
-        await wait_until(lambda: one.stats().pending == other.stats().pending == 0)
+        append_new(one, 100)
+        append_new(other, 100)
+        await until(lambda: one.stats().pending == other.stats().pending == 0)
     expected = {(log.replica, seq) for log in (one, other) for seq in range(100)}
     assert set(streamed(redis_url)) == expected
     assert len(streamed(redis_url)) == 200
 
 
-async def test_no_text_leaves_the_process_at_level_hash(
-    tmp_path: Path, redis_url: str, make_record: MakeRecord, wait_until: WaitUntil
-) -> None:
+async def test_no_text_leaves_the_process_at_level_hash(tmp_path: Path, redis_url: str) -> None:
     async with running_log(tmp_path, f"unix://{tmp_path}/none.sock", closing_s=0.1, privacy=PrivacyLevel.HASH) as log:
-        append_new(log, make_record, 1, text="canary words")
-        await wait_until(lambda: log.stats().spooled == 1)
+        append_new(log, 1, text="canary words")
+        await until(lambda: log.stats().spooled == 1)
         kept = log.recent(f"{log.replica}-0")
         assert kept is not None
         assert kept.text is None
@@ -212,17 +198,15 @@ async def test_no_text_leaves_the_process_at_level_hash(
         assert b"canary" not in spooled
 
 
-async def test_recent_records_are_bounded(
-    tmp_path: Path, redis_url: str, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_recent_records_are_bounded(tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sink_module, "RECENT_RECORDS", 10)
     async with running_log(tmp_path, redis_url) as log:
-        append_new(log, make_record, 15)
+        append_new(log, 15)
         found = [seq for seq in range(15) if log.recent(f"{log.replica}-{seq}") is not None]
         assert found == list(range(5, 15))
 
 
-async def test_append_after_closing_is_counted_as_lost(tmp_path: Path, redis_url: str, make_record: MakeRecord) -> None:
+async def test_append_after_closing_is_counted_as_lost(tmp_path: Path, redis_url: str) -> None:
     async with running_log(tmp_path, redis_url) as log:
         pass
     log.append(make_record(0))
@@ -230,7 +214,7 @@ async def test_append_after_closing_is_counted_as_lost(tmp_path: Path, redis_url
 
 
 async def test_a_decision_that_never_became_safe_is_no_loss_in_the_modes_that_wait(
-    tmp_path: Path, redis_url: str, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running_log(tmp_path, redis_url, durability="sync") as log:
         monkeypatch.setattr(Spool, "sync", refuse)
@@ -252,12 +236,7 @@ async def test_closing_before_starting(tmp_path: Path, redis_url: str) -> None:
 
 
 async def test_a_fault_in_a_worker_is_visible_and_survived(
-    tmp_path: Path,
-    redis_url: str,
-    make_record: MakeRecord,
-    wait_until: WaitUntil,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     real_send = send_next
     faults = [RuntimeError("unforeseen")]
@@ -269,9 +248,9 @@ async def test_a_fault_in_a_worker_is_visible_and_survived(
 
     monkeypatch.setattr(sink_module, "send_next", send)
     async with running_log(tmp_path, redis_url) as log:
-        append_new(log, make_record, 5)
-        await wait_until(lambda: log.stats().last_error == "RuntimeError: unforeseen")
-        await wait_until(lambda: log.stats() == LogStats(appended=5, spooled=5, streamed=5))
+        append_new(log, 5)
+        await until(lambda: log.stats().last_error == "RuntimeError: unforeseen")
+        await until(lambda: log.stats() == LogStats(appended=5, spooled=5, streamed=5))
     assert "continues after a fault" in caplog.text
 
 
@@ -294,7 +273,7 @@ def test_replica_names_are_safe_and_unique() -> None:
     assert all(name.replace("-", "").isalnum() for name in names)
 
 
-async def test_memory_log_keeps_records(make_record: MakeRecord) -> None:
+async def test_memory_log_keeps_records() -> None:
     log = MemoryLog("m")
     await log.start()
     assert [log.next_seq(), log.next_seq()] == [0, 1]

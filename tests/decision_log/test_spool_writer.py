@@ -6,7 +6,7 @@ import asyncio
 import errno
 import os
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -19,10 +19,9 @@ from decision_log.privacy import apply_privacy
 from decision_log.sink import DecisionLog
 from decision_log.spool_frames import scan
 from router.log_config import LogConfig
-from tests.decision_log.running_log import FullDisk
+from tests.decision_log.running_log import FullDisk, make_record
+from tests.waiting import until
 
-MakeRecord = Callable[..., DecisionRecord]
-WaitUntil = Callable[[Callable[[], bool]], Awaitable[None]]
 DURABLE = ("batched", "sync")
 
 
@@ -55,12 +54,12 @@ class HeldDisk:
 
 @pytest.mark.parametrize("durability", DURABLE)
 async def test_commit_returns_after_the_fsync_and_not_before(
-    durability: str, tmp_path: Path, make_record: MakeRecord, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+    durability: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running_log(tmp_path, durability=durability) as log:
         disk = HeldDisk(monkeypatch)
         committing = asyncio.create_task(log.commit(make_record(0)))
-        await wait_until(lambda: disk.begun > 0)
+        await until(lambda: disk.begun > 0)
         assert spooled(tmp_path) == 1
         assert not committing.done()
         disk.is_free.set()
@@ -69,7 +68,7 @@ async def test_commit_returns_after_the_fsync_and_not_before(
 
 @pytest.mark.parametrize("durability", ["async", *DURABLE])
 async def test_texts_are_redacted_off_the_event_loop(
-    durability: str, tmp_path: Path, make_record: MakeRecord, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+    durability: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: list[str] = []
 
@@ -80,29 +79,27 @@ async def test_texts_are_redacted_off_the_event_loop(
     monkeypatch.setattr(writer_module, "apply_privacy", noted)
     async with running_log(tmp_path, durability=durability, privacy="text") as log:
         log.append(make_record(0, text="mail to jo@example.org"))
-        await wait_until(lambda: spooled(tmp_path) == 1)
+        await until(lambda: spooled(tmp_path) == 1)
     assert [name.startswith("coe-spool") for name in threads] == [True]
 
 
-async def test_async_never_waits_for_the_disk(
-    tmp_path: Path, make_record: MakeRecord, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_async_never_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with running_log(tmp_path) as log:
         disk = HeldDisk(monkeypatch)
         assert not log.is_durable
         log.append(make_record(0))
-        await wait_until(lambda: log.stats().spooled == 1)
+        await until(lambda: log.stats().spooled == 1)
         assert disk.begun == 0
 
 
 async def test_records_that_come_while_the_disk_is_busy_share_the_next_fsync(
-    tmp_path: Path, make_record: MakeRecord, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running_log(tmp_path, durability="sync") as log:
         await log.commit(make_record(0))
         disk = HeldDisk(monkeypatch)
         first = asyncio.create_task(log.commit(make_record(1)))
-        await wait_until(lambda: disk.begun == 1)
+        await until(lambda: disk.begun == 1)
         others = [asyncio.create_task(log.commit(make_record(seq))) for seq in range(2, 40)]
         disk.is_free.set()
         await asyncio.gather(first, *others)
@@ -111,7 +108,7 @@ async def test_records_that_come_while_the_disk_is_busy_share_the_next_fsync(
 
 
 async def test_batched_makes_one_fsync_of_what_comes_within_its_time(
-    tmp_path: Path, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running_log(tmp_path, durability="batched", batch_ms=1000.0) as log:
         await log.commit(make_record(0))
@@ -127,7 +124,7 @@ async def test_batched_makes_one_fsync_of_what_comes_within_its_time(
 
 @pytest.mark.parametrize("durability", DURABLE)
 async def test_a_disk_that_breaks_is_an_error_of_the_answer_and_the_next_one_is_safe(
-    durability: str, tmp_path: Path, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+    durability: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running_log(tmp_path, durability=durability) as log:
         with monkeypatch.context() as patch:
@@ -143,21 +140,19 @@ def broken_fsync(_: int) -> None:
 
 
 async def test_a_full_disk_holds_the_answer_until_there_is_room(
-    tmp_path: Path, make_record: MakeRecord, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = FullDisk(monkeypatch)
     async with running_log(tmp_path, durability="sync") as log:
         committing = asyncio.create_task(log.commit(make_record(0)))
-        await wait_until(lambda: log.stats().last_error == "spool: No space left on device")
+        await until(lambda: log.stats().last_error == "spool: No space left on device")
         assert not committing.done()
         disk.is_full = False
         await committing
     assert spooled(tmp_path) == 1
 
 
-async def test_a_disk_that_stays_full_is_an_error_that_says_so(
-    tmp_path: Path, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_disk_that_stays_full_is_an_error_that_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     FullDisk(monkeypatch)
     monkeypatch.setattr(writer_module, "COMMIT_TIMEOUT_S", 0.05)
     async with running_log(tmp_path, durability="sync") as log:
@@ -167,7 +162,7 @@ async def test_a_disk_that_stays_full_is_an_error_that_says_so(
 
 
 async def test_while_the_disk_is_full_redis_makes_a_record_safe(
-    tmp_path: Path, redis_url: str, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     FullDisk(monkeypatch)
     config = LogConfig.model_validate({"durability": "sync"})
@@ -178,13 +173,11 @@ async def test_while_the_disk_is_full_redis_makes_a_record_safe(
     await log.aclose()
 
 
-async def test_a_full_queue_refuses_at_once(
-    tmp_path: Path, make_record: MakeRecord, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_full_queue_refuses_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     FullDisk(monkeypatch)
     async with running_log(tmp_path, durability="sync", queue_max_records=100) as log:
         log.append(make_record(0))
-        await wait_until(lambda: log.stats().last_error is not None)
+        await until(lambda: log.stats().last_error is not None)
         for seq in range(1, 101):
             log.append(make_record(seq))
         with pytest.raises(StoreError, match="takes no more"):
@@ -194,9 +187,7 @@ async def test_a_full_queue_refuses_at_once(
 @pytest.mark.parametrize(
     ("changes", "problem"), [({"text": "word " * 300_000}, "too large"), ({"session_id": "\ud800"}, "written as JSON")]
 )
-async def test_a_record_that_cannot_be_kept_is_told(
-    changes: dict[str, str], problem: str, tmp_path: Path, make_record: MakeRecord
-) -> None:
+async def test_a_record_that_cannot_be_kept_is_told(changes: dict[str, str], problem: str, tmp_path: Path) -> None:
     async with running_log(tmp_path, durability="sync", spool_max_mb=1, privacy="text") as log:
         with pytest.raises(StoreError, match=problem):
             await log.commit(make_record(0).model_copy(update=changes))
@@ -204,12 +195,12 @@ async def test_a_record_that_cannot_be_kept_is_told(
 
 
 async def test_a_client_that_leaves_while_it_waits_leaves_its_row(
-    tmp_path: Path, make_record: MakeRecord, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running_log(tmp_path, durability="sync") as log:
         disk = HeldDisk(monkeypatch)
         leaving = asyncio.create_task(log.commit(make_record(0)))
-        await wait_until(lambda: disk.begun == 1)
+        await until(lambda: disk.begun == 1)
         leaving.cancel()
         disk.is_free.set()
         await log.commit(make_record(1))

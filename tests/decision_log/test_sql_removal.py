@@ -16,8 +16,8 @@ from decision_log.sql_removal import Removal, Removed, found_of
 from decision_log.tables import DOCUMENT_FEEDBACK
 from decision_log.tombstones import subject_hash
 from router.feedback_config import FeedbackConfig
+from tests.decision_log.running_log import make_record
 
-MakeRecord = Callable[..., DecisionRecord]
 AT = 1_700_000_000.25  # when make_record's number 0 was made; number n is n seconds later
 LATER = AT + 1000.0
 
@@ -32,7 +32,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
 
 
 @pytest.fixture
-def make_of(make_record: MakeRecord) -> Callable[..., DecisionRecord]:
+def make_of() -> Callable[..., DecisionRecord]:
     """A record with what it can be found by."""
 
     def make(seq: int, replica: str = "r1", **subject: str) -> DecisionRecord:

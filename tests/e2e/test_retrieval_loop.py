@@ -7,8 +7,7 @@ import json
 import signal
 import sqlite3
 import sys
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +22,8 @@ from retrieval.routing.pilot_library import MANIFEST_FILE, load_library
 from tests.gateway.served import end_gateway, environment_of, start_gateway
 from tests.retrieval.training.collection_files import SUBJECTS
 from tests.training.trained_folder import make_trained
+from tests.waiting import until
 
-DEADLINE_S = 60.0
 ASKS = [f"number {i}: what of the {SUBJECTS[i % 8]}" for i in range(80)]
 MORE_ASKS = [f"asked later, {i}: {SUBJECTS[i % 8]}" for i in range(10)]
 SECTION = {
@@ -83,13 +82,6 @@ class Client:
         with sqlite3.connect(self.data / "coe.db") as database:
             count = database.execute("SELECT count(*) FROM decisions WHERE category = ?", (RETRIEVAL,))
             return int(count.fetchone()[0])
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        await asyncio.sleep(0.02)
 
 
 @asynccontextmanager

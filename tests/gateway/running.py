@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -30,8 +28,7 @@ from router.feedback_config import FeedbackConfig
 from router.pipeline import Router
 from tests.gateway.small_router import EXPERTS, small_router
 from tests.memory_log import MemoryLog
-
-DEADLINE_S = 10.0
+from tests.waiting import until
 
 
 class MemoryStore:
@@ -125,14 +122,6 @@ class Running:
         """The record of that number, once it is there."""
         await until(lambda: len(self.log.records) > number)
         return self.log.records[number]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Returns once the condition holds; fails after a deadline."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        await asyncio.sleep(0.005)
 
 
 @asynccontextmanager

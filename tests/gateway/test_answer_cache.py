@@ -20,8 +20,9 @@ from router.gateway_config import GatewayConfig
 from router.pipeline import Router
 from router.types import DecisionReason
 from tests.gateway.fault_upstream import fault_upstream
-from tests.gateway.running import Running, echoes, running, until, wire
+from tests.gateway.running import Running, echoes, running, wire
 from tests.gateway.small_router import EXPERTS, small_router
+from tests.waiting import until
 
 ENTRIES = {name: {"engine": "echo", "model": "echo"} for name in EXPERTS}
 BODY = {"model": "auto", "messages": [{"role": "user", "content": "a red rose"}]}

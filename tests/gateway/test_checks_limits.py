@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from tests.gateway.fault_upstream import fault_upstream
-from tests.gateway.running import Running, echoes, running, until, wire
+from tests.gateway.running import Running, echoes, running, wire
+from tests.waiting import until
 
 
 async def test_check_16_body_limit() -> None:

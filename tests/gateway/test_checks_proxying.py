@@ -22,7 +22,8 @@ from tests.gateway.fault_upstream import (
     events,
     fault_upstream,
 )
-from tests.gateway.running import Running, echoes, running, until, wire
+from tests.gateway.running import Running, echoes, running, wire
+from tests.waiting import until
 
 SPLIT_STREAM = events(delta("häßlich"), *WORDS, b"[DONE]")
 

@@ -22,8 +22,9 @@ from router.capabilities import Capabilities
 from router.conversation import PRICE_PER_1000_TOKENS
 from router.pipeline import Router
 from router.types import DecisionReason, Query, QueryFacts
-from tests.gateway.running import Running, running, until
+from tests.gateway.running import Running, running
 from tests.gateway.small_router import EXPERTS, small_router
+from tests.waiting import until
 
 FIRST = {"role": "user", "content": "tell me all about red things and how they came to be red"}
 ANSWER = {"role": "assistant", "content": "they are"}

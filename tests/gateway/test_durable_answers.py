@@ -10,8 +10,9 @@ import pytest
 from base.errors import StoreError
 from decision_log.decision_record import DecisionRecord, TerminalState
 from tests.gateway.fault_upstream import CRLF_STREAM, STREAM, FaultUpstream, fault_upstream
-from tests.gateway.running import Running, echoes, running, until, wire
+from tests.gateway.running import Running, echoes, running, wire
 from tests.memory_log import MemoryLog
+from tests.waiting import until
 
 
 class WaitingLog(MemoryLog):

@@ -20,8 +20,9 @@ from router.features import features_hash, to_bytes
 from router.pipeline import Router
 from router.types import Query
 from tests.gateway.fault_upstream import fault_upstream
-from tests.gateway.running import DEADLINE_S, Running, echoes, running, until, wire
+from tests.gateway.running import Running, echoes, running, wire
 from tests.gateway.small_router import small_router
+from tests.waiting import DEADLINE_S, until
 
 
 async def get(gateway: Running, path: str) -> tuple[int, dict]:

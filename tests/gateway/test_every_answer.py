@@ -9,8 +9,9 @@ import pytest
 from decision_log.decision_record import Usage
 from gateway.exchange import cost_usd
 from router.expert_config import ExpertConfig
-from tests.gateway.running import running, until
+from tests.gateway.running import running
 from tests.memory_log import MemoryLog
+from tests.waiting import until
 
 ASKS, CLIENTS = 3000, 24
 

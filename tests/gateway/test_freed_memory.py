@@ -15,8 +15,8 @@ import yaml
 
 from gateway import freed_memory
 from gateway.freed_memory import RETURN_EVERY_BYTES, FreedMemory, glibc
-from tests.gateway.running import until
 from tests.gateway.served import end_gateway, start_gateway
+from tests.waiting import until
 
 MB = 1024 * 1024
 needs_glibc = pytest.mark.skipif(

@@ -9,7 +9,8 @@ import pytest
 
 from gateway.http_limits import MAX_HEAD_BYTES
 from tests.gateway.fault_upstream import fault_upstream
-from tests.gateway.running import DEADLINE_S, Running, echoes, running, wire
+from tests.gateway.running import Running, echoes, running, wire
+from tests.waiting import DEADLINE_S
 
 BODY = b'{"model":"auto","messages":[{"role":"user","content":"red"}]}'
 CHUNKED = b"%x\r\n" % len(BODY) + BODY + b"\r\n0\r\n"

@@ -20,8 +20,9 @@ from gateway.keys.grants import Caller
 from router.capabilities import Capabilities
 from router.config import parse_config
 from tests.gateway.fault_upstream import fault_upstream
-from tests.gateway.running import DEADLINE_S, Running, config_of, echoes, running, until, wire
+from tests.gateway.running import Running, config_of, echoes, running, wire
 from tests.gateway.small_router import EXPERTS, small_router
+from tests.waiting import DEADLINE_S, until
 
 KEY, OTHER_KEY = "canary-7f3a9c51e2b84d06", "other-0b1c2d3e4f5a6978"
 LARGE = 200_000

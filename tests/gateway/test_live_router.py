@@ -16,8 +16,9 @@ from gateway import live_router, serve
 from gateway.live_router import LiveRouter
 from router.artifact import load_artifact, save_artifact
 from router.pipeline import Router
-from tests.gateway.running import config_of, running, until
+from tests.gateway.running import config_of, running
 from tests.gateway.small_router import MANIFEST, small_router
+from tests.waiting import until
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -29,8 +29,9 @@ from router.config import parse_config
 from router.explain import reason_in_words
 from router.types import DecisionReason
 from tests.fleet.residency.driver import resident
-from tests.gateway.running import Running, running, until, wire
+from tests.gateway.running import Running, running, wire
 from tests.gateway.small_router import EXPERTS, small_router
+from tests.waiting import until
 
 
 @asynccontextmanager

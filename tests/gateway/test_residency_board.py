@@ -25,9 +25,10 @@ from fleet.residency.vllm_actuator import VllmActuator
 from fleet.tasks import stop_task
 from gateway.residency_board import RedisBoard
 from tests.fleet.residency.driver import resident
-from tests.gateway.running import Running, echoes, until
+from tests.gateway.running import Running, echoes
 from tests.gateway.small_router import EXPERTS
 from tests.gateway.test_residency import asked, eager, engines, gateway_over
+from tests.waiting import until
 
 
 def board_of(redis_url: str, urls: Mapping[str, str]) -> RedisBoard:

@@ -19,8 +19,9 @@ import yaml
 from benchmarks.chaos_fleet import GatewayProcess, free_port, serving
 from fleet.residency.types import Residency
 from fleet.residency.vllm_actuator import VllmActuator
-from tests.gateway.test_workers import samples, until
+from tests.gateway.test_workers import samples
 from tests.training.trained_folder import make_trained
+from tests.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")]
 

@@ -18,7 +18,8 @@ from base.errors import ConfigError
 from gateway.listener import bind
 from gateway.serve import Gateway
 from tests.gateway.fault_upstream import fault_upstream
-from tests.gateway.running import DEADLINE_S, echoes, running, until, wire
+from tests.gateway.running import echoes, running, wire
+from tests.waiting import DEADLINE_S, until
 
 PROGRAM = """
 import asyncio, sys

@@ -27,8 +27,9 @@ from fleet.router_registry import Registry
 from router.artifact import load_artifact, save_artifact
 from router.live_pointer import Trial, TrialMode
 from router.log_config import LogConfig
-from tests.gateway.test_workers import swapped, until
+from tests.gateway.test_workers import swapped
 from tests.training.trained_folder import NOW, make_trained
+from tests.waiting import until
 
 COUNT, ASKERS = 3, 6
 SECTIONS = """\

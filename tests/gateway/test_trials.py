@@ -33,9 +33,10 @@ from router.live_pointer import LivePointer, Trial, TrialMode, read_pointer
 from router.manifest import RouterManifest
 from router.pipeline import Router
 from router.types import CategoryProbs, FloatArray, Query, QueryFacts
-from tests.gateway.running import Running, echoes, running, until
+from tests.gateway.running import Running, echoes, running
 from tests.gateway.small_router import MANIFEST, ColourClassifier, small_router
 from tests.training.trained_folder import make_trained
+from tests.waiting import until
 
 OLD, NEW = "a" * 16, "b" * 16
 CONVERGENCE_S = 2.0

@@ -9,8 +9,6 @@ import os
 import re
 import signal
 import socket
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -35,9 +33,9 @@ from router.artifact import save_artifact
 from router.live_pointer import LivePointer
 from tests.gateway.running import config_of
 from tests.gateway.small_router import MANIFEST
+from tests.waiting import DEADLINE_S, until
 
 ROOT = Path(__file__).parents[2]
-DEADLINE_S = 60.0
 
 
 @pytest.fixture
@@ -53,13 +51,6 @@ def settings(tmp_path: Path, redis_url: str) -> Settings:
             "REDIS_URL": redis_url,
         }
     )
-
-
-async def until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {DEADLINE_S} s: {what}"
-        await asyncio.sleep(0.02)
 
 
 async def test_serve_without_a_router_answers_by_name_and_ends_in_order(

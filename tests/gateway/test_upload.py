@@ -13,7 +13,7 @@ from base.errors import RouterError
 from gateway.upload import MEMORY_BYTES, Form
 from retrieval.stores.tables import FILE_PARTS
 from tests.gateway.retrieval.serving import Serving, retrieval_config, serving
-from tests.gateway.running import until
+from tests.waiting import until
 
 MB = 1024 * 1024
 KIND = {"content-type": "multipart/form-data; boundary=xx"}

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -34,17 +34,10 @@ from router.live_pointer import Trial, TrialMode
 from router.log_config import LogConfig
 from tests.gateway.running import config_of
 from tests.training.trained_folder import NOW, make_trained
+from tests.waiting import DEADLINE_S, until
 
-DEADLINE_S = 60.0
 ASKERS = 6
 CONVERGENCE_S = 2.0
-
-
-async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not await condition():
-        assert time.monotonic() < deadline, f"not within {DEADLINE_S} s: {what}"
-        await asyncio.sleep(0.02)
 
 
 async def samples(gateway: GatewayProcess, client: aiohttp.ClientSession, name: str) -> dict[str, float]:

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +14,7 @@ from redis import Redis
 from base.errors import ArtifactError, ConfigError
 from base.redis_names import RETRAIN_TURN
 from tests.decision_log.redis_kinds import cluster
+from tests.waiting import wait_until
 from training.retrain_lock import (
     FENCE_FILE,
     Fence,
@@ -40,13 +40,6 @@ with SharedTurns(root, url, expires_s=0.3).take() as turn:
     except LockLostError as error:
         print("refused:", error, flush=True)
 """
-
-
-def wait_until(condition) -> None:
-    """Polls a condition; the time limit of the test ends a wait in vain."""
-    pause = threading.Event()
-    while not condition():
-        pause.wait(0.02)
 
 
 def test_one_replica_at_a_time(redis_url, tmp_path):

@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from tests.gateway.fault_upstream import fault_upstream
-from tests.gateway.running import until
 from tests.gateway.served import end_gateway, start_gateway
+from tests.waiting import until
 
 LINES = 120
 DEADLINE_S = 60.0

@@ -25,8 +25,9 @@ from gateway.keys.grants import Caller
 from retrieval.stores.files import Files
 from tests.gateway.fault_upstream import FaultUpstream, fault_upstream
 from tests.gateway.keys.test_chat_limits import Known, caller_with
-from tests.gateway.running import Running, echoes, running, until, wire
+from tests.gateway.running import Running, echoes, running, wire
 from tests.gateway.telemetry.collector import collecting, exporting_to
+from tests.waiting import until
 
 CHAT = "/v1/chat/completions"
 ENDED = {"completed", "cancelled", "expired", "failed"}

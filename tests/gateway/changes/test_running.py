@@ -28,8 +28,9 @@ from gateway.composition import running_composition
 from gateway.settings import Settings
 from gateway.start import agreed_config
 from tests.gateway.fault_upstream import fault_upstream
-from tests.gateway.test_workers import all_serving, make_gateway, samples, until
+from tests.gateway.test_workers import all_serving, make_gateway, samples
 from tests.training.trained_folder import make_trained
+from tests.waiting import until
 
 ASKERS = 4
 CLOSED = "http://127.0.0.1:9/v1"

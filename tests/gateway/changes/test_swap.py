@@ -10,8 +10,9 @@ from fleet.backend import BackendRequest, BackendResponse, ChatBackend
 from fleet.breaker import BreakerState
 from gateway.parts import Parts
 from router.config import CoeConfig
-from tests.gateway.running import Running, config_of, echoes, running, until
+from tests.gateway.running import Running, config_of, echoes, running
 from tests.gateway.small_router import EXPERTS, small_router
+from tests.waiting import until
 
 SWAPS = 25
 ASKERS = 8

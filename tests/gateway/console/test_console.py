@@ -20,8 +20,9 @@ from gateway.keys.grants import Grant
 from gateway.keys.key_ring import KeyRing
 from gateway.keys.key_store import KeyStore
 from tests.decision_log.test_listing import made
-from tests.gateway.running import Running, running, until
+from tests.gateway.running import Running, running
 from tests.gateway.test_store import record
+from tests.waiting import until
 
 KEY = "a key of many characters"
 Answer = tuple[int, str, Mapping[str, str]]

@@ -18,8 +18,9 @@ from fleet.wires import echo
 from gateway.judge import Judge
 from router.config import parse_config
 from tests.gateway.changes.test_swap import swap
-from tests.gateway.running import Running, config_of, echoes, running, until
+from tests.gateway.running import Running, config_of, echoes, running
 from tests.gateway.test_store import record
+from tests.waiting import until
 
 
 class Scripted:

@@ -23,7 +23,8 @@ from router.expert_config import ExpertConfig
 from router.gateway_config import GatewayConfig
 from tests.gateway.fault_upstream import ANSWER, STREAM, FaultUpstream, fault_upstream
 from tests.gateway.keys.test_limits import counters
-from tests.gateway.running import Running, echoes, running, until, wire
+from tests.gateway.running import Running, echoes, running, wire
+from tests.waiting import until
 
 PRICES = {"price_in_per_m_usd": 1000.0, "price_out_per_m_usd": 10_000.0}
 USAGE = ANSWER["usage"]

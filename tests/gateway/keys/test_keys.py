@@ -24,7 +24,7 @@ from gateway.keys.grants import Cap, Grant, Measure, Window, both, caller_of, pa
 from gateway.keys.key_ring import KeyRing
 from gateway.keys.key_store import KEYS, KeyStore, digest_of
 from gateway.keys.limits import Limits
-from tests.gateway.running import until
+from tests.waiting import until
 
 USD = Cap(measure=Measure.USD, amount=5, window=Window.MONTH)
 

@@ -19,7 +19,7 @@ from gateway.http_errors import ApiError
 from gateway.keys.counters import NOTHING, Cost
 from gateway.keys.grants import Caller, Cap, Grant, Measure, Window, caller_of
 from gateway.keys.limits import Hold, Limits
-from tests.gateway.running import until
+from tests.waiting import until
 
 GATEWAYS = 3
 CLIENTS = 50

@@ -15,7 +15,7 @@ from gateway.keys.grants import Grant, Measure, parse_caps
 from gateway.keys.key_store import KeyStore
 from tests.gateway.keys.test_limits import counters
 from tests.gateway.retrieval.serving import Serving, retrieval_config, serving
-from tests.gateway.running import until
+from tests.waiting import until
 
 STORE = "/v1/vector_stores/{store_id}"
 OWNED = {

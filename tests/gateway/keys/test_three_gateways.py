@@ -15,7 +15,7 @@ import yaml
 
 from benchmarks.chaos_fleet import EXPERT, GatewayProcess, serving, write_config
 from tests.gateway.keys.test_limits import counters
-from tests.gateway.running import until
+from tests.waiting import until
 
 CLIENTS, WORDS = 50, 60
 PRICE = 0.001  # USD per word, in and out

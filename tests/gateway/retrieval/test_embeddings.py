@@ -17,7 +17,7 @@ from gateway.keys.key_store import KeyStore
 from retrieval.types import BASE, DenseExpert
 from tests.gateway.keys.test_limits import counters
 from tests.gateway.retrieval.serving import ANIMAL_QUERIES, Serving, build_routing, retrieval_config, serving
-from tests.gateway.running import until
+from tests.waiting import until
 
 PLAIN = "the tax office opens at nine"
 

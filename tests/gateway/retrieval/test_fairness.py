@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,10 @@ from retrieval.stores import document_vectors
 from retrieval.types import BaseExpert
 from router.types import FloatArray
 from tests.gateway.retrieval.serving import retrieval_config, serving
+from tests.waiting import DEADLINE_S, until
 
 KEYS = ("sk-" + "a" * 40, "sk-" + "b" * 40)
 LONG = "long " * (PIECE_CHARS // 5)  # a piece by itself
-DEADLINE_S = 30.0
 
 BULK: dict[str, tuple[str, Mapping[str, object]]] = {
     "queries": ("/embeddings", {"input": [LONG] * 6}),
@@ -48,13 +47,6 @@ class Gate:
 
     async def until_entered(self, count: int) -> None:
         await until(lambda: self.entered >= count)
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not is_so():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.005)
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from retrieval.routing.pilot_library import (
 from retrieval.service import open_retrieval
 from retrieval.types import BASE, RetrievalExpert
 from tests.gateway.retrieval.serving import ARMS, Serving, retrieval_config, serving
-from tests.gateway.running import until
+from tests.waiting import until
 
 TEXTS = {"cats.txt": "The cat purrs.", "tax.txt": "The tax office opens at nine."}
 ASKS = ["when does the tax office open", "which animal purrs", "zebra"]

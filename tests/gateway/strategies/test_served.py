@@ -18,9 +18,10 @@ from router.strategies.machines import Agree, Escalate, Sequential, Vote
 from router.strategies.types import Reply, StrategyName
 from router.strategies.votes import SIGNALS, Votes
 from tests.gateway.keys.test_chat_limits import PRICES, Known, caller_with, counted
-from tests.gateway.running import Running, until
+from tests.gateway.running import Running
 from tests.gateway.small_router import EXPERTS
 from tests.gateway.strategies.panel import ERROR, FAIL, GARBAGE, HANG, STREAM, VOTE, VOTES, composition
+from tests.waiting import until
 
 TWO_AGREE = {"ruby": "It is 5.", "emerald": "The answer is 4", "plain": "4.0"}
 GO_ON = (1.0, *[0.0] * (SIGNALS - 1))

@@ -13,10 +13,11 @@ from gateway.chat_limits import bounded, most
 from router.capabilities import Capabilities
 from router.expert_config import Engine, ExpertConfig, Wire
 from router.gateway_config import GatewayConfig
-from tests.gateway.running import Running, config_of, echoes, running, until, wire
+from tests.gateway.running import Running, config_of, echoes, running, wire
 from tests.gateway.small_router import EXPERTS, small_router
 from tests.gateway.surfaces.scripted import Json, completion, scripted
 from tests.gateway.test_durable_answers import WaitingLog
+from tests.waiting import until
 
 NATIVE: dict[str, Any] = {"ruby": {"engine": "vllm", "wires": [wire.value for wire in Wire]}}
 CAN_TAKE = {name: Capabilities(4096, wires=frozenset(Wire if name == "ruby" else ())) for name in EXPERTS}

@@ -19,7 +19,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from gateway.settings import parse_signals
 from gateway.telemetry.exporting import Exporting
 from gateway.telemetry.telemetry import Telemetry
-from tests.gateway.running import until
+from tests.waiting import until
 
 KINDS = {1: "INTERNAL", 2: "SERVER", 3: "CLIENT"}
 

@@ -24,8 +24,9 @@ from decision_log.decision_record import DecisionRecord, TerminalState
 from gateway.http_errors import ApiError
 from gateway.telemetry.otlp import json_of, log_records
 from gateway.telemetry.trace_ids import decision_of
-from tests.gateway.running import Running, running, until
+from tests.gateway.running import Running, running
 from tests.gateway.telemetry.collector import collecting, exporting_to
+from tests.waiting import until
 
 KEY, OTHER = "a-key-of-enough-length", "another-key-of-enough-length"
 HEADERS = {"authorization": f"Bearer {KEY}"}

@@ -8,8 +8,9 @@ import time
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.telemetry.exporting import MAX_WAITING
-from tests.gateway.running import Running, running, until
+from tests.gateway.running import Running, running
 from tests.gateway.telemetry.collector import collecting, exporting_to
+from tests.waiting import until
 
 
 async def lost(gateway: Running) -> dict[str, float]:

@@ -17,11 +17,12 @@ import yaml
 from tests.gateway.fault_upstream import FaultUpstream, fault_upstream
 from tests.gateway.retrieval.serving import serving
 from tests.gateway.retrieval.test_attachment import attached, store_in
-from tests.gateway.running import DEADLINE_S, Running, echoes, running, until, wire
+from tests.gateway.running import Running, echoes, running, wire
 from tests.gateway.served import end_gateway, start_gateway
 from tests.gateway.telemetry.collector import Collector, collecting, environment, exporting_to
 from tests.gateway.test_answer_cache import asked, composition
 from tests.training.trained_folder import EXPERTS, make_trained
+from tests.waiting import DEADLINE_S, until
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 CONTEXT = {"traceparent": f"00-{TRACE}-{PARENT}-01", "tracestate": "vendor=x"}
