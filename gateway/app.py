@@ -203,5 +203,5 @@ def network_of(address: str) -> str:
 
 
 def surface_of(path: str) -> Surface:
-    """The surface that a path belongs to; chat for what is none."""
+    """The surface that a path belongs to; that of chats for any other path."""
     return SURFACES.get(path.removesuffix("/count_tokens"), CHAT)

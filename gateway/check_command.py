@@ -19,7 +19,7 @@ def check(
     ] = False,
 ) -> None:
     """Validate experts.yaml: keys, names, plugin options, weights, adapters, variables, budgets, the live router. List
-    its experts, and where vLLM's answer if they run."""
+    its experts, with the addresses of the vLLM engines that run."""
     import asyncio
     import os
 

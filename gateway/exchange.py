@@ -297,7 +297,7 @@ def answer_id(prefix: str, decision_id: str) -> str:
 
 
 def decision_named(name: str) -> str:
-    """The decision of an answer's id, which holds the decision's: nothing has to be stored. What is none of ours stays
-    as it is."""
+    """The decision of an answer's id, which holds the decision's: nothing has to be stored. A name that
+    is not one of our ids stays as it is."""
     found = ANSWER.fullmatch(name)
     return name if found is None else f"dec-{found[1]}"

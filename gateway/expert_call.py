@@ -128,7 +128,7 @@ class ExpertCall:
         self._pool.expect_no_more(expert)
 
     async def whole(self, asked: Asked, chat: ChatRequest, expert: str) -> WholeAnswer:
-        """One expert's answer to a request that is no stream. Raises RouterError; there is no other try."""
+        """One expert's answer to a request that is not streamed. Raises RouterError; nothing is tried again."""
         if expert in self._pool.asleep:  # since several were decided, of which one is expected
             raise BackendError(f"expert {expert} has just been put to sleep", status=503)
         answer = await self._attempt(asked, replace(chat, native=None), expert)

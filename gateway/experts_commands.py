@@ -35,7 +35,9 @@ def up(
 
 
 def stop(
-    experts: Annotated[list[str] | None, typer.Argument(help="whose engine; none: `coe experts up` ends")] = None,
+    experts: Annotated[
+        list[str] | None, typer.Argument(help="experts whose engines end; without any, `coe experts up` ends")
+    ] = None,
     data_dir: options.DataOption = Path("data"),
 ) -> None:
     """End the engines of some experts until `coe experts wake`, or `coe experts up` with all of them."""
@@ -65,7 +67,7 @@ def wake(expert: ExpertArgument, data_dir: options.DataOption = Path("data")) ->
 def pin(
     expert: ExpertArgument,
     data_dir: options.DataOption = Path("data"),
-    is_off: Annotated[bool, typer.Option("--off", help="may sleep again")] = False,
+    is_off: Annotated[bool, typer.Option("--off", help="let it sleep again")] = False,
 ) -> None:
     """Keep an expert awake whatever the others are asked for, until `--off`."""
     from fleet.engine_wishes import change_wishes

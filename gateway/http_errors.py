@@ -1,6 +1,6 @@
 """Errors as clients see them: OpenAI's shape, the right status, Retry-After where another try may work.
 
-`api_error` is the one way from an exception to what a client hears.
+`api_error` is the one way from an exception to what a client gets.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def method_not_allowed(method: str, allowed: str) -> ApiError:
 
 
 def api_error(error: BaseException, expert: str | None = None, request_id: str = "") -> ApiError:
-    """The error that a client hears of an exception; of a BackendError with the name of the expert that failed."""
+    """An exception as the error that a client gets; of a BackendError with the name of the expert that failed."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, BackendError):

@@ -41,7 +41,7 @@ class Changes(Record):
     answer_tokens: int | None = Field(
         default=None, ge=1, description="longest answer, under a cap of tokens or USD, to a request that names none"
     )
-    expires: str | None = Field(default=None, description="in e.g. 90d; units m, h, d, w; or 'never'")
+    expires: str | None = Field(default=None, description="after a time such as 90d (units m, h, d, w), or 'never'")
     admin: bool | None = Field(default=None, description="may see and change what concerns all teams")
 
 
@@ -52,7 +52,7 @@ KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="its id, TEAM/ID
 def create(
     team: Annotated[str, typer.Argument(help="owner of what the key makes; its keys may share limits")],
     changes: Changes,
-    name: Annotated[str, typer.Option("--name", help="for people")] = "",
+    name: Annotated[str, typer.Option("--name", help="a name for people to read")] = "",
     config: ConfigOption = CONFIG,
     data_dir: DataOption = DATA,
     database_url: DatabaseOption = None,

@@ -1,4 +1,4 @@
-"""Returns whether this gateway can serve: at the start of `coe serve`, on `/readyz` and while it stops."""
+"""The reasons why a gateway cannot serve: at the start of `coe serve`, on `/readyz` and while it stops."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class Shadows:
         self.left_out = 0
 
     def start(self, ask: ShadowAsk, on_fault: Callable[[str, Exception], None]) -> PendingShadow | None:
-        """Begins; None when too many wait already. `on_fault` hears of a candidate that cannot decide."""
+        """Begins; None when too many wait already. `on_fault` is called where the candidate cannot decide."""
         with self._lock:
             if self._waiting >= MAX_WAITING:
                 self.left_out += 1

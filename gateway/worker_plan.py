@@ -49,7 +49,7 @@ def ready_file(folder: Path, name: str) -> Path:
 
 
 def has_local_index(config: CoeConfig) -> bool:
-    """Returns whether vector stores belong to one process (docs/decisions/28-one-index-process.md)."""
+    """Returns True where vector stores belong to one process (docs/decisions/28-one-index-process.md)."""
     return config.retrieval is not None and config.retrieval.stores.index is IndexKind.LOCAL
 
 

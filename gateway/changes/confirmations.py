@@ -39,7 +39,7 @@ class Confirmation:
         self._lock = lock
 
     def write(self, confirmed: Confirmed) -> None:
-        """Says it, unless the disk is full: then whoever waits hears nothing."""
+        """Writes it, unless the disk is full: then a command that waits learns nothing."""
         with suppress(OSError):
             write_whole(self._folder / STATE, confirmed.model_dump_json())
 

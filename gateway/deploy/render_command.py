@@ -39,7 +39,7 @@ def own_address(config: CoeConfig) -> list[str]:
 
 
 def render(
-    target: Annotated[Target, typer.Option("--target", help="what is to run it")],
+    target: Annotated[Target, typer.Option("--target", help="platform to run it on")],
     out: Annotated[Path, typer.Option("--out", help="folder to write; files of an earlier call are replaced")],
     config: options.ConfigOption = Path("experts.yaml"),
     image: Annotated[str, typer.Option("--image", help="image of the gateway, as deploy/Containerfile builds it")] = (

@@ -1,4 +1,4 @@
-"""Counters of caps: their names in Redis, what a request takes of them, and what a client hears of them."""
+"""Counters of caps: their names in Redis, what a request takes of them, and what a client is told of them."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ class Telling:
         self._is_over = False
 
     def read(self, event: Mapping[str, Any]) -> None:
-        """Takes an event of the expert's. Raises BackendError where it is none of a chat completion."""
+        """Takes an event of the expert's. Raises BackendError where it is not one of a chat completion."""
         if self._is_over:
             return
         if event.get("error") is not None:

@@ -26,7 +26,7 @@ silent = logging.Logger("no requests", logging.CRITICAL)
 
 
 class Telemetry:
-    """Follows requests, and tells of grades.
+    """Follows requests, and reports grades.
 
     Args:
         exporting: takes spans, metrics and events; None: none are made.
