@@ -7,11 +7,12 @@ import os
 import socket
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from base.errors import EngineError, MissingWeightsError, require_installed
 from fleet.adapter_files import converted_adapters
+from fleet.llamacpp import EngineOptions
 from fleet.orphans import OWNER, owner_mark
 from fleet.process import ProcessSpec
 from fleet.residency.types import SleepLevel
@@ -100,18 +101,21 @@ def llamacpp_plan(
     model = weights_of(names[0], config.experts[names[0]].model, folder)
     with_adapter = {n: adapter_folder(config.experts[n], folder) for n in names if config.experts[n].adapter}
     adapters = converted_adapters(with_adapter, model, data_dir / "adapters")
-    port = free_port()
+    port, threads = free_port(), engine.threads or max(1, cores() - RESERVED_CORES)
     ready_file = data_dir / "engines" / f"{name}.{os.getpid()}.json"
-    argv = [sys.executable, "-P", "-m", "fleet.llamacpp", "--model", str(model)]
-    for expert, file in adapters.items():
-        argv += ["--adapter", f"{expert}={file}"]
-    argv += ["--host", LOOPBACK, "--port", str(port), "--slots", str(engine.slots)]
-    threads = engine.threads or max(1, cores() - RESERVED_CORES)
-    argv += ["--context-tokens", str(engine.context_tokens), "--threads", str(threads)]
-    argv += ["--ready-file", str(ready_file)]
+    options = EngineOptions(
+        model=str(model),
+        adapters={expert: str(file) for expert, file in adapters.items()},
+        host=LOOPBACK,
+        port=port,
+        slots=engine.slots,
+        context_tokens=engine.context_tokens,
+        threads=threads,
+        ready_file=str(ready_file),
+    )
     spec = ProcessSpec(
         name=name,
-        argv=tuple(argv),
+        argv=(sys.executable, "-P", "-m", "fleet.llamacpp", json.dumps(asdict(options))),
         log=data_dir / "engines" / f"{name}.log",
         ready_file=ready_file,
         env=environment,

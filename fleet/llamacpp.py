@@ -1,6 +1,6 @@
 """The embedded engine: llama.cpp's OpenAI-compatible server with one base model and many LoRA experts.
 
-python -m fleet.llamacpp --model FILE.gguf --adapter NAME=FILE.gguf --ready-file PATH
+    python -m fleet.llamacpp '{"model": "FILE.gguf", "adapters": {"NAME": "FILE.gguf"}, "ready_file": "PATH"}'
 
 What a request body must hold, found by running adapters and the base against each other:
 
@@ -25,7 +25,6 @@ the reason on stderr and no ready file.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import signal
@@ -36,13 +35,10 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from base.errors import EngineError
 from base.whole_files import write_whole
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 START_TIMEOUT_S = 120.0
 PARENT_POLL_S = 0.5
@@ -50,15 +46,18 @@ PARENT_POLL_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """`context_tokens` is what one request may use, prompt and answer together; llama.cpp rounds it up to 256s."""
+    """Files are GGUF's, adapters by the name of their expert. `context_tokens` is what one request may use, prompt and
+    answer together; llama.cpp rounds it up to 256s. Port 0 takes any free one. `ready_file` gets port, process id and
+    adapter ids once the server answers."""
 
-    model: Path
-    adapters: dict[str, Path]
+    model: str
+    adapters: dict[str, str]
     host: str = "127.0.0.1"
     port: int = 0
     slots: int = 4
     context_tokens: int = 2048
     threads: int = 2
+    ready_file: str | None = None
 
 
 def start_server(options: EngineOptions) -> Any:
@@ -68,12 +67,12 @@ def start_server(options: EngineOptions) -> Any:
         EngineError: a file is missing or is not what llama.cpp can load.
     """
     for path in (options.model, *options.adapters.values()):
-        if not path.is_file():
+        if not Path(path).is_file():
             raise EngineError(f"no such file: {path}")
     import xllamacpp
 
     params = xllamacpp.CommonParams()
-    params.model.path = str(options.model)
+    params.model.path = options.model
     params.hostnames = [options.host]
     params.port = options.port
     params.n_parallel = options.slots
@@ -85,7 +84,7 @@ def start_server(options: EngineOptions) -> Any:
     params.cache_ram_mib = 0
     params.endpoint_metrics = True
     params.verbosity = 1
-    params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(path), 0.0) for path in options.adapters.values()]
+    params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(path, 0.0) for path in options.adapters.values()]
     try:
         return xllamacpp.Server(params)
     except RuntimeError as error:
@@ -116,13 +115,13 @@ def wait_healthy(url: str, timeout_s: float) -> None:
         time.sleep(0.05)
 
 
-def read_adapter_ids(url: str, adapters: dict[str, Path]) -> dict[str, int]:
+def read_adapter_ids(url: str, adapters: dict[str, str]) -> dict[str, int]:
     """Expert name to the id that a request names, as the server itself lists them."""
     id_of = {entry["path"]: int(entry["id"]) for entry in get_json(f"{url}/lora-adapters")}
-    return {name: id_of[str(path)] for name, path in adapters.items()}
+    return {name: id_of[path] for name, path in adapters.items()}
 
 
-def serve(options: EngineOptions, ready_file: Path | None) -> None:
+def serve(options: EngineOptions) -> None:
     """Runs the engine until SIGTERM, SIGINT or the parent's death."""
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -130,6 +129,7 @@ def serve(options: EngineOptions, ready_file: Path | None) -> None:
     parent_pid = os.getppid()
     server = start_server(options)
     wait_healthy(server.listening_address, START_TIMEOUT_S)
+    ready_file = None if options.ready_file is None else Path(options.ready_file)
     if ready_file is not None:
         port = int(server.listening_address.rsplit(":", 1)[1])
         adapters = read_adapter_ids(server.listening_address, options.adapters)
@@ -141,36 +141,10 @@ def serve(options: EngineOptions, ready_file: Path | None) -> None:
         ready_file.unlink(missing_ok=True)
 
 
-def parse_adapter(text: str) -> tuple[str, Path]:
-    """`NAME=FILE` of the command line."""
-    name, separator, path = text.partition("=")
-    if not (name and separator and path):
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=FILE.gguf")
-    return name, Path(path)
-
-
-def parse_arguments(arguments: Sequence[str] | None = None) -> tuple[EngineOptions, Path | None]:
-    """Options of the command line; None reads `sys.argv`."""
-    parser = argparse.ArgumentParser(prog="python -m fleet.llamacpp")
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--adapter", type=parse_adapter, action="append", default=[], metavar="NAME=FILE.gguf")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=0, help="0 takes any free port")
-    parser.add_argument("--slots", type=int, default=4, help="requests answered at once")
-    parser.add_argument("--context-tokens", type=int, default=2048, help="of one request, prompt and answer")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--ready-file", type=Path, help="gets port, pid and adapter ids once the server answers")
-    values = vars(parser.parse_args(arguments))
-    ready_file = values.pop("ready_file")
-    adapters = dict(values.pop("adapter"))
-    return EngineOptions(adapters=adapters, **values), ready_file
-
-
-def main() -> int:
+def main(words: str) -> int:
     """Exit status 0 after a stop that was asked for, 1 with one line on stderr when it cannot start."""
-    options, ready_file = parse_arguments()
     try:
-        serve(options, ready_file)
+        serve(EngineOptions(**json.loads(words)))
     except EngineError as error:
         print(f"llamacpp: {error}", file=sys.stderr)
         return 1
@@ -178,4 +152,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1]))

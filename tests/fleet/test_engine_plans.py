@@ -12,6 +12,7 @@ import pytest
 
 from base.errors import EngineError, MissingWeightsError
 from fleet.engine_plans import llamacpp_plans, read_lora_ids, refuse_taken_ports, secrets_of, vllm_plans
+from fleet.llamacpp import EngineOptions
 from router.config import CoeConfig, parse_config
 
 
@@ -41,11 +42,9 @@ def test_one_llamacpp_process_per_base_model(tmp_path: Path) -> None:
     one, two = llamacpp_plans(config, tmp_path, tmp_path / "data", {"HOME": "/root"})
     assert (one.experts, two.experts) == (("a", "c"), ("b",))
     ready = tmp_path / "data" / "engines" / f"llamacpp.{os.getpid()}.json"
-    assert one.spec.argv == (
-        *(sys.executable, "-P", "-m", "fleet.llamacpp", "--model", str(tmp_path / "one.gguf")),
-        *("--host", "127.0.0.1", "--port", str(one.port), "--slots", "3", "--context-tokens", "512"),
-        *("--threads", "5", "--ready-file", str(ready)),
-    )
+    assert one.spec.argv[:-1] == (sys.executable, "-P", "-m", "fleet.llamacpp")
+    options = EngineOptions(str(tmp_path / "one.gguf"), {}, "127.0.0.1", one.port, 3, 512, 5, str(ready))
+    assert EngineOptions(**json.loads(one.spec.argv[-1])) == options
     assert one.url == f"http://127.0.0.1:{one.port}/v1"
     assert (one.spec.start_timeout_s, one.spec.env) == (7.0, {"HOME": "/root"})
     assert two.spec.log == tmp_path / "data" / "engines" / "llamacpp-2.log"

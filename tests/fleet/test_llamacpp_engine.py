@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 
 from base.shipped import EXAMPLE, shipped_root
 from fleet.connect import lora_selection
-from fleet.llamacpp import parse_arguments
+from fleet.llamacpp import EngineOptions
 from fleet.lora_gguf import convert_adapter, read_base_shape
 from fleet.wires import vllm
 from tests.gateway.running import echoes, running
@@ -27,7 +28,10 @@ EXPERTS = ("calculator", "labeler")
 PROMPTS = ("Find the product: 8 x 7", "Is the sentiment positive or negative? I love this phone.")
 # (expert or None for the base, prompt), in an order in which every kind of change of adapter occurs.
 REQUESTS = [(expert, prompt) for prompt in PROMPTS for expert in (None, *EXPERTS)]
-MODULE = [sys.executable, "-m", "fleet.llamacpp"]
+
+
+def command(options: EngineOptions) -> list[str]:
+    return [sys.executable, "-m", "fleet.llamacpp", json.dumps(asdict(options))]
 
 
 def has_ended(pid: int) -> bool:
@@ -48,20 +52,20 @@ def model() -> Path:
 
 
 @pytest.fixture(scope="module")
-def command(model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def options(model: Path, tmp_path_factory: pytest.TempPathFactory) -> EngineOptions:
     folder, shipped = tmp_path_factory.mktemp("adapters"), shipped_root() / EXAMPLE / "adapters"
-    shape = read_base_shape(model)
-    options = ["--model", str(model), "--threads", "1", "--slots", "2", "--context-tokens", "256"]
+    shape, adapters = read_base_shape(model), {}
     for expert in EXPERTS:
         convert_adapter(shipped / expert, shape, folder / f"{expert}.gguf")
-        options += ["--adapter", f"{expert}={folder / expert}.gguf"]
-    return [*MODULE, *options]
+        adapters[expert] = str(folder / f"{expert}.gguf")
+    return EngineOptions(str(model), adapters, threads=1, slots=2, context_tokens=256)
 
 
 @pytest.fixture(scope="module")
-def engine(command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+def engine(options: EngineOptions, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     ready_file = tmp_path_factory.mktemp("engine") / "ready.json"
-    with subprocess.Popen([*command, "--ready-file", str(ready_file)], stderr=subprocess.DEVNULL) as process:
+    words = command(replace(options, ready_file=str(ready_file)))
+    with subprocess.Popen(words, stderr=subprocess.DEVNULL) as process:
         wait_until(ready_file.exists, "ready file")
         yield json.loads(ready_file.read_text()) | {"process": process}
         process.send_signal(signal.SIGTERM)
@@ -139,10 +143,10 @@ def test_the_context_is_each_slots_own(engine: dict[str, Any]) -> None:
     assert (response.code, error["type"], error["n_ctx"]) == (400, "exceed_context_size_error", 256)
 
 
-def test_ends_with_its_parent(command: list[str], tmp_path: Path) -> None:
+def test_ends_with_its_parent(options: EngineOptions, tmp_path: Path) -> None:
     ready_file = tmp_path / "ready.json"
     start = "import subprocess, sys; subprocess.Popen(sys.argv[1:]); sys.stdin.read()"
-    full_command = [sys.executable, "-c", start, *command, "--ready-file", str(ready_file)]
+    full_command = [sys.executable, "-c", start, *command(replace(options, ready_file=str(ready_file)))]
     with subprocess.Popen(full_command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as parent:
         wait_until(ready_file.exists, "ready file")
         pid = json.loads(ready_file.read_text())["pid"]
@@ -150,21 +154,14 @@ def test_ends_with_its_parent(command: list[str], tmp_path: Path) -> None:
     wait_until(lambda: has_ended(pid), "end of the engine")
 
 
-@pytest.mark.parametrize("missing", ["--model", "--adapter"])
+@pytest.mark.parametrize("missing", ["model", "adapter"])
 def test_missing_file(model: Path, tmp_path: Path, missing: str) -> None:
     absent, ready_file = tmp_path / "absent.gguf", tmp_path / "ready.json"
-    options = ["--model", str(absent)] if missing == "--model" else ["--model", str(model), "--adapter", f"x={absent}"]
-    ended = subprocess.run([*MODULE, *options, "--ready-file", str(ready_file)], capture_output=True, text=True)
+    options = EngineOptions(str(absent), {}) if missing == "model" else EngineOptions(str(model), {"x": str(absent)})
+    words = command(replace(options, ready_file=str(ready_file)))
+    ended = subprocess.run(words, capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (1, f"llamacpp: no such file: {absent}\n")
     assert not ready_file.exists()
-
-
-def test_command_line() -> None:
-    options, ready_file = parse_arguments(["--model", "m.gguf", "--adapter", "a=x.gguf", "--adapter", "b=y.gguf"])
-    assert options.adapters == {"a": Path("x.gguf"), "b": Path("y.gguf")}
-    assert (options.slots, options.context_tokens, ready_file) == (4, 2048, None)
-    with pytest.raises(SystemExit):
-        parse_arguments(["--model", "m.gguf", "--adapter", "nameless.gguf"])
 
 
 @pytest.mark.parametrize("wires", [[], ["responses", "completions"]], ids=["translated", "native"])
