@@ -9,7 +9,7 @@ from base.errors import ConfigError
 from fleet.engine_wishes import WishedProcesses, read_wishes
 from fleet.residency.board import Board
 from fleet.residency.changes import forward_clock, known_state
-from fleet.residency.keeper import Keeper, Patience
+from fleet.residency.keeper import Keeper
 from fleet.residency.memory import Memory, Resident
 from fleet.residency.policies import Off, OnDemand, Regret, RegretOptions, Static
 from fleet.residency.scheduler import Policy, Scheduler
@@ -63,9 +63,9 @@ async def keeper_of(
     return Keeper(
         scheduler,
         actuator,
+        wanted,
         board=None if make_board is None else make_board(engines),
         pinned=lambda: read_wishes(data_dir).pinned,
-        patience=Patience(wanted.max_waiting, wanted.wait_s, for_best=wanted.policy == "lru"),
     )
 
 

@@ -11,7 +11,6 @@ import math
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +24,7 @@ from fleet.residency.scheduler import Outlook, Scheduler, Step
 from fleet.residency.types import Residency
 from fleet.residency.vllm_actuator import VllmActuator
 from fleet.tasks import stop_task
+from router.residency_config import ResidencyConfig
 
 LOOK_EVERY_S = 0.5
 OBSERVE_EVERY_S = 5.0
@@ -38,19 +38,6 @@ ALONE = 1
 """The turn of a process that shares its engines with no other."""
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Patience:
-    """Waits for engines: at most `max_waiting` requests at once, `wait_s` seconds each. `for_best`: also where another
-    expert is awake."""
-
-    max_waiting: int = 32
-    wait_s: float = 120.0
-    for_best: bool = False
-
-
-PATIENT = Patience()
 
 
 class Waiter(NamedTuple):
@@ -75,16 +62,17 @@ class Keeper:
         self,
         scheduler: Scheduler,
         actuator: VllmActuator,
+        wanted: ResidencyConfig,
         *,
         board: Board | None = None,
         pinned: Callable[[], Collection[str]] = frozenset,
-        patience: Patience = PATIENT,
         observe_every_s: float = OBSERVE_EVERY_S,
     ) -> None:
-        self.scheduler, self.waits_for_best = scheduler, patience.for_best
+        self.scheduler, self._wanted = scheduler, wanted
+        self.waits_for_best = wanted.policy == "lru"  # also where another expert is awake
         self._changes = Changes(scheduler, actuator, pinned)
         self.made: Mapping[tuple[str, Residency], Made] = self._changes.made  # by this process
-        self._board, self._patience, self._observe_every_s = board, patience, observe_every_s
+        self._board, self._observe_every_s = board, observe_every_s
         self._resident_of = {expert: each.name for each in scheduler.residents for expert in each.experts}
         self._always = frozenset(each.name for each in scheduler.residents if not each.awake_gib)
         self.managed = frozenset(expert for expert, name in self._resident_of.items() if name not in self._always)
@@ -204,17 +192,17 @@ class Keeper:
             raise CannotWakeError(expert)
         if self._is_cut_off():
             raise asleep_error(expert, "Redis, by which gateways agree who wakes engines, cannot be asked")
-        if self.waiting >= self._patience.max_waiting:
+        if self.waiting >= self._wanted.max_waiting:
             raise asleep_error(expert, f"{self.waiting} requests already wait for engines, as many as may")
         waiter = Waiter(asyncio.get_running_loop().create_future(), name, any_of)
         self._waiters.append(waiter)
         self._kick.set()
         self._has_news.set()
         try:
-            async with asyncio.timeout(self._patience.wait_s):
+            async with asyncio.timeout(self._wanted.wait_s):
                 await waiter.future
         except TimeoutError as error:
-            raise asleep_error(expert, f"it did not wake within {self._patience.wait_s:g} s") from error
+            raise asleep_error(expert, f"it did not wake within {self._wanted.wait_s:g} s") from error
         finally:
             self._waiters.remove(waiter)
 

@@ -17,7 +17,7 @@ from fleet.fake_vllm.command import Bug, FakeOptions
 from fleet.fake_vllm.engine import FakeEngine
 from fleet.fake_vllm.server import FakeServer
 from fleet.residency.build import keeper_of
-from fleet.residency.keeper import Keeper, Patience
+from fleet.residency.keeper import Keeper
 from fleet.residency.memory import Memory
 from fleet.residency.policies import Off, Regret, RegretOptions
 from fleet.residency.scheduler import Policy, Scheduler
@@ -27,6 +27,7 @@ from gateway.replay import replay
 from router.capabilities import Capabilities
 from router.config import parse_config
 from router.explain import reason_in_words
+from router.residency_config import ResidencyConfig
 from router.types import DecisionReason
 from tests.fleet.residency.driver import resident
 from tests.gateway.running import Running, running, wire
@@ -75,12 +76,13 @@ async def host(
 
 @asynccontextmanager
 async def gateway_over(
-    urls: Mapping[str, str], policy: Policy, asleep: Sequence[str], **options: Any
+    urls: Mapping[str, str], policy: Policy, asleep: Sequence[str], max_waiting: int = 32, **options: Any
 ) -> AsyncIterator[Running]:
     """A gateway over engines, with GPU memory for two that are awake and one that sleeps."""
     states = {name: Residency.SLEEP_2 if name in asleep else Residency.AWAKE for name in EXPERTS}
     scheduler = Scheduler(tuple(resident(name) for name in EXPERTS), Memory({"0": 41.5}), policy, states)
-    keeper = Keeper(scheduler, VllmActuator(lambda: {name: (url,) for name, url in urls.items()}), **options)
+    wanted = ResidencyConfig(memory_gb=41.5, max_waiting=max_waiting)
+    keeper = Keeper(scheduler, VllmActuator(lambda: {name: (url,) for name, url in urls.items()}), wanted, **options)
     router = small_router(capabilities={name: Capabilities() for name in EXPERTS})
     async with running({name: wire(url, name) for name, url in urls.items()}, residency=keeper, router=router) as it:
         yield it
@@ -138,7 +140,7 @@ async def test_a_conversation_whose_expert_fell_asleep_counts_for_it_with_what_r
 
 
 async def test_an_expert_asked_by_name_is_woken_and_others_wait_no_longer_than_there_is_room() -> None:
-    async with host(Off(), patience=Patience(max_waiting=1)) as it:
+    async with host(Off(), max_waiting=1) as it:
         it.parts.pool._breakers["emerald"].open(time.monotonic())  # as a probe of an engine without a process does
         answers = await asyncio.gather(asked(it, "any", "emerald"), refused(it, "emerald"))
         assert answers[0] == "emerald"

@@ -24,6 +24,7 @@ from fleet.residency.types import Residency
 from fleet.residency.vllm_actuator import VllmActuator
 from fleet.tasks import stop_task
 from gateway.residency_board import RedisBoard
+from router.residency_config import ResidencyConfig
 from tests.fleet.residency.driver import resident
 from tests.gateway.running import Running, echoes
 from tests.gateway.small_router import EXPERTS
@@ -47,7 +48,7 @@ async def keeper(redis_url: str, urls: Mapping[str, str], policy: Policy) -> Asy
     """A keeper with a pool of its own, as another process has them."""
     scheduler = Scheduler(tuple(resident(name) for name in EXPERTS), Memory({"0": 41.5}), policy)
     actuator = VllmActuator(lambda: {name: (url,) for name, url in urls.items()})
-    kept = Keeper(scheduler, actuator, board=board_of(redis_url, urls))
+    kept = Keeper(scheduler, actuator, ResidencyConfig(memory_gb=41.5), board=board_of(redis_url, urls))
     await kept.start(ExpertPool(echoes()))
     try:
         yield kept
