@@ -158,9 +158,9 @@ def print_onboarding(found: Onboarding) -> None:
         f"{found.expert}: mean score {found.mean:.3f} \u00b1 {found.mean_stderr:.3f} on {found.n_probes} probes; "
         f"router {found.artifact.manifest.version}, parent {found.parent}",
     )
-    table = Grid(title=f"{found.expert} against who serves now (\u00b1 is one standard error)", title_justify="left")
-    for column in ("category", "probes", "quality", "serves now", "difference", "chance better", "sure", "luck", "map"):
-        table.add_column(column)
+    columns = ("category", "probes", "quality", "serves now", "difference", "chance better", "sure", "luck", "map")
+    title = f"{found.expert} against who serves now (\u00b1 is one standard error)"
+    table = Grid(*columns, title=title, title_justify="left")
     for row in found.outlook:
         more = f"about {row.probes_needed} probes" if row.probes_needed else "not by probes"
         table.add_row(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +14,14 @@ from numpy.typing import NDArray
 
 from base.embedding_cache import CachedEncoder
 from base.progress import Progress, silent
+from base.ray_engine import spread
 from base.shipped import seed_folder
 from router.artifact import RouterArtifact
 from router.build import build_encoder
 from router.config import CoeConfig, load_config
 from router.protocols import Encoder
 from router.section import PluginConfig
+from router.types import FloatArray
 from training.datasets.labelled_queries import read_seed
 from training.datasets.outcome_folders import graded_models, outcome_folders, read_outcome_folders
 from training.expert_map import measure_quality
@@ -25,7 +29,6 @@ from training.fit import fit_router
 from training.fit_options import FitOptions
 from training.fit_request import FitRequest
 from training.split import split_of
-from training.spread_encoding import SpreadEncoding
 from training.stage_one import label_numbers
 from training.types import LabelledQuery, OutcomeTable
 
@@ -117,6 +120,32 @@ def opened_encoder(config: PluginConfig, cache: Path | None, cores: int = 0) -> 
     encoder = build_encoder(config)
     spread = SpreadEncoding(config, cores) if cores else None
     return encoder if cache is None else CachedEncoder(encoder, cache, spread=spread)
+
+
+@dataclass(frozen=True)
+class SpreadEncoding:
+    """Encodes batches by the encoder of a configuration, in as many processes as Ray has cores, each batch as one
+    process would: every vector is the same to the bit. Where threads decide how an encoder sums, all have one."""
+
+    config: PluginConfig
+    cores: int
+
+    def __call__(self, batches: Sequence[Sequence[str]]) -> Iterator[FloatArray]:
+        """Vectors of each batch (n, d), in order."""
+        config = self.config.model_dump_json()
+        return spread(encode_batch, ((config, batch) for batch in batches), self.cores)
+
+
+def encode_batch(part: tuple[str, Sequence[str]]) -> FloatArray:
+    """Vectors (n, d) by an encoder's configuration, in a process that keeps the encoder for the next batch."""
+    config, texts = part
+    return kept_encoder(config).encode(texts)
+
+
+@lru_cache(maxsize=1)
+def kept_encoder(config: str) -> Encoder:
+    """The encoder of a configuration."""
+    return build_encoder(PluginConfig.model_validate_json(config))
 
 
 NO_OPTIONS = FitOptions()

@@ -81,9 +81,7 @@ def print_routers(registry: Registry) -> None:
     """One line per router, newest last."""
     live = registry.live()
     trial = live.trial if live is not None else None
-    table = Grid()
-    for column in ("version", "part", "created", "parents", "category accuracy", "experts"):
-        table.add_column(column)
+    table = Grid("version", "part", "created", "parents", "category accuracy", "experts")
     for manifest in registry.versions():
         accuracy = manifest.metrics.get("category_accuracy")
         table.add_row(
@@ -106,9 +104,8 @@ def print_routers(registry: Registry) -> None:
 
 
 def comparison_rows(comparisons: Iterable[Comparison]) -> Grid:
-    table = Grid(title="candidate against live", title_justify="left")
-    for column in ("", "live", "candidate", "difference", "effective n"):
-        table.add_column(column)
+    columns = ("", "live", "candidate", "difference", "effective n")
+    table = Grid(*columns, title="candidate against live", title_justify="left")
     for comparison in comparisons:
         table.add_row(
             comparison.name,
@@ -233,11 +230,7 @@ def retrain_json(result: RetrainResult) -> dict[str, object]:
 
 def print_pilots(result: PilotRefresh) -> None:
     """Prints which searches with feedback were used and dropped, the comparison, and the fate of the pilot library."""
-    console = result_console()
-
-    def say(line: str) -> None:
-        console.print(line)
-
+    say = result_console().print
     say(
         f"pilots: {result.n_train} queries with feedback in {result.stores} vector stores to learn from, "
         f"{result.n_dev} held out to judge"

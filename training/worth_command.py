@@ -92,11 +92,9 @@ def print_worth(worth: CompositionWorth) -> None:
     from training.summary import result_console
 
     console = result_console()
-    table = Grid(
-        title=f"quality lost without each expert, in points, on {worth.n} graded prompts", title_justify="left"
-    )
-    for column in ("expert", "serves", "lost", "lost most in", "GB freed", "per GB", "$ per 1,000 saved", "per $"):
-        table.add_column(column)
+    columns = ("expert", "serves", "lost", "lost most in", "GB freed", "per GB", "$ per 1,000 saved", "per $")
+    title = f"quality lost without each expert, in points, on {worth.n} graded prompts"
+    table = Grid(*columns, title=title, title_justify="left")
     for one in worth.experts:
         table.add_row(*cells_of(one))
     console.print(table)

@@ -19,7 +19,7 @@ from router.build import build_encoder
 from router.config import load_config
 from tests.json_server import JsonHandler, answering
 from training.datasets.labelled_queries import read_seed
-from training.spread_encoding import SpreadEncoding
+from training.fit_inputs import SpreadEncoding
 from training.stage_one import embed
 
 ROOT = Path(__file__).parents[2]
