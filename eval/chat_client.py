@@ -42,7 +42,7 @@ class Fault(StrEnum):
 
 
 class CallError(BackendError):
-    """A call without an answer.
+    """A call without an answer. It can be sent between processes, as all but its reason has a default.
 
     Args:
         reason: the same for the same kind of error, without anything of the prompt.
@@ -53,7 +53,7 @@ class CallError(BackendError):
     def __init__(
         self,
         reason: str,
-        fault: Fault,
+        fault: Fault = Fault.EXPERT,
         *,
         quoted: str = "",
         is_retryable: bool = False,

@@ -19,7 +19,7 @@ from eval.answers import Answer, Journal, Pair, asked_in_time
 from eval.chat_client import CallError, ChatClient, Fault
 from eval.collect_request import CollectRequest, Show, pairs_of
 from eval.grading import graded_table
-from eval.ray_collect import Asked, Refusal
+from eval.ray_collect import Asked
 from training.datasets.outcomes import write_outcomes
 from training.types import OutcomeTable
 
@@ -177,8 +177,9 @@ class Asking:
         it, or otherwise the last error."""
         errors = list[CallError]()
         if self.request.spread is not None and len(pairs) > FIRST_FAILED:
-            for part in self.request.spread.asked(self.request.place, pairs):
-                errors += [error for each in part if (error := self._taken(each)) is not None]
+            found = (each for part in self.request.spread.asked(self.request.place, pairs) for each in part)
+            for pair, each in zip(pairs, found, strict=True):
+                self._taken(pair.expert, each, errors)
         else:
             await self._ask_here(client, pairs, errors)
         return next((error for error in errors if error.fault is Fault.ADDRESS), errors[-1] if errors else None)
@@ -189,10 +190,9 @@ class Asking:
         async def work() -> None:
             for pair in waiting:
                 try:
-                    self._taken(await asked_in_time(client, pair))
+                    self._taken(pair.expert, await asked_in_time(client, pair), errors)
                 except CallError as error:
-                    errors.append(error)
-                    self._taken(Refusal(pair.expert, error.reason, error.fault, error.quoted))
+                    self._taken(pair.expert, error, errors)
                 if any(error.fault is Fault.ADDRESS for error in errors):
                     return
 
@@ -200,17 +200,17 @@ class Asking:
             for _ in range(min(self.request.options.concurrency, len(pairs))):
                 tasks.create_task(work())
 
-    def _taken(self, found: Asked) -> CallError | None:
-        """Keeps an answer or counts a refusal, which it returns as an error."""
-        if isinstance(found, Refusal):
-            self.errors[found.expert, found.reason] += 1
+    def _taken(self, expert: str, found: Asked, errors: list[CallError]) -> None:
+        """Keeps an answer, or counts an error and adds it to `errors`."""
+        if isinstance(found, CallError):
+            self.errors[expert, found.reason] += 1
+            errors.append(found)
         else:
             self.has_answer |= not found.failure
             self.journal.append(found)
             self.answers[found.key] = found
         self.done += 1
-        self.show(f"asking {found.expert}: {self.done} of {self.total} answers")
-        return found.error() if isinstance(found, Refusal) else None
+        self.show(f"asking {expert}: {self.done} of {self.total} answers")
 
 
 def told(client: ChatClient, expert: str, error: CallError) -> str:

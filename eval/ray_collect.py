@@ -8,26 +8,13 @@ from dataclasses import dataclass
 
 from base.ray_engine import spread
 from eval.answers import Answer, Pair, asked_in_time
-from eval.chat_client import CallError, Fault, Place
+from eval.chat_client import CallError, Place
 from eval.probe_set import GraderSpec
 
 ASKED_IN_PART, GRADED_IN_PART = 32, 256
 
 
-@dataclass(frozen=True)
-class Refusal:
-    """A call without an answer, as `CallError` has it."""
-
-    expert: str
-    reason: str
-    fault: Fault
-    quoted: str
-
-    def error(self) -> CallError:
-        return CallError(self.reason, self.fault, quoted=self.quoted)
-
-
-Asked = Answer | Refusal
+Asked = Answer | CallError
 
 
 @dataclass(frozen=True)
@@ -37,7 +24,7 @@ class Spread:
     cores: int
 
     def asked(self, place: Place, pairs: Sequence[Pair]) -> Iterator[list[Asked]]:
-        """Answers and refusals, some pairs at a time, in the order of the pairs."""
+        """An answer to each pair, or the error without one, some pairs at a time, in their order."""
         parts = ((place, pairs[at : at + ASKED_IN_PART]) for at in range(0, len(pairs), ASKED_IN_PART))
         return spread(ask_part, parts, self.cores)
 
@@ -64,7 +51,7 @@ async def ask_pairs(place: Place, pairs: Sequence[Pair]) -> list[Asked]:
                 try:
                     return await asked_in_time(client, pair)
                 except CallError as error:
-                    return Refusal(pair.expert, error.reason, error.fault, error.quoted)
+                    return error
 
         return list(await asyncio.gather(*(ask(pair) for pair in pairs)))
 

@@ -28,15 +28,12 @@ def build_base(config: PluginConfig) -> Encoder:
     return cast(Encoder, plugins.build("router.encoders", config.kind, config.options))
 
 
-def build_experts(
-    config: RetrievalConfig, root: Path, base: Encoder | None = None, secrets: Mapping[str, str] | None = None
-) -> dict[str, RetrievalExpert]:
+def build_experts(config: RetrievalConfig, root: Path, base: Encoder | None = None) -> dict[str, RetrievalExpert]:
     """Every expert by name, `base` first.
 
     Args:
         root: folder that relative paths start from: the one of experts.yaml.
         base: the section's encoder when it was built already.
-        secrets: value per environment variable that some `api_key_env` names.
 
     Raises:
         ConfigError: an option is wrong. ArtifactError: an adapter is damaged or was made for another base.
@@ -44,24 +41,16 @@ def build_experts(
     encoder = base or build_base(config.encoder)
     experts: dict[str, RetrievalExpert] = {BASE: BaseExpert(encoder)}
     for name, entry in config.experts.items():
-        experts[name] = build_expert(name, entry, root, encoder, secrets or {})
+        experts[name] = build_expert(name, entry, root, encoder)
     return experts
 
 
-def build_expert(
-    name: str, entry: PluginConfig, root: Path, base: Encoder, secrets: Mapping[str, str]
-) -> RetrievalExpert:
+def build_expert(name: str, entry: PluginConfig, root: Path, base: Encoder) -> RetrievalExpert:
     """One expert. Raises as `build_experts`."""
     options = dict(entry.options)
     if "path" in options:
         options["path"] = str(root / expanded(str(options["path"])))
     try:
-        plugins.validate_options(FAMILY, entry.kind, options)
-        variable = options.pop("api_key_env", None)
-        if variable is not None:
-            if variable not in secrets:
-                raise ConfigError(f"api_key_env: environment variable {variable} is not set")
-            options["api_key"] = secrets[str(variable)]
         expert_of = cast(ExpertOf, plugins.build(FAMILY, entry.kind, options))
     except ConfigError as error:
         raise ConfigError(f"retrieval.experts.{name}: {error}") from error

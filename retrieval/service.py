@@ -140,7 +140,7 @@ class RetrievalService:
             self._lock.release()
 
 
-def open_retrieval(config: RetrievalConfig, root: Path, secrets: Mapping[str, str]) -> RetrievalService:
+def open_retrieval(config: RetrievalConfig, root: Path) -> RetrievalService:
     """Experts and the choice among them; a pilot library that is not there yet is waited for.
 
     Args:
@@ -149,7 +149,7 @@ def open_retrieval(config: RetrievalConfig, root: Path, secrets: Mapping[str, st
     Raises:
         ConfigError, MissingWeightsError, MissingExtraError, ArtifactError: an expert or the pilot library is unusable.
     """
-    experts = build_experts(config, root, secrets=secrets)
+    experts = build_experts(config, root)
     routing = QueryRouting(experts, make_choices(None, experts))
     folder = pilots_folder(config, root)
     if folder is None:
@@ -177,7 +177,7 @@ def retrieval_of(
     if config is None:
         return None
     require_stores()
-    service = open_retrieval(config, root, secrets)
+    service = open_retrieval(config, root)
     if files is not None:
         service.open_stores(files, data_dir, secrets, database_url)
     return service

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from base.answer_text import clip
 from eval.graders import Grader
-from router.strategies.kinds.label import Label, label_pattern
+from router.strategies.kinds.label import Label, Labels, label_pattern
 from router.types import Record
 
 
@@ -17,15 +17,12 @@ class Options(Record):
     them all, or says "not positive but negative", names two and is wrong."""
 
     label: Label
-    labels: tuple[Label, ...] = Field(min_length=2)
+    labels: Labels
 
     @model_validator(mode="after")
     def _label_is_allowed(self) -> Self:
         if self.label not in self.labels:
             raise ValueError(f"label '{self.label}' is not among labels {', '.join(self.labels)}")
-        folded = {label.casefold() for label in self.labels}
-        if len(folded) < len(self.labels):
-            raise ValueError(f"labels {', '.join(self.labels)} must differ by more than case")
         return self
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -68,7 +67,7 @@ def run_retrieval(
         DataError: a collection cannot be read, or none has test queries. ConfigError, ArtifactError: of the experts.
     """
     config, root = requested_experts(request.experts)
-    everyone = build_experts(config, root, secrets=os.environ)
+    everyone = build_experts(config, root)
     experts = {name: expert for name, expert in everyone.items() if name != request.multitask}
     arms = all_arms(experts)
     collections = [read_collection(folder) for folder in find_collections(request.data)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -120,7 +119,7 @@ def refresh_pilots(
         if not collections:
             return needs_more(found, share=1.0)
         progress("loading the retrieval experts")
-        experts = build_experts(request.section, request.root, secrets=os.environ)
+        experts = build_experts(request.section, request.root)
         if old is not None:
             require_same_experts(old, {name: expert.fingerprint for name, expert in experts.items()})
         share = unseen_share(experts)

@@ -132,7 +132,6 @@ def pilots(
 
 def named_experts(config: Path, adapters: Path | None) -> dict[str, RetrievalExpert]:
     """Experts of a folder of adapters with BM25, or those of experts.yaml. Raises ConfigError."""
-    import os
 
     from base.errors import ConfigError
     from retrieval.build_experts import adapter_entries, build_experts
@@ -146,7 +145,7 @@ def named_experts(config: Path, adapters: Path | None) -> dict[str, RetrievalExp
     section = load_config(config).retrieval
     if section is None:
         raise ConfigError(f"{config}: has no 'retrieval' section; add one, or name --adapters")
-    return build_experts(section, config.resolve().parent, secrets=os.environ)
+    return build_experts(section, config.resolve().parent)
 
 
 def measured_library(

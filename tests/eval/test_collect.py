@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import pickle
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from aiohttp.test_utils import TestServer
 
 from base.errors import ConfigError, DataError, RouterError
 from eval.answers import read_answers, write_answers
+from eval.chat_client import CallError, Fault
 from eval.collect import TIMED, Collection, collect
 from eval.collect_command import expert_fingerprint, first_of_each_category, load_inputs
 from eval.collect_request import CollectOptions, CollectRequest
@@ -251,6 +253,12 @@ async def test_an_expert_that_is_away_for_a_moment_is_waited_for(fake: FakeExper
     assert found.errors == {}
     assert np.isfinite(found.table.scores).all()
     assert set(fake.asked.values()) == {3}
+
+
+def test_an_error_reaches_another_process_whole() -> None:
+    error = CallError("HTTP 429 (busy)", Fault.REQUEST, quoted="later", is_retryable=True, retry_after_s=2.0)
+    found = pickle.loads(pickle.dumps(error))
+    assert (str(found), vars(found)) == (str(error), vars(error))
 
 
 def test_the_first_probes_of_each_category_are_taken_in_order() -> None:

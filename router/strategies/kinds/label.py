@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Self
+from typing import Annotated
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints
 
 from base.answer_text import clip
 from router.strategies.types import AnswerKind, kind_of_text
@@ -14,14 +14,17 @@ from router.types import Record
 Label = Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"\w")]
 
 
-class Options(Record):
-    labels: tuple[Label, ...] = Field(min_length=2)
+def _that_differ(labels: tuple[str, ...]) -> tuple[str, ...]:
+    if len({label.casefold() for label in labels}) < len(labels):
+        raise ValueError(f"labels {', '.join(labels)} must differ by more than case")
+    return labels
 
-    @model_validator(mode="after")
-    def _labels_differ(self) -> Self:
-        if len({label.casefold() for label in self.labels}) < len(self.labels):
-            raise ValueError(f"labels {', '.join(self.labels)} must differ by more than case")
-        return self
+
+Labels = Annotated[tuple[Label, ...], Field(min_length=2), AfterValidator(_that_differ)]
+
+
+class Options(Record):
+    labels: Labels
 
 
 def label_pattern(labels: tuple[str, ...]) -> re.Pattern[str]:
