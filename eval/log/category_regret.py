@@ -7,9 +7,9 @@ import math
 import numpy as np
 
 from decision_log.read import NOT_OF_THE_MAP
-from eval.log.rates import gap, quality, rate
 from eval.log.traffic import Traffic
-from eval.log.traffic_records import CategoryRegret, Gap, Rate, Regret
+from eval.log.traffic_records import CategoryRegret, Regret
+from eval.metrics.rates import Gap, Rate, gap, rate
 from router.types import DecisionReason
 
 MIN_EFFECTIVE = 10.0
@@ -37,8 +37,8 @@ def measure_regret(traffic: Traffic) -> Regret:
             reason: float(given_up[known & (routed.reason == reason)].mean())
             for reason in sorted(set(routed.reason[known]))
         },
-        explored=quality(routed.rows(explored)),
-        exploited=quality(routed.rows(~explored)),
+        explored=routed.rows(explored).quality,
+        exploited=routed.rows(~explored).quality,
     )
 
 
@@ -51,7 +51,7 @@ def category_regret(name: str, traffic: Traffic) -> CategoryRegret:
     without exploration says nothing about the other experts.
     """
     rated = traffic.rows(traffic.is_rated)
-    served = quality(rated)
+    served = rated.quality
     values = expert_values(rated)
     candidates = {expert: value for expert, value in values.items() if value.n >= MIN_EFFECTIVE}
     best = max(candidates, key=lambda expert: candidates[expert].value, default=None)

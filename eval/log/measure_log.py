@@ -15,7 +15,6 @@ import numpy as np
 from base.intervals import Z_95
 from decision_log.drift import USEFUL, DriftMonitor
 from eval.log.category_regret import measure_regret
-from eval.log.rates import gap, quality, rate
 from eval.log.traffic import MALFORMED, NOT_ROUTED, PROBE, Names, Traffic
 from eval.log.traffic_records import (
     Alarm,
@@ -24,7 +23,6 @@ from eval.log.traffic_records import (
     Cell,
     Disagreement,
     Drift,
-    Gap,
     Group,
     LogReport,
     Moved,
@@ -35,6 +33,7 @@ from eval.log.traffic_records import (
     Totals,
 )
 from eval.log.traffic_words import headline, warnings
+from eval.metrics.rates import Gap, gap, rate
 from router.types import BoolArray, Float64Array
 
 BUCKETS_S = (60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 86400.0, 7 * 86400.0, 30 * 86400.0)
@@ -118,7 +117,7 @@ def group(name: str, own: Traffic, share: float) -> Group:
         n_rated=int(own.is_rated.sum()),
         share=share,
         answered=rate(own.is_answered.astype(np.float64), clusters=own.clusters),
-        quality=quality(own),
+        quality=own.quality,
         cost_usd=float(own.cost_usd.sum()),
         p50_ms=quantile(answered.latency_ms, 0.5),
         p95_ms=quantile(answered.latency_ms, 0.95),
@@ -135,7 +134,7 @@ def cells(routed: Traffic) -> tuple[Cell, ...]:
             category=category,
             expert=expert,
             n=count,
-            quality=quality(routed.rows((routed.category == category) & (routed.expert == expert))),
+            quality=routed.rows((routed.category == category) & (routed.expert == expert)).quality,
         )
         for (category, expert), count in pairs.most_common()
     )
@@ -152,7 +151,7 @@ def timeline(traffic: Traffic, step: float) -> tuple[Bucket, ...]:
     for number in np.unique(numbers).tolist():
         own = traffic.rows(numbers == number)
         by_expert = dict(Counter(own.expert.tolist()).most_common())
-        found.append(Bucket(start=number * step, by_expert=by_expert, quality=quality(own)))
+        found.append(Bucket(start=number * step, by_expert=by_expert, quality=own.quality))
     return tuple(found)
 
 
@@ -239,7 +238,7 @@ def measure_switches(traffic: Traffic) -> tuple[Switch, ...]:
 
 def switch(routed: Traffic, before: str, after: str, at: float) -> Switch:
     old, new = routed.rows(routed.version == before), routed.rows(routed.version == after)
-    was, became = quality(old), quality(new)
+    was, became = old.quality, new.quality
     return Switch(
         at=at,
         before=before,
@@ -269,7 +268,7 @@ def moves(old: Traffic, new: Traffic) -> tuple[Moved, ...]:
             n_after=len(became),
             before=before,
             after=after,
-            quality=gap(quality(became), quality(was)),
+            quality=gap(became.quality, was.quality),
         )
         found.append((change * len(became), moved))
     found.sort(key=lambda pair: -pair[0])

@@ -18,6 +18,7 @@ from decision_log.read import read_records, read_rewards, read_router_events
 from decision_log.served_models import ModelChange, ModelHistory
 from decision_log.sql_engine import open_log
 from eval.log.traffic_records import RouterEvent
+from eval.metrics.rates import Rate, rate
 from router.types import BoolArray, DecisionReason, Float64Array, IntArray
 from training.split import question_of
 
@@ -87,6 +88,11 @@ class Traffic:
     @property
     def is_rated(self) -> BoolArray:
         return np.isfinite(self.reward)
+
+    @property
+    def quality(self) -> Rate | None:
+        """Mean reward of the rated decisions."""
+        return rate(self.reward, clusters=self.clusters)
 
 
 COLUMNS = {column.name: column.type for column in fields(Traffic) if column.name not in ("left_out", "model_changes")}

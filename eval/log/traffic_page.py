@@ -5,18 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from eval.log.traffic_charts import SHOWN_CATEGORIES, quality_chart, rates_chart, timeline_chart, volume_chart
-from eval.log.traffic_records import (
-    Bias,
-    CategoryRegret,
-    Disagreement,
-    Drift,
-    Gap,
-    Group,
-    LogReport,
-    Rate,
-    Regret,
-    Switch,
-)
+from eval.log.traffic_records import Bias, CategoryRegret, Disagreement, Drift, Group, LogReport, Regret, Switch
 from eval.log.traffic_words import (
     between,
     gap_range,
@@ -29,6 +18,7 @@ from eval.log.traffic_words import (
     worsened,
 )
 from eval.log.worth_section import loop_section, mix_section, worth_section
+from eval.metrics.rates import Gap, Rate
 from eval.report.numbers import milliseconds, money, number, percent, points
 from eval.report.page import (
     Block,

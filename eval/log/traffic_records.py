@@ -7,27 +7,11 @@ from typing import Literal
 from pydantic import Field
 
 from decision_log.served_models import ModelChange
+from eval.metrics.rates import Gap, Rate
 from router.types import Record
 from training.category_mix import TrafficMix
 from training.expert_worth import CompositionWorth
 from training.loop_worth import LoopWorth
-
-
-class Rate(Record):
-    """A mean in [0, 1] or a share, with its interval and the (effective) number of answers behind it."""
-
-    value: float
-    low: float
-    high: float
-    n: float
-
-
-class Gap(Record):
-    """A difference of two rates."""
-
-    value: float
-    low: float
-    high: float
 
 
 class Group(Record):

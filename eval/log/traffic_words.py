@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from eval.log.category_regret import MIN_EFFECTIVE
-from eval.log.traffic_records import Alarm, Gap, LogReport, Rate, Switch, Totals
+from eval.log.traffic_records import Alarm, LogReport, Switch, Totals
+from eval.metrics.rates import Gap, Rate
 from eval.report.numbers import counted, money, percent, percent_range, points, points_range
 
 SHOWN_CHANGES = 10

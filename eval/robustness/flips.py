@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from base.errors import DataError
-from base.intervals import Z_95, wilson_interval
+from base.intervals import Z_95
+from eval.metrics.rates import rate
 from eval.robustness.cases import Case, build_families, make_cases
 from eval.robustness.flip_records import FamilyFlips, FlippedCase, Flips, Move, RobustnessRecord
-from router.types import Float64Array, FloatArray, Interval, Metric, RoutingDecision
+from router.types import FloatArray, Interval, Metric, RoutingDecision
 
 Decide = Callable[[Sequence[str]], Sequence[RoutingDecision]]
 
@@ -130,39 +131,11 @@ def count_family(trials: Sequence[Trial]) -> FamilyFlips:
     )
 
 
-def per_text(trials: Sequence[Trial], values: Sequence[float]) -> tuple[Float64Array, Float64Array]:
-    """Sum of the values and number of the cases of each text that has some."""
-    _, number = np.unique([trial.text for trial in trials], return_inverse=True)
-    sums = np.bincount(number, weights=values).astype(np.float64)
-    return sums, np.bincount(number).astype(np.float64)
-
-
 def share(trials: Sequence[Trial], flips: Sequence[bool]) -> Metric:
-    value, low, high = clustered_share(*per_text(trials, [float(flip) for flip in flips]))
-    return Metric(value=value, interval=Interval(low=low, high=high), n=len(trials))
-
-
-def clustered_share(hits: Float64Array, draws: Float64Array) -> tuple[float, float, float]:
-    """Share of draws that hit, and its interval, when the draws of one text depend on each other.
-
-    Args:
-        hits: (n,) number of hits of each text.
-        draws: (n,) number of draws of each text, at least one each.
-
-    Wilson's interval at the effective number of draws share (1 - share) / variance, the variance being that of a ratio
-    of sums over texts; at least the number of texts (Korn & Graubard 1998: where nothing varies, as when nothing hits,
-    the variance says nothing) and at most the number of draws.
-
-    Raises:
-        ValueError: there is no text.
-    """
-    n, total = len(hits), float(draws.sum())
-    if n == 0:
-        raise ValueError("no text; expected at least one")
-    share = float(hits.sum()) / total
-    variance = float(((hits - share * draws) ** 2).sum()) / total**2 * n / max(n - 1, 1)
-    effective = share * (1 - share) / variance if variance > 0 else float(n)
-    return (share, *wilson_interval(share, min(max(effective, float(n)), total)))
+    """Share of the cases that flip; those of one text depend on each other."""
+    found = rate(np.array(flips, dtype=np.float64), clusters=[np.array([trial.text for trial in trials])])
+    assert found is not None, "there is a case"
+    return Metric(value=found.value, interval=Interval(low=found.low, high=found.high), n=len(trials))
 
 
 def mean_change(trials: Sequence[Trial]) -> Metric | None:
@@ -170,7 +143,9 @@ def mean_change(trials: Sequence[Trial]) -> Metric | None:
     scored = [trial for trial in trials if np.isfinite(trial.quality_change)]
     if not scored:
         return None
-    sums, counts = per_text(scored, [trial.quality_change for trial in scored])
+    _, number = np.unique([trial.text for trial in scored], return_inverse=True)
+    sums = np.bincount(number, weights=[trial.quality_change for trial in scored])
+    counts = np.bincount(number).astype(np.float64)
     mean, n = float(sums.sum() / counts.sum()), len(counts)
     half = Z_95 * float(np.sqrt(((sums - mean * counts) ** 2).sum() * n / max(n - 1, 1)) / counts.sum())
     return Metric(value=mean, interval=Interval(low=mean - half, high=mean + half), n=len(scored))

@@ -23,10 +23,10 @@ from decision_log.decision_record import AskedExpert, CallState, DecisionRecord,
 from decision_log.router_versions import RouterVersions
 from eval.command_options import command_line
 from eval.log.measure_log import bucket_seconds, latency_quarters, measure_log
-from eval.log.rates import gap, rate
 from eval.log.traffic import gather, read_events, read_traffic
 from eval.log.traffic_page import traffic_page
-from eval.log.traffic_records import LogReport, Rate
+from eval.log.traffic_records import LogReport
+from eval.metrics.rates import Rate, gap, rate
 from eval.report import page
 from router.live_pointer import LivePointer, Withdrawal
 from router.types import DecisionReason

@@ -12,9 +12,24 @@ from collections.abc import Sequence
 import numpy as np
 
 from base.intervals import wilson_interval
-from eval.log.traffic import Traffic
-from eval.log.traffic_records import Gap, Rate
-from router.types import Float64Array, IntArray
+from router.types import Float64Array, IntArray, Record
+
+
+class Rate(Record):
+    """A mean in [0, 1] or a share, with its interval and the (effective) number of answers behind it."""
+
+    value: float
+    low: float
+    high: float
+    n: float
+
+
+class Gap(Record):
+    """A difference of two rates."""
+
+    value: float
+    low: float
+    high: float
 
 
 def rate(values: Float64Array, weights: Float64Array | None = None, clusters: Sequence[IntArray] = ()) -> Rate | None:
@@ -35,11 +50,6 @@ def rate(values: Float64Array, weights: Float64Array | None = None, clusters: Se
     n = effective_count(w * (kept - mean), w, [own[known] for own in clusters])
     low, high = wilson_interval(mean, n)
     return Rate(value=mean, low=low, high=high, n=n)
-
-
-def quality(traffic: Traffic) -> Rate | None:
-    """Mean reward of the rated decisions."""
-    return rate(traffic.reward, clusters=traffic.clusters)
 
 
 def effective_count(residuals: Float64Array, w: Float64Array, clusters: Sequence[IntArray]) -> float:
