@@ -14,8 +14,8 @@ from decision_log.database import Database
 from decision_log.decision_record import TerminalState
 from decision_log.e_process import Arm
 from decision_log.tables import DECISIONS, FEEDBACK, ROUTER_EVENTS, ROUTER_VERSIONS
+from router.artifact import RouterManifest
 from router.live_pointer import LivePointer, Trial
-from router.manifest import RouterManifest
 
 FAILED = (TerminalState.UPSTREAM_ERROR, TerminalState.TIMED_OUT)
 ENDED = (TerminalState.ANSWERED, *FAILED)

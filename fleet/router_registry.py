@@ -17,9 +17,8 @@ from typing import Any
 
 from base.errors import ArtifactError, ConfigError, RouterError, allowed_values
 from base.whole_files import locked, write_whole
-from router.artifact import is_intact, load_artifact, put_in_place, read_manifest
+from router.artifact import RouterManifest, is_intact, load_artifact, put_in_place, read_manifest
 from router.live_pointer import LIVE_FILE, LivePointer, Trial, read_pointer
-from router.manifest import RouterManifest
 
 LOCK_FILE = ".live.lock"
 ROUNDS_FILE = "rounds.jsonl"

@@ -19,9 +19,8 @@ from decision_log.e_process import log_e_shadow_worse, log_e_worse
 from decision_log.router_versions import RouterVersions, TrialEvidence
 from fleet.router_registry import withdraw
 from fleet.tasks import look_always, stop_task
-from router.artifact import read_manifest
+from router.artifact import RouterManifest, read_manifest
 from router.live_pointer import LivePointer, Trial, TrialMode, read_pointer
-from router.manifest import RouterManifest
 
 LOOK_EVERY_S = 2.0
 

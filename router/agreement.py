@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from base.errors import ConfigError
+from router.artifact import RouterManifest
 from router.config import CoeConfig
-from router.manifest import RouterManifest
 from router.types import GENERAL
 
 

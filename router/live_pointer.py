@@ -14,8 +14,7 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 
 from base.errors import ArtifactError
-from router.artifact import read_manifest
-from router.manifest import RouterManifest
+from router.artifact import RouterManifest, read_manifest
 from router.types import Record
 
 ROUTERS_FOLDER = "routers"

@@ -13,9 +13,9 @@ import numpy as np
 
 from base.errors import DataError
 from eval.metrics.bootstrap import DRAWS, bootstrap_means, percentile_interval
-from eval.retrieval.arms import MEANING, Compared, Situation, compare
-from eval.retrieval.plain_arms import PlainFusions, plain_fusions
+from eval.retrieval.arms import MEANING, Compared, PlainFusions, Situation, compare, plain_fusions
 from eval.retrieval.request import RetrievalRequest, requested_experts
+from eval.retrieval.retrieval_page import headline, losses, notes
 from eval.retrieval.retrieval_records import (
     AddedExpert,
     ArmScore,
@@ -24,7 +24,6 @@ from eval.retrieval.retrieval_records import (
     LostQuery,
     RetrievalReport,
 )
-from eval.retrieval.sentences import headline, losses, notes
 from retrieval.build_experts import build_experts
 from retrieval.routing.fusion import fuse
 from retrieval.routing.pilot_library import LibraryManifest, PilotLibrary

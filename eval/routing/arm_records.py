@@ -9,8 +9,15 @@ from typing import Final
 
 import numpy as np
 
-from eval.metrics.bootstrap import Range, bootstrap_means, percentile_interval
-from eval.metrics.differences import gap_closed, gap_closed_draws, queries_to_show, smallest_shown
+from eval.metrics.bootstrap import (
+    Range,
+    bootstrap_means,
+    gap_closed,
+    gap_closed_draws,
+    percentile_interval,
+    queries_to_show,
+    smallest_shown,
+)
 from eval.metrics.quality_over_cost import router_arena_score
 from eval.routing import baselines
 from eval.routing.baselines import one_hot

@@ -25,8 +25,8 @@ from gateway.http_errors import ApiError
 from gateway.keys.grants import Caller
 from gateway.live_router import LiveRouter
 from gateway.trial_watch import find
+from router.artifact import RouterManifest
 from router.live_pointer import CanaryTerms, LivePointer, Trial, TrialMode
-from router.manifest import RouterManifest
 
 api = api_router("/v1/admin/routers")
 Live = Annotated[LiveRouter, part("live")]

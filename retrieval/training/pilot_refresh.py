@@ -23,7 +23,6 @@ from retrieval.routing.pilot_router import build_router
 from retrieval.stores.export import export_all
 from retrieval.training.build_library import extend_library, require_same_experts, without_data_set
 from retrieval.training.collection import Collection, find_collections, read_collection
-from retrieval.training.document_memory import DocumentMemory
 from retrieval.training.labels import (
     Labelled,
     label_collections,
@@ -34,7 +33,7 @@ from retrieval.training.labels import (
 )
 from retrieval.training.recipe import MOST_HELD_OUT, held_out_queries
 from retrieval.training.routing_tuning import chosen_scores
-from retrieval.training.searcher import Searcher, all_arms
+from retrieval.training.searcher import DocumentMemory, Searcher, all_arms
 from retrieval.types import BASE, Arm, RetrievalExpert
 from router.retrieval_config import RetrievalConfig
 from router.types import Float64Array, Interval, Metric, Verdict

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from base.embedding_cache import CachedEncoder
+from base.embedding_cache import CACHE_FILE, CachedEncoder
+from base.errors import DataError
 from base.progress import Progress, silent
 from retrieval.build_experts import first_lexical
 from retrieval.routing.fusion import POOL, Evidence, Ranking, fuse
 from retrieval.training.collection import Collection, Queries
-from retrieval.training.document_memory import DocumentMemory
 from retrieval.training.learned_fusion import Candidates, candidates
 from retrieval.training.ndcg import CUT, ndcg, rank
 from retrieval.types import BASE, Arm, DenseExpert, LexicalIndex, RetrievalExpert
+from router.protocols import Encoder
 from router.types import FloatArray
 
 FUSION_WEIGHTS = (0.5, 0.75, 0.9)
@@ -25,6 +27,36 @@ FUSION_WEIGHTS = (0.5, 0.75, 0.9)
 
 BLOCK = 256
 """Queries whose similarities to all documents are in memory at once."""
+
+
+@dataclass(frozen=True)
+class DocumentMemory:
+    """Vectors of the stores' documents in a folder, kept from one refresh of the pilots to the next. One process at a
+    time.
+
+    Each refresh looks them up in those of the last one and writes down what it used, which then takes their place. So a
+    store that is refreshed every hour is not encoded every hour, and documents that are gone leave no vectors for
+    longer.
+    """
+
+    folder: Path
+
+    def begin(self) -> None:
+        """Forgets what an earlier run did not bring to its end."""
+        shutil.rmtree(self.folder / "next", ignore_errors=True)
+
+    def encode(self, documents: Encoder, texts: Sequence[str], on_progress: Callable[[int], None]) -> FloatArray:
+        """(n, d) by the document side of an expert, except what the last refresh has encoded. Raises DataError when
+        the folder cannot be used."""
+        last = CachedEncoder(documents, self.folder / "last")
+        return CachedEncoder(last, self.folder / "next", on_progress=on_progress).encode(texts)
+
+    def keep(self) -> None:
+        """Forgets what this run did not use. Raises DataError."""
+        try:
+            (self.folder / "next" / CACHE_FILE).replace(self.folder / "last" / CACHE_FILE)
+        except OSError as error:
+            raise DataError(f"{self.folder}: vectors of documents cannot be kept ({error.strerror})") from error
 
 
 @dataclass(frozen=True)

@@ -25,12 +25,11 @@ from fleet.backend import ChatBackend
 from fleet.router_registry import Registry, withdraw, write_pointer
 from gateway.live_router import LiveRouter
 from gateway.trial_watch import TrialFinding, TrialWatch, find, reason_to_withdraw
-from router.artifact import load_artifact, save_artifact
+from router.artifact import RouterManifest, load_artifact, save_artifact
 from router.build import load_router
 from router.capabilities import explicit_decision
 from router.config import load_config
 from router.live_pointer import LivePointer, Trial, TrialMode, read_pointer
-from router.manifest import RouterManifest
 from router.pipeline import Router
 from router.types import CategoryProbs, FloatArray, Query, QueryFacts
 from tests.gateway.running import Running, echoes, running

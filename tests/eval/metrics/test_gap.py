@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from eval.metrics.differences import gap_closed, gap_closed_draws
+from eval.metrics.bootstrap import gap_closed, gap_closed_draws
 
 
 def test_reference_values() -> None:

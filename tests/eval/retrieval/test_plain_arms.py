@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from eval.retrieval.arms import Situation, compare
-from eval.retrieval.plain_arms import WEIGHTS, PlainFusions, best_weight, by_convex_sum, by_reciprocal_rank
+from eval.retrieval.arms import (
+    WEIGHTS,
+    PlainFusions,
+    Situation,
+    best_weight,
+    by_convex_sum,
+    by_reciprocal_rank,
+    compare,
+)
 from retrieval.routing.fusion import Ranking
 from retrieval.training.collection import Queries
 from retrieval.training.labels import Labelled
