@@ -29,9 +29,13 @@ def up(
     regrade: Annotated[
         bool, typer.Option("--regrade", help="ask every expert every probe again, and fit a router from that")
     ] = False,
+    learn: Annotated[
+        bool, typer.Option("--learn/--no-learn", help="run `coe retrain` every hour, which learns from feedback")
+    ] = True,
     probes: Annotated[Path | None, typer.Option("--probes", hidden=True)] = None,
 ) -> None:
-    """Start services, experts and gateway; measure and fit on the first start; ask one query per category; serve."""
+    """Start services, experts and gateway; measure and fit on the first start; ask one query per category; serve and
+    learn."""
     begun_s = time.perf_counter()
     from base.errors import require_installed
     from base.shipped import DEFAULT_CONFIG, copy_composition
@@ -47,7 +51,7 @@ def up(
         copy_composition(Path())
         view.note("there was no experts.yaml here: wrote the one that ships with coe, and its adapters under examples/")
     log_to_file(settings.data_dir, settings.log_level, settings.log_format)
-    run(run_up(settings, view, once=once, probes=probes, is_regrading=regrade))
+    run(run_up(settings, view, once=once, probes=probes, is_regrading=regrade, is_learning=learn))
 
 
 def serve(

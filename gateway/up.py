@@ -33,15 +33,25 @@ ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 
 STOP_GRACE_S = 10.0
 
+LEARNING_PERIOD_S = 3600.0
+"""Seconds from one round of learning to the next: the processor is busy for a quarter of a minute each time (ours)."""
+
 
 async def run_up(
-    settings: Settings, view: UpView, *, once: bool, probes: Path | None = None, is_regrading: bool = False
+    settings: Settings,
+    view: UpView,
+    *,
+    once: bool,
+    probes: Path | None = None,
+    is_regrading: bool = False,
+    is_learning: bool = True,
 ) -> None:
     """Runs until SIGINT or SIGTERM, or with `once` until every first query is answered.
 
     Args:
         probes: folder of the probes of the first measurement, instead of the shipped ones.
         is_regrading: ask every expert every probe again, and fit a router from that.
+        is_learning: run `coe retrain` every hour.
 
     Raises:
         RouterError: whatever kept it from starting; with `once` also a query without an answer.
@@ -69,8 +79,14 @@ async def run_up(
             if once:
                 require_answers(answers)
                 return
+            if is_learning:
+                view.note("learns from feedback every hour (coe retrain); `coe up --no-learn` does not")
             view.note("Ctrl-C stops everything.")
-            await life.stop.wait()
+            async with asyncio.TaskGroup() as tasks:
+                learning = tasks.create_task(learn_hourly(chosen, view)) if is_learning else None
+                await life.stop.wait()
+                if learning is not None:
+                    learning.cancel()
             view.note("stopping")
 
     if await live_until_signal(program) and once:
@@ -161,6 +177,30 @@ def collect_arguments(
 def train_arguments(config_path: Path, data_dir: Path) -> list[str]:
     """`coe train`: fits a router from the seed set and the outcomes, and makes it the live one."""
     return ["train", "--config", str(config_path), "--data-dir", str(data_dir)]
+
+
+async def learn_hourly(settings: Settings, view: UpView) -> None:
+    """Runs `coe retrain` once an hour, first in an hour; a round that fails is told, and the next one tries again."""
+    words = retrain_arguments(settings.config_path, settings.data_dir)
+    while True:
+        await asyncio.sleep(LEARNING_PERIOD_S)
+        view.command("learning from the log", ["coe", *words])
+        if problem := await failure_of(words):
+            view.note(f"{problem}; next try in an hour")
+
+
+async def failure_of(words: Sequence[str]) -> str:
+    """What a command failed with; empty where it did not."""
+    try:
+        await run_coe(words, os.environ)
+    except EngineError as error:
+        return str(error)
+    return ""
+
+
+def retrain_arguments(config_path: Path, data_dir: Path) -> list[str]:
+    """`coe retrain`: one round."""
+    return ["retrain", "--config", str(config_path), "--data-dir", str(data_dir)]
 
 
 async def run_coe(arguments: Sequence[str], environment: Mapping[str, str]) -> None:

@@ -27,7 +27,15 @@ from gateway.keys.key_store import KeyStore
 from gateway.run_commands import settings_of
 from gateway.settings import Settings, read_settings
 from gateway.start import agreed_config, require_keys, run_serve
-from gateway.up import collect_arguments, run_coe, run_up, train_arguments, with_own_key
+from gateway.up import (
+    collect_arguments,
+    learn_hourly,
+    retrain_arguments,
+    run_coe,
+    run_up,
+    train_arguments,
+    with_own_key,
+)
 from gateway.up_view import UpView
 from router.artifact import save_artifact
 from router.live_pointer import LivePointer
@@ -142,6 +150,26 @@ def test_the_commands_of_a_first_start_are_complete() -> None:
     ]
     assert "--probes" not in collect_arguments(url, ("a",), config, data, None)
     assert train_arguments(config, data) == ["train", "--config", "experts.yaml", "--data-dir", "data"]
+
+
+async def test_it_learns_again_and_again_and_a_round_that_fails_is_told(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, rounds = io.StringIO(), []
+
+    async def failing(words: list[str], _: object) -> None:
+        rounds.append(words)
+        raise EngineError("`coe retrain` failed with exit status 1")
+
+    monkeypatch.setattr("gateway.up.LEARNING_PERIOD_S", 0.0)
+    monkeypatch.setattr("gateway.up.run_coe", failing)
+    learning = asyncio.create_task(learn_hourly(settings, UpView(Terminal(file=out))))
+    await until(lambda: len(rounds) > 1 or learning.done(), "a second round")
+    learning.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await learning
+    assert rounds[:2] == [retrain_arguments(settings.config_path, settings.data_dir)] * 2
+    assert "exit status 1; next try in an hour" in " ".join(out.getvalue().split())
 
 
 def test_options_win_over_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
