@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import log
+from math import log, tanh
 
 import numpy as np
 
@@ -48,8 +48,9 @@ def calibrated(probs: FloatArray, temperature: float, mix: FloatArray | None) ->
 def calibrated_row(probs: Sequence[float], temperature: float, mix: FloatArray | None) -> list[float]:
     """`calibrated` for the probabilities (k,) of one query, whose few numbers take NumPy's calls five times as long."""
     top, power = max(probs), 1 / temperature
-    ratio = [1.0] * len(probs) if mix is None else mix.tolist()
-    odds = [(max(p, LEAST) / top) ** power * times for p, times in zip(probs, ratio, strict=True)]
+    odds = [((p if p > LEAST else LEAST) / top) ** power for p in probs]
+    if mix is not None:
+        odds = [each * ratio for each, ratio in zip(odds, mix.tolist(), strict=True)]
     total = sum(odds)
     return [each / total for each in odds]
 
@@ -194,10 +195,11 @@ class Uncertainty:
         """`score` of one query with an embedding (1, d) and probabilities (k,)."""
         if len(probs) < 2 or (self.weight and self.outside is None):
             return float(self.score(embedding, np.array([probs], dtype=np.float32))[0])
-        entropy = -sum([p * log(max(p, LEAST)) for p in probs]) / log(len(probs))
+        entropy = -sum([p * log(p) for p in probs if p > 0]) / log(len(probs))
         if self.weight == 0 or self.outside is None:
             return entropy
-        return entropy + self.weight * float(outside_probability(embedding, self.outside)[0])
+        odds = float(embedding[0] @ self.outside[:-1]) + float(self.outside[-1])
+        return entropy + self.weight * (0.5 + 0.5 * tanh(0.5 * odds))
 
     def score(self, embeddings: FloatArray, probs: FloatArray) -> FloatArray:
         """Uncertainty (n,) of queries with calibrated probabilities (n, k); larger is less sure."""
