@@ -7,11 +7,11 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from importlib import import_module
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, func, or_, select, tuple_
-from sqlalchemy.dialects import postgresql, sqlite
 
 from base.errors import StoreError
 from decision_log.decision_record import RETRIEVAL, DecisionRecord
@@ -49,8 +49,7 @@ class Database:
 
     def __init__(self, database_url: str, *, is_reader: bool = False) -> None:
         self._engine = open_engine(database_url, is_reader=is_reader)
-        dialect = self._engine.dialect.name
-        self.insert: Any = postgresql.insert if dialect == "postgresql" else sqlite.insert
+        self.insert: Any = import_module(f"sqlalchemy.dialects.{self._engine.dialect.name}").insert
         try:
             with translated_errors("open"):
                 check_schema(self._engine, TABLES)

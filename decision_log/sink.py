@@ -14,7 +14,6 @@ import re
 import secrets
 import socket
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -27,17 +26,16 @@ from base.errors import StoreError, reason_of
 from decision_log.commit_check import CommitCheck
 from decision_log.decision_record import DecisionRecord
 from decision_log.leftovers import send_leftovers, send_next, spooled_bytes
-from decision_log.privacy import apply_privacy, keyed_hash, load_key
+from decision_log.privacy import load_key
+from decision_log.recent import RecentDecisions
 from decision_log.replica_status import BEAT_S, DecisionCount, ReplicaState, ReplicaStatus
 from decision_log.spool import Spool
 from decision_log.spool_writer import SpoolWriter
 from decision_log.stream import STATUS_FIELD, Backoff, DecisionStream
-from decision_log.tombstones import is_erased
 from fleet.tasks import stop_task
 from router.log_config import Durability, LogConfig
 
 SEND_LINGER_S = 0.1
-RECENT_RECORDS = 1024
 LEFTOVERS_EVERY_S = 30.0
 FLUSH_TIMEOUT_S = 5.0
 SPOOL_FOLDER = "spool"
@@ -82,8 +80,7 @@ class DecisionLog:
 
     def __init__(self, *, data_dir: Path, redis_url: str, config: LogConfig) -> None:
         self.replica = new_replica()
-        self._privacy = config.privacy
-        self._key = load_key(data_dir)
+        key = load_key(data_dir)
         self._root = data_dir / SPOOL_FOLDER
         self._max_bytes = config.spool_max_mb * 1024 * 1024
         self.is_durable = config.durability is not Durability.ASYNC
@@ -91,9 +88,11 @@ class DecisionLog:
         self._stream = DecisionStream(redis_url, name=config.stream, max_entries=config.stream_max_entries)
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="coe-spool")
         self._numbered = DecisionCount(is_durable=self.is_durable)
-        self._queue = SpoolWriter(self._spool, self._stream, self._executor, config, self._key, self._numbered)
+        self._recent = RecentDecisions(config.privacy, key)
+        self._queue = SpoolWriter(
+            self._spool, self._stream, self._executor, config, key, self._numbered, self._recent.spooled
+        )
         self._check = CommitCheck(self._spool, self._queue, self._stream, self._executor, self._try_redis)
-        self._recent = OrderedDict[str, DecisionRecord]()  # whose first entry is found at once, however many have gone
         self._is_closing = False
         self._writer: asyncio.Task[None] | None = None
         self._sender: asyncio.Task[None] | None = None
@@ -134,26 +133,15 @@ class DecisionLog:
 
     def _remember(self, record: DecisionRecord) -> None:
         self._appended += 1
-        recent = self._recent
-        recent[record.decision_id] = record
-        if len(recent) > RECENT_RECORDS:
-            recent.popitem(last=False)
+        self._recent.add(record)
 
     def recent(self, decision_id: str) -> DecisionRecord | None:
         """One of the last thousand records, as the log keeps it; None when it is not among them."""
-        record = self._recent.get(decision_id)
-        return None if record is None else apply_privacy(record, self._privacy, self._key)
+        return self._recent.get(decision_id)
 
     def forget(self, erased: Mapping[str, float]) -> int:
         """Forgets recent records of subjects (by hash) that were made up to a time; how many."""
-        gone = [
-            decision_id
-            for decision_id, record in self._recent.items()
-            if is_erased(record.model_copy(update={"text_hash": keyed_hash(record.text or "", self._key)}), erased)
-        ]
-        for decision_id in gone:
-            del self._recent[decision_id]
-        return len(gone)
+        return self._recent.forget(erased)
 
     def stats(self) -> LogStats:
         queue = self._queue

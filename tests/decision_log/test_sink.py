@@ -13,6 +13,7 @@ import pytest
 from redis import Redis
 
 from base.errors import ConfigError, StoreError
+from decision_log import recent as recent_module
 from decision_log import sink as sink_module
 from decision_log import stream as stream_module
 from decision_log.leftovers import send_next
@@ -198,8 +199,19 @@ async def test_no_text_leaves_the_process_at_level_hash(tmp_path: Path, redis_ur
         assert b"canary" not in spooled
 
 
+async def test_a_recent_record_is_the_same_once_it_is_spooled(tmp_path: Path, redis_url: str) -> None:
+    async with running_log(tmp_path, redis_url) as log:
+        record = make_record(log.next_seq(), log.replica).model_copy(update={"embedding": b"\n\0\xff"})
+        log.append(record)
+        before = log.recent(record.decision_id)
+        await until(lambda: log.stats().streamed == 1)
+        assert before is not None
+        assert log.recent(record.decision_id) == before
+        assert before.embedding == record.embedding
+
+
 async def test_recent_records_are_bounded(tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sink_module, "RECENT_RECORDS", 10)
+    monkeypatch.setattr(recent_module, "RECENT_RECORDS", 10)
     async with running_log(tmp_path, redis_url) as log:
         append_new(log, 15)
         found = [seq for seq in range(15) if log.recent(f"{log.replica}-{seq}") is not None]
