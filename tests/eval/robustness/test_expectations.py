@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from base.errors import ConfigError
+from eval.robustness.cases import family_names
 from eval.robustness.expectations import check_expectations, load_expectations, parse_expectations
 from eval.robustness.flip_records import failure_line
 from router.types import DecisionReason, RoutingDecision
@@ -61,7 +62,7 @@ def failures(*cases: dict[str, object]) -> list[tuple[str, str | None]]:
         (case(category="maths"), "cases.0.category: unknown category 'maths'; allowed: arithmetic, general, writing"),
         (case(same_as="sum"), "cases.0.same_as: unknown case 'sum'; allowed: none"),
         (case(expert="calculator", perturb=["case", "typo"]), "cases.0.perturb.1: unknown family 'typo'; did you mean "
-         "'typos'? allowed: case, code_fences, padding, rewording, translated, typos"),
+         f"'typos'? allowed: {', '.join(family_names())}"),
         (case(expert="calculator", experts="x"), "cases.0.experts: unknown key; did you mean 'expert'? allowed: "
          "category, expert, fallback, min_confidence, name, not_expert, perturb, same_as, text"),
         (case(min_confidence=1.5), "cases.0.min_confidence: must be at most 1 (got 1.5)"),

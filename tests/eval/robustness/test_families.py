@@ -29,7 +29,7 @@ def of(family: str, text: str, seed: int = 0) -> dict[str, str]:
 
 
 def test_there_are_the_six_families_that_were_promised():
-    assert set(family_names()) == {"typos", "case", "padding", "rewording", "code_fences", "translated"}
+    assert {"typos", "case", "padding", "rewording", "code_fences", "translated"} <= set(family_names())
 
 
 def test_an_unknown_family_is_named_with_those_there_are():
