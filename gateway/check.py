@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,9 +25,6 @@ from router.quality import QualityMatrix
 from router.section import PluginConfig
 from router.weights import PACKAGE_SCHEME, expanded, resolve_weights
 
-if TYPE_CHECKING:
-    from pydantic import BaseModel
-
 TYPICAL_TOKENS = 500.0
 """Prompt and answer tokens that budgets in USD are checked with before anything was measured (ours)."""
 
@@ -43,7 +40,7 @@ def find_problems(config: CoeConfig, path: Path, environment: Mapping[str, str] 
         expert_problems(config, path.parent),
         () if environment is None else variable_problems(config, environment),
         budget_problems(config),
-        oidc_problems(config),
+        () if config.gateway.oidc is None else faults("", require_oidc),
         retrieval_problems(config, path.parent),
     )
     return [f"{path}: {line}" for part in parts for line in part]
@@ -62,6 +59,14 @@ def families_of(config: CoeConfig) -> dict[str, tuple[str, PluginConfig]]:
     return families
 
 
+def faults(key: str, check: Callable[[], object]) -> Iterator[str]:
+    """What a check raises, after the key that it is about; a missing extra says itself what needs it."""
+    try:
+        check()
+    except (ConfigError, MissingExtraError, MissingWeightsError) as error:
+        yield f"{key}: {error}" if key else str(error)
+
+
 def plugin_problems(config: CoeConfig) -> Iterator[str]:
     """Faults of plugins' options, and packages of weights that they or their parts name and that are missing."""
     for key, (family, plugin) in families_of(config).items():
@@ -71,20 +76,10 @@ def plugin_problems(config: CoeConfig) -> Iterator[str]:
             yield from (f"{key}: {problem}" for problem in error.problems)
             continue
         for where, kind, options in parts:
-            try:
-                kind.require_imports()
-            except MissingExtraError as error:
-                yield f"{where}: {error}"
-            yield from weight_problems(where, options)
-
-
-def weight_problems(key: str, options: BaseModel) -> Iterator[str]:
-    for name, value in options:
-        if isinstance(value, str) and value.startswith(PACKAGE_SCHEME):
-            try:
-                resolve_weights(value)
-            except (MissingWeightsError, ConfigError) as error:
-                yield f"{key}.{name}: {error}"
+            yield from faults(where, kind.require_imports)
+            for name, value in options:
+                if isinstance(value, str) and value.startswith(PACKAGE_SCHEME):
+                    yield from faults(f"{where}.{name}", partial(resolve_weights, value))
 
 
 def variable_problems(config: CoeConfig, environment: Mapping[str, str]) -> Iterator[str]:
@@ -105,50 +100,25 @@ def variable_problems(config: CoeConfig, environment: Mapping[str, str]) -> Iter
             yield f"{key}: environment variable {variable} is not set"
 
 
-def oidc_problems(config: CoeConfig) -> Iterator[str]:
-    if config.gateway.oidc is not None:
-        try:
-            require_oidc()
-        except MissingExtraError as error:
-            yield str(error)
-
-
 def expert_problems(config: CoeConfig, folder: Path) -> Iterator[str]:
     for name, entry in config.experts.items():
         if entry.engine is Engine.LLAMACPP:
-            try:
-                require_llamacpp(name)
-                resolve_weights(entry.model, folder)
-            except MissingExtraError as error:
-                yield str(error)
-            except (MissingWeightsError, ConfigError) as error:
-                yield f"experts.{name}.model: {error}"
+            lacking = list(faults("", partial(require_llamacpp, name)))
+            yield from lacking or faults(f"experts.{name}.model", partial(resolve_weights, entry.model, folder))
         elif entry.engine is Engine.BUILTIN:
-            yield from builtin_problems(name, entry)
+            yield from faults(f"experts.{name}", partial(check_builtin, entry))
         elif entry.engine is Engine.LITELLM:
-            try:
-                plugins.load("fleet.wires", "litellm").require_imports()
-            except MissingExtraError as error:
-                yield f"experts.{name}.engine: {error}"
+            yield from faults(f"experts.{name}.engine", plugins.load("fleet.wires", "litellm").require_imports)
         elif entry.engine.is_vllm and entry.url is None:
-            yield from home_problems(f"experts.{name}.model", entry.model)
+            yield from faults(f"experts.{name}.model", partial(expanded, entry.model))
         if entry.adapter is not None and (entry.engine is Engine.LLAMACPP or entry.engine.is_vllm):
             yield from adapter_problems(name, entry, folder)
 
 
-def builtin_problems(name: str, entry: ExpertConfig) -> Iterator[str]:
-    try:
-        plugins.validate_options(FAMILY, entry.model, entry.params)
-        plugins.load(FAMILY, entry.model).require_imports()
-    except (ConfigError, MissingExtraError) as error:
-        yield f"experts.{name}: {error}"
-
-
-def home_problems(key: str, path: str) -> Iterator[str]:
-    try:
-        expanded(path)
-    except ConfigError as error:
-        yield f"{key}: {error}"
+def check_builtin(entry: ExpertConfig) -> None:
+    """Raises ConfigError, MissingExtraError."""
+    plugins.validate_options(FAMILY, entry.model, entry.params)
+    plugins.load(FAMILY, entry.model).require_imports()
 
 
 def adapter_problems(name: str, entry: ExpertConfig, folder: Path) -> Iterator[str]:
@@ -193,15 +163,12 @@ def retrieval_problems(config: CoeConfig, folder: Path) -> Iterator[str]:
     section = config.retrieval
     if section is None:
         return
-    try:
-        build_experts.require_stores()
-    except MissingExtraError as error:
-        yield f"retrieval: {error}"
+    yield from faults("retrieval", build_experts.require_stores)
     for name, plugin in section.experts.items():
         if plugin.kind == "adapter" and isinstance(plugin.options.get("path"), str):
             yield from retrieval_adapter_problems(f"retrieval.experts.{name}.path", str(plugin.options["path"]), folder)
     if section.pilots is not None:
-        yield from home_problems("retrieval.pilots", section.pilots)
+        yield from faults("retrieval.pilots", partial(expanded, section.pilots))
 
 
 def retrieval_adapter_problems(key: str, path: str, folder: Path) -> Iterator[str]:
