@@ -39,6 +39,10 @@ UPLOAD_FRAME_BYTES = 64 * 1024  # of a multipart body around its file
 GUARDED = "/v1/"
 OPEN_PATH = "/healthz"  # reveals only that the process runs
 WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+REST_PARTS = (
+    *("batches", "cache", "config", "decider", "live", "live_config", "metrics", "pool", "readiness", "retrieval"),
+    *("siblings", "sink", "store", "telemetry"),
+)
 CHAT = Surface()
 SURFACES: dict[str, Surface] = {
     "/v1/chat/completions": CHAT,
@@ -158,30 +162,10 @@ class GatewayApp:
 
 def rest_parts(parts: Parts) -> dict[str, object]:
     """The parts that endpoints may ask for, by the names in gateway/endpoints/access.py."""
-    return {
-        "batches": parts.batches,
-        "cache": parts.cache,
-        "config": parts.config,
-        "decider": parts.decider,
-        "live_config": parts.live_config,
-        "live": parts.live,
-        "metrics": parts.metrics,
-        "pool": parts.pool,
-        "readiness": parts.readiness,
-        "retrieval": parts.retrieval,
-        "retrieval_desk": RetrievalDesk(
-            parts.retrieval_log,
-            parts.sink,
-            parts.admission,
-            parts.readiness,
-            parts.decider.session_id,
-            parts.limits,
-        ),
-        "siblings": parts.siblings,
-        "sink": parts.sink,
-        "store": parts.store,
-        "telemetry": parts.telemetry,
-    }
+    desk = RetrievalDesk(
+        parts.retrieval_log, parts.sink, parts.admission, parts.readiness, parts.decider.session_id, parts.limits
+    )
+    return {name: getattr(parts, name) for name in REST_PARTS} | {"retrieval_desk": desk}
 
 
 def senders(scope: Scope) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Self
 
@@ -202,19 +204,23 @@ class Claim:
         elapsed_s = asyncio.get_running_loop().time() - self._began_at_s
         return elapsed_s > PATIENCE_S and self.received_bytes < elapsed_s * SLOW_BYTES_PER_S
 
-    def arrival(self, timeout_s: float) -> Arrival:
-        """Around the reading of the body.
+    @asynccontextmanager
+    async def arrival(self, timeout_s: float) -> AsyncIterator[None]:
+        """Around the reading of the body, whose speed is measured from here.
 
         Raises:
             ApiError: 408 it took too long, or too long for the room that it took; 429 or 503 there is no room.
         """
-        return Arrival(self, self._intake, timeout_s)
-
-    def begin(self, timeout_s: float) -> asyncio.Timeout:
-        """Begins to measure how fast the body comes; returns its deadline."""
+        self._intake.begin(self)
         self._began_at_s = asyncio.get_running_loop().time()
         self._deadline = asyncio.timeout(timeout_s)
-        return self._deadline
+        try:
+            async with self._deadline:
+                yield
+        except TimeoutError as late:
+            raise too_slow(timeout_s) from late
+        finally:
+            self._intake.has_arrived(self)
 
     def expect(self, size: int) -> None:
         """Takes room for a body of that size and its copies. Raises ApiError 429 or 503 when there is none."""
@@ -231,27 +237,6 @@ class Claim:
         if self._deadline is not None and not self._deadline.expired():
             self._deadline.reschedule(0.0)
         self._intake.release(self)
-
-
-class Arrival:
-    """The time in which the body of a claim is read."""
-
-    def __init__(self, claim: Claim, intake: Intake, timeout_s: float) -> None:
-        self._claim, self._intake, self._timeout_s = claim, intake, timeout_s
-
-    async def __aenter__(self) -> None:
-        self._intake.begin(self._claim)
-        self._deadline = self._claim.begin(self._timeout_s)
-        await self._deadline.__aenter__()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        self._intake.has_arrived(self._claim)
-        try:
-            await self._deadline.__aexit__(kind, error, at)
-        except TimeoutError as late:
-            raise too_slow(self._timeout_s) from late
 
 
 def too_slow(timeout_s: float) -> ApiError:
