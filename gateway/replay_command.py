@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from base.errors import ArtifactError, ConfigError, allowed_values
+from base.errors import ConfigError
 from base.options import ConfigOption, DatabaseOption, DataOption, JsonOption, SinceOption
 from base.visible_text import echo
 from decision_log.connections import opened_database
@@ -49,10 +49,12 @@ def replay(
 
 def show_replay(store: Database, config: Path, data_dir: Path, decision_id: str, *, as_json: bool) -> int:
     """Prints a decision made again. Exit status 0 when it is the same to the last bit, 1 when not."""
+    from fleet.router_registry import Registry
     from gateway.replay import NotReplayableError, routed
     from gateway.replay import replay as again
     from router.build import load_router
     from router.config import load_config
+    from router.live_pointer import ROUTERS_FOLDER
 
     record = store.get_decision(decision_id)
     if record is None:
@@ -61,7 +63,7 @@ def show_replay(store: Database, config: Path, data_dir: Path, decision_id: str,
         )
     try:
         logged, _ = routed(record)
-        router = load_router(load_config(config), version_folder(data_dir / "routers", logged.router_version))
+        router = load_router(load_config(config), Registry(data_dir / ROUTERS_FOLDER).folder(logged.router_version))
         found = again(router, record, load_key(data_dir))
     except NotReplayableError as error:
         raise NotReplayableError(f"{decision_id} cannot be made again: {error}") from error
@@ -120,11 +122,13 @@ def shorten(value: object) -> str:
 
 def tally_of(config: Path, data_dir: Path, version: str, max_examples: int) -> Tally:
     """Empty counts with the candidate of that version."""
+    from fleet.router_registry import Registry
     from gateway.replay import Tally
     from router.build import load_router
     from router.config import load_config
+    from router.live_pointer import ROUTERS_FOLDER
 
-    candidate = load_router(load_config(config), version_folder(data_dir / "routers", version))
+    candidate = load_router(load_config(config), Registry(data_dir / ROUTERS_FOLDER).folder(version))
     return Tally(candidate, load_key(data_dir), max_examples)
 
 
@@ -201,19 +205,3 @@ def example_table(report: CandidateReport) -> Grid:
 
 def arrow(before: str, after: str) -> str:
     return before if before == after else f"{before} -> {after}"
-
-
-def version_folder(root: Path, version: str) -> Path:
-    """Folder of a router version, or of the only one that begins so. Raises ArtifactError."""
-    known = (
-        sorted(path.name for path in root.iterdir() if path.is_dir() and path.name.isalnum()) if root.is_dir() else []
-    )
-    found = [name for name in known if version and name.startswith(version)]
-    if version in known:
-        found = [version]
-    if len(found) != 1:
-        problem = "is not unambiguous" if found else "is not there"
-        raise ArtifactError(
-            f"{root}: router version '{version[:64]}' {problem}{allowed_values(version, found or known)}"
-        )
-    return root / found[0]

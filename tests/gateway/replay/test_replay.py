@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-from base.errors import ArtifactError, ConfigError
+from base.errors import ConfigError
 from decision_log.database import Database
 from decision_log.decision_record import DecisionKind, DecisionRecord, TerminalState
 from gateway.deciding import decision_inputs
@@ -224,7 +224,7 @@ def test_other_ways_to_be_wrong(data):
         data.run("dec-0", "abc")
     with pytest.raises(ConfigError, match="give a decision's ID"):
         data.run()
-    with pytest.raises(ArtifactError, match=r"router version 'zzz' is not there; allowed: .*" + data.versions[0]):
+    with pytest.raises(ConfigError, match=r"unknown router version 'zzz'; allowed: .*" + data.versions[0]):
         data.run(diff="zzz")
 
 
