@@ -26,8 +26,9 @@ from tests.waiting import until
 
 
 async def kill_redis(server: RedisServer) -> None:
-    if server.pid is not None:
-        os.kill(server.pid, signal.SIGKILL)
+    if (pid := server.pid) is not None:
+        with suppress(ProcessLookupError):  # it was killed in the turn before, which is not noted yet
+            os.kill(pid, signal.SIGKILL)
 
 
 async def pause_redis(server: RedisServer) -> None:

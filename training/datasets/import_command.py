@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,10 +23,6 @@ def import_outcomes(
     format_name: Annotated[str, typer.Option("--format", help=f"format of the files: {', '.join(import_formats())}")],
     out: Annotated[Path, typer.Option(help="folder of the new outcome table")],
     source: Annotated[str | None, typer.Option(help="name of the table; default: that of the folder")] = None,
-    field: Annotated[list[str] | None, typer.Option(help="OURS=THEIRS, for jsonl and csv; may be repeated")] = None,
-    score_range: Annotated[
-        str | None, typer.Option(help="LOW:HIGH, the lowest and highest possible score; they become 0 and 1")
-    ] = None,
     *,
     options: ImportOptions,
 ) -> None:
@@ -45,44 +40,11 @@ def import_outcomes(
         raise ConfigError(f"--out {out}: there is an outcome table already; name another folder, or remove it")
     if options.category is not None and options.category_field is not None:
         raise ConfigError("give either --category-field or --category")
-    if options.category is not None and not options.category.strip():
-        raise ConfigError(f"--category: '{options.category}' is not allowed; expected a name that is not blank")
-    parsed = {"fields": parse_fields(field or []), "score_range": parse_range(score_range)}
-    wanted = options.model_copy(update=parsed)
     with working("reading files ..."):
-        imported = read_outcomes_of(importer, find_files(importer, files), wanted, source or out.resolve().name)
+        imported = read_outcomes_of(importer, find_files(importer, files), options, source or out.resolve().name)
         write_outcomes(imported.table, out)
     for line in (*summary(imported), f"wrote {out}"):
         echo(line)
-
-
-def parse_fields(options: Sequence[str]) -> dict[str, str]:
-    """`OURS=THEIRS` options. Raises ConfigError."""
-    from base.errors import ConfigError
-
-    pairs = [option.partition("=") for option in options]
-    for option, (ours, _, theirs) in zip(options, pairs, strict=True):
-        if not ours or not theirs:
-            raise ConfigError(f"--field: '{option}' is not allowed; expected OURS=THEIRS, such as score=accuracy")
-    return {ours: theirs for ours, _, theirs in pairs}
-
-
-def parse_range(option: str | None) -> tuple[float, float] | None:
-    """`LOW:HIGH`. Raises ConfigError."""
-    from math import isfinite
-
-    from base.errors import ConfigError
-
-    if option is None:
-        return None
-    low, _, high = option.partition(":")
-    try:
-        bounds = float(low), float(high)
-    except ValueError:
-        bounds = float("nan"), float("nan")
-    if not all(map(isfinite, bounds)):
-        raise ConfigError(f"--score-range: '{option}' is not allowed; expected LOW:HIGH, such as 0:10")
-    return bounds
 
 
 def summary(imported: Imported) -> list[str]:

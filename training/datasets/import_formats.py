@@ -9,11 +9,13 @@ yields what the files hold, row by row, and raises DataError with file, row and 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from base.errors import ConfigError, DataError, allowed_values
 from router.plugins import kinds
@@ -33,21 +35,52 @@ class ImportFile:
 
 
 class ImportOptions(Record):
-    """Choices of a person who imports files of another tool. None: as the format has it.
-
-    `fields` maps our names to theirs, for the generic formats; `score_range` holds the lowest and the highest possible
-    score, which become 0 and 1.
-    """
+    """Choices of a person who imports files of another tool. None: as the format has it."""
 
     category_field: str | None = Field(
         default=None, description="field with the category of a prompt; dots lead into objects"
     )
-    category: str | None = Field(default=None, description="one category for all prompts")
+    category: str | None = Field(default=None, pattern=r"\S", description="one category for all prompts")
     text_field: str | None = Field(default=None, description="field of the bare question (lm_eval)")
     metric: str | None = Field(default=None, description="which score, where there are several")
     filter: str | None = Field(default=None, description="which extraction of an answer (lm_eval)")
-    fields: Mapping[str, str] = {}
-    score_range: tuple[float, float] | None = None
+    field: list[str] = Field(default=[], description="OURS=THEIRS, for jsonl and csv; may be repeated")
+    score_range: str | None = Field(
+        default=None, description="LOW:HIGH, the lowest and highest possible score; they become 0 and 1"
+    )
+
+    @field_validator("field")
+    @classmethod
+    def _are_pairs(cls, given: list[str]) -> list[str]:
+        for each in given:
+            if not all(each.partition("=")):
+                raise ValueError(f"'{each}' is not allowed; expected OURS=THEIRS, such as score=accuracy")
+        return given
+
+    @field_validator("score_range")
+    @classmethod
+    def _is_range(cls, given: str | None) -> str | None:
+        with suppress(ValueError):
+            low, high = bounds_of(given or "0:1")
+            if -math.inf < low < high < math.inf:
+                return given
+        raise ValueError("is not allowed; expected LOW:HIGH, the first below the second, such as 0:10")
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """Our name -> theirs, for the flat format."""
+        return {ours: theirs for ours, _, theirs in (each.partition("=") for each in self.field)}
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The lowest and the highest possible score."""
+        return None if self.score_range is None else bounds_of(self.score_range)
+
+
+def bounds_of(text: str) -> tuple[float, float]:
+    """The numbers of LOW:HIGH. Raises ValueError."""
+    low, _, high = text.partition(":")
+    return float(low), float(high)
 
 
 @dataclass(frozen=True)
@@ -92,15 +125,11 @@ def read_outcomes_of(importer: Importer, files: Sequence[ImportFile], options: I
         ConfigError: an option that the format does not read.
         DataError: a malformed file, with row and field.
     """
-    some = ("text_field", "metric", "filter", "fields", "score_range")  # others are for every format
+    some = ("text_field", "metric", "filter", "field", "score_range")  # others are for every format
     unread = [name for name in some if getattr(options, name) and name not in importer.options]
     if unread:
-        option = "--" + unread[0].replace("_", "-").replace("fields", "field")
-        raise ConfigError(f"{option}: format '{importer.name}' does not read it")
-    if options.score_range and not options.score_range[0] < options.score_range[1]:
-        low, high = options.score_range
-        raise ConfigError(f"--score-range: {low:g}:{high:g} is not allowed; the first must be below the second")
-    table, left_out = table_of_rows(importer.read(files, options), source, options.score_range)
+        raise ConfigError(f"--{unread[0].replace('_', '-')}: format '{importer.name}' does not read it")
+    table, left_out = table_of_rows(importer.read(files, options), source, options.bounds)
     return Imported(table, left_out)
 
 

@@ -9,7 +9,7 @@ from base.record_files import Record, csv_rows, json_lines
 from training.datasets.import_formats import ImportFile, ImportOptions
 from training.datasets.outcome_rows import LeftOut, OutcomeRow, ask_of, category_of
 
-OPTIONS = ("fields", "metric", "score_range")
+OPTIONS = ("field", "metric", "score_range")
 READERS = {".csv": csv_rows, ".jsonl": json_lines}
 PATTERNS = tuple(f"*{ending}" for ending in READERS)
 FIELDS = (
@@ -32,7 +32,7 @@ def names_of(options: ImportOptions) -> dict[str, str]:
     for ours in options.fields:
         if ours not in FIELDS:
             raise ConfigError(f"--field: unknown name '{ours}'{allowed_values(ours, FIELDS)}")
-    names = {name: name for name in FIELDS} | dict(options.fields)
+    names = {name: name for name in FIELDS} | options.fields
     return names | ({"category": options.category_field} if options.category_field else {})
 
 

@@ -131,7 +131,7 @@ def test_a_score_out_of_range_is_refused(shape: Shape, tmp_path: Path) -> None:
 @each_shape
 def test_scores_are_rescaled_from_a_named_range(shape: Shape, tmp_path: Path) -> None:
     arguments = shape.write(tmp_path, lambda records: put(records[0], shape.score, 5))
-    options = ImportOptions(category_field=shape.options.category_field, score_range=(0.0, 5.0))
+    options = ImportOptions(category_field=shape.options.category_field, score_range="0:5")
     scores = import_shape(shape, arguments, options).table.scores
     assert scores.max() == 1.0
     assert sorted(set(scores[scores < 1].tolist())) == pytest.approx(
@@ -176,17 +176,17 @@ def test_an_unknown_format_is_told_with_the_known_ones() -> None:
         load_importer("lmeval")
 
 
-@pytest.mark.parametrize("option", ["text_field", "metric", "filter", "fields"])
+@pytest.mark.parametrize("option", ["text_field", "metric", "filter", "field"])
 @each_shape
 def test_an_option_is_read_or_refused(shape: Shape, option: str, tmp_path: Path) -> None:
     """No option is taken and then ignored: a value that fits nothing must be noticed."""
-    value = {"prompt_id": "nothing"} if option == "fields" else "nothing"
+    value = ["prompt_id=nothing"] if option == "field" else "nothing"
     arguments = shape.write(tmp_path)
     options = ImportOptions(category_field=shape.options.category_field, **{option: value})
     if option not in load_importer(shape.format).options:
         with pytest.raises(ConfigError, match=f"format '{shape.format}' does not read it"):
             import_shape(shape, arguments, options)
-    elif option == "fields":
+    elif option == "field":
         assert import_shape(shape, arguments, options).table.prompt_ids != tuple(TEXTS)
     else:
         with pytest.raises(DataError, match="nothing"):

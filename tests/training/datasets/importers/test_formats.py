@@ -133,9 +133,9 @@ def test_generic_fields_may_have_other_names_and_chats(tmp_path: Path) -> None:
     table = read(
         "flat",
         tmp_path / "x.jsonl",
-        fields={"prompt": "chat", "model": "who", "score": "mark", "prompt_id": "id"},
+        field=["prompt=chat", "model=who", "score=mark", "prompt_id=id"],
         category_field="meta.topic",
-        score_range=(1, 5),
+        score_range="1:5",
     ).table
     assert (table.prompt_ids, table.texts, table.experts) == (("0", "1"), ("question 0", "question 1"), ("a", "b"))
     assert table.categories == ("t", "t")
