@@ -25,6 +25,7 @@ from fleet.vllm_addresses import claim_vllm, read_vllm, renew_vllm, vllm_file, w
 from fleet.vllm_command import managed_experts
 from router.config import CoeConfig
 from router.expert_config import Engine
+from router.residency_config import ResidencyConfig
 
 FOLLOW_EVERY_S = 0.2
 LOOK_EVERY_S = 1.0
@@ -59,7 +60,7 @@ async def run_experts(
     change_wishes(data_dir, lambda was: was.model_copy(update={"stopped": frozenset()}))
     fleet = Fleet(config, folder, data_dir, environment, engines={Engine.VLLM, Engine.FAKE_VLLM})
     with stop_on_signal() as stop:
-        starting = asyncio.create_task(start_and_announce(fleet, data_dir))
+        starting = asyncio.create_task(start_and_announce(fleet, data_dir, config.residency))
         following = asyncio.create_task(follow_wishes(fleet, data_dir, starting))
 
         def is_over() -> bool:
@@ -82,9 +83,14 @@ async def run_experts(
             lock.release()
 
 
-async def start_and_announce(fleet: Fleet, data_dir: Path) -> None:
+async def start_and_announce(fleet: Fleet, data_dir: Path, residency: ResidencyConfig | None) -> None:
     await fleet.start()
     write_vllm(data_dir, fleet.engines)
+    if fleet.asleep and residency is None:
+        logger.warning(
+            "%s: requests wait until `coe experts wake`; with `residency` in experts.yaml the gateway wakes engines",
+            ", ".join(sorted(fleet.asleep)),
+        )
 
 
 async def follow_wishes(fleet: Fleet, data_dir: Path, starting: asyncio.Task[None]) -> None:

@@ -73,6 +73,7 @@ async def test_engines_take_turns_restart_stop_and_wake(
         assert [await actuator.state(name) for name in ("coder", "writer")] == [Residency.AWAKE, Residency.SLEEP_2]
         assert engine("coder").gpus == "0"
         await until(lambda: "vllm-writer: asleep, pid " in out.getvalue(), "a line about the one that sleeps")
+        assert "vllm-writer: requests wait until" in caplog.text
         await asyncio.to_thread(experts_commands.sleep, "coder", tmp_path, 1)
         await asyncio.to_thread(experts_commands.wake, "writer", tmp_path)
         assert [await actuator.state(name) for name in ("coder", "writer")] == [Residency.SLEEP_1, Residency.AWAKE]
