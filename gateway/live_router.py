@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from base.errors import ArtifactError, ConfigError, RouterError
 from fleet.router_registry import withdraw
-from router.live_pointer import LIVE_FILE, Trial, TrialMode, read_pointer
+from router.live_pointer import LIVE_FILE, LivePointer, Trial, TrialMode, read_pointer
 from router.pipeline import Router
 
 POLL_EVERY_S = 0.5
@@ -27,14 +27,6 @@ MAX_WAIT_S = 5.0
 """How long a request waits for a router that is being loaded."""
 
 logger = logging.getLogger(__name__)
-
-
-class Promotion(NamedTuple):
-    """The content of `live.json`: the live version, the trial, and when the file was written (st_mtime_ns)."""
-
-    version: str
-    trial: Trial | None
-    written_ns: int
 
 
 class Candidate(NamedTuple):
@@ -154,24 +146,19 @@ class LiveRouter:
         """Swaps to what is promoted and on trial; a bad router is refused and the old one stays."""
         async with self._refreshing:
             written_ns = self._written_ns()
-            promotion = await asyncio.to_thread(self._promotion)
-            if promotion is None:
+            pointer = await asyncio.to_thread(self._pointer)
+            if pointer is None or written_ns is None:
                 self._seen_ns = written_ns
                 return
-            before = self.serving
-            live = await self._router(promotion.version, promotion.written_ns) or before.live
-            candidate = await self._candidate(promotion)
+            before, trial = self.serving, pointer.trial
+            live = await self._router(pointer.version, written_ns) or before.live
+            tried = None if trial is None else await self._router(trial.version, written_ns)
+            candidate = None if trial is None or tried is None else Candidate(trial, tried)
             # One assignment: a request that has begun keeps the routers it took.
             self.serving = Serving(live, candidate)
-            self._seen_ns = promotion.written_ns
+            self._seen_ns = written_ns
             if candidate != before.candidate:
                 logger.info("%s", trial_line(candidate, before.candidate))
-
-    async def _candidate(self, promotion: Promotion) -> Candidate | None:
-        if promotion.trial is None:
-            return None
-        router = await self._router(promotion.trial.version, promotion.written_ns)
-        return None if router is None else Candidate(promotion.trial, router)
 
     async def _router(self, version: str, written_ns: int) -> Router | None:
         """The router of that version: one that is held already, or loaded now; None when it is refused."""
@@ -193,17 +180,13 @@ class LiveRouter:
         logger.info("router %s is loaded", version)
         return router
 
-    def _promotion(self) -> Promotion | None:
+    def _pointer(self) -> LivePointer | None:
         """The content of `live.json`; None while it cannot be read."""
-        written_ns = self._written_ns()
         try:
-            pointer = read_pointer(self.folder)
+            return read_pointer(self.folder)
         except ArtifactError as error:
             self.last_error = str(error)
             return None
-        if pointer is None or written_ns is None:
-            return None
-        return Promotion(pointer.version, pointer.trial, written_ns)
 
     def note_fault(self, version: str, error: Exception) -> None:
         """A candidate could not decide; the live router did. The message may hold prompt text and is not kept."""

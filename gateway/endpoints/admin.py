@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Annotated
 
+from fastapi import Depends
 from pydantic import Field
 
 from base.errors import ConfigError
@@ -45,43 +47,43 @@ class ConfigState(Record):
     problem: str | None
 
 
-@api.get("")
-async def show_config(live: LiveConfigOf, caller: CallerOf) -> ConfigState:
-    """The configuration in force, and the one that the process asked serves with."""
-    with refusals():
-        opened = allowed(live, caller)
-        return state_of(opened, await asyncio.to_thread(opened.history.current))
-
-
-@api.post("/plan")
-async def plan_config(live: LiveConfigOf, caller: CallerOf, wanted: ConfigText | None = None) -> ConfigPlan:
-    """Shows the changes that `apply` with the same body would make. 400 with every reason why it would refuse."""
-    with refusals():
-        return ConfigPlan(changes=tuple(await allowed(live, caller).plan(text_of(wanted, caller))))
-
-
-@api.post("/apply")
-async def apply_config(live: LiveConfigOf, caller: CallerOf, wanted: ConfigText | None = None) -> ConfigState:
-    """Puts a configuration in force; without a body, experts.yaml as it is now. 400: nothing has changed, and why."""
-    with refusals():
-        opened = allowed(live, caller)
-        return state_of(opened, await opened.apply(text_of(wanted, caller), name_of(caller)))
-
-
-@api.post("/rollback")
-async def rollback_config(live: LiveConfigOf, caller: CallerOf) -> ConfigState:
-    """Puts the configuration before in force. 400: there is none, or it cannot be served now."""
-    with refusals():
-        opened = allowed(live, caller)
-        return state_of(opened, await opened.rollback(name_of(caller)))
-
-
-def allowed(live: LiveConfig | None, caller: Caller) -> LiveConfig:
+async def changeable(live: LiveConfigOf, caller: CallerOf) -> LiveConfig:
     """Raises ApiError 403, or 503 in a gateway that has one configuration for good."""
     require_admin(caller)
     if live is None:
         raise ApiError("this gateway takes no other configuration", status=503, code="config_unavailable")
     return live
+
+
+Changeable = Annotated[LiveConfig, Depends(changeable)]
+
+
+@api.get("")
+async def show_config(live: Changeable) -> ConfigState:
+    """The configuration in force, and the one that the process asked serves with."""
+    with refusals():
+        return state_of(live, await asyncio.to_thread(live.history.current))
+
+
+@api.post("/plan")
+async def plan_config(live: Changeable, caller: CallerOf, wanted: ConfigText | None = None) -> ConfigPlan:
+    """Shows the changes that `apply` with the same body would make. 400 with every reason why it would refuse."""
+    with refusals():
+        return ConfigPlan(changes=tuple(await live.plan(text_of(wanted, caller))))
+
+
+@api.post("/apply")
+async def apply_config(live: Changeable, caller: CallerOf, wanted: ConfigText | None = None) -> ConfigState:
+    """Puts a configuration in force; without a body, experts.yaml as it is now. 400: nothing has changed, and why."""
+    with refusals():
+        return state_of(live, await live.apply(text_of(wanted, caller), name_of(caller)))
+
+
+@api.post("/rollback")
+async def rollback_config(live: Changeable, caller: CallerOf) -> ConfigState:
+    """Puts the configuration before in force. 400: there is none, or it cannot be served now."""
+    with refusals():
+        return state_of(live, await live.rollback(name_of(caller)))
 
 
 def text_of(wanted: ConfigText | None, caller: Caller) -> str | None:
