@@ -8,13 +8,14 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from base.errors import EngineError, MissingWeightsError, require_installed
 from fleet.adapter_files import converted_adapters
 from fleet.llamacpp import EngineOptions
 from fleet.orphans import OWNER, owner_mark
-from fleet.process import ProcessSpec
+from fleet.process import ProcessSpec, answers
 from fleet.residency.types import SleepLevel
 from fleet.vllm_command import adapter_folder, each_replica, read_adapter_ranks, vllm_processes
 from fleet.vllm_gpus import on_gpus, visible_gpus
@@ -148,7 +149,7 @@ def vllm_plans(config: CoeConfig, folder: Path, data_dir: Path, environment: Map
             name=process.name,
             argv=process.argv,
             log=data_dir / "engines" / f"{process.name}.log",
-            ready_url=f"http://{LOOPBACK}:{process.port}/health",
+            is_ready=partial(answers, f"http://{LOOPBACK}:{process.port}/health"),
             env=env,
             start_timeout_s=engine.start_timeout_s,
             stop_grace_s=20.0,

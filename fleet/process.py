@@ -45,17 +45,15 @@ class ProcessState(StrEnum):
 class ProcessSpec:
     """A command to run, and the signs that it is ready.
 
-    Ready means that `ready_file` exists (it is removed before each start), `ready_url` answers 200 and `is_ready` says
-    so; None asks for nothing. `log` takes its output; None is where ours goes. `env` is the whole environment; None
-    inherits ours. `secrets` are values that no message may show. `descriptors` are files of ours that it gets under the
-    same numbers.
+    Ready means that `ready_file` exists (it is removed before each start) and `is_ready` says so; None asks nothing.
+    `log` takes its output; None is where ours goes. `env` is the whole environment; None inherits ours. `secrets` are
+    values that no message may show. `descriptors` are files of ours that it gets under the same numbers.
     """
 
     name: str
     argv: tuple[str, ...]
     log: Path | None
     ready_file: Path | None = None
-    ready_url: str | None = None
     is_ready: Callable[[], Awaitable[bool]] | None = None
     env: Mapping[str, str] | None = None
     start_timeout_s: float = 60.0
@@ -286,9 +284,7 @@ async def is_ready(spec: ProcessSpec) -> bool:
     """Returns True when the process shows every sign that it is ready."""
     if spec.ready_file is not None and not spec.ready_file.exists():
         return False
-    if spec.is_ready is not None and not await spec.is_ready():
-        return False
-    return spec.ready_url is None or await answers(spec.ready_url)
+    return spec.is_ready is None or await spec.is_ready()
 
 
 async def answers(url: str, timeout_s: float = 2.0) -> bool:

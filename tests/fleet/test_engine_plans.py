@@ -71,7 +71,7 @@ def test_vllm_gets_our_environment_and_its_own(tmp_path: Path) -> None:
         "COE_ENGINE_OF": f"{tmp_path / 'data'}:{os.getpid()}",
     }
     assert plan.spec.secrets == ("hf_secret",)
-    assert plan.spec.ready_url == "http://127.0.0.1:9100/health"
+    assert plan.spec.is_ready.args == ("http://127.0.0.1:9100/health",)
     assert (plan.max_restarts, plan.spec.start_timeout_s, plan.url) == (2, 11.0, "http://127.0.0.1:9100/v1")
 
 

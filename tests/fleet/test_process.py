@@ -9,12 +9,13 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from base.errors import EngineError
-from fleet.process import ProcessSpec, ProcessState, RestartPolicy, SupervisedProcess, keep_bounded
+from fleet.process import ProcessSpec, ProcessState, RestartPolicy, SupervisedProcess, answers, keep_bounded
 from tests.waiting import DEADLINE_S, until
 
 QUICK = RestartPolicy(max_restarts=2, window_s=60.0, first_delay_s=0.02, max_delay_s=0.05)
@@ -83,7 +84,10 @@ async def test_ready_waits_for_the_url_too(tmp_path: Path) -> None:
     asked = asyncio.Event()
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    async with server, running(spec_of(tmp_path, SERVE, ready_url=f"http://127.0.0.1:{port}/health")) as process:
+    async with (
+        server,
+        running(spec_of(tmp_path, SERVE, is_ready=partial(answers, f"http://127.0.0.1:{port}/health"))) as process,
+    ):
         await asyncio.wait_for(asked.wait(), DEADLINE_S)
         assert process.status.state is ProcessState.STARTING
         is_up.set()
