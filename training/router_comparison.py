@@ -15,7 +15,8 @@ from base.errors import NoEligibleExpertError
 from router.pipeline import Router
 from router.types import BoolArray, Float64Array, FloatArray, IntArray, Query, QueryBatch, RoutingDecision
 from training.crossfit import folds_of
-from training.evidence import Evidence
+from training.evidence import Evidence, category_rows
+from training.expert_map import row_numbers
 from training.gain_evidence import FULL_CHANCE, log_e_gain
 from training.gate import DEFAULT_TERMS, MAX_UNSUPPORTED, Comparison, Terms
 from training.key_influence import counted_share, min_keys
@@ -107,11 +108,12 @@ class RouterComparison:
 
         Where the candidate learned from these grades they may only veto: `crossed` decides in their place.
         """
-        filled = fill_scores(table, self.evidence, self.candidate.categories)
+        cells = self.evidence.matrix.quality[row_numbers(table, self.candidate.categories[:-1])]
+        filled = np.where(np.isfinite(table.scores), table.scores, cells)
         values = []
         for router in (self.live, self.candidate):
             chosen = [table.experts.index(d.expert) for d in decide(router, table.texts, embeddings)]
-            values.append(filled[np.arange(len(chosen)), chosen])
+            values.append(filled[np.arange(len(chosen)), chosen].astype(np.float64))
         name = "score on held-out outcomes" if is_held_out else "score on graded outcomes"
         found = self.paired(name, values[0], values[1])
         return found if is_held_out else replace(found, lacking="the candidate was fitted on these grades")
@@ -245,20 +247,14 @@ class RouterComparison:
         self, asked: AskedAnswers, choices: Sequence[LoggedChoices], share: Float64Array
     ) -> tuple[float, float]:
         """Mean cost in USD of what each router wants; an expert that was never measured costs what the others do."""
-        priced = self.over_all_experts(self.costs_usd[self.category_rows(asked)])
+        priced = self.over_all_experts(self.costs_usd[category_rows(asked.log, self.rows or self.candidate.categories)])
         at = np.arange(len(asked))
         live, candidate = (float(np.average(priced[at, one.chosen], weights=share)) for one in choices)
         return live, candidate
 
-    def category_rows(self, asked: AskedAnswers) -> IntArray:
-        """(n,) the evidence's row of each answer's category; `general` for one that it does not have."""
-        names = self.rows or self.candidate.categories
-        rows = asked.log.category_in(names)
-        return np.where(rows < 0, len(names) - 1, rows)
-
     def predicted_rewards(self, asked: AskedAnswers) -> Float64Array:
         """q(x, e) of the doubly robust estimate (n, m): measured quality of the category, on the scale of rewards."""
-        category, fold = self.category_rows(asked), asked.log.fold
+        category, fold = category_rows(asked.log, self.rows or self.candidate.categories), asked.log.fold
         found = self.evidence.matrix.quality[category] + self.evidence.reward_offset
         for number, twin in enumerate(self.twins):
             own = fold == number
@@ -276,12 +272,6 @@ def scores_of(table: OutcomeTable, experts: Sequence[str]) -> Float64Array:
     number = {name: column for column, name in enumerate(table.experts)}
     padded = np.column_stack([table.scores, np.full(len(table.scores), np.nan)])
     return padded[np.arange(len(experts)), [number.get(name, -1) for name in experts]].astype(np.float64)
-
-
-def fill_scores(table: OutcomeTable, evidence: Evidence, categories: tuple[str, ...]) -> Float64Array:
-    """Scores (n, m), a missing one from the evidence of its cell."""
-    rows = [categories.index(name) if name in categories else len(categories) - 1 for name in table.categories]
-    return np.where(np.isfinite(table.scores), table.scores, evidence.matrix.quality[rows]).astype(np.float64)
 
 
 def doubly_robust_gains(
