@@ -16,6 +16,9 @@ APART_TESTS := tests/clients tests/fleet/test_vllm_cpu_slow.py tests/gateway/ret
 TORCH_SLOW_TESTS := tests/eval/test_ray_slow.py tests/training/lora/test_train_on_vllm_slow.py
 LOCK_EXTRAS := --extra demo --extra providers --extra postgres
 
+# The many commands that tests start find their modules compiled, whatever is set outside.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: run test apart slow lint docs chaos lock clean
 
 run: $(VENV)/.run-ready

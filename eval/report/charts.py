@@ -78,14 +78,16 @@ def altair() -> Any:
     """The library, when a chart is drawn. Raises MissingExtraError."""
     require_installed("eval", "the report", "altair")
     import altair as alt
+    from altair.utils.schemapi import disable_debug_mode
 
+    disable_debug_mode()  # to check each part against Vega-Lite's schema takes most of a report's time: tests do
     return alt
 
 
 def finished(chart: Any, width: Any = WIDTH, narrow_step: int | None = None) -> Spec:
     """The specification of a chart, at most `width` pixels wide, or as wide as its columns where that is a step (on a
     phone one of `narrow_step` pixels)."""
-    spec: Spec = chart.properties(width=width).configure(**CONFIG).to_dict()
+    spec: Spec = chart.properties(width=width).configure(**CONFIG).to_dict(validate=False)
     if isinstance(width, int):
         spec["autosize"] = {"type": "fit-x", "contains": "padding"}
     if narrow_step is not None:

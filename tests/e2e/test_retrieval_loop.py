@@ -106,6 +106,7 @@ async def coe(folder: Path, *words: str) -> tuple[int, str, str]:
     return process.returncode or 0, output.decode(), errors.decode()
 
 
+@pytest.mark.timeout(600)
 async def test_clicks_become_pilots_of_the_running_gateway(folder: Path) -> None:
     async with gateway(folder) as client:
         store_id = await client.make_store()
@@ -116,10 +117,6 @@ async def test_clicks_become_pilots_of_the_running_gateway(folder: Path) -> None
         assert "pilots: need about 50 more searches with feedback" in output
         await client.click(store_id, ASKS[3:])
         assert (await client.search(store_id, ASKS[0]))[2] == "none"
-
-        status, output, errors = await coe(folder, "retrain", "--dry-run", "--json")
-        assert json.loads(output)["retrieval"]["verdict"] == "promote", errors
-        assert not (folder / "pilots").exists()
 
         first = await retrained_while_searching(folder, client, store_id)
         assert (first["old"], first["learned_from"] + first["held_out"]) == (None, len(ASKS))

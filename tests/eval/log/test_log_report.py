@@ -30,6 +30,7 @@ from eval.metrics.rates import Rate, gap, rate
 from eval.report import page
 from router.live_pointer import LivePointer, Withdrawal
 from router.types import DecisionReason
+from tests.eval.drawn import charts_of_page
 from tests.eval.log.traffic_log import NEW, OLD, START, decision_of, record_of, traffic, write_log
 from tests.training.trained_folder import make_trained
 
@@ -142,7 +143,7 @@ def test_the_page_loads_nothing_and_is_whole(report: LogReport, tmp_path: Path) 
     assert LogReport.model_validate_json(written[0].read_bytes()) == report
     html = re.sub(r"<script>.*?</script>", "", written[1].read_text(), flags=re.S)
     assert not re.search(r"https?://", html)
-    charts = json.loads(re.search(r'id="specs">(.*?)</script>', html, re.S)[1])
+    charts = charts_of_page(html)
     assert all(f'id="{name}"' in html for name in charts)
     assert {"chart-timeline", "chart-volume", "chart-categories", "chart-experts", "chart-rated"} <= set(charts)
 

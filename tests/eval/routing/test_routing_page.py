@@ -23,6 +23,7 @@ from eval.routing.routing_page import routing_page
 from eval.routing.routing_records import CategoryFinding, CheapStrong, Diagnostics, Difference, Power, Report
 from eval.routing.trial import MapEvidence, MethodOutput
 from router.types import GENERAL, Metric
+from tests.eval.drawn import charts_of_page
 from tests.eval.routing.trial_data import TEST_SCORES, report_of, trial, with_costs
 
 SECTIONS = (
@@ -195,7 +196,7 @@ def test_a_full_report_shows_every_section_and_survives_json() -> None:
 def test_every_chart_stands_on_the_full_page_once() -> None:
     charts = charts_of(full_report())
     assert {"chart-calls", "chart-reliability", "chart-confusion", "chart-frontier-hosted_params_b"} < set(charts)
-    for name, spec in charts.items():
+    for name, spec in charts_of_page(rendered_in_full()).items():
         assert rendered_in_full().count(f'id="{name}"') == 1, name
         assert not re.search(r"#[0-9a-fA-F]{3,6}\b|https?://", json.dumps(spec)), name
 

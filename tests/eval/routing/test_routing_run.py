@@ -163,7 +163,6 @@ def test_every_method_is_measured_under_the_budget_and_one_of_them_is_the_defaul
         (("--experts", " , "), "--experts: ' , ' names nothing; expected names separated by commas"),
         (("--experts", ""), "--experts: '' names nothing"),
         (("--budget", "cost_usd=inf"), "--budget cost_usd: inf is not allowed"),
-        (("--seed", "-1"), "Invalid value for '--seed': Input should be greater than or equal to 0"),
     ],
 )
 def test_a_wrong_option_is_told_before_anything_is_fitted(

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from base.errors import BackendError
@@ -124,7 +124,6 @@ def asked(surface: Surface, body: dict[str, Any]) -> Any:
 
 @pytest.mark.parametrize("path", OTHERS)
 @given(data=st.data())
-@settings(max_examples=300, deadline=None)
 def test_any_request_is_read_or_refused_by_name(path: str, data: st.DataObject) -> None:
     body = data.draw(changed(VALID[path]) | OBJECTS)
     refusal = None
@@ -140,7 +139,6 @@ def test_any_request_is_read_or_refused_by_name(path: str, data: st.DataObject) 
 
 @pytest.mark.parametrize("path", OTHERS)
 @given(data=st.data())
-@settings(max_examples=300, deadline=None)
 def test_any_stream_is_told_or_broken(path: str, data: st.DataObject) -> None:
     surface = OTHERS[path]
     answer = surface.answer(asked(surface, VALID[path]), "dec-1")
@@ -159,7 +157,6 @@ def test_any_stream_is_told_or_broken(path: str, data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("path", OTHERS)
 @given(data=st.data())
-@settings(max_examples=200, deadline=None)
 def test_any_whole_answer_is_told_or_broken(path: str, data: st.DataObject) -> None:
     surface = OTHERS[path]
     answer = surface.answer(asked(surface, VALID[path]), "dec-1")
@@ -171,7 +168,6 @@ def test_any_whole_answer_is_told_or_broken(path: str, data: st.DataObject) -> N
 
 @pytest.mark.parametrize("path", OTHERS)
 @given(data=st.data())
-@settings(max_examples=300, deadline=None)
 def test_any_answer_on_the_wire_is_read(path: str, data: st.DataObject) -> None:
     native = asked(OTHERS[path], {"model": "auto", **REQUESTS[path]}).native
     frames = [frame.rpartition("data: ")[2] for frame in STREAMS[path].decode().split("\n\n")]
