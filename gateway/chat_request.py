@@ -144,9 +144,13 @@ def resolve_model(
     alias = alias_of(model, aliases or {})
     if alias is not None and aliases is not None:
         return replace(resolve_model(aliases[alias], experts, policies), alias=alias)
-    known = [*model_names(experts, policies), *(aliases or ())]
-    raise ApiError(
-        f"the model {shorten(model)} does not exist{allowed_values(model[:80], known)}",
+    raise no_model(model, [*model_names(experts, policies), *(aliases or ())])
+
+
+def no_model(model: str, known: Collection[str], reason: str = "does not exist") -> ApiError:
+    """A 404 with the names there are, of the type that OpenAI gives it."""
+    return ApiError(
+        f"the model {shorten(model)} {reason}{allowed_values(model[:80], known)}",
         status=404,
         code="model_not_found",
         param="model",

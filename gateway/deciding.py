@@ -9,12 +9,12 @@ from functools import partial
 
 import numpy as np
 
-from base.errors import NoEligibleExpertError, allowed_values, shorten
+from base.errors import NoEligibleExpertError
 from decision_log.decision_record import DecisionInputs, StrategyTrace
 from decision_log.privacy import session_hash, session_of
 from gateway.answer_cache import AnswerCache
 from gateway.batched_calls import BatchedCalls
-from gateway.chat_request import ChatRequest, Target, model_names, resolve_model
+from gateway.chat_request import ChatRequest, Target, model_names, no_model, resolve_model
 from gateway.conversations import Conversations
 from gateway.exchange import Asked, Decided, Outcome
 from gateway.http_errors import RETRY_AFTER_S, ApiError
@@ -148,14 +148,7 @@ class Decider:
                 return target
         names = {name: name for name in model_names(experts, policies)} | dict(aliases)
         allowed = [name for name, meant in names.items() if caller.may_ask(meant)]
-        raise ApiError(
-            f"the model {shorten(model)} does not exist, or may not be used with this key"
-            f"{allowed_values(model[:80], allowed)}",
-            status=404,
-            code="model_not_found",
-            param="model",
-            error_type="invalid_request_error",
-        )
+        raise no_model(model, allowed, "does not exist, or may not be used with this key")
 
     async def _decide_target(
         self, target: Target, request: ChatRequest, decision_id: str, session_id: str | None, caller: Caller

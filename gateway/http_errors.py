@@ -111,6 +111,11 @@ def invalid(message: str, param: str | None = None, code: str = "invalid_value")
     return ApiError(message, param=param, code=code)
 
 
+def not_now(message: str, code: str, status: int = 503) -> ApiError:
+    """An error that another try, a moment later, may not meet."""
+    return ApiError(message, status=status, code=code, retry_after_s=RETRY_AFTER_S)
+
+
 def method_not_allowed(method: str, allowed: str) -> ApiError:
     error = ApiError(
         f"method {method[:16]} is not allowed here; allowed: {allowed}", status=405, code="method_not_allowed"
@@ -142,7 +147,7 @@ def api_error(error: BaseException, expert: str | None = None, request_id: str =
     if isinstance(error, NoEligibleExpertError):
         return ApiError(str(error), code="no_eligible_expert", param="messages")
     if isinstance(error, StoreError):
-        return ApiError(str(error), status=503, code="store_unavailable", retry_after_s=RETRY_AFTER_S)
+        return not_now(str(error), "store_unavailable")
     if isinstance(error, VectorSpaceError):
         return ApiError(str(error), status=409, code="other_vector_space")
     if isinstance(error, ConfigError):
@@ -150,7 +155,7 @@ def api_error(error: BaseException, expert: str | None = None, request_id: str =
     if isinstance(error, ClientGoneError):
         return ApiError("the client left", status=CLIENT_GONE_STATUS, code="client_gone")
     if isinstance(error, asyncio.CancelledError):
-        return ApiError("the gateway is stopping", status=503, code="server_shutting_down", retry_after_s=RETRY_AFTER_S)
+        return not_now("the gateway is stopping", "server_shutting_down")
     return FaultError(error, request_id)
 
 

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from gateway.freed_memory import FreedMemory
-from gateway.http_errors import RETRY_AFTER_S, ApiError
+from gateway.http_errors import ApiError, not_now
 
 SMALL_BODY_BYTES = 64 * 1024
 """The server reads so much of a body ahead anyway. Below it only `max_bodies` counts, so that a short request is
@@ -54,12 +54,8 @@ class Admission:
             self.running += 1
             return
         if len(self._waiting) >= self._max_queued:
-            raise ApiError(
-                f"the gateway is at its limit of {self._max_running} requests at once; try again later",
-                status=429,
-                code="overloaded",
-                retry_after_s=RETRY_AFTER_S,
-            )
+            message = f"the gateway is at its limit of {self._max_running} requests at once; try again later"
+            raise not_now(message, "overloaded", 429)
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(place)
         try:
@@ -249,18 +245,8 @@ def too_slow(timeout_s: float) -> ApiError:
 
 def too_many_of(client: str, what: str) -> ApiError:
     kind = client.partition(":")[0]
-    return ApiError(
-        f"this {kind} {what}, which is its limit; try again later",
-        status=429,
-        code="too_many_bodies",
-        retry_after_s=RETRY_AFTER_S,
-    )
+    return not_now(f"this {kind} {what}, which is its limit; try again later", "too_many_bodies", 429)
 
 
 def too_many(what: str) -> ApiError:
-    return ApiError(
-        f"the gateway is at its limit of {what}; try again later",
-        status=503,
-        code="overloaded",
-        retry_after_s=RETRY_AFTER_S,
-    )
+    return not_now(f"the gateway is at its limit of {what}; try again later", "overloaded")

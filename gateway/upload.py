@@ -14,7 +14,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from gateway.asgi import Receive, announced_length, next_piece
-from gateway.http_errors import RETRY_AFTER_S, ApiError, invalid
+from gateway.http_errors import ApiError, invalid, not_now
 from gateway.intake import Claim
 from router.config import CoeConfig
 from router.retrieval_config import StoresConfig
@@ -70,7 +70,7 @@ async def received_upload(
                     await asyncio.to_thread(form.feed, batch)
             upload = form.upload()
         except OSError as error:
-            raise not_kept(error) from error
+            raise not_now(f"the file cannot be kept: {error.strerror}", "store_unavailable") from error
         yield upload
 
 
@@ -184,12 +184,3 @@ def text_of(value: bytes) -> str:
 
 def malformed_form() -> ApiError:
     return invalid("the body is not a complete form of kind multipart/form-data")
-
-
-def not_kept(error: OSError) -> ApiError:
-    return ApiError(
-        f"the file cannot be kept: {error.strerror}",
-        status=503,
-        code="store_unavailable",
-        retry_after_s=RETRY_AFTER_S,
-    )

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from base.errors import allowed_values, shorten
-from gateway.chat_request import alias_of, model_names
+from gateway.chat_request import alias_of, model_names, no_model
 from gateway.endpoints.access import CallerOf, Config, api_router
-from gateway.http_errors import ApiError
 from router.config import CoeConfig
 from router.section import AUTO
 from router.types import Record
@@ -47,12 +45,7 @@ def show_model(name: str, config: Config, caller: CallerOf) -> ModelCard:
     if alias is not None and caller.may_ask(config.aliases[alias]):
         return ModelCard(id=name, owned_by="coe-alias")
     known = [model for model in model_names(config.experts, config.policies) if caller.may_ask(model)]
-    raise ApiError(
-        f"the model {shorten(name)} does not exist{allowed_values(name[:80], known)}",
-        status=404,
-        code="model_not_found",
-        param="model",
-    )
+    raise no_model(name, known)
 
 
 def cards(config: CoeConfig) -> list[ModelCard]:

@@ -13,7 +13,7 @@ import aiohttp
 from base.errors import require_installed
 from base.json_text import from_json
 from decision_log.privacy import keyed_hash
-from gateway.http_errors import RETRY_AFTER_S, ApiError
+from gateway.http_errors import ApiError, not_now
 from gateway.keys.grants import TEAM, Caller, Grant, caller_of
 from router.gateway_config import OidcConfig, check_safe_url
 
@@ -111,12 +111,8 @@ class Oidc:
                     self._tried_at_s = now
                     await self._read()
         if not self._keys:
-            raise ApiError(
-                "keys of the identity provider cannot be read now; try again later",
-                status=503,
-                code="identity_provider_unavailable",
-                retry_after_s=RETRY_AFTER_S,
-            )
+            message = "keys of the identity provider cannot be read now; try again later"
+            raise not_now(message, "identity_provider_unavailable")
         if key_id not in self._keys:
             raise invalid_token()
         return self._keys[key_id]

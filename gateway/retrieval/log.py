@@ -22,6 +22,9 @@ from router.types import DecisionReason, RoutingDecision
 POLICY = "retrieval"
 SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
+TRACED = {"members", "weights", "evidence", "learned_on", "reason", "scores", "similarity"}
+"""Fields of a decision that its trace keeps."""
+
 REASONS = {
     RetrievalReason.PILOTS: DecisionReason.QUERY,
     RetrievalReason.PLAIN: DecisionReason.MAP,
@@ -156,14 +159,8 @@ def record_of(exchange: RetrievalExchange, outcome: Outcome, sink: DecisionLog) 
         embedding=outcome.embedding,
         retrieval=RetrievalTrace(
             store_id=outcome.store_id,
-            members=decision.members,
-            weights=decision.weights,
-            evidence=decision.evidence,
-            learned_on=decision.learned_on,
-            reason=decision.reason.value,
-            scores=decision.scores,
-            similarity=decision.similarity,
             documents=outcome.documents,
+            **decision.model_dump(include=TRACED),
         ),
     )
 
@@ -193,17 +190,8 @@ def why_logged(record: DecisionRecord) -> str | None:
     trace, made = record.retrieval, record.decision
     if trace is None or made is None:
         return None
-    decision = RetrievalDecision(
-        members=trace.members,
-        weights=trace.weights,
-        evidence=trace.evidence,
-        learned_on=trace.learned_on,
-        scores=trace.scores,
-        similarity=trace.similarity,
-        reason=RetrievalReason(trace.reason),
-        library_version=made.router_version,
-    )
-    return f"{why(decision)}."
+    decision = trace.model_dump(include=TRACED) | {"library_version": made.router_version}
+    return f"{why(RetrievalDecision.model_validate(decision))}."
 
 
 def response_headers(exchange: RetrievalExchange, outcomes: Sequence[Outcome]) -> dict[str, str]:
