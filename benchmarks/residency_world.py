@@ -67,7 +67,7 @@ Made = Callable[[Case, tuple[Resident, ...], Memory, BoolArray], Policy]
 
 
 def regret(case: Case, residents: tuple[Resident, ...], memory: Memory, first: BoolArray) -> Policy:
-    return Regret(residents, float(case.arrivals.at_s[0]), RegretOptions())
+    return Regret(residents, float(case.arrivals.at_s[0]))
 
 
 def clairvoyant(case: Case, residents: tuple[Resident, ...], memory: Memory, first: BoolArray) -> Policy:

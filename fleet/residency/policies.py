@@ -19,6 +19,9 @@ from fleet.residency.types import Residency
 FAIR_LEAD = 0.25
 """Of the fairness bound, how much is left for the change itself and for other categories whose bound ends as well."""
 
+FAIR_LOSS = 0.05
+"""Mean loss of a category's requests from which the bound holds (ours)."""
+
 MOST_TRIED = 4
 """Engines whose sets are worked out at each look, those of the largest accounts."""
 
@@ -38,18 +41,12 @@ class RegretOptions:
     Args:
         memory_s: what was lost so long ago counts 1/e.
         wait_price: quality that a second of a request's waiting is worth.
-        threshold: an account must exceed its price by this factor.
         fairness_s: a category that loses more than its share gets its best engine within so many seconds.
-        fair_loss: mean loss of a category's requests from which that holds.
-        uses_hours: expect the mix that the coming hour of the day had before.
     """
 
     memory_s: float = 1800.0
     wait_price: float = 0.001
-    threshold: float = 1.0
     fairness_s: float = 14400.0
-    fair_loss: float = 0.05
-    uses_hours: bool = True
 
 
 class Regret:
@@ -65,7 +62,7 @@ class Regret:
 
     def __init__(self, residents: tuple[Resident, ...], now_s: float, options: RegretOptions | None = None) -> None:
         self._options = options or RegretOptions()
-        self.demand = Demand(len(residents), self._options.memory_s, now_s, uses_hours=self._options.uses_hours)
+        self.demand = Demand(len(residents), self._options.memory_s, now_s)
         self._looked_at_s = -np.inf
         self._seen: tuple[float, frozenset[str]] | None = None
         self._outlooks: dict[str, Outlook] = {}
@@ -99,7 +96,7 @@ class Regret:
             if view.state(view.residents[number].name) in COMING or accounts[number] <= LEAST_GAIN:
                 continue
             goal = self._judged(number, now_s, weights, rows, view, least=most)
-            if goal is not None and (surplus := self._surplus(goal)) > most:
+            if goal is not None and (surplus := (goal.account or 0.0) - (goal.price or 0.0)) > most:
                 found, most = goal, surplus
         return found
 
@@ -121,12 +118,8 @@ class Regret:
             goal = self._judged(int(number), now_s, weights, rows, view)
             found[name] = Outlook(float(accounts[number]), None)
             if goal is not None and goal.account is not None and goal.price is not None:
-                found[name] = Outlook(goal.account, self._options.threshold * goal.price)
+                found[name] = Outlook(goal.account, goal.price)
         return found
-
-    def _surplus(self, goal: Goal) -> float:
-        """The account of a goal less its price times the threshold."""
-        return (goal.account or 0.0) - self._options.threshold * (goal.price or 0.0)
 
     def _judged(
         self,
@@ -201,7 +194,7 @@ class Regret:
             is_served = view.mask[int(each.rows[-1].argmax())]
             if is_served:
                 each.lost = 0.0
-            if is_served or one_mass < 1.0 or own <= max(mean, self._options.fair_loss):
+            if is_served or one_mass < 1.0 or own <= max(mean, FAIR_LOSS):
                 each.unfair_since_s = None
             elif each.unfair_since_s is None:
                 each.unfair_since_s = now_s

@@ -89,9 +89,7 @@ async def gateway_over(
 
 
 def eager() -> Regret:
-    return Regret(
-        tuple(resident(name) for name in EXPERTS), 0.0, RegretOptions(memory_s=60.0, wait_price=0.01, threshold=0.1)
-    )
+    return Regret(tuple(resident(name) for name in EXPERTS), 0.0, RegretOptions(memory_s=60.0, wait_price=0.001))
 
 
 async def asked(it: Running, text: str, model: str = "auto") -> str:
