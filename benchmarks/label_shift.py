@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from base.blas import one_thread
+from base.calibration import calibration_error
 from benchmarks.uncertainty import (
     DATA,
     PARTS,
@@ -34,7 +35,7 @@ from benchmarks.uncertainty import (
 from router import plugins
 from router.protocols import Encoder
 from router.types import GENERAL, FloatArray
-from router.uncertainty import Uncertainty, expected_calibration_error
+from router.uncertainty import Uncertainty
 from training.category_mix import AskedQueries, total_variation
 from training.fit_request import FitRequest
 from training.stage_one import LabelledEmbeddings, StageOne, fit_stage_one, following_traffic, label_numbers
@@ -82,7 +83,7 @@ def figures(stage: StageOne, test: LabelledEmbeddings, alpha: float) -> tuple[fl
     sure = doubt.score(test.embeddings, probs) <= doubt.threshold
     return (
         float(right[known].mean()),
-        expected_calibration_error(probs[known], test.labels[known]),
+        calibration_error(probs[known].max(axis=1), right[known].astype(np.float32)) or 0.0,
         float((sure & ~right).sum() / max(int(sure.sum()), 1)),
         float(sure[known].mean()),
     )

@@ -23,12 +23,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from base.blas import one_thread
+from base.calibration import calibration_error
 from router import plugins
 from router.protocols import Encoder
 from router.quality import QualityMatrix
 from router.section import PluginConfig
 from router.types import GENERAL, FloatArray
-from router.uncertainty import apply_temperature, expected_calibration_error
+from router.uncertainty import apply_temperature
 from training.fit_request import FitRequest
 from training.stage_one import LabelledEmbeddings, StageOne, embed, fit_stage_one, label_numbers, stage_one_metrics
 from training.types import LabelledQuery
@@ -159,7 +160,8 @@ def ece_floor(stage: StageOne, test: LabelledEmbeddings, rng: np.random.Generato
     raw = stage.classifier.predict_proba(test.embeddings[known]).probs
     probs = apply_temperature(raw, stage.temperature)
     drawn = (probs.cumsum(axis=1) > rng.random((len(probs), 1))).argmax(axis=1)
-    return expected_calibration_error(probs, drawn)
+    right = (probs.argmax(axis=1) == drawn).astype(np.float32)
+    return calibration_error(probs.max(axis=1), right) or 0.0
 
 
 def run_splits(

@@ -28,9 +28,10 @@ from gateway.answer_reader import answer_text, read_answer
 from gateway.chat_request import text_of
 from gateway.exchange import Asked, Outcome, cost_usd
 from gateway.expert_call import MAX_ANSWER_BYTES, read_all
+from router.ask import cap
 from router.expert_config import ExpertConfig
 from router.feedback_config import JudgeConfig
-from router.judge_text import cut, judge_body, marked
+from router.strategies.kinds.judge import judge_body, marked
 from router.types import DecisionReason, RoutingDecision
 
 MAX_WAITING = 8
@@ -270,7 +271,7 @@ class Budget:
 def grade_body(ask: str, answer: str, rubric: str) -> dict[str, object]:
     """The chat request for a grade from 0 to 10."""
     return judge_body(
-        f"{marked('REQUEST', cut(ask, MAX_ASK_CHARS))}\n\n{marked('ANSWER', cut(answer, MAX_ANSWER_CHARS))}\n\n"
+        f"{marked('REQUEST', cap(ask, MAX_ASK_CHARS))}\n\n{marked('ANSWER', cap(answer, MAX_ANSWER_CHARS))}\n\n"
         f"Rubric: {rubric}\n\nGrade the answer from 0 (useless) to 10 (perfect). Reply with the number alone.",
         JUDGE_TOKENS,
     )
@@ -279,8 +280,8 @@ def grade_body(ask: str, answer: str, rubric: str) -> dict[str, object]:
 def pair_body(ask: str, first: str, second: str, rubric: str) -> dict[str, object]:
     """The chat request for the better of two answers."""
     return judge_body(
-        f"{marked('REQUEST', cut(ask, MAX_ASK_CHARS))}\n\n{marked('FIRST', cut(first, MAX_ANSWER_CHARS))}\n\n"
-        f"{marked('SECOND', cut(second, MAX_ANSWER_CHARS))}\n\nRubric: {rubric}\n\n"
+        f"{marked('REQUEST', cap(ask, MAX_ASK_CHARS))}\n\n{marked('FIRST', cap(first, MAX_ANSWER_CHARS))}\n\n"
+        f"{marked('SECOND', cap(second, MAX_ANSWER_CHARS))}\n\nRubric: {rubric}\n\n"
         "Which answer is better by the rubric? Reply with one word: first, second or tie.",
         JUDGE_TOKENS,
     )

@@ -7,22 +7,18 @@ environment variable (`api_key_env`) and read in `gateway/settings.py`.
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
-from pydantic import (
-    BaseModel,
-    Field,
-    ValidationError,
-)
+from pydantic import BaseModel, Field, ValidationError
 
 from base.errors import ConfigError, allowed_values, got_value
 from base.fault_words import fault_words
 from base.yaml_text import read_yaml
 from router import plugins
 from router.expert_config import Engine, ExpertConfig, Flag, entry_faults, replica_faults
-from router.feedback_config import FeedbackConfig, JudgeConfig, judge_problems
+from router.feedback_config import FeedbackConfig, JudgeConfig
 from router.gateway_config import GatewayConfig
 from router.log_config import LogConfig
 from router.policy_config import PolicyConfig
@@ -199,7 +195,9 @@ def fields_at(model: type[BaseModel], path: Sequence[str | int]) -> tuple[str, .
 
 def unresolved_names(config: CoeConfig) -> list[str]:
     """Faults between parts of the file: names that do not resolve and entries that need another key."""
-    problems = judge_problems(config.judge, config.experts)
+    problems: list[str] = []
+    if config.judge is not None:
+        problems += unknown("judge.expert: unknown expert", config.judge.expert, config.experts)
     if not config.language_models:
         problems.append("experts: all are of engine 'builtin', which abstain; required: one of another engine")
     if GENERAL not in config.categories:
@@ -211,21 +209,25 @@ def unresolved_names(config: CoeConfig) -> list[str]:
     for name, policy in config.policies.items():
         for category, expert in policy.pins.items():
             where = f"policies.{name}.pins.{category}"
-            if category not in config.categories:
-                problems.append(f"{where}: unknown category '{category}'{allowed_values(category, config.categories)}")
-            if expert not in config.experts:
-                problems.append(f"{where}: unknown expert '{expert}'{allowed_values(expert, config.experts)}")
+            problems += unknown(f"{where}: unknown category", category, config.categories)
+            problems += unknown(f"{where}: unknown expert", expert, config.experts)
     for name in config.examples:
-        if name not in config.categories:
-            problems.append(f"examples: unknown category '{name}'{allowed_values(name, config.categories)}")
+        problems += unknown("examples: unknown category", name, config.categories)
+    for name in config.retrieval.attach if config.retrieval else ():
+        problems += unknown(f"retrieval.attach.{name}: unknown category", name, config.categories)
     problems += alias_problems(config)
     problems += strategy_problems(config)
-    problems += unknown_attached(config)
     on_vllm = [name for name, entry in config.experts.items() if entry.engine.is_vllm]
     problems += residency_problems(config.residency, on_vllm)
     for name, entry in config.experts.items():
         problems += [f"experts.{name}.{fault}" for fault in (*entry_faults(entry), *replica_faults(entry))]
     return problems
+
+
+def unknown(problem: str, name: str, known: Collection[str]) -> Iterator[str]:
+    """The problem with the name and what is allowed, where the name is not known."""
+    if name not in known:
+        yield f"{problem} '{name}'{allowed_values(name, known)}"
 
 
 def alias_problems(config: CoeConfig) -> Iterator[str]:
@@ -234,8 +236,7 @@ def alias_problems(config: CoeConfig) -> Iterator[str]:
     for alias, target in config.aliases.items():
         if alias in names:
             yield f"aliases.{alias}: is a name already; allowed: others"
-        if target not in names:
-            yield f"aliases.{alias}: unknown model '{target}'{allowed_values(target, names)}"
+        yield from unknown(f"aliases.{alias}: unknown model", target, names)
 
 
 def strategy_problems(config: CoeConfig) -> Iterator[str]:
@@ -254,16 +255,5 @@ def strategy_problems(config: CoeConfig) -> Iterator[str]:
         except ConfigError as error:
             yield from (f"answers.{category}: {problem}" for problem in error.problems or [str(error)])
             continue
-        judge = getattr(options, "expert", None)
-        if judge is not None and judge not in config.language_models:
-            yield f"answers.{category}.expert: unknown expert '{judge}'{allowed_values(judge, config.language_models)}"
-
-
-def unknown_attached(config: CoeConfig) -> list[str]:
-    """Categories that a store is attached to and that do not exist."""
-    attached = config.retrieval.attach if config.retrieval else {}
-    return [
-        f"retrieval.attach.{name}: unknown category '{name}'{allowed_values(name, config.categories)}"
-        for name in attached
-        if name not in config.categories
-    ]
+        if (judge := getattr(options, "expert", None)) is not None:
+            yield from unknown(f"answers.{category}.expert: unknown expert", judge, config.language_models)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from base.errors import allowed_values
 from router.section import Section
 
 DEFAULT_RUBRIC = "Is it right, complete, to the point, and in the form that was asked for?"
@@ -45,10 +43,3 @@ class JudgeConfig(Section):
     max_per_hour: int = Field(default=60, ge=1, description="samples, per gateway")
     max_usd_per_day: float = Field(default=1.0, gt=0, description="list price of all that it asks, per gateway")
     max_running_beside: int = Field(default=2, ge=0, description="it waits while more requests run")
-
-
-def judge_problems(judge: JudgeConfig | None, experts: Collection[str]) -> list[str]:
-    """Names what a judge lacks in the rest of the file."""
-    if judge is None or judge.expert in experts:
-        return []
-    return [f"judge.expert: unknown expert '{judge.expert}'{allowed_values(judge.expert, experts)}"]

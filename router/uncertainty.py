@@ -14,13 +14,11 @@ import numpy as np
 from base.errors import ArtifactError
 from router.artifact import require_array, require_finite
 from router.protocols import ArrayState
-from router.types import BoolArray, Float64Array, FloatArray, IntArray
+from router.types import BoolArray, Float64Array, FloatArray
 
 NEIGHBOURS = 5
 MAX_REFERENCE = 4096
 """Reference rows kept in an artifact: 4096 x 384 in float16 are 3 MB, and distances to more hardly change (ours)."""
-
-ECE_BINS = 15
 
 LEAST = 1e-12
 """A smaller probability counts as this one where its logarithm is taken."""
@@ -135,19 +133,6 @@ def prefix_bounds(
     bounds = (wrong + most + np.sqrt(squares + most**2)) / (np.cumsum(mass) + most)
     ends = np.append(np.diff(uncertainty[order]) > 0, True)[: len(order)]
     return uncertainty[order], np.where(ends, bounds, np.inf)
-
-
-def expected_calibration_error(probs: FloatArray, labels: IntArray) -> float:
-    """Mean gap between confidence and accuracy over 15 equal bins, weighted by their size (Guo et al. 2017)."""
-    if len(labels) == 0:
-        return 0.0
-    confidence = probs.max(axis=1)
-    is_correct = probs.argmax(axis=1) == labels
-    bins = np.minimum((confidence * ECE_BINS).astype(np.int64), ECE_BINS - 1)
-    gap = sum(
-        abs(float(is_correct[bins == b].sum()) - float(confidence[bins == b].sum())) for b in np.unique(bins).tolist()
-    )
-    return gap / len(labels)
 
 
 def held_out_weight(state: ArrayState, n: int) -> FloatArray | None:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
+from base.calibration import calibration_error
 from base.embedding_cache import CachedEncoder
 from base.errors import DataError
 from base.intervals import wilson_interval
@@ -22,7 +23,7 @@ from base.progress import Progress
 from router import plugins
 from router.protocols import CategoryClassifier, ClassifierOf, Encoder
 from router.types import GENERAL, BoolArray, FloatArray, IntArray, Interval, Metric
-from router.uncertainty import Uncertainty, apply_temperature, calibrated, expected_calibration_error
+from router.uncertainty import Uncertainty, apply_temperature, calibrated
 from training.calibrate import fit_temperature, fit_uncertainty
 from training.category_mix import AskedQueries, CategoryMix, estimate_mix, reweighed
 from training.few_examples import RECOGNISED, is_new, spread_out, sure_of, usual_size
@@ -256,7 +257,7 @@ def stage_one_metrics(stage: StageOne, held_out: LabelledEmbeddings, alpha: floa
     known = labels < k
     predicted = probs.argmax(axis=1)
     right = (predicted == labels) & known
-    f1 = 0.0
+    error, f1 = calibration_error(probs[known].max(axis=1), right[known].astype(np.float32)), 0.0
     if known.any():
         f1 = float(f1_score(labels[known], predicted[known], labels=np.unique(labels[known]), average="macro"))
     return {
@@ -264,6 +265,6 @@ def stage_one_metrics(stage: StageOne, held_out: LabelledEmbeddings, alpha: floa
         "macro_f1": Metric(value=f1, n=int(known.sum())),
         "coverage": wilson(int((sure & known).sum()), int(known.sum())),
         "error_when_sure": wilson(int((sure & ~right).sum()), int(sure.sum())),
-        "ece": Metric(value=expected_calibration_error(probs[known], labels[known]), n=int(known.sum())),
+        "ece": Metric(value=error or 0.0, n=int(known.sum())),
         "general_recall": wilson(int((~sure & ~known).sum()), int((~known).sum())),
     }

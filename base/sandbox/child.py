@@ -34,7 +34,7 @@ class _FilterProgram(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
 
 
-def _limit(kind: int, soft: int, hard: int) -> None:
+def limit(kind: int, soft: int, hard: int) -> None:
     """A resource limit, not above the hard limit that is already there."""
     ceiling = resource.getrlimit(kind)[1]
     if ceiling != resource.RLIM_INFINITY:
@@ -43,13 +43,13 @@ def _limit(kind: int, soft: int, hard: int) -> None:
 
 
 def _set_limits(cpu_s: int, memory_bytes: int, file_bytes: int) -> None:
-    _limit(resource.RLIMIT_CPU, cpu_s, cpu_s + 1)
-    _limit(resource.RLIMIT_FSIZE, file_bytes, file_bytes)
-    _limit(resource.RLIMIT_NPROC, 0, 0)
-    _limit(resource.RLIMIT_NOFILE, 32, 32)
-    _limit(resource.RLIMIT_CORE, 0, 0)
+    limit(resource.RLIMIT_CPU, cpu_s, cpu_s + 1)
+    limit(resource.RLIMIT_FSIZE, file_bytes, file_bytes)
+    limit(resource.RLIMIT_NPROC, 0, 0)
+    limit(resource.RLIMIT_NOFILE, 32, 32)
+    limit(resource.RLIMIT_CORE, 0, 0)
     if sys.platform == "linux":  # elsewhere an address space limit is refused
-        _limit(resource.RLIMIT_AS, memory_bytes, memory_bytes)
+        limit(resource.RLIMIT_AS, memory_bytes, memory_bytes)
 
 
 def _filter_system_calls(program: bytes) -> bool:

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from base.sandbox.child import limit
 from retrieval.stores.cutting import chunk_spans
 from retrieval.stores.document_text import UnreadableFileError, read_text
 
@@ -86,20 +87,13 @@ def read(job: Mapping[str, Any]) -> int:
 
 
 def set_limits(cpu_s: int, memory_bytes: int) -> None:
-    """Limits of this process; none is above what it was under already."""
-    wanted = {
-        resource.RLIMIT_CPU: (cpu_s, cpu_s + 1),  # the first ends it by a signal of its own, the second by SIGKILL
-        resource.RLIMIT_AS: (memory_bytes, memory_bytes),
-        resource.RLIMIT_FSIZE: (MAX_OUTPUT_BYTES, MAX_OUTPUT_BYTES),
-        resource.RLIMIT_NOFILE: (MAX_OPEN_FILES, MAX_OPEN_FILES),
-        resource.RLIMIT_CORE: (0, 0),
-    }
-    if sys.platform != "linux":  # elsewhere a limit on the address space is refused
-        del wanted[resource.RLIMIT_AS]
-    for kind, limits in wanted.items():
-        ceiling = resource.getrlimit(kind)[1]
-        soft, hard = limits if ceiling == resource.RLIM_INFINITY else (min(limit, ceiling) for limit in limits)
-        resource.setrlimit(kind, (soft, hard))
+    """Limits of this process."""
+    limit(resource.RLIMIT_CPU, cpu_s, cpu_s + 1)  # the first ends it by a signal of its own, the second by SIGKILL
+    limit(resource.RLIMIT_FSIZE, MAX_OUTPUT_BYTES, MAX_OUTPUT_BYTES)
+    limit(resource.RLIMIT_NOFILE, MAX_OPEN_FILES, MAX_OPEN_FILES)
+    limit(resource.RLIMIT_CORE, 0, 0)
+    if sys.platform == "linux":  # elsewhere a limit on the address space is refused
+        limit(resource.RLIMIT_AS, memory_bytes, memory_bytes)
 
 
 def write_chunks(text: str, max_tokens: int, overlap_tokens: int) -> None:

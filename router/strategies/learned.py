@@ -144,13 +144,10 @@ def variants_from(state: ArrayState, name: StrategyName, k: int, m: int) -> Vari
     v, most = experts.shape
     if ((experts < NOBODY) | (experts >= m)).any():
         raise ArtifactError(f"array '{name}.experts' names an expert beyond the {m} of the router")
-    rules = require_finite(state, f"{name}.rules", (v, most, None))
-    if rules.shape[2] == SIGNALS:  # of before replies told of themselves
-        rules = np.pad(rules, ((0, 0), (0, 0), (0, TELLS)))
     return Variants(
         experts=experts,
         by_weight=np.asarray(require_array(state, f"{name}.by_weight", (v,)), dtype=np.int64),
-        rules=require_finite({"rules": rules}, "rules", (v, most, SIGNALS + TELLS)),
+        rules=require_finite(state, f"{name}.rules", (v, most, SIGNALS + TELLS)),
         quality=require_finite(state, f"{name}.quality", (k + 1, v)),
         asks=require_finite(state, f"{name}.asks", (k + 1, v, m)),
     )

@@ -13,7 +13,6 @@ from router.uncertainty import (
     Uncertainty,
     apply_temperature,
     combine,
-    expected_calibration_error,
     least_alpha,
     neighbour_distance,
     normalised_entropy,
@@ -73,14 +72,6 @@ def test_quantile_and_combination() -> None:
     quantile = quantile_of(np.array([0.05, 0.25, 0.9], np.float32), sample)
     assert quantile.tolist() == [0.0, 0.5, 1.0]
     np.testing.assert_allclose(combine(np.array([0.2] * 3, np.float32), quantile, 0.5), [0.2, 0.45, 0.7], atol=1e-6)
-
-
-def test_calibration_error_by_hand() -> None:
-    probs = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.4, 0.6]], np.float32)
-    # confidence 0.9 with half right, confidence 0.6 with all right
-    error = expected_calibration_error(probs, np.array([0, 1, 1, 1]))
-    assert error == pytest.approx(0.5 * abs(0.9 - 0.5) + 0.5 * abs(0.6 - 1.0), abs=1e-6)
-    assert expected_calibration_error(np.array([[1.0, 0.0]], np.float32), np.array([0])) == 0.0
 
 
 def test_threshold_by_hand() -> None:

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from eval.routing import diagnostics
-from eval.routing.diagnostics import largest_always, routing_entropy
+from eval.routing import routing_report
 from eval.routing.routing_records import Diagnostics, FrontierPoint
+from eval.routing.routing_report import largest_always, routing_entropy
 from eval.routing.trial import MapEvidence
 from router.types import GENERAL
 from tests.eval.routing.trial_data import EXPERTS, decision, table, trial
@@ -31,7 +31,7 @@ def diagnose(
     evidence = MapEvidence(("a", "b", GENERAL), np.full((3, 3), 0.5), np.ones(3), count)
     test = table([scores] * len(chosen), categories, "test")
     found = replace(trial(), test=test, decisions=decisions, expert_of=MAP, evidence=evidence)
-    known = diagnostics.diagnose(found, [])
+    known = routing_report.diagnose(found, [])
     assert known is not None
     return known
 

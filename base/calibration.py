@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from router.types import Float64Array, IntArray
+Shares = NDArray[np.floating]
 
 BINS = 15
 """As Guo et al. 2017 (arXiv 1706.04599)."""
@@ -16,12 +17,12 @@ BINS = 15
 class ReliabilityBins:
     """Bins of equal width that hold any prediction: mean prediction, mean outcome and count, each (r,)."""
 
-    predicted: Float64Array
-    observed: Float64Array
-    count: IntArray
+    predicted: NDArray[np.float64]
+    observed: NDArray[np.float64]
+    count: NDArray[np.int64]
 
 
-def reliability_bins(predicted: Float64Array, observed: Float64Array, bins: int = BINS) -> ReliabilityBins:
+def reliability_bins(predicted: Shares, observed: Shares, bins: int = BINS) -> ReliabilityBins:
     """`bins` bins of equal width over [0, 1], the last one closed at 1.
 
     Args:
@@ -43,7 +44,7 @@ def reliability_bins(predicted: Float64Array, observed: Float64Array, bins: int 
     )
 
 
-def calibration_error(predicted: Float64Array, observed: Float64Array, bins: int = BINS) -> float | None:
+def calibration_error(predicted: Shares, observed: Shares, bins: int = BINS) -> float | None:
     """ECE: mean distance of mean prediction and mean outcome over 15 bins of equal width, weighted by their counts
     (Guo et al. 2017, eq. 3). None without predictions."""
     if len(predicted) == 0:
@@ -52,6 +53,6 @@ def calibration_error(predicted: Float64Array, observed: Float64Array, bins: int
     return float(found.count @ np.abs(found.predicted - found.observed) / len(predicted))
 
 
-def brier(predicted: Float64Array, observed: Float64Array) -> float | None:
+def brier(predicted: Shares, observed: Shares) -> float | None:
     """Mean squared distance of prediction and outcome (Brier 1950, two-class form, 0 to 1); None without any."""
     return float(((predicted - observed) ** 2).mean()) if len(predicted) else None
