@@ -56,9 +56,10 @@ from router.log_config import LogConfig
 INCOMING = "incoming"
 """Folder of uploads while they arrive."""
 
-NEW_OBJECTS = 10_000
+NEW_OBJECTS = 20_000
 """Lists, dicts and other containers made, less those that ended, before the youngest are searched; Python's is 700. A
-large body alone makes thousands, which end with it."""
+large body makes thousands, and a batch of the log on its way to SQL ten thousand, which end with it: a search among them
+finds nothing, and stops all requests for some milliseconds."""
 
 
 @dataclass(frozen=True)
