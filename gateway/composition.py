@@ -58,8 +58,8 @@ INCOMING = "incoming"
 
 NEW_OBJECTS = 20_000
 """Lists, dicts and other containers made, less those that ended, before the youngest are searched; Python's is 700. A
-large body makes thousands, and a batch of the log on its way to SQL ten thousand, which end with it: a search among them
-finds nothing, and stops all requests for some milliseconds."""
+large body makes thousands, and a batch of the log on its way to SQL ten thousand, which end with it: a search among
+them finds nothing, and stops all requests for some milliseconds."""
 
 
 @dataclass(frozen=True)
