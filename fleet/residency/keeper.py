@@ -188,7 +188,7 @@ class Keeper:
         name, any_of = self._resident_of[expert], frozenset(self._resident_of[each] for each in (expert, *others))
         if not any_of.isdisjoint(self.view.serving):
             return
-        if self.scheduler.is_failing(name, forward_clock()):
+        if self.decides and self.scheduler.is_failing(name, forward_clock()):
             raise CannotWakeError(expert)
         if self._is_cut_off():
             raise asleep_error(expert, "Redis, by which gateways agree who wakes engines, cannot be asked")
