@@ -47,7 +47,7 @@ def code_in(answer: str) -> str:
 def calls_in(prompt: str) -> tuple[str, ...]:
     """Calls with literal arguments that a prompt shows as examples ("add(2, 3) == 5"), each once, in order.
 
-    `add(a, b)` names parameters, so it is none; neither is a call of one of Python's own functions.
+    `add(a, b)` names parameters, so it does not count; nor does a call of one of Python's own functions.
     """
     found: dict[str, None] = {}
     for match in _CALL.finditer(prompt):

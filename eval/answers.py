@@ -121,7 +121,7 @@ class Journal:
         self._path = path
 
     def read(self) -> list[Answer]:
-        """Every answer, oldest first; none when there is no file.
+        """Every answer, oldest first; an empty list without a file.
 
         Raises:
             DataError: a line other than a cut last one is not an answer; with file and line.

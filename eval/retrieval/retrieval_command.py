@@ -11,7 +11,7 @@ import typer
 
 from base.options import SeedOption
 from eval.command_options import CacheOption, command_line, say
-from eval.retrieval.request import DEFAULT_MULTITASK
+from eval.retrieval.retrieval_request import DEFAULT_MULTITASK
 
 
 def retrieval(
@@ -31,9 +31,9 @@ def retrieval(
     from base.options import require_folder
     from base.progress import console_progress
     from eval.report.page import write_report
-    from eval.retrieval.request import RetrievalRequest
     from eval.retrieval.retrieval_page import retrieval_page
-    from eval.retrieval.run import run_retrieval
+    from eval.retrieval.retrieval_request import RetrievalRequest
+    from eval.retrieval.retrieval_run import run_retrieval
     from retrieval.routing.pilot_library import save_library
 
     require_folder(out)

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from eval.metrics.bootstrap import bootstrap_means, percentile_interval
 from eval.routing.arm_records import difference, shares
@@ -89,7 +88,7 @@ def expert_costs(budget: Budget, mass: Float64Array) -> ExpertCosts:
     """The amounts in the one place that this budget counts; experts share no weights here. `mass` (k,) is the mix."""
     m = len(budget.amounts)
     zeros = np.zeros(m, dtype=np.float32)
-    places: dict[str, NDArray[np.float32]] = {"hosted_params_b": zeros, "active_params_b": zeros, "cost_usd": zeros}
+    places = {"hosted_params_b": zeros, "active_params_b": zeros, "cost_usd": zeros}
     amounts = budget.amounts
     if budget.by_row is not None:
         amounts = amounts_by_row(budget.by_row, budget.amounts, mass / mass.sum())

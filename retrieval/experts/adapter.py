@@ -77,7 +77,7 @@ class AdapterExpert:
 
 
 def attached(folder: Path, manifest: AdapterManifest, lora: Lora, name: str, base: Encoder) -> AdapterExpert:
-    """Raises ArtifactError when the base is another, or no `bert`."""
+    """Raises ArtifactError when the base is another one, or not a `bert`."""
     if not isinstance(base, BertEncoder):
         raise ArtifactError(
             f"{folder}: an adapter changes the layers of a 'bert' encoder; retrieval.encoder is '{type(base).__name__}'"

@@ -232,7 +232,7 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """In place of the old one, in one step."""
+    """Replaces the old one in one step."""
     path = folder / f"{MANIFEST}.new"
     path.write_text(manifest.model_dump_json())
     sync_file(path)

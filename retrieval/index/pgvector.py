@@ -148,7 +148,7 @@ def open_postgres(url: str) -> Engine:
         parsed = make_url(url)
     except ArgumentError as error:
         raise ConfigError(
-            "retrieval.stores.index 'pgvector': the URL is none; allowed: postgresql://HOST/DB"
+            "retrieval.stores.index 'pgvector': the value is not a URL; allowed: postgresql://HOST/DB"
         ) from error
     if parsed.get_backend_name() not in ("postgresql", "postgres"):
         raise ConfigError(

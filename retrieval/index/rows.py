@@ -49,7 +49,7 @@ def sketched(vectors: NDArray[np.floating[Any]], normals: FloatArray) -> Sketche
 
 
 def differences(sketches: Sketches, sketch: Sketches) -> NDArray[np.uint16]:
-    """In how many bits (n,) each of (`WORDS`, n) differs from one (`WORDS`,)."""
+    """Number of bits (n,) in which each of (`WORDS`, n) differs from one (`WORDS`,)."""
     found = np.zeros(sketches.shape[1], dtype=np.uint16)
     for start in range(0, len(found), SCANNED_AT_ONCE):
         some = slice(start, start + SCANNED_AT_ONCE)
@@ -71,7 +71,7 @@ def products(vectors: Halves, query: FloatArray) -> FloatArray:
 
 
 def bits_apart(product: float) -> int:
-    """In how many bits the sketches of two unit vectors of that inner product may differ, chance included."""
+    """Number of bits in which the sketches of two unit vectors of that inner product may differ, chance included."""
     share = float(np.arccos(np.clip(product, -1.0, 1.0))) / np.pi
     return min(BITS, int(BITS * share + DEVIATIONS * np.sqrt(BITS * share * (1.0 - share))))
 
@@ -170,7 +170,7 @@ class Rows:
         return scores
 
     def _apart(self, sketch: Sketches, among: Places | None) -> NDArray[np.uint16]:
-        """In how many bits each row of `among`, or each of all, differs from a sketch; more than all if removed."""
+        """Number of bits in which each row of `among`, or of all, differs from a sketch; more than all if removed."""
         is_whole = among is None or 2 * len(among) > self._n
         apart = differences(self.sketches[:, : self._n] if is_whole else self.sketches[:, among], sketch)
         if among is None:

@@ -1,4 +1,4 @@
-"""Slips of the finger in prose words: two letters swapped, one left out, or one hit beside the right key.
+"""Typing errors in prose words: two letters swapped, one left out, or one hit beside the right key.
 
 Numbers, code, quotations, short words, names and first letters are left alone. By default one word in ten is hit, at
 least one: text as people leave it has about 1.2% wrong characters, that is one word in seventeen

@@ -10,9 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from base.errors import BackendError, ConfigError, DataError
-from eval.retrieval.request import requested_experts
 from eval.retrieval.retrieval_command import retrieval
 from eval.retrieval.retrieval_records import RetrievalReport
+from eval.retrieval.retrieval_request import requested_experts
 from retrieval.routing.pilot_library import load_library
 from tests.eval.drawn import charts_of_page
 from tests.fleet.encoders.endpoint import Endpoint, serving_endpoint

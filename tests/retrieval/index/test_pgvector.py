@@ -72,7 +72,7 @@ def test_another_gateway_sees_the_same_and_another_encoder_is_refused(url: str) 
 
 
 @pytest.mark.parametrize(
-    ("wrong", "words"), [("sqlite:///x.db", "the URL is of 'sqlite'"), ("nonsense", "the URL is none")]
+    ("wrong", "words"), [("sqlite:///x.db", "the URL is of 'sqlite'"), ("nonsense", "the value is not a URL")]
 )
 def test_what_is_no_postgres_is_a_clear_error(wrong: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):

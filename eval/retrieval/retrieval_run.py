@@ -14,7 +14,6 @@ import numpy as np
 from base.errors import DataError
 from eval.metrics.bootstrap import DRAWS, bootstrap_means, percentile_interval
 from eval.retrieval.arms import MEANING, Compared, PlainFusions, Situation, compare, plain_fusions
-from eval.retrieval.request import RetrievalRequest, requested_experts
 from eval.retrieval.retrieval_page import headline, losses, notes
 from eval.retrieval.retrieval_records import (
     AddedExpert,
@@ -24,6 +23,7 @@ from eval.retrieval.retrieval_records import (
     LostQuery,
     RetrievalReport,
 )
+from eval.retrieval.retrieval_request import RetrievalRequest, requested_experts
 from retrieval.build_experts import build_experts
 from retrieval.routing.fusion import fuse
 from retrieval.routing.pilot_library import LibraryManifest, PilotLibrary
