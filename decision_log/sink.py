@@ -14,6 +14,7 @@ import re
 import secrets
 import socket
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -26,16 +27,18 @@ from base.errors import StoreError, reason_of
 from decision_log.commit_check import CommitCheck
 from decision_log.decision_record import DecisionRecord
 from decision_log.leftovers import send_leftovers, send_next, spooled_bytes
-from decision_log.privacy import load_key
-from decision_log.recent import RecentDecisions
+from decision_log.payloads import from_payload
+from decision_log.privacy import apply_privacy, load_key
 from decision_log.replica_status import BEAT_S, DecisionCount, ReplicaState, ReplicaStatus
 from decision_log.spool import Spool
 from decision_log.spool_writer import SpoolWriter
 from decision_log.stream import STATUS_FIELD, Backoff, DecisionStream
+from decision_log.tombstones import is_erased
 from fleet.tasks import stop_task
 from router.log_config import Durability, LogConfig
 
 SEND_LINGER_S = 0.1
+RECENT_RECORDS = 1024
 LEFTOVERS_EVERY_S = 30.0
 FLUSH_TIMEOUT_S = 5.0
 SPOOL_FOLDER = "spool"
@@ -80,7 +83,8 @@ class DecisionLog:
 
     def __init__(self, *, data_dir: Path, redis_url: str, config: LogConfig) -> None:
         self.replica = new_replica()
-        key = load_key(data_dir)
+        self._privacy = config.privacy
+        self._key = load_key(data_dir)
         self._root = data_dir / SPOOL_FOLDER
         self._max_bytes = config.spool_max_mb * 1024 * 1024
         self.is_durable = config.durability is not Durability.ASYNC
@@ -88,9 +92,11 @@ class DecisionLog:
         self._stream = DecisionStream(redis_url, name=config.stream, max_entries=config.stream_max_entries)
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="coe-spool")
         self._numbered = DecisionCount(is_durable=self.is_durable)
-        self._recent = RecentDecisions(config.privacy, key)
+        # Records, and once they are spooled their payloads, which take a third of the memory. A dict would look for its
+        # first entry among those that have gone.
+        self._recent = OrderedDict[str, DecisionRecord | bytes]()
         self._queue = SpoolWriter(
-            self._spool, self._stream, self._executor, config, key, self._numbered, self._recent.spooled
+            self._spool, self._stream, self._executor, config, self._key, self._numbered, self._keep_payload
         )
         self._check = CommitCheck(self._spool, self._queue, self._stream, self._executor, self._try_redis)
         self._is_closing = False
@@ -133,15 +139,30 @@ class DecisionLog:
 
     def _remember(self, record: DecisionRecord) -> None:
         self._appended += 1
-        self._recent.add(record)
+        self._recent[record.decision_id] = record
+        if len(self._recent) > RECENT_RECORDS:
+            self._recent.popitem(last=False)
+
+    def _keep_payload(self, decision_id: str, payload: bytes) -> None:
+        if decision_id in self._recent:
+            self._recent[decision_id] = payload
 
     def recent(self, decision_id: str) -> DecisionRecord | None:
         """One of the last thousand records, as the log keeps it; None when it is not among them."""
-        return self._recent.get(decision_id)
+        found = self._recent.get(decision_id)
+        if found is None or isinstance(found, DecisionRecord):
+            return None if found is None else apply_privacy(found, self._privacy, self._key)
+        record, _, embedding = from_payload(found)
+        return record if embedding is None else record.model_copy(update={"embedding": embedding})
 
     def forget(self, erased: Mapping[str, float]) -> int:
         """Forgets recent records of subjects (by hash) that were made up to a time; how many."""
-        return self._recent.forget(erased)
+        gone = [
+            each for each in self._recent if (record := self.recent(each)) is not None and is_erased(record, erased)
+        ]
+        for decision_id in gone:
+            del self._recent[decision_id]
+        return len(gone)
 
     def stats(self) -> LogStats:
         queue = self._queue

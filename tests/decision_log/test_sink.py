@@ -13,7 +13,6 @@ import pytest
 from redis import Redis
 
 from base.errors import ConfigError, StoreError
-from decision_log import recent as recent_module
 from decision_log import sink as sink_module
 from decision_log import stream as stream_module
 from decision_log.leftovers import send_next
@@ -211,7 +210,7 @@ async def test_a_recent_record_is_the_same_once_it_is_spooled(tmp_path: Path, re
 
 
 async def test_recent_records_are_bounded(tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recent_module, "RECENT_RECORDS", 10)
+    monkeypatch.setattr(sink_module, "RECENT_RECORDS", 10)
     async with running_log(tmp_path, redis_url) as log:
         append_new(log, 15)
         found = [seq for seq in range(15) if log.recent(f"{log.replica}-{seq}") is not None]
