@@ -52,6 +52,10 @@ STILL_TO_COME = 0.25
 PRIOR_ANSWERS, PRIOR_VARIANCE = 20.0, 0.36
 """Prior of the variance of a gain, and the answers that it counts as (ours)."""
 
+WITHOUT_ONE = 15.0
+"""Evidence to one that has to be left without any one voice. The luckiest of forty honest voices takes a third of a
+standard error with it, which asks for as much as evidence of some 48 to 1 of all would (ours; benchmarks/LOG.md)."""
+
 BLOCK = 20
 """Answers with the same stake."""
 
@@ -59,10 +63,11 @@ Float64Array = NDArray[np.float64]
 
 
 def log_e_gain(gains: NDArray[np.floating], voices: NDArray[np.integer], least: float, most_lost: float) -> float:
-    """log E against "the mean gain is at most `least`", without the one voice that says most for a gain.
+    """log E against "the mean gain is at most `least`", of which little may depend on any one voice.
 
-    Every voice is left out in turn, with stakes that follow from the others' answers, and the least capital counts: no
-    single voice can make the evidence. Betting ends at 1 / LEVEL.
+    Every voice is left out in turn, with stakes that follow from the others' answers, and the least capital counts.
+    WITHOUT_ONE without a voice is worth as much as 1 / LEVEL with all, and there betting ends. Without a gain this is
+    reached with a chance of at most LEVEL, and of 1 / WITHOUT_ONE where one voice lies as well as it can.
 
     Args:
         gains: (n,) per answer in order of time, each with a mean that is the true gain; 0 where both routers agree.
@@ -71,6 +76,7 @@ def log_e_gain(gains: NDArray[np.floating], voices: NDArray[np.integer], least: 
     """
     names, member = np.unique(voices, return_inverse=True)
     left_out = np.array([-1, *(np.flatnonzero(names >= 0) if len(names) > 1 else ())])
+    enough = np.where(left_out < 0, 1.0 / LEVEL, WITHOUT_ONE)
     hedged, stakes = np.full(len(left_out), HEDGED), np.array(STEADY_STAKES)[:, None, None]
     steady = np.full((len(stakes), len(left_out)), (1.0 - HEDGED) / len(stakes))
     seen = np.full(len(left_out), PRIOR_ANSWERS)
@@ -78,14 +84,14 @@ def log_e_gain(gains: NDArray[np.floating], voices: NDArray[np.integer], least: 
     largest = 1.0 / (most_lost + abs(least))
     for start in range(0, len(gains), BLOCK):
         part = slice(start, start + BLOCK)
-        heard = (member[part, None] != left_out) & (hedged + steady.sum(axis=0) < 1.0 / LEVEL)
+        heard = (member[part, None] != left_out) & (hedged + steady.sum(axis=0) < enough)
         surplus = (gains[part] - least)[:, None] * heard
         stake = hedging_stake(hedged / HEDGED, squares / seen, seen - PRIOR_ANSWERS)
         hedged *= np.prod(1.0 + np.minimum(stake, MAX_STAKE * largest) * surplus, axis=0)
         steady *= np.prod(1.0 + stakes * largest * surplus, axis=1)
         seen += heard.sum(axis=0)
         squares += (surplus**2).sum(axis=0)
-    return math.log(float((hedged + steady.sum(axis=0)).min()))
+    return math.log(float(((hedged + steady.sum(axis=0)) / enough).min()) / LEVEL)
 
 
 def hedging_stake(capital: Float64Array, variance: Float64Array, n: Float64Array) -> Float64Array:

@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from training.gain_evidence import BLOCK, HEDGED, PLANNED_GAIN, PRIZE, STEADY_STAKES, hedging_stake, log_e_gain
+from training.gain_evidence import (
+    BLOCK,
+    HEDGED,
+    PLANNED_GAIN,
+    PRIZE,
+    STEADY_STAKES,
+    WITHOUT_ONE,
+    hedging_stake,
+    log_e_gain,
+)
 from training.gate import LEVEL
 
 ENOUGH = math.log(1 / LEVEL)
@@ -120,7 +129,7 @@ def test_a_gain_of_three_errors_is_evidence_more_often_than_not(errors, least, m
 
 @given(st.integers(0, 2**32), st.integers(2, 6))
 def test_no_voice_alone_is_evidence(seed, n_voices):
-    """The least over who is left out; and what one voice says where all others say nothing is worth nothing."""
+    """The least over who is left out; and what one voice says where all others say nothing comes to 20 / 15 at most."""
     rng = np.random.default_rng(seed)
     gains, lost = gains_of(rng, 60, 0.1)
     voices = rng.integers(0, n_voices, 60)
@@ -128,4 +137,4 @@ def test_no_voice_alone_is_evidence(seed, n_voices):
     each = [log_e_gain(gains, np.where(voices == name, 0, -1), 0.0, lost) for name in range(n_voices)]
     assert found == pytest.approx(min(each))
     loud = np.where(voices == 0, np.abs(gains), 0.0)
-    assert log_e_gain(loud, voices, 0.0, lost) <= 1e-12
+    assert log_e_gain(loud, voices, 0.0, lost) <= ENOUGH - math.log(WITHOUT_ONE) + 1e-12
