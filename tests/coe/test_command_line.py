@@ -16,7 +16,7 @@ from coe.commands import COMMANDS, Command
 
 def started(*arguments: str) -> subprocess.CompletedProcess[str]:
     """`coe` in a process of its own."""
-    return subprocess.run([sys.executable, "-m", "coe", *arguments], capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, "-m", "coe", *arguments], capture_output=True, text=True)
 
 
 @pytest.fixture
@@ -81,7 +81,6 @@ def test_help_imports_nothing_heavy():
         [sys.executable, "-c", code + f"sys.stderr.write(str({heavy} & set(sys.modules)))"],
         capture_output=True,
         text=True,
-        timeout=60,
     )
     assert found.stderr == "set()"
 
@@ -108,7 +107,7 @@ def test_a_command_loads_no_router_that_it_does_not_need(tmp_path, command, spar
     shutil.copy(Path(__file__).parents[2] / "experts.yaml", tmp_path)
     code = "import sys\nfrom coe.__main__ import main\ntry:\n    main()\nexcept SystemExit:\n    pass\n"
     words = [sys.executable, "-c", code + f"sys.stderr.write(str({spared} & set(sys.modules)))", *command.split()]
-    found = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    found = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
     assert found.stderr.splitlines()[-1:] == ["set()"]
 
 

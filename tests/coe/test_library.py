@@ -35,7 +35,7 @@ def test_a_decision_loads_nothing_that_opens_connections_databases_or_locks(fold
     outside += " sqlalchemy sqlite3 sqlmodel ssl starlette subprocess urllib.request uvicorn"
     program = "import sys; from coe import Router; Router.load().route('Which river is the longest of Asia?')"
     program += f"; print(*set('{outside}'.split()) & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("\n", "")
 
 
@@ -67,6 +67,6 @@ def test_a_users_own_router_package_is_not_taken_for_ours(tmp_path: Path, is_on_
         environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), environment.get("PYTHONPATH", "")])
     script = str(Path(sys.executable).parent / "coe")
     for command in (coe_command("--help"), [script, "--help"]):
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (0, "")
         assert "eval routing" in done.stdout

@@ -13,8 +13,8 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from fleet.redis_server import find_binary
+from tests.waiting import DEADLINE_S
 
-DEADLINE_S = 20.0
 SERVICE = "decisions"
 
 

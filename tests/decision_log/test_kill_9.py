@@ -15,6 +15,7 @@ from decision_log.doctor import Diagnosis
 from decision_log.doctor_commands import drain_all, examine
 from decision_log.spool_frames import scan
 from router.log_config import LogConfig
+from tests.waiting import DEADLINE_S
 
 ANSWERS = 24
 
@@ -77,7 +78,7 @@ async def drained(folder: Path) -> Diagnosis:
 
 
 async def until_spooled(gateway: GatewayProcess, client: aiohttp.ClientSession, count: int) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(DEADLINE_S):
         while True:
             async with client.get(f"{gateway.url}/metrics") as answer:
                 if f"coe_log_spooled_total {count}.0" in await answer.text():

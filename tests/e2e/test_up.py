@@ -125,7 +125,7 @@ class Running:
 
     def get(self, path: str) -> int:
         try:
-            with urllib.request.urlopen(self.url.removesuffix("/v1") + path, timeout=5) as answer:
+            with urllib.request.urlopen(self.url.removesuffix("/v1") + path, timeout=DEADLINE_S) as answer:
                 return int(answer.status)
         except urllib.error.HTTPError as error:
             return error.code

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.waiting import DEADLINE_S
+
 OURS = ("COE_", "REDIS_URL", "DATABASE_URL")
 
 
@@ -43,5 +45,5 @@ def start_gateway(
 def end_gateway(process: subprocess.Popen[str], number: signal.Signals) -> str:
     """Ends it by a signal; returns what it wrote since its start."""
     process.send_signal(number)
-    rest, _ = process.communicate(timeout=30)
+    rest, _ = process.communicate(timeout=DEADLINE_S)
     return rest

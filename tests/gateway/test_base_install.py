@@ -92,7 +92,7 @@ async def test_a_gateway_of_the_base_install_routes(upstream: str, tmp_path: Pat
 
 def run_in_base(folder: Path, command: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     words = [sys.executable, "-P", "-c", RUN, absent_packages(), command]
-    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,7 @@ import pytest
 
 from gateway import batched_calls
 from gateway.batched_calls import MOST_AT_ONCE, BatchedCalls, Waiting
-
-DEADLINE_S = 10.0
+from tests.waiting import DEADLINE_S
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.running import Running, echoes, running, wire
-from tests.waiting import until
+from tests.waiting import DEADLINE_S, until
 
 
 async def test_check_16_body_limit() -> None:
@@ -17,7 +17,7 @@ async def test_check_16_body_limit() -> None:
         reader, writer = await asyncio.open_connection(host, port)
         # Announced as far too large: refused though no byte of the body is sent.
         writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 99999999999\r\n\r\n")
-        head = await asyncio.wait_for(reader.read(), 5)
+        head = await asyncio.wait_for(reader.read(), DEADLINE_S)
         assert head.startswith(b"HTTP/1.1 413")
         assert b"body_too_large" in head
         writer.close()
@@ -57,7 +57,7 @@ async def raw(gateway: Running, request: bytes) -> bytes:
     try:
         writer.write(request)
         received = b""
-        while piece := await asyncio.wait_for(reader.read(65536), 5):
+        while piece := await asyncio.wait_for(reader.read(65536), DEADLINE_S):
             received += piece
     except ConnectionResetError:
         pass

@@ -23,7 +23,7 @@ from tests.gateway.fault_upstream import (
     fault_upstream,
 )
 from tests.gateway.running import Running, echoes, running, wire
-from tests.waiting import until
+from tests.waiting import DEADLINE_S, until
 
 SPLIT_STREAM = events(delta("häßlich"), *WORDS, b"[DONE]")
 
@@ -220,9 +220,9 @@ async def test_check_06_no_retry_after_the_first_byte() -> None:
 async def test_check_07_client_leaves_while_waiting(is_stream: bool) -> None:
     async with fault_upstream("hang") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
         request = asyncio.ensure_future(gateway.chat("red", stream=is_stream).__aenter__())
-        await asyncio.wait_for(upstream.arrived.wait(), 5)
+        await asyncio.wait_for(upstream.arrived.wait(), DEADLINE_S)
         request.cancel()
-        await asyncio.wait_for(upstream.cancelled.wait(), 1)
+        await asyncio.wait_for(upstream.cancelled.wait(), DEADLINE_S)
         record = await gateway.record()
     assert (record.state.value, record.status, record.served_expert) == ("client_gone", 499, None)
 
@@ -232,7 +232,7 @@ async def test_check_08_client_leaves_mid_stream() -> None:
         async with gateway.chat("red", stream=True) as answer:
             await answer.content.readuntil(b"\n\n")
             answer.close()
-        await asyncio.wait_for(upstream.cancelled.wait(), 1)
+        await asyncio.wait_for(upstream.cancelled.wait(), DEADLINE_S)
         record = await gateway.record()
     assert (record.state.value, record.served_expert) == ("client_gone", "ruby")
     assert (record.usage.completion_tokens, record.usage.is_estimated) == (1, True)

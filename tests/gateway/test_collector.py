@@ -39,7 +39,6 @@ def test_what_a_gateway_started_with_is_searched_no_more(tmp_path: Path) -> None
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
-        timeout=60,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]

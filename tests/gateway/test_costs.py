@@ -41,6 +41,7 @@ from router.config import load_config
 from router.log_config import LogConfig
 from tests.memory_log import MemoryLog
 from tests.training.trained_folder import EXPERTS, make_trained
+from tests.waiting import DEADLINE_S
 
 FIGURES = tomllib.loads((Path(__file__).parents[1] / "costs.toml").read_text())
 MOST, LEAST = {"bytes": 1.15, "system_calls": 1.25}, {"system_calls": 0.5}
@@ -49,7 +50,6 @@ MOST, LEAST = {"bytes": 1.15, "system_calls": 1.25}, {"system_calls": 0.5}
 system calls how many pieces of an answer a busy kernel hands over together: 9 were counted once where 13 are usual."""
 
 WARM_UP, COUNTED = 15, 35
-DEADLINE_S = 10.0
 NUMBERS = itertools.count(1000)
 TEXT = "Which river flows through the old town, and how many bridges are there? " * 3
 KINDS = {

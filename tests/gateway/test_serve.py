@@ -84,7 +84,7 @@ async def process(
 
 async def line(child: asyncio.subprocess.Process) -> list[str]:
     assert child.stdout is not None
-    return (await asyncio.wait_for(child.stdout.readline(), 3 * DEADLINE_S)).decode().split()
+    return (await asyncio.wait_for(child.stdout.readline(), DEADLINE_S)).decode().split()
 
 
 async def test_check_40_sigterm_ends_streams_flushes_and_exits_0(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ async def test_a_rolling_deploy_refuses_nobody(tmp_path: Path) -> None:
         old.send_signal(signal.SIGTERM)
         await until(lambda: not ready[0])
         assert await status_of(ports[0], "/v1/chat/completions") == 200, "it is not ready, and still serves"
-        assert await asyncio.wait_for(old.wait(), 3 * DEADLINE_S) == 0
+        assert await asyncio.wait_for(old.wait(), DEADLINE_S) == 0
         after = len(statuses)
         await until(lambda: len(statuses) > after + 20)
         assert not any(task.done() for task in tasks), tasks
@@ -204,7 +204,7 @@ async def test_while_it_drains_every_answer_is_the_last_of_its_connection() -> N
 
 async def test_check_25_fails_closed_with_one_line(tmp_path: Path) -> None:
     async with process(tmp_path, "http://127.0.0.1:1/v1", COE_HOST="0.0.0.0", COE_API_KEYS="") as child:
-        _, errors = await asyncio.wait_for(child.communicate(), 3 * DEADLINE_S)
+        _, errors = await asyncio.wait_for(child.communicate(), DEADLINE_S)
         assert child.returncode == 1
     lines = errors.decode().strip().splitlines()
     assert len(lines) == 1
@@ -251,4 +251,4 @@ async def test_slow_reader_bounds_what_is_read_ahead() -> None:
                     await asyncio.sleep(0.3)
             assert 0 < seen < 64 << 20
             answer.close()
-        await asyncio.wait_for(upstream.cancelled.wait(), 5)
+        await asyncio.wait_for(upstream.cancelled.wait(), DEADLINE_S)

@@ -27,7 +27,6 @@ from fleet.router_registry import Registry
 from router.artifact import load_artifact, save_artifact
 from router.live_pointer import Trial, TrialMode
 from router.log_config import LogConfig
-from tests.gateway.test_workers import swapped
 from tests.training.trained_folder import NOW, make_trained
 from tests.waiting import until
 
@@ -73,6 +72,10 @@ class Fleet:
         """Versions of the router that answer one conversation, over all gateways."""
         answers = [await self.ask(gateway, session) for gateway in self.gateways]
         return {answer.headers["x-coe-router-version"] for answer in answers}
+
+    async def serves(self, version: str) -> bool:
+        """Returns whether that router alone answers, over all gateways."""
+        return await self.versions("s") == {version}
 
     async def is_ready(self, gateway: GatewayProcess) -> bool:
         try:
@@ -167,19 +170,19 @@ async def same_routers_and_canaries(fleet: Fleet) -> None:
     fields = first.manifest.model_dump(mode="json", exclude={"version", "weights_sha256"})
     old = first.manifest.version
     new = save_artifact(registry.root, fields | {"data_fingerprints": {"copy": "1"}}, first.arrays).manifest.version
-    loop = asyncio.get_running_loop()
     assert await fleet.versions("s") == {old}
     trial = Trial(version=new, mode=TrialMode.CANARY, share=0.3, started_at=1000.0)
     registry.try_out(trial)
-    await swapped(loop.time())
     key = load_key(fleet.folder / "data")
     expected = {f"s{n}": new if trial.takes(session_hash(f"named:s{n}", key)) else old for n in range(30)}
     assert set(expected.values()) == {old, new}
-    for session, version in expected.items():
-        assert await fleet.versions(session) == {version}
+
+    async def is_divided() -> bool:
+        return all([await fleet.versions(session) == {version} for session, version in expected.items()])
+
+    await until(is_divided, "every gateway gives each conversation its router")
     registry.promote(new, NOW)
-    await swapped(loop.time())
-    assert await fleet.versions("s") == {new}
+    await until(partial(fleet.serves, new), "the new one answers")
 
 
 async def receipts_and_feedback_from_any(fleet: Fleet) -> None:
@@ -236,14 +239,12 @@ async def one_retrains_for_all(fleet: Fleet) -> None:
     pipe = asyncio.subprocess.PIPE
     run = await asyncio.create_subprocess_exec(*command, env=environment, stdout=pipe, stderr=pipe)
     out, error = await run.communicate()
-    at = asyncio.get_running_loop().time()
     assert run.returncode == 0, error.decode()
     assert json.loads(out)["verdict"] == "promote", out
     live = registry.live()
     assert live is not None
     assert live.history[0] == before
-    await swapped(at)
-    assert await fleet.versions("after the retrain") == {live.version}
+    await until(partial(fleet.serves, live.version), "what was learned answers")
 
 
 async def rolling_restart_without_a_failed_request(fleet: Fleet) -> None:

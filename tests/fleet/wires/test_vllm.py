@@ -13,6 +13,7 @@ from base.errors import BackendError
 from fleet.backend import BackendRequest
 from fleet.wires.vllm import Options, RenamedChunks, build
 from tests.gateway.fault_upstream import ANSWER, STREAM, fault_upstream
+from tests.waiting import DEADLINE_S
 
 BODY = {"model": "auto", "messages": [{"role": "user", "content": "hi"}]}
 
@@ -101,7 +102,7 @@ async def test_closing_the_answer_cancels_it() -> None:
         response = await backend.send(BackendRequest({**BODY, "stream": True}, is_stream=True))
         await anext(response.chunks)
         await response.chunks.aclose()
-        await asyncio.wait_for(upstream.cancelled.wait(), 1)
+        await asyncio.wait_for(upstream.cancelled.wait(), DEADLINE_S)
         await backend.aclose()
 
 

@@ -16,10 +16,9 @@ import yaml
 
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.served import end_gateway, start_gateway
-from tests.waiting import until
+from tests.waiting import DEADLINE_S, until
 
 LINES = 120
-DEADLINE_S = 60.0
 CONCURRENCY = 4
 
 

@@ -27,7 +27,7 @@ from tests.gateway.fault_upstream import FaultUpstream, fault_upstream
 from tests.gateway.keys.test_chat_limits import Known, caller_with
 from tests.gateway.running import Running, echoes, running, wire
 from tests.gateway.telemetry.collector import collecting, exporting_to
-from tests.waiting import until
+from tests.waiting import DEADLINE_S, until
 
 CHAT = "/v1/chat/completions"
 ENDED = {"completed", "cancelled", "expired", "failed"}
@@ -51,7 +51,7 @@ class Batching:
         return await self.client.batches.create(input_file_id=file.id, **asked)
 
     async def ended(self, batch: Any) -> Any:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(DEADLINE_S):
             while (found := await self.client.batches.retrieve(batch.id)).status not in ENDED:
                 await asyncio.sleep(0.02)
         return found
@@ -329,15 +329,15 @@ async def test_lines_give_way_to_other_requests_but_one() -> None:
     await asyncio.sleep(0)
     assert not third.done()
     others = 1
-    await asyncio.wait_for(third, 5)
+    await asyncio.wait_for(third, DEADLINE_S)
     taken += 1
     others = 100
     for _ in range(3):
         places.give()
         taken -= 1
-    await asyncio.wait_for(places.take(), 5)
+    await asyncio.wait_for(places.take(), DEADLINE_S)
     fourth = asyncio.create_task(places.take())
     await asyncio.sleep(0)
     assert not fourth.done()
     places.give()
-    await asyncio.wait_for(fourth, 5)
+    await asyncio.wait_for(fourth, DEADLINE_S)

@@ -32,7 +32,7 @@ def priced_config(folder: Path) -> Path:
 
 def coe_keys(environment: dict[str, str], *arguments: str) -> str:
     command = [sys.executable, "-m", "coe", "keys", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60).stdout
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
 
 
 async def test_fifty_clients_over_three_gateways_keep_one_budget(tmp_path: Path, redis_url: str) -> None:

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from tests.gateway.retrieval.serving import EXPERTS, Serving, retrieval_config, serving
+from tests.waiting import DEADLINE_S
 
 TEXTS = {
     "cats.txt": "The cat is the animal that purrs when it is content.",
     "printer.txt": "Error code E1234: the printer has no paper left.",
 }
-DEADLINE_S = 30.0
 
 
 def cut(path: Path) -> None:

@@ -24,9 +24,9 @@ from tests.gateway.retrieval.serving import Serving, serving
 from tests.gateway.retrieval.test_kill import EXPERTS_FILE
 from tests.gateway.served import end_gateway, start_gateway
 from tests.retrieval.stores.pdf import slow_pdf
+from tests.waiting import DEADLINE_S
 
 KEYS = ("sk-" + "a" * 40, "sk-" + "b" * 40)
-DEADLINE_S = 60.0
 
 
 async def attached(client: openai.AsyncOpenAI, name: str, content: bytes, store_id: str | None = None) -> Any:

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tests.gateway.served import end_gateway, start_gateway
+from tests.waiting import DEADLINE_S
 
 EXPERTS_FILE = {
     "categories": {"red": "red", "general": "the rest"},
@@ -20,7 +21,6 @@ EXPERTS_FILE = {
     "retrieval": {"encoder": {"kind": "hashing", "dim": 64}},
 }
 FILES = 40
-DEADLINE_S = 60.0
 
 
 @pytest.mark.slow

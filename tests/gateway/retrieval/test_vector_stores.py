@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import time
 from pathlib import Path
@@ -25,6 +26,7 @@ from tests.gateway.retrieval.serving import (
     serving,
 )
 from tests.retrieval.stores.pdf import pdf_of
+from tests.waiting import DEADLINE_S
 
 TEXTS = {
     "cats.txt": "The cat is the animal that purrs when it is content.",
@@ -279,9 +281,10 @@ async def test_an_expert_that_comes_later_encodes_the_documents_that_are_there(t
         store_id = await it.store_of(TEXTS)
         assert (await it.search(store_id, TEXTS["dogs.md"], model="other"))[0] == 404
     async with serving(tmp_path, config=config) as it:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + DEADLINE_S
         while (await it.search(store_id, TEXTS["dogs.md"], model="other"))[0] == 503:
             assert time.monotonic() < deadline
+            await asyncio.sleep(0.02)
         _, answer, headers = await it.search(store_id, TEXTS["dogs.md"], model="other")
         assert headers["x-coe-expert"] == "other"
         assert answer["data"][0]["filename"] == "dogs.md"

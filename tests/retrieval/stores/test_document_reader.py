@@ -20,10 +20,10 @@ from retrieval.stores.document_reader import PROGRAM, DocumentReader, ReaderDied
 from retrieval.stores.document_text import UnreadableFileError
 from retrieval.stores.reading_process import write_chunks
 from tests.retrieval.stores.pdf import pdf_of, slow_pdf
+from tests.waiting import DEADLINE_S
 
 LIMITS = ReadingLimits(cpu_s=20, wall_s=110.0, memory_bytes=512 << 20)
 CHUNKING = StaticChunking(max_chunk_size_tokens=200, chunk_overlap_tokens=40)
-DEADLINE_S = 30.0
 
 
 @pytest.fixture
