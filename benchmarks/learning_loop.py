@@ -23,7 +23,7 @@ from rich.console import Console
 from scipy.stats import beta
 
 from base.blas import one_thread
-from benchmarks.loop_arms import EXPLORATION, Settings, Stage, fit_stage
+from benchmarks.loop_arms import EXPLORATION, PROBES, Settings, Stage, fit_stage
 from benchmarks.loop_baselines import EVENLY_EXPLORED
 from benchmarks.loop_experiments import (
     BLOCK,
@@ -39,18 +39,51 @@ from benchmarks.loop_experiments import (
     scenario,
     scenario_run,
 )
-from benchmarks.loop_fleet import CALM, HARD, World, build_world, cached, reachable_value, sampled_table
+from benchmarks.loop_fleet import CALM, HARD, World, build_world, cached, sampled_table
+from benchmarks.loop_newcomers import HALF, MOST, PER_CATEGORY, SHARE, Joining, Newcomer, Place, joining_run, place_of
 from router.build import build_encoder
 from router.config import load_config
 from training.gate import DEFAULT_TERMS
 
 ROOT = Path(__file__).parent.parent
-DATA = ROOT / ".." / "shared" / "data" / "routing" / "routerdc"
+DATA = ROOT / ".." / "shared" / "data" / "routing"
 RESULTS = ROOT / "docs" / "results" / "learning-loop.md"
 
-PER_CATEGORY = 250
-NEWCOMER, ADDED, DEGRADED = "python_code", "metamath-mistral-7b", "dolphin-2.9-llama3-8b"
-FACTOR, NEWCOMER_SHARE = 0.3, 0.2
+TABLE, LEFT_OUT = "routerdc", ("python_code",)
+"""Table of all but the newcomers, without a category that falls into another one."""
+
+ABSENT, DEGRADED, FACTOR = "metamath-mistral-7b", "dolphin-2.9-llama3-8b", 0.3
+FASTEVAL = (
+    "wizardmath-70b-v1.0",
+    "wizardcoder-python-34b-v1.0",
+    "wizardlm-70b-v1.0",
+    "llama-2-70b-chat",
+    "llama2-70b-oasst-sft-v10",
+    "stablebeluga2",
+    "wizardmath-13b-v1.0",
+    "vicuna-33b-v1.3",
+)
+SMALL = (
+    "mathstral-7b",
+    "llama-3.1-8b-instruct",
+    "mistral-7b-instruct-v0.2",
+    "qwen1.5-7b-chat",
+    "phi-3-mini-4k-instruct",
+    "gemma-7b",
+)
+NEWCOMERS = (
+    Newcomer("fasteval", "python_code", experts=FASTEVAL),
+    Newcomer("llmrouter_dc", "math"),
+    Newcomer("llmrouter_dc", "commonsense_qa"),
+    Newcomer("llmrouter_dc", "agentverse-logicgrid"),
+    Newcomer("fasteval", "python_code", "wizardcoder-python-34b-v1.0", FASTEVAL),
+    Newcomer("llmrouter_dc", "math", "llama-3.3-nemotron-super-49b-v1"),
+    Newcomer("routerbench", "commonsense", "gpt-4-1106-preview"),
+    Newcomer("mmlu_pro_cot", "engineering", "mathstral-7b", SMALL),
+)
+"""An expert that is best by 8 points or more in some category of its table, a category whose best expert is better by 7
+or more than who would serve it unknown (by the train rows)."""
+
 LOGGED = 10_000
 """Decisions of the log of a run of the first two experiments."""
 
@@ -65,13 +98,14 @@ LEARNERS = (*ARMS, "told")
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything that was measured. `own_row` is what a map can reach more with a row for the new category."""
+    """Everything that was measured. `imitations` are of experts that are nowhere better."""
 
     coverage: tuple[Coverage, ...]
     gate: Mapping[str, Sequence[GateTrial | None]]
     courses: tuple[Course, ...]
     phases: tuple[Phase, ...]
-    own_row: float
+    joined: tuple[Joining, ...]
+    imitations: tuple[Joining, ...]
 
 
 def share_with_interval(hits: int, n: int) -> str:
@@ -179,6 +213,23 @@ def recovery_lines(courses: Sequence[Course], phases: Sequence[Phase]) -> list[s
     return lines
 
 
+def newcomer_lines(joined: Sequence[Joining]) -> list[str]:
+    """A line for each newcomer: what it is worth, and in how many runs the router in force had so much of it."""
+    arms = ("coe retrain", "told")
+    columns = [f"{arm}: {share:.0%}" for arm in arms for share in (HALF, MOST)]
+    lines = [f"| newcomer | worth, points | {' | '.join(columns)} | decisions until half |", "| --- " * 7 + "|"]
+    for newcomer in dict.fromkeys(run.newcomer for run in joined):
+        own = [run for run in joined if run.newcomer == newcomer]
+        cells = [f"{newcomer.name} ({newcomer.table})", mean_with_interval([run.worth for run in own])]
+        for arm in arms:
+            for share in (HALF, MOST):
+                found = [run.decisions(share) for run in own if run.arm == arm]
+                cells.append(f"{np.isfinite(found).sum()} of {len(found)}")
+        middle = float(np.median([run.decisions(HALF) for run in own if run.arm == arms[0]]))
+        lines.append(f"| {' | '.join(cells)} | {f'{middle:.0f}' if np.isfinite(middle) else 'not reached'} |")
+    return lines
+
+
 def share_lines(courses: Sequence[Course], phase: str) -> list[str]:
     """Share of a router's gap to the reachable that is recovered, by decisions since the phase began."""
     inside = [i for i, name in enumerate(courses[0].phases) if name == phase]
@@ -250,10 +301,8 @@ def page(found: Findings, world: World, command: str, minutes: float, margin: fl
             "## Drift",
             "",
             f"{len(found.courses)} runs of {len(phases)} phases of {phases[0].blocks * BLOCK} decisions; "
-            f"the loop retrains every {BLOCK} decisions. First, the scores of "
-            f"{DEGRADED} fall to {FACTOR:.0%}. Then {NEWCOMER_SHARE:.0%} of the traffic belongs to a category that "
-            f"neither stage 1 nor a probe has seen. Then {ADDED} joins with its probes. Mean true score of "
-            "the answers, explored ones included:",
+            f"the loop retrains every {BLOCK} decisions. In the second, the scores of "
+            f"{DEGRADED} fall to {FACTOR:.0%}. Mean true score of the answers, explored ones included:",
             "",
             *served_lines(found.courses, phases),
             "",
@@ -264,9 +313,7 @@ def page(found: Findings, world: World, command: str, minutes: float, margin: fl
             "it serves.",
             "",
             "*Told* says what can be learned within a phase. It is given time and place of every change of an expert, "
-            "explores with all of its traffic evenly, whatever that costs, and follows each candidate unjudged. "
-            f"A row of its own for {NEWCOMER} would move what a map can reach by {100 * found.own_row:+.1f} points; "
-            "but for that, the gap of its phase is what was not learned before.",
+            "explores with all of its traffic evenly, whatever that costs, and follows each candidate unjudged.",
             "",
             f"Decisions until {RECOVERY:.0%} of the gap to `reachable` at the beginning of a phase is recovered "
             "by what "
@@ -280,18 +327,41 @@ def page(found: Findings, world: World, command: str, minutes: float, margin: fl
             "",
             promotion_line(found.courses, margin),
             "",
+            "## Newcomers",
+            "",
+            f"After {BLOCKS * BLOCK} decisions a category is added with 16 examples, or an expert with {PROBES} "
+            f"adaptive probes; {SHARE:.0%} of the traffic is of that category, or of the one in which the expert is "
+            "worth most. *Worth*: on the category's queries its best expert against the best map of those who know "
+            "nothing of it; of an expert, where it is better than all others. A category counts as learned if half of "
+            f"its queries are told apart as well. Runs in which the router in force had {HALF:.0%} and {MOST:.0%} of "
+            f"the worth at the end of some round, within {BLOCKS * BLOCK} decisions:",
+            "",
+            *newcomer_lines(found.joined),
+            "",
+            "The same with an expert that is as good as who serves each category, and nowhere better; it was given a "
+            f"category in {share_with_interval(sum(run.serves for run in found.imitations), len(found.imitations))}.",
+            "",
         ]
     )
 
 
 def experiment(
-    world: World, stage: Stage, runs: int, scenarios: int, workers: int, seed: int, tell: Callable[[str], None]
+    world: World,
+    stage: Stage,
+    places: Sequence[Place],
+    *,
+    runs: int,
+    scenarios: int,
+    workers: int,
+    seed: int,
+    tell: Callable[[str], None],
 ) -> Findings:
     """All measurements; their figures follow from the seed, whatever the number of workers."""
     calm, hard = Settings(retrain_every=EVERY), Settings(retrain_every=EVERY, voices=HARD)
     kinds = {"calm": (calm, 0.0, runs), "hard": (hard, 0.0, runs // 2), "spoiled": (calm, NOISE, runs // 2)}
-    phases = scenario(world, DEGRADED, FACTOR, ADDED, NEWCOMER_SHARE, BLOCKS)
-    absent = (ADDED,)
+    absent = (ABSENT,)
+    phases = scenario(world, DEGRADED, FACTOR, absent, BLOCKS)
+    times = range(max(scenarios // 4, 1))
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
         driving = [pool.submit(scenario_run, world, stage, Settings(), phases, seed + run) for run in range(scenarios)]
         covering = [
@@ -304,22 +374,33 @@ def experiment(
             ]
             for name, (settings, noise, n) in kinds.items()
         }
+        joining = [
+            pool.submit(joining_run, place, Settings(), arm, BLOCKS, (seed, i, run))
+            for i, place in enumerate(places)
+            for arm in ("coe retrain", "told")
+            for run in times
+        ]
+        imitating = [
+            pool.submit(joining_run, place, Settings(), "coe retrain", BLOCKS, (seed, i, run), is_imitation=True)
+            for i, place in enumerate(places)
+            if place.newcomer.expert
+            for run in times
+        ]
         courses = tuple(course.result() for course in driving)
         tell(f"{scenarios} scenarios done")
+        joined, imitations = (tuple(run.result() for run in each) for each in (joining, imitating))
+        tell(f"{len(joined) + len(imitations)} newcomers done")
         coverage = tuple(run for run in (each.result() for each in covering) if run is not None)
         tell("coverage done")
         gate = {}
         for name, waiting in judging.items():
             gate[name] = [run.result() for run in waiting]
             tell(f"{len(waiting)} runs of '{name}' done")
-    mixed, rows = phases[2].moment, stage.rows(world.traffic)
-    is_new = np.array(world.traffic.categories) == NEWCOMER
-    apart, joint = (reachable_value(mixed, each, world) for each in (np.where(is_new, rows.max() + 1, rows), rows))
-    return Findings(coverage, gate, courses, tuple(phases), apart - joint)
+    return Findings(coverage, gate, courses, tuple(phases), joined, imitations)
 
 
 def main(
-    data: Annotated[Path, typer.Option(help="folder of the outcome table")] = DATA,
+    data: Annotated[Path, typer.Option(help="folder of the outcome tables")] = DATA,
     runs: Annotated[int, typer.Option(help="loops of each kind")] = 400,
     scenarios: Annotated[int, typer.Option(min=1, help="runs of the scenario with drift")] = 24,
     workers: Annotated[int, typer.Option(min=1, help="processes at once")] = 1,
@@ -336,12 +417,16 @@ def main(
         console.print(f"{time.monotonic() - start:5.0f} s  {message}", markup=False, highlight=False)
 
     rng = np.random.default_rng(seed)
-    table = sampled_table(data, PER_CATEGORY, rng)
+    table = sampled_table(data / TABLE, PER_CATEGORY, rng)
+    table = table.rows(np.flatnonzero(~np.isin(table.categories, LEFT_OUT)))
     kind = load_config(ROOT / "experts.yaml").router.encoder
     with one_thread():
-        world = build_world(table, cached(build_encoder(kind), cache), rng, newcomer=NEWCOMER)
+        encoder = cached(build_encoder(kind), cache)
+        world = build_world(table, encoder, rng)
         stage = fit_stage(world, kind, rng)
-        found = experiment(world, stage, runs, scenarios, workers, seed, tell)
+        places = [place_of(each, data, encoder, kind, seed) for each in NEWCOMERS]
+        tell("worlds made")
+        found = experiment(world, stage, places, runs=runs, scenarios=scenarios, workers=workers, seed=seed, tell=tell)
     command = f"python -m benchmarks.learning_loop --runs {runs} --scenarios {scenarios} --seed {seed}"
     out.parent.mkdir(parents=True, exist_ok=True)
     times = os.times()

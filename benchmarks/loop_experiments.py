@@ -123,18 +123,11 @@ class Phase:
     blocks: int
 
 
-def scenario(world: World, degraded: str, factor: float, added: str, newcomer_share: float, blocks: int) -> list[Phase]:
-    """Steady, then an expert degrades, a category appears, an expert is added."""
-    bad = {degraded: factor}
+def scenario(world: World, degraded: str, factor: float, absent: Sequence[str], blocks: int) -> list[Phase]:
+    """Steady, then an expert degrades."""
     return [
-        Phase("steady", moment_of(world, absent=(added,)), blocks),
-        Phase(f"{degraded} degrades", moment_of(world, absent=(added,), factors=bad), blocks),
-        Phase(
-            f"{world.newcomer} appears",
-            moment_of(world, absent=(added,), factors=bad, newcomer_share=newcomer_share),
-            blocks,
-        ),
-        Phase(f"{added} is added", moment_of(world, factors=bad, newcomer_share=newcomer_share), blocks),
+        Phase("steady", moment_of(world, absent=absent), blocks),
+        Phase(f"{degraded} degrades", moment_of(world, absent=absent, factors={degraded: factor}), blocks),
     ]
 
 

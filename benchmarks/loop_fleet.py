@@ -26,11 +26,14 @@ IntArray = NDArray[np.int64]
 SEED_SHARE = 0.25
 """Share of each category's prompts that are the labelled queries of stage 1; they are never asked."""
 
+LEAST_PROMPTS = 150
+
 THUMB_FLOOR, THUMB_SLOPE = 0.1, 0.8
 """A thumb is up with probability floor + slope x score: people are not graders."""
 
 
 COLUMNS = ("prompt", "expert", "category", "version", "reward", "key", "seen")
+CATEGORY = COLUMNS.index("category")
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,8 @@ class LookupEncoder:
 class World:
     """Labelled queries of stage 1, graded probes, and the prompts of traffic with their true scores.
 
-    `newcomer` is a category that neither stage 1 nor a probe has ever seen.
+    `newcomer` is a category that neither stage 1 nor a probe has seen, and `examples` those of its queries that are
+    labelled when somebody adds it.
     """
 
     queries: tuple[LabelledQuery, ...]
@@ -74,6 +78,7 @@ class World:
     traffic: OutcomeTable
     encoder: LookupEncoder
     newcomer: str | None = None
+    examples: tuple[LabelledQuery, ...] = ()
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -116,25 +121,31 @@ def build_world(
     probes_per_category: int = 16,
     newcomer: str | None = None,
 ) -> World:
-    """Deals the prompts of a table out: a quarter of each category is labelled, some are probes, the rest is asked."""
+    """Deals the prompts of a table out: a quarter of each category is labelled, some are probes, the rest is asked. Of
+    a new category as many as would be probes are its examples."""
     labelled: list[int] = []
     probed: list[int] = []
     asked: list[int] = []
+    examples: list[int] = []
     categories = np.array(table.categories)
     for category in sorted(set(table.categories)):
         rows = rng.permutation(np.flatnonzero(categories == category))
         first = 0 if category == newcomer else round(SEED_SHARE * len(rows))
-        second = first if category == newcomer else first + probes_per_category
+        second = first + probes_per_category
         labelled += rows[:first].tolist()
-        probed += rows[first:second].tolist()
+        (examples if category == newcomer else probed).extend(rows[first:second].tolist())
         asked += rows[second:].tolist()
     vectors = rounded(encoder.encode(table.texts))
+    queries, shown = (
+        tuple(LabelledQuery(table.texts[i], table.categories[i]) for i in own) for own in (labelled, examples)
+    )
     return World(
-        queries=tuple(LabelledQuery(table.texts[i], table.categories[i]) for i in labelled),
+        queries=queries,
         probes=table.rows(probed),
         traffic=table.rows(asked),
         encoder=LookupEncoder(dict(zip(table.texts, vectors, strict=True)), vectors.shape[1], encoder.fingerprint),
         newcomer=newcomer,
+        examples=shown,
     )
 
 
@@ -142,25 +153,24 @@ def moment_of(
     world: World,
     *,
     factors: Mapping[str, float] | None = None,
-    newcomer_share: float = 0.0,
+    shares: Mapping[str, float] | None = None,
     absent: Sequence[str] = (),
 ) -> Moment:
     """Args:
     factors: expert -> what its scores are multiplied by (an expert that degraded).
-    newcomer_share: share of the traffic that is of the new category.
+    shares: category -> its share of the traffic; the others have equal ones, a new one none.
     absent: experts that do not exist yet.
     """
     traffic = world.traffic
     scale = np.array([(factors or {}).get(name, 1.0) for name in traffic.experts])
     categories = np.array(traffic.categories)
-    is_new = categories == world.newcomer
+    share = ({} if world.newcomer is None else {world.newcomer: 0.0}) | dict(shares or {})
+    others = set(traffic.categories) - set(share)
+    share |= {name: (1.0 - sum(share.values())) / len(others) for name in sorted(others)}
     mix = np.zeros(len(categories))
-    known = sorted(set(categories[~is_new].tolist()))
-    for category in known:
+    for category, own in share.items():
         inside = categories == category
-        mix[inside] = (1.0 - newcomer_share) / len(known) / inside.sum()
-    if newcomer_share:
-        mix[is_new] = newcomer_share / is_new.sum()
+        mix[inside] = own / inside.sum()
     return Moment(
         quality=traffic.scores.astype(np.float64) * scale,
         mix=mix / mix.sum(),
@@ -181,9 +191,11 @@ def redealt(world: World, rng: np.random.Generator, probes_per_category: int = 1
     return replace(world, probes=whole.rows(probed), traffic=whole.rows(asked))
 
 
-def sampled_table(folder: Path, per_category: int, rng: np.random.Generator) -> OutcomeTable:
-    """At most so many prompts of each category, each text once."""
-    table = read_outcomes(folder)
+def sampled_table(
+    folder: Path, per_category: int, rng: np.random.Generator, experts: Sequence[str] | None = None
+) -> OutcomeTable:
+    """At most so many prompts of each category of at least `LEAST_PROMPTS`, each text once."""
+    table = replace(read_outcomes(folder, experts=experts), answers=None, logprobs=None)
     categories = np.array(table.categories)
     _, first = np.unique(np.array(table.texts, dtype=object), return_index=True)
     distinct = np.zeros(len(categories), dtype=bool)
@@ -191,6 +203,7 @@ def sampled_table(folder: Path, per_category: int, rng: np.random.Generator) -> 
     rows = [
         rng.permutation(np.flatnonzero((categories == category) & distinct))[:per_category]
         for category in sorted(set(table.categories))
+        if (distinct & (categories == category)).sum() >= LEAST_PROMPTS
     ]
     return table.rows(np.sort(np.concatenate(rows)))
 

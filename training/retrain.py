@@ -33,7 +33,7 @@ from training.log_table import LogTable
 from training.new_experts import LEAST_MOVE, can_renew, exploration_moved, renew
 from training.retrain_inputs import RetrainInputs, RetrainRequest, read_inputs
 from training.router_comparison import RouterComparison, Twin
-from training.takeover import fallen_rows, find_takeover, weighty_keys
+from training.takeover import find_takeover, openings, weighty_keys
 
 
 @dataclass(frozen=True)
@@ -196,13 +196,13 @@ def renewed_live(
     is_exploring = any(policy.exploration.budget > 0 for policy in inputs.config.policies.values())
     names = tuple(name for name in evidence.outcomes.experts if name not in live.manifest.experts and is_exploring)
     joining = f"{', '.join(names)} joins the live router to be explored" if names else ""
-    if rows := fallen_rows(before, inputs.changes):
+    for opening in openings(before, inputs.changes, inputs.measured_categories()):
         kept = () if inputs.carried is None else inputs.carried.experts
-        made = scratch / renew(scratch, live, evidence, rows, kept).manifest.version
+        made = scratch / renew(scratch, live, evidence, opening.rows, kept).manifest.version
         router = load_router(inputs.config, made, comparison.candidate.encoder)
         moves, log = map_changes(comparison.live, router), inputs.log
         without_keys = (inputs.evidence(log=log.rows(log.key != key)) for key in weighty_keys(log, moves))
-        found = find_takeover(moves, before, inputs.changes, chain([evidence], without_keys))
+        found = find_takeover(moves, before, opening, chain([evidence], without_keys))
         if found is not None:
             costs = mean_costs(replace(comparison, candidate=router))
             if found.gain >= inputs.request.terms.least_gain(*costs):

@@ -1,13 +1,15 @@
-"""Categories that change hands without waiting for the gate: the next best takes over from an expert that fell.
+"""Categories that change hands without waiting for the gate: the next best takes over from an expert that fell, and
+a new category finds who serves it.
 
 The gate judges by answers from after a change, whoever gave them, and so waits until the other expert was tried often
 enough since then. But the next best did not change, so what was known of it holds, and that the other fell shows in the
-many answers of its own. Pure.
+many answers of its own. Who serves a category that nobody was measured in is a guess: there is nothing to be defended
+against a candidate, and the gate judges what comes after the first answer to it. Pure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,10 +49,28 @@ def fallen(changes: Sequence[ChangePoint]) -> frozenset[tuple[str, str]]:
     return frozenset((change.category, change.expert) for change in changes if change.after < change.before)
 
 
-def fallen_rows(live: Mapping[str, str], changes: Sequence[ChangePoint]) -> list[int]:
-    """Rows of the live map (category -> expert) whose expert fell there."""
+@dataclass(frozen=True)
+class Opening:
+    """Rows of the map that may be decided anew without the gate, in which every move has to leave an expert that `fell`
+    somewhere, or to be of one of these `categories`."""
+
+    rows: tuple[int, ...]
+    fell: frozenset[str] = frozenset()
+    categories: frozenset[str] = frozenset()
+
+    def allows(self, move: MapChange) -> bool:
+        return move.live in self.fell or move.category in self.categories
+
+
+def openings(live: Mapping[str, str], changes: Sequence[ChangePoint], graded: Collection[str]) -> tuple[Opening, ...]:
+    """Openings of the live map (category -> expert): where its expert fell, and where nobody was `graded`."""
     fell = fallen(changes)
-    return [row for row, cell in enumerate(live.items()) if cell in fell]
+    guessed = frozenset(live) - frozenset(graded)
+    found = (
+        Opening(tuple(row for row, cell in enumerate(live.items()) if cell in fell), frozenset(e for _, e in fell)),
+        Opening(tuple(row for row, name in enumerate(live) if name in guessed), categories=guessed),
+    )
+    return tuple(each for each in found if each.rows)
 
 
 def weighty_keys(log: LogTable, moves: Sequence[MapChange]) -> IntArray:
@@ -63,32 +83,30 @@ def weighty_keys(log: LogTable, moves: Sequence[MapChange]) -> IntArray:
 
 
 def find_takeover(
-    moves: Sequence[MapChange], live: Mapping[str, str], changes: Sequence[ChangePoint], found: Iterable[Evidence]
+    moves: Sequence[MapChange], live: Mapping[str, str], opening: Opening, found: Iterable[Evidence]
 ) -> Takeover | None:
-    """Gain by the moves of a map whose `fallen_rows` follow newer evidence. None if a move does not leave an expert
-    that fell somewhere, or if no gain is shown by one of the evidences: all of it, and that without each of the
-    `weighty_keys`.
+    """Gain by the moves of a map whose opened rows follow newer evidence. None if a move is not open, or if no
+    gain is shown by one of the evidences: all of it, and that without each of the `weighty_keys`.
 
     Args:
         live: who serves each row of the evidence (category -> expert).
     """
-    fell = {expert for _, expert in fallen(changes)}
-    if not moves or any(move.live not in fell for move in moves):
+    if not moves or not all(opening.allows(move) for move in moves):
         return None
-    decided, gains = fallen_rows(live, changes), []
+    gains = []
     for evidence in found:
-        gains.append(gain_beyond_luck(moves, evidence, live, decided))
+        gains.append(gain_beyond_luck(moves, evidence, live, opening))
         if gains[-1] <= 0:
             return None
     return Takeover(tuple(moves), min(gains))
 
 
 def gain_beyond_luck(
-    moves: Sequence[MapChange], evidence: Evidence, live: Mapping[str, str], decided: Sequence[int]
+    moves: Sequence[MapChange], evidence: Evidence, live: Mapping[str, str], opening: Opening
 ) -> float:
-    """Gain of the traffic beyond luck; 0 with fewer than MIN_SIDE answers of those that fell since then.
+    """Gain of the traffic beyond luck; 0 with fewer than MIN_SIDE answers of those that are left.
 
-    The differences of both qualities, weighted by the traffic, less the gain that the best map over the decided and the
+    The differences of both qualities, weighted by the traffic, less the gain that the best map over the opened and the
     moved rows shows by the errors of the evidence alone in all but `LEVEL` of draws, where nobody is better than who
     serves: the evidence that tests the moves has also chosen them. A cell's error takes the expert's mean, to which it
     is shrunk, as known; that mean's error is added, by at most the weight that it has in the cell.
@@ -96,7 +114,7 @@ def gain_beyond_luck(
     matrix, names = evidence.matrix, evidence.outcomes.experts
     share = np.asarray(matrix.mass / matrix.mass.sum(), dtype=np.float64)
     categories, gain, answers = list(live), 0.0, 0.0
-    rows = sorted({*decided, *(categories.index(move.category) for move in moves)})
+    rows = sorted({*opening.rows, *(categories.index(move.category) for move in moves)})
     if any(live[categories[row]] not in names for row in rows):
         return 0.0
     for move in moves:

@@ -15,6 +15,7 @@ from benchmarks.loop_fleet import (
     moment_of,
     reachable_value,
 )
+from benchmarks.loop_newcomers import Newcomer, Place, joining_run, known_to
 from router.build import build_encoder
 from router.policy_config import ExplorationConfig
 from router.section import PluginConfig
@@ -107,6 +108,16 @@ def test_an_added_expert_is_explored_and_then_serves(bench, stage):
     for _ in range(6):
         loop.serve(full, 500)
     assert loop.router.expert_of()["law"] == "of-law"
+
+
+def test_a_category_that_somebody_adds_is_told_apart_and_served_by_its_best():
+    rng, kind = np.random.default_rng(6), PluginConfig(kind="hashing")
+    world = build_world(synthetic_table(rng), build_encoder(kind), rng, newcomer="law")
+    stages = tuple(fit_stage(each, kind, rng) for each in (world, known_to(world)))
+    settings = Settings(retrain_every=500, exploration=SETTINGS)
+    run = joining_run(Place(Newcomer("synthetic", "law"), world, stages), settings, "coe retrain", 4, (7,))
+    assert run.worth > 0.3
+    assert run.decisions(0.5) <= 2000
 
 
 def test_draws_follow_the_policy():

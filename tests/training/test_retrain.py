@@ -409,6 +409,18 @@ def test_the_next_best_takes_over_from_an_expert_that_fell(request_, price, is_t
     assert "takes over" not in run_retrain(request_, now=NOW).reason  # it did
 
 
+def test_a_category_that_nobody_was_graded_in_is_given_by_what_the_log_says(request_):
+    """Too few answers for the gate, and nobody to be defended against a candidate."""
+    table = outcome_table()
+    write_outcomes(table.rows(np.array(table.categories) != "sql"), request_.outcomes)
+    first = fit_configured(request_.routers, TrainRequest(request_.config, request_.outcomes), now=NOW)
+    Registry(request_.routers).promote(first.manifest.version, NOW)
+    log_answers(request_, {"left": 0.3, "right": 0.7}, n=80)
+    result = run_retrain(request_, now=NOW)
+    assert not result.is_promoted, result.reason
+    assert "right takes over sql from left" in result.reason
+
+
 def test_a_replaced_model_starts_a_new_column_of_evidence(request_, capsys):
     """`left` was rated best; then its provider answered with another model, whose first ratings say little."""
     log_answers(request_, {"left": 0.95, "right": 0.6}, n=600, served_model="big-2026-01-01")

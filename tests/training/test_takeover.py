@@ -13,7 +13,7 @@ from training.change_points import ChangePoint
 from training.evidence import Evidence
 from training.key_influence import UNLIMITED
 from training.new_experts import can_renew, renewed
-from training.takeover import fallen_rows, find_takeover, weighty_keys
+from training.takeover import find_takeover, openings, weighty_keys
 
 ROWS = ("facts", "sql", "general")
 MOVE = MapChange("sql", "left", "right")
@@ -35,9 +35,12 @@ def evidence(*, left=0.2, right=0.8, stderr=0.08, count=30.0) -> Evidence:
     return Evidence(matrix, 0.0, SimpleNamespace(experts=("left", "right")), np.zeros(0))
 
 
-def gain_of(*found: Evidence, changes=FELL) -> float:
-    taken = find_takeover((MOVE,), dict.fromkeys(ROWS, "left"), changes, found)
-    return 0.0 if taken is None else taken.gain
+LIVE = dict.fromkeys(ROWS, "left")
+
+
+def gain_of(*found: Evidence, changes=FELL, graded=ROWS) -> float:
+    taken = [find_takeover((MOVE,), LIVE, opening, found) for opening in openings(LIVE, changes, graded)]
+    return max((each.gain for each in taken if each is not None), default=0.0)
 
 
 def test_the_gain_is_that_of_the_traffic_less_its_error():
@@ -59,8 +62,13 @@ def test_what_luck_shows_is_counted_over_all_that_could_have_been_chosen():
 @pytest.mark.parametrize("changes", [(), (ChangePoint("sql", "left", 0.0, 0.2, 0.9),)])
 def test_who_did_not_fall_waits_for_the_gate(changes):
     assert gain_of(evidence(), changes=changes) == 0
-    assert fallen_rows(dict.fromkeys(ROWS, "left"), changes) == []
-    assert fallen_rows(dict.fromkeys(ROWS, "left"), FELL) == [1]
+    assert openings(LIVE, changes, ROWS) == ()
+    assert [opening.rows for opening in openings(LIVE, FELL, ROWS)] == [(1,)]
+
+
+@pytest.mark.parametrize(("graded", "is_taken"), [(("facts", "general"), True), (("sql", "general"), False)])
+def test_a_category_that_nobody_was_graded_in_needs_no_gate(graded, is_taken):
+    assert (gain_of(evidence(), changes=(), graded=graded) > 0) is is_taken
 
 
 @pytest.mark.parametrize("lacking", [{"right": 0.3}, {"count": 10.0}, {"right": 0.34, "stderr": 0.005, "count": 20.0}])

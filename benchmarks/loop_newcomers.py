@@ -1,0 +1,197 @@
+"""Newcomers that are worth something: an expert that joins, a category that somebody adds. Are they learned?
+
+The share of a newcomer's worth that a router has does not depend on whatever else it knows:
+
+    expert:    sum over rows that it serves of q_new - q_best, of the sum over rows where that is positive
+    category:  (v - v_before) / (v_best - v_before), of the category's own queries
+
+q are true mean scores of a row of the map, v that of the router in force on the category's queries, v_before that of
+the best map of those who knew nothing of it, v_best that of the best single expert.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.loop_arms import Retraining, Settings, Stage, fit_stage
+from benchmarks.loop_baselines import Told
+from benchmarks.loop_fleet import (
+    Float64Array,
+    IntArray,
+    Moment,
+    World,
+    build_world,
+    moment_of,
+    redealt,
+    sampled_table,
+)
+from router.protocols import Encoder
+from router.section import PluginConfig
+
+BLOCK = 500
+SHARE = 0.2
+"""Share of the traffic that is of the category that the newcomer is worth something in."""
+
+PER_CATEGORY = 250
+HALF, MOST = 0.5, 0.9
+
+ALIKE = 0.5
+"""Share of the prompts on which an expert that is nowhere better scores as who serves does."""
+
+
+@dataclass(frozen=True)
+class Newcomer:
+    """What joins: `expert`, worth most in `category`; or, where there is none, the category itself. `experts` of the
+    table, all if empty."""
+
+    table: str
+    category: str
+    expert: str = ""
+    experts: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.expert or self.category
+
+
+@dataclass(frozen=True)
+class Place:
+    """The world of a newcomer, with stage 1 before and after it; the same one where an expert joins."""
+
+    newcomer: Newcomer
+    world: World
+    stages: tuple[Stage, Stage]
+
+
+@dataclass(frozen=True)
+class Joining:
+    """One run of one arm. `has` is the share of the newcomer's worth that the router in force has at the end of each
+    block, `worth` how much that is per query of what it is worth something in; a category counts only if it is told
+    apart. `serves`: a new expert was given a category at some time."""
+
+    newcomer: Newcomer
+    arm: str
+    worth: float
+    has: tuple[float, ...]
+    serves: bool = False
+
+    def decisions(self, share: float) -> float:
+        """Decisions with the newcomer until the router has such a share of its worth; infinite where it never did."""
+        reached = [n for n, has in enumerate(self.has, start=1) if has >= share]
+        return float(reached[0] * BLOCK) if reached else float("inf")
+
+
+def place_of(newcomer: Newcomer, data: Path, encoder: Encoder, kind: PluginConfig, seed: int) -> Place:
+    """The newcomer's world, whose prompts are drawn by the seed."""
+    rng = np.random.default_rng(seed)
+    table = sampled_table(data / newcomer.table, PER_CATEGORY, rng, newcomer.experts or None)
+    held_out = None if newcomer.expert else newcomer.category
+    world = build_world(table, encoder, rng, newcomer=held_out)
+    before = fit_stage(world, kind, rng)
+    if held_out is None:
+        return Place(newcomer, world, (before, before))
+    return Place(newcomer, world, (before, fit_stage(known_to(world), kind, rng)))
+
+
+def known_to(world: World) -> World:
+    """The world of those who have been shown examples of the new category."""
+    return replace(world, queries=(*world.queries, *world.examples))
+
+
+def imitated(world: World, serves: Mapping[str, str], name: str, rng: np.random.Generator) -> World:
+    """The world with an expert that is as good as who serves each category, on other prompts, and nowhere better."""
+    traffic, column = world.traffic, world.traffic.experts.index(name)
+    asked = np.array(traffic.categories)
+    tables = []
+    for table in (world.probes, traffic):
+        scores, own = table.scores.copy(), np.array(table.categories)
+        for category in sorted(set(table.categories)):
+            serving = traffic.experts.index(serves[category])
+            answers, inside = traffic.scores[asked == category, serving], np.flatnonzero(own == category)
+            drawn = rng.permutation(answers) if table is traffic else rng.choice(answers, len(inside))
+            scores[inside, column] = np.where(rng.random(len(inside)) < ALIKE, scores[inside, serving], drawn)
+        tables.append(replace(table, scores=scores))
+    return replace(world, probes=tables[0], traffic=tables[1])
+
+
+def joining_run(
+    place: Place, settings: Settings, arm: str, blocks: int, seed: Sequence[int], *, is_imitation: bool = False
+) -> Joining:
+    """So many blocks of decisions without the newcomer, and as many with it.
+
+    An expert is probed as by `coe experts probe`, and the router that this makes is live; a category is added with its
+    examples as by `coe train`. With `is_imitation` the expert is as good as who serves, and nowhere better.
+    """
+    rng = np.random.default_rng(seed)
+    newcomer, world = place.newcomer, redealt(place.world, rng)
+    absent = (newcomer.expert,) if newcomer.expert else ()
+    shares = {newcomer.category: SHARE}
+    before = moment_of(world, absent=absent, shares=shares if newcomer.expert else None)
+    loop = (Told if arm == "told" else Retraining)(world, place.stages[0], settings, rng, before.experts)
+    for _ in range(blocks):
+        loop.serve(before, BLOCK)
+    if is_imitation:
+        world = loop.world = imitated(world, loop.router.expert_of(), newcomer.expert, rng)
+    after = moment_of(world, shares=shares)
+    if not newcomer.expert:
+        low, high = levels_of(before, after, loop.rows, world)
+        loop.accept(place.stages[1], known_to(world))
+        has = []
+        for _ in range(blocks):
+            loop.serve(after, BLOCK)
+            has.append((value_there(loop, after, world) - low) / (high - low) * is_told_apart(loop, world))
+        return Joining(newcomer, arm, high - low, tuple(has))
+    gains = gains_of(newcomer.expert, after, loop.rows, world)
+    best, number = gains.clip(min=0.0), world.traffic.experts.index(newcomer.expert)
+    of_row = np.bincount(loop.rows, weights=after.mix, minlength=len(gains))
+    loop.join(newcomer.expert)
+    served = [loop.wanted == number]
+    for _ in range(blocks):
+        loop.serve(after, BLOCK)
+        served.append(loop.wanted == number)
+    total = float(best.sum())
+    return Joining(
+        newcomer,
+        arm,
+        total / max(float(of_row[gains > 0].sum()), 1e-9),
+        tuple(float(gains[own].sum()) / max(total, 1e-9) for own in served[1:]),
+        bool(np.any(served)),
+    )
+
+
+def gains_of(expert: str, moment: Moment, rows: IntArray, world: World) -> Float64Array:
+    """(k+1,) what the traffic gains where the expert serves a row instead of the best of the others."""
+    weighted = moment.mix[:, None] * moment.quality
+    own = world.traffic.experts.index(expert)
+    found = np.zeros(len(world.categories) + 1)
+    for row in np.unique(rows):
+        total = weighted[rows == row].sum(axis=0)
+        found[row] = total[own] - np.delete(total, own).max()
+    return found
+
+
+def levels_of(before: Moment, after: Moment, rows: IntArray, world: World) -> tuple[float, float]:
+    """Mean score on the new category's queries of the best map without it, and of the best expert for it."""
+    weighted = before.mix[:, None] * before.quality
+    serves = np.full(len(rows), int(weighted.sum(axis=0).argmax()))
+    for row in np.unique(rows):
+        if before.mix[rows == row].any():
+            serves[rows == row] = weighted[rows == row].sum(axis=0).argmax()
+    inside = np.array(world.traffic.categories) == world.newcomer
+    quality = after.quality[inside]
+    return float(quality[np.arange(len(quality)), serves[inside]].mean()), float(quality.mean(axis=0).max(initial=0.0))
+
+
+def value_there(loop: Retraining, moment: Moment, world: World) -> float:
+    inside = np.flatnonzero(np.array(world.traffic.categories) == world.newcomer)
+    return float(moment.quality[inside, loop.wanted[loop.rows[inside]]].mean())
+
+
+def is_told_apart(loop: Retraining, world: World) -> bool:
+    """At least half of the new category's queries are decided as it."""
+    inside = np.array(world.traffic.categories) == world.newcomer
+    return bool((loop.rows[inside] == loop.router.categories.index(world.newcomer)).mean() >= HALF)
