@@ -104,7 +104,8 @@ def find_takeover(
 def gain_beyond_luck(
     moves: Sequence[MapChange], evidence: Evidence, live: Mapping[str, str], opening: Opening
 ) -> float:
-    """Gain of the traffic beyond luck; 0 with fewer than MIN_SIDE answers of those that are left.
+    """Gain of the traffic beyond luck; 0 with fewer than MIN_SIDE answers of those that are left, and, in a category
+    without grades, of who takes it over.
 
     The differences of both qualities, weighted by the traffic, less the gain that the best map over the opened and the
     moved rows shows by the errors of the evidence alone in all but `LEVEL` of draws, where nobody is better than who
@@ -121,6 +122,8 @@ def gain_beyond_luck(
         row, old, new = categories.index(move.category), names.index(move.live), names.index(move.candidate)
         gain += float(share[row] * (matrix.quality[row, new] - matrix.quality[row, old]))
         answers += float(matrix.count[row, old])
+        if move.category in opening.categories and matrix.count[row, new] < MIN_SIDE:
+            return 0.0
     if answers < MIN_SIDE:
         return 0.0
     serving = [names.index(live[categories[row]]) for row in rows]
