@@ -78,7 +78,7 @@ class RetrainInputs:
     def measured_categories(self) -> set[str]:
         """Categories in which an expert was graded, or is known from the live map."""
         rows = (*self.config.learned_categories, GENERAL)
-        graded = self.outcomes.rows(np.isfinite(self.outcomes.scores).any(axis=1))
+        graded = self.outcomes.rows(np.flatnonzero(np.isfinite(self.outcomes.scores).any(axis=1)))
         known = set(row_numbers(graded, self.config.learned_categories).tolist())
         if self.carried is not None:
             known.update(np.flatnonzero(self.carried.columns.count.any(axis=1)).tolist())
