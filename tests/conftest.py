@@ -21,7 +21,7 @@ settings.load_profile("coe")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the longest files first, so that no worker waits for one at the end, and skips tests marked `torch` where
     the extra that they train with is not installed."""
-    items.sort(key=lambda item: "e2e" not in item.path.parts)
+    items.sort(key=lambda item: not {"e2e", "training"} & set(item.path.parts))
     missing = [name for name in ("torch", "sentence_transformers", "peft") if find_spec(name) is None]
     if missing:
         for item in items:
