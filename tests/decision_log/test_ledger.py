@@ -1,23 +1,11 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from decision_log.database import Database
 from decision_log.ledger import Account, Ledger, Repeated
 from decision_log.replica_status import ReplicaState, ReplicaStatus
 from tests.decision_log.running_log import make_record
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    is_sqlite = request.param == "sqlite"
-    url = f"sqlite:///{tmp_path / 'coe.db'}" if is_sqlite else str(request.getfixturevalue("postgres_url"))
-    opened = Database(url)
-    yield opened
-    opened.close()
 
 
 def status(

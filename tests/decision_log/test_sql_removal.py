@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from sqlalchemy import select
@@ -20,15 +19,6 @@ from tests.decision_log.running_log import make_record
 
 AT = 1_700_000_000.25  # when make_record's number 0 was made; number n is n seconds later
 LATER = AT + 1000.0
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    is_sqlite = request.param == "sqlite"
-    url = f"sqlite:///{tmp_path / 'coe.db'}" if is_sqlite else str(request.getfixturevalue("postgres_url"))
-    opened = Database(url)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture
