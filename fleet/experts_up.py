@@ -168,13 +168,15 @@ def status_line(status: ProcessStatus, state: str, experts: tuple[str, ...]) -> 
     return f"{status.name}: {state}{pid}, experts: {', '.join(experts)}{reason}"
 
 
-async def engine_lines(data_dir: Path) -> list[str]:
-    """A line for each engine of a running `coe experts up`: whether it is awake, where it runs, and who is pinned."""
+async def engine_lines(data_dir: Path, expert: str | None = None) -> list[str]:
+    """A line for each engine of a running `coe experts up`, or of one expert: whether it is awake, where it runs, and
+    who is pinned."""
     record, pinned = read_vllm(data_dir), read_wishes(data_dir).pinned
-    actuator = VllmActuator(lambda: {engine.name: (engine.url,) for engine in record.engines})
+    engines = record.engines if expert is None else record.engines_of(expert)
+    actuator = VllmActuator(lambda: {engine.name: (engine.url,) for engine in engines})
     try:
         lines = []
-        for engine in record.engines:
+        for engine in engines:
             state: str = engine.state
             if engine.state is ProcessState.READY:
                 state = await actuator.state(engine.name)

@@ -47,7 +47,7 @@ def stop(
         echo(f"ended process {stop_vllm(data_dir, STOP_S)}, and its engines with it")
         return
     for expert in experts:
-        move(data_dir, expert, "stopped", methodcaller("stop", expert))
+        move(data_dir, expert, methodcaller("stop", expert))
 
 
 def sleep(
@@ -56,12 +56,24 @@ def sleep(
     level: Annotated[int, typer.Option("--level", min=1, max=2, help="1: weights to host memory; 2: drop them")] = 1,
 ) -> None:
     """Let an engine end its requests and free its GPU memory."""
-    move(data_dir, expert, f"asleep at level {level}", methodcaller("sleep", expert, level))
+    from base.errors import EngineError
+    from fleet.residency.types import SLEEPS
+
+    async def change(actuator: VllmActuator) -> None:
+        was = await actuator.state(expert)
+        if was in SLEEPS and was is not SLEEPS[level - 1]:
+            raise EngineError(
+                f"{expert} sleeps at level {3 - level}; for another level `coe experts wake {expert}` first"
+            )
+        await actuator.sleep(expert, level)
+
+    move(data_dir, expert, change)
+    echo(f"without `residency` in experts.yaml, its requests wait until `coe experts wake {expert}`")
 
 
 def wake(expert: ExpertArgument, data_dir: options.DataOption = Path("data")) -> None:
     """Wake an engine, or start one that was stopped or has failed."""
-    move(data_dir, expert, "awake", methodcaller("wake", expert))
+    move(data_dir, expert, methodcaller("wake", expert))
 
 
 def pin(
@@ -96,28 +108,30 @@ def logs(
         echo(f"log: {engine.log}")
 
 
-def move(data_dir: Path, expert: str, outcome: str, change: Callable[[VllmActuator], Awaitable[None]]) -> None:
-    """Changes the state of the engines of an expert of a `coe experts up`. Raises EngineError."""
+def move(data_dir: Path, expert: str, change: Callable[[VllmActuator], Awaitable[None]]) -> None:
+    """Changes the state of the engines of an expert of a `coe experts up`, and shows it. Raises EngineError."""
     import asyncio
 
     from base.errors import BackendError, EngineError
     from base.progress import working
     from fleet.engine_wishes import WishedProcesses
+    from fleet.experts_up import engine_lines
     from fleet.residency.vllm_actuator import VllmActuator
     from fleet.vllm_addresses import read_vllm
 
-    engines = read_vllm(data_dir).engines_of(expert)
+    read_vllm(data_dir).engines_of(expert)
 
-    async def run() -> None:
+    async def run() -> list[str]:
         actuator = VllmActuator(lambda: read_vllm(data_dir).urls, WishedProcesses(data_dir))
         try:
             await change(actuator)
+            return await engine_lines(data_dir, expert)
         except BackendError as error:
             raise EngineError(f"{error}; `coe experts logs {expert}` may say why") from error
         finally:
             await actuator.aclose()
 
     with working("waiting for the engine ..."):
-        asyncio.run(run())
-    for engine in engines:
-        echo(f"{engine.name}: {outcome}")
+        lines = asyncio.run(run())
+    for line in lines:
+        echo(line)

@@ -204,8 +204,9 @@ def retrain_arguments(config_path: Path, data_dir: Path) -> list[str]:
 
 
 async def run_coe(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
-    """Runs `coe ARGUMENTS` with our terminal, because the gateway may not import what measures and fits; ends it when
-    we are cancelled.
+    """Runs `coe ARGUMENTS` with our terminal, in a process of its own: its end gives back the memory that a fit takes,
+    which the gateway beside it would hold for weeks, and the gateway may not import what measures and fits. Ends it
+    when we are cancelled.
 
     Raises:
         EngineError: it failed; its own words are on the terminal already.
