@@ -65,7 +65,7 @@ def sleep(
             raise EngineError(
                 f"{expert} sleeps at level {3 - level}; for another level `coe experts wake {expert}` first"
             )
-        await actuator.sleep(expert, level)
+        await actuator.sleep(expert, 1 if level == 1 else 2)
 
     move(data_dir, expert, change)
     echo(f"without `residency` in experts.yaml, its requests wait until `coe experts wake {expert}`")

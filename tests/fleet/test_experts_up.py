@@ -74,7 +74,7 @@ async def test_engines_take_turns_restart_stop_and_wake(
         assert engine("coder").gpus == "0"
         await until(lambda: "vllm-writer: asleep, pid " in out.getvalue(), "a line about the one that sleeps")
         assert "vllm-writer: requests wait until" in caplog.text
-        with pytest.raises(EngineError, match="writer sleeps at level 2; .* `coe experts wake writer` first"):
+        with pytest.raises(EngineError, match=r"writer sleeps at level 2; .* `coe experts wake writer` first"):
             await asyncio.to_thread(experts_commands.sleep, "writer", tmp_path, 1)
         await asyncio.to_thread(experts_commands.sleep, "coder", tmp_path, 1)
         assert re.match(r"vllm-coder: sleep_1, .*\nwithout `residency`", capsys.readouterr().out)
