@@ -162,6 +162,9 @@ class DecisionRecord(Record):
         default=None, description="who answered; differs from decision.expert after a failover"
     )
     served_model: str | None = Field(default=None, description="model that the answer names, where it names one")
+    engine: int | None = Field(
+        default=None, description="which engine answered, from 1, of an expert with several or with max_concurrency"
+    )
     status: int = Field(description="HTTP status sent to the client; 499 when the client left first")
     error_code: str | None = None
     finish_reason: str | None = None

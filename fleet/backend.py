@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,14 @@ class BackendRequest:
     is_batch: bool = False
 
 
+class Place(NamedTuple):
+    """The engine of an expert that took a request, from 1 in the order of its addresses, and how long the request
+    waited for it; None where any number is served at once."""
+
+    engine: int
+    queue_ms: float | None
+
+
 class ChunkStream(Protocol):
     """The bytes of an answer as they arrive. `aclose` before the end cancels the generation; it never raises."""
 
@@ -44,13 +52,13 @@ class ChunkStream(Protocol):
 class BackendResponse:
     """An expert's answer. `chunks` yields the body exactly as it came.
 
-    `headers` holds only what a client may see (content-type, retry-after). `queue_ms` is how long the request waited
-    for a place, None where nobody counts places."""
+    `headers` holds only what a client may see (content-type, retry-after). `place` is set by an expert with several
+    engines, or with places that are counted."""
 
     status: int
     chunks: ChunkStream
     headers: dict[str, str] = field(default_factory=dict)
-    queue_ms: float | None = None
+    place: Place | None = None
 
 
 @runtime_checkable

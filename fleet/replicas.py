@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import aiohttp
 
 from base.errors import BackendError, BusyError
-from fleet.backend import BackendRequest, BackendResponse, ChatBackend, ChunkStream
+from fleet.backend import BackendRequest, BackendResponse, ChatBackend, ChunkStream, Place
 from fleet.breaker import Breaker
 from fleet.tasks import stop_task
 
@@ -142,7 +142,8 @@ class ReplicatedBackend:
         except BaseException:
             self._queue.leave()
             raise
-        response.queue_ms = None if self._max_running is None else queue_ms
+        engine = 1 + self.replicas.index(replica)
+        response.place = Place(engine, None if self._max_running is None else queue_ms)
         return response
 
     async def is_alive(self) -> bool:

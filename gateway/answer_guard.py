@@ -11,7 +11,7 @@ from types import TracebackType
 
 from base.errors import BackendError
 from base.json_text import JsonError, from_json
-from fleet.backend import ChunkStream
+from fleet.backend import ChunkStream, Place
 from gateway.answer_reader import JsonAnswer
 from gateway.http_errors import MAX_UPSTREAM_MESSAGE_CHARS, RETRY_AFTER_S, ApiError, named
 
@@ -38,7 +38,6 @@ class StreamedAnswer:
     Args:
         is_native: the expert got the client's own request and answers on its wire.
         hides_usage: the gateway asked for the usage that the stream may report; its client did not.
-        queue_ms: how long the request waited for a place at its expert; None where that has no limit.
     """
 
     expert: str
@@ -47,7 +46,7 @@ class StreamedAnswer:
     chunks: ChunkStream
     is_native: bool = False
     hides_usage: bool = False
-    queue_ms: float | None = None
+    place: Place | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,7 @@ class WholeAnswer:
     body: bytes
     facts: JsonAnswer
     is_native: bool = False
-    queue_ms: float | None = None
+    place: Place | None = None
 
 
 def without_keys(text: str, key: str | None) -> str:

@@ -163,7 +163,7 @@ class ChatExchange:
             answer = await self._ask_several(chat, decision, chosen)
         if answer is None:
             answer = await endpoint.experts.answer(asked, chat, decision, known)
-        outcome.expert, outcome.queue_ms = answer.expert, answer.queue_ms
+        outcome.expert, outcome.place = answer.expert, answer.place
         if asked.watch is not None:
             asked.watch.hears(answer.expert)
         endpoint.decider.begun(asked, decided, answer.expert)

@@ -20,7 +20,7 @@ from decision_log.decision_record import (
     TerminalState,
     Usage,
 )
-from fleet.backend import BackendRequest
+from fleet.backend import BackendRequest, Place
 from gateway.chat_request import ChatRequest
 from gateway.http_errors import ApiError
 from gateway.keys.counters import Cost
@@ -154,7 +154,7 @@ class Outcome:
     served_model: str | None = None  # as the answer says; None for one out of the cache
     overhead_ms: float = 0.0
     ttft_ms: float | None = None
-    queue_ms: float | None = None  # of the wait for a place at the expert
+    place: Place | None = None  # at the expert
     is_admitted: bool = False  # it got past the limits, so the log has a row of it
     sources: Sources | None = None
     hold: Hold | None = None  # of a caller with caps
@@ -192,8 +192,8 @@ def response_headers(asked: Asked, outcome: Outcome) -> dict[str, str]:
         "x-coe-router-version": decision.router_version,
         "x-coe-overhead-ms": f"{outcome.overhead_ms:.2f}",
     }
-    if outcome.queue_ms is not None:
-        headers["x-coe-queue-ms"] = f"{outcome.queue_ms:.1f}"
+    if outcome.place is not None and outcome.place.queue_ms is not None:
+        headers["x-coe-queue-ms"] = f"{outcome.place.queue_ms:.1f}"
     if decision.stay is not None:
         headers["x-coe-conversation"] = stay_note(decision.stay)
     if outcome.decided is not None and outcome.decided.alias is not None:
@@ -253,6 +253,7 @@ def record_of(
         decision=outcome.decision,
         served_expert=served,
         served_model=outcome.served_model,
+        engine=None if outcome.place is None else outcome.place.engine,
         status=outcome.status,
         error_code=outcome.error_code,
         finish_reason=outcome.finish_reason,

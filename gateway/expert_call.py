@@ -288,15 +288,13 @@ async def read_beginning(
         first = await anext(response.chunks, b"")
         if not first:
             raise BackendError(f"expert {expert} sent an empty stream", status=502, is_retryable=True)
-        return StreamedAnswer(
-            expert, content_type, first, response.chunks, native is not None, queue_ms=response.queue_ms
-        )
+        return StreamedAnswer(expert, content_type, first, response.chunks, native is not None, place=response.place)
     body = await read_all(response.chunks, MAX_ANSWER_BYTES)
     facts = await read_off_loop(partial(read_answer, as_chat=native.as_chat if native else None), body)
     if facts is None:
         kind = f"one of /v1/{native.wire}" if native else "a chat completion"
         raise BackendError(f"expert {expert} sent an answer that is not {kind}", status=502)
-    return WholeAnswer(expert, content_type, body, facts, native is not None, response.queue_ms)
+    return WholeAnswer(expert, content_type, body, facts, native is not None, response.place)
 
 
 @lru_cache

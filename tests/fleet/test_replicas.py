@@ -168,7 +168,8 @@ async def test_interactive_requests_go_before_a_batch_and_too_many_are_refused()
             assert ended == ["first", "person 0", "person 1", "batch 0", "batch 1"]
             response = await backend.send(BackendRequest(HELLO))
             await response.chunks.aclose()
-            assert response.queue_ms is not None
+            assert response.place is not None
+            assert response.place.queue_ms is not None
             assert backend._queue.taken == 0
         finally:
             await backend.aclose()

@@ -23,7 +23,11 @@ async def engine_of(gateway: Running, number: int, turns: int) -> str:
     async with gateway.client.post(f"{gateway.gateway.url}/chat/completions", json=body) as answer:
         assert answer.status == 200
         assert float(answer.headers["x-coe-queue-ms"]) >= 0
-        return str((await answer.json())["model"])
+        url = str((await answer.json())["model"])
+    decision = f"{gateway.gateway.url}/decisions/{answer.headers['x-coe-decision-id']}"
+    async with gateway.client.get(decision) as receipt:
+        assert URLS[(await receipt.json())["record"]["engine"] - 1] == url
+    return url
 
 
 async def test_a_conversation_has_one_engine_on_every_gateway_and_after_a_restart() -> None:
