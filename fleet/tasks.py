@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable
 
@@ -17,10 +18,18 @@ logger = logging.getLogger(__name__)
 
 
 async def look_always(
-    what: str, look: Callable[[], Awaitable[object]], every_s: float, away: tuple[type[Exception], ...]
+    what: str,
+    look: Callable[[], Awaitable[object]],
+    every_s: float,
+    away: tuple[type[Exception], ...],
+    longest_s: float = math.inf,
 ) -> None:
     """Looks every so many seconds. Neither `away`, which says that something cannot be reached now, nor a fault of ours
-    ends it."""
+    ends it.
+
+    Args:
+        longest_s: the longest pause, however long a look took.
+    """
     while True:
         began_s = time.monotonic()
         try:
@@ -29,7 +38,7 @@ async def look_always(
             logger.warning("%s waits (%s)", what, reason_of(error))
         except Exception:
             logger.exception("%s continues after a fault", what)
-        await asyncio.sleep(max(every_s, (time.monotonic() - began_s) / MAX_DUTY))
+        await asyncio.sleep(min(max(every_s, (time.monotonic() - began_s) / MAX_DUTY), longest_s))
 
 
 async def stop_task(task: asyncio.Task[None] | None) -> None:

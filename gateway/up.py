@@ -185,17 +185,10 @@ async def learn_hourly(settings: Settings, view: UpView) -> None:
     while True:
         await asyncio.sleep(LEARNING_PERIOD_S)
         view.command("learning from the log", ["coe", *words])
-        if problem := await failure_of(words):
-            view.note(f"{problem}; next try in an hour")
-
-
-async def failure_of(words: Sequence[str]) -> str:
-    """What a command failed with; empty where it did not."""
-    try:
-        await run_coe(words, os.environ)
-    except EngineError as error:
-        return str(error)
-    return ""
+        try:
+            await run_coe(words, os.environ)
+        except (EngineError, OSError) as error:  # no memory for a process, say, which may be there by then
+            view.note(f"{error}; next try in an hour")
 
 
 def retrain_arguments(config_path: Path, data_dir: Path) -> list[str]:

@@ -231,7 +231,8 @@ class BatchRunner:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        looking = look_always("the running of batches", self._look, POLL_S, (StoreError,))
+        # A look renews claims, so however slow the database is, the next one comes before they end.
+        looking = look_always("the running of batches", self._look, POLL_S, (StoreError,), CLAIM_S / 3)
         self._task = asyncio.create_task(looking, name="batches")
 
     async def aclose(self) -> None:

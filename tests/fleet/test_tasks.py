@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 
-from fleet.tasks import stop_task
+import pytest
+
+from fleet import tasks
+from fleet.tasks import look_always, stop_task
 
 
 async def test_a_task_that_swallows_a_cancel_is_stopped() -> None:
@@ -33,3 +37,23 @@ async def test_nothing_to_stop_and_an_error_of_the_end_is_dropped() -> None:
     await asyncio.wait([task])
     await stop_task(task)
     assert task.done()
+
+
+@pytest.mark.parametrize(("took_s", "pause_s"), [(0.01, 1.0), (0.2, 4.0), (3.0, 5.0)])
+async def test_what_takes_long_is_looked_at_less_often_within_bounds(
+    monkeypatch: pytest.MonkeyPatch, took_s: float, pause_s: float
+) -> None:
+    pauses: list[float] = []
+
+    async def look() -> None:
+        if pauses:
+            raise asyncio.CancelledError
+
+    async def noted(pause: float) -> None:
+        pauses.append(pause)
+
+    monkeypatch.setattr(tasks, "time", SimpleNamespace(monotonic=iter([0.0, took_s, took_s]).__next__))
+    monkeypatch.setattr(tasks, "asyncio", SimpleNamespace(sleep=noted))
+    with pytest.raises(asyncio.CancelledError):
+        await look_always("a test", look, 1.0, (), 5.0)
+    assert pauses == [pytest.approx(pause_s)]

@@ -159,17 +159,19 @@ async def test_it_learns_again_and_again_and_a_round_that_fails_is_told(
 
     async def failing(words: list[str], _: object) -> None:
         rounds.append(words)
-        raise EngineError("`coe retrain` failed with exit status 1")
+        raise (EngineError("`coe retrain` failed with exit status 1"), OSError(12, "no memory"))[len(rounds) % 2]
 
     monkeypatch.setattr("gateway.up.LEARNING_PERIOD_S", 0.0)
     monkeypatch.setattr("gateway.up.run_coe", failing)
     learning = asyncio.create_task(learn_hourly(settings, UpView(Terminal(file=out))))
-    await until(lambda: len(rounds) > 1 or learning.done(), "a second round")
+    await until(lambda: len(rounds) > 2 or learning.done(), "a third round")
     learning.cancel()
     with pytest.raises(asyncio.CancelledError):
         await learning
     assert rounds[:2] == [retrain_arguments(settings.config_path, settings.data_dir)] * 2
-    assert "exit status 1; next try in an hour" in " ".join(out.getvalue().split())
+    said = " ".join(out.getvalue().split())
+    assert "exit status 1; next try in an hour" in said
+    assert "no memory; next try in an hour" in said
 
 
 def test_options_win_over_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
