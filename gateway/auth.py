@@ -1,6 +1,6 @@
-"""Who may ask. Web pages are kept away: a browser sends their requests to any address, also to those that only its
-machine reaches. Callers come with keys of `coe keys`, keys of COE_API_KEYS, tokens, or nothing; keys are known by their
-hash."""
+"""Checks of who asks. Web pages are kept away: a browser sends their requests to any address, also to those that only
+its machine reaches. Callers come with keys of `coe keys`, keys of COE_API_KEYS, tokens, or nothing; keys are known by
+their hash."""
 
 from __future__ import annotations
 

@@ -196,7 +196,7 @@ def check_content(message: Mapping[str, object], where: str, max_parts: int) -> 
         raise invalid(f"'{where}' has {len(content)} parts; allowed: at most {max_parts}", where)
     for k, part in enumerate(content):
         if not isinstance(part, dict) or not isinstance(part.get("type"), str):
-            raise wrong_type(part, f"{where}[{k}]", "an object with a 'type'")
+            raise invalid(f"'{where}[{k}]' must be an object with a 'type'", f"{where}[{k}]")
         if part["type"] == "text" and not isinstance(part.get("text"), str):
             raise wrong_type(part.get("text"), f"{where}[{k}].text", "a string")
 

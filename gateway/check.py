@@ -60,7 +60,7 @@ def families_of(config: CoeConfig) -> dict[str, tuple[str, PluginConfig]]:
 
 
 def faults(key: str, check: Callable[[], object]) -> Iterator[str]:
-    """What a check raises, after the key that it is about; a missing extra says itself what needs it."""
+    """The fault that a check raises, after the key that it is about; a missing extra says itself what needs it."""
     try:
         check()
     except (ConfigError, MissingExtraError, MissingWeightsError) as error:
