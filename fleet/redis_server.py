@@ -1,7 +1,8 @@
 """The embedded Redis-protocol server: Valkey as a child process, for machines where REDIS_URL names no other.
 
 It listens on a Unix socket only its user may open, keeps an append-only file in its folder, is started again when it
-dies, and ends with this process (where that cannot be told, not on Linux, the next one over the folder ends it).
+dies, and ends with this process. Only Linux tells a child of its parent's death; elsewhere the next start over the
+folder ends a server that was left.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import tempfile
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from redis import Redis
 from redis.backoff import NoBackoff
@@ -68,7 +69,8 @@ class RedisServer:
             return self.url
         self._claim_folder()
         try:
-            await stop_orphan(self._socket)
+            for socket in {self._socket, left_socket(self._folder) or self._socket}:
+                await stop_orphan(socket)
             self._process = SupervisedProcess(self._spec(), restarts=ALWAYS)
             self._process.start()
             await self._process.wait_ready()
@@ -180,6 +182,14 @@ def answers_ping(url: str) -> bool:
             return bool(client.ping())
         except (RedisError, OSError):
             return False
+
+
+def left_socket(folder: Path) -> Path | None:
+    """Socket of a server whose owner was killed, which is another one at each start where the folder's path is long."""
+    try:
+        return Path(unquote((folder / URL_NAME).read_text().removeprefix("unix://")))
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 async def stop_orphan(socket: Path) -> None:

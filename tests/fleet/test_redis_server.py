@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -126,13 +127,20 @@ async def test_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     await until(lambda: not is_running(pid))
 
 
-async def test_takes_over_from_a_server_whose_owner_is_gone(tmp_path: Path) -> None:
-    heir = RedisServer(tmp_path)
-    with subprocess.Popen(heir._spec().argv, stdout=subprocess.DEVNULL) as orphan:
-        async with asyncio.timeout(DEADLINE_S):
-            while not await redis_server.answers(heir.url):
-                await asyncio.sleep(0.02)
-        with Redis.from_url(heir.url) as client:
+@pytest.mark.parametrize("length", [5, 120], ids=["socket in the folder", "socket elsewhere"])
+async def test_takes_over_from_a_server_whose_owner_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    folder = tmp_path / ("x" * length)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left, heir = RedisServer(folder), RedisServer(folder)
+    left._claim_folder()
+    assert left._lock is not None
+    left._lock.release()  # as the kernel does when the owner is killed
+    (folder / redis_server.URL_NAME).write_text(left.url)
+    with subprocess.Popen(left._spec().argv, stdout=subprocess.DEVNULL) as orphan:
+        await until(lambda: redis_server.answers(left.url))
+        with Redis.from_url(left.url) as client:
             client.set("k", "v")
         await heir.start()
         await until(lambda: orphan.poll() is not None)
