@@ -56,7 +56,8 @@ RedisOption = Annotated[
     str | None, typer.Option("--redis-url", envvar="REDIS_URL", help="Redis of the decision log; default: our own")
 ]
 KeyOption = Annotated[
-    str | None, typer.Option("--api-key", envvar="COE_API_KEY", help="key of the gateway, if it wants one")
+    str | None,
+    typer.Option("--api-key", envvar="COE_API_KEY", help="key of the gateway or API, if it wants one"),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="seed of every random draw")]

@@ -46,7 +46,7 @@ PARENT_POLL_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """Files are GGUF's, adapters by the name of their expert. `context_tokens` is what one request may use, prompt and
+    """`model` and `adapters`, these by expert, are GGUF files. `context_tokens` is what one request may use, prompt and
     answer together; llama.cpp rounds it up to 256s. Port 0 takes any free one. `ready_file` gets port, process id and
     adapter ids once the server answers."""
 

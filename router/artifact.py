@@ -24,6 +24,7 @@ from router.types import Metric, Record
 MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILE = "weights.safetensors"
 NOT_IN_VERSION = frozenset({"version", "created_at", "metrics", "parents"})
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray

@@ -246,7 +246,7 @@ class Router:
 
     @cached_property
     def _map_quality(self) -> dict[int, FloatArray]:
-        """What is predicted of every query of a category, as far as it is known."""
+        """Row -> quality (m,) that is predicted of each of its queries, where the scorer decides by category alone."""
         return {}
 
     @cached_property

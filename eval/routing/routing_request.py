@@ -1,4 +1,4 @@
-"""The options of `coe eval routing`, apart from what reads them: that loads a router."""
+"""The options of `coe eval routing`, in a module that loads no router, so that `--help` need not."""
 
 from __future__ import annotations
 

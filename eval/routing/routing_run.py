@@ -48,10 +48,9 @@ from router.protocols import Encoder
 from router.strategies.learned import LEARNED
 from router.types import CategoryProbs, FloatArray, QueryBatch
 from training.datasets.outcomes import write_outcomes
-from training.table_fit import TableRequest, fit_table
+from training.table_fit import METHODS_FILE, TableRequest, fit_table
 from training.types import OutcomeTable
 
-METHODS_FILE = "methods.json"
 TIMED_QUERIES = 50
 ENCODE_BATCH = 64
 ROBUSTNESS_TEXTS = 100

@@ -50,7 +50,7 @@ def live_router(data: Path, config_path: Path) -> Router:
 def graded(
     truth: np.ndarray, rows: tuple[str, ...], experts: tuple[str, ...], rng: np.random.Generator
 ) -> OutcomeTable:
-    """Right and wrong answers to sixteen probes a category."""
+    """Right and wrong answers to `PROBES` probes of each row, right as often as `truth` (rows, experts) says."""
     prompts = [(name, i) for name in rows for i in range(PROBES)]
     scores = (rng.random((len(prompts), len(experts))) < np.repeat(truth, PROBES, axis=0)).astype(np.float32)
     unknown = np.full(scores.shape, np.nan, np.float32)
