@@ -3,8 +3,8 @@ a new category finds who serves it.
 
 The gate judges by answers from after a change, whoever gave them, and so waits until the other expert was tried often
 enough since then. But the next best did not change, so what was known of it holds, and that the other fell shows in the
-many answers of its own. Who serves a category that nobody was measured in is a guess: there is nothing to be defended
-against a candidate, and the gate judges what comes after the first answer to it. Pure.
+many answers of its own. Who serves a new category is a guess until experts are graded in it: there is nothing to be
+defended against a candidate, and what a map gains there drowns in the noise of its other moves. Pure.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from router.types import IntArray
+from router.types import GENERAL, IntArray
 from training.candidate_verdict import MapChange
 from training.change_points import MIN_SIDE, ChangePoint
 from training.evidence import Evidence
@@ -63,9 +63,10 @@ class Opening:
 
 
 def openings(live: Mapping[str, str], changes: Sequence[ChangePoint], graded: Collection[str]) -> tuple[Opening, ...]:
-    """Openings of the live map (category -> expert): where its expert fell, and where nobody was `graded`."""
+    """Openings of the live map (category -> expert): where its expert fell, and where nobody was `graded`. In `general`
+    without grades who is best over all others serves, which is not a guess."""
     fell = fallen(changes)
-    guessed = frozenset(live) - frozenset(graded)
+    guessed = frozenset(live) - frozenset(graded) - {GENERAL}
     found = (
         Opening(tuple(row for row, cell in enumerate(live.items()) if cell in fell), frozenset(e for _, e in fell)),
         Opening(tuple(row for row, name in enumerate(live) if name in guessed), categories=guessed),
@@ -104,8 +105,8 @@ def find_takeover(
 def gain_beyond_luck(
     moves: Sequence[MapChange], evidence: Evidence, live: Mapping[str, str], opening: Opening
 ) -> float:
-    """Gain of the traffic beyond luck; 0 with fewer than MIN_SIDE answers of those that are left, and, in a category
-    without grades, of who takes it over.
+    """Gain of the traffic beyond luck; 0 with fewer than MIN_SIDE answers of those that are left. Who takes a category
+    over needs as many there if it is without grades, else one: luck is drawn for those that were measured.
 
     The differences of both qualities, weighted by the traffic, less the gain that the best map over the opened and the
     moved rows shows by the errors of the evidence alone in all but `LEVEL` of draws, where nobody is better than who
@@ -122,7 +123,7 @@ def gain_beyond_luck(
         row, old, new = categories.index(move.category), names.index(move.live), names.index(move.candidate)
         gain += float(share[row] * (matrix.quality[row, new] - matrix.quality[row, old]))
         answers += float(matrix.count[row, old])
-        if move.category in opening.categories and matrix.count[row, new] < MIN_SIDE:
+        if matrix.count[row, new] < (MIN_SIDE if move.category in opening.categories else 1):
             return 0.0
     if answers < MIN_SIDE:
         return 0.0

@@ -21,12 +21,15 @@ CELLS = ("quality", "stderr", "count", "output_tokens", "latency_ms")
 FELL = (ChangePoint("sql", "left", 0.0, 0.9, 0.2),)
 
 
-def evidence(*, left=0.2, right=0.8, stderr=0.08, count=30.0) -> Evidence:
+def evidence(*, left=0.2, right=0.8, stderr=0.08, count=30.0, tried=None) -> Evidence:
+    """`tried`: answers of `right` in the category that moves, `count` if None."""
     shape = (3, 2)
+    counts = np.full(shape, count, np.float32)
+    counts[1, 1] = count if tried is None else tried
     matrix = QualityMatrix(
         quality=np.tile(np.array([left, right], np.float32), (3, 1)),
         stderr=np.full(shape, stderr, np.float32),
-        count=np.full(shape, count, np.float32),
+        count=counts,
         mass=np.full(3, 1 / 3, np.float32),
         prompt_tokens=np.zeros(3, np.float32),
         output_tokens=np.zeros(shape, np.float32),
@@ -69,6 +72,18 @@ def test_who_did_not_fall_waits_for_the_gate(changes):
 @pytest.mark.parametrize(("graded", "is_taken"), [(("facts", "general"), True), (("sql", "general"), False)])
 def test_a_category_that_nobody_was_graded_in_needs_no_gate(graded, is_taken):
     assert (gain_of(evidence(), changes=(), graded=graded) > 0) is is_taken
+
+
+@pytest.mark.parametrize(
+    ("graded", "changes", "least"), [(("facts", "general"), (), 20), (ROWS, FELL, 1)], ids=["a guess", "a fall"]
+)
+def test_who_takes_over_was_tried_there(graded, changes, least):
+    assert gain_of(evidence(tried=least), changes=changes, graded=graded) > 0
+    assert gain_of(evidence(tried=least - 0.5), changes=changes, graded=graded) == 0
+
+
+def test_general_without_grades_waits_for_the_gate():
+    assert openings(LIVE, (), ("facts", "sql")) == ()
 
 
 @pytest.mark.parametrize("lacking", [{"right": 0.3}, {"count": 10.0}, {"right": 0.34, "stderr": 0.005, "count": 20.0}])
