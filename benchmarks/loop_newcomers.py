@@ -40,7 +40,7 @@ PER_CATEGORY = 250
 HALF, MOST = 0.5, 0.9
 
 ALIKE = 0.5
-"""Share of the prompts on which an expert that is nowhere better scores as who serves does."""
+"""Share of the prompts on which an expert that is nowhere better scores as who serves does, by design."""
 
 
 @dataclass(frozen=True)
@@ -110,10 +110,11 @@ def imitated(world: World, serves: Mapping[str, str], name: str, rng: np.random.
     for table in (world.probes, traffic):
         scores, own = table.scores.copy(), np.array(table.categories)
         for category in sorted(set(table.categories)):
-            serving = traffic.experts.index(serves[category])
-            answers, inside = traffic.scores[asked == category, serving], np.flatnonzero(own == category)
-            drawn = rng.permutation(answers) if table is traffic else rng.choice(answers, len(inside))
-            scores[inside, column] = np.where(rng.random(len(inside)) < ALIKE, scores[inside, serving], drawn)
+            serving, inside = traffic.experts.index(serves[category]), np.flatnonzero(own == category)
+            scores[inside, column] = scores[inside, serving]
+            others = inside[rng.random(len(inside)) >= ALIKE]
+            answers = traffic.scores[others if table is traffic else asked == category, serving]
+            scores[others, column] = rng.choice(answers, len(others), replace=table is not traffic)
         tables.append(replace(table, scores=scores))
     return replace(world, probes=tables[0], traffic=tables[1])
 

@@ -15,7 +15,7 @@ from benchmarks.loop_fleet import (
     moment_of,
     reachable_value,
 )
-from benchmarks.loop_newcomers import Newcomer, Place, joining_run, known_to
+from benchmarks.loop_newcomers import Newcomer, Place, imitated, joining_run, known_to
 from router.build import build_encoder
 from router.policy_config import ExplorationConfig
 from router.section import PluginConfig
@@ -118,6 +118,16 @@ def test_a_category_that_somebody_adds_is_told_apart_and_served_by_its_best():
     run = joining_run(Place(Newcomer("synthetic", "law"), world, stages), settings, "coe retrain", 4, (7,))
     assert run.worth > 0.3
     assert run.decisions(0.5) <= 2000
+
+
+def test_an_imitation_is_as_good_as_who_serves_in_every_category(bench):
+    serves = dict.fromkeys(bench.world.categories, "middling")
+    traffic = imitated(bench.world, serves, "of-law", np.random.default_rng(8)).traffic
+    column, serving = (traffic.scores[:, traffic.experts.index(name)] for name in ("of-law", "middling"))
+    assert (column != serving).any()
+    for category in bench.world.categories:
+        inside = np.array(traffic.categories) == category
+        assert column[inside].mean() == pytest.approx(serving[inside].mean())
 
 
 def test_draws_follow_the_policy():
