@@ -61,10 +61,10 @@ class ImportOptions(Record):
     @classmethod
     def _is_range(cls, given: str | None) -> str | None:
         with suppress(ValueError):
-            low, high = bounds_of(given or "0:1")
+            low, high = (0.0, 1.0) if given is None else bounds_of(given)
             if -math.inf < low < high < math.inf:
                 return given
-        raise ValueError("is not allowed; expected LOW:HIGH, the first below the second, such as 0:10")
+        raise ValueError("expected LOW:HIGH, the first below the second, such as 0:10")
 
     @property
     def fields(self) -> dict[str, str]:

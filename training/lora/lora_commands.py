@@ -117,9 +117,10 @@ def merge(
             f"the adapter is in {candidate.out}"
         )
         raise typer.Exit(1)
-    if not options.no_add:
+    to_run = admit(candidate, options, api_key)
+    if to_run:
         echo(f"once the map sends their queries to {into}, remove {', '.join(names)} from {config}")
-    return admit(candidate, options, api_key)
+    return to_run
 
 
 def files_of(names: list[str], data: list[str]) -> dict[str, Path]:

@@ -26,7 +26,7 @@ class AdapterOptions(Record):
 
 
 class TrainOptions(Record):
-    """What an adapter learns, and for how long."""
+    """Examples that an adapter learns, and for how long."""
 
     data: Path | None = Field(
         default=None, description="JSON lines with `text` and `answer`; default: queries of the log, see --teacher"

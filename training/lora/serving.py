@@ -1,4 +1,4 @@
-"""What training an adapter asks of what runs: a vLLM to load it, and a teacher to answer."""
+"""Requests that training an adapter makes: to a vLLM, to load it, and to a teacher, to answer."""
 
 from __future__ import annotations
 
