@@ -55,9 +55,8 @@ def running_engine(base_gguf: Path, adapter_dirs: list[Path], work_dir: Path, th
     """
     files = converted_adapters({folder.name: folder for folder in adapter_dirs}, base_gguf, work_dir)
     adapters = {name: str(file) for name, file in files.items()}
-    server = start_server(
-        EngineOptions(str(base_gguf), adapters, slots=SLOTS, threads=threads)
-    )  # lives as long as its name
+    options = EngineOptions(str(base_gguf), adapters, slots=SLOTS, threads=threads)
+    server = start_server(options)  # lives as long as its name
     wait_healthy(server.listening_address, START_TIMEOUT_S)
     yield Engine(server.listening_address, read_adapter_ids(server.listening_address, adapters))
     del server
