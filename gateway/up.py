@@ -11,7 +11,7 @@ from pathlib import Path
 import aiohttp
 from pydantic import SecretStr
 
-from base.errors import ArtifactError, EngineError
+from base.errors import ArtifactError, EngineError, reason_of
 from base.leash import coe_command
 from base.shipped import answers_file
 from fleet.stop_signal import Life, live_until_signal
@@ -187,8 +187,10 @@ async def learn_hourly(settings: Settings, view: UpView) -> None:
         view.command("learning from the log", ["coe", *words])
         try:
             await run_coe(words, os.environ)
-        except (EngineError, OSError) as error:  # no memory for a process, say, which may be there by then
+        except EngineError as error:
             view.note(f"{error}; next try in an hour")
+        except Exception as error:  # noqa: BLE001 - whatever it is, requests are answered meanwhile
+            view.note(f"{reason_of(error)}; next try in an hour")
 
 
 def retrain_arguments(config_path: Path, data_dir: Path) -> list[str]:
@@ -205,7 +207,7 @@ async def run_coe(arguments: Sequence[str], environment: Mapping[str, str]) -> N
         EngineError: it failed; its own words are on the terminal already.
     """
     child = await asyncio.create_subprocess_exec(
-        *coe_command(*arguments), stdin=asyncio.subprocess.DEVNULL, env=environment
+        *coe_command(*arguments), stdin=asyncio.subprocess.DEVNULL, env=dict(environment)
     )
     try:
         status = await child.wait()

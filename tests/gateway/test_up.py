@@ -15,6 +15,7 @@ from pathlib import Path
 import aiohttp
 import numpy as np
 import pytest
+import uvloop
 import yaml
 
 from base.errors import ArtifactError, ConfigError, EngineError
@@ -136,9 +137,9 @@ async def test_a_signal_while_it_measures_ends_it(settings: Settings, monkeypatc
         await asyncio.wait_for(run, DEADLINE_S)
 
 
-async def test_a_command_that_fails_is_named(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_command_that_fails_is_named(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(EngineError, match=r"`coe router` failed with exit status \d+; its message is above"):
-        await run_coe(["router", "nonsense"], dict(os.environ))
+        uvloop.run(run_coe(["router", "nonsense"], os.environ))  # as `coe up` does
     assert "unknown command 'router nonsense'" in capfd.readouterr().err
 
 
