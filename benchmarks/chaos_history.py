@@ -17,8 +17,8 @@ PAUSE_S = (0.5, 3.0)
 """Between two kills, uniformly."""
 
 WINDOW_S = {Durability.ASYNC: 1.0, Durability.BATCHED: 0.0, Durability.SYNC: 0.0}
-"""How long before a kill of its gateway an answer may have ended and still be lost. `async` promises 20 ms and the time
-of a write; the rest is for two cores that run the servers, the clients and whatever else this machine does."""
+"""Time before a kill of its gateway in which an answer may have ended and still be lost. `async` promises 20 ms and the
+time of a write; the rest is for two cores that run the servers, the clients and whatever else this machine does."""
 
 
 class Victim(StrEnum):

@@ -45,7 +45,7 @@ ALIKE = 0.5
 
 @dataclass(frozen=True)
 class Newcomer:
-    """What joins: `expert`, worth most in `category`; or, where there is none, the category itself. `experts` of the
+    """A newcomer: `expert`, worth most in `category`; or, where there is none, the category itself. `experts` of the
     table, all if empty."""
 
     table: str

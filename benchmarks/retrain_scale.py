@@ -1,4 +1,4 @@
-"""How long `coe retrain` and `coe eval log` take over a log of N decisions, and how much memory.
+"""Time and memory of `coe retrain` and `coe eval log` over a log of N decisions.
 
     python -m benchmarks.retrain_scale [--decisions 100000] [--folder DIR] [--no-texts]
 

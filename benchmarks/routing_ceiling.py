@@ -1,4 +1,4 @@
-"""How much of the gap between best single and per-query oracle what knows far more than a router could close.
+"""Share of the gap between best single and per-query oracle that is closed by knowing far more than a router can.
 
     python -m benchmarks.routing_ceiling [--data DIR] [--routing FILE] [--cache DIR] [--out FILE] [--seed N]
 
@@ -31,7 +31,7 @@ DATA = ROOT / ".." / "shared" / "data" / "routing"
 ROUTING = ROOT / "docs" / "results" / "routing.md"
 RESULTS = ROOT / "docs" / "results" / "routing-ceiling.md"
 CACHE = ROOT / "data" / "routing-results" / "embeddings"
-"""Where benchmarks/routing.py keeps them."""
+"""Folder in which benchmarks/routing.py keeps them."""
 
 TABLES = ("routerdc_7", "fasteval_8", "bbh_4", "ollb_4", "ollb_small_5", "mmlu_pro_small_6")
 FOLDS = 5

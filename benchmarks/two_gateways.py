@@ -94,7 +94,7 @@ def stores(folder: Path) -> Iterator[dict[str, str]]:
 
 @dataclass(frozen=True)
 class Bench:
-    """What stays the same over all rounds."""
+    """Everything that stays the same over all rounds."""
 
     subject: Subject
     environment: dict[str, str]

@@ -76,7 +76,7 @@ SMALLER = (30_000, 100_000, 300_000)
 
 @dataclass(frozen=True)
 class Source:
-    """Where vectors come from: topics (t, d), the spectrum (d,), a generator."""
+    """A source of vectors: topics (t, d), the spectrum (d,), a generator."""
 
     topics: FloatArray
     scale: FloatArray

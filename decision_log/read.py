@@ -28,7 +28,7 @@ REWARD_WEIGHT: Mapping[FeedbackKind, float] = {
     FeedbackKind.EDIT: 1.0,
     FeedbackKind.RETRY: 1.0,
 }
-"""How much each sign counts when one answer got several: a test knows, a retry only hints (ours)."""
+"""Weight of each sign when one answer got several: a test knows, a retry only hints (ours)."""
 
 NOT_OF_THE_MAP = (DecisionReason.EXPLICIT, DecisionReason.KEPT, DecisionReason.BUILTIN)
 """Reasons of decisions that the client, the conversation or a builtin expert's answer made: what became of them teaches

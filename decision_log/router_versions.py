@@ -25,7 +25,7 @@ NAMED = '"reason":"explicit"'
 """In the JSON of a record, where every quotation mark of a text is escaped: the client named the expert."""
 
 PAST_S = 7 * 86_400.0
-"""How far back the live router's own past is read (ours)."""
+"""Time over which the live router's own past is read (ours)."""
 
 
 @dataclass(frozen=True)

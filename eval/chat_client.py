@@ -23,7 +23,7 @@ from decision_log.read import OUR_FAULTS
 from eval.probe_set import Probe
 
 SAMPLING = {"temperature": 0}
-"""How every answer is drawn: greedily, so that the same expert gives the same answer."""
+"""Settings by which every answer is drawn: greedily, so that the same expert gives the same answer."""
 
 MAX_RETRY_AFTER_S = 30.0
 MAX_QUOTED_CHARS = 200

@@ -21,10 +21,11 @@ LOOK_EVERY_S = 0.25
 """Requests look at most this often whether `live.json` was replaced: the poll may be late on a busy machine."""
 
 OLD_ROUTER_S = 1.0
-"""How long after a replacement requests may still be decided by the routers of before. Later ones wait for the new."""
+"""Time after a replacement in which requests may still be decided by the routers of before. Later ones wait for the
+new."""
 
 MAX_WAIT_S = 5.0
-"""How long a request waits for a router that is being loaded."""
+"""Longest wait of a request for a router that is being loaded."""
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""The environment, read here and nowhere else."""
+"""Settings of a gateway from the environment, and the secrets that experts.yaml names there."""
 
 from __future__ import annotations
 

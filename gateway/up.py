@@ -27,7 +27,7 @@ from router.expert_config import Engine
 from router.live_pointer import LIVE_FILE, ROUTERS_FOLDER
 
 KEY_VARIABLE = "COE_API_KEY"
-"""How the commands that we run get a key of the gateway."""
+"""Variable by which the commands that we run get a key of the gateway."""
 
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 

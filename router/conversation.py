@@ -13,7 +13,7 @@ SELF_CONTAINED_BYTES = 16
 word of a script without spaces is a few characters. Chosen on benchmarks/follow_ups/dev.jsonl."""
 
 LEAST_SHARE = 0.1
-"""When less than this is left for earlier asks, they are not looked at."""
+"""Least share of earlier asks; where less is left for them, they are not looked at."""
 
 MAX_EARLIER = 8
 """Asks before the last one that are looked at, at most: a bound on the work that a request can cause."""

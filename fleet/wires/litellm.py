@@ -123,8 +123,7 @@ class LitellmBackend:
 def import_litellm() -> Any:
     """The module, quiet and without the price map it would fetch from the network on import.
 
-    litellm reads that setting from the environment while it is imported and offers no other way: this is the one place
-    in the project that writes the environment.
+    litellm reads that setting from the environment while it is imported and offers no other way.
     """
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
     import litellm

@@ -26,7 +26,7 @@ CHECK = struct.Struct("<I")
 ADD, REMOVE = 1, 2
 KEY_BYTES, VALUE_BYTES = 8, 2
 STORED = np.float16
-"""How vectors are kept, here and in snapshots: recall@10 lost 0.0006 against float32, at half the memory."""
+"""Type of stored vectors, here and in snapshots: recall@10 lost 0.0006 against float32, at half the memory."""
 
 
 @dataclass(frozen=True)
