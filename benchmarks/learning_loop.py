@@ -23,7 +23,7 @@ from rich.console import Console
 from scipy.stats import beta
 
 from base.blas import one_thread
-from benchmarks.loop_arms import EXPLORATION, PROBES, Settings, Stage, fit_stage
+from benchmarks.loop_arms import EXPLORATION, Settings, Stage, fit_stage
 from benchmarks.loop_baselines import EVENLY_EXPLORED
 from benchmarks.loop_experiments import (
     BLOCK,
@@ -40,7 +40,18 @@ from benchmarks.loop_experiments import (
     scenario_run,
 )
 from benchmarks.loop_fleet import CALM, HARD, World, build_world, cached, sampled_table
-from benchmarks.loop_newcomers import HALF, MOST, PER_CATEGORY, SHARE, Joining, Newcomer, Place, joining_run, place_of
+from benchmarks.loop_newcomers import (
+    HALF,
+    MOST,
+    NEWCOMERS,
+    PER_CATEGORY,
+    PROBES,
+    SHARE,
+    Joining,
+    Place,
+    joining_run,
+    place_of,
+)
 from router.build import build_encoder
 from router.config import load_config
 from training.gate import DEFAULT_TERMS
@@ -53,36 +64,6 @@ TABLE, LEFT_OUT = "routerdc", ("python_code",)
 """Table of all but the newcomers, without a category that falls into another one."""
 
 ABSENT, DEGRADED, FACTOR = "metamath-mistral-7b", "dolphin-2.9-llama3-8b", 0.3
-FASTEVAL = (
-    "wizardmath-70b-v1.0",
-    "wizardcoder-python-34b-v1.0",
-    "wizardlm-70b-v1.0",
-    "llama-2-70b-chat",
-    "llama2-70b-oasst-sft-v10",
-    "stablebeluga2",
-    "wizardmath-13b-v1.0",
-    "vicuna-33b-v1.3",
-)
-SMALL = (
-    "mathstral-7b",
-    "llama-3.1-8b-instruct",
-    "mistral-7b-instruct-v0.2",
-    "qwen1.5-7b-chat",
-    "phi-3-mini-4k-instruct",
-    "gemma-7b",
-)
-NEWCOMERS = (
-    Newcomer("fasteval", "python_code", experts=FASTEVAL),
-    Newcomer("llmrouter_dc", "math"),
-    Newcomer("llmrouter_dc", "commonsense_qa"),
-    Newcomer("llmrouter_dc", "agentverse-logicgrid"),
-    Newcomer("fasteval", "python_code", "wizardcoder-python-34b-v1.0", FASTEVAL),
-    Newcomer("llmrouter_dc", "math", "llama-3.3-nemotron-super-49b-v1"),
-    Newcomer("routerbench", "commonsense", "gpt-4-1106-preview"),
-    Newcomer("mmlu_pro_cot", "engineering", "mathstral-7b", SMALL),
-)
-"""An expert that is best by 8 points or more in some category of its table, a category whose best expert is better by 7
-or more than who would serve it unknown (by the train rows)."""
 
 LOGGED = 10_000
 """Decisions of the log of a run of the first two experiments."""
@@ -256,68 +237,58 @@ def page(found: Findings, world: World, command: str, minutes: float, margin: fl
             f"    {command}",
             "",
             "**Simulated traffic, real truth**: an expert's score on a prompt is looked up in a public table of "
-            "graded "
-            f"answers ({len(world.traffic.experts)} experts, {len(world.traffic.texts)} prompts of traffic in "
+            f"graded answers ({len(world.traffic.experts)} experts, {len(world.traffic.texts)} prompts of traffic in "
             f"{len(set(world.traffic.categories))} categories). A thumb is up with probability 0.1 + 0.8 x score; "
-            f"{CALM.keys} keys rate {CALM.up:.0%} of the answers. Encoder and classifier are the shipped ones. "
-            "The first "
-            "router of each run has seen 16 graded probes per category, drawn anew. Everything that explores, learns, "
-            "estimates and decides is the code of the gateway and of `coe retrain`; only SQL is left out. "
-            f"Exploration is the shipped one ({EXPLORATION.budget:.1%}). Scores are in percent; "
-            f"brackets and ± are 95% intervals. The run took {minutes:.0f} minutes of processor time.",
+            f"{CALM.keys} keys rate {CALM.up:.0%} of the answers. Encoder and classifier are the shipped ones. The "
+            "first router of each run has seen 16 graded probes per category, drawn anew. Everything that explores, "
+            "learns, estimates and decides is the code of the gateway and of `coe retrain`; only SQL is left out. "
+            f"Exploration is the shipped one ({EXPLORATION.budget:.1%}). Scores are in percent; brackets and ± are "
+            f"95% intervals. The run took {minutes:.0f} minutes of processor time.",
             "",
             "## Is the better router promoted, and the worse one not?",
             "",
             f"Loops over {LOGGED} decisions that retrain every {EVERY} and end with their first promotion. A run "
-            "counts "
-            "by what the promoted candidate is truly worth, or the last one that decided otherwise than the live "
-            "router. So a *worse* run promoted a worse candidate in any of twenty rounds, or happens to have one in "
-            "the last: the rate that may be 5% at most is that in bold, of all runs in which some round judged a worse "
-            "candidate. "
-            "*Calm*: ratings at random and at once. *Hard*: bad answers are rated twice as often as good ones, ratings "
-            f"come {HARD.delay:.0f} decisions late on average, and one key asks {HARD.poison:.0%} of everything "
-            "and rates "
-            f"all of it the wrong way round. *Spoiled*: normal noise of {NOISE:g} on every quality that a candidate "
-            "learns, the same in every round.",
+            "counts by what the promoted candidate is truly worth, or the last one that decided otherwise than the "
+            "live router. So a *worse* run promoted a worse candidate in any of twenty rounds, or happens to have "
+            "one in the last: the rate that may be 5% at most is that in bold, of all runs in which some round "
+            "judged a worse candidate. *Calm*: ratings at random and at once. *Hard*: bad answers are rated twice as "
+            f"often as good ones, ratings come {HARD.delay:.0f} decisions late on average, and one key asks "
+            f"{HARD.poison:.0%} of everything and rates all of it the wrong way round. *Spoiled*: normal noise of "
+            f"{NOISE:g} on every quality that a candidate learns, the same in every round.",
             "",
             *gate_lines(found.gate, margin),
             "",
-            "Judged by what the candidate has learned from, evidence is flattered; so each answer judges a twin "
-            "that has "
-            "not seen it. Evidence of 20 to 1 is asked for (docs/retrain.md).",
+            "Judged by what the candidate has learned from, evidence is flattered; so each answer judges a twin that "
+            "has not seen it. Evidence of 20 to 1 is asked for (docs/retrain.md).",
             "",
             "## Do the intervals cover?",
             "",
-            f"{len(found.coverage)} runs, each with a new log of {LOGGED} decisions, and a candidate that was "
-            "named before "
-            "it: the first router with normal noise on every quality. The stated rate is 95%. The gate concludes "
-            "from a "
-            "log only with an effective sample of at least 20 decisions on the queries that change hands, of which at "
-            "most 5% are of categories where the candidate's expert had less than one chance in 200. An interval "
-            "allows for any truth where that was so.",
+            f"{len(found.coverage)} runs, each with a new log of {LOGGED} decisions, and a candidate that was named "
+            "before it: the first router with normal noise on every quality. The stated rate is 95%. The gate "
+            "concludes from a log only with an effective sample of at least 20 decisions on the queries that change "
+            "hands, of which at most 5% are of categories where the candidate's expert had less than one chance in "
+            "200. An interval allows for any truth where that was so.",
             "",
             *coverage_lines(found.coverage),
             "",
             "## Drift",
             "",
-            f"{len(found.courses)} runs of {len(phases)} phases of {phases[0].blocks * BLOCK} decisions; "
-            f"the loop retrains every {BLOCK} decisions. In the second, the scores of "
-            f"{DEGRADED} fall to {FACTOR:.0%}. Mean true score of the answers, explored ones included:",
+            f"{len(found.courses)} runs of {len(phases)} phases of {phases[0].blocks * BLOCK} decisions; the loop "
+            f"retrains every {BLOCK} decisions. In the second, the scores of {DEGRADED} fall to {FACTOR:.0%}. Mean "
+            "true score of the answers, explored ones included:",
             "",
             *served_lines(found.courses, phases),
             "",
-            "`reachable` is the best map in hindsight over the rows that stage 1 decides. "
-            "The bandit learns from every thumb at once and explores without a limit. Averaging takes the highest mean "
-            f"over the whole log, every 500 decisions, and explores {EVENLY_EXPLORED:.0%} evenly. Neither is "
-            "judged before "
-            "it serves.",
+            "`reachable` is the best map in hindsight over the rows that stage 1 decides. The bandit learns from "
+            "every thumb at once and explores without a limit. Averaging takes the highest mean over the whole log, "
+            f"every 500 decisions, and explores {EVENLY_EXPLORED:.0%} evenly. Neither is judged before it serves.",
             "",
-            "*Told* says what can be learned within a phase. It is given time and place of every change of an expert, "
-            "explores with all of its traffic evenly, whatever that costs, and follows each candidate unjudged.",
+            "*Told* says what can be learned within a phase. It is given time and place of every change of an "
+            "expert, explores with all of its traffic evenly, whatever that costs, and follows each candidate "
+            "unjudged.",
             "",
-            f"Decisions until {RECOVERY:.0%} of the gap to `reachable` at the beginning of a phase is recovered "
-            "by what "
-            "the router in force wants (median over runs; number of runs in which it happened within the phase):",
+            f"Decisions until {RECOVERY:.0%} of the gap to `reachable` at the beginning of a phase is recovered by "
+            "what the router in force wants (median over runs; number of runs in which it happened within the phase):",
             "",
             *recovery_lines(found.courses, phases),
             "",
@@ -332,9 +303,9 @@ def page(found: Findings, world: World, command: str, minutes: float, margin: fl
             f"After {BLOCKS * BLOCK} decisions a category is added with 16 examples, or an expert with {PROBES} "
             f"adaptive probes; {SHARE:.0%} of the traffic is of that category, or of the one in which the expert is "
             "worth most. *Worth*: on the category's queries its best expert against the best map of those who know "
-            "nothing of it; of an expert, where it is better than all others. A category counts as learned if half of "
-            f"its queries are told apart as well. Runs in which the router in force had {HALF:.0%} and {MOST:.0%} of "
-            f"the worth at the end of some round, within {BLOCKS * BLOCK} decisions:",
+            "nothing of it; of an expert, where it is better than all others. A category counts as learned if half "
+            f"of its queries are told apart as well. Runs in which the router in force had {HALF:.0%} and {MOST:.0%} "
+            f"of the worth at the end of some round, within {BLOCKS * BLOCK} decisions:",
             "",
             *newcomer_lines(found.joined),
             "",

@@ -21,7 +21,6 @@ import numpy as np
 from base.progress import silent
 from benchmarks.loop_fleet import (
     CALM,
-    CATEGORY,
     Float64Array,
     History,
     IntArray,
@@ -39,7 +38,7 @@ from router.feedback_config import FeedbackConfig
 from router.pipeline import Router
 from router.policy import ExpertCosts
 from router.policy_config import ExplorationConfig, PolicyConfig
-from router.quality import Measured, QualityMatrix, reference_of
+from router.quality import Measured, QualityMatrix
 from router.scorers.map import MapScorer
 from router.section import PluginConfig
 from router.types import Interval, Metric, Verdict
@@ -47,7 +46,7 @@ from training.candidate_verdict import judged_rows, map_changes
 from training.change_points import ChangePoint, find_change_points
 from training.crossfit import folds_of
 from training.evidence import Evidence, beside_serving, gather_evidence
-from training.expert_map import measure_quality, row_numbers
+from training.expert_map import measure_quality
 from training.feedback_bias import ReplyBin, ReplyRates
 from training.fit import prepare, write_router
 from training.fit_request import FitRequest
@@ -62,9 +61,6 @@ from training.gate import (
 from training.log_answers import AskedAnswers
 from training.log_table import FOLDS, LogTable
 from training.new_experts import LEAST_MOVE, Renewed, exploration_moved, explored_shares, renewed
-from training.onboarding import joined_evidence
-from training.probe_bars import held_back
-from training.probe_plan import MOST_LUCKY, Bars, chances_of_luck, run_plan
 from training.router_comparison import LogComparison, LoggedChoices, RouterComparison, Twin
 from training.scorer_fit import FittedScorer
 from training.takeover import find_takeover, openings, weighty_keys
@@ -73,9 +69,6 @@ from training.types import OutcomeTable
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ALPHA = 0.1
 EXPLORATION = ExplorationConfig(budget=0.005)
-PROBES = 64
-"""Of a new expert, as by `coe experts probe`."""
-
 MAX_KEY_SHARE = FeedbackConfig().max_key_share
 NOTHING = Metric(value=0.0, interval=Interval(low=0.0, high=0.0))
 SAME_ACCURACY = Comparison("category accuracy", NOTHING, NOTHING, NOTHING, 0.0)
@@ -254,44 +247,6 @@ class Retraining:
         self.router = router_of(self.stage, evidence, experts, self.settings, newest)
         self.wanted = wanted_by(self.router, self.world)
         self.tables.append(shares_of(self.router, self.world))
-
-    def accept(self, stage: Stage, world: World) -> None:
-        """Somebody adds a category to experts.yaml and runs `coe train`: stage 1 knows it, its row of the map is a
-        guess. `stage` and `world` are as they are with it."""
-        before = self.router.categories
-        row = next(i for i, name in enumerate(stage.router.categories) if name not in before)
-        self.tables = [np.insert(table, row, 0.0, axis=0) for table in self.tables]
-        for block in self.history.blocks:
-            block[CATEGORY] += block[CATEGORY] >= row
-        self.world, self.stage, self.rows = world, stage, stage.rows(world.traffic)
-        self.take_over(measure_quality(self.probes, world.categories), self.experts)
-
-    def join(self, name: str) -> None:
-        """`coe experts probe` of a new expert, with the world's probes of it; the router that this makes is live."""
-        graded, rows = self.world.probes, row_numbers(self.world.probes, self.world.categories)
-        column = graded.experts.index(name)
-        own = [self.rng.permutation(np.flatnonzero(rows == row)) for row in range(len(self.router.categories))]
-        serving = [self.router.experts.index(expert) for expert in self.router.expert_of().values()]
-        at = np.arange(len(serving))
-        quality, stderr = (getattr(self.evidence, each)[at, serving].astype(float) for each in ("quality", "stderr"))
-        bars = Bars(quality, stderr, np.array([len(each) for each in own], dtype=float))
-
-        def ask(asked: Float64Array) -> tuple[Float64Array, Float64Array]:
-            sums = [graded.scores[each[: int(n)], column].sum() for each, n in zip(own, asked[0], strict=True)]
-            return np.array([sums], dtype=float), asked
-
-        sums, counts = run_plan(bars, PROBES, ask)
-        luck = chances_of_luck(bars, PROBES, sums, counts)
-        chosen = np.concatenate([each[: int(n)] for each, n in zip(own, counts[0], strict=True)])
-        probed = graded.rows(np.sort(chosen))
-        others = [each for each in graded.experts if each != name]
-        joined = joined_evidence(self.evidence, without(probed, others), without(graded, [name]), self.world.categories)
-        scores = graded.scores.copy()
-        scores[np.isin(np.arange(len(scores)), chosen, invert=True), column] = np.nan
-        self.world = replace(self.world, probes=replace(graded, scores=scores))
-        stored = held_back(joined, reference_of(self.evidence), luck <= MOST_LUCKY)
-        self.experts = (*self.experts, name)
-        self.take_over(stored, self.experts, joined)
 
     def serve(self, moment: Moment, t: int) -> float:
         """Answers t queries, retrains when it is time to; mean true score of the answers."""

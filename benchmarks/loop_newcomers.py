@@ -20,6 +20,7 @@ import numpy as np
 from benchmarks.loop_arms import Retraining, Settings, Stage, fit_stage
 from benchmarks.loop_baselines import Told
 from benchmarks.loop_fleet import (
+    CATEGORY,
     Float64Array,
     IntArray,
     Moment,
@@ -28,13 +29,22 @@ from benchmarks.loop_fleet import (
     moment_of,
     redealt,
     sampled_table,
+    without,
 )
 from router.protocols import Encoder
+from router.quality import reference_of
 from router.section import PluginConfig
+from training.expert_map import measure_quality, row_numbers
+from training.onboarding import joined_evidence
+from training.probe_bars import held_back
+from training.probe_plan import MOST_LUCKY, Bars, chances_of_luck, run_plan
 
 BLOCK = 500
 SHARE = 0.2
 """Share of the traffic that is of the category that the newcomer is worth something in."""
+
+PROBES = 64
+"""Of a new expert, as by `coe experts probe`."""
 
 PER_CATEGORY = 250
 HALF, MOST = 0.5, 0.9
@@ -56,6 +66,38 @@ class Newcomer:
     @property
     def name(self) -> str:
         return self.expert or self.category
+
+
+FASTEVAL = (
+    "wizardmath-70b-v1.0",
+    "wizardcoder-python-34b-v1.0",
+    "wizardlm-70b-v1.0",
+    "llama-2-70b-chat",
+    "llama2-70b-oasst-sft-v10",
+    "stablebeluga2",
+    "wizardmath-13b-v1.0",
+    "vicuna-33b-v1.3",
+)
+SMALL = (
+    "mathstral-7b",
+    "llama-3.1-8b-instruct",
+    "mistral-7b-instruct-v0.2",
+    "qwen1.5-7b-chat",
+    "phi-3-mini-4k-instruct",
+    "gemma-7b",
+)
+NEWCOMERS = (
+    Newcomer("fasteval", "python_code", experts=FASTEVAL),
+    Newcomer("llmrouter_dc", "math"),
+    Newcomer("llmrouter_dc", "commonsense_qa"),
+    Newcomer("llmrouter_dc", "agentverse-logicgrid"),
+    Newcomer("fasteval", "python_code", "wizardcoder-python-34b-v1.0", FASTEVAL),
+    Newcomer("llmrouter_dc", "math", "llama-3.3-nemotron-super-49b-v1"),
+    Newcomer("routerbench", "commonsense", "gpt-4-1106-preview"),
+    Newcomer("mmlu_pro_cot", "engineering", "mathstral-7b", SMALL),
+)
+"""An expert that is best by 8 points or more in some category of its table, a category whose best expert is better by 7
+or more than who would serve it unknown (by the train rows)."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +182,7 @@ def joining_run(
     after = moment_of(world, shares=shares)
     if not newcomer.expert:
         low, high = levels_of(before, after, loop.rows, world)
-        loop.accept(place.stages[1], known_to(world))
+        accept(loop, place.stages[1], known_to(world))
         has = []
         for _ in range(blocks):
             loop.serve(after, BLOCK)
@@ -149,7 +191,7 @@ def joining_run(
     gains = gains_of(newcomer.expert, after, loop.rows, world)
     best, number = gains.clip(min=0.0), world.traffic.experts.index(newcomer.expert)
     of_row = np.bincount(loop.rows, weights=after.mix, minlength=len(gains))
-    loop.join(newcomer.expert)
+    join(loop, newcomer.expert)
     served = [loop.wanted == number]
     for _ in range(blocks):
         loop.serve(after, BLOCK)
@@ -162,6 +204,46 @@ def joining_run(
         tuple(float(gains[own].sum()) / max(total, 1e-9) for own in served[1:]),
         bool(np.any(served)),
     )
+
+
+def accept(loop: Retraining, stage: Stage, world: World) -> None:
+    """Somebody adds a category to experts.yaml and runs `coe train`: stage 1 knows it, its row of the map is a
+    guess. `stage` and `world` are as they are with it."""
+    before = loop.router.categories
+    row = next(i for i, name in enumerate(stage.router.categories) if name not in before)
+    loop.tables = [np.insert(table, row, 0.0, axis=0) for table in loop.tables]
+    for block in loop.history.blocks:
+        block[CATEGORY] += block[CATEGORY] >= row
+    loop.world, loop.stage, loop.rows = world, stage, stage.rows(world.traffic)
+    loop.take_over(measure_quality(loop.probes, world.categories), loop.experts)
+
+
+def join(loop: Retraining, name: str) -> None:
+    """`coe experts probe` of a new expert, with the world's probes of it; the router that this makes is live."""
+    graded, rows = loop.world.probes, row_numbers(loop.world.probes, loop.world.categories)
+    column = graded.experts.index(name)
+    own = [loop.rng.permutation(np.flatnonzero(rows == row)) for row in range(len(loop.router.categories))]
+    serving = [loop.router.experts.index(expert) for expert in loop.router.expert_of().values()]
+    at = np.arange(len(serving))
+    quality, stderr = (getattr(loop.evidence, each)[at, serving].astype(float) for each in ("quality", "stderr"))
+    bars = Bars(quality, stderr, np.array([len(each) for each in own], dtype=float))
+
+    def ask(asked: Float64Array) -> tuple[Float64Array, Float64Array]:
+        sums = [graded.scores[each[: int(n)], column].sum() for each, n in zip(own, asked[0], strict=True)]
+        return np.array([sums], dtype=float), asked
+
+    sums, counts = run_plan(bars, PROBES, ask)
+    luck = chances_of_luck(bars, PROBES, sums, counts)
+    chosen = np.concatenate([each[: int(n)] for each, n in zip(own, counts[0], strict=True)])
+    probed = graded.rows(np.sort(chosen))
+    others = [each for each in graded.experts if each != name]
+    joined = joined_evidence(loop.evidence, without(probed, others), without(graded, [name]), loop.world.categories)
+    scores = graded.scores.copy()
+    scores[np.isin(np.arange(len(scores)), chosen, invert=True), column] = np.nan
+    loop.world = replace(loop.world, probes=replace(graded, scores=scores))
+    stored = held_back(joined, reference_of(loop.evidence), luck <= MOST_LUCKY)
+    loop.experts = (*loop.experts, name)
+    loop.take_over(stored, loop.experts, joined)
 
 
 def gains_of(expert: str, moment: Moment, rows: IntArray, world: World) -> Float64Array:
