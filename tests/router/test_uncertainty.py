@@ -12,6 +12,8 @@ from base.errors import ArtifactError
 from router.uncertainty import (
     Uncertainty,
     apply_temperature,
+    calibrated,
+    calibrated_row,
     combine,
     least_alpha,
     neighbour_distance,
@@ -72,6 +74,26 @@ def test_quantile_and_combination() -> None:
     quantile = quantile_of(np.array([0.05, 0.25, 0.9], np.float32), sample)
     assert quantile.tolist() == [0.0, 0.5, 1.0]
     np.testing.assert_allclose(combine(np.array([0.2] * 3, np.float32), quantile, 0.5), [0.2, 0.45, 0.7], atol=1e-6)
+
+
+@given(
+    st.lists(st.floats(0, 1, width=32), min_size=1, max_size=20).filter(lambda parts: max(parts) > 1e-3),
+    st.floats(0.05, 20),
+    st.sampled_from([0.0, 0.4]),
+    st.booleans(),
+    st.booleans(),
+)
+def test_one_query_is_judged_as_a_batch_of_one(
+    parts: list[float], temperature: float, weight: float, has_outside: bool, has_mix: bool
+) -> None:
+    probs = np.array(parts, np.float32) / np.float32(sum(parts))
+    mix = np.linspace(0.2, 5, len(parts), dtype=np.float32) if has_mix else None
+    outside = np.array([1.5, -2.0, 0.3], np.float32) if has_outside else None
+    doubt = Uncertainty(np.eye(2, dtype=np.float32), np.array([0.1, 0.4], np.float32), weight, 0.5, outside)
+    row, batch = calibrated_row(probs.tolist(), temperature, mix), calibrated(probs[None], temperature, mix)
+    np.testing.assert_allclose(row, batch[0], atol=1e-6)
+    embedding = np.array([[3.0, 1.0]], np.float32)
+    assert doubt.score_row(embedding, row) == pytest.approx(float(doubt.score(embedding, batch)[0]), abs=1e-5)
 
 
 def test_threshold_by_hand() -> None:
