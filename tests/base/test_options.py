@@ -1,4 +1,4 @@
-"""What `--out` may name."""
+"""Folders that `--out` may name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What coe keeps of people is for the user it runs as, and nobody else on the machine."""
+"""Data of people is for the user it runs as, and nobody else on the machine."""
 
 from __future__ import annotations
 

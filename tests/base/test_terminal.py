@@ -1,4 +1,4 @@
-"""What others wrote cannot drive the terminal of whoever looks at it."""
+"""Text of others cannot drive the terminal of whoever looks at it."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def test_commands_of_a_page_exist_and_take_the_options_shown(page: str) -> None:
 
 
 def fault(line: str) -> str | None:
-    """What is wrong with a line; None if nothing is."""
+    """The fault of a line; None if there is none."""
     words = words_of(line)
     if not words or not words[0].islower():
         return None

@@ -1,4 +1,4 @@
-"""What every kind of answer must do, run on every example of every kind."""
+"""Contract of the kinds of answers, run on every example of every kind."""
 
 from __future__ import annotations
 

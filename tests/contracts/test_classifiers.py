@@ -1,4 +1,4 @@
-"""What every classifier and its fitter must do, run on every example of every kind."""
+"""Contract of classifiers and their fitters, run on every example of every kind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every encoder must do, run on every example of every kind; a new file is found without an edit here."""
+"""Contract of encoders, run on every example of every kind; a new file is found without an edit here."""
 
 from __future__ import annotations
 

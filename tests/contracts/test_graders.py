@@ -1,4 +1,4 @@
-"""What every grader must do, run on every example of every kind."""
+"""Contract of graders, run on every example of every kind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every expert scorer must do, run on every example of every kind, fitted on the same graded queries."""
+"""Contract of scorers, run on every example of every kind, fitted on the same graded queries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which changes alarm, and which do not."""
+"""Changes that alarm, and changes that do not."""
 
 from __future__ import annotations
 

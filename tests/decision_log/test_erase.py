@@ -97,7 +97,7 @@ def leave_spool(data_dir: Path, records: list[DecisionRecord]) -> None:
 
 
 async def test_while_the_gateway_works(tmp_path: Path, store: Database) -> None:
-    """What it spooled and sent, what it has spooled and not sent, and what it remembers."""
+    """Records that it spooled and sent, those not sent yet, and those that it remembers."""
     server = RedisServer(tmp_path / "redis")
     url = await server.start()
     log = DecisionLog(data_dir=tmp_path, redis_url=url, config=CONFIG)

@@ -68,7 +68,7 @@ async def test_kill_9_in_async_loses_only_what_was_not_spooled_yet(tmp_path: Pat
 
 
 async def drained(folder: Path) -> Diagnosis:
-    """What the doctor says once all that is left is in SQL."""
+    """The doctor's report once all that is left is in SQL."""
     store = Database(f"sqlite:///{folder / 'data' / 'coe.db'}")
     config = LogConfig()
     await drain_all(folder / "data", config, None, store)

@@ -27,7 +27,7 @@ EVERY = {*tables.TABLES, tables.SCHEMA, admin_log.ADMIN_LOG, *keys.TABLES, *batc
 
 
 def statements() -> str:
-    """What makes every table of the project, in SQLite's words."""
+    """Statements that make every table of the project, in SQLite's words."""
     parts: list[CreateTable | CreateIndex] = []
     for table in (each for each in SQLModel.metadata.sorted_tables if each in EVERY):
         parts += [CreateTable(table), *(CreateIndex(i) for i in sorted(table.indexes, key=lambda i: str(i.name)))]

@@ -35,7 +35,7 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def statuses(redis_url: str) -> list[ReplicaStatus]:
-    """What the stream says of replicas, in its order."""
+    """Entries of the stream about replicas, in its order."""
     with Redis.from_url(redis_url) as client:
         entries = [fields for _, fields in client.xrange("coe:decisions")]
     return [ReplicaStatus.model_validate_json(fields[b"status"]) for fields in entries if b"status" in fields]

@@ -1,4 +1,4 @@
-"""What `commit` promises: it returns when the record is on the disk, and raises when it does not get there."""
+"""The promise of `commit`: it returns when the record is on the disk, and raises when it does not get there."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def documents(store: Database) -> list[str]:
 def test_feedback_goes_with_a_decision_that_comes_after_it_was_erased(
     store: Database, make_of: Callable[..., DecisionRecord]
 ) -> None:
-    """What is said of a decision may reach the database before it."""
+    """Feedback on a decision may reach the database before it."""
     late, kept = make_of(0, session_id="s"), make_of(1, session_id="other")
     for record in (late, kept):
         store.put_feedback(thumb(record.decision_id))

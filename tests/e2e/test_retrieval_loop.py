@@ -45,7 +45,7 @@ def folder(tmp_path: Path) -> Path:
 
 @dataclass
 class Client:
-    """What a user of the gateway does. Every answer is to be a good one."""
+    """Requests of a user of the gateway. Every answer is to be a good one."""
 
     http: aiohttp.ClientSession
     url: str
@@ -129,7 +129,7 @@ async def test_clicks_become_pilots_of_the_running_gateway(folder: Path) -> None
 
 
 async def retrained_while_searching(folder: Path, client: Client, store_id: str) -> Any:
-    """What `coe retrain` said of retrieval. Searches go on until one is of the new library; none is of a third one."""
+    """Output of `coe retrain` on retrieval. Searches go on until one is of the new library; none is of a third one."""
     seen: list[str] = []
     is_done = asyncio.Event()
 

@@ -69,7 +69,7 @@ def environment() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def first_output(place: Place) -> str:
-    """What the first start printed, once all its answers had come."""
+    """Output of the first start, once all its answers had come."""
     done = subprocess.run(
         place.command("--once"), env=environment(), capture_output=True, text=True, timeout=DEADLINE_S, check=False
     )

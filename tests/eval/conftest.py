@@ -1,4 +1,4 @@
-"""What the tests of reports share."""
+"""Fixtures that the tests of reports share."""
 
 from __future__ import annotations
 

@@ -282,7 +282,7 @@ GIVEN = tuple(
 
 @pytest.fixture
 async def answers_file(fake: FakeExperts, tmp_path: Path) -> Path:
-    """What another machine wrote of `right` and `wrong` on `GIVEN`; nobody has been asked here yet."""
+    """Answers of `right` and `wrong` on `GIVEN` that another machine wrote; nobody has been asked here yet."""
     there = await run(fake, tmp_path / "there", "right", "wrong", probes=GIVEN)
     write_answers(tmp_path / "answers.jsonl", there.answers)
     fake.asked.clear()

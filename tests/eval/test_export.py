@@ -1,4 +1,4 @@
-"""What is exported comes back unchanged when it is imported."""
+"""An exported table comes back unchanged when it is imported."""
 
 from __future__ import annotations
 

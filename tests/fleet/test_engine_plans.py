@@ -1,4 +1,4 @@
-"""Which processes run for which entries of experts.yaml."""
+"""Processes for entries of experts.yaml."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the fake vLLM adds to what the real one shows without a GPU: sleep, memory, paces, known bugs."""
+"""Additions of the fake vLLM to what the real one shows without a GPU: sleep, memory, paces, known bugs."""
 
 from __future__ import annotations
 

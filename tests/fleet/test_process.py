@@ -51,7 +51,7 @@ async def running(spec: ProcessSpec, policy: RestartPolicy = QUICK) -> AsyncIter
 
 
 def is_running(pid: int) -> bool:
-    """Whether the process lives; a zombie, which nobody has reaped yet, does not."""
+    """True while the process lives, which a zombie that nobody has reaped yet does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:

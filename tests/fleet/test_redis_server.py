@@ -28,7 +28,7 @@ async def server(tmp_path: Path) -> AsyncIterator[RedisServer]:
 
 
 def is_running(pid: int) -> bool:
-    """Whether the process is there and no zombie."""
+    """True while the process is there and not a zombie."""
     try:
         return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except FileNotFoundError:

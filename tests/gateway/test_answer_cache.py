@@ -48,7 +48,7 @@ async def composition(redis_url: str, **changes: Any) -> AsyncIterator[Running]:
 
 
 async def asked(gateway: Running, text: str = "a red rose", **fields: Any) -> tuple[str, str, str]:
-    """Who answered, what, and the decision's id. An answer that is kept is waited for."""
+    """The expert, its answer, and the decision's id. An answer that is kept is waited for."""
     async with gateway.chat(text, **fields) as answer:
         assert answer.status == 200, await answer.text()
         said = (await answer.json())["choices"][0]["message"]["content"]

@@ -1,4 +1,4 @@
-"""What the base installs is enough for a gateway in front of engines that others run."""
+"""The base install is enough for a gateway in front of engines that others run."""
 
 from __future__ import annotations
 

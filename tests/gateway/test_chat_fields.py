@@ -1,4 +1,4 @@
-"""Which fields a chat request may have, how much each may ask for, and what reaches an engine."""
+"""Fields of a chat request, the most that each may ask for, and those that reach an engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is read out of a chat request."""
+"""Reading a chat request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must hold for requests that are too large or too many, numbered as in the project's list of checks."""
+"""Checks of requests that are too large or too many, numbered as in the project's list of checks."""
 
 from __future__ import annotations
 

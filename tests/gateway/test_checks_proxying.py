@@ -1,4 +1,4 @@
-"""What must hold for bytes that pass through, numbered as in the project's list of checks."""
+"""Checks of bytes that pass through, numbered as in the project's list of checks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a chat and its record cost, in counts that hold on every machine, against the figures of tests/costs.toml."""
+"""Costs of a chat and its record, in counts that hold on every machine, against the figures of tests/costs.toml."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def ask(connection: socket.socket, kind: str) -> None:
 
 
 def client_of(port: int, work: Callable[[socket.socket], None]) -> Callable[[], None]:
-    """What a client does in a thread of its own, not counted."""
+    """Runs a client in a thread of its own, not counted."""
 
     def run() -> None:
         sys.setprofile(None)

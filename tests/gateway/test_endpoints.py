@@ -119,7 +119,7 @@ def numbers_in(value: object) -> Iterator[float]:
 
 
 async def test_a_receipt_says_everything_once_and_with_few_digits() -> None:
-    """What experts and categories have of the decision is not in the record again; the log keeps every digit."""
+    """Facts that experts and categories hold are not in the record again; the log keeps every digit."""
     async with running() as gateway:
         async with gateway.chat("red", model="auto:wild") as answer:
             decision_id = answer.headers["x-coe-decision-id"]

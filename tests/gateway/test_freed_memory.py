@@ -1,4 +1,4 @@
-"""What large requests took goes back to the system."""
+"""Memory of large requests goes back to the system."""
 
 from __future__ import annotations
 

@@ -175,7 +175,7 @@ async def test_with_every_connection_in_work_another_is_refused_at_once() -> Non
 
 
 async def answer_to(gateway: Running, sent: bytes) -> bytes:
-    """What comes until the gateway closes the connection."""
+    """All bytes that come until the gateway closes the connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.gateway.port)
     try:
         writer.write(sent)

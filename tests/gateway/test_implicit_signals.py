@@ -1,4 +1,4 @@
-"""What clients did, as it is found in decisions on their way to SQL."""
+"""Actions of clients, as they are found in decisions on their way to SQL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much of clients' bodies is held at once, and who is served meanwhile."""
+"""Bodies of clients that are held at once, and clients that are served meanwhile."""
 
 from __future__ import annotations
 

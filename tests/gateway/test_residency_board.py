@@ -38,7 +38,7 @@ def board_of(redis_url: str, urls: Mapping[str, str]) -> RedisBoard:
 
 
 async def end_lease(board: RedisBoard) -> None:
-    """What silence does."""
+    """Effect of silence."""
     await board._client.hdel(f"{board._prefix}:reports", board.me)
     assert await board._client.delete(f"{board._prefix}:holder") == 1
 

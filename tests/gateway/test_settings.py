@@ -1,4 +1,4 @@
-"""What engines inherit from the gateway's environment: none of its secrets."""
+"""The part of the gateway's environment that engines inherit: none of its secrets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a shadow writes down: its probability of the expert that served, on which its trial is judged."""
+"""The record of a shadow: its probability of the expert that served, on which its trial is judged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `coe up` prints, on a terminal and in a pipe."""
+"""Output of `coe up`, on a terminal and in a pipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When an expert that is not a language model answers in the planned expert's place."""
+"""Cases in which an expert that is not a language model answers in the planned expert's place."""
 
 from __future__ import annotations
 

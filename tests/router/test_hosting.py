@@ -1,4 +1,4 @@
-"""Which experts to host: against brute force, and the greedy order beyond twelve experts."""
+"""Choice of the experts to host: against brute force, and the greedy order beyond twelve experts."""
 
 from __future__ import annotations
 

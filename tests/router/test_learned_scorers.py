@@ -1,4 +1,4 @@
-"""What the learned scorers share: the k largest are those that sorting finds."""
+"""Parts that the learned scorers share: the k largest are those that sorting finds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a text asks must survive; how it is wrapped must not."""
+"""The request in a text must survive; its wrapping must not."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ def test_infeasible_budget_names_itself_and_the_smallest_that_would_do():
 
 
 def test_the_smallest_that_would_do_is_told_of_costs_far_below_a_cent_too():
-    """What is cheapest for the first category is too slow there; what is next differs by a ten-millionth of a USD."""
+    """The cheapest for the first category is too slow there; the next differs by a ten-millionth of a USD."""
     cost = np.array([[1e-7, 9e-7, 5e-7], [4e-7, 8e-7, 6e-7], [7e-7, 2e-7, 3e-7]], np.float32)
     costs = replace(
         costs_of([1, 2, 3]), cost_usd=cost, latency_ms=np.float32([[900, 50, 20], [20, 20, 20], [20, 20, 20]])

@@ -89,7 +89,7 @@ def log_table(
 
 
 def asked(log: LogTable, *, excluded: Sequence[str] = ()) -> AskedAnswers:
-    """What was asked: the name of the category, with the same experts ruled out each time."""
+    """Queries that were asked: the name of the category, with the same experts ruled out each time."""
     texts = tuple(log.categories[number] for number in log.category)
     left = tuple(name for name in EXPERTS if name not in excluded)
     return AskedAnswers(

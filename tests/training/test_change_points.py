@@ -1,4 +1,4 @@
-"""When quality changed: false alarms at the stated rate, changes found soon, and whose answers are left out."""
+"""Times of changed quality: false alarms at the stated rate, changes found soon, and whose answers are left out."""
 
 import itertools
 from dataclasses import replace

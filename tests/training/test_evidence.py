@@ -1,4 +1,4 @@
-"""What a candidate learns from a log: the half that does not judge, and the traffic's mix."""
+"""Evidence of a candidate from a log: the half that does not judge, and the traffic's mix."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_part_that_is_left_out_teaches_nothing() -> None:
 
 
 def test_a_change_that_only_the_held_out_half_shows_is_not_found() -> None:
-    """What judges fell from 1 to 0 halfway, what teaches did not change; the other way round it is found."""
+    """Answers that judge fell from 1 to 0 halfway, those that teach did not change; the other way round it is found."""
     n = 400
     is_held_out = np.arange(n) % 2 == 0
     fell = np.where(is_held_out & (np.arange(n) >= n // 2), 0.0, 1.0)

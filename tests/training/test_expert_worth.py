@@ -1,4 +1,4 @@
-"""What is lost without an expert, on tables whose truth is known."""
+"""Loss without an expert, on tables whose truth is known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a logged answer weighs in retraining: who stays silent, and whose word counts."""
+"""Weight of a logged answer in retraining: who stays silent, and whose word counts."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What learning was worth and what exploring cost, on logs whose truth is known."""
+"""Worth of learning and cost of exploring, on logs whose truth is known."""
 
 from __future__ import annotations
 

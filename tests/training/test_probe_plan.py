@@ -1,4 +1,4 @@
-"""Where probes go, and how often the whole procedure finds a specialist or falls for luck."""
+"""Places of probes, and how often the whole procedure finds a specialist or falls for luck."""
 
 from __future__ import annotations
 

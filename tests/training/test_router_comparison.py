@@ -1,4 +1,4 @@
-"""What the gate is shown: whose loss it is, which rows count and for how much, who could have answered."""
+"""Evidence for the gate: whose loss it is, which rows count and for how much, who could have answered."""
 
 from __future__ import annotations
 

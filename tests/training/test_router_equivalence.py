@@ -1,4 +1,4 @@
-"""When one router in the place of another changes nothing."""
+"""Cases in which one router in the place of another changes nothing."""
 
 from __future__ import annotations
 

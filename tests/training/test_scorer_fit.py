@@ -1,4 +1,4 @@
-"""How large a lead must be."""
+"""Size of the lead that an expert must have."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def scored_by(data: GradedQueries, scores: np.ndarray[tuple[int, int], np.dtype[
 
 
 def test_where_the_categories_tell_all_next_to_nothing_is_corrected() -> None:
-    """Whether an expert is right depends on the category and luck alone."""
+    """The correctness of an expert depends on the category and luck alone."""
     data, rng = graded(400, 0), np.random.default_rng(1)
     chance = np.where(data.rows[:, None] == np.arange(3), 0.8, 0.3)
     lucky = scored_by(data, (rng.random((400, 3)) < chance).astype(np.float32))

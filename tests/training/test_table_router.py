@@ -86,7 +86,7 @@ def test_a_kind_that_there_is_not_is_told_before_anything_is_read(
 
 
 def test_the_mass_of_a_category_is_what_is_served_as_it(tmp_path: Path) -> None:
-    """Where labels say nothing about texts stage 1 is never sure, and all of a budget is spent on `general`."""
+    """With labels that say nothing about texts, stage 1 is never sure, and all of a budget is spent on `general`."""
     now = datetime(2026, 1, 2, tzinfo=UTC)
     sure = uneven(tmp_path / "t", {"a": 60, "b": 20})
     artifact = fit_table(tmp_path / "r", TableRequest(sure, "hashing"), now=now, progress=silent)

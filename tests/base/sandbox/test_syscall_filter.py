@@ -12,7 +12,7 @@ ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
 
 def verdict(machine: str, number: int, arguments: tuple[int, ...] = (), arch: int | None = None) -> int:
-    """What the kernel would do: a classic BPF machine with the four instructions the filter uses."""
+    """The kernel's verdict: a classic BPF machine with the four instructions the filter uses."""
     program = [struct.unpack_from("=HBBI", filter_program("linux", machine), i) for i in range(0, size(machine), 8)]
     data = struct.pack("=iIQ6Q", number, ARCH[machine] if arch is None else arch, 0, *(*arguments, *[0] * 6)[:6])
     at, word = 0, 0

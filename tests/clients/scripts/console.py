@@ -67,7 +67,7 @@ def ask(page: Page) -> None:
 
 
 def meet_refusal(page: Page) -> None:
-    """What the API refuses is said in the place of the form."""
+    """A refusal of the API is said in the place of the form."""
     page.evaluate("document.querySelector('[name=decision_id]').value = 'nothing'")
     page.get_by_role("button", name="Bad answer").click()
     expect(page.get_by_role("alert")).to_contain_text("there is no decision 'nothing'")

@@ -1,4 +1,4 @@
-"""What every family must keep: numbers, code, quotations; and what each may change."""
+"""Every family must keep numbers, code and quotations; each may change something else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which rows are fitted on and which are tested, and what wrong requests are told."""
+"""Rows that are fitted on and rows that are tested, and the errors of wrong requests."""
 
 from __future__ import annotations
 

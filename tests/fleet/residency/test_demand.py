@@ -1,4 +1,4 @@
-"""What a scheduler expects: recent requests, the hour of the day, and conversations that began."""
+"""Expectations of a scheduler: recent requests, the hour of the day, and conversations that began."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which connections a changed configuration keeps, and which it makes."""
+"""Connections that a changed configuration keeps, and those that it makes."""
 
 from __future__ import annotations
 

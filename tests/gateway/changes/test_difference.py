@@ -1,4 +1,4 @@
-"""What differs between two configurations, and what a running gateway takes of it."""
+"""Differences between two configurations, and those that a running gateway takes."""
 
 from __future__ import annotations
 

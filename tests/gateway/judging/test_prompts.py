@@ -1,4 +1,4 @@
-"""What a judge is asked, and how its reply is read."""
+"""Prompts of a judge, and the reading of its reply."""
 
 from __future__ import annotations
 

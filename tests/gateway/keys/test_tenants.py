@@ -1,4 +1,4 @@
-"""What a team makes is not there for keys of another team: every endpoint, a new one included, is in one list."""
+"""Nothing that a team makes is there for keys of another: every endpoint, a new one included, is in one list."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What became of a document: kept once per decision, document and key; chat answers and searches are told apart."""
+"""Feedback on a document: kept once per decision, document and key; chat answers and searches are told apart."""
 
 from __future__ import annotations
 

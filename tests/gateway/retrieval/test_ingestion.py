@@ -166,7 +166,7 @@ async def test_killed_gateways_read_a_hostile_file_three_times_at_most(tmp_path:
 
 
 def reads(gateway: int) -> bool:
-    """Whether a process that reads documents has a child, which is one that reads."""
+    """True when a process that reads documents has a child, which is one that reads."""
     for child in children(gateway):
         if b"reading_process" in Path(f"/proc/{child}/cmdline").read_bytes() and children(int(child)):
             return True

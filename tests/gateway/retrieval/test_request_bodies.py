@@ -1,4 +1,4 @@
-"""What a JSON body may be called and hold, how long a bad one takes, and which field an error names."""
+"""Content types and contents of a JSON body, the time that a bad one takes, and the field that an error names."""
 
 from __future__ import annotations
 

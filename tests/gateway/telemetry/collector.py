@@ -53,7 +53,7 @@ class Event:
 
 @dataclass
 class Collector:
-    """What came; `status` is what it answers with."""
+    """Everything that came; `status` is what it answers with."""
 
     url: str = ""
     status: int = 200
@@ -148,7 +148,7 @@ def environment(url: str) -> dict[str, str]:
 
 @asynccontextmanager
 async def exporting_to(url: str, monkeypatch: pytest.MonkeyPatch, **more: str) -> AsyncIterator[Telemetry]:
-    """What follows requests and exports there."""
+    """A telemetry that follows requests and exports there."""
     for name, value in (environment(url) | more).items():
         monkeypatch.setenv(name, value)
     telemetry = Telemetry(Exporting(parse_signals(os.environ), "one"), has_lines=False)

@@ -1,4 +1,4 @@
-"""What turns telemetry on, and the settings that are refused."""
+"""Settings that turn telemetry on, and those that are refused."""
 
 from __future__ import annotations
 

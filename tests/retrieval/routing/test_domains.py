@@ -1,4 +1,4 @@
-"""Where data sets lie, against reference values."""
+"""Places of data sets, against reference values."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ def arm(*weights: float, evidence: tuple[float, ...] = ()) -> Arm:
 
 
 def saying(**said: tuple[float, float, float]) -> Evidence:
-    """What the words say of documents `d0`, `d1`, ...; all 0 of others."""
+    """The words' features of documents `d0`, `d1`, ...; all 0 of others."""
     return lambda rows: np.array([said.get(f"d{row}", (0.0, 0.0, 0.0)) for row in rows], dtype=np.float32)
 
 

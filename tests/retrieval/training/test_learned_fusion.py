@@ -106,7 +106,7 @@ def test_an_arm_has_the_weights_of_members_and_evidence() -> None:
 
 
 def phrase_collection(name: str, count: int) -> Collection:
-    """What is relevant has the query's two words side by side; others have them apart, more often."""
+    """A relevant document has the query's two words side by side; others have them apart, more often."""
     ids, texts, grades, documents = [], [], [], []
     for number in range(count):
         one, two = f"{name}alpha{number}", f"{name}beta{number}"

@@ -82,7 +82,7 @@ def write_store(
 
 
 class Stores:
-    """What is exported: a writer per store; the tests change it."""
+    """Exports: a writer per store; the tests change it."""
 
     def __init__(self, **stores: Callable[[Path], None]) -> None:
         self.stores = dict(stores)
@@ -345,7 +345,7 @@ def test_a_section_without_a_library_has_nothing_to_refresh(tmp_path: Path) -> N
 
 
 def compared(differences: list[float]) -> PilotRefresh | None:
-    """What becomes of a refresh that changes nDCG@10 of held-out queries by so much each."""
+    """The verdict on a refresh that changes nDCG@10 of held-out queries by so much each."""
     found = PilotRefresh(Verdict.NEED_MORE, "", n_dev=len(differences), difference=paired_mean(np.array(differences)))
     return refused(found, 0.5, 0.5 + float(np.mean(differences)))
 

@@ -1,4 +1,4 @@
-"""What is trained on and compared, and how an admitted expert gets into experts.yaml and into what runs."""
+"""Examples and comparison of a training, and the way of an admitted expert into experts.yaml and into what runs."""
 
 from __future__ import annotations
 

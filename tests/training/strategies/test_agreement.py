@@ -1,4 +1,4 @@
-"""Who agreed with whom moves what is known of experts, beside grades and feedback, and never alone."""
+"""Agreement between experts moves what is known of experts, beside grades and feedback, and never alone."""
 
 from __future__ import annotations
 

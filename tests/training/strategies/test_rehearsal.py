@@ -1,4 +1,4 @@
-"""What training plays many prompts at a time is what the machines do one query at a time."""
+"""Training plays many prompts at a time as the machines do one query at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is learned of strategies, and what a plan makes of it."""
+"""Learned strategies, and the plans that are made of them."""
 
 from __future__ import annotations
 

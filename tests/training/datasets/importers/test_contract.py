@@ -1,4 +1,4 @@
-"""What every importer must do with files of its format, whole and broken."""
+"""Contract of importers, with files of its format, whole and broken."""
 
 from __future__ import annotations
 

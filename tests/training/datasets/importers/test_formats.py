@@ -1,4 +1,4 @@
-"""What is peculiar to single formats."""
+"""Peculiarities of single formats."""
 
 from __future__ import annotations
 
