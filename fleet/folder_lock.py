@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
 from typing import Self
@@ -18,8 +19,6 @@ class FolderLock:
     @classmethod
     def try_acquire(cls, folder: Path) -> Self | None:
         """The lock on `folder`, or None when another holder (also one in this process) has it or the folder is gone."""
-        import fcntl
-
         path = folder / LOCK_NAME
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -49,8 +48,6 @@ class FolderLock:
 
 def is_held(folder: Path) -> bool:
     """Returns True when a live process has the lock on `folder`. True also where this user may not open it."""
-    import fcntl
-
     try:
         descriptor = os.open(folder / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
