@@ -45,4 +45,4 @@ def test_what_a_gateway_started_with_is_searched_no_more(tmp_path: Path) -> None
     frozen, searched, threshold, is_enabled = done.stdout.split()
     assert int(frozen) > 50_000
     assert int(searched) < int(frozen) / 10
-    assert (int(threshold), is_enabled) == (10_000, "True")
+    assert (int(threshold), is_enabled) == (20_000, "True")

@@ -222,10 +222,6 @@ def test_what_is_learned_survives_an_artifact_fewer_experts_and_a_newcomer() -> 
         renumbered = [tuple({0: 0, 2: 1, 3: 2}[e] for e in experts) for experts in asked]
         assert fewer.variants[name].asked() == renumbered
     assert learned_strategies({}, 2, 4) is None
-    old = {name: each[:, :, :SIGNALS] if name.endswith(".rules") else each for name, each in own.arrays().items()}
-    padded = learned_strategies(old, 2, 4)
-    assert padded is not None
-    assert np.array_equal(padded.variants[StrategyName.SEQUENTIAL].rules, own.variants[StrategyName.SEQUENTIAL].rules)
     broken = own.arrays() | {"vote.experts": np.full((1, 2), 9)}
     with pytest.raises(ArtifactError, match=r"vote\.experts"):
         learned_strategies(broken, 2, 4)
