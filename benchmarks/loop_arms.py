@@ -326,8 +326,8 @@ class Retraining:
         self.rounds.append(done)
 
     def renew(self, evidence: Evidence, log: LogTable, changes: tuple[ChangePoint, ...]) -> bool:
-        """Lets the next best take over from an expert that fell, or the live router explore by newer evidence. Returns
-        whether an expert took over."""
+        """Lets the next best take over from an expert that fell, or in a category without grades, or the live router
+        explore by newer evidence. Returns whether an expert took over."""
 
         def with_rows(rows: Sequence[int]) -> tuple[Renewed, Router]:
             made = renewed(self.evidence, self.router.experts, evidence, rows)

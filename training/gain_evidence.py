@@ -53,8 +53,9 @@ PRIOR_ANSWERS, PRIOR_VARIANCE = 20.0, 0.36
 """Prior of the variance of a gain, and the answers that it counts as (ours)."""
 
 WITHOUT_ONE = 15.0
-"""Evidence to one that has to be left without any one voice. The luckiest of forty honest voices takes a third of a
-standard error with it, which asks for as much as evidence of some 48 to 1 of all would (ours; benchmarks/LOG.md)."""
+"""Capital out of 1 that has to be reached without any one voice as well. The luckiest of forty honest voices takes a
+third of a standard error with it, which asks for as much as evidence of some 48 to 1 of all would (ours;
+benchmarks/LOG.md)."""
 
 BLOCK = 20
 """Answers with the same stake."""

@@ -188,8 +188,9 @@ def renewed_live(
     live_folder: Path, scratch: Path, inputs: RetrainInputs, comparison: RouterComparison
 ) -> tuple[Path | None, tuple[str, ...], str]:
     """Folder of the live router with what the candidate knows, the names of the experts that are new to it, and what it
-    does differently: the next best takes over from an expert that fell (training.takeover), or it explores by newer
-    evidence. None where its map, or much of its exploring, would not be as it should."""
+    does differently: the next best takes over from an expert that fell, or in a category without grades
+    (training.takeover), or it explores by newer evidence. None where its map, or much of its exploring, would not be as
+    it should."""
     live, evidence, before = load_artifact(live_folder), comparison.evidence, comparison.live.expert_of()
     if not can_renew(live, inputs.config.learned_categories):
         return None, (), ""
