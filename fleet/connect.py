@@ -19,8 +19,8 @@ logger = logging.getLogger(__name__)
 Roots = Sequence[str]
 """API roots of an expert's engines, which are alike."""
 
-OWN_WIRES = (Engine.LITELLM, Engine.BUILTIN, Engine.ECHO)
-"""Engines with a wire of their name; all others, llama.cpp's and vLLM's servers among them, speak OpenAI's."""
+WIRES, OPENAI_WIRE = "fleet.wires", "vllm"
+"""An engine has the wire of its name; those without a file there, llama.cpp's server among them, speak OpenAI's."""
 
 DECLARED = frozenset(
     {
@@ -110,7 +110,8 @@ def backend_at(
     options: dict[str, object] = {}
     if entry.api_key_env is not None:
         options["api_key"] = secrets[entry.api_key_env]
-    if entry.engine not in OWN_WIRES:
+    wire = entry.engine.value if entry.engine.value in plugins.kinds(WIRES) else OPENAI_WIRE
+    if wire == OPENAI_WIRE:
         if url is None:
             raise ConfigError(f"experts.{name}: no address; start its engine (`coe experts up`) or set `url`")
         options |= {"url": url, "served_model": entry.name_on_engine(name), "timeout_s": entry.timeout_s}
@@ -125,8 +126,7 @@ def backend_at(
         options["params"] = dict(entry.params) | secret_params
     elif entry.engine is Engine.BUILTIN:
         options |= {"kind": entry.model, "name": name, "params": dict(entry.params)}
-    wire = entry.engine.value if entry.engine in OWN_WIRES else "vllm"
-    return cast(ChatBackend, plugins.build("fleet.wires", wire, options))
+    return cast(ChatBackend, plugins.build(WIRES, wire, options))
 
 
 def lora_selection(chosen: int | None, lora_ids: Mapping[str, int | None]) -> dict[str, object]:
