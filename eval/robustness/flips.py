@@ -132,8 +132,10 @@ def count_family(trials: Sequence[Trial]) -> FamilyFlips:
 
 
 def share(trials: Sequence[Trial], flips: Sequence[bool]) -> Metric:
-    """Share of the cases that flip; those of one text depend on each other."""
-    found = rate(np.array(flips, dtype=np.float64), clusters=[np.array([trial.text for trial in trials])])
+    """Share of the cases that flip; those of one text depend on each other, so all of a single text count once."""
+    values, texts = np.array(flips, dtype=np.float64), np.array([trial.text for trial in trials])
+    is_single = (texts == texts[0]).all()
+    found = rate(values.mean(keepdims=True)) if is_single else rate(values, clusters=[texts])
     assert found is not None, "there is a case"
     return Metric(value=found.value, interval=Interval(low=found.low, high=found.high), n=len(trials))
 

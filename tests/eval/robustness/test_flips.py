@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from base.errors import ConfigError, DataError
+from base.intervals import wilson_interval
 from eval.robustness.flip_records import RobustnessRecord
-from eval.robustness.flips import KnownScores, measure_flips
+from eval.robustness.flips import KnownScores, measure_flips, share
 from router.types import DecisionReason, RoutingDecision
 
 TEXTS = (
@@ -64,6 +66,15 @@ def test_intervals_hold_the_share_and_are_no_points():
         interval = family.experts.interval
         assert interval is not None
         assert interval.low <= family.experts.value < interval.high <= 1.0
+
+
+@pytest.mark.parametrize(("count", "flips"), [(40, [True] * 20 + [False] * 20), (1, [True])])
+def test_cases_of_one_text_count_as_one_where_they_flip_alike(count: int, flips: list[bool]):
+    trials = [SimpleNamespace(text=number) for number in range(count) for _ in range(5)]
+    found = share(trials, [flip for flip in flips for _ in range(5)])
+    assert (found.value, found.n) == (sum(flips) / count, 5 * count)
+    assert found.interval is not None
+    assert (found.interval.low, found.interval.high) == pytest.approx(wilson_interval(found.value, count), abs=0.005)
 
 
 def test_flips_cost_what_the_other_expert_scores_less():
