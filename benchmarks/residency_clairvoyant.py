@@ -1,4 +1,4 @@
-"""The best that can be done by who knows every arrival: sets of engines for windows of time, and a bound that no
+"""The best that can be done by knowing every arrival: sets of engines for windows of time, and a bound that no
 sequence of sets exceeds, both by dynamic programming.
 
 Shapes: w windows, k categories, m experts, s sets of experts that can be awake together, n requests, b blocks of

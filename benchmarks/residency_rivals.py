@@ -1,4 +1,4 @@
-"""Policies to compare `regret` with: two evictions beside `lru`, and a plan by who knows every arrival."""
+"""Policies to compare `regret` with: two evictions beside `lru`, and a plan by somebody who knows every arrival."""
 
 from __future__ import annotations
 

@@ -176,7 +176,7 @@ def print_onboarding(found: Onboarding) -> None:
         )
     console.print(table)
     console.print(
-        "luck: how often an expert as good as who serves now, and better nowhere, looks as good after these probes; "
+        "luck: how often an expert that equals those that serve now looks as good after these probes; "
         f"a category is given only up to {MOST_LUCKY:.0%}, so one in {1 / MOST_LUCKY:.0f} such experts gets any",
     )
     taken = ", ".join(found.taken) or "no category"

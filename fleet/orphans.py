@@ -15,7 +15,7 @@ END_S = 30.0
 """A driver may take seconds to give back the memory of a killed process."""
 
 OWNER = "COE_ENGINE_OF"
-"""Environment variable of every engine process and its children: data folder and process id of who started it."""
+"""Environment variable of every engine process and its children: data folder, and id of the process that started it."""
 
 
 def owner_mark(data_dir: Path) -> str:

@@ -95,7 +95,7 @@ def wanted(ideal: RoutingDecision) -> str:
 
 
 def quality_of(ideal: RoutingDecision) -> dict[str, float]:
-    """Predicted quality of who could have served; a conversation's expert with the price of reading it again."""
+    """Predicted quality of experts that could have served; of a conversation's with the price of reading it again."""
     found = dict(zip(ideal.eligible, ideal.predicted_quality, strict=True))
     if ideal.stay is not None and ideal.stay.kept:
         found[ideal.stay.last_expert] += ideal.stay.price or 0.0

@@ -107,7 +107,7 @@ def gather_evidence(
 def beside_serving(
     matrix: QualityMatrix, rows: Sequence[str], experts: Sequence[str], serving: Mapping[str, str]
 ) -> QualityMatrix:
-    """The matrix with who serves each row (category -> expert): nobody takes over by a lead within its error."""
+    """The matrix with the server of each row (category -> expert): nobody takes over by a lead within its error."""
     number = {name: column for column, name in enumerate(experts)}
     own = [number.get(serving.get(row, ""), -1) for row in rows]
     return replace(matrix, serving=np.array(own, dtype=np.float32))

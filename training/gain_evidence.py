@@ -72,7 +72,7 @@ def log_e_gain(gains: NDArray[np.floating], voices: NDArray[np.integer], least: 
 
     Args:
         gains: (n,) per answer in order of time, each with a mean that is the true gain; 0 where both routers agree.
-        voices: (n,) number of who rated each answer, negative for who may not be left out.
+        voices: (n,) number of the key that rated each answer, negative where it may not be left out.
         most_lost: no gain lies below its negative.
     """
     names, member = np.unique(voices, return_inverse=True)

@@ -54,7 +54,7 @@ def counted_share(
 
     Args:
         group: (n,) number of the cell that each answer is evidence of; `others` (groups,) what else is known of each.
-        key: (n,) number of who said it, `UNLIMITED` for who is not limited.
+        key: (n,) number of the key that said it, `UNLIMITED` where it is not limited.
     """
     counted = np.ones(len(group))
     for number in np.unique(group[key >= 0]):

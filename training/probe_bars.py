@@ -35,7 +35,7 @@ def bars_of(config: CoeConfig, router: Router, evidence: QualityMatrix, expert: 
 def dearer(
     config: CoeConfig, router: Router, evidence: QualityMatrix, expert: str, now: NDArray[np.int64]
 ) -> Float64Array:
-    """(k,) how much more the expert costs than who serves, in quality at the prices of the default policy's budgets.
+    """(k,) extra cost of the expert over the one that serves, in quality at the prices of the default policy's budgets.
 
     Its answers are taken to be as long and as slow as those of the others: none was seen yet.
     """

@@ -34,8 +34,8 @@ Ask = Callable[[Float64Array], tuple[Float64Array, Float64Array]]
 class Bars:
     """The score that the new expert has to exceed in every category.
 
-    `level` (k,) is the quality of who serves now, plus what the new expert costs more at the prices of the budgets;
-    `stderr` (k,) its standard error; `room` (k,) how many probes there are, 0 where none is to be asked.
+    `level` (k,) is the quality of the expert that serves now, plus what the new one costs more at the prices of the
+    budgets; `stderr` (k,) its standard error; `room` (k,) how many probes there are, 0 where none is to be asked.
     """
 
     level: Float64Array
@@ -76,8 +76,8 @@ def evidence_of_gain(bars: Bars, sums: Float64Array, counts: Float64Array) -> Fl
 def chances_of_luck(bars: Bars, budget: int, sums: Float64Array, counts: Float64Array) -> Float64Array:
     """(k,) share of experts that are nowhere better of which some category looks as good as this one, or better.
 
-    They are exactly as good as who serves now, whose own error is drawn anew for each. Their answers are right or
-    wrong; scores in between vary less.
+    They are exactly as good as the expert that serves now, whose own error is drawn anew for each. Their answers are
+    right or wrong; scores in between vary less.
 
     Args:
         sums: (1, k) scores of the real run, `counts` (1, k) their number.
