@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import openai
@@ -236,10 +237,10 @@ async def test_lines_that_the_window_leaves_are_in_the_error_file(
         fault_upstream("gated") as upstream,
         batching(tmp_path, monkeypatch, echoes(ruby=wire(upstream.url)), batch_concurrency=1) as made,
     ):
-        monkeypatch.setattr("gateway.endpoints.batches.age_s", lambda window: 1.0)
         batch = await made.make([line(f"q{n}", model="ruby") for n in range(5)])
         await held(upstream, 1)
-        await until(lambda: made.store.batch("", batch.id).expires_at < time.time())
+        late_s = made.store.batch("", batch.id).expires_at + 1.0
+        monkeypatch.setattr(runner, "time", SimpleNamespace(time=lambda: late_s, monotonic=time.monotonic))
         upstream.gate.set()
         ended = await made.ended(batch)
         assert (ended.status, ended.request_counts.model_dump()) == (
