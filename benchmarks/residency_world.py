@@ -16,7 +16,7 @@ from benchmarks.residency_tables import Table
 from fleet.residency.demand import Float64Array
 from fleet.residency.memory import Memory, Resident
 from fleet.residency.policies import Off, OnDemand, Regret, RegretOptions
-from fleet.residency.scheduler import HOLD_CYCLES, Policy, Scheduler
+from fleet.residency.scheduler import HOLD_CYCLES, ResidencyPolicy, Scheduler
 
 MOST_SWITCHES = 2.0
 """Of a clairvoyant plan, in 1,000 requests."""
@@ -63,20 +63,20 @@ class Case:
         return found
 
 
-Made = Callable[[Case, tuple[Resident, ...], Memory, BoolArray], Policy]
+Made = Callable[[Case, tuple[Resident, ...], Memory, BoolArray], ResidencyPolicy]
 
 
-def regret(case: Case, residents: tuple[Resident, ...], memory: Memory, first: BoolArray) -> Policy:
+def regret(case: Case, residents: tuple[Resident, ...], memory: Memory, first: BoolArray) -> ResidencyPolicy:
     return Regret(residents, float(case.arrivals.at_s[0]))
 
 
-def clairvoyant(case: Case, residents: tuple[Resident, ...], memory: Memory, first: BoolArray) -> Policy:
+def clairvoyant(case: Case, residents: tuple[Resident, ...], memory: Memory, first: BoolArray) -> ResidencyPolicy:
     counts = case.counts()
     most = MOST_SWITCHES * counts.sum() / 1000
     return Plan(best_plan(counts, case.table.predicted, residents, memory, first, most), case.from_s)
 
 
-def farthest(case: Case, residents: tuple[Resident, ...], memory: Memory, first: BoolArray) -> Policy:
+def farthest(case: Case, residents: tuple[Resident, ...], memory: Memory, first: BoolArray) -> ResidencyPolicy:
     needs = case.table.predicted.argmax(axis=1)[case.arrivals.category]
     return FarthestNextUse([case.arrivals.at_s[needs == number] for number in range(len(residents))])
 

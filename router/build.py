@@ -28,7 +28,7 @@ from router.preference import LearnedChoice, solve_preference
 from router.protocols import ClassifierOf, Encoder, ExpertScorer, ScorerOf
 from router.quality import Measured, QualityMatrix, cautious_quality, quality_from_arrays
 from router.section import PluginConfig
-from router.solved_policy import Policy
+from router.solved_policy import SolvedPolicy
 from router.stand_ins import kept_in_memory
 from router.strategies.learned import PART as STRATEGIES
 from router.strategies.learned import LearnedStrategies, learned_strategies
@@ -271,7 +271,7 @@ def solved_policy(
     experts: MeasuredExperts,
     choice: LearnedChoice | None,
     strategies: LearnedStrategies | None,
-) -> Policy:
+) -> SolvedPolicy:
     names = experts.names
     pins = {rows.index(row): names.index(expert) for row, expert in policy.pins.items() if expert in names}
     evidence, costs = experts.evidence, experts.costs
@@ -281,7 +281,7 @@ def solved_policy(
     if plan is not None:
         alone = plan.choice_of < len(names)
         solution = replace(solution, expert_of=np.where(alone, plan.choice_of, solution.expert_of))
-    solved = Policy(solution, pins, preference=preference, plan=plan)
+    solved = SolvedPolicy(solution, pins, preference=preference, plan=plan)
     if not policy.exploration.budget:
         return solved
     stderr, quality = experts.newest.get("stderr", evidence.stderr), experts.newest.get("quality")

@@ -18,7 +18,7 @@ from router.conversation import in_context, stay
 from router.features import rounded
 from router.policy import ExpertCosts
 from router.protocols import CategoryClassifier, Encoder, ExpertScorer
-from router.solved_policy import Odds, Policy, odds_of
+from router.solved_policy import Odds, SolvedPolicy, odds_of
 from router.strategies.learned import LearnedStrategies
 from router.strategies.types import Strategy
 from router.types import (
@@ -92,7 +92,7 @@ class Router:
     uncertainty: Uncertainty
     scorer: ExpertScorer
     experts: tuple[str, ...]
-    policies: Mapping[str, Policy]
+    policies: Mapping[str, SolvedPolicy]
     capabilities: Mapping[str, Capabilities]
     costs: ExpertCosts | None = None
     builtins: Builtins = field(default_factory=Builtins)
@@ -109,7 +109,7 @@ class Router:
         solved = self.policy(policy)
         return {name: self.experts[solved.expert_of(row)[0]] for row, name in enumerate(self.categories)}
 
-    def policy(self, name: str) -> Policy:
+    def policy(self, name: str) -> SolvedPolicy:
         if name not in self.policies:
             raise ConfigError(f"unknown policy '{name}'{allowed_values(name, self.policies)}")
         return self.policies[name]
@@ -369,7 +369,9 @@ class Router:
         pairs = zip(self.classifier.categories_, probs, strict=True)
         return dict(sorted(pairs, key=itemgetter(1), reverse=True)[:TOP_CATEGORIES])
 
-    def outside(self, policy: Policy, row: int, quality: FloatArray, excluded: Mapping[str, str]) -> dict[str, str]:
+    def outside(
+        self, policy: SolvedPolicy, row: int, quality: FloatArray, excluded: Mapping[str, str]
+    ) -> dict[str, str]:
         """Experts that could serve a query of a category if they were reachable, and the policy does not let, with
         the reason."""
         planned, _ = policy.planned(row, quality)

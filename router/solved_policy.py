@@ -23,7 +23,7 @@ SEED_BITS = 53
 
 
 @dataclass(frozen=True)
-class Policy:
+class SolvedPolicy:
     """A solved policy: the map for its budgets, its pins (row -> expert number) and its exploration, None for none.
 
     With a `plan` some categories are served by a variant of a strategy, which asks several experts.
@@ -79,7 +79,7 @@ class Policy:
 
     def exploring(
         self, exploration: Exploration, budget: float, quality: FloatArray, rows: Sequence[int], mass: FloatArray
-    ) -> Policy:
+    ) -> SolvedPolicy:
         """The policy with as much of the exploration as its budget, a mean loss, pays for.
 
         Args:
@@ -158,7 +158,7 @@ class Odds:
         return Draw(drawn, self.reason if drawn == self.wanted else DecisionReason.EXPLORED, seed)
 
 
-def odds_of(policy: Policy, row: int, eligible: Sequence[int], quality: FloatArray) -> Odds:
+def odds_of(policy: SolvedPolicy, row: int, eligible: Sequence[int], quality: FloatArray) -> Odds:
     """The first of the policy's order that can serve, or an explored one of that order.
 
     Nobody is tried in place of a pin, or of a stand-in, whose query has lost its best expert already.

@@ -12,7 +12,7 @@ from fleet.residency.changes import forward_clock, known_state
 from fleet.residency.keeper import Keeper
 from fleet.residency.memory import Memory, Resident
 from fleet.residency.policies import Off, OnDemand, Regret, RegretOptions, Static
-from fleet.residency.scheduler import Policy, Scheduler
+from fleet.residency.scheduler import ResidencyPolicy, Scheduler
 from fleet.residency.types import Residency, published_times
 from fleet.residency.vllm_actuator import VllmActuator
 from fleet.vllm_addresses import VllmRecord, read_vllm
@@ -113,7 +113,9 @@ def resident_of(
     )
 
 
-def policy_of(wanted: ResidencyConfig, residents: tuple[Resident, ...], states: Mapping[str, Residency]) -> Policy:
+def policy_of(
+    wanted: ResidencyConfig, residents: tuple[Resident, ...], states: Mapping[str, Residency]
+) -> ResidencyPolicy:
     """`static` keeps what is awake at the start."""
     if wanted.policy == "static":
         return Static([name for name, state in states.items() if state is Residency.AWAKE])

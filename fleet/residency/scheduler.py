@@ -56,7 +56,7 @@ class Outlook:
     price: float | None
 
 
-class Policy(Protocol):
+class ResidencyPolicy(Protocol):
     """Decides what is worth a change."""
 
     def note(self, now_s: float, category: str, quality: Float64Array, served: int, begins: bool | None) -> None:
@@ -91,7 +91,7 @@ class Scheduler:
         self,
         residents: Sequence[Resident],
         memory: Memory,
-        policy: Policy,
+        policy: ResidencyPolicy,
         states: Mapping[str, Residency] | None = None,
         *,
         hold_cycles: float = HOLD_CYCLES,

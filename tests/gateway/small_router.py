@@ -12,7 +12,7 @@ from router.pipeline import Router
 from router.policy import MapSolution
 from router.quality import Measured, QualityMatrix
 from router.scorers.map import MapScorer
-from router.solved_policy import Policy
+from router.solved_policy import SolvedPolicy
 from router.types import CategoryProbs, FloatArray
 from tests.router.exploring import explored
 
@@ -86,7 +86,7 @@ def small_router(
         uncertainty=MarginUncertainty(),
         scorer=MapScorer(Measured(EXPERTS, evidence)),
         experts=EXPERTS,
-        policies={"default": Policy(solution), "wild": Policy(solution, exploration=explored(2 / 3))},
+        policies={"default": SolvedPolicy(solution), "wild": SolvedPolicy(solution, exploration=explored(2 / 3))},
         capabilities=capabilities
         or {name: Capabilities(context_tokens=4096, supports_images=False) for name in EXPERTS},
     )

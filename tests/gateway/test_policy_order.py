@@ -11,7 +11,7 @@ from router.capabilities import Capabilities
 from router.pipeline import Router
 from router.policy import ExpertCosts, solve_map
 from router.policy_config import Budgets
-from router.solved_policy import Policy
+from router.solved_policy import SolvedPolicy
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.running import Running, echoes, running, wire
 from tests.gateway.small_router import EXPERTS, QUALITY, small_router
@@ -27,7 +27,7 @@ def priced(*, limit: float = 0.003, pins: dict[int, int] | None = None, share: f
     costs = ExpertCosts(zeros, np.arange(3), zeros, zeros, cost, np.zeros((3, 3), np.float32))
     quality = np.array(QUALITY, np.float32)
     solution = solve_map(quality, np.full(3, 1 / 3, np.float32), costs, Budgets(cost_usd=limit), pins)
-    policy = Policy(solution, pins or {}, explored(share))
+    policy = SolvedPolicy(solution, pins or {}, explored(share))
     return replace(small_router(), policies={"default": policy, "wild": policy}, costs=costs)
 
 

@@ -20,7 +20,7 @@ from fleet.residency.build import keeper_of
 from fleet.residency.keeper import Keeper
 from fleet.residency.memory import Memory
 from fleet.residency.policies import Off, Regret, RegretOptions
-from fleet.residency.scheduler import Policy, Scheduler
+from fleet.residency.scheduler import ResidencyPolicy, Scheduler
 from fleet.residency.types import Residency
 from fleet.residency.vllm_actuator import VllmActuator
 from gateway.replay import replay
@@ -60,7 +60,7 @@ async def engines(
 
 @asynccontextmanager
 async def host(
-    policy: Policy,
+    policy: ResidencyPolicy,
     asleep: Sequence[str] = ("emerald",),
     bugs: frozenset[Bug] = frozenset(),
     wake_s: tuple[float, float] = (0.0, 0.0),
@@ -76,7 +76,7 @@ async def host(
 
 @asynccontextmanager
 async def gateway_over(
-    urls: Mapping[str, str], policy: Policy, asleep: Sequence[str], max_waiting: int = 32, **options: Any
+    urls: Mapping[str, str], policy: ResidencyPolicy, asleep: Sequence[str], max_waiting: int = 32, **options: Any
 ) -> AsyncIterator[Running]:
     """A gateway over engines, with GPU memory for two that are awake and one that sleeps."""
     states = {name: Residency.SLEEP_2 if name in asleep else Residency.AWAKE for name in EXPERTS}

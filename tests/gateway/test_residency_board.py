@@ -19,7 +19,7 @@ from fleet.residency.changes import forward_clock
 from fleet.residency.keeper import Keeper
 from fleet.residency.memory import Memory
 from fleet.residency.policies import Off, Regret
-from fleet.residency.scheduler import Goal, Policy, Scheduler, Step
+from fleet.residency.scheduler import Goal, ResidencyPolicy, Scheduler, Step
 from fleet.residency.types import Residency
 from fleet.residency.vllm_actuator import VllmActuator
 from fleet.tasks import stop_task
@@ -44,7 +44,7 @@ async def end_lease(board: RedisBoard) -> None:
 
 
 @asynccontextmanager
-async def keeper(redis_url: str, urls: Mapping[str, str], policy: Policy) -> AsyncIterator[Keeper]:
+async def keeper(redis_url: str, urls: Mapping[str, str], policy: ResidencyPolicy) -> AsyncIterator[Keeper]:
     """A keeper with a pool of its own, as another process has them."""
     scheduler = Scheduler(tuple(resident(name) for name in EXPERTS), Memory({"0": 41.5}), policy)
     actuator = VllmActuator(lambda: {name: (url,) for name, url in urls.items()})

@@ -11,7 +11,7 @@ from decision_log.decision_record import ShadowDecision
 from gateway.shadow import ShadowAsk, shadow_decision
 from router.pipeline import Router
 from router.policy import MapSolution
-from router.solved_policy import Policy
+from router.solved_policy import SolvedPolicy
 from router.types import Query
 from tests.gateway.small_router import EXPERTS, small_router
 from tests.router.exploring import explored
@@ -22,7 +22,9 @@ ALL = frozenset(EXPERTS)
 def deciding(red: str, share: float = 0.0, version: str = "b" * 16) -> Router:
     """A router that sends red asks to that expert."""
     solution = MapSolution(np.array([EXPERTS.index(red), 1, 2]), 0.0, {}, ())
-    return replace(small_router(version=version), policies={"default": Policy(solution, exploration=explored(share))})
+    return replace(
+        small_router(version=version), policies={"default": SolvedPolicy(solution, exploration=explored(share))}
+    )
 
 
 def shadow_of(candidate: Router, live: Router, alive: frozenset[str] = ALL) -> ShadowDecision:

@@ -17,7 +17,7 @@ from router.policy import ExpertCosts
 from router.policy_config import GAIN_FOR_DOUBLE_COST, PolicyConfig
 from router.preference import LearnedChoice
 from router.quality import QualityMatrix
-from router.solved_policy import Policy, odds_of
+from router.solved_policy import SolvedPolicy, odds_of
 
 ROWS = ("one", "two", "three", "general")
 K, M = len(ROWS), 5
@@ -41,12 +41,16 @@ def measured(rng: np.random.Generator, *, is_paid: bool = False) -> MeasuredExpe
     return MeasuredExperts(names, evidence, costs, {name: Capabilities() for name in names})
 
 
-def solved(experts: MeasuredExperts, budget: float, choice: LearnedChoice | None = None, **more: object) -> Policy:
+def solved(
+    experts: MeasuredExperts, budget: float, choice: LearnedChoice | None = None, **more: object
+) -> SolvedPolicy:
     config = PolicyConfig.model_validate({"exploration": {"budget": budget}, **more})
     return solved_policy(config, ROWS, experts, choice, None)
 
 
-def probs_of(policy: Policy, row: int, quality: np.ndarray, eligible: tuple[int, ...] = tuple(range(M))) -> np.ndarray:
+def probs_of(
+    policy: SolvedPolicy, row: int, quality: np.ndarray, eligible: tuple[int, ...] = tuple(range(M))
+) -> np.ndarray:
     odds = odds_of(policy, row, eligible, quality)
     found = np.zeros(M)
     found[list(odds.eligible)] = odds.probs

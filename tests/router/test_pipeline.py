@@ -20,7 +20,7 @@ from router.preference import Preference
 from router.quality import Measured, QualityMatrix
 from router.scorers.map import MapScorer
 from router.scorers.soft_map import SoftMapScorer
-from router.solved_policy import Policy
+from router.solved_policy import SolvedPolicy
 from router.types import DecisionReason, Query, QueryBatch, QueryFacts, RoutingDecision
 from router.uncertainty import Uncertainty
 from tests.router.exploring import explored
@@ -46,7 +46,7 @@ def make_router(*, share=0.0, pins=None, context=None) -> Router:
         uncertainty=Uncertainty(np.eye(2, dtype=np.float32), np.zeros(1, np.float32), 0.0, threshold=0.5),
         scorer=MapScorer(Measured(EXPERTS, evidence)),
         experts=EXPERTS,
-        policies={"default": Policy(solution, pins or {}, explored(share))},
+        policies={"default": SolvedPolicy(solution, pins or {}, explored(share))},
         capabilities={
             "small": Capabilities(context_tokens=context, supports_images=False),
             "coder": Capabilities(supports_images=False, supports_tools=False),

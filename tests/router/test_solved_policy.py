@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from router.policy import MapSolution
 from router.preference import Preference
-from router.solved_policy import Policy, distribution, odds_of, position_of
+from router.solved_policy import SolvedPolicy, distribution, odds_of, position_of
 from tests.router.exploring import explored
 
 QUALITY = np.array([0.2, 0.9, 0.4], np.float32)
 
 
-def policy(share: float = 0.0, expert: int = 1) -> Policy:
-    return Policy(MapSolution(np.array([expert]), 0.0, {}, ()), exploration=explored(share))
+def policy(share: float = 0.0, expert: int = 1) -> SolvedPolicy:
+    return SolvedPolicy(MapSolution(np.array([expert]), 0.0, {}, ()), exploration=explored(share))
 
 
 def test_without_exploration_nothing_is_drawn():

@@ -13,7 +13,7 @@ from base.errors import InfeasibleBudgetError, NoEligibleExpertError
 from router.policy import ExpertCosts, solve_map
 from router.policy_config import Budgets
 from router.preference import LearnedChoice, Preference, solve_preference
-from router.solved_policy import Policy, odds_of
+from router.solved_policy import SolvedPolicy, odds_of
 from router.stand_ins import kept_in_memory
 from router.types import DecisionReason
 from tests.router.exploring import explored
@@ -46,7 +46,7 @@ def random_budgets(rng: np.random.Generator) -> Budgets:
 
 
 @st.composite
-def policies(draw: st.DrawFn) -> tuple[Policy, ExpertCosts, Budgets, np.random.Generator]:
+def policies(draw: st.DrawFn) -> tuple[SolvedPolicy, ExpertCosts, Budgets, np.random.Generator]:
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     costs, budgets, mass = random_costs(rng), random_budgets(rng), rng.dirichlet(np.ones(K)).astype(np.float32)
     pins = {int(row): int(rng.integers(M)) for row in range(K) if rng.random() < 0.2}
@@ -60,7 +60,7 @@ def policies(draw: st.DrawFn) -> tuple[Policy, ExpertCosts, Budgets, np.random.G
         assume(False)
         raise AssertionError from None
     share = draw(st.sampled_from([0.0, 0.3, 0.9]))
-    return Policy(solution, pins, explored(share, K, M), preference), costs, budgets, rng
+    return SolvedPolicy(solution, pins, explored(share, K, M), preference), costs, budgets, rng
 
 
 @settings(deadline=None, max_examples=60)
@@ -115,7 +115,7 @@ def test_a_draw_has_the_probability_that_is_told(drawn) -> None:
         assert share == pytest.approx(np.array(odds.probs), abs=0.12)  # beyond 4 standard errors
 
 
-def one_row(cost: list[float], quality: list[float], limit: float, **more) -> Policy:
+def one_row(cost: list[float], quality: list[float], limit: float, **more) -> SolvedPolicy:
     m = len(cost)
     zeros = np.zeros(m, np.float32)
     costs = ExpertCosts(
@@ -126,7 +126,7 @@ def one_row(cost: list[float], quality: list[float], limit: float, **more) -> Po
         np.array([cost], np.float32),
         np.zeros((1, m), np.float32),
     )
-    return Policy(
+    return SolvedPolicy(
         solve_map(np.array([quality], np.float32), np.ones(1, np.float32), costs, Budgets(cost_usd=limit)),
         exploration=explored(more.get("share", 0.0), 1, m),
     )
@@ -160,7 +160,7 @@ def test_stand_ins_pay_the_price_of_a_scarce_budget() -> None:
     assert solution.stand_ins is not None
     price = solution.stand_ins.tolls[0, 1] / 2.0
     assert price == pytest.approx(0.3 / 1.9, rel=1e-4)  # what the dear expert adds on the second row, for what it costs
-    assert Policy(solution).order(0, quality[0]) == [1, 3, 2, 0]
+    assert SolvedPolicy(solution).order(0, quality[0]) == [1, 3, 2, 0]
 
 
 def test_in_the_room_that_a_plan_leaves_the_better_expert_is_kept() -> None:
@@ -176,7 +176,7 @@ def test_only_hosted_experts_are_explored_and_stand_in() -> None:
     quality, rng = np.array([0.1, 0.5, 0.9, 0.95], np.float32), np.random.default_rng(0)
     preference = Preference(np.zeros(4), np.array([False, False, True, True]))
     solution = solve_map(quality[None], np.ones(1, np.float32), random_free_costs(4), Budgets())
-    policy = Policy(solution, exploration=explored(0.5, 1, 4), preference=preference)
+    policy = SolvedPolicy(solution, exploration=explored(0.5, 1, 4), preference=preference)
     odds = odds_of(policy, 0, [0, 1, 2, 3], quality)
     assert {odds.draw(rng).expert for _ in range(300)} == {2, 3}
     assert odds_of(policy, 0, [0, 1, 2], quality).wanted == 2

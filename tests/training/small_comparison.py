@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from router.pipeline import Router
 from router.policy import MapSolution
 from router.quality import QualityMatrix
-from router.solved_policy import Policy
+from router.solved_policy import SolvedPolicy
 from tests.gateway.small_router import EXPERTS, ColourEncoder, small_router
 from training.evidence import Evidence
 from training.key_influence import UNLIMITED
@@ -27,7 +27,7 @@ def mapping(**expert_of: str) -> Router:
     """A router that deviates from the live one in the categories named."""
     wanted = {"red": "ruby", "green": "emerald", "general": "plain"} | expert_of
     solution = MapSolution(np.array([EXPERTS.index(wanted[row]) for row in ROWS]), 0.0, {"cost_usd": 0.0}, ())
-    return replace(small_router(version="b" * 16), policies={"default": Policy(solution)})
+    return replace(small_router(version="b" * 16), policies={"default": SolvedPolicy(solution)})
 
 
 def outcomes(texts: Sequence[str], scores: Sequence[Sequence[float]]) -> OutcomeTable:

@@ -10,7 +10,7 @@ from scipy.stats import norm
 from scipy.stats import t as student_t
 
 from router.preference import Preference
-from router.solved_policy import Policy
+from router.solved_policy import SolvedPolicy
 from router.types import CategoryProbs, FloatArray
 from tests.gateway.small_router import CATEGORIES, EXPERTS, ColourClassifier, ColourEncoder
 from tests.training.small_comparison import asked, log_table, mapping, outcomes, small_comparison
@@ -116,7 +116,7 @@ def test_an_expert_that_was_ruled_out_is_chosen_by_nobody() -> None:
 
 def test_a_query_that_the_candidates_policy_lets_nobody_serve_earns_nothing() -> None:
     """The candidate hosts ruby alone, which was down; it wants ruby all the same."""
-    policy = Policy(
+    policy = SolvedPolicy(
         mapping().policy("default").solution, preference=Preference(np.zeros(3), np.array([True, False, False]))
     )
     candidate = replace(mapping(), policies={"default": policy})

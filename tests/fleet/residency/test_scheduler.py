@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from fleet.residency.memory import Memory, Resident
 from fleet.residency.policies import Off, OnDemand, Regret, RegretOptions, Static
-from fleet.residency.scheduler import Policy, Scheduler, Step
+from fleet.residency.scheduler import ResidencyPolicy, Scheduler, Step
 from fleet.residency.types import Residency
 from tests.fleet.residency.driver import Driver, resident
 
-POLICIES: dict[str, Callable[[tuple[Resident, ...]], Policy]] = {
+POLICIES: dict[str, Callable[[tuple[Resident, ...]], ResidencyPolicy]] = {
     "regret": lambda engines: Regret(engines, 0.0, RegretOptions(memory_s=60, wait_price=0.001, fairness_s=300)),
     "static": lambda engines: Static([each.name for each in engines[:2]]),
     "lru": lambda engines: OnDemand(len(engines)),
