@@ -128,7 +128,7 @@ class Router:
 
     @cached_property
     def settings(self) -> Mapping[str, str]:
-        """Policy -> identity of what decides besides the artifact and the query: experts.yaml, as it was solved.
+        """Name of a policy -> identity of what decides besides the artifact and the query: experts.yaml, as it was solved.
 
         A decision can only be made again where this is the same.
         """
