@@ -35,8 +35,8 @@ from benchmarks.loop_fleet import (
 from router.build import MeasuredExperts, assemble, solved_policy
 from router.capabilities import Capabilities
 from router.feedback_config import FeedbackConfig
+from router.map_solver import ExpertCosts
 from router.pipeline import Router
-from router.policy import ExpertCosts
 from router.policy_config import ExplorationConfig, PolicyConfig
 from router.quality import Measured, QualityMatrix
 from router.scorers.map import MapScorer

@@ -19,7 +19,7 @@ from router import plugins
 from router.build import expert_costs
 from router.config import CoeConfig
 from router.expert_config import Engine, ExpertConfig
-from router.policy import solve_map
+from router.map_solver import solve_map
 from router.policy_config import Budgets
 from router.quality import QualityMatrix
 from router.section import PluginConfig

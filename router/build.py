@@ -20,9 +20,9 @@ from router.config import CoeConfig
 from router.expert_config import ExpertConfig
 from router.exploration import Exploration, dearness
 from router.live_pointer import LIVE_FILE, ROUTERS_FOLDER, read_pointer
+from router.map_solver import ExpertCosts, MapSolution, solve_map
 from router.normalise import NormalisedEncoder
 from router.pipeline import Router
-from router.policy import ExpertCosts, MapSolution, solve_map
 from router.policy_config import Budgets, PolicyConfig
 from router.preference import LearnedChoice, solve_preference
 from router.protocols import ClassifierOf, Encoder, ExpertScorer, ScorerOf

@@ -16,7 +16,7 @@ from router.builtins import Builtins
 from router.capabilities import ASLEEP, FOR_NOW, NOT_ALLOWED, NOT_REACHABLE, Capabilities
 from router.conversation import in_context, stay
 from router.features import rounded
-from router.policy import ExpertCosts
+from router.map_solver import ExpertCosts
 from router.protocols import CategoryClassifier, Encoder, ExpertScorer
 from router.solved_policy import Odds, SolvedPolicy, odds_of
 from router.strategies.learned import LearnedStrategies
@@ -128,7 +128,7 @@ class Router:
 
     @cached_property
     def settings(self) -> Mapping[str, str]:
-        """Name of a policy -> identity of what decides besides the artifact and the query: experts.yaml, as it was solved.
+        """Name of a policy -> identity of what decides beside artifact and query: experts.yaml, as it was solved.
 
         A decision can only be made again where this is the same.
         """

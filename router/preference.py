@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from base.errors import InfeasibleBudgetError
 from router.hosting import hosted_beside, hosted_on_bases
-from router.policy import ExpertCosts, infeasible_budget, map_program
+from router.map_solver import ExpertCosts, infeasible_budget, map_program
 from router.policy_config import Budgets
 from router.price import SLACK, budget_prices
 from router.stand_ins import kept_in_memory, stand_ins

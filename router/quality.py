@@ -23,7 +23,7 @@ BROAD = 4
 
 UNPROVEN = 1e-5
 """The amount by which an expert ranks below the reference where its lead is within its error: more than the map's
-tie-break in favour of small experts (router.policy.TIE_BREAK), which must not decide it."""
+tie-break in favour of small experts (router.map_solver.TIE_BREAK), which must not decide it."""
 
 
 @dataclass(frozen=True)

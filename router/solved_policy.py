@@ -13,7 +13,7 @@ import numpy as np
 
 from base.errors import NoEligibleExpertError
 from router.exploration import Exploration, scale_within
-from router.policy import MapSolution
+from router.map_solver import MapSolution
 from router.preference import Preference
 from router.strategies.plan import StrategyPlan
 from router.types import DecisionReason, FloatArray

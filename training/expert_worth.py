@@ -18,7 +18,7 @@ from base.errors import InfeasibleBudgetError
 from router.build import expert_costs
 from router.builtins import measured_builtins
 from router.config import CoeConfig, load_config
-from router.policy import solve_map
+from router.map_solver import solve_map
 from router.quality import QualityMatrix, cautious_quality
 from router.types import GENERAL, Float64Array, IntArray, Metric, Record
 from training.expert_map import measure_quality, row_numbers

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from router.build import expert_costs
 from router.config import CoeConfig
+from router.map_solver import solve_map
 from router.pipeline import Router
-from router.policy import solve_map
 from router.quality import BROAD, QualityMatrix, cautious_quality
 from router.types import Float64Array
 from training.new_experts import BELOW_REFERENCE

@@ -18,7 +18,7 @@ from eval.routing.baselines import best_mixture, best_single
 from eval.routing.routing_records import FrontierPoint
 from eval.routing.trial import Spending
 from router.hosting import hosted_experts
-from router.policy import ExpertCosts, solve_map
+from router.map_solver import ExpertCosts, solve_map
 from router.policy_config import Budgets
 from router.preference import amounts_by_row, share_of_rows
 from router.price import SLACK, make_problem, one_price, require_feasible

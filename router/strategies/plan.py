@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from base.errors import require_installed
-from router.policy import ExpertCosts, clean_standard_output, unit_of
+from router.map_solver import ExpertCosts, clean_standard_output, unit_of
 from router.price import SLACK
 from router.quality import QualityMatrix, cautious_quality
 from router.strategies.learned import NEVER, Variants

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from router.capabilities import Capabilities
+from router.map_solver import MapSolution
 from router.pipeline import Router
-from router.policy import MapSolution
 from router.quality import Measured, QualityMatrix
 from router.scorers.map import MapScorer
 from router.solved_policy import SolvedPolicy

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from router.capabilities import Capabilities
+from router.map_solver import ExpertCosts, solve_map
 from router.pipeline import Router
-from router.policy import ExpertCosts, solve_map
 from router.policy_config import Budgets
 from router.solved_policy import SolvedPolicy
 from tests.gateway.fault_upstream import fault_upstream

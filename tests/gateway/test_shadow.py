@@ -9,8 +9,8 @@ import pytest
 
 from decision_log.decision_record import ShadowDecision
 from gateway.shadow import ShadowAsk, shadow_decision
+from router.map_solver import MapSolution
 from router.pipeline import Router
-from router.policy import MapSolution
 from router.solved_policy import SolvedPolicy
 from router.types import Query
 from tests.gateway.small_router import EXPERTS, small_router

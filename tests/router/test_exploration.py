@@ -13,7 +13,7 @@ from router.build import MeasuredExperts, solved_policy
 from router.capabilities import Capabilities
 from router.config import parse_config
 from router.exploration import DRIFT, MOST_EXPLORED, Exploration, value_of_knowing
-from router.policy import ExpertCosts
+from router.map_solver import ExpertCosts
 from router.policy_config import GAIN_FOR_DOUBLE_COST, PolicyConfig
 from router.preference import LearnedChoice
 from router.quality import QualityMatrix

@@ -13,8 +13,8 @@ from router.classifiers.logistic import LogisticClassifier
 from router.encoders.hashing import Options as HashingOptions
 from router.encoders.hashing import build as build_hashing
 from router.features import rounded
+from router.map_solver import ExpertCosts, solve_map
 from router.pipeline import Router
-from router.policy import ExpertCosts, solve_map
 from router.policy_config import Budgets
 from router.preference import Preference
 from router.quality import Measured, QualityMatrix

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from base.errors import InfeasibleBudgetError
 from router.hosting import hosted_beside, hosted_on_bases
-from router.policy import ExpertCosts
+from router.map_solver import ExpertCosts
 from router.policy_config import Budgets
 from router.preference import (
     LearnedChoice,

@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.policy import MapSolution
+from router.map_solver import MapSolution
 from router.preference import Preference
 from router.solved_policy import SolvedPolicy, distribution, odds_of, position_of
 from tests.router.exploring import explored

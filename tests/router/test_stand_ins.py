@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from base.errors import InfeasibleBudgetError, NoEligibleExpertError
-from router.policy import ExpertCosts, solve_map
+from router.map_solver import ExpertCosts, solve_map
 from router.policy_config import Budgets
 from router.preference import LearnedChoice, Preference, solve_preference
 from router.solved_policy import SolvedPolicy, odds_of

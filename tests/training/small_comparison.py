@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from router.map_solver import MapSolution
 from router.pipeline import Router
-from router.policy import MapSolution
 from router.quality import QualityMatrix
 from router.solved_policy import SolvedPolicy
 from tests.gateway.small_router import EXPERTS, ColourEncoder, small_router

@@ -12,7 +12,7 @@ from base.errors import ArtifactError, InfeasibleBudgetError
 from base.progress import silent
 from router.build import MeasuredExperts, solved_policy
 from router.capabilities import Capabilities
-from router.policy import ExpertCosts
+from router.map_solver import ExpertCosts
 from router.policy_config import Budgets, PolicyConfig
 from router.strategies.learned import LEARNED, LearnedStrategies, learned_strategies
 from router.strategies.plan import StrategyPlan, choices_of, solve_plan

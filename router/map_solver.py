@@ -1,4 +1,4 @@
-"""From probabilities to a decision: the map under budgets, the draw, the runner-up. Pure.
+"""The map under budgets: an expert for every row, by a mixed-integer program. Pure.
 
 Shapes: k rows (categories, `general` among them), m experts, g host groups (experts that share a base's weights).
 """

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from base.errors import InfeasibleBudgetError
-from router.policy import ExpertCosts, frontier, solve_map
+from router.map_solver import ExpertCosts, frontier, solve_map
 from router.policy_config import Budgets
 
 K, M = 3, 4
