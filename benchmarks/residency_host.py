@@ -1,6 +1,7 @@
 """A host on a fake clock that serves arrivals with the gateway's own residency scheduler.
 
-Times are in seconds of the trace. A request waits for its engine to be awake and for a slot, never for others' work.
+Times are in seconds of the trace. A request waits for its engine to be awake, or for any while none is, and for a slot,
+never for others' work.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ class Host:
         self._table, self._scheduler, self._arrivals = table, scheduler, arrivals
         self._on_demand, self._stalls = on_demand, stalls
         self._queues: list[deque[int]] = [deque() for _ in table.experts]
-        self._parked: list[list[int]] = [[] for _ in table.experts]
+        self._parked: list[tuple[int, int]] = []  # requests, by arrival, with the engine that each asked for
         self._busy = [0] * len(table.experts)
         self._events: list[tuple[float, int, int]] = []
         self._looked_at_s = -np.inf
@@ -119,9 +120,7 @@ class Host:
         at_s, kind, number = heapq.heappop(self._events)
         if kind == 0:
             self._scheduler.finished(at_s)
-            if self._scheduler.mask[number]:
-                self._queues[number].extend(self._parked[number])
-                self._parked[number] = []
+            self._admit(at_s)
             for each in range(len(self._queues)) if self._stalls else (number,):
                 self._fill(each, at_s)
             self._look(at_s)
@@ -133,29 +132,51 @@ class Host:
                 self._look(at_s)
 
     def _arrive(self, request: int, now_s: float) -> None:
-        if self._on_demand or not self._scheduler.mask.any():  # as in the gateway, who finds nobody awake waits
-            number = int(self._best[self._arrivals.category[request]])
-            self._give(request, number, now_s)
-            if self._scheduler.under_way is None and not self._scheduler.mask[number]:
-                self._look(now_s)
-        else:
+        if self._scheduler.mask.any() and not self._on_demand:
             self._place(request, now_s)
+            return
+        number = int(self._best[self._arrivals.category[request]])
+        if self._on_demand:
+            self._note(request, number, now_s)
+        if self._scheduler.mask[number]:
+            self._start(request, number, now_s)
+            return
+        if self._scheduler.ask(now_s, self._table.experts[number]):
+            self._parked.append((request, number))
+        if self._scheduler.under_way is None:
+            self._look(now_s)
+
+    def _admit(self, now_s: float) -> None:
+        """Ends the wait of those whose engine is awake and, unless on demand, of all as soon as any is, as in the
+        gateway: the best of those awake then answers."""
+        parked, self._parked = self._parked, []
+        for request, number in parked:
+            if self._scheduler.mask[number]:  # the scheduler has counted it as started
+                if not self._on_demand:
+                    self._note(request, number, now_s)
+                self._queues[number].append(request)
+            elif self._on_demand or not self._scheduler.mask.any():
+                self._parked.append((request, number))
+            else:
+                self._scheduler.gave_up(self._table.experts[number])
+                self._place(request, now_s)
 
     def _place(self, request: int, now_s: float) -> None:
         quality = self._table.predicted[self._arrivals.category[request]]
-        self._give(request, int(np.where(self._scheduler.mask, quality, -1.0).argmax()), now_s)
+        number = int(np.where(self._scheduler.mask, quality, -1.0).argmax())
+        self._note(request, number, now_s)
+        self._start(request, number, now_s)
 
-    def _give(self, request: int, number: int, now_s: float) -> None:
-        category = self._arrivals.category[request]
-        name = self._table.experts[number]
-        self._scheduler.note(now_s, self._names[category], self._table.predicted[category], name)
-        self.tally.served[request] = number
-        if self._scheduler.mask[number]:
-            self._scheduler.started(name)
-            self._queues[number].append(request)
-        elif self._scheduler.ask(now_s, name):
-            self._parked[number].append(request)
+    def _start(self, request: int, number: int, now_s: float) -> None:
+        self._scheduler.started(self._table.experts[number])
+        self._queues[number].append(request)
         self._fill(number, now_s)
+
+    def _note(self, request: int, number: int, now_s: float) -> None:
+        category = self._arrivals.category[request]
+        name, quality = self._table.experts[number], self._table.predicted[category]
+        self._scheduler.note(now_s, self._names[category], quality, name)
+        self.tally.served[request] = number
 
     def _fill(self, number: int, now_s: float) -> None:
         queue, awake = self._queues[number], self._scheduler.state(self._table.experts[number]) is Residency.AWAKE

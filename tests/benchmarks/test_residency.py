@@ -13,7 +13,7 @@ from benchmarks.residency_clairvoyant import BOUND_PRICES, most_quality, planned
 from benchmarks.residency_host import host_of
 from benchmarks.residency_tables import Table
 from benchmarks.residency_world import POLICIES, Case, simulate
-from fleet.residency.policies import RegretOptions
+from fleet.residency.policies import Off, RegretOptions
 
 TABLE = Table(
     "small",
@@ -94,6 +94,17 @@ def test_requests_wait_for_an_engine_on_demand_and_never_with_regret(found: dict
     assert found["lru"]["switches"] == found["farthest next use"]["switches"] == pytest.approx(1000 / 1200)
     assert found["regret"]["wait_s"] == [0.0, 0.0, 0.0]
     assert found["lru"]["switch_s"] > 0
+
+
+def test_who_finds_nobody_awake_is_answered_by_the_first_engine_that_is() -> None:
+    at_s = np.arange(0.0, 2400.0, 5.0)
+    arrivals = Arrivals(at_s, np.arange(len(at_s)) % 3, np.ones(len(at_s)))
+    cold = Case(TABLE, 1, arrivals, from_s=0.0, odds=TABLE.mass, starts_cold=True)
+    found = simulate(cold, "regret", lambda *_: Off())
+    assert found["reasons"] == {"asked": 1}
+    assert found["quality"] == pytest.approx(0.5 + 0.4 / 3)
+    start_s = host_of(TABLE, 1)[0][0].times.cold_start_s
+    assert found["wait_s"] == pytest.approx(np.percentile(np.maximum(start_s - at_s, 0.0), [50, 95, 99]))
 
 
 def test_the_share_won_back_is_that_of_the_mean_of_the_tables(found: dict[str, dict[str, float]]) -> None:
