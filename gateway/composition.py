@@ -28,8 +28,8 @@ from fleet.engines import EngineAddresses, Fleet
 from fleet.pool import ExpertPool
 from fleet.residency.build import MakeBoard, keeper_of
 from gateway.auth import Auth
+from gateway.batches.batch_store import BatchStore
 from gateway.batches.runner import Asker, BatchRunner, Places
-from gateway.batches.store import BatchStore
 from gateway.changes.history import InForce
 from gateway.changes.live_config import LiveConfig
 from gateway.drift_watch import DriftWatch

@@ -26,7 +26,7 @@ def migrate(
     from decision_log.leftovers import spool_folders
     from decision_log.sink import SPOOL_FOLDER
     from fleet.folder_lock import is_held
-    from gateway.batches import store as batches
+    from gateway.batches import batch_store as batches
     from gateway.keys import key_store as keys
     from retrieval.stores import tables as stores
 

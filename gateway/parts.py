@@ -15,7 +15,7 @@ from fleet.pool import ExpertPool
 from fleet.residency.keeper import Keeper
 from gateway.answer_cache import cache_of
 from gateway.auth import Auth
-from gateway.batches.store import BatchStore
+from gateway.batches.batch_store import BatchStore
 from gateway.chat_log import ChatLog, ServedModels
 from gateway.conversations import Conversations
 from gateway.deciding import Decider

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from base.errors import StoreError
 from fleet.tasks import look_always, stop_task
 from gateway.asgi import Application, Message, replay
+from gateway.batches.batch_store import CANCELLING, COMPLETED, EXPIRED, FAILED, VALIDATING, Batch, BatchStore
 from gateway.batches.lines import LATE, MAX_LINES, Line, answer_line, error_line, raw_lines, read_lines
-from gateway.batches.store import CANCELLING, COMPLETED, EXPIRED, FAILED, VALIDATING, Batch, BatchStore
 from gateway.http_errors import ApiError
 from gateway.inner_request import Answer, inner_scope
 from gateway.keys.grants import Caller

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from base.errors import RequestError
 from decision_log.database import Database
 from decision_log.sink import DecisionLog
-from gateway.batches.store import BatchStore
+from gateway.batches.batch_store import BatchStore
 from gateway.changes.live_config import LiveConfig
 from gateway.http_errors import ApiError
 from gateway.keys.grants import Caller

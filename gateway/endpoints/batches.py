@@ -12,7 +12,7 @@ from pydantic import Field
 
 from base.options import age_s
 from base.request_body import Body, ColumnText
-from gateway.batches.store import CANCELLED, COMPLETED, EXPIRED, FAILED, Batch
+from gateway.batches.batch_store import CANCELLED, COMPLETED, EXPIRED, FAILED, Batch
 from gateway.endpoints.access import Batches, CallerOf, Owner, api_router, part
 from gateway.endpoints.retrieval_access import retrieval_service
 from gateway.http_errors import invalid

@@ -17,7 +17,7 @@ from sqlmodel import SQLModel
 from decision_log import admin_log, tables
 from decision_log.database import Database
 from decision_log.tables import SCHEMA_VERSION
-from gateway.batches import store as batches
+from gateway.batches import batch_store as batches
 from gateway.keys import key_store as keys
 from retrieval.stores import tables as stores
 from tests.decision_log.test_listing import made

@@ -18,7 +18,7 @@ from fleet.pool import ExpertPool
 from fleet.residency.keeper import Keeper
 from fleet.wires import echo, vllm
 from gateway.auth import Auth
-from gateway.batches.store import BatchStore
+from gateway.batches.batch_store import BatchStore
 from gateway.live_router import LiveRouter
 from gateway.parts import Parts
 from gateway.serve import Gateway

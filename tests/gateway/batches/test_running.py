@@ -18,8 +18,8 @@ import pytest
 from decision_log.database import Database
 from fleet.backend import ChatBackend
 from gateway.batches import runner
+from gateway.batches.batch_store import BatchStore
 from gateway.batches.runner import BatchRunner, Places, wait_s
-from gateway.batches.store import BatchStore
 from gateway.composition import make_runner
 from gateway.inner_request import Answer
 from gateway.keys.grants import Caller

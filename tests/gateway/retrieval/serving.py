@@ -16,7 +16,7 @@ from decision_log.database import Database
 from fleet.backend import ChatBackend
 from fleet.pool import ExpertPool
 from gateway.auth import Auth
-from gateway.batches.store import BatchStore
+from gateway.batches.batch_store import BatchStore
 from gateway.keys.key_ring import KeyRing
 from gateway.keys.key_store import KeyStore
 from gateway.live_router import LiveRouter

@@ -12,7 +12,7 @@ import pytest
 
 from base.errors import RequestError
 from decision_log.database import Database
-from gateway.batches.store import CANCELLED, COMPLETED, EXPIRED, MAX_UNFINISHED, VALIDATING, Batch, BatchStore
+from gateway.batches.batch_store import CANCELLED, COMPLETED, EXPIRED, MAX_UNFINISHED, VALIDATING, Batch, BatchStore
 from retrieval.stores.files import Files
 from retrieval.stores.paging import Page
 
@@ -115,7 +115,7 @@ def test_an_end_that_fails_leaves_all_results(store: BatchStore, monkeypatch: py
         raise OSError("no room")
 
     with monkeypatch.context() as patched:
-        patched.setattr("gateway.batches.store.insert_file", broken)
+        patched.setattr("gateway.batches.batch_store.insert_file", broken)
         with pytest.raises(OSError, match="no room"):
             store.finish("one", claimed, COMPLETED)
     assert store.batch("acme", "b").completed == 1
