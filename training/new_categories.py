@@ -51,8 +51,8 @@ class ProposeRequest:
     config: Path
     routers: Path
     database_url: str
+    min_size: int
     since: float = 0.0
-    min_size: int = 20
     seed: int = 0
 
 
