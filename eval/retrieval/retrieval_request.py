@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
+
+from pydantic import Field
 
 from base.errors import ConfigError
 from retrieval.build_experts import adapter_entries
 from router.config import load_config
 from router.retrieval_config import RetrievalConfig
 from router.section import PluginConfig
+from router.types import Record
 
 BM25 = "bm25"
-DEFAULT_MULTITASK = "multitask"
 
 
-@dataclass(frozen=True)
-class RetrievalRequest:
-    data: Path
-    out: Path
-    experts: tuple[Path, ...]
-    multitask: str
+class RetrievalOptions(Record):
+    """Options that are taken as they are given."""
+
+    data: Path = Field(description="a collection in BEIR or MTEB layout, or a folder of them")
+    out: Path = Field(description="folder for report.html, report.json and the pilot library")
+    experts: list[Path] | None = Field(
+        default=None, description="experts.yaml, an adapter, or a folder of adapters; may be given several times"
+    )
+    multitask: str = Field(
+        default="multitask", description="expert that was trained on all collections, if there is one"
+    )
+
+
+class RetrievalRequest(RetrievalOptions):
     cache: Path
     command: str
     seed: int = 0
 
 
-def requested_experts(sources: tuple[Path, ...]) -> tuple[RetrievalConfig, Path]:
+def requested_experts(sources: Sequence[Path]) -> tuple[RetrievalConfig, Path]:
     """The section to build, and the folder that its paths start from. BM25 is always among the experts.
 
     Args:

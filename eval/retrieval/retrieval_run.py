@@ -65,7 +65,7 @@ def run_retrieval(
     Raises:
         DataError: a collection cannot be read, or none has test queries. ConfigError, ArtifactError: of the experts.
     """
-    config, root = requested_experts(request.experts)
+    config, root = requested_experts(request.experts or ())
     everyone = build_experts(config, root)
     experts = {name: expert for name, expert in everyone.items() if name != request.multitask}
     arms = all_arms(experts)
