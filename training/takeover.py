@@ -105,17 +105,20 @@ def find_takeover(
 def gain_beyond_luck(
     moves: Sequence[MapChange], evidence: Evidence, live: Mapping[str, str], opening: Opening
 ) -> float:
-    """Gain of the traffic beyond luck; 0 with fewer than MIN_SIDE answers of those that are left. Who takes a category
-    over needs as many there if it is without grades, else one: luck is drawn for those that were measured.
+    """Gain of the traffic beyond luck; 0 with fewer than MIN_SIDE answers of those that are left, and, in a category
+    without grades, of who takes it over.
 
     The differences of both qualities, weighted by the traffic, less the gain that the best map over the opened and the
     moved rows shows by the errors of the evidence alone in all but `LEVEL` of draws, where nobody is better than who
-    serves: the evidence that tests the moves has also chosen them. A cell's error takes the expert's mean, to which it
-    is shrunk, as known; that mean's error is added, by at most the weight that it has in the cell.
+    serves: the evidence that tests the moves has also chosen them. Luck is drawn for those that were measured in a
+    category, and for who takes it over. A cell's error takes the expert's mean, to which it is shrunk, as known; that
+    mean's error is added, by at most the weight that it has in the cell.
     """
     matrix, names = evidence.matrix, evidence.outcomes.experts
     share = np.asarray(matrix.mass / matrix.mass.sum(), dtype=np.float64)
     categories, gain, answers = list(live), 0.0, 0.0
+    measured = matrix.count > 0
+    is_drawn = measured.copy()
     rows = sorted({*opening.rows, *(categories.index(move.category) for move in moves)})
     if any(live[categories[row]] not in names for row in rows):
         return 0.0
@@ -123,17 +126,17 @@ def gain_beyond_luck(
         row, old, new = categories.index(move.category), names.index(move.live), names.index(move.candidate)
         gain += float(share[row] * (matrix.quality[row, new] - matrix.quality[row, old]))
         answers += float(matrix.count[row, old])
-        if matrix.count[row, new] < (MIN_SIDE if move.category in opening.categories else 1):
+        is_drawn[row, new] = True
+        if move.category in opening.categories and matrix.count[row, new] < MIN_SIDE:
             return 0.0
     if answers < MIN_SIDE:
         return 0.0
     serving = [names.index(live[categories[row]]) for row in rows]
-    measured = matrix.count > 0
     of_cell = np.divide(MOST_VARIANCE, matrix.count, out=np.zeros(measured.shape), where=measured).sum(axis=0)
     of_mean = np.sqrt(of_cell) / np.maximum(measured.sum(axis=0), 1)
     borrowed = np.maximum(1.0 - matrix.count * matrix.stderr**2 / MOST_VARIANCE, 0.0)[rows]
     rng = np.random.default_rng(0)
     luck = matrix.stderr[rows] * rng.standard_normal((DRAWS, len(rows), len(names)))
     luck += borrowed * of_mean * rng.standard_normal((DRAWS, 1, len(names)))
-    lead = np.where(measured[rows], luck, -np.inf).max(axis=2) - luck[:, np.arange(len(rows)), serving]
+    lead = np.where(is_drawn[rows], luck, -np.inf).max(axis=2) - luck[:, np.arange(len(rows)), serving]
     return gain - float(np.quantile(lead @ share[rows], 1.0 - LEVEL))

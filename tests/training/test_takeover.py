@@ -74,12 +74,15 @@ def test_a_category_that_nobody_was_graded_in_needs_no_gate(graded, is_taken):
     assert (gain_of(evidence(), changes=(), graded=graded) > 0) is is_taken
 
 
-@pytest.mark.parametrize(
-    ("graded", "changes", "least"), [(("facts", "general"), (), 20), (ROWS, FELL, 1)], ids=["a guess", "a fall"]
-)
-def test_who_takes_over_was_tried_there(graded, changes, least):
-    assert gain_of(evidence(tried=least), changes=changes, graded=graded) > 0
-    assert gain_of(evidence(tried=least - 0.5), changes=changes, graded=graded) == 0
+def test_who_takes_a_guessed_category_over_was_tried_there():
+    graded = ("facts", "general")
+    assert gain_of(evidence(tried=20), changes=(), graded=graded) > 0
+    assert gain_of(evidence(tried=19), changes=(), graded=graded) == 0
+
+
+def test_the_error_of_who_was_not_tried_counts():
+    assert gain_of(evidence(right=0.4, tried=30)) > 0
+    assert gain_of(evidence(right=0.4, tried=0)) == 0
 
 
 def test_general_without_grades_waits_for_the_gate():
