@@ -46,7 +46,7 @@ class CollectOptions(Record):
     timeout_s: float = Field(default=120.0, ge=0.1, description="longest wait for one answer, in seconds")
     retry_failed: bool = Field(default=False, description="ask again where an expert failed, instead of keeping its 0")
     again: bool = Field(default=False, description="ask everything again, including what is known")
-    logprobs: bool = Field(default=False, description="ask for log-probabilities, too, for the gate of `escalate`")
+    logprobs: bool = Field(default=False, description="also ask for log-probabilities, which `escalate` needs")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from base.errors import ArtifactError, DataError, allowed_values
+from base.errors import DataError, allowed_values
 from base.options import ConfigOption, DataOption, KeyOption
 from base.progress import console_progress
 from base.terminal import Grid
@@ -25,6 +25,7 @@ from fleet.router_registry import Registry
 from router.artifact import load_artifact
 from router.build import configured_router, evidence_of
 from router.config import load_config
+from router.live_pointer import required_pointer
 from router.types import GENERAL, Float64Array
 from training.datasets.outcome_folders import read_outcome_folders
 from training.datasets.outcomes import read_outcomes
@@ -62,10 +63,7 @@ def experts_probe(
 ) -> None:
     """Score a new expert on a few graded probes and put it on the map; nothing else is refitted."""
     registry, loaded = Registry(data_dir / "routers"), load_config(config)
-    live = registry.live()
-    if live is None:
-        raise ArtifactError(f"{registry.root}: there is no live router yet; `coe up` or `coe train` makes the first")
-    folder = registry.folder(live.version)
+    folder = registry.folder(required_pointer(registry.root).version)
     artifact = load_artifact(folder)
     check_can_join(loaded, artifact, name)
     router, names = configured_router(loaded, artifact), artifact.manifest.categories

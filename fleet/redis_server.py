@@ -34,7 +34,7 @@ ALWAYS = RestartPolicy(max_restarts=10**9, first_delay_s=0.1, max_delay_s=5.0)
 
 
 class RedisServer:
-    """A Valkey over one folder. Use from one event loop, which has to go on for it to be started again.
+    """A Valkey over one folder. Use it from one event loop; it is started again only while that loop runs.
 
     Args:
         folder: holds the append-only file, the log of the server and, while it runs, its socket.

@@ -19,7 +19,7 @@ from router.capabilities import Capabilities, capabilities
 from router.config import CoeConfig
 from router.expert_config import ExpertConfig
 from router.exploration import Exploration, dearness
-from router.live_pointer import LIVE_FILE, ROUTERS_FOLDER, read_pointer
+from router.live_pointer import ROUTERS_FOLDER, required_pointer
 from router.map_solver import ExpertCosts, MapSolution, solve_map
 from router.normalise import NormalisedEncoder
 from router.pipeline import Router
@@ -61,10 +61,7 @@ def live_router(config: CoeConfig, data_dir: Path) -> Router:
     """The live router of a data folder. Raises ArtifactError when there is none, or its pointer is damaged; else what
     `load_router` raises."""
     root = data_dir / ROUTERS_FOLDER
-    pointer = read_pointer(root)
-    if pointer is None:
-        raise ArtifactError(f"{root / LIVE_FILE}: there is no live router yet; `coe up` or `coe train` makes the first")
-    return load_router(config, root / pointer.version)
+    return load_router(config, root / required_pointer(root).version)
 
 
 def load_router(config: CoeConfig, folder: Path, encoder: Encoder | None = None) -> Router:

@@ -117,6 +117,14 @@ def read_pointer(root: Path) -> LivePointer | None:
         raise ArtifactError(f"{path}: is not a live pointer; `coe router promote VERSION` writes a new one") from error
 
 
+def required_pointer(root: Path) -> LivePointer:
+    """The live pointer. Raises ArtifactError, also before the first promotion."""
+    pointer = read_pointer(root)
+    if pointer is None:
+        raise ArtifactError(f"{root / LIVE_FILE}: there is no live router yet; `coe up` or `coe train` makes the first")
+    return pointer
+
+
 def live_manifest(data_dir: Path) -> RouterManifest | None:
     """The live router's manifest; None before there is one that can be read, which a gateway says at its start."""
     root = data_dir / ROUTERS_FOLDER

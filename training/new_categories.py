@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from base.errors import ArtifactError, ConfigError, allowed_values
+from base.errors import ConfigError, allowed_values
 from base.intervals import Z_95, wilson_interval
 from base.progress import Progress, silent
 from base.shipped import seed_folder
@@ -23,6 +23,7 @@ from fleet.router_registry import Registry
 from router.build import load_router
 from router.config import load_config
 from router.features import from_bytes
+from router.live_pointer import required_pointer
 from router.pipeline import Router
 from router.types import GENERAL, DecisionReason, FloatArray, Record
 from router.uncertainty import neighbour_distance, quantile_of
@@ -129,10 +130,8 @@ def propose(request: ProposeRequest, progress: Progress = silent) -> Proposals:
         ArtifactError: there is no live router.
         ConfigError, DataError: experts.yaml or the log cannot be read.
     """
-    pointer = Registry(request.routers).live()
-    if pointer is None:
-        raise ArtifactError(f"{request.routers}: there is no live router yet; `coe up` or `coe train` makes the first")
-    router = load_router(load_config(request.config), Registry(request.routers).folder(pointer.version))
+    version = required_pointer(request.routers).version
+    router = load_router(load_config(request.config), Registry(request.routers).folder(version))
     progress("reading the decision log")
     counts: Counter[str] = Counter()
     left_out: Counter[str] = Counter()

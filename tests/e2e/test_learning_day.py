@@ -11,15 +11,13 @@ import pytest
 from decision_log.database import Database
 from decision_log.decision_record import DecisionInputs
 from decision_log.feedback_types import Feedback, FeedbackKind
-from fleet.router_registry import Registry
 from gateway.up import retrain_arguments, run_coe, train_arguments
-from router.artifact import load_artifact
-from router.build import configured_router
+from router.build import live_router
 from router.config import load_config
 from router.features import to_bytes
-from router.pipeline import Router
 from router.types import GENERAL, Query, QueryFacts
 from tests.training.log_records import record
+from tests.training.trained_folder import outcome_table
 from training.datasets.outcomes import write_outcomes
 from training.fit_inputs import labelled_queries, opened_encoder
 from training.types import OutcomeTable
@@ -40,33 +38,13 @@ FALLS, SHARE = "sql", 0.3
 """Category whose expert falls after the first hour, and its share of the traffic."""
 
 
-def live_router(data: Path, config_path: Path) -> Router:
-    registry = Registry(data / "routers")
-    pointer = registry.live()
-    assert pointer is not None
-    return configured_router(load_config(config_path), load_artifact(registry.folder(pointer.version)))
-
-
 def graded(
     truth: np.ndarray, rows: tuple[str, ...], experts: tuple[str, ...], rng: np.random.Generator
 ) -> OutcomeTable:
     """Right and wrong answers to `PROBES` probes of each row, right as often as `truth` (rows, experts) says."""
     prompts = [(name, i) for name in rows for i in range(PROBES)]
     scores = (rng.random((len(prompts), len(experts))) < np.repeat(truth, PROBES, axis=0)).astype(np.float32)
-    unknown = np.full(scores.shape, np.nan, np.float32)
-    return OutcomeTable(
-        prompt_ids=tuple(f"{name}-{i}" for name, i in prompts),
-        texts=tuple(f"probe {i} of {name}" for name, i in prompts),
-        categories=tuple(name for name, _ in prompts),
-        splits=("train",) * len(prompts),
-        experts=experts,
-        scores=scores,
-        cost_usd=unknown,
-        output_tokens=unknown,
-        latency_ms=unknown,
-        metric="probe",
-        source="test",
-    )
+    return outcome_table(prompts, experts, scores)
 
 
 @pytest.mark.slow
@@ -84,7 +62,7 @@ async def test_an_expert_that_falls_is_left_within_the_day_and_nothing_worse_tak
         truth[rows.index(category), experts.index(name)] = 0.8
     write_outcomes(graded(truth, rows, experts, rng), tmp_path / "outcomes" / "probes")
     await run_coe(train_arguments(config_path, tmp_path), os.environ)
-    first = live_router(tmp_path, config_path)
+    first = live_router(config, tmp_path)
     assert first.expert_of()[FALLS] == OWN[FALLS]
     loser = first.expert_of()[FALLS]
     queries = [query for query in labelled_queries(config, None) if query.category != GENERAL]
@@ -115,7 +93,7 @@ async def test_an_expert_that_falls_is_left_within_the_day_and_nothing_worse_tak
                 Feedback(decision_id=decision_id, kind=FeedbackKind.THUMB, value=value, at=1e6, key_id=key)
             )
         await run_coe(retrain_arguments(config_path, tmp_path), os.environ)
-        router = live_router(tmp_path, config_path)
+        router = live_router(config, tmp_path)
     database.close()
     served = [
         [float(truth[i, experts.index(each.expert_of()[name])]) for i, name in enumerate(rows)]

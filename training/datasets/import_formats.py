@@ -60,8 +60,10 @@ class ImportOptions(Record):
     @field_validator("score_range")
     @classmethod
     def _is_range(cls, given: str | None) -> str | None:
+        if given is None:
+            return None
         with suppress(ValueError):
-            low, high = (0.0, 1.0) if given is None else bounds_of(given)
+            low, high = bounds_of(given)
             if -math.inf < low < high < math.inf:
                 return given
         raise ValueError("expected LOW:HIGH, the first below the second, such as 0:10")
