@@ -1,4 +1,4 @@
-"""`<data>/engines/wishes.json`: what people and schedulers want of engines; `coe experts up` and gateways follow."""
+"""`<data>/engines/wishes.json`: what people and schedulers want of engines; who runs them and gateways follow."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def wishes_file(data_dir: Path) -> Path:
 
 
 class WishedProcesses:
-    """Starts and stops the engines of a `coe experts up` from another process; for `VllmActuator`.
+    """Starts and stops the engines of this host by asking who runs them; for `VllmActuator`.
 
     Args:
         timeout_s: longest start or stop.
@@ -99,7 +99,7 @@ class WishedProcesses:
             await asyncio.sleep(LOOK_EVERY_S)
 
     def _engines(self, expert: str) -> list[EngineRecord]:
-        """Raises BackendError where no `coe experts up` runs them."""
+        """Raises BackendError where nobody runs them."""
         try:
             return read_vllm(self._data_dir).engines_of(expert)
         except (EngineError, DataError) as error:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,28 +10,22 @@ from pathlib import Path
 from rich.live import Live
 from rich.text import Text
 
-from base.errors import ConfigError, DataError, EngineError
+from base.errors import ConfigError, EngineError
 from base.terminal import Grid, Terminal
-from fleet.engine_wishes import change_wishes, read_wishes
+from fleet.engine_wishes import read_wishes
 from fleet.engines import Fleet
-from fleet.orphans import end_orphans
 from fleet.process import ProcessState, ProcessStatus
 from fleet.residency.vllm_actuator import VllmActuator
 from fleet.stop_signal import stop_on_signal
-from fleet.tasks import stop_task
-from fleet.vllm_addresses import claim_vllm, read_vllm, renew_vllm, vllm_file, write_vllm
+from fleet.vllm_addresses import Runner, read_vllm
 from fleet.vllm_command import managed_experts
+from fleet.vllm_host import hosted_vllm
 from router.config import CoeConfig
 from router.expert_config import Engine
-from router.residency_config import ResidencyConfig
 
-FOLLOW_EVERY_S = 0.2
-LOOK_EVERY_S = 1.0
 REFRESH_S = 0.25
 STYLES = {"ready": "green", "asleep": "dim", "stopped": "dim", "failed": "red"}
 """Of states; the others are on the way to one of these."""
-
-logger = logging.getLogger(__name__)
 
 
 async def run_experts(
@@ -45,8 +37,7 @@ async def run_experts(
     once: bool,
     console: Terminal | None = None,
 ) -> None:
-    """Ends what an earlier run left, starts the engines, writes their addresses for `coe up` and `coe serve`, follows
-    the wishes of other commands, and returns after SIGINT or SIGTERM.
+    """Runs the engines until SIGINT or SIGTERM, and shows them.
 
     Raises:
         ConfigError: no entry needs an engine, or one is wrong.
@@ -54,71 +45,25 @@ async def run_experts(
     """
     if not managed_experts(config):
         raise ConfigError("no expert has engine 'vllm' without a url: nothing to start")
-    lock, console = claim_vllm(data_dir), console or Terminal()
-    if ended := await end_orphans(data_dir):
-        console.print(f"ended {len(ended)} engine processes that an earlier run left: {', '.join(map(str, ended))}")
-    change_wishes(data_dir, lambda was: was.model_copy(update={"stopped": frozenset()}))
-    fleet = Fleet(config, folder, data_dir, environment, engines={Engine.VLLM, Engine.FAKE_VLLM})
-    with stop_on_signal() as stop:
-        starting = asyncio.create_task(start_and_announce(fleet, data_dir, config.residency))
-        following = asyncio.create_task(follow_wishes(fleet, data_dir, starting))
+    console = console or Terminal()
+    async with hosted_vllm(config, folder, data_dir, environment, Runner.EXPERTS_UP) as host:
+        fleet, starting = host.fleet, host.starting
+        if host.ended:
+            pids = ", ".join(map(str, host.ended))
+            console.print(f"ended {len(host.ended)} engine processes that an earlier run left: {pids}")
+        with stop_on_signal() as stop:
 
-        def is_over() -> bool:
-            return stop.is_set() or (
-                starting.done() and (once or starting.exception() is not None or all_failed(fleet))
-            )
+            def is_over() -> bool:
+                return stop.is_set() or (
+                    starting.done() and (once or starting.exception() is not None or all_failed(fleet))
+                )
 
-        try:
             await watch(fleet, console, is_over)
             if starting.done():
                 starting.result()
                 if all_failed(fleet):
                     reasons = [status.reason or status.name for status, _ in fleet.statuses]
                     raise EngineError("every engine has failed: " + "; ".join(reasons))
-        finally:
-            for task in (following, starting):
-                await stop_task(task)
-            vllm_file(data_dir).unlink(missing_ok=True)
-            await fleet.stop()
-            lock.release()
-
-
-async def start_and_announce(fleet: Fleet, data_dir: Path, residency: ResidencyConfig | None) -> None:
-    await fleet.start()
-    write_vllm(data_dir, fleet.engines)
-    if fleet.asleep and residency is None:
-        logger.warning(
-            "%s: requests wait until `coe experts wake`; with `residency` in experts.yaml the gateway wakes engines",
-            ", ".join(sorted(fleet.asleep)),
-        )
-
-
-async def follow_wishes(fleet: Fleet, data_dir: Path, starting: asyncio.Task[None]) -> None:
-    """Once the engines have started: stops and starts those that others name, leaves those stopped that have ended
-    asleep, and keeps their file up to date."""
-    await asyncio.wait({starting})
-    told, looked_at_s = fleet.engines, -LOOK_EVERY_S
-    while starting.exception() is None:
-        now = fleet.engines
-        try:
-            keep_stopped(data_dir, fleet.hold_ended())
-            if now != told:
-                renew_vllm(data_dir, now)
-                told = now
-            await fleet.follow(read_wishes(data_dir).stopped)
-        except DataError as error:
-            logger.warning("%s", error)
-        if time.monotonic() - looked_at_s >= LOOK_EVERY_S:
-            await fleet.look()
-            looked_at_s = time.monotonic()
-        await asyncio.sleep(FOLLOW_EVERY_S)
-
-
-def keep_stopped(data_dir: Path, engines: frozenset[str]) -> None:
-    """Has these engines stay as they are until somebody wakes them."""
-    if engines:
-        logger.warning("%s: ended asleep, and starts when it is woken", ", ".join(sorted(engines)))
-        change_wishes(data_dir, lambda was: was.model_copy(update={"stopped": was.stopped | engines}))
 
 
 def all_failed(fleet: Fleet) -> bool:
@@ -169,7 +114,7 @@ def status_line(status: ProcessStatus, state: str, experts: tuple[str, ...]) -> 
 
 
 async def engine_lines(data_dir: Path, expert: str | None = None) -> list[str]:
-    """A line for each engine of a running `coe experts up`, or of one expert: whether it is awake, where it runs, and
+    """A line for each engine of this host, or of one expert: whether it is awake, where it runs, and
     who is pinned."""
     record, pinned = read_vllm(data_dir), read_wishes(data_dir).pinned
     engines = record.engines if expert is None else record.engines_of(expert)

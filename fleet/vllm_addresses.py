@@ -1,4 +1,4 @@
-"""`<data>/engines/vllm.json`: the addresses of experts, written by `coe experts up` for `coe up` and `coe serve`.
+"""`<data>/engines/vllm.json`: the vLLM engines of this host, written by who runs them for gateways and commands.
 
 The file counts while the process that wrote it holds the lock on its folder. A process id would not do: after a crash
 another process may have it, in a container always the same one.
@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from enum import StrEnum
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -21,6 +22,8 @@ from fleet.folder_lock import FolderLock, holder_of, is_held
 from fleet.process import ProcessState
 
 FILE_NAME = "vllm.json"
+
+NOBODY = "no vLLM engine runs on this data folder; `coe experts up` or `coe up` starts them"
 
 
 class EngineRecord(BaseModel):
@@ -38,12 +41,20 @@ class EngineRecord(BaseModel):
     log: str
 
 
+class Runner(StrEnum):
+    """The command that runs the engines, whose process holds the lock."""
+
+    EXPERTS_UP = "coe experts up"
+    UP = "coe up"
+
+
 class VllmRecord(BaseModel):
-    """The file."""
+    """The file. No engines: they are starting, or nobody runs them."""
 
     model_config = ConfigDict(frozen=True)
 
     engines: tuple[EngineRecord, ...]
+    runner: Runner = Runner.EXPERTS_UP
 
     @property
     def urls(self) -> dict[str, tuple[str, ...]]:
@@ -56,7 +67,7 @@ class VllmRecord(BaseModel):
         if found := [engine for engine in self.engines if expert in engine.experts]:
             return found
         if not self.engines:
-            raise EngineError("no `coe experts up` runs on this data folder")
+            raise EngineError(NOBODY)
         raise EngineError(f"no engine of this host serves '{expert}'{allowed_values(expert, list(self.urls))}")
 
 
@@ -77,16 +88,18 @@ def claim_vllm(data_dir: Path) -> FolderLock:
     except OSError as error:
         raise EngineError(f"{folder} cannot hold the addresses of engines ({error.strerror})") from error
     if lock is None:
-        raise EngineError(f"another `coe experts up` (process {holder_of(folder)}) runs the engines of {data_dir}")
+        raise EngineError(
+            f"another `{read_vllm(data_dir).runner}` (process {holder_of(folder)}) runs the engines of {data_dir}"
+        )
     return lock
 
 
-def write_vllm(data_dir: Path, engines: Sequence[EngineRecord]) -> None:
+def write_vllm(data_dir: Path, engines: Sequence[EngineRecord], runner: Runner = Runner.EXPERTS_UP) -> None:
     """Written at once or not at all."""
-    write_whole(vllm_file(data_dir), VllmRecord(engines=tuple(engines)).model_dump_json())
+    write_whole(vllm_file(data_dir), VllmRecord(engines=tuple(engines), runner=runner).model_dump_json())
 
 
-def renew_vllm(data_dir: Path, engines: Sequence[EngineRecord]) -> None:
+def renew_vllm(data_dir: Path, engines: Sequence[EngineRecord], runner: Runner = Runner.EXPERTS_UP) -> None:
     """Writes the engines as they are now; a process that has loaded an adapter since its start keeps that expert."""
     with changing_vllm(data_dir):
         try:
@@ -94,17 +107,17 @@ def renew_vllm(data_dir: Path, engines: Sequence[EngineRecord]) -> None:
         except DataError:  # damaged, until this replaces it
             known = {}
         kept = [each.model_copy(update={"experts": known.get((each.name, each.pid), each.experts)}) for each in engines]
-        write_vllm(data_dir, kept)
+        write_vllm(data_dir, kept, runner)
 
 
 def add_to_vllm(data_dir: Path, base: str, expert: str) -> None:
     """Notes that the engines of `base` have loaded an adapter, which is asked for as `expert`."""
     with changing_vllm(data_dir):
-        engines = read_vllm(data_dir).engines
-        added = {each.name: (*each.experts, expert) for each in engines if base in each.experts}
-        grown = [each.model_copy(update={"experts": added.get(each.name, each.experts)}) for each in engines]
+        record = read_vllm(data_dir)
+        added = {each.name: (*each.experts, expert) for each in record.engines if base in each.experts}
+        grown = [each.model_copy(update={"experts": added.get(each.name, each.experts)}) for each in record.engines]
         if added:
-            write_vllm(data_dir, grown)
+            write_vllm(data_dir, grown, record.runner)
 
 
 def changing_vllm(data_dir: Path) -> AbstractContextManager[None]:
@@ -113,7 +126,7 @@ def changing_vllm(data_dir: Path) -> AbstractContextManager[None]:
 
 
 def read_vllm(data_dir: Path) -> VllmRecord:
-    """The engines; none when no `coe experts up` lives.
+    """The engines; none when who ran them has ended.
 
     Raises:
         DataError: the file is not what `write_vllm` wrote.
@@ -124,7 +137,7 @@ def read_vllm(data_dir: Path) -> VllmRecord:
     except FileNotFoundError:
         return VllmRecord(engines=())
     except (OSError, ValueError) as error:
-        raise DataError(f"{file} is damaged; delete it and run `coe experts up` again") from error
+        raise DataError(f"{file} is damaged; delete it and start the engines again") from error
     return record if is_held(file.parent) else VllmRecord(engines=())
 
 
@@ -132,12 +145,16 @@ def stop_vllm(data_dir: Path, timeout_s: float) -> int:
     """Ends the `coe experts up` of a data folder in order; returns its process id once it has ended.
 
     Raises:
-        EngineError: none runs, or it has not ended by then.
+        EngineError: none runs, a `coe up` runs them, or it has not ended by then.
     """
-    folder = vllm_file(data_dir).parent
+    folder, runner = vllm_file(data_dir).parent, read_vllm(data_dir).runner
     holder, until_s = holder_of(folder), time.monotonic() + timeout_s
     if not (is_held(folder) and holder.isdecimal()):
-        raise EngineError(f"no `coe experts up` runs on {data_dir}")
+        raise EngineError(NOBODY)
+    if runner is Runner.UP:
+        raise EngineError(
+            f"`coe up` (process {holder}) runs the engines and ends with them; name experts to stop theirs"
+        )
     os.kill(int(holder), signal.SIGTERM)
     while is_held(folder):
         if time.monotonic() > until_s:

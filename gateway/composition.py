@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +24,7 @@ from decision_log.reward_pages import RewardPages
 from decision_log.router_versions import RouterVersions
 from decision_log.sink import DecisionLog, new_replica
 from fleet.connect import build_backends
-from fleet.engines import EngineAddresses, Fleet
+from fleet.engines import EngineAddresses
 from fleet.pool import ExpertPool
 from fleet.residency.build import MakeBoard, keeper_of
 from gateway.auth import Auth
@@ -49,7 +49,6 @@ from gateway.trial_watch import TrialWatch
 from retrieval.service import retrieval_of
 from retrieval.stores.files import Files
 from router.config import CoeConfig
-from router.expert_config import Engine
 from router.live_pointer import ROUTERS_FOLDER
 from router.log_config import LogConfig
 
@@ -73,21 +72,14 @@ class Membership:
     runs_batches: bool = False
 
 
-@dataclass(frozen=True)
-class Composition:
-    """The gateway and the engines that run."""
-
-    gateway: Gateway
-    fleet: Fleet
-
-
 @asynccontextmanager
 async def running_composition(
-    settings: Settings, config: CoeConfig, reporter: Reporter, engines: Collection[Engine], found: InForce | None = None
-) -> AsyncIterator[Composition]:
-    """Services, engines of the given kinds, gateway. At the end: requests, engines, log, database, Redis.
+    settings: Settings, config: CoeConfig, reporter: Reporter, found: InForce | None = None, *, runs_vllm: bool = False
+) -> AsyncIterator[Gateway]:
+    """Services, engines, gateway. At the end: requests, engines, log, database, Redis.
 
     Args:
+        runs_vllm: start vLLM's engines too, where no `coe experts up` does.
         found: the state in `<data>/config` that `config` was read from.
 
     Raises:
@@ -104,14 +96,14 @@ async def running_composition(
             sink = await start_log(stack, settings, config, redis_url, store)
             step.done(f"decision log through {where}")
         with reporter.step(f"loading {len(config.experts)} experts and the router") as step:
-            fleet = await engines_of(stack, settings, config, engines)
+            fleet = await engines_of(stack, settings, config, runs_vllm=runs_vllm)
             gateway = await start_gateway(
                 stack, settings, LiveConfig(settings, config, found, AdminLog(store).note), fleet.start, sink, store
             )
             gateway.parts.metrics.watch(keeper.metrics)
             spare_what_is_there()
-            step.done(f"{experts_line(config, fleet)}; gateway at {gateway.url}")
-        yield Composition(gateway, fleet)
+            step.done(f"{experts_line(settings, config, fleet)}; gateway at {gateway.url}")
+        yield gateway
 
 
 async def open_database(stack: AsyncExitStack, settings: Settings) -> Database:

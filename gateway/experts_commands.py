@@ -109,7 +109,7 @@ def logs(
 
 
 def move(data_dir: Path, expert: str, change: Callable[[VllmActuator], Awaitable[None]]) -> None:
-    """Changes the state of the engines of an expert of a `coe experts up`, and shows it. Raises EngineError."""
+    """Changes the state of the engines of an expert, and shows it. Raises EngineError."""
     import asyncio
 
     from base.errors import BackendError, EngineError

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
 from contextlib import AbstractContextManager, AsyncExitStack
 from typing import Protocol
 
 from fleet.engines import Fleet
 from fleet.redis_server import RedisServer
-from fleet.vllm_addresses import read_vllm
+from fleet.vllm_addresses import Runner, read_vllm
+from fleet.vllm_command import managed_experts
+from fleet.vllm_host import hosted_vllm
 from gateway.settings import Settings, engine_environment
 from router.config import CoeConfig
 from router.expert_config import Engine
@@ -41,21 +42,32 @@ async def start_redis(stack: AsyncExitStack, settings: Settings) -> tuple[str, s
     return url, f"embedded Valkey in {settings.data_dir / 'redis'}"
 
 
-async def engines_of(
-    stack: AsyncExitStack, settings: Settings, config: CoeConfig, engines: Collection[Engine]
-) -> Fleet:
-    """The engines of the given kinds that this host is to run, not started yet."""
-    running = (await asyncio.to_thread(read_vllm, settings.data_dir)).urls
-    folder = settings.config_path.resolve().parent
-    fleet = Fleet(config, folder, settings.data_dir, engine_environment(config), engines, running)
+async def engines_of(stack: AsyncExitStack, settings: Settings, config: CoeConfig, *, runs_vllm: bool = False) -> Fleet:
+    """The embedded engines, not started yet, with the addresses of vLLM's. With `runs_vllm` those are started, unless
+    a `coe experts up` runs on the data folder.
+
+    Raises:
+        ConfigError, EngineError: an engine of vLLM does not start.
+    """
+    record = await asyncio.to_thread(read_vllm, settings.data_dir)
+    folder, environment = settings.config_path.resolve().parent, engine_environment(config)
+    if runs_vllm and managed_experts(config) and not record.engines:
+        host = await stack.enter_async_context(
+            hosted_vllm(config, folder, settings.data_dir.resolve(), environment, Runner.UP)
+        )
+        await host.starting
+        record = await asyncio.to_thread(read_vllm, settings.data_dir)
+    fleet = Fleet(config, folder, settings.data_dir, environment, (Engine.LLAMACPP,), record.urls)
     stack.push_async_callback(fleet.stop)
     return fleet
 
 
-def experts_line(config: CoeConfig, fleet: Fleet) -> str:
+def experts_line(settings: Settings, config: CoeConfig, fleet: Fleet) -> str:
     """A line with the number of experts, and the engines of this host that serve them."""
-    hosted = {name for _, experts in fleet.statuses for name in experts}
-    parts = [f"{len(experts)} on {status.name}" for status, experts in fleet.statuses]
+    engines = [(status.name, experts) for status, experts in fleet.statuses]
+    engines += [(engine.name, engine.experts) for engine in read_vllm(settings.data_dir).engines]
+    hosted = {name for _, experts in engines for name in experts}
+    parts = [f"{len(experts)} on {name}" for name, experts in engines]
     if others := len(config.experts.keys() - hosted):
         parts.append(f"{others} elsewhere")
     return f"{len(config.experts)} experts answer: {', '.join(parts)}"

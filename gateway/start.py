@@ -18,7 +18,6 @@ from gateway.settings import Settings
 from gateway.workers import run_workers
 from router.agreement import category_warnings, pin_problems
 from router.config import CoeConfig
-from router.expert_config import Engine
 from router.live_pointer import live_manifest
 
 logger = logging.getLogger(__name__)
@@ -47,12 +46,12 @@ async def run_serve(settings: Settings, reporter: Reporter) -> None:
             return
         from gateway.composition import running_composition
 
-        async with running_composition(settings, config, reporter, (Engine.LLAMACPP,), found) as composition:
+        async with running_composition(settings, config, reporter, found) as gateway:
             life.is_starting = False
-            for lacking in composition.gateway.parts.readiness.missing():
+            for lacking in gateway.parts.readiness.missing():
                 logger.warning("not ready: %s", lacking)
             await life.stop.wait()
-            await composition.gateway.drain(life.stop.urgent)
+            await gateway.drain(life.stop.urgent)
 
     await live_until_signal(program)
 

@@ -16,14 +16,14 @@ from base.leash import coe_command
 from base.shipped import answers_file
 from fleet.stop_signal import Life, live_until_signal
 from gateway.changes.history import History
-from gateway.composition import Composition, running_composition
+from gateway.composition import running_composition
 from gateway.first_answers import TIMEOUT_S, FirstAnswer, ask, first_queries
 from gateway.keys.key_store import new_secret
+from gateway.serve import Gateway
 from gateway.settings import Settings
 from gateway.start import agreed_config, asks_for_keys, make_data_folder, refuse_taken_port, require_keys
 from gateway.up_view import UpView
 from router.config import CoeConfig
-from router.expert_config import Engine
 from router.live_pointer import LIVE_FILE, ROUTERS_FOLDER
 
 KEY_VARIABLE = "COE_API_KEY"
@@ -67,14 +67,13 @@ async def run_up(
         await asyncio.to_thread(require_keys, settings, config)
         chosen = await asyncio.to_thread(with_own_key, settings, config)
         found = await asyncio.to_thread(History(settings.data_dir).started, start)
-        engines = (Engine.LLAMACPP, Engine.VLLM, Engine.FAKE_VLLM)
-        async with running_composition(chosen, config, view, engines, found) as composition:
-            await ensure_router(composition, chosen, config, view, probes, is_regrading=is_regrading)
+        async with running_composition(chosen, config, view, found, runs_vllm=True) as gateway:
+            await ensure_router(gateway, chosen, config, view, probes, is_regrading=is_regrading)
             view.ready()
-            answers = await view.answers(first_answers(composition, chosen, config))
+            answers = await view.answers(first_answers(gateway, chosen, config))
             life.is_starting = False
             view.ending(
-                client_url(composition), answers, needs_key=bool(chosen.api_keys), has_console=config.gateway.console
+                client_url(gateway), answers, needs_key=bool(chosen.api_keys), has_console=config.gateway.console
             )
             if once:
                 require_answers(answers)
@@ -102,7 +101,7 @@ def with_own_key(settings: Settings, config: CoeConfig) -> Settings:
 
 
 async def ensure_router(
-    composition: Composition,
+    gateway: Gateway,
     settings: Settings,
     config: CoeConfig,
     view: UpView,
@@ -116,13 +115,13 @@ async def ensure_router(
         EngineError: measuring or fitting failed.
         ArtifactError: there is a router and it cannot be used.
     """
-    live = composition.gateway.parts.live
+    live = gateway.parts.live
     if is_regrading or (live.current is None and not (settings.data_dir / ROUTERS_FOLDER / LIVE_FILE).exists()):
         environment = dict(os.environ)
         if settings.plain_keys:
             environment[KEY_VARIABLE] = settings.plain_keys[0]
         collect = collect_arguments(
-            client_url(composition), tuple(config.experts), settings.config_path, settings.data_dir, probes
+            client_url(gateway), tuple(config.experts), settings.config_path, settings.data_dir, probes
         )
         source = ["--again"] if is_regrading else ["--answers-from", str(answers_file())]
         train = train_arguments(settings.config_path, settings.data_dir)
@@ -142,13 +141,13 @@ async def ensure_router(
         )
 
 
-async def first_answers(composition: Composition, settings: Settings, config: CoeConfig) -> AsyncIterator[FirstAnswer]:
+async def first_answers(gateway: Gateway, settings: Settings, config: CoeConfig) -> AsyncIterator[FirstAnswer]:
     """One answer per category, one after the other, so that the times are those of a single user."""
     headers = {"authorization": f"Bearer {settings.plain_keys[0]}"} if settings.plain_keys else {}
     timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
     async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
         for category, query in first_queries(config.categories).items():
-            yield await ask(session, client_url(composition), category, query)
+            yield await ask(session, client_url(gateway), category, query)
 
 
 def require_answers(answers: list[FirstAnswer]) -> None:
@@ -158,9 +157,8 @@ def require_answers(answers: list[FirstAnswer]) -> None:
         raise EngineError(f"{len(problems)} of {len(answers)} queries got no answer: {'; '.join(problems)}")
 
 
-def client_url(composition: Composition) -> str:
+def client_url(gateway: Gateway) -> str:
     """The API root as a client on this machine names it."""
-    gateway = composition.gateway
     host = ANY_ADDRESS.get(gateway.host.strip("[]"), gateway.host)
     return gateway.url.replace(f"//{gateway.host}:", f"//{host}:")
 

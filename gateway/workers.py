@@ -32,7 +32,6 @@ from gateway.services import Reporter, engines_of, experts_line, start_redis
 from gateway.settings import Settings
 from gateway.worker_plan import LOG, PLAN_NAME, Plan, check_places, has_local_index, ready_file, worker_name
 from router.config import CoeConfig
-from router.expert_config import Engine
 
 START_TIMEOUT_S = 600.0
 FLUSH_S = 20.0
@@ -106,9 +105,9 @@ async def start_family(
         redis_url, where = await start_redis(stack, settings)
         step.done(f"decision log through {where}")
     with reporter.step(f"loading {len(config.experts)} experts") as step:
-        fleet = await engines_of(stack, settings, config, (Engine.LLAMACPP,))
+        fleet = await engines_of(stack, settings, config)
         addresses = await fleet.start()
-        step.done(experts_line(config, fleet))
+        step.done(experts_line(settings, config, fleet))
     with reporter.step(f"starting {count} workers") as step:
         await asyncio.to_thread(load_key, settings.data_dir)  # made once, before all want it
         folder = stack.enter_context(run_folder(settings.data_dir))

@@ -67,7 +67,7 @@ class ExpertConfig(Section):
     replica_urls: tuple[Annotated[str, Field(pattern=r"^https?://")], ...] = Field(
         default=(), description="API roots of further engines that serve the same as `url`"
     )
-    replicas: int = Field(default=1, ge=1, le=64, description="engines of it that `coe experts up` starts")
+    replicas: int = Field(default=1, ge=1, le=64, description="engines of it that this host starts")
     max_concurrency: int | None = Field(default=None, ge=1, description="requests at once on each engine; others wait")
     params: dict[str, Flag] = Field(default_factory=dict, description="settings of the provider or the builtin")
     params_env: dict[str, EnvironmentName] = Field(

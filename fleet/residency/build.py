@@ -38,7 +38,7 @@ async def keeper_of(
 
     Raises:
         ConfigError: what is awake, or is to be, exceeds the memory that experts.yaml names.
-        DataError: a file of `coe experts up` is damaged.
+        DataError: the file of the engines is damaged.
     """
     wanted = config.residency
     if wanted is None:

@@ -38,7 +38,7 @@ class ExpertView(Record):
     shares_base_with: int
     state: Literal["up", "on trial", "down", "disabled"]
     problem: str | None
-    residency: Residency | None = Field(description="of an engine of `coe experts up`, or of an adapter on it")
+    residency: Residency | None = Field(description="of an engine that this host runs, or of an adapter on it")
     params_b: float
     active_params_b: float
     context_tokens: int
@@ -74,7 +74,7 @@ async def list_experts(
 
 
 async def residencies(experts: Collection[str], data_dir: Path) -> dict[str, Residency]:
-    """States that the engines of `coe experts up` report; those that do not answer are left out."""
+    """States that the engines of this host report; those that do not answer are left out."""
     if not experts:
         return {}
     urls = (await asyncio.to_thread(read_vllm, data_dir)).urls

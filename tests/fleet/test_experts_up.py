@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,6 +31,8 @@ from fleet.residency.types import Residency
 from fleet.residency.vllm_actuator import VllmActuator
 from fleet.vllm_addresses import EngineRecord, read_vllm
 from gateway import experts_commands
+from gateway.services import engines_of
+from gateway.settings import Settings
 from router.config import CoeConfig, parse_config
 from tests.fleet.test_engines import first_of_free_ports
 from tests.waiting import DEADLINE_S, until
@@ -113,8 +116,29 @@ async def test_engines_take_turns_restart_stop_and_wake(
             os.kill(os.getpid(), signal.SIGTERM)
         await run
     assert orphans(tmp_path) == ()
-    with pytest.raises(EngineError, match="no `coe experts up` runs"):
+    with pytest.raises(EngineError, match="no vLLM engine runs"):
         await asyncio.to_thread(experts_commands.stop, None, tmp_path)
+
+
+async def test_coe_up_runs_the_engines_where_nobody_else_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = config_of(tmp_path)
+    settings = Settings(config_path=tmp_path / "experts.yaml", data_dir=tmp_path)
+    async with AsyncExitStack() as stack:
+        addresses = await (await engines_of(stack, settings, config, runs_vllm=True)).start()
+        assert addresses.urls == read_vllm(tmp_path).urls
+        await asyncio.to_thread(experts_commands.stop, ["coder"], tmp_path)
+        assert capsys.readouterr().out.startswith("vllm-coder: stopped, experts: coder, GPU 0")
+        with pytest.raises(EngineError, match=r"`coe up` \(process \d+\) runs the engines and ends with them"):
+            await asyncio.to_thread(experts_commands.stop, None, tmp_path)
+        with pytest.raises(EngineError, match=rf"another `coe up` \(process {os.getpid()}\) runs the engines"):
+            await run_experts(config, ROOT, tmp_path, dict(os.environ), once=True)
+        async with AsyncExitStack() as second:
+            fleet = await engines_of(second, settings, config, runs_vllm=True)
+            assert (await fleet.start()).urls == addresses.urls  # those of the first, and none started
+            assert fleet.statuses == ()
+    assert read_vllm(tmp_path).engines == ()
 
 
 async def test_a_terminal_shows_the_engines_as_a_table_and_a_pipe_as_lines() -> None:

@@ -111,7 +111,7 @@ async def test_an_engine_that_its_supervisor_starts_again_is_waited_for(tmp_path
             with pytest.raises(BackendError, match="is starting after 0 s, not ready"):
                 await actuator.wake("coder")
     lock.release()
-    with pytest.raises(BackendError, match="no `coe experts up` runs"):
+    with pytest.raises(BackendError, match="no vLLM engine runs"):
         await actuator.wake("coder")
     await actuator.aclose()
     assert found == [Residency.STARTING] * 2 + [Residency.STOPPED] * 2

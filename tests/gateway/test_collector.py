@@ -22,7 +22,7 @@ async def main():
     settings = environment_settings()
     settings.data_dir.mkdir()
     config = load_config(settings.config_path)
-    async with running_composition(settings, config, LogReporter(), ()):
+    async with running_composition(settings, config, LogReporter()):
         print(gc.get_freeze_count(), len(gc.get_objects()), gc.get_threshold()[0], gc.isenabled())
 
 asyncio.run(main())

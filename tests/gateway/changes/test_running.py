@@ -187,8 +187,8 @@ async def test_a_text_needs_an_admins_key_and_names_no_new_variable(tmp_path: Pa
     )
     start, _ = agreed_config(settings)
     found = History(settings.data_dir).started(start)
-    async with running_composition(settings, start.config, LogReporter(), (), found) as composition:
-        url = f"{composition.gateway.url}/admin/config"
+    async with running_composition(settings, start.config, LogReporter(), found) as gateway:
+        url = f"{gateway.url}/admin/config"
 
         async def post(path: str, body: object = None) -> tuple[int, Any]:
             async with (
@@ -208,19 +208,19 @@ async def test_a_text_needs_an_admins_key_and_names_no_new_variable(tmp_path: Pa
         assert await post("plan", {"experts_yaml": cheap}) == (200, {"changes": ["policies.cheap: added"]})
         status, answer = await post("apply", {"experts_yaml": cheap})
         assert (status, answer["number"], answer["before"]) == (200, 2, [1]), answer
-        assert "cheap" in composition.gateway.parts.config.policies
+        assert "cheap" in gateway.parts.config.policies
         assert config.read_text() == text
         status, answer = await post("rollback")
         assert (status, answer["number"], answer["served"]) == (200, 1, 1), answer
         status, answer = await post("rollback")
         assert (status, answer["error"]["code"]) == (400, "invalid_config")
         assert "nothing to go back to" in answer["error"]["message"]
-        assert "cheap" not in composition.gateway.parts.config.policies
+        assert "cheap" not in gateway.parts.config.policies
 
         async with aiohttp.ClientSession(headers={"authorization": f"Bearer {key}"}) as client:
 
             async def warnings() -> list[str]:
-                async with client.get(f"{composition.gateway.url.removesuffix('/v1')}/readyz") as answer:
+                async with client.get(f"{gateway.url.removesuffix('/v1')}/readyz") as answer:
                     return list((await answer.json())["warnings"])
 
             before = await warnings()
