@@ -159,9 +159,10 @@ HEAD = """# Does stage 1 hold when the traffic's mix is not that of the labelled
 
 {splits} random splits: {fit} labelled queries are fitted on, {asked} others are asked (their categories are not looked
 at) and {test} more are measured on. Both are drawn with a long tail: a category of rank r in proportion to 1 / r, the
-order of ranks drawn anew in each split. Stage 1 *as labelled* expects the mix of its labelled queries; *following the
-traffic* it has estimated the mix from what was asked, as `coe retrain` does ([docs/retrain.md](../retrain.md)). Encoder
-and classifier are those of [uncertainty.md](uncertainty.md). Intervals are 95% intervals of the mean over splits.
+order of ranks drawn anew in each split. One stage 1 *expects the labelled mix*, that of the queries it was fitted on;
+one *follows the traffic*: it has estimated the mix from what was asked, as `coe retrain` does
+([docs/retrain.md](../retrain.md)). Encoder and classifier are those of [uncertainty.md](uncertainty.md); the queries
+come from [public sources](sources.md). Intervals are 95% intervals of the mean over splits.
 
 Queries of a category are the same here whoever asks: only the mix moves, which is what the method assumes. Real traffic
 also words its questions otherwise, and no public set says how much.

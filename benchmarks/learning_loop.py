@@ -237,11 +237,12 @@ def page(found: Findings, world: World, command: str, minutes: float, margin: fl
             f"    {command}",
             "",
             "**Simulated traffic, real truth**: an expert's score on a prompt is looked up in a public table of "
-            f"graded answers ({len(world.traffic.experts)} experts, {len(world.traffic.texts)} prompts of traffic in "
-            f"{len(set(world.traffic.categories))} categories). A thumb is up with probability 0.1 + 0.8 x score; "
-            f"{CALM.keys} keys rate {CALM.up:.0%} of the answers. Encoder and classifier are the shipped ones. The "
-            "first router of each run has seen 16 graded probes per category, drawn anew. Everything that explores, "
-            "learns, estimates and decides is the code of the gateway and of `coe retrain`; only SQL is left out. "
+            f"graded answers ([{TABLE}](sources.md); {len(world.traffic.experts)} experts, "
+            f"{len(world.traffic.texts)} prompts of traffic in {len(set(world.traffic.categories))} categories). "
+            f"A thumb is up with probability 0.1 + 0.8 x score; {CALM.keys} keys rate {CALM.up:.0%} of the answers. "
+            "Encoder and classifier are the shipped ones. The first router of each run has seen 16 graded probes per "
+            "category, drawn anew. Everything that explores, learns, estimates and decides is the code of the "
+            "gateway and of `coe retrain`; only SQL is left out. "
             f"Exploration is the shipped one ({EXPLORATION.budget:.1%}). Scores are in percent; brackets and ± are "
             f"95% intervals. The run took {minutes:.0f} minutes of processor time.",
             "",

@@ -60,7 +60,8 @@ programs on the machine.
 | choosing among {arms} arms by {pilots:,} labelled queries, p50 / p95, wall | {choice50:.2f} / {choice95:.2f} ms |
 
 Searches from mapped snapshots. The bars: recall@10 against exact search at least 0.99, p95 at most 15 ms at a million
-vectors and 2 ms at 100,000, and at least 20,000 vectors added per second. Filters leave a random half.
+vectors and 2 ms at 100,000, and at least 20,000 vectors added per second. Filters leave a random half. "Far": the
+nearest and the tenth neighbour of a query are at cosine 0.49 and 0.40, instead of 0.77 and 0.56 as in real texts.
 
 | vectors | recall@10 | p50 / p95, wall | p50 / p95, CPU |
 | --- | ---: | ---: | ---: |
