@@ -230,7 +230,8 @@ HEAD = """# Does the promise behind `general` hold?
 The promise: of the queries that are not sent to `general`, at most alpha are misclassified, on average over routers
 (`router.uncertainty.risk_threshold`). It was measured on {splits} random splits. Each has {fit} queries to fit
 classifier, temperature and uncertainty, as `coe train` does, and {test} others to measure on. The encoder is
-use_multilingual with surface features at weight 0.5; the classifier is logistic regression with C = {strength:g}.
+use_multilingual with surface features at weight 0.5 and reads the texts as they are; the classifier is logistic
+regression with C = {strength:g}. The labelled queries come from [public sources](sources.md).
 
 - An accepted query of no category counts as misclassified. A split that accepts nothing counts as 0.
 - "Coverage" is the share of queries with a category that are accepted. "`general` found" is the share of the other
@@ -255,12 +256,16 @@ def main(
     folder = data / "routing" if (data / "routing").is_dir() else data
     encoder = cast(Encoder, plugins.build("router.encoders", "concat", {"parts": PARTS}))
     clinc, (coarse, hard) = read_clinc(folder), read_coarse(folder)
+    vectors: dict[str, FloatArray] = {}
+    for every in (clinc, hard):
+        texts = [query.text for query in every.queries]
+        vectors |= zip(texts, embedded(encoder, texts, cache, console), strict=True)
     sections: list[str] = []
     for chosen in (clinc, coarse, hard):
         console.print(f"{chosen.name}: {len(chosen.queries)} queries")
         categories = sorted({query.category for query in chosen.queries} - {GENERAL})
-        vectors = embedded(encoder, [query.text for query in chosen.queries], cache, console)
-        labelled = LabelledEmbeddings(vectors, label_numbers(chosen.queries, categories))
+        rows = np.stack([vectors[query.text] for query in chosen.queries])
+        labelled = LabelledEmbeddings(rows, label_numbers(chosen.queries, categories))
         sections += section(chosen, run_splits(labelled, fit_request(categories), splits, fit, test, console))
     command = f"python benchmarks/uncertainty.py --splits {splits} --fit {fit} --test {test}"
     head = HEAD.format(command=command, splits=splits, fit=fit, test=test, strength=INVERSE_L2)
