@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from training.gate import LEVEL
+from training.gate import LEVEL, WITHOUT_ONE
 
 PLANNED_GAIN = 0.02
 """Gain that the plan is made for: it ends where so much is 1.64 standard errors (ours)."""
@@ -51,11 +51,6 @@ STILL_TO_COME = 0.25
 
 PRIOR_ANSWERS, PRIOR_VARIANCE = 20.0, 0.36
 """Prior of the variance of a gain, and the answers that it counts as (ours)."""
-
-WITHOUT_ONE = 15.0
-"""Capital out of 1 that has to be reached without any one voice as well. The luckiest of forty honest voices takes a
-third of a standard error with it, which asks for as much as evidence of some 48 to 1 of all would (ours;
-benchmarks/LOG.md)."""
 
 BLOCK = 20
 """Answers with the same stake."""

@@ -17,11 +17,10 @@ from training.gain_evidence import (
     PLANNED_GAIN,
     PRIZE,
     STEADY_STAKES,
-    WITHOUT_ONE,
     hedging_stake,
     log_e_gain,
 )
-from training.gate import LEVEL
+from training.gate import LEVEL, WITHOUT_ONE
 
 ENOUGH = math.log(1 / LEVEL)
 

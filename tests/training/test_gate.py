@@ -34,7 +34,10 @@ def verdict(outcomes, log, *, accuracy=SAME, cost=(1.0, 1.0), crossed=None, **te
 def test_a_clear_gain_on_the_log_is_promoted():
     result = verdict(compared("outcomes", 0.0, 0.05), compared("log", 0.1, 0.04, odds=25))
     assert result.verdict is Verdict.PROMOTE
-    assert "log changes by +0.100 [+0.060, +0.140], and the evidence of a gain is 25 to 1" in result.reason
+    assert (
+        "log changes by +0.100 [+0.060, +0.140], and the evidence of a gain is 1.25 times what is asked"
+        in result.reason
+    )
 
 
 @pytest.mark.parametrize("worse", ["accuracy", "outcomes", "log"])
