@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import Field, SecretStr
@@ -82,12 +82,23 @@ def environment_settings(options: Mapping[str, str] | None = None) -> Settings:
 def secret_variables(config: CoeConfig) -> list[str]:
     """Names of the environment variables that the file names for secrets, sorted."""
     names = {variable for expert in config.experts.values() for variable in expert.variables.values()}
+    plugins = [config.router.encoder, config.router.classifier, config.router.scorer]
     if config.retrieval is not None:
-        entries = config.retrieval.experts.values()
-        names |= {str(entry.options["api_key_env"]) for entry in entries if "api_key_env" in entry.options}
+        plugins += [config.retrieval.encoder, *config.retrieval.experts.values()]
         if config.retrieval.stores.index_url_env is not None:
             names.add(config.retrieval.stores.index_url_env)
-    return sorted(names)
+    return sorted(names.union(*(key_variables(plugin.options) for plugin in plugins)))
+
+
+def key_variables(options: object) -> Iterator[str]:
+    """Variables that `api_key_env` names among a plugin's options, and those of the plugins that it is made of."""
+    if isinstance(options, Mapping):
+        if (variable := options.get("api_key_env")) is not None:
+            yield str(variable)
+        options = list(options.values())
+    if isinstance(options, list | tuple):
+        for each in options:
+            yield from key_variables(each)
 
 
 def read_secrets(config: CoeConfig, environment: Mapping[str, str] = os.environ) -> dict[str, str]:

@@ -153,8 +153,11 @@ def test_only_named_secrets_are_read() -> None:
         {
             "categories": {"red": "red", "general": "rest"},
             "experts": {"a": {"engine": "litellm", "model": "x/y", "api_key_env": "A_KEY"}},
-            "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}},
+            "router": {
+                "encoder": {"kind": "concat", "parts": [{"kind": "openai", "options": {"api_key_env": "C_KEY"}}]},
+                "classifier": {"kind": "logistic"},
+            },
         }
     )
-    assert read_secrets(config, {"A_KEY": "1", "B_KEY": "2"}) == {"A_KEY": "1"}
+    assert read_secrets(config, {"A_KEY": "1", "B_KEY": "2", "C_KEY": "3"}) == {"A_KEY": "1", "C_KEY": "3"}
     assert read_secrets(config, {"A_KEY": ""}) == {}
