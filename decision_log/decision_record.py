@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 from enum import StrEnum
+from functools import cache
 from typing import Final, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from router.types import QueryFacts, Record, RoutingDecision
 
+logger = logging.getLogger(__name__)
+
 RETRIEVAL = ":retrieval"
 """Category of a retrieval decision; no category of experts.yaml can have this name."""
+
+UNKNOWN_FIELD = ("extra_forbidden", "unexpected_keyword_argument")
+"""Faults of pydantic about a model's field and a dataclass's."""
 
 RECORD_VERSION: Final = 1
 """Of `DecisionRecord`. Readers leave rows of others out and count them."""
@@ -190,3 +197,22 @@ class DecisionRecord(Record):
     retrieval: RetrievalTrace | None = Field(default=None, description="None for chat")
     shadow: ShadowDecision | None = Field(default=None, description="None without a trial in the shadow")
     strategy: StrategyTrace | None = Field(default=None, description="None where one expert was asked")
+
+
+def read_record(line: str | bytes) -> DecisionRecord:
+    """A record from JSON, without fields that only a later coe knows: gateways of both may share a log while one is
+    replaced by the other, and SQL keeps the line as it came. Raises ValidationError."""
+    try:
+        return DecisionRecord.model_validate_json(line)
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_context=False, include_input=False)
+        if any(fault["type"] not in UNKNOWN_FIELD for fault in faults):
+            raise
+        warn_of(", ".join(".".join(map(str, fault["loc"])) for fault in faults)[:200])
+        return DecisionRecord.model_validate_json(line, extra="ignore")
+
+
+@cache
+def warn_of(fields: str) -> None:
+    """Says once that records have fields which this program does not know."""
+    logger.warning("records of another version of coe have fields that this one leaves out: %s", fields)

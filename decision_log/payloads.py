@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from decision_log.decision_record import DecisionRecord
+from decision_log.decision_record import DecisionRecord, read_record
 
 
 class Logged(NamedTuple):
@@ -32,4 +32,4 @@ def json_line(payload: bytes) -> bytes:
 def from_payload(payload: bytes) -> Logged:
     """Raises ValidationError."""
     line, _, embedding = payload.partition(b"\n")
-    return Logged(DecisionRecord.model_validate_json(line), line.decode(), embedding or None)
+    return Logged(read_record(line), line.decode(), embedding or None)

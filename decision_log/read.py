@@ -12,7 +12,14 @@ from sqlalchemy import Connection, Row, Text, bindparam, text
 
 from base.errors import StoreError
 from base.json_text import JsonError, from_json
-from decision_log.decision_record import RECORD_VERSION, RETRIEVAL, DecisionKind, DecisionRecord, TerminalState
+from decision_log.decision_record import (
+    RECORD_VERSION,
+    RETRIEVAL,
+    DecisionKind,
+    DecisionRecord,
+    TerminalState,
+    read_record,
+)
 from decision_log.feedback_types import FeedbackKind, ImplicitKind
 from router.types import DecisionReason
 
@@ -111,7 +118,7 @@ def record_of(row: Row[*tuple[Any, ...]]) -> DecisionRecord:
     """The record of a row, which has its `decision_id`, `record` and `embedding`. Raises StoreError: it is damaged, or
     of another version."""
     try:
-        read = DecisionRecord.model_validate_json(row.record)
+        read = read_record(row.record)
     except ValidationError as error:
         version = foreign_version(row.record)
         found = "is not a decision record" if version is None else f"is among the {version_reason(version)}"

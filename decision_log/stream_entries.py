@@ -72,9 +72,9 @@ def content_of(entry: Entry) -> Content | None:
 def parse(payload: bytes, field: bytes = RECORD_FIELD) -> Content:
     """Raises ValidationError."""
     if field == STATUS_FIELD:
-        return ReplicaStatus.model_validate_json(payload)
+        return ReplicaStatus.model_validate_json(payload, extra="ignore")
     if payload.startswith(ERASED_BEGINNING):
-        return Erased.model_validate_json(payload)
+        return Erased.model_validate_json(payload, extra="ignore")
     return from_payload(payload)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from base.progress import Progress
-from decision_log.decision_record import DecisionRecord
+from decision_log.decision_record import DecisionRecord, read_record
 from decision_log.read import read_rows
 from decision_log.sql_engine import open_log
 from router.features import from_bytes
@@ -126,4 +126,4 @@ def fetched_answers(
             yield None
             continue
         data = row.embedding if row.encoder_fingerprint == fingerprint else None
-        yield DecisionRecord.model_validate_json(row.record), from_bytes(data) if data else None
+        yield read_record(row.record), from_bytes(data) if data else None

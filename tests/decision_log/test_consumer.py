@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -8,18 +9,21 @@ from pathlib import Path
 
 import pytest
 from redis import Redis
+from sqlalchemy import select
 
 from decision_log import stream as stream_module
 from decision_log.consumer import Consumer, ConsumerStats
 from decision_log.database import Database
-from decision_log.decision_record import DecisionRecord
+from decision_log.decision_record import DecisionInputs, DecisionRecord
 from decision_log.doctor import number_of
 from decision_log.ledger import Account, Ledger
 from decision_log.redis_client import connect
 from decision_log.replica_status import ReplicaState, ReplicaStatus
 from decision_log.stream_entries import GROUP, dead_stream, waiting_entries
+from decision_log.tables import DECISIONS
 from fleet.redis_server import RedisServer
 from fleet.tasks import stop_task
+from router.types import QueryFacts
 from tests.decision_log.running_log import append_new, make_record, running_log
 from tests.waiting import until
 
@@ -319,6 +323,26 @@ async def test_no_text_of_a_broken_entry_reaches_the_log(
     consumer = make_consumer(redis_url, store)
     await consumer.drain()
     assert "is not a decision (missing)" in caplog.text
+    assert "canary" not in caplog.text
+    await consumer.aclose()
+
+
+async def test_fields_that_only_a_later_coe_knows_are_left_out_and_kept_in_sql(
+    redis_url: str, client: Redis, store: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    inputs = DecisionInputs(encoder="e", features="f", settings="s", facts=QueryFacts())
+    record = make_record(0).model_copy(update={"inputs": inputs})
+    values = json.loads(record.model_dump_json(exclude={"embedding"})) | {"mood": "canary words"}
+    for part in (values["decision"], values["usage"], values["inputs"], values["inputs"]["facts"]):
+        part["mood"] = 1
+    client.xadd(STREAM, {"record": json.dumps(values)})
+    client.xadd(STREAM, {"status": '{"replica":"r1","decisions":1,"state":"ended","at":1,"mood":1}'})
+    consumer = make_consumer(redis_url, store)
+    assert await consumer.drain() == ConsumerStats(written=1)
+    assert store.get_decision(record.decision_id) == record.model_copy(update={"embedding": None})
+    with store.transaction("look") as connection:
+        assert json.loads(connection.execute(select(DECISIONS.c.record)).scalar_one()) == values
+    assert "fields that this one leaves out: decision.mood" in caplog.text
     assert "canary" not in caplog.text
     await consumer.aclose()
 
