@@ -1,10 +1,11 @@
-"""Old decisions from SQL to Parquet, a file for each hour, and then out of SQL."""
+"""Old decisions from SQL to Parquet, a file for each hour, and then out of SQL; and a subject's out of these files."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -13,26 +14,29 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import func, select
 
 from base.progress import Progress, silent
+from base.whole_files import locked
 from decision_log.database import Database
 from decision_log.read import id_batches
-from decision_log.sql_removal import BATCH_ROWS, Found, Removal, Removed
+from decision_log.sql_removal import BATCH_ROWS, Found, Removal, Removed, found_of
 from decision_log.tables import DECISIONS, DOCUMENT_FEEDBACK, FEEDBACK, JUDGEMENTS, SIGNALS
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
     from sqlalchemy.engine import Connection
 
 HOUR_S = 3600
 SAID = (FEEDBACK, DOCUMENT_FEEDBACK, SIGNALS, JUDGEMENTS)
 """Tables about decisions; their rows are in a column of their name, as JSON."""
+RATED = (FEEDBACK, DOCUMENT_FEEDBACK)
 
 
 def archive(database: Database, before: float, folder: Path, at: float, progress: Progress = silent) -> Removed:
     """Moves decisions made before a time, and what was said of them, into files of `folder`.
 
     Rows go from SQL once the file that has them is on disk; a decision of which more was said meanwhile stays, for a
-    later file. After a crash in between, a later file has some of them again, too; a decision's id tells. A file is
-    never written again.
+    later file. After a crash in between, a later file has some of them again, too; a decision's id tells. Only an
+    erasure writes a file again, and waits until none is made.
 
     Args:
         before, at: Unix seconds; the second is noted as the time of the removal.
@@ -42,17 +46,87 @@ def archive(database: Database, before: float, folder: Path, at: float, progress
         OSError: a file cannot be written.
     """
     moved, removal = Removed(), Removal(database)
-    folder.mkdir(parents=True, exist_ok=True)
-    while (first := oldest(database)) is not None and first < before:
-        hour = first // HOUR_S * HOUR_S
-        file = new_file(folder, hour)
-        found, told = write_hour(database, min(hour + HOUR_S, before), file)
-        for start in range(0, len(found), BATCH_ROWS):
-            part = found[start : start + BATCH_ROWS]
-            moved += removal.remove(part, reason="archived", at=at, is_wanted=partial(is_told, told))
-        progress(f"{file.name}: {len(found):,} decisions")
+    with owned(folder):
+        while (first := oldest(database)) is not None and first < before:
+            hour = first // HOUR_S * HOUR_S
+            file = new_file(folder, hour)
+            found, told = write_hour(database, min(hour + HOUR_S, before), file)
+            for start in range(0, len(found), BATCH_ROWS):
+                part = found[start : start + BATCH_ROWS]
+                moved += removal.remove(part, reason="archived", at=at, is_wanted=partial(is_told, told))
+            progress(f"{file.name}: {len(found):,} decisions")
     database.checkpoint()
     return moved
+
+
+@contextmanager
+def owned(folder: Path) -> Iterator[None]:
+    """The folder for one command at a time, without what an earlier one left unfinished."""
+    with locked(folder / ".lock"):
+        for part in folder.glob(part_of(folder / "*.parquet").name):
+            part.unlink()
+        yield
+
+
+def erase_archived(folder: Path, subjects: Collection[str], at: float, *, is_dry_run: bool = False) -> Removed:
+    """Erases from an archive what subjects decided and said up to a time, as `Removal.erase` does from SQL.
+
+    Args:
+        subjects: stored key ids, session ids and text hashes.
+        at: Unix seconds.
+
+    Raises:
+        OSError: a file cannot be read or written; those before it are done.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    gone = Removed()
+    with owned(folder):
+        for file in sorted(folder.glob("decisions-*.parquet")):
+            old, part = pq.ParquetFile(file), part_of(file)
+            if not mentions(old, subjects):
+                continue
+            with pq.ParquetWriter(part, old.schema_arrow, compression="zstd") as writer:
+                for rows in old.iter_batches(BATCH_ROWS):
+                    kept, without = rows_without(rows.to_pylist(), subjects, at)
+                    writer.write_table(pa.Table.from_pylist(kept, old.schema_arrow))
+                    gone += without
+            sync(part)
+            if is_dry_run:
+                part.unlink()
+            else:
+                part.replace(file)
+    return gone
+
+
+def mentions(file: pq.ParquetFile, subjects: Collection[str]) -> bool:
+    """Looks for the names of subjects, which mostly are in none of the rows."""
+    import pyarrow.compute as pc
+
+    columns = ["record", *(table.name for table in RATED)]
+    return any(
+        pc.any(pc.match_substring(column, each)).as_py()
+        for rows in file.iter_batches(BATCH_ROWS, columns=columns)
+        for column in rows.columns
+        for each in subjects
+    )
+
+
+def rows_without(
+    rows: Sequence[dict[str, Any]], subjects: Collection[str], at: float
+) -> tuple[list[dict[str, Any]], Removed]:
+    """The rows but for the decisions of subjects up to a time and what they said until then; what is left out."""
+    kept, feedback = [], 0
+    for row in rows:
+        is_gone = found_of(row["record"], subjects, at) is not None
+        for table in RATED:
+            said = json.loads(row[table.name])
+            left = [] if is_gone else [each for each in said if each["key_id"] not in subjects or each["at"] > at]
+            row[table.name] = json.dumps(left)
+            feedback += len(said) - len(left)
+        kept += [] if is_gone else [row]
+    return kept, Removed(len(rows) - len(kept), feedback)
 
 
 def is_told(told: Mapping[str, int], connection: Connection, ids: Sequence[str]) -> set[str]:
@@ -79,17 +153,25 @@ def write_hour(database: Database, until: float, file: Path) -> tuple[list[Found
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema, found, told, part = schema_of(), list[Found](), dict[str, int](), file.with_suffix(f".{os.getpid()}.part")
+    schema, found, told, part = schema_of(), list[Found](), dict[str, int](), part_of(file)
     with pq.ParquetWriter(part, schema, compression="zstd") as writer:
         for rows in pages(database, until):
             writer.write_table(pa.Table.from_pylist(rows, schema))
             found += [Found(row["decision_id"], row["replica"], row["seq"]) for row in rows]
             told |= {row["decision_id"]: digest_of(row) for row in rows}
-    with part.open("rb") as written:
-        os.fsync(written.fileno())
-    os.link(part, file)  # raises where another process was faster
-    part.unlink()
+    sync(part)
+    part.rename(file)
     return found, told
+
+
+def part_of(file: Path) -> Path:
+    """The file's name while it is written, by which readers of the folder pass it over."""
+    return file.with_name(f".{file.name}")
+
+
+def sync(file: Path) -> None:
+    with file.open("rb") as written:
+        os.fsync(written.fileno())
 
 
 def digest_of(said: Mapping[str, Any]) -> int:

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from decision_log import archive as archive_module
-from decision_log.archive import archive
+from decision_log.archive import archive, erase_archived
 from decision_log.database import Database
 from decision_log.decision_record import DecisionRecord
 from decision_log.feedback_types import Feedback, FeedbackKind
@@ -35,7 +35,7 @@ def test_what_is_old_is_in_files_by_the_hour_and_no_longer_in_sql(
 
     assert archive(store, FIRST + HOUR_S + 5, folder, at=FIRST + 9 * HOUR_S) == Removed(4, 1)
 
-    first, second = sorted(folder.iterdir())
+    first, second = sorted(folder.glob("*.parquet"))
     assert [file.name for file in (first, second)] == [
         "decisions-2027-01-15T08.parquet",
         "decisions-2027-01-15T09.parquet",
@@ -74,3 +74,30 @@ def test_what_is_said_while_its_hour_is_written_is_in_a_later_file(
     assert late["decision_id"] == records[1].decision_id
     assert json.loads(late["feedback"])[0]["value"] == 1.0
     assert Ledger(store).accounts()[0].removed == [range(3)]
+
+
+def test_a_subject_is_erased_from_the_files_that_mention_it(store: Database, tmp_path: Path) -> None:
+    folder, me = tmp_path / "archive", frozenset({"key-1"})
+    records = [make_record(n).model_copy(update={"at": FIRST + n * HOUR_S, "key_id": "key-2"}) for n in range(3)]
+    records[1] = records[1].model_copy(update={"key_id": "key-1"})
+    store.write_decisions(records)
+    for record, key in ((records[1], "key-1"), (records[2], "key-1"), (records[2], "key-2")):
+        store.put_feedback(
+            Feedback(decision_id=record.decision_id, kind=FeedbackKind.THUMB, value=1.0, at=record.at + 1, key_id=key)
+        )
+    archive(store, FIRST + 3 * HOUR_S, folder, at=FIRST + 9 * HOUR_S)
+    files = sorted(folder.glob("*.parquet"))
+    (folder / ".decisions-of-a-crash.parquet").touch()
+    before = [file.stat().st_ino for file in files]
+
+    assert erase_archived(folder, me, FIRST + 9 * HOUR_S, is_dry_run=True) == Removed(1, 2)
+    assert erase_archived(folder, me, FIRST) == Removed()  # it was made later
+    assert pq.read_table(files[1]).num_rows == 1
+    assert erase_archived(folder, me, FIRST + 9 * HOUR_S) == Removed(1, 2)
+    assert erase_archived(folder, me, FIRST + 9 * HOUR_S) == Removed()
+    assert files[0].stat().st_ino == before[0]
+    assert pq.read_table(files[1]).num_rows == 0
+    (left,) = pq.read_table(folder).to_pylist()[1:]
+    assert left["decision_id"] == records[2].decision_id
+    assert [each["key_id"] for each in json.loads(left["feedback"])] == ["key-2"]
+    assert sorted(folder.iterdir()) == [folder / ".lock", *files]
