@@ -195,6 +195,7 @@ class Database:
         if judgements:
             rows = [judgement.model_dump(mode="json") for judgement in judgements]
             with self.transaction("write judgements") as connection:
+                lock(connection, for_erasure=False)  # what is archived has all that was said of it
                 connection.execute(self.insert(JUDGEMENTS).on_conflict_do_nothing(), rows)
 
     def get_feedback(self, decision_id: str) -> tuple[Feedback, ...]:

@@ -95,30 +95,28 @@ async def erase(
     def match(payload: bytes) -> Found | None:
         return found_of(json_line(payload), subjects, at)
 
-    async def in_streams() -> list[Found]:
-        found = []
-        for name in (stream, dead_stream(stream)):  # delivered or not
-            async for entry in entries_after(client, name, b"0-0"):
-                if (decision := match(entry.payload or b"")) is not None:
-                    found.append(decision)
-                    if not is_dry_run:
-                        await client.xdel(name, entry.id)
-        return found
+    async def entries_in(name: str) -> dict[bytes, Found]:
+        entries = [(entry.id, match(entry.payload or b"")) async for entry in entries_after(client, name, b"0-0")]
+        return {entry_id: decision for entry_id, decision in entries if decision is not None}
 
     removal = Removal(database)
+    in_sql = [] if not is_dry_run else await asyncio.to_thread(removal.decisions_of, subjects, at)
+    gone = Removed(len(in_sql)) if is_dry_run else await asyncio.to_thread(removal.erase, subjects, at)
+    spooled = await asyncio.to_thread(in_spools, root, match, is_dry_run=is_dry_run)
+    streams = {name: await entries_in(name) for name in (stream, dead_stream(stream))}  # delivered or not
+    streamed = [decision for entries in streams.values() for decision in entries.values()]
     if is_dry_run:
-        in_sql = await asyncio.to_thread(removal.decisions_of, subjects, at)
-        spooled, streamed = await asyncio.to_thread(in_spools, root, match, is_dry_run=True), await in_streams()
         ids = {each.decision_id for each in (*in_sql, *spooled, *streamed)}
         feedback = await asyncio.to_thread(removal.count_feedback, ids, subjects, at)
-        return Erasure(Removed(len(in_sql), feedback), len(streamed), len(spooled))
-    gone = await asyncio.to_thread(removal.erase, subjects, at)
-    spooled, streamed = await asyncio.to_thread(in_spools, root, match, is_dry_run=False), await in_streams()
-    # What was said of them may be in SQL, although they are not.
-    on_their_way = await asyncio.to_thread(removal.remove, [*spooled, *streamed], reason="erased", at=at)
-    gone += Removed(feedback=on_their_way.feedback)
-    await rewrite_file(client)
-    return Erasure(gone, len(streamed), len(spooled))
+    else:
+        # Before they go, so that nobody finds their numbers nowhere. What was said of them may be in SQL already.
+        on_their_way = await asyncio.to_thread(removal.remove, [*spooled, *streamed], reason="erased", at=at)
+        feedback = on_their_way.feedback
+        for name, entries in streams.items():
+            for entry_id in entries:
+                await client.xdel(name, entry_id)
+        await rewrite_file(client)
+    return Erasure(gone + Removed(feedback=feedback), len(streamed), len(spooled))
 
 
 async def rewrite_file(client: RedisClient) -> None:

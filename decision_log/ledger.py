@@ -11,7 +11,7 @@ from decision_log.database import Database
 from decision_log.ranges import count, merged
 from decision_log.replica_status import ReplicaState, ReplicaStatus
 from decision_log.tables import DECISIONS, REMOVED, REPLICAS
-from decision_log.tombstones import note_removed
+from decision_log.tombstones import hold_view, note_removed
 
 MAX_REPEATED = 20
 
@@ -81,6 +81,7 @@ class Ledger:
             return found.setdefault(replica, Account(replica))
 
         with self._database.transaction("count") as connection:
+            hold_view(connection)
             for row in connection.execute(select(REPLICAS)):
                 account(row.replica).status = ReplicaStatus(**row._mapping)
             for row in connection.execute(select(REMOVED)):

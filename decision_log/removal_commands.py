@@ -16,11 +16,13 @@ from decision_log.connections import (
     run_with_redis,
 )
 from decision_log.database import Database
+from decision_log.doctor import number_of
 from decision_log.erase import MAX_TEXT_CHARS, Erasure, erase, rewrite_file, stored_forms
+from decision_log.ledger import Ledger
 from decision_log.privacy import load_key
 from decision_log.sink import SPOOL_FOLDER
 from decision_log.sql_removal import Removal
-from decision_log.stream_entries import dead_stream
+from decision_log.stream_entries import dead_entries, dead_stream
 from router.config import load_config
 from router.log_config import LogConfig
 
@@ -38,6 +40,9 @@ def erase_decisions(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="with --subject: say what would be erased, and erase nothing")
     ] = False,
+    archive: Annotated[
+        Path | None, typer.Option("--archive", help="with --subject: also from the files of `coe log archive` here")
+    ] = None,
 ) -> int:
     """Erase a subject's decisions and feedback from SQL, stream, dead letters and the spools of this machine; or what
     is older than an age, as `log.keep_days` does every hour."""
@@ -46,17 +51,26 @@ def erase_decisions(
 
     if (subject is None) == (older_than is None):
         raise ConfigError("give either --subject or --older-than")
-    if dry_run and subject is None:
-        raise ConfigError("--dry-run: it needs --subject")
+    if (dry_run or archive is not None) and subject is None:
+        raise ConfigError(f"{'--dry-run' if dry_run else '--archive'}: it needs --subject")
+    if archive is not None:
+        require_installed("train", "an archive", "pyarrow")
+        if not archive.is_dir():
+            raise ConfigError(f"--archive {archive}: is not a folder; allowed: one that `coe log archive` wrote")
     with working("looking for decisions ..."), opened_database(data_dir, database_url, is_reader=dry_run) as database:
         known = load_config(config)
         if subject is None:
             said = erase_old(data_dir, known.log, redis_url, database, str(older_than))
         else:
-            work = erase_all(
-                data_dir, known.log, redis_url, database, subject, known.gateway.max_text_chars, is_dry_run=dry_run
-            )
-            said = f"{'would erase' if dry_run else 'erased'} {erased_line(run_with_redis(work))}"
+            chars, done = known.gateway.max_text_chars, "would erase" if dry_run else "erased"
+            work = erase_all(data_dir, known.log, redis_url, database, subject, chars, is_dry_run=dry_run)
+            said = f"{done} {erased_line(run_with_redis(work))}"
+            if archive is not None:
+                from decision_log.archive import erase_archived
+
+                subjects = stored_forms(subject, load_key(data_dir), chars)
+                gone = erase_archived(archive, subjects, time.time(), is_dry_run=dry_run)
+                said += f", {gone.decisions:,} decisions and {gone.feedback:,} pieces of feedback from {archive}"
     Terminal().print(said, soft_wrap=True)
     return 0
 
@@ -88,7 +102,7 @@ def erase_old(data_dir: Path, config: LogConfig, redis_url: str | None, database
     now = time.time()
     before = now - age_s(older_than)
     gone = Removal(database).prune(before, now)
-    dead = run_with_redis(trim_dead(data_dir, config, redis_url, before))
+    dead = run_with_redis(trim_dead(data_dir, config, redis_url, before, database))
     return f"erased {gone.decisions:,} decisions, {gone.feedback:,} pieces of feedback, {dead:,} dead letters"
 
 
@@ -111,10 +125,17 @@ async def erase_all(
         return await erase(subjects, root, client, config.stream, database, now, is_dry_run=is_dry_run)
 
 
-async def trim_dead(data_dir: Path, config: LogConfig, redis_url: str | None, before: float) -> int:
-    """Deletes dead letters from before a time; how many. Raises RedisError, EngineError."""
+async def trim_dead(data_dir: Path, config: LogConfig, redis_url: str | None, before: float, database: Database) -> int:
+    """Deletes dead letters from before a time, and remembers their numbers; how many. Raises RedisError, EngineError,
+    StoreError."""
     async with opened_client(data_dir, redis_url) as client:
         first = int(max(before, 0.0) * 1000)
+        old = [
+            number
+            async for entry in dead_entries(client, config.stream)
+            if int(entry.id.partition(b"-")[0]) < first and (number := number_of(entry.payload or b"")) is not None
+        ]
+        Ledger(database).note_erased(old, at=time.time())
         count = int(await client.xtrim(dead_stream(config.stream), minid=first, approximate=False))
         await rewrite_file(client)
     return count

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import RedisError
 
 from base.errors import ConfigError
@@ -17,6 +18,7 @@ from decision_log.doctor_commands import examine
 from decision_log.erase import stored_forms
 from decision_log.feedback_types import Feedback, FeedbackKind
 from decision_log.housekeeping import Housekeeper
+from decision_log.ledger import Ledger
 from decision_log.payloads import to_payload
 from decision_log.privacy import keyed_hash, load_key, session_hash
 from decision_log.removal_commands import erase_all
@@ -58,7 +60,9 @@ def files_with(folder: Path, text: bytes) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in found)
 
 
-async def test_from_sql_feedback_stream_dead_letters_and_spools(tmp_path: Path, store: Database) -> None:
+async def test_from_sql_feedback_stream_dead_letters_and_spools(
+    tmp_path: Path, store: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server = RedisServer(tmp_path / "redis")
     url = await server.start()
     with Redis.from_url(url) as client:
@@ -77,7 +81,15 @@ async def test_from_sql_feedback_stream_dead_letters_and_spools(tmp_path: Path, 
         store.put_feedback(thumb)
     assert len(files_with(tmp_path, CANARY)) >= 3
     assert len(files_with(tmp_path, EMBEDDING)) >= 3
+    removed, xdel = list[int](), AsyncRedis.xdel
+
+    async def counted(self: AsyncRedis, name: str, entry_id: bytes) -> object:
+        removed.append(sum(map(len, Ledger(store).accounts()[0].removed)))
+        return await xdel(self, name, entry_id)
+
+    monkeypatch.setattr(AsyncRedis, "xdel", counted)
     done = await erase_all(tmp_path, CONFIG, url, store, "me")
+    assert removed == [5, 5]  # before they go
     assert (done.sql.decisions, done.sql.feedback, done.in_stream, done.in_spools) == (1, 4, 2, 2)
     assert files_with(tmp_path, CANARY) + files_with(tmp_path, EMBEDDING) == []
     assert [seq for seq in range(8) if store.get_feedback(f"r1-{seq}")] == [3, 6]

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import pytest
 
+from decision_log import ledger as ledger_module
 from decision_log.database import Database
 from decision_log.ledger import Account, Ledger, Repeated
 from decision_log.replica_status import ReplicaState, ReplicaStatus
+from decision_log.sql_removal import Removal
 from tests.decision_log.running_log import make_record
 
 
@@ -51,3 +53,19 @@ def test_removed_numbers_are_no_gap(store: Database) -> None:
     r1, r2 = ledger.accounts()
     assert (r1.written, r1.removed, r1.decisions) == ([range(1)], [range(1, 3)], 3)
     assert (r2.removed, r2.rows) == ([range(1)], 0)
+
+
+def test_what_is_removed_while_it_is_counted_is_no_gap(store: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.write_decisions([make_record(0), make_record(1)])
+    ledger, islands = Ledger(store), ledger_module.islands
+    ledger.note_replicas([status(2, ReplicaState.ENDED)])
+    before = ledger.accounts()
+
+    def later() -> object:
+        monkeypatch.undo()
+        Removal(store).prune(make_record(1).at + 1, at=1.0)
+        return islands()
+
+    monkeypatch.setattr(ledger_module, "islands", later)
+    assert ledger.accounts() == before
+    assert ledger.accounts() == []

@@ -14,6 +14,7 @@ from base.options import age_s
 from decision_log.database import Database
 from decision_log.decision_record import DecisionRecord
 from decision_log.feedback_types import Feedback, FeedbackKind
+from decision_log.ledger import Ledger
 from decision_log.removal_commands import erase_decisions
 from decision_log.spool import Spool
 from decision_log.stream_entries import dead_stream
@@ -40,12 +41,17 @@ def test_what_is_old_is_erased(
     now = time.time()
     store.write_decisions([make_record(seq).model_copy(update={"at": now - 86_400 * seq - 60}) for seq in range(4)])
     with Redis.from_url(redis_url) as client:
-        client.xadd(dead_stream("coe:decisions"), {"record": "x"}, id=f"{int((now - 86_400 * 3) * 1000)}-0")
+        client.xadd(
+            dead_stream("coe:decisions"),
+            {"record": make_record(9).model_dump_json()},
+            id=f"{int((now - 86_400 * 3) * 1000)}-0",
+        )
         client.xadd(dead_stream("coe:decisions"), {"record": "y"})
         assert erase_decisions(None, "2d", tmp_path, config, redis_url) == 0
         assert client.xlen(dead_stream("coe:decisions")) == 1
     assert "erased 2 decisions, 0 pieces of feedback, 1 dead letters" in capsys.readouterr().out
     assert store.count() == 2
+    assert range(9, 10) in Ledger(store).accounts()[0].removed
     assert erase_decisions(None, "2d", tmp_path, config, redis_url) == 0
     assert erase_decisions(None, "99999d", tmp_path, config, redis_url) == 0  # before 1970
     assert capsys.readouterr().out.count("erased 0 decisions, 0 pieces of feedback, 0 dead letters") == 2
