@@ -15,27 +15,23 @@ TOP_CATEGORIES = 3
 def reason_in_words(decision: RoutingDecision, threshold: float | None = None) -> str:
     """One sentence: why this expert. `threshold` is the uncertainty above which queries fall back to `general`."""
     sure = f"'{decision.likely_category}' with confidence {decision.confidence:.2f}"
-    limit = "" if threshold is None else f" is above {threshold:.2f}"
+    seen = f"classified as {sure}"
+    if decision.is_fallback:
+        limit = "" if threshold is None else f" is above {threshold:.2f}"
+        seen = f"most likely {sure}, but uncertainty {decision.uncertainty:.2f}{limit}: general"
     sentences = {
         DecisionReason.MAP: (
-            f"classified as {sure}; the measured map sends that category to {decision.expert}{passed_over(decision)}"
+            f"{seen}; the measured map sends that category to {decision.expert}{passed_over(decision)}"
         ),
-        DecisionReason.QUERY: f"classified as {sure}; {decision.expert} is predicted to answer this very query best",
-        DecisionReason.PINNED: f"classified as {sure}; experts.yaml pins that category to {decision.expert}",
-        DecisionReason.UNCERTAIN: (
-            f"most likely {sure}, but uncertainty {decision.uncertainty:.2f}{limit}: "
-            f"general, which the measured map sends to {decision.expert}{passed_over(decision)}"
-        ),
+        DecisionReason.QUERY: f"{seen}; {decision.expert} is predicted to answer this very query best",
+        DecisionReason.PINNED: f"{seen}; experts.yaml pins that category to {decision.expert}",
+        DecisionReason.UNCERTAIN: f"{seen}, which the measured map sends to {decision.expert}{passed_over(decision)}",
         DecisionReason.NEXT_BEST: (
-            f"classified as {sure}; the planned expert cannot serve this request, "
-            f"{decision.expert} is next in its order"
+            f"{seen}; the planned expert cannot serve this request, {decision.expert} is next in its order"
         ),
-        DecisionReason.EXPLORED: f"classified as {sure}; {decision.expert} was drawn to learn how good it is here",
-        DecisionReason.KEPT: (
-            f"{'most likely' if decision.is_fallback else 'classified as'} {sure}; "
-            f"the conversation stays with {decision.expert}{stay_in_words(decision)}"
-        ),
-        DecisionReason.BUILTIN: f"classified as {sure}; {decision.expert} is not a language model and has the answer",
+        DecisionReason.EXPLORED: f"{seen}; {decision.expert} was drawn to learn how good it is here",
+        DecisionReason.KEPT: f"{seen}; the conversation stays with {decision.expert}{stay_in_words(decision)}",
+        DecisionReason.BUILTIN: f"{seen}; {decision.expert} is not a language model and has the answer",
         DecisionReason.EXPLICIT: f"the client named {decision.expert}",
     }
     return sentences[decision.reason] + moved_in_words(decision) + asleep_in_words(decision)

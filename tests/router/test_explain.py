@@ -26,6 +26,8 @@ def decision_for(reason: DecisionReason) -> RoutingDecision:
 def test_every_reason_is_told_in_words_that_name_the_expert(reason: DecisionReason) -> None:
     decision = decision_for(reason)
     assert "ruby" in reason_in_words(decision, 0.2)
+    unsure = reason_in_words(decision.model_copy(update={"is_fallback": True, "uncertainty": 0.3}), 0.2)
+    assert ("uncertainty 0.30 is above 0.20: general" in unsure) == (reason is not DecisionReason.EXPLICIT)
 
 
 def test_an_expert_that_measured_higher_and_does_not_serve_is_named() -> None:
