@@ -24,8 +24,8 @@ from decision_log.spool_files import segment_paths
 from decision_log.spool_frames import HEADER, frame, scan
 from decision_log.sql_removal import Found, Removal, Removed, found_of
 from decision_log.stream_entries import Erased, dead_stream, entries_after
-from router.ask import ask_in, cap
 from router.gateway_config import GatewayConfig
+from router.types import ask_in, cap
 
 if TYPE_CHECKING:
     from decision_log.redis_client import RedisClient

@@ -46,7 +46,7 @@ def help_of(name: str) -> str:
 
 def api_page() -> str:
     """Every route of the gateway with the first sentence of its description."""
-    from gateway.rest import MODULES
+    from gateway.app import MODULES
 
     parts = ["# API", "", "A running gateway describes all but chats in `/openapi.json`.", "", "| call | purpose |"]
     parts += ["| --- | --- |", *(f"| `POST {path}` | {purpose} |" for path, purpose in CHATS.items())]

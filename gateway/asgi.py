@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, TypeVar
 
-from gateway.http_errors import ApiError, ClientGoneError
+from base.json_text import JsonError, from_json
+from gateway.http_errors import ApiError, ClientGoneError, invalid
 from gateway.intake import Claim
 
 Scope = MutableMapping[str, Any]
@@ -95,6 +96,18 @@ def must_close(headers: Mapping[bytes, bytes], error: ApiError, max_bytes: int) 
         return error.status == 408
     announced = headers.get(b"content-length", b"")
     return not announced.isdigit() or len(announced) > 18 or int(announced) > max_bytes * SKIPPED_BODY_FACTOR
+
+
+def decode_json(raw: bytes) -> object:
+    """The value of a body.
+
+    Raises:
+        ApiError: not JSON, a key twice in one object, too many values or nested too deep; what is wrong and where.
+    """
+    try:
+        return from_json(raw)
+    except JsonError as error:
+        raise invalid(f"the body {error}", code="invalid_json") from error
 
 
 async def read_off_loop(read: Callable[[bytes], T], raw: bytes) -> T:

@@ -13,10 +13,10 @@ from decision_log.decision_record import TerminalState, Usage
 from decision_log.privacy import named_session
 from gateway.answer_guard import EVENT_STREAM, StreamedAnswer, WholeAnswer
 from gateway.answer_reader import HeldEnd, HiddenUsage, StreamReader, StreamTails, answer_text
-from gateway.asgi import ClientWatch, Receive, Scope, Send, read_body, read_off_loop, send_body, send_head
+from gateway.asgi import ClientWatch, Receive, Scope, Send, decode_json, read_body, read_off_loop, send_body, send_head
 from gateway.chat_limits import ChatLimits
 from gateway.chat_log import ChatLog
-from gateway.chat_request import ChatRequest, decode_json, json_object
+from gateway.chat_request import ChatRequest, json_object
 from gateway.exchange import MAX_MODEL_CHARS, Asked, Outcome, Watch, new_decision_id, request_id_of, response_headers
 from gateway.http_errors import CLIENT_GONE_STATUS, ClientGoneError, api_error
 from gateway.intake import Claim

@@ -8,15 +8,14 @@ from hashlib import sha256
 from typing import Any, cast
 
 from base.errors import allowed_values, shorten
-from base.json_text import JsonError, from_json, to_json
+from base.json_text import to_json
 from gateway.body_fields import check_fields, flag, json_type, typed, unknown_kind, wrong, wrong_type
 from gateway.http_errors import ApiError, invalid
-from router.ask import ask_in, cap
 from router.conversation import MAX_EARLIER
 from router.expert_config import Wire
 from router.gateway_config import GatewayConfig
 from router.section import AUTO
-from router.types import QueryFacts
+from router.types import QueryFacts, ask_in, cap
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 BEGIN = "begin:"
@@ -85,18 +84,6 @@ def json_object(values: object) -> dict[str, object]:
     if not isinstance(values, dict):
         raise invalid(f"the body must be a JSON object, got {json_type(values)}", code="invalid_json")
     return values
-
-
-def decode_json(raw: bytes) -> object:
-    """The value of a body.
-
-    Raises:
-        ApiError: not JSON, a key twice in one object, too many values or nested too deep; what is wrong and where.
-    """
-    try:
-        return from_json(raw)
-    except JsonError as error:
-        raise invalid(f"the body {error}", code="invalid_json") from error
 
 
 def chat_request(body: Mapping[str, object], bounds: GatewayConfig) -> ChatRequest:

@@ -28,11 +28,10 @@ from gateway.answer_reader import answer_text, read_answer
 from gateway.chat_request import text_of
 from gateway.exchange import Asked, Outcome, cost_usd
 from gateway.expert_call import MAX_ANSWER_BYTES, read_all
-from router.ask import cap
 from router.expert_config import ExpertConfig
 from router.feedback_config import JudgeConfig
 from router.strategies.kinds.judge import judge_body, marked
-from router.types import DecisionReason, RoutingDecision
+from router.types import DecisionReason, RoutingDecision, cap
 
 MAX_WAITING = 8
 QUIET_POLL_S = 0.2

@@ -46,8 +46,6 @@ class Builtins:
 
     def applied(self, decision: RoutingDecision, row: int, answering: Sequence[str]) -> RoutingDecision:
         """The decision with what builtin experts made of it; `answering` are those that have an answer."""
-        if not self.names:
-            return decision
         quality = dict(zip(decision.eligible, decision.predicted_quality, strict=True))[decision.ranking[0]]
         pinned = self.pins.get(decision.policy, {}).get(row)
         able = [e for e, name in enumerate(self.names) if name in answering]

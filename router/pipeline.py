@@ -304,7 +304,8 @@ class Router:
             "seed": draw.seed,
             "propensity": odds.probs[odds.eligible.index(draw.expert)],
         }
-        return self.builtins.applied(usual.model_copy(update=changes), judged.row, query.facts.answering)
+        decision = usual.model_copy(update=changes)
+        return self.builtins.applied(decision, judged.row, query.facts.answering) if self.builtins.names else decision
 
     def _with_last(self, prospect: Prospect, facts: QueryFacts) -> tuple[Odds, Stay]:
         """The odds of a conversation whose last expert could serve: certain where it is kept, which is logged with a

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 else:
     FloatArray = Float64Array = IntArray = BoolArray = Any  # commands that read the log alone start without numpy
 
+
 GENERAL = "general"
 """The category of queries that the classifier is unsure of. Always present, never learned as a class."""
 
@@ -231,3 +232,52 @@ class Verdict(StrEnum):
     PROMOTE = "promote"
     DECLINE = "decline"
     NEED_MORE = "need more"
+
+
+# Agent programs wrap what a person typed. The content of the first kind is dropped, the second is unwrapped.
+DROPPED_WRAPPERS = (
+    "system-reminder",
+    "environment_details",
+    "environment_context",
+    "user_instructions",
+    "additional_data",
+)
+OPENED_WRAPPERS = ("task", "user_query", "user_message")
+
+CUT_MARK = "\n[...]\n"
+
+
+def ask_in(text: str) -> str:
+    """Extracts what a person asks from a message."""
+    return unwrap(text).strip()
+
+
+def unwrap(text: str) -> str:
+    """The text without what agent programs put around it. Linear in the text, whatever it holds."""
+    if "<" not in text:
+        return text
+    for name in DROPPED_WRAPPERS:
+        text = without_blocks(text, f"<{name}>", f"</{name}>")
+    for name in OPENED_WRAPPERS:
+        start, end = text.find(f"<{name}>"), text.rfind(f"</{name}>")
+        if 0 <= start < end:
+            return text[start + len(name) + 2 : end]
+    return text
+
+
+def without_blocks(text: str, opening: str, closing: str) -> str:
+    """Removes what lies between each opening and its closing; an opening that is never closed stays."""
+    kept = []
+    position = 0
+    while (start := text.find(opening, position)) >= 0 and (end := text.find(closing, start)) >= 0:
+        kept.append(text[position:start])
+        position = end + len(closing)
+    return "".join([*kept, text[position:]])
+
+
+def cap(text: str, max_chars: int) -> str:
+    """Head and tail of a text that is too long: the question is usually first or last."""
+    if len(text) <= max_chars:
+        return text
+    half = (max_chars - len(CUT_MARK)) // 2
+    return f"{text[:half]}{CUT_MARK}{text[-half:]}"

@@ -13,7 +13,7 @@ from typing import Any
 
 from base.errors import ConfigError, DataError, allowed_values
 from base.record_files import Record, as_record, csv_rows, json_rows, parse_json
-from router.ask import ask_in
+from router.types import ask_in
 
 MOST_CALLS = 20_000
 """Calls that are routed, drawn at random from more: a mean over them is exact enough (ours)."""

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from retrieval.build_experts import first_lexical
-from retrieval.routing.fusion import Ranking, unit_scores
-from retrieval.routing.gains import is_plain_fusion
+from retrieval.routing.fusion import Ranking, is_plain_fusion, unit_scores
 from retrieval.routing.pilot_library import PilotLibrary, RoutingMethod
 from retrieval.routing.pilot_router import RetrievalRouter, build_router
 from retrieval.training.build_library import with_settings, without_data_set

@@ -11,12 +11,11 @@ from fastapi import Request, Response
 from pydantic import ValidationError
 
 from base.errors import allowed_values, shorten
-from gateway.endpoints.access import DecodedBody, api_router
+from gateway.endpoints.access import DecodedBody, api_router, message_of
 from gateway.endpoints.decisions import no_decision
 from gateway.endpoints.feedback import Desk, FeedbackDesk, FeedbackRequest
 from gateway.exchange import decision_named
 from gateway.http_errors import ApiError, invalid
-from gateway.request_bodies import message_of
 from gateway.telemetry.otlp import PROTOBUF, LogRecord, answer_of, log_records
 from gateway.telemetry.trace_ids import decision_of
 

@@ -27,11 +27,10 @@ from gateway.keys.limits import Limits
 from gateway.readiness import Readiness
 from gateway.retrieval.log import Outcome, RetrievalExchange, RetrievalLog, response_headers
 from retrieval.routing.query_routing import why
-from retrieval.service import RetrievalService
+from retrieval.service import RetrievalService, VectorStores
 from retrieval.stores.cutting import count_tokens
 from retrieval.stores.paging import Page
 from retrieval.stores.store_records import VectorStore
-from retrieval.stores.vector_stores import VectorStores
 from retrieval.types import RetrievalDecision
 from router.retrieval_config import RetrievalConfig
 

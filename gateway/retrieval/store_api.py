@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -14,7 +14,6 @@ from retrieval.stores.filters import Filter, Scalar
 from retrieval.stores.paging import Page
 from retrieval.stores.store_records import FileStatus, StoredFile, StoreFile, VectorStore
 from retrieval.stores.store_search import Found, SearchAnswer
-from retrieval.stores.vector_stores import file_counts
 from router.section import AUTO
 
 MAX_INPUT_CHARS = 100_000
@@ -246,3 +245,8 @@ def found_view(found: Found) -> Json:
         "content": [{"type": "text", "text": chunk.text}],
         "document_id": chunk.document_id,
     }
+
+
+def file_counts(counts: Mapping[FileStatus, int]) -> dict[str, int]:
+    """OpenAI's `file_counts`."""
+    return {**{status.value: counts.get(status, 0) for status in FileStatus}, "total": sum(counts.values())}

@@ -9,11 +9,15 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from retrieval.types import EVIDENCE, Arm
+from retrieval.types import BASE, EVIDENCE, Arm
 from router.types import FloatArray, IntArray
 
 POOL = 100
 """Documents that each member brings to a fusion."""
+
+PLAIN_WEIGHT = 0.75
+"""Weight of base in its plain fusion with BM25: the best one for dev and train queries of all collections
+(benchmarks/LOG.md)."""
 
 Ranking = tuple[IntArray, FloatArray]
 
@@ -68,3 +72,19 @@ def unit_scores(scores: FloatArray) -> FloatArray:
     if high - low < 1e-9:
         return np.ones_like(scores)
     return np.asarray((scores - low) / (high - low), dtype=np.float32)
+
+
+def plain_column(arms: Sequence[Arm]) -> int:
+    """The place of base's plain fusion with BM25 among arms; 0, that of base, where it is not among them."""
+    return next((i for i, arm in enumerate(arms) if is_plain_fusion(arm, BASE)), 0)
+
+
+def is_plain_fusion(arm: Arm, expert: str) -> bool:
+    """True of that expert's fusion with BM25 at the weight that is base's in the plain arm."""
+    is_pair = len(arm.members) == 2 and arm.members[0] == expert and arm.learned_on is None
+    return is_pair and abs(arm.weights[0] - PLAIN_WEIGHT) < 1e-6
+
+
+def plain_fusion(lexical: str) -> Arm:
+    """Base fused with an expert over words."""
+    return Arm(members=(BASE, lexical), weights=(PLAIN_WEIGHT, round(1 - PLAIN_WEIGHT, 6)))

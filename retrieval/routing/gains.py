@@ -16,15 +16,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from retrieval.routing.domains import Domains
+from retrieval.routing.fusion import plain_column
 from retrieval.routing.pilot_library import PilotLibrary, RoutingSettings
-from retrieval.types import BASE, Arm
 from router.types import BoolArray, FloatArray
 
 TINY = 1e-30
-
-PLAIN_WEIGHT = 0.75
-"""Weight of base in its plain fusion with BM25: the best one for dev and train queries of all collections
-(benchmarks/LOG.md)."""
 
 FOREIGN_LOSS = 0.02
 """Loss that an arm is taken to have on foreign domains while fewer than three data sets measured it (ours)."""
@@ -65,22 +61,6 @@ class GainModel:
         gains = say @ self.gains + (1 - say @ self.measured) * self.foreign
         gains[:, self.plain] = self.settings.margin
         return gains.astype(np.float32), say
-
-
-def plain_column(arms: Sequence[Arm]) -> int:
-    """The place of base's plain fusion with BM25 among arms; 0, that of base, where it is not among them."""
-    return next((i for i, arm in enumerate(arms) if is_plain_fusion(arm, BASE)), 0)
-
-
-def is_plain_fusion(arm: Arm, expert: str) -> bool:
-    """True of that expert's fusion with BM25 at the weight that is base's in the plain arm."""
-    is_pair = len(arm.members) == 2 and arm.members[0] == expert and arm.learned_on is None
-    return is_pair and abs(arm.weights[0] - PLAIN_WEIGHT) < 1e-6
-
-
-def plain_fusion(lexical: str) -> Arm:
-    """Base fused with an expert over words."""
-    return Arm(members=(BASE, lexical), weights=(PLAIN_WEIGHT, round(1 - PLAIN_WEIGHT, 6)))
 
 
 def fit_gains(library: PilotLibrary, columns: Sequence[int], settings: RoutingSettings) -> GainModel:

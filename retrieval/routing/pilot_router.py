@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from base.errors import ArtifactError
-from retrieval.routing.gains import GainModel, fit_gains, plain_column, plain_fusion
+from retrieval.routing.fusion import plain_column, plain_fusion
+from retrieval.routing.gains import GainModel, fit_gains
 from retrieval.routing.pilot_library import PilotLibrary, RoutingMethod
 from retrieval.types import BASE, Arm, RetrievalDecision, RetrievalReason, single
 from router.features import unit_rows

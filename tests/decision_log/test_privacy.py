@@ -10,8 +10,7 @@ import pytest
 
 from base.errors import ConfigError
 from decision_log.decision_record import DecisionInputs
-from decision_log.privacy import apply_privacy, load_key, session_hash
-from decision_log.redaction import passes_luhn, redact
+from decision_log.privacy import apply_privacy, load_key, passes_luhn, redact, session_hash
 from router.log_config import PrivacyLevel
 from router.types import QueryFacts
 from tests.decision_log.running_log import make_record

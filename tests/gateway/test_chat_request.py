@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from base.json_text import to_json
-from gateway.chat_request import ChatRequest, chat_request, decode_json, json_object, last_asks, resolve_model
+from gateway.asgi import decode_json
+from gateway.chat_request import ChatRequest, chat_request, json_object, last_asks, resolve_model
 from gateway.http_errors import ApiError
-from router.ask import CUT_MARK, cap, unwrap
 from router.conversation import MAX_EARLIER
 from router.gateway_config import GatewayConfig
+from router.types import CUT_MARK, cap, unwrap
 
 
 def read(raw: bytes) -> ChatRequest:

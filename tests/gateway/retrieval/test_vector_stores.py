@@ -12,9 +12,9 @@ import openai
 import pytest
 
 from decision_log.decision_record import DecisionKind
+from retrieval.service import VectorStores
 from retrieval.stores.reading_queue import ReadingQueue
 from retrieval.stores.store_records import Addition
-from retrieval.stores.vector_stores import VectorStores
 from tests.gateway import running as plain
 from tests.gateway.retrieval.serving import (
     ANIMAL_QUERIES,

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from retrieval.routing.gains import FOREIGN_LOSS, GainModel, data_set_gains, fit_gains, foreign_gains, plain_fusion
+from retrieval.routing.fusion import plain_fusion
+from retrieval.routing.gains import FOREIGN_LOSS, GainModel, data_set_gains, fit_gains, foreign_gains
 from retrieval.routing.pilot_library import PilotLibrary, RoutingMethod, RoutingSettings
 from retrieval.routing.pilot_router import group_pilots, winners
 from retrieval.types import Arm
