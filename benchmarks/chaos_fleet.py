@@ -20,8 +20,8 @@ import yaml
 from decision_log.leftovers import spool_folders
 from fleet.folder_lock import is_held
 
-START_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 180.0
+STOP_TIMEOUT_S = 60.0
 POLL_S = 0.05
 EXPERT = "parrot"
 

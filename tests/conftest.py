@@ -17,11 +17,17 @@ from tests.postgres import running_postgres
 settings.register_profile("coe", deadline=None)  # no timed assertions: the machine may be busy
 settings.load_profile("coe")
 
+SLOW_TIMEOUT_S = 1800.0
+"""Of a slow test that names none: it ends a test that hangs, not one on a busy machine."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the longest files first, so that no worker waits for one at the end, and skips tests marked `torch` where
-    the extra that they train with is not installed."""
+    """Puts the longest files first, so that no worker waits for one at the end, gives slow tests their time, and skips
+    tests marked `torch` where the extra that they train with is not installed."""
     items.sort(key=lambda item: not {"e2e", "training"} & set(item.path.parts))
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))
     missing = [name for name in ("torch", "sentence_transformers", "peft") if find_spec(name) is None]
     if missing:
         for item in items:

@@ -7,7 +7,7 @@ import inspect
 import time
 from collections.abc import Awaitable, Callable
 
-DEADLINE_S = 60.0
+DEADLINE_S = 100.0
 
 
 async def until(condition: Callable[[], bool] | Callable[[], Awaitable[bool]], what: str = "the condition") -> None:

@@ -23,7 +23,6 @@ RUNS = [*((name, CLIENTS) for name in APART), *((name, OURS) for name in ("opena
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(("name", "python"), RUNS, ids=[f"{name}-{python.parts[-3]}" for name, python in RUNS])
 async def test_the_client_works(name: str, python: Path) -> None:
     assert python.exists(), f"{python} is missing: `make apart` installs it"

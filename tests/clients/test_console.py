@@ -40,7 +40,6 @@ def load(folder: Path) -> Router:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
 async def test_the_console_works_in_a_browser(tmp_path: Path) -> None:
     assert CLIENTS.exists(), f"{CLIENTS} is missing: `make apart` installs it"

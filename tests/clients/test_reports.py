@@ -66,7 +66,6 @@ def pages(folder: Path) -> dict[str, Page]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
 def test_reports_can_be_read_in_a_browser(tmp_path: Path) -> None:
     assert CLIENTS.exists(), f"{CLIENTS} is missing: `make apart` installs it"

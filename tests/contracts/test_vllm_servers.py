@@ -30,7 +30,7 @@ HELLO = [{"role": "user", "content": "Say hello to everybody in the room"}]
 
 @pytest.fixture(
     scope="module",
-    params=["fake", pytest.param("real", marks=[pytest.mark.slow, pytest.mark.timeout(1500)])],
+    params=["fake", pytest.param("real", marks=pytest.mark.slow)],
 )
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """A running server with a base, `generalist`, and an adapter on it, `calculator`, as `coe` starts them."""

@@ -35,7 +35,7 @@ for each in application.args["llm_configs"]:
     print(config.model_id)
 """
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

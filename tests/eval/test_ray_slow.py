@@ -23,7 +23,7 @@ from training.fit_inputs import SpreadEncoding
 from training.stage_one import embed
 
 ROOT = Path(__file__).parents[2]
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore::ResourceWarning")]
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 pytest.importorskip("ray", reason="ray is not installed (pip install 'composition-of-experts[ray]')")
 
 

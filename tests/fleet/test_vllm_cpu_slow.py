@@ -23,7 +23,7 @@ from tests.vllm_build import ENVIRONMENT, READY_S, ROOT, vllm_interpreter, write
 
 ADAPTER = ROOT / "examples" / "smollm2" / "adapters" / "calculator"
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -143,7 +143,6 @@ class Balancer:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 async def test_three_gateways_are_one(fleet: Fleet) -> None:
     await same_routers_and_canaries(fleet)
     await receipts_and_feedback_from_any(fleet)

@@ -21,7 +21,7 @@ from tests.gateway.changes.test_backends import URL, parts_of
 ROOT = Path(__file__).parents[3]
 QUESTION = "Is the sentiment positive or negative? I love this phone."
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.slow
 
 
 def composition(*experts: str) -> CoeConfig:
