@@ -3,12 +3,10 @@ import math
 import pytest
 
 from router.types import Interval, Metric, Verdict
-from training.gate import EVIDENT, LEAST_GROWTH, Comparison, Terms, judge, more_needed
+from training.gate import Comparison, Terms, judge, more_needed
 
 
-def compared(
-    name, difference, half_width, *, n=200, effective_n=None, unsupported=0.0, lacking="", odds=1.0
-) -> Comparison:
+def compared(name, difference, half_width, *, n=200, effective_n=None, odds=None, **more) -> Comparison:
     interval = Interval(low=difference - half_width, high=difference + half_width)
     return Comparison(
         name,
@@ -16,9 +14,7 @@ def compared(
         Metric(value=0.5 + difference, n=n),
         Metric(value=difference, interval=interval, n=n),
         effective_n=n if effective_n is None else effective_n,
-        unsupported=unsupported,
-        lacking=lacking,
-        log_e=math.log(odds),
+        **more if odds is None else {"log_e": math.log(odds), **more},
     )
 
 
@@ -52,10 +48,10 @@ def test_any_shown_loss_declines(worse):
 def test_a_wide_interval_asks_for_more_and_says_how_many():
     result = verdict(compared("outcomes", 0.0, 0.01), compared("log", 0.05, 0.10))
     assert result.verdict is Verdict.NEED_MORE
-    assert result.more_decisions == math.ceil(200 * ((EVIDENT * 2) ** 2 - 1))  # half-widths fall with the root of n
-    assert f"about {result.more_decisions} more decisions" in result.reason
+    assert result.more_decisions == 1050  # 200 ((1.25 x 0.10 / 0.05)^2 - 1): half-widths fall with the root of n
+    assert "the evidence of a gain is 1 to 1 (20 is asked): about 1050 more decisions" in result.reason
     unlucky = verdict(compared("outcomes", 0.0, 0.01), compared("log", 0.3, 0.10, odds=19))
-    assert unlucky.more_decisions == math.ceil(200 * (LEAST_GROWTH - 1))
+    assert unlucky.more_decisions == pytest.approx(200 / 10, abs=1)
 
 
 def test_a_small_effective_sample_leaves_the_outcomes_to_decide():
@@ -117,6 +113,8 @@ def test_what_only_a_model_can_judge_is_not_decided_by_the_log():
     assert result.more_decisions is None
     assert "the log cannot judge 40% of the queries that would change hands" in result.reason
     assert verdict(compared("outcomes", 0.05, 0.01), guessed).verdict is Verdict.PROMOTE
+    little = compared("log", 0.05, 0.1, unsupported=0.05)
+    assert verdict(compared("outcomes", 0.05, 0.01), little).more_decisions == 1050
 
 
 def test_what_is_needed_is_said_in_decisions_of_the_whole_log():
@@ -128,12 +126,15 @@ def test_a_thin_sample_needs_as_many_rows_as_make_it_thick():
     assert more_needed(compared("log", 0.5, 0.01, n=100, effective_n=5.0)) == 300
 
 
-def test_no_number_of_decisions_helps_a_loss():
-    assert more_needed(compared("log", -0.05, 0.1)) is None
+@pytest.mark.parametrize(
+    "never", [{"difference": -0.05}, {"n": 0, "effective_n": 5.0}, {"effective_n": 0.0}, {"half_width": math.inf}]
+)
+def test_no_number_of_decisions_helps_a_loss_or_a_log_that_judges_nothing(never):
+    assert more_needed(compared(**{"name": "log", "difference": 0.05, "half_width": 0.1} | never)) is None
 
 
 def test_what_the_log_has_to_show_follows_the_cost():
-    terms = Terms(margin=0.02)
+    terms = Terms()
     assert terms.least_gain(0.001, 0.001) == 0
     assert terms.least_gain(0.001, 0.00101) == pytest.approx(0)  # a hair is none
     assert terms.least_gain(0.001, 0.00151) == pytest.approx(0.2 * 0.5)  # half of what pays for twice the cost

@@ -11,6 +11,7 @@ from training.off_policy import (
     importance_weights,
     policy_columns,
     policy_values,
+    weighted_mean,
     widened,
 )
 
@@ -126,24 +127,31 @@ def test_few_effective_rows_widen_an_interval_as_student_says():
     factor = 2.228 / 1.960 * (11 / 10) ** 0.5  # t and z tables, 10 degrees of freedom
     assert (0.5 - wide.low) / 0.1 == pytest.approx(factor, abs=1e-3)
     assert (wide.high - 0.5) / 0.2 == pytest.approx(factor, abs=1e-3)
-    assert widened(metric, 1e6, 0.1, 0.0).interval.low == pytest.approx(0.3, abs=1e-5)
+    doubtful = widened(metric, 1e6, 0.1, 0.05).interval
+    assert (doubtful.low, doubtful.high) == pytest.approx((0.3, 0.75), abs=1e-5)
+    assert widened(metric, 2.0, 0.0, 0.0) == widened(metric, 3.0, 0.0, 0.0), "fewer than three are no sample at all"
     assert widened(Metric(value=0.5), 5.0, 0.1, 0.1) == Metric(value=0.5)
+
+
+def test_draws_without_weight_are_left_out_of_an_interval():
+    """Of two questions one has no weight: a quarter of the draws have none, and all the others say 0.6."""
+    columns = np.array([[0.6, 1.0], [0.0, 0.0]])
+    (some,) = bootstrap_sums(columns, np.arange(2), weighted_mean, np.random.default_rng(0))
+    assert (some.value, some.interval.low, some.interval.high) == pytest.approx((0.6, 0.6, 0.6))
+    (none,) = bootstrap_sums(0.0 * columns, np.arange(2), weighted_mean, np.random.default_rng(0))
+    assert none.interval is None
 
 
 def half_width(metric) -> float:
     return (metric.interval.high - metric.interval.low) / 2
 
 
-def mean_of(sums):
-    return sums[..., :1] / sums[..., 1:]
-
-
 def test_a_question_that_was_asked_often_counts_once():
     rng = np.random.default_rng(5)
     per_question = rng.random(200)
     columns = np.stack([np.repeat(per_question, 9), np.ones(1800)], axis=1)
-    alone = bootstrap_sums(columns, np.arange(1800), mean_of, np.random.default_rng(6))[0]
-    together = bootstrap_sums(columns, np.repeat(np.arange(200), 9), mean_of, np.random.default_rng(6))[0]
+    alone = bootstrap_sums(columns, np.arange(1800), weighted_mean, np.random.default_rng(6))[0]
+    together = bootstrap_sums(columns, np.repeat(np.arange(200), 9), weighted_mean, np.random.default_rng(6))[0]
     assert [together.value, alone.value] == pytest.approx([per_question.mean()] * 2)
     assert half_width(together) == pytest.approx(1.96 * per_question.std() / np.sqrt(200), rel=0.1)
     assert half_width(together) == pytest.approx(3 * half_width(alone), rel=0.15)
