@@ -93,7 +93,7 @@ def max_log_likelihood(candidate: Arm, live: Arm, margin: float) -> float:
         return live.log_likelihood(mean0) + candidate.log_likelihood(mean0 - margin)
 
     low, high = max(margin, p1 + margin), min(1.0, p0)
-    for _ in range(200):
+    for _ in range(80):
         third = (high - low) / 3
         one, two = low + third, high - third
         if value(one) < value(two):

@@ -160,7 +160,7 @@ def judge(
 
 def odds_in_words(log: Comparison) -> str:
     """The evidence of a gain; no chance above 1 is evidence."""
-    least = "a gain" if log.least_gain == 0 else f"a gain above {log.least_gain:+.3f}, for what it costs"
+    least = "a gain" if log.least_gain == 0 else f"a gain above {log.least_gain:+.3f}, for what it costs,"
     reached = LEVEL * math.exp(min(max(log.log_e, 0.0), 20.0))
     asked = f"{1 / LEVEL:g} to 1, and {WITHOUT_ONE:g} to 1 without any one key"
     return f"the evidence of {least} is {reached:.3g} times what is asked ({asked})"
@@ -198,4 +198,4 @@ def more_needed(comparison: Comparison) -> int | None:
     if value <= 0 or not math.isfinite(half_width) or n == 0 or comparison.effective_n <= 0:
         return None
     growth = max((EVIDENT * half_width / value) ** 2, LEAST_GROWTH, MIN_EFFECTIVE_DECISIONS / comparison.effective_n)
-    return max(1, math.ceil(n * (growth - 1)))
+    return math.ceil(n * (growth - 1))

@@ -1,6 +1,8 @@
 import math
+from dataclasses import replace
 
 import pytest
+from pydantic import ValidationError
 
 from router.types import Interval, Metric, Verdict
 from training.gate import Comparison, Terms, judge, more_needed
@@ -49,9 +51,23 @@ def test_a_wide_interval_asks_for_more_and_says_how_many():
     result = verdict(compared("outcomes", 0.0, 0.01), compared("log", 0.05, 0.10))
     assert result.verdict is Verdict.NEED_MORE
     assert result.more_decisions == 1050  # 200 ((1.25 x 0.10 / 0.05)^2 - 1): half-widths fall with the root of n
-    assert "the evidence of a gain is 1 to 1 (20 is asked): about 1050 more decisions" in result.reason
+    assert "the evidence of a gain is 0.05 times what is asked (20 to 1, and 15 to 1 without any" in result.reason
+    assert ": about 1050 more decisions" in result.reason
     unlucky = verdict(compared("outcomes", 0.0, 0.01), compared("log", 0.3, 0.10, odds=19))
     assert unlucky.more_decisions == pytest.approx(200 / 10, abs=1)
+
+
+def test_a_dearer_candidate_needs_as_many_as_show_what_it_costs():
+    """More than 0.02 is asked of a gain of 0.05: 200 ((1.25 x 0.10 / 0.03)^2 - 1)."""
+    result = verdict(SAME, compared("log", 0.05, 0.10, least_gain=0.02))
+    assert result.more_decisions == math.ceil(200 * ((0.125 / 0.03) ** 2 - 1))
+    assert "the evidence of a gain above +0.020, for what it costs, is 0.05 times" in result.reason
+
+
+def test_what_has_no_interval_neither_vetoes_nor_decides():
+    for difference in (-0.5, 0.5):
+        found = replace(SAME, difference=Metric(value=difference, n=200))
+        assert verdict(found, None, accuracy=found).verdict is Verdict.NEED_MORE
 
 
 def test_a_small_effective_sample_leaves_the_outcomes_to_decide():
@@ -141,4 +157,14 @@ def test_what_the_log_has_to_show_follows_the_cost():
     assert terms.least_gain(0.001, 0.00094) == pytest.approx(-0.2 * 0.05)
     assert terms.least_gain(0.001, 0.0001) == -0.02  # no saving pays for more than the margin
     assert terms.least_gain(0.0, 0.001) == 1.0
+    assert terms.least_gain(0.0, 0.0) == 0.0
     assert Terms(max_cost_rise=0.5).least_gain(0.001, 0.0015) == pytest.approx(0)
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [{"margin": -0.001}, {"margin": 1.001}, {"max_cost_rise": -0.001}, {"gain_for_double_cost": 0.0009}],
+)
+def test_terms_that_would_let_everything_or_nothing_pass_are_refused(terms):
+    with pytest.raises(ValidationError, match=next(iter(terms))):
+        Terms(**terms)
