@@ -1,16 +1,26 @@
-"""The checks of `coe check` beyond the shape of experts.yaml: plugins, files, names and budgets."""
+"""The checks of `coe check` beyond the shape of experts.yaml: plugins, files, names and budgets; and, with `--online`,
+the models that engines list. Nothing is generated."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from base.errors import ConfigError, InfeasibleBudgetError, MissingExtraError, MissingWeightsError
+from base.errors import (
+    ConfigError,
+    EngineError,
+    InfeasibleBudgetError,
+    MissingExtraError,
+    MissingWeightsError,
+    allowed_values,
+)
 from fleet.engine_plans import require_llamacpp
+from fleet.model_list import KeyRefusedError, listed_models
 from fleet.wires.builtin import FAMILY
 from gateway.keys.oidc import require_oidc
 from retrieval import build_experts
@@ -27,6 +37,10 @@ from router.weights import PACKAGE_SCHEME, expanded, resolve_weights
 
 TYPICAL_TOKENS = 500.0
 """Prompt and answer tokens that budgets in USD are checked with before anything was measured (ours)."""
+
+LISTING = (Engine.OPENAI, Engine.VLLM, Engine.FAKE_VLLM)
+"""Engines that list their models at `/models`. llama.cpp is started with its model, litellm's providers have no probe
+that they share."""
 
 
 def find_problems(config: CoeConfig, path: Path, environment: Mapping[str, str] | None = None) -> list[str]:
@@ -197,3 +211,47 @@ def resolved_lines(config: CoeConfig) -> list[str]:
         named += [f"{name} ({entry.kind})" for name, entry in config.retrieval.experts.items()]
         lines.append(f"retrieval: experts {', '.join(named)}; vector stores {config.retrieval.stores.index}")
     return lines
+
+
+async def engine_problems(
+    config: CoeConfig, environment: Mapping[str, str], running: Mapping[str, Sequence[str]]
+) -> list[str]:
+    """One line for each expert whose engine does not answer, refuses the key, or does not have its model.
+
+    Args:
+        environment: where `api_key_env` is looked up.
+        running: API roots of experts whose engines this host started.
+    """
+    addresses = [
+        (name, url)
+        for name, entry in config.experts.items()
+        if entry.engine in LISTING
+        for url in entry.roots or running.get(name) or (None,)
+    ]
+    found = await asyncio.gather(*(ask(name, config.experts[name], url, environment) for name, url in addresses))
+    return [problem for problem in found if problem is not None]
+
+
+def not_asked(config: CoeConfig) -> list[str]:
+    """Experts whose engine cannot be asked."""
+    return [name for name, entry in config.experts.items() if entry.engine not in LISTING]
+
+
+async def ask(name: str, entry: ExpertConfig, url: str | None, environment: Mapping[str, str]) -> str | None:
+    """Asks for one expert; returns its problem, or None."""
+    if url is None:
+        return f"experts.{name}: its engine does not run; `coe experts up` starts it"
+    try:
+        listed = await listed_models(url, environment.get(entry.api_key_env or ""))
+    except KeyRefusedError as error:
+        wanted = (
+            f"it refuses the key in {entry.api_key_env}" if entry.api_key_env else "it wants a key; set api_key_env"
+        )
+        return f"experts.{name}: {error}: {wanted}"
+    except EngineError as error:
+        return f"experts.{name}: {error}"
+    wanted = entry.name_on_engine(name)
+    if wanted in listed:
+        return None
+    field = "served_model" if entry.served_model or entry.url is None else "model"
+    return f"experts.{name}.{field}: {url} has no model '{wanted}'{allowed_values(wanted, listed)}"

@@ -26,10 +26,9 @@ def check(
     from base.errors import ConfigError
     from base.progress import working
     from base.terminal import Terminal
-    from fleet.engine_check import engine_problems, not_asked
     from fleet.experts_up import experts_table
     from fleet.vllm_addresses import read_vllm
-    from gateway.check import find_problems, resolved_lines
+    from gateway.check import engine_problems, find_problems, not_asked, resolved_lines
     from router.agreement import category_warnings, pin_problems
     from router.config import load_config
     from router.live_pointer import live_manifest

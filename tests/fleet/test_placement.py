@@ -7,8 +7,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from base.errors import ConfigError
-from fleet.placement import Demand, place
 from fleet.residency.memory import SLEEPER_GIB
+from fleet.vllm_gpus import Demand, place
 
 GPUS = st.lists(st.sampled_from([24.0, 40.0, 80.0]), min_size=1, max_size=4).map(
     lambda sizes: {str(number): size for number, size in enumerate(sizes)}

@@ -1,5 +1,5 @@
-"""From examples to an admitted expert: what is trained on what, how it is compared, and where it is added. Its entry
-in experts.yaml is added as text, so that the file keeps its comments and order."""
+"""From examples to an admitted expert: what is trained on what, who of the two is right on held-out prompts, and where
+it is added. Its entry in experts.yaml is added as text, so that the file keeps its comments and order."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ from router.config import CoeConfig, config_text, load_config, parse_text
 from router.expert_config import Engine, ExpertConfig
 from router.section import check_name
 from router.strategies.kind_of import built_kind
-from router.strategies.types import AnswerKind
+from router.strategies.types import AnswerKind, Question
 from training.lora.adapter_fit import Recipe
 from training.lora.causal_lm import MERGED, CausalLm, base_folder
-from training.lora.comparison import Comparison, compare
 from training.lora.examples import Example, halves, read_examples
 from training.lora.lora_options import AdapterOptions
 from training.lora.serving import load_adapter
@@ -231,3 +230,62 @@ def experts_node(text: str) -> yaml.MappingNode | None:
         return None
     found = [value for key, value in root.value if key.value == "experts"]
     return found[0] if found and isinstance(found[0], yaml.MappingNode) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Prompts on which a new model and the one before were right; `gained` and `lost` are those where only the new one
+    was, and only the other."""
+
+    n: int
+    before: int
+    after: int
+    gained: int
+    lost: int
+
+    @property
+    def difference(self) -> float:
+        return (self.gained - self.lost) / self.n
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95% of the difference of shares: the exact interval (Clopper & Pearson 1934) of the gained among the prompts
+        that differ, which is McNemar's exact test turned into an interval; (0, 0) where none differs."""
+        from scipy.stats import binomtest
+
+        differing = self.gained + self.lost
+        if not differing:
+            return 0.0, 0.0
+        low, high = binomtest(self.gained, differing).proportion_ci(method="exact")
+        return (2 * low - 1) * differing / self.n, (2 * high - 1) * differing / self.n
+
+    @property
+    def is_better(self) -> bool:
+        """Returns True where the new model is surely better."""
+        return self.interval[0] > 0
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return (
+            f"{self.before / self.n:.0%} before, {self.after / self.n:.0%} now on {self.n} held-out prompts: "
+            f"{self.difference:+.1%} [{low:+.1%}, {high:+.1%}]"
+        )
+
+
+def compare(
+    kind: AnswerKind, prompts: Sequence[str], right: Sequence[str], before: Sequence[str], after: Sequence[str]
+) -> Comparison:
+    """Counts answers whose key is that of the right one (n each)."""
+    was, now = (
+        [is_right(kind, *each) for each in zip(prompts, right, given, strict=True)] for given in (before, after)
+    )
+    gained = sum(b and not a for a, b in zip(was, now, strict=True))
+    lost = sum(a and not b for a, b in zip(was, now, strict=True))
+    return Comparison(len(right), sum(was), sum(now), gained, lost)
+
+
+def is_right(kind: AnswerKind, prompt: str, right: str, given: str) -> bool:
+    """Returns True where both have a key, and the same."""
+    key_of = kind.key_for(Question(prompt))
+    key = None if key_of is None else key_of(right)
+    return key_of is not None and key is not None and key == key_of(given)

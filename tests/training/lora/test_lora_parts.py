@@ -26,8 +26,7 @@ from router.expert_config import ExpertConfig
 from router.strategies.kind_of import built_kind
 from tests.fleet.test_vllm_addresses import engine_record
 from tests.training.log_records import record
-from training.lora.admission import Candidate, adapted_entry, add_expert, add_to_engine
-from training.lora.comparison import Comparison, compare
+from training.lora.admission import Candidate, Comparison, adapted_entry, add_expert, add_to_engine, compare
 from training.lora.examples import Example, halves, logged_prompts, read_examples, repeated
 from training.lora.lora_commands import admit
 from training.lora.lora_options import AdapterOptions

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from fleet.engine_check import engine_problems, not_asked
+from gateway.check import engine_problems, not_asked
 from router.config import CoeConfig, parse_config
 
 
