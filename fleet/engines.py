@@ -83,8 +83,9 @@ class Fleet:
                 restarts=status.restarts,
                 gpus=",".join(gpus_of(plan)),
                 log=str(plan.spec.log),
+                is_asleep=number in self._asleep and status.state is ProcessState.READY,
             )
-            for plan, (status, _) in zip(self._plans, self.statuses, strict=True)
+            for number, (plan, (status, _)) in enumerate(zip(self._plans, self.statuses, strict=True))
         ]
 
     @property

@@ -35,9 +35,16 @@ class ExpertPool:
     Args:
         backends: by expert name.
         clock: seconds, only forward.
+        sleepers: names the experts whose engine sleeps, at every look; None where others call `set_asleep`.
     """
 
-    def __init__(self, backends: Mapping[str, ChatBackend], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        backends: Mapping[str, ChatBackend],
+        clock: Callable[[], float] = time.monotonic,
+        sleepers: Callable[[], frozenset[str]] | None = None,
+    ) -> None:
+        self._sleepers = sleepers
         self._backends = dict(backends)
         self._clock = clock
         self._builtins = {name: each for name, each in backends.items() if isinstance(each, BuiltinBackend)}
@@ -65,7 +72,7 @@ class ExpertPool:
 
     def changed(self, backends: Mapping[str, ChatBackend]) -> ExpertPool:
         """A pool of other backends. Those that both have share their breaker, and are not probed at its start."""
-        pool = ExpertPool(backends, self._clock)
+        pool = ExpertPool(backends, self._clock, self._sleepers)
         kept = {name for name, backend in backends.items() if self._backends.get(name) is backend}
         pool._unprobed -= kept
         pool._breakers |= {name: self._breakers[name] for name in kept}
@@ -141,6 +148,7 @@ class ExpertPool:
 
     async def start(self) -> None:
         """Probes every expert once, then those that are down again and again."""
+        self._ask_who_sleeps()
         await self.probe_all()
         self._prober = asyncio.create_task(self._probe_forever(), name="expert-probes")
 
@@ -190,6 +198,10 @@ class ExpertPool:
                 self._breakers[name].open(self._clock())
         self._refresh()
 
+    def _ask_who_sleeps(self) -> None:
+        if self._sleepers is not None:
+            self.set_asleep(self._sleepers() & self._breakers.keys())
+
     async def probe_due(self) -> None:
         """Probes the experts whose back-off has passed; one that answers gets a trial request."""
         due = [name for name, breaker in self._breakers.items() if breaker.wants_probe(self._clock())]
@@ -201,6 +213,7 @@ class ExpertPool:
     async def _probe_forever(self) -> None:
         while True:
             await asyncio.sleep(PROBE_EVERY_S)
+            self._ask_who_sleeps()
             await self.probe_due()
 
     def _words(self, breaker: Breaker) -> str:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -27,7 +28,8 @@ NOBODY = "no vLLM engine runs on this data folder; `coe experts up` or `coe up` 
 
 
 class EngineRecord(BaseModel):
-    """One engine process. `gpus` are the numbers of its GPUs, empty for a CPU; `state` is that of its process."""
+    """One engine process. `gpus` are the numbers of its GPUs, empty for a CPU; `state` is that of its process, which
+    knows all but sleep."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -39,6 +41,7 @@ class EngineRecord(BaseModel):
     restarts: int
     gpus: str
     log: str
+    is_asleep: bool = False
 
 
 class Runner(StrEnum):
@@ -112,12 +115,21 @@ def renew_vllm(data_dir: Path, engines: Sequence[EngineRecord], runner: Runner =
 
 def add_to_vllm(data_dir: Path, base: str, expert: str) -> None:
     """Notes that the engines of `base` have loaded an adapter, which is asked for as `expert`."""
+    change_vllm(data_dir, base, lambda each: each.model_copy(update={"experts": (*each.experts, expert)}))
+
+
+def mark_asleep(data_dir: Path, expert: str, is_asleep: bool) -> None:
+    """Tells gateways, before who runs the engines looks again."""
+    change_vllm(data_dir, expert, lambda each: each.model_copy(update={"is_asleep": is_asleep}))
+
+
+def change_vllm(data_dir: Path, expert: str, change: Callable[[EngineRecord], EngineRecord]) -> None:
+    """Writes the engines of an expert anew, if there are any."""
     with changing_vllm(data_dir):
         record = read_vllm(data_dir)
-        added = {each.name: (*each.experts, expert) for each in record.engines if base in each.experts}
-        grown = [each.model_copy(update={"experts": added.get(each.name, each.experts)}) for each in record.engines]
-        if added:
-            write_vllm(data_dir, grown, record.runner)
+        changed = [change(each) if expert in each.experts else each for each in record.engines]
+        if changed != list(record.engines):
+            write_vllm(data_dir, changed, record.runner)
 
 
 def changing_vllm(data_dir: Path) -> AbstractContextManager[None]:
@@ -139,6 +151,22 @@ def read_vllm(data_dir: Path) -> VllmRecord:
     except (OSError, ValueError) as error:
         raise DataError(f"{file} is damaged; delete it and start the engines again") from error
     return record if is_held(file.parent) else VllmRecord(engines=())
+
+
+class VllmSleepers:
+    """Experts of this host whose engine sleeps, read again when the file has changed."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir, self._seen = data_dir, (0, 0)
+        self._names: frozenset[str] = frozenset()
+
+    def __call__(self) -> frozenset[str]:
+        with suppress(OSError, DataError):
+            now = vllm_file(self._data_dir).stat()
+            if (now.st_ino, now.st_mtime_ns) != self._seen:
+                sleepers = [each.experts for each in read_vllm(self._data_dir).engines if each.is_asleep]
+                self._names, self._seen = frozenset(chain(*sleepers)), (now.st_ino, now.st_mtime_ns)
+        return self._names
 
 
 def stop_vllm(data_dir: Path, timeout_s: float) -> int:

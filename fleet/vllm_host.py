@@ -70,7 +70,7 @@ async def start_and_announce(fleet: Fleet, data_dir: Path, runner: Runner, resid
     write_vllm(data_dir, fleet.engines, runner)
     if fleet.asleep and residency is None:
         logger.warning(
-            "%s: requests wait until `coe experts wake`; with `residency` in experts.yaml the gateway wakes engines",
+            "%s: no requests until `coe experts wake`; with `residency` in experts.yaml the gateway wakes engines",
             ", ".join(sorted(fleet.asleep)),
         )
 

@@ -27,6 +27,7 @@ from fleet.connect import build_backends
 from fleet.engines import EngineAddresses
 from fleet.pool import ExpertPool
 from fleet.residency.build import MakeBoard, keeper_of
+from fleet.vllm_addresses import VllmSleepers
 from gateway.auth import Auth
 from gateway.batches.batch_store import BatchStore
 from gateway.batches.runner import Asker, BatchRunner, Places
@@ -166,7 +167,10 @@ async def start_gateway(
     addresses, retrieval, _ = await asyncio.gather(start_engines(), opening, live.refresh())
     parts = Parts(
         config,
-        ExpertPool(build_backends(config, addresses.urls, addresses.lora_ids, secrets)),
+        ExpertPool(
+            build_backends(config, addresses.urls, addresses.lora_ids, secrets),
+            sleepers=VllmSleepers(settings.data_dir) if config.residency is None else None,
+        ),
         live,
         sink,
         store,

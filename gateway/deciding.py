@@ -22,7 +22,7 @@ from gateway.keys.grants import EVERYBODY, Caller
 from gateway.live_router import LiveRouter
 from gateway.reach import Reach, WaitFor, wanted
 from gateway.shadow import CANDIDATE_FAULTS, ShadowAsk, Shadows
-from router.capabilities import FOR_NOW, NOT_ALLOWED, Capabilities, capabilities, explicit_decision
+from router.capabilities import ASLEEP, FOR_NOW, NOT_ALLOWED, Capabilities, capabilities, explicit_decision
 from router.config import CoeConfig
 from router.features import features_hash, to_bytes
 from router.pipeline import Router
@@ -160,6 +160,7 @@ class Decider:
             if target.expert is not None:
                 await self._reach.wake(target.expert)
                 version, alive = "none" if router is None else router.version, self._reach.alive
+                facts = self._with_sleepers(facts)
                 return Decided(explicit_decision(target.expert, facts, self._capabilities, alive, version=version))
             if router is None:
                 raise ApiError("no router is loaded yet", status=503, code="not_ready", retry_after_s=RETRY_AFTER_S)
@@ -197,13 +198,15 @@ class Decider:
                 return decided, ideal
 
     async def _in_thread(self, routed: Routed, *, may_wait: bool) -> tuple[Decided, RoutingDecision | None]:
-        alive, asleep = self._reach.alive, self._reach.asleep
-        if asleep:
-            facts = replace(routed.query.facts, asleep=tuple(sorted(asleep)))
+        alive, facts = self._reach.alive, self._with_sleepers(routed.query.facts)
+        if facts.asleep:
             routed = replace(routed, query=replace(routed.query, facts=facts))
         if routed.router.encoder.is_inline:
             return self._decide(routed, alive, self._inline_rng, may_wait=may_wait)
         return await self._encoding.run(partial(self._decide, routed, alive, self._thread_rng, may_wait=may_wait))
+
+    def _with_sleepers(self, facts: QueryFacts) -> QueryFacts:
+        return replace(facts, asleep=tuple(sorted(asleep))) if (asleep := self._reach.asleep) else facts
 
     def _decide(
         self, routed: Routed, alive: frozenset[str], rng: np.random.Generator, *, may_wait: bool
@@ -238,14 +241,15 @@ def no_expert(error: NoEligibleExpertError, request: ChatRequest, able: Mapping[
     """The reason why no expert serves a request: what it asks for, or asks of its policy (400), or that those who could
     are down (503)."""
     facts, native, names = request.facts, request.native, tuple(error.reasons)
-    down = [name for name, reason in error.reasons.items() if reason in FOR_NOW]
+    down = {name: reason for name, reason in error.reasons.items() if reason in FOR_NOW}
     forbidden = [name for name, reason in error.reasons.items() if reason == NOT_ALLOWED]
     lacking = [name for name in names if able[name].lacks(facts) is not None]
     outside = {name: error.reasons[name] for name in names if name not in {*down, *lacking, *forbidden}}
     if down:
+        away = ", ".join(f"{name} {reason}" if reason == ASLEEP else name for name, reason in down.items())
         kept_out = "".join(f"; {name}: {reason}" for name, reason in outside.items())
         return ApiError(
-            f"no expert that can serve this request is reachable now ({', '.join(down)}{kept_out})",
+            f"no expert that can serve this request is reachable now ({away}{kept_out})",
             status=503,
             code="no_expert_alive",
             retry_after_s=RETRY_AFTER_S,

@@ -56,8 +56,12 @@ def sleep(
     level: Annotated[int, typer.Option("--level", min=1, max=2, help="1: weights to host memory; 2: drop them")] = 1,
 ) -> None:
     """Let an engine end its requests and free its GPU memory."""
-    from base.errors import EngineError
+    import asyncio
+
+    from base.errors import BackendError, EngineError
+    from fleet.pool import PROBE_EVERY_S
     from fleet.residency.types import SLEEPS
+    from fleet.vllm_addresses import mark_asleep
 
     async def change(actuator: VllmActuator) -> None:
         was = await actuator.state(expert)
@@ -65,10 +69,16 @@ def sleep(
             raise EngineError(
                 f"{expert} sleeps at level {3 - level}; for another level `coe experts wake {expert}` first"
             )
-        await actuator.sleep(expert, 1 if level == 1 else 2)
+        mark_asleep(data_dir, expert, True)
+        await asyncio.sleep(2 * PROBE_EVERY_S)  # until gateways send it no more
+        try:
+            await actuator.sleep(expert, 1 if level == 1 else 2)
+        except BackendError:
+            mark_asleep(data_dir, expert, False)
+            raise
 
     move(data_dir, expert, change)
-    echo(f"without `residency` in experts.yaml, its requests wait until `coe experts wake {expert}`")
+    echo(f"without `residency` in experts.yaml, it gets no requests until `coe experts wake {expert}`")
 
 
 def wake(expert: ExpertArgument, data_dir: options.DataOption = Path("data")) -> None:

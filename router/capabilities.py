@@ -73,11 +73,11 @@ def explicit_decision(
     Needs no router; `version` is the one in force, if there is one.
 
     Raises:
-        NoEligibleExpertError: that expert lacks something, or is down.
+        NoEligibleExpertError: that expert lacks something, is down or sleeps.
     """
     lack = capabilities[expert].lacks(facts) if expert in capabilities else None
     if lack is None and alive is not None and expert not in alive:
-        lack = NOT_REACHABLE
+        lack = ASLEEP if expert in facts.asleep else NOT_REACHABLE
     if lack is not None:
         raise NoEligibleExpertError({expert: lack})
     return named_decision(expert, version)

@@ -21,15 +21,16 @@ from rich.text import Text
 from base.errors import EngineError
 from base.terminal import Terminal
 from fleet.backend import BackendRequest
-from fleet.connect import build_backends
+from fleet.connect import DisabledBackend, build_backends
 from fleet.engine_wishes import read_wishes
 from fleet.experts_up import engine_lines, run_experts, watch
 from fleet.orphans import OWNER, end_orphans, orphans
+from fleet.pool import ExpertPool
 from fleet.process import ProcessState, ProcessStatus
 from fleet.replicas import ReplicatedBackend
 from fleet.residency.types import Residency
 from fleet.residency.vllm_actuator import VllmActuator
-from fleet.vllm_addresses import EngineRecord, read_vllm
+from fleet.vllm_addresses import EngineRecord, VllmSleepers, read_vllm
 from gateway import experts_commands
 from gateway.services import engines_of
 from gateway.settings import Settings
@@ -70,24 +71,28 @@ async def test_engines_take_turns_restart_stop_and_wake(
         run_experts(config_of(tmp_path), ROOT, tmp_path, dict(os.environ), once=False, console=Terminal(file=out))
     )
     actuator = VllmActuator(lambda: read_vllm(tmp_path).urls)
+    pool = ExpertPool(dict.fromkeys(("coder", "writer"), DisabledBackend("none")), sleepers=VllmSleepers(tmp_path))
+    await pool.start()
     try:
         await until(lambda: run.done() or bool(read_vllm(tmp_path).urls), "the engines")
         assert not run.done()
         assert [await actuator.state(name) for name in ("coder", "writer")] == [Residency.AWAKE, Residency.SLEEP_2]
         assert engine("coder").gpus == "0"
         await until(lambda: "vllm-writer: asleep, pid " in out.getvalue(), "a line about the one that sleeps")
-        assert "vllm-writer: requests wait until" in caplog.text
+        assert "vllm-writer: no requests until" in caplog.text
+        await until(lambda: pool.asleep == {"writer"}, "the pool to hear of the sleeper")
         with pytest.raises(EngineError, match=r"writer sleeps at level 2; .* `coe experts wake writer` first"):
             await asyncio.to_thread(experts_commands.sleep, "writer", tmp_path, 1)
         await asyncio.to_thread(experts_commands.sleep, "coder", tmp_path, 1)
         assert re.match(r"vllm-coder: sleep_1, .*\nwithout `residency`", capsys.readouterr().out)
+        assert pool.asleep == {"coder", "writer"}  # told before it slept
         await asyncio.to_thread(experts_commands.wake, "writer", tmp_path)
         assert [await actuator.state(name) for name in ("coder", "writer")] == [Residency.SLEEP_1, Residency.AWAKE]
         await asyncio.to_thread(experts_commands.pin, "writer", tmp_path)
         assert read_wishes(tmp_path).pinned == {"writer"}
         assert (await engine_lines(tmp_path))[1].startswith("vllm-writer: awake, pid ")
         assert "experts: writer (pinned), GPU 0, restarts: 0" in (await engine_lines(tmp_path))[1]
-        await until(lambda: "vllm-writer is awake" in caplog.text, "a look at who sleeps")
+        await until(lambda: pool.asleep == {"coder"}, "a look at who sleeps")
         killed = engine("writer").pid
         assert killed is not None
         os.kill(killed, signal.SIGKILL)
@@ -112,6 +117,7 @@ async def test_engines_take_turns_restart_stop_and_wake(
         await asyncio.to_thread(experts_commands.stop, None, tmp_path)
     finally:
         await actuator.aclose()
+        await pool.aclose()
         if not run.done():
             os.kill(os.getpid(), signal.SIGTERM)
         await run

@@ -154,3 +154,13 @@ async def test_the_log_says_that_an_expert_is_failing_and_for_how_long_it_is_ski
         "expert ruby is tried with one request",
         "expert ruby answers again",
     ]
+
+
+async def test_an_engine_that_was_put_to_sleep_is_passed_over_and_named() -> None:
+    async with running() as gateway:
+        gateway.parts.pool.set_asleep(frozenset({"ruby"}))
+        async with gateway.chat("red") as answer:
+            assert (answer.status, answer.headers["x-coe-expert"] == "ruby") == (200, False)
+        async with gateway.chat("red", model="ruby") as answer:
+            assert answer.status == 503
+            assert "(ruby is asleep)" in (await answer.json())["error"]["message"]
