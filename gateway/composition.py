@@ -7,7 +7,7 @@ import gc
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -65,12 +65,14 @@ them finds nothing, and stops all requests for some milliseconds."""
 @dataclass(frozen=True)
 class Membership:
     """Means that a worker shares with the others: the listening socket, and the way to ask them. `share` makes its part
-    of a configuration. One of them `runs_batches`."""
+    of a configuration. One of them `runs_batches`. A process that serves alone has none, and `shares_redis` with other
+    gateways only where REDIS_URL names one."""
 
-    listener: socket.socket
-    siblings: Siblings
-    share: Callable[[CoeConfig], CoeConfig]
-    runs_batches: bool = False
+    listener: socket.socket | None = None
+    siblings: Siblings = field(default_factory=Siblings)
+    share: Callable[[CoeConfig], CoeConfig] = lambda whole: whole
+    runs_batches: bool = True
+    shares_redis: bool = True
 
 
 @asynccontextmanager
@@ -91,6 +93,7 @@ async def running_composition(
     async with AsyncExitStack() as stack:
         with reporter.step("starting Redis and the decision log") as step:
             redis_url, where = await start_redis(stack, settings)
+            alone = Membership(shares_redis=settings.redis_url is not None)
             settings = settings.model_copy(update={"redis_url": SecretStr(redis_url)})
             store = await open_database(stack, settings)
             keeper = await start_keeper(stack, settings, config, redis_url, store)
@@ -98,9 +101,8 @@ async def running_composition(
             step.done(f"decision log through {where}")
         with reporter.step(f"loading {len(config.experts)} experts and the router") as step:
             fleet = await engines_of(stack, settings, config, runs_vllm=runs_vllm)
-            gateway = await start_gateway(
-                stack, settings, LiveConfig(settings, config, found, AdminLog(store).note), fleet.start, sink, store
-            )
+            live_config = LiveConfig(settings, config, found, AdminLog(store).note)
+            gateway = await start_gateway(stack, settings, live_config, fleet.start, sink, store, alone)
             gateway.parts.metrics.watch(keeper.metrics)
             spare_what_is_there()
             step.done(f"{experts_line(settings, config, fleet)}; gateway at {gateway.url}")
@@ -142,17 +144,16 @@ async def start_gateway(
     start_engines: Callable[[], Awaitable[EngineAddresses]],
     sink: DecisionLog,
     store: Database,
-    membership: Membership | None = None,
+    membership: Membership,
 ) -> Gateway:
-    """The gateway on its address, whose engines load while it does. `membership` is None where it is one process."""
+    """The gateway on its address, whose engines load while it does."""
     telemetry = telemetry_of(settings, sink.replica)
     if telemetry is not None:
         stack.push_async_callback(telemetry.aclose)
-    share = membership.share if membership else lambda whole: whole
+    siblings, share = membership.siblings, membership.share
     config = share(live_config.started)
     secrets = read_secrets(config)
     database_url, folder = settings.database_url.get_secret_value(), settings.config_path.resolve().parent
-    siblings = membership.siblings if membership else Siblings()
     batches = await asyncio.to_thread(lambda: BatchStore(Files(store, settings.data_dir / INCOMING)))
     opening = asyncio.to_thread(
         retrieval_of,
@@ -181,19 +182,19 @@ async def start_gateway(
         batches=batches,
         siblings=siblings,
         redis_url=settings.redis_url.get_secret_value() if settings.redis_url else None,
+        shares_redis=membership.shares_redis,
         live_config=live_config,
         telemetry=telemetry,
         residency=await keeper_of(config, settings.data_dir, addresses.urls, board_maker(settings)),
     )
-    listener = membership.listener if membership else None
-    gateway = Gateway(parts, host=settings.host, port=settings.port, listener=listener)
+    gateway = Gateway(parts, host=settings.host, port=settings.port, listener=membership.listener)
     swap = Swap(gateway, settings.data_dir, live_config.started, addresses, share, folder)
     stack.push_async_callback(swap.aclose)
     stack.push_async_callback(gateway.stop)
     await gateway.start()
     live_config.start(swap)
     stack.push_async_callback(live_config.aclose)
-    if membership is None or membership.runs_batches:
+    if membership.runs_batches:
         runner = make_runner(gateway, batches, sink.replica)
         stack.push_async_callback(runner.aclose)
         runner.start()

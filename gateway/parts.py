@@ -74,6 +74,7 @@ class Parts:
         hash_key: of the hashes of conversations and of features.
         siblings: the other processes of this gateway.
         redis_url: where caps of keys are counted, and the experts of conversations remembered.
+        shares_redis: other processes read there what this one writes.
         live_config: puts other configurations in force; None where there is one for good.
         seed: makes exploration and samples repeatable in tests.
         lasting: that of the parts whose place these take; None makes it.
@@ -94,6 +95,7 @@ class Parts:
     seed: int | None = None
     siblings: Siblings = field(default_factory=Siblings)
     redis_url: str | None = None
+    shares_redis: bool = True
     live_config: LiveConfig | None = None
     lasting: Lasting | None = None
     telemetry: Telemetry | None = None
@@ -143,7 +145,7 @@ class Parts:
             admission,
             Intake(limits.max_bytes_in_flight, limits.max_bodies_per_client, limits.max_connections),
             Limits(self.redis_url, lease_s=0.0),
-            Conversations(self.redis_url),
+            Conversations(self.redis_url, is_shared=self.shares_redis),
             RetrievalLog(self.sink, metrics.registry, keeps_embeddings=config.log.embeddings, config=config.retrieval),
             judge,
         )

@@ -188,7 +188,7 @@ async def test_without_redis_a_gateway_knows_its_own_conversations(tmp_path: Pat
 
 
 async def test_a_note_that_was_not_sent_yet_is_sent_at_the_end(redis_url: str) -> None:
-    one = Conversations(redis_url)
+    one = Conversations(redis_url, is_shared=False)
     one.note("c", 1, "ruby")
     await one.aclose()
     with Redis.from_url(redis_url) as client:
