@@ -277,8 +277,7 @@ def lead(arm: ArmScore) -> str:
 
 
 def losses(reports: Mapping[str, CollectionReport]) -> tuple[str, ...]:
-    """Names the collections where routing is below base, or below their best single expert by more than chance
-    explains."""
+    """Names the collections where routing is below base, or below their best single expert."""
     found = []
     for name, report in reports.items():
         coe, best = report.arms["coe"], report.arms["collection_oracle"]
