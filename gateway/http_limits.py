@@ -18,6 +18,7 @@ HEAD_TIMEOUT_S = 15.0
 LINGER_S = 10.0  # the rest of a refused body is read and dropped for so long, so that its sender sees the answer
 HTTP_VERSIONS = ("1.0", "1.1")
 WITHOUT_BODY = frozenset({204, 304})
+OFFER = re.compile(rb"\r\nupgrade[ \t]*:", re.IGNORECASE)
 USUAL_LINES = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9a-z]+: [^\x00-\x08\x0a-\x1f\x7f]*\r\n)*")
 
 # Two of one of these could be read as two requests: a proxy takes the first, we the last, or the other way round.
@@ -72,6 +73,8 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         was_in_head, self._has_moved = self._is_in_head, False
+        if was_in_head and b"pgrade:" in data:
+            data = without_offer(data)
         super().data_received(data)
         is_stuck = (was_in_head and self._is_in_head) or not self._has_moved
         self._stuck_bytes = self._stuck_bytes + len(data) if is_stuck else 0
@@ -93,6 +96,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._stop_timer()
         self._is_in_head, self._has_moved = False, True
         fault = head_fault(self.parser.get_http_version(), self.url, self.headers)
+        if self.parser.should_upgrade():  # it takes the body for another protocol's, and what follows for a request
+            fault = malformed("another protocol, by 'upgrade' or CONNECT, is not supported; allowed: HTTP/1.1")
         if fault is not None:
             self.app = cast(Any, error_answer(fault, {"connection": "close"}))
         super().on_headers_complete()
@@ -186,7 +191,8 @@ class Sender:
         self._cycle, self._plain = cycle, cycle.send
         self._is_plain = False
         self._head = b""  # waits for the first piece
-        self._left: int | None = None  # bytes of the body that are still to come; None: it is sent in chunks
+        self._left: int | None = None  # bytes of the body that are still to come; None: until it ends
+        self._is_old = cycle.scope["http_version"] == "1.0"  # which knows no chunks: its body ends with the connection
 
     async def __call__(self, message: Any) -> None:
         cycle = self._cycle
@@ -203,19 +209,21 @@ class Sender:
     def _begin(self, message: Any) -> bool:
         """Takes the head; False where it is not a usual one."""
         cycle, status = self._cycle, message["status"]
-        if not cycle.keep_alive or cycle.scope["method"] == "HEAD" or status in WITHOUT_BODY:
+        is_last = not cycle.keep_alive and not self._is_old
+        if is_last or cycle.scope["method"] == "HEAD" or status in WITHOUT_BODY:
             return False
         headers = [*cycle.default_headers, *message["headers"]]
         lines = b"".join([b"%b: %b\r\n" % pair for pair in headers])
         if lines.count(b"\n") != len(headers) or USUAL_LINES.fullmatch(lines) is None:
             return False
-        framing = b"transfer-encoding: chunked\r\n\r\n"
+        close = b"connection: close\r\n" if self._is_old else b""
+        framing = close or b"transfer-encoding: chunked\r\n"
         for name, value in headers:
             if name == b"content-length":
-                self._left, framing = int(value), b"\r\n"
+                self._left, framing = int(value), close
             elif name in (b"connection", b"transfer-encoding"):
                 return False
-        self._head = STATUS_LINE[status] + lines + framing
+        self._head = STATUS_LINE[status] + lines + framing + b"\r\n"
         cycle.response_started, cycle.waiting_for_100_continue = True, False
         if self._left is None:
             get_running_loop().call_soon(self._flush)  # where no piece follows at once
@@ -223,13 +231,14 @@ class Sender:
 
     def _go_on(self, body: bytes, *, is_last: bool) -> None:
         cycle, head = self._cycle, self._head
-        if self._left is None:
+        if self._left is None and not self._is_old:
             self._head, piece = b"", b"%x\r\n%b\r\n" % (len(body), body) if body else b""
             cycle.transport.write(b"%b%b%b" % (head, piece, b"0\r\n\r\n" if is_last else b""))
         else:
-            self._left -= len(body)
-            if self._left < 0 or (is_last and self._left):
-                raise RuntimeError("the body does not have the length that the head says")
+            if self._left is not None:
+                self._left -= len(body)
+                if self._left < 0 or (is_last and self._left):
+                    raise RuntimeError("the body does not have the length that the head says")
             self._head = b""
             cycle.transport.write(head + body)
         if is_last:
@@ -257,6 +266,13 @@ def limited_protocol(max_connections: int, is_stopping: Callable[[], bool]) -> t
         (LimitedProtocol,),
         {"max_connections": max_connections, "is_stopping": staticmethod(is_stopping)},
     )
+
+
+def without_offer(data: bytes) -> bytes:
+    """A head that came in one piece, without the offer to go on in HTTP/2, which Java's client makes with each request.
+    The parser would not read the body behind it."""
+    head, end, rest = data.partition(b"\r\n\r\n")
+    return OFFER.sub(b"\r\nx-upgrade:", head) + end + rest
 
 
 def head_fault(version: str, target: bytes, headers: Headers) -> ApiError | None:

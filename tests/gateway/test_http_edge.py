@@ -47,6 +47,7 @@ REFUSED = {
     "preface of 2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "another host's address": request(line="GET http://evil.example/healthz HTTP/1.1"),
     "a tunnel": request(line="CONNECT localhost:443 HTTP/1.1"),
+    "another protocol, not offered as usual": request(WITH_LENGTH, "connection: upgrade", "UPGRADE: h2c") + BODY,
     "no method": b"NONSENSE\r\n\r\n",
     "bytes": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
     "a header without a name": b"GET /healthz HTTP/1.1\r\n: x\r\n\r\n",
@@ -79,11 +80,23 @@ async def test_what_two_readers_could_read_differently_is_refused(sent: bytes) -
         )
         + BODY,
         request(WITH_LENGTH, line="POST /v1/chat/completions HTTP/1.0") + BODY,
+        request(WITH_LENGTH, "Connection: Upgrade, HTTP2-Settings, close", "Upgrade: h2c", "HTTP2-Settings: AAEA")
+        + BODY,
     ],
 )
 async def test_what_is_plain_http_is_answered(sent: bytes) -> None:
     async with running() as gateway:
         assert (await answer_to(gateway, sent)).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_stream_in_http_1_0_has_no_chunks() -> None:
+    body = BODY[:-1] + b',"stream":true}'
+    async with running() as gateway:
+        sent = request(f"content-length: {len(body)}", line="POST /v1/chat/completions HTTP/1.0") + body
+        head, _, answer = (await answer_to(gateway, sent)).partition(b"\r\n\r\n")
+    assert b"connection: close" in head
+    assert b"transfer-encoding" not in head
+    assert (answer[:6], answer[-16:]) == (b"data: ", b"\n\ndata: [DONE]\n\n")
 
 
 async def test_what_follows_a_chunked_body_is_no_header() -> None:
