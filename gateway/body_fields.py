@@ -61,7 +61,7 @@ def wrong(name: str, body: Mapping[str, object], allowed: str) -> NoReturn:
     if name not in body:
         raise invalid(f"'{name}' is required: {allowed}", name, code="missing_required_parameter")
     value = body[name]
-    shown = json_type(value) if value and isinstance(value, list | dict) else shorten(value)
+    shown = json_type(value) if value is None or (value and isinstance(value, list | dict)) else shorten(value)
     raise invalid(f"'{name}' is {shown}; allowed: {allowed}", name)
 
 

@@ -110,7 +110,9 @@ class MessagesAnswer:
 
     def _ending(self) -> Json:
         stop = self._turn.stop if self._turn.stop in self._stops else None
-        reason = STOP_REASONS.get(self._turn.finish_reason or "", "end_turn")
+        # OpenAI and vLLM say "stop" of a call that `tool_choice` named.
+        has_calls = any(part.kind == CALL for part in self._turn.parts)
+        reason = STOP_REASONS.get(self._turn.finish_reason or "", "tool_use" if has_calls else "end_turn")
         return {"stop_reason": "stop_sequence" if stop else reason, "stop_sequence": stop}
 
     def _usage(self) -> Json:

@@ -87,12 +87,14 @@ class Turn:
 
     def _call(self, call: Mapping[str, Any], index: int) -> Iterator[Step]:
         function = call.get("function") or {}
-        if not (self.is_open and self.parts[-1].call == index):
-            if any(part.call == index for part in self.parts):
+        name, given = text_of(function, "name"), text_of(call, "id")
+        # Ollama before 0.5 and Gemini's endpoint number every call 0; old vLLM sends another id with each piece.
+        is_another = bool(name and given) and all(part.id != given for part in self.parts)
+        if is_another or not (self.is_open and self.parts[-1].call == index):
+            if not is_another and any(part.call == index for part in self.parts):
                 raise BackendError("the expert's calls of tools are interleaved", status=502)
-            name = text_of(function, "name") or ""
-            identity = text_of(call, "id") or f"call_{len(self.parts)}"
-            yield from self._open(Part(CALL, len(self.parts), identity, name, call=index))
+            identity = given or f"call_{len(self.parts)}"
+            yield from self._open(Part(CALL, len(self.parts), identity, name or "", call=index))
         yield from self._add(text_of(function, "arguments") or "")
 
     def _open(self, part: Part) -> Iterator[Step]:

@@ -11,7 +11,7 @@ from gateway.http_errors import ApiError
 from gateway.surfaces.messages_answer import error_values
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.running import Running, echoes, running, wire
-from tests.gateway.surfaces.scripted import CALLS, SPENT, TEXT, THOUGHT, call, completion, events, scripted
+from tests.gateway.surfaces.scripted import CALLS, SPENT, TEXT, THOUGHT, call, chunk, completion, events, scripted
 
 KEY = "canary-7f3a9c51e2b84d06"
 TOOL: Any = {
@@ -189,6 +189,21 @@ async def test_a_stop_sequence_is_named_where_the_engine_says_which() -> None:
     assert (message.stop_reason, message.stop_sequence) == ("stop_sequence", "END")
 
 
+async def test_calls_that_an_engine_does_not_number_or_name_as_the_reason_are_calls() -> None:
+    """Ollama numbered every call 0, and whoever is told which function to call ends with "stop"."""
+    calls = (call(0, '{"city": "Bern"}', id="a", name="f"), call(0, '{"city": "Chur"}', id="b", name="f"))
+    stream = events(*(chunk(tool_calls=[each]) for each in calls), chunk("stop"))
+    async with (
+        scripted(chat__completions=stream) as engine,
+        running(echoes(ruby=wire(engine.url))) as gateway,
+        client_of(gateway) as client,
+        client.messages.stream(model="ruby", max_tokens=50, messages=ASK) as streamed,
+    ):
+        message = await streamed.get_final_message()
+    assert [(each.id, each.input) for each in message.content] == [("a", {"city": "Bern"}), ("b", {"city": "Chur"})]
+    assert message.stop_reason == "tool_use"
+
+
 async def test_arguments_that_are_no_object_are_not_lost() -> None:
     answer = completion("tool_calls", content=None, tool_calls=[call(0, "{broken", id="a", name="f")])
     async with (
@@ -203,7 +218,7 @@ async def test_arguments_that_are_no_object_are_not_lost() -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"max_tokens": None}, "'max_tokens' is None; allowed: a whole number from 1"),
+        ({"max_tokens": None}, "'max_tokens' is null; allowed: a whole number from 1"),
         ({"messages": []}, "'messages' is []; allowed: a non-empty list"),
         ({"messages": [{"role": "robot", "content": "x"}]}, "'messages[0].role' is 'robot'; allowed: user"),
         ({"messages": [{"role": "user", "content": 1}]}, "'messages[0].content' must be a list of objects"),
