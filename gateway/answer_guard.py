@@ -180,7 +180,7 @@ def upstream_error(
     if status < 400:
         return ApiError(f"expert {expert} answered with status {status}", status=502, code="expert_broken_answer")
     fields = error_fields(body)
-    is_retryable = status in (502, 503, 504)
+    is_retryable = status in (429, 502, 503, 504)
     if retry_after_s is None and status in (429, 503):
         retry_after_s = RETRY_AFTER_S
     if fields is None:
