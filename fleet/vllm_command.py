@@ -174,11 +174,21 @@ def checked_flags(where: str, args: Mapping[str, ScalarOption]) -> dict[str, Sca
     Raises:
         ConfigError: a flag that another key of experts.yaml sets.
     """
-    flags = {key.lstrip("-").replace("_", "-"): value for key, value in args.items()}
+    flags = by_flag(args)
     for flag in flags:
         if flag in OWN_FLAGS:
             raise ConfigError(f"{where}.{flag}: not allowed here; it comes from {OWN_FLAGS[flag]}")
     return flags
+
+
+def engine_flags(config: CoeConfig, entry: ExpertConfig) -> dict[str, ScalarOption]:
+    """The arguments of an expert's engine by flag name; of one at a `url` those that its entry tells of it."""
+    ours = config.engines.vllm.args if entry.url is None else {}
+    return by_flag({**ours, **entry.engine_args})
+
+
+def by_flag(args: Mapping[str, ScalarOption]) -> dict[str, ScalarOption]:
+    return {key.lstrip("-").replace("_", "-"): value for key, value in args.items()}
 
 
 def flag_arguments(flags: Mapping[str, ScalarOption]) -> list[str]:

@@ -15,6 +15,8 @@ import numpy as np
 from pydantic import Field
 
 from base.errors import InfeasibleBudgetError
+from fleet.vllm_command import engine_flags
+from fleet.vllm_gpus import weights_gib
 from router.build import expert_costs
 from router.builtins import measured_builtins
 from router.config import CoeConfig, load_config
@@ -30,8 +32,8 @@ from training.types import OutcomeTable
 NOTICED = 0.005
 """A loss of mean quality that somebody would notice: half a point (ours)."""
 
-GB_PER_BILLION = 2.0
-"""Gigabytes of a billion parameters, at 16 bits each."""
+ADAPTER_GB_PER_BILLION = 2.0
+"""Gigabytes of a billion parameters of an adapter, at 16 bits each."""
 
 LEAST_MASS = 1e-9
 """Share of a category without traffic, so that means over it are defined."""
@@ -54,7 +56,10 @@ class ExpertWorth(Record):
     serves: tuple[str, ...] = Field(description="categories that the map gives it")
     loss: Metric | None = Field(description="mean quality over the traffic that is lost without it; None: not known")
     by_category: dict[str, Metric] = Field(default_factory=dict, description="the same where the choice would differ")
-    freed_gb: float = Field(default=0.0, description="memory that is freed without it, at 16 bits a parameter")
+    freed_gb: float = Field(
+        default=0.0,
+        description="of weights; 16 bits a parameter where neither model nor flags name a format",
+    )
     saved_usd: float = Field(default=0.0, description="price of 1,000 queries that is saved without it; may be below 0")
     unknown: str = Field(default="", description="why there is no estimate")
 
@@ -210,7 +215,7 @@ class WorthStudy:
             serves=serves,
             loss=self.mean_loss(losses),
             by_category=by_category,
-            freed_gb=GB_PER_BILLION * self.freed_params_b(name),
+            freed_gb=self.freed_gb(name),
             saved_usd=1000 * (self.usual.cost_usd - without.cost_usd),
         )
 
@@ -237,11 +242,12 @@ class WorthStudy:
                 expert=name, serves=tuple(by_category), loss=self.mean_loss(losses), by_category=by_category
             )
 
-    def freed_params_b(self, name: str) -> float:
-        """Billions of parameters that only this expert keeps in memory: its base too, if it is alone on it."""
+    def freed_gb(self, name: str) -> float:
+        """Gigabytes of weights that only this expert keeps in memory: its base too, if it is alone on it."""
         entry, experts = self.config.experts[name], self.config.experts
         is_alone = sum(other.host_group == entry.host_group for other in experts.values()) == 1
-        return entry.adapter_params_b + (entry.params_b if is_alone else 0.0)
+        base_gib = weights_gib(entry, engine_flags(self.config, entry)) if is_alone else 0.0
+        return ADAPTER_GB_PER_BILLION * entry.adapter_params_b + base_gib * 2**30 / 1e9
 
     def dispensable(self, graded: tuple[ExpertWorth, ...]) -> tuple[str, ...]:
         """Experts that could go together: the least missed first, of equals the one that frees most, each left out if

@@ -16,6 +16,7 @@ from fleet.residency.scheduler import ResidencyPolicy, Scheduler
 from fleet.residency.types import Residency, published_times
 from fleet.residency.vllm_actuator import VllmActuator
 from fleet.vllm_addresses import VllmRecord, read_vllm
+from fleet.vllm_command import engine_flags
 from fleet.vllm_gpus import needed_gib, parallel_of, weights_gib
 from router.config import CoeConfig
 from router.expert_config import Engine
@@ -97,8 +98,7 @@ def resident_of(
     times = published_times(max(params_b, 0.1))
     if not is_managed:
         return Resident(names[0], 0.0, 0.0, times, names, (), sleeper_gib=0.0, never_sleeps=True)
-    first, ours = entries[0], config.engines.vllm.args if entries[0].url is None else {}
-    flags = {key.lstrip("-").replace("_", "-"): value for key, value in {**ours, **first.engine_args}.items()}
+    first, flags = entries[0], engine_flags(config, entries[0])
     devices = tuple(gpus) or (ONLY_GPU,) * parallel_of(flags) * first.replicas
     return Resident(
         names[0],

@@ -40,14 +40,14 @@ def graded(quality: np.ndarray, per_category: int, rng: np.random.Generator | No
 
 def test_a_specialist_is_worth_its_lead_on_its_share_of_the_traffic() -> None:
     quality = np.array([[0.5, 0.9], [0.5, 0.1]])
-    config = config_of(2, {"e0": {"params_b": 7}, "e1": {"params_b": 3, "price_out_per_m_usd": 2}})
+    config = config_of(2, {"e0": {"params_b": 7}, "e1": {"params_b": 3, "model": "m-AWQ", "price_out_per_m_usd": 2}})
     found = WorthStudy(config, graded(quality, 30), {"c0": 1, "c1": 3}).measure()
     generalist, specialist = found.experts
     assert "c0" in specialist.serves
     assert specialist.loss is not None
     assert specialist.loss.value == pytest.approx(0.4 / 4, abs=1e-6)
     assert {name: metric.value for name, metric in specialist.by_category.items()} == {"c0": pytest.approx(0.4)}
-    assert specialist.freed_gb == 6
+    assert specialist.freed_gb == pytest.approx(3 * 0.56 * 1.0737, abs=1e-3)  # in 4 bits
     per_gb = specialist.loss_per(specialist.freed_gb)
     assert per_gb is not None
     assert per_gb.value == pytest.approx(0.1 / 6, abs=1e-6)
