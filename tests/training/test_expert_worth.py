@@ -50,7 +50,7 @@ def test_a_specialist_is_worth_its_lead_on_its_share_of_the_traffic() -> None:
     assert specialist.freed_gb == pytest.approx(3 * 0.56 * 1.0737, abs=1e-3)  # in 4 bits
     per_gb = specialist.loss_per(specialist.freed_gb)
     assert per_gb is not None
-    assert per_gb.value == pytest.approx(0.1 / 6, abs=1e-6)
+    assert per_gb.value == pytest.approx(0.1 / specialist.freed_gb, abs=1e-6)
     assert generalist.loss is not None
     assert generalist.loss.value == pytest.approx(0.4 * 3 / 4, abs=1e-6)
     assert found.dispensable == ()
