@@ -60,8 +60,13 @@ def test_a_loss_of_accuracy_is_the_candidates_and_not_the_lives() -> None:
 
 def test_a_loss_on_graded_prompts_is_the_candidates_and_not_the_lives() -> None:
     table = outcomes(("red", "red", "green"), [[0.9, 0.1, 0.0], [0.7, 0.3, 0.0], [0.0, 0.8, 0.0]])
-    found = small_comparison(mapping(red="emerald")).on_outcomes(
-        table, ColourEncoder().encode(table.texts), is_held_out=True
+    comparison, asked_for = small_comparison(mapping(red="emerald")), ColourEncoder().encode(table.texts)
+    found = comparison.on_outcomes(table, asked_for, is_held_out=True)
+    assert (found.name, found.lacking) == ("score on held-out outcomes", "")
+    learned = comparison.on_outcomes(table, asked_for, is_held_out=False)
+    assert (learned.name, learned.lacking) == (
+        "score on graded outcomes",
+        "the candidate was fitted on these grades",
     )
     assert shown(found) == pytest.approx(((0.9 + 0.7 + 0.8) / 3, (0.1 + 0.3 + 0.8) / 3, -1.2 / 3))
 
@@ -186,6 +191,14 @@ def test_rows_count_by_their_share_of_the_traffic() -> None:
     found = small_comparison(mapping(), costs=(0.0, 0.0, 0.0)).on_log(asked(log), np.tile([3.0, 1.0], n // 2))
     for comparison in (found.doubly_robust, *found.others):
         assert comparison.live.value == pytest.approx(0.75), comparison.name
+
+
+@pytest.mark.parametrize(("offset", "predicted"), [(0.2, 0.7), (0.7, 1.0), (-0.7, 0.0)])
+def test_what_is_predicted_lies_on_the_scale_of_rewards(offset: float, predicted: float) -> None:
+    comparison = small_comparison(mapping())
+    comparison = replace(comparison, evidence=replace(comparison.evidence, reward_offset=offset))
+    found = comparison.predicted_rewards(asked(log_table(["red", "green"], ["ruby", "plain"], [1.0, 0.0])))
+    assert found == pytest.approx(np.full((2, 3), predicted))
 
 
 def test_mean_costs_count_rows_by_their_share_of_the_traffic() -> None:

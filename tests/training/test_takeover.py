@@ -89,10 +89,11 @@ def test_general_without_grades_waits_for_the_gate():
     assert openings(LIVE, (), ("facts", "sql")) == ()
 
 
-@pytest.mark.parametrize("lacking", [{"right": 0.3}, {"count": 10.0}, {"right": 0.34, "stderr": 0.005, "count": 20.0}])
+@pytest.mark.parametrize("lacking", [{"right": 0.3}, {"count": 19.0}, {"right": 0.34, "stderr": 0.005, "count": 20.0}])
 def test_little_evidence_takes_nothing_over(lacking):
     """The last has cells that are next to certain because they were shrunk to the mean of 60 answers, which is not."""
     assert gain_of(evidence(**{"count": 24.0} | lacking)) == 0
+    assert gain_of(evidence(count=20.0)) > 0
 
 
 def test_a_gain_has_to_be_shown_without_any_one_key():
