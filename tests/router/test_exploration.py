@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
@@ -12,7 +12,7 @@ from base.errors import ConfigError
 from router.build import MeasuredExperts, solved_policy
 from router.capabilities import Capabilities
 from router.config import parse_config
-from router.exploration import DRIFT, MOST_EXPLORED, Exploration, value_of_knowing
+from router.exploration import MOST_EXPLORED, Exploration, dearness, scale_within, value_of_knowing
 from router.map_solver import ExpertCosts
 from router.policy_config import GAIN_FOR_DOUBLE_COST, PolicyConfig
 from router.preference import LearnedChoice
@@ -92,6 +92,7 @@ def test_nobody_is_tried_more_often_because_somebody_is_down(seed: int, alive: s
         assert some[others] == pytest.approx(everybody[others])
 
 
+@settings(max_examples=25)
 @given(st.integers(0, 2**32), st.floats(1e-3, 0.05))
 def test_a_score_per_query_keeps_the_budget_on_its_sample(seed: int, budget: float) -> None:
     rng = np.random.default_rng(seed)
@@ -118,10 +119,44 @@ def test_shares_have_their_reference_values() -> None:
     found = Exploration(error, np.array([[0.0, 0.0, 0.03]]), scale=0.2).shares(0, quality, 0, [1, 2])
     weights = []
     for d, loss, e in ((0.1, 0.1, 1), (0.05, 0.08, 2)):
-        s = math.sqrt(0.05**2 + error[0, e] ** 2 + DRIFT**2)
+        s = math.sqrt(0.05**2 + error[0, e] ** 2 + 0.03**2)
         value = s * norm.pdf(d / s) - d * norm.cdf(-d / s)
         weights.append(value / (loss + 0.01))
     assert found == pytest.approx([1 - 0.2 * sum(weights), 0.2 * weights[0], 0.2 * weights[1]], rel=1e-5)
+
+
+@given(st.integers(0, 2**32), st.floats(1e-4, 0.5), st.floats(0.1, 0.9))
+def test_the_scale_spends_the_whole_budget_where_it_can(seed: int, budget: float, most: float) -> None:
+    rng = np.random.default_rng(seed)
+    weight, loss = rng.exponential(size=(2, 6, 3)) * (rng.random((2, 6, 1)) < 0.8)
+    mass = rng.dirichlet(np.ones(6))
+
+    def spent(scale: float) -> float:
+        total = np.maximum(weight.sum(axis=1), 1e-300)
+        return float(mass @ ((weight * loss).sum(axis=1) * np.minimum(scale, most / total)))
+
+    scale = scale_within(budget, weight, loss, mass, most)
+    assert spent(scale) == pytest.approx(min(budget, spent(math.inf)))
+    assert math.isinf(scale) == (spent(math.inf) <= budget)
+
+
+def test_what_costs_money_is_dear_at_the_rate_of_the_gate_and_beside_a_free_plan_out_of_reach() -> None:
+    cost = np.array([[0.0, 0.1], [0.2, 0.4]])
+    assert dearness(cost, 0.4) == pytest.approx(np.array([[0.0, 0.05], [0.1, 0.2]]))
+    assert (dearness(cost, 0.0) > 1e6).tolist() == [[False, True], [True, True]]
+
+
+def test_all_that_decides_a_share_is_in_the_identity() -> None:
+    one = {"stderr": np.ones((1, 2)), "dear": np.zeros((1, 2)), "scale": 0.1, "most": 0.5, "quality": None}
+    others = {
+        "stderr": np.zeros((1, 2)),
+        "dear": np.ones((1, 2)),
+        "scale": 0.2,
+        "most": 0.4,
+        "quality": np.ones((1, 2)),
+    }
+    found = {Exploration(**{**one, name: value}).identity for name, value in others.items()}  # type: ignore[arg-type]
+    assert len(found | {Exploration(**one).identity}) == 6  # type: ignore[arg-type]
 
 
 @given(st.floats(-1, 1), st.floats(0.01, 0.5))

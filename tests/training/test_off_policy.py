@@ -38,6 +38,7 @@ def test_reference_values():
     assert ips(weights, reward) == pytest.approx(1.0)  # (2 + 0 + 1) / 3
     assert snips(weights, reward) == pytest.approx(0.75)  # 3 / 4
     assert effective_sample_size(weights) == pytest.approx(2.0)  # 16 / 8
+    assert effective_sample_size(weights / 100) == pytest.approx(2.0)
     terms = doubly_robust_terms(weights, reward, np.array([0.8, 0.8, 0.8]), np.array([0.6, 0.7, 0.9]))
     assert terms.tolist() == pytest.approx([1.0, 0.7, 0.3])
 
@@ -138,6 +139,8 @@ def test_draws_without_weight_are_left_out_of_an_interval():
     columns = np.array([[0.6, 1.0], [0.0, 0.0]])
     (some,) = bootstrap_sums(columns, np.arange(2), weighted_mean, np.random.default_rng(0))
     assert (some.value, some.interval.low, some.interval.high) == pytest.approx((0.6, 0.6, 0.6))
+    (alone,) = bootstrap_sums(columns[:1], np.zeros(1, int), lambda sums: sums[..., :1], np.random.default_rng(0))
+    assert (alone.interval.low, alone.interval.high) == (0.6, 0.6), "the only question is in every draw, once"
     (none,) = bootstrap_sums(0.0 * columns, np.arange(2), weighted_mean, np.random.default_rng(0))
     assert none.interval is None
 

@@ -18,8 +18,9 @@ from training.candidate_verdict import judged_rows
 from training.change_points import ChangePoint
 from training.crossfit import folds_of
 from training.gate import Comparison
+from training.key_influence import UNLIMITED
 from training.log_table import FOLDS
-from training.router_comparison import Twin, chance_matrix, choices_on, doubly_robust_gains
+from training.router_comparison import Twin, chance_matrix, choices_on, doubly_robust_gains, too_few_keys
 from training.types import LabelledQuery
 
 
@@ -69,6 +70,15 @@ def test_a_loss_on_graded_prompts_is_the_candidates_and_not_the_lives() -> None:
         "the candidate was fitted on these grades",
     )
     assert shown(found) == pytest.approx(((0.9 + 0.7 + 0.8) / 3, (0.1 + 0.3 + 0.8) / 3, -1.2 / 3))
+
+
+def test_a_missing_grade_counts_as_what_was_measured_of_its_category() -> None:
+    """The candidate's expert was not graded on the green prompt: its measured quality there is 0.3."""
+    table = outcomes(("red", "green"), [[0.9, 0.1, 0.0], [0.0, 0.8, np.nan]])
+    comparison = small_comparison(mapping(green="plain"))
+    comparison.evidence.matrix.quality[:, 2] = 0.1, 0.3, 0.7
+    found = comparison.on_outcomes(table, ColourEncoder().encode(table.texts), is_held_out=True)
+    assert shown(found) == pytest.approx(((0.9 + 0.8) / 2, (0.9 + 0.3) / 2, -0.5 / 2))
 
 
 def test_a_loss_on_the_log_is_the_candidates_and_not_the_lives() -> None:
@@ -238,6 +248,21 @@ def test_only_answers_of_experts_that_both_routers_know_judge() -> None:
     narrow = replace(mapping(), experts=("ruby", "emerald"))
     rows, _ = judged_rows(log, (), small_comparison(narrow))
     assert rows.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("keys", "uncounted", "reason"),
+    [
+        ([0, 1, 2, 3, 4, 4], 0.05, ""),
+        ([0, 1, 2, 3, 3, 3], 0.0, "4 keys rated queries that would change hands, and 5 are needed"),
+        ([0, UNLIMITED], 0.0, ""),
+        ([0, UNLIMITED], 0.06, "6% of the queries that would change hands are of categories that too few keys rated"),
+    ],
+)
+def test_five_keys_judge_or_one_that_is_trusted(keys: list[int], uncounted: float, reason: str) -> None:
+    n = len(keys)
+    log = log_table(["red"] * n, ["ruby"] * n, [1.0] * n, key=np.array(keys), max_key_share=0.2)
+    assert too_few_keys(log, uncounted) == reason
 
 
 def test_a_key_judges_no_more_than_its_share() -> None:
