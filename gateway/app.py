@@ -99,7 +99,7 @@ OPEN_PATH = "/healthz"  # reveals only that the process runs
 WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 REST_PARTS = (
     *("batches", "cache", "config", "decider", "live", "live_config", "metrics", "pool", "readiness", "retrieval"),
-    *("siblings", "sink", "store", "telemetry"),
+    *("siblings", "sink", "database", "telemetry"),
 )
 CHAT = Surface()
 SURFACES: dict[str, Surface] = {

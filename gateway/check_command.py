@@ -29,9 +29,8 @@ def check(
     from fleet.experts_up import experts_table
     from fleet.vllm_addresses import read_vllm
     from gateway.check import engine_problems, find_problems, not_asked, resolved_lines
-    from router.agreement import category_warnings, pin_problems
     from router.config import load_config
-    from router.live_pointer import live_manifest
+    from router.live_pointer import category_warnings, live_manifest, pin_problems
 
     loaded, console = load_config(config), Terminal()
     addresses = read_vllm(data_dir).urls

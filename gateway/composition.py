@@ -95,14 +95,14 @@ async def running_composition(
             redis_url, where = await start_redis(stack, settings)
             alone = Membership(shares_redis=settings.redis_url is not None)
             settings = settings.model_copy(update={"redis_url": SecretStr(redis_url)})
-            store = await open_database(stack, settings)
-            keeper = await start_keeper(stack, settings, config, redis_url, store)
-            sink = await start_log(stack, settings, config, redis_url, store)
+            database = await open_database(stack, settings)
+            keeper = await start_keeper(stack, settings, config, redis_url, database)
+            sink = await start_log(stack, settings, config, redis_url, database)
             step.done(f"decision log through {where}")
         with reporter.step(f"loading {len(config.experts)} experts and the router") as step:
             fleet = await engines_of(stack, settings, config, runs_vllm=runs_vllm)
-            live_config = LiveConfig(settings, config, found, AdminLog(store).note)
-            gateway = await start_gateway(stack, settings, live_config, fleet.start, sink, store, alone)
+            live_config = LiveConfig(settings, config, found, AdminLog(database).note)
+            gateway = await start_gateway(stack, settings, live_config, fleet.start, sink, database, alone)
             gateway.parts.metrics.watch(keeper.metrics)
             spare_what_is_there()
             step.done(f"{experts_line(settings, config, fleet)}; gateway at {gateway.url}")
@@ -110,28 +110,28 @@ async def running_composition(
 
 
 async def open_database(stack: AsyncExitStack, settings: Settings) -> Database:
-    store = await asyncio.to_thread(Database, settings.database_url.get_secret_value())
-    stack.callback(store.close)
-    return store
+    database = await asyncio.to_thread(Database, settings.database_url.get_secret_value())
+    stack.callback(database.close)
+    return database
 
 
 async def start_keeper(
-    stack: AsyncExitStack, settings: Settings, config: CoeConfig, redis_url: str, store: Database
+    stack: AsyncExitStack, settings: Settings, config: CoeConfig, redis_url: str, database: Database
 ) -> LogKeeper:
-    keeper = LogKeeper(settings.data_dir, config.log, redis_url, store)
+    keeper = LogKeeper(settings.data_dir, config.log, redis_url, database)
     stack.push_async_callback(keeper.aclose)
     await keeper.start()
     return keeper
 
 
 async def start_log(
-    stack: AsyncExitStack, settings: Settings, config: CoeConfig, redis_url: str, store: Database
+    stack: AsyncExitStack, settings: Settings, config: CoeConfig, redis_url: str, database: Database
 ) -> DecisionLog:
     """The decision log of one process, which forgets who was erased."""
     sink = DecisionLog(data_dir=settings.data_dir, redis_url=redis_url, config=config.log)
     await sink.start()
     stack.push_async_callback(sink.aclose)
-    housekeeper = Housekeeper(store, sink, keep_days=None)
+    housekeeper = Housekeeper(database, sink, keep_days=None)
     await housekeeper.start()
     stack.push_async_callback(housekeeper.aclose)
     return sink
@@ -143,7 +143,7 @@ async def start_gateway(
     live_config: LiveConfig,
     start_engines: Callable[[], Awaitable[EngineAddresses]],
     sink: DecisionLog,
-    store: Database,
+    database: Database,
     membership: Membership,
 ) -> Gateway:
     """The gateway on its address, whose engines load while it does."""
@@ -154,7 +154,7 @@ async def start_gateway(
     config = share(live_config.started)
     secrets = read_secrets(config)
     database_url, folder = settings.database_url.get_secret_value(), settings.config_path.resolve().parent
-    batches = await asyncio.to_thread(lambda: BatchStore(Files(store, settings.data_dir / INCOMING)))
+    batches = await asyncio.to_thread(lambda: BatchStore(Files(database, settings.data_dir / INCOMING)))
     opening = asyncio.to_thread(
         retrieval_of,
         config.retrieval,
@@ -174,8 +174,8 @@ async def start_gateway(
         ),
         live,
         sink,
-        store,
-        auth=await auth_of(settings, config, store),
+        database,
+        auth=await auth_of(settings, config, database),
         hash_key=load_key(settings.data_dir),
         expert_keys=expert_keys(config, secrets),
         retrieval=retrieval,
@@ -211,9 +211,9 @@ def make_runner(gateway: Gateway, batches: BatchStore, name: str) -> BatchRunner
     return BatchRunner(batches, name, Asker(gateway, parts.auth.known, places, limits.max_body_bytes))
 
 
-async def auth_of(settings: Settings, config: CoeConfig, store: Database) -> Auth:
+async def auth_of(settings: Settings, config: CoeConfig, database: Database) -> Auth:
     """Keys of the environment and of SQL, and the identity provider of experts.yaml if it names one."""
-    ring, provider = KeyRing(await asyncio.to_thread(KeyStore, store)), config.gateway.oidc
+    ring, provider = KeyRing(await asyncio.to_thread(KeyStore, database)), config.gateway.oidc
     oidc = None if provider is None else Oidc(provider, ring.team, load_key(settings.data_dir))
     return Auth(settings.plain_keys, ring, oidc)
 
@@ -249,11 +249,11 @@ class LogKeeper:
         ConfigError: `redis_url` is not a Redis URL.
     """
 
-    def __init__(self, data_dir: Path, config: LogConfig, redis_url: str, store: Database) -> None:
-        self._consumer = Consumer(redis_url=redis_url, stream=config.stream, database=store, name=new_replica())
-        self._retention = Housekeeper(store, None, keep_days=config.keep_days)
-        self._trials = TrialWatch(data_dir / ROUTERS_FOLDER, RouterVersions(store))
-        self._drift = DriftWatch(RewardPages(store))
+    def __init__(self, data_dir: Path, config: LogConfig, redis_url: str, database: Database) -> None:
+        self._consumer = Consumer(redis_url=redis_url, stream=config.stream, database=database, name=new_replica())
+        self._retention = Housekeeper(database, None, keep_days=config.keep_days)
+        self._trials = TrialWatch(data_dir / ROUTERS_FOLDER, RouterVersions(database))
+        self._drift = DriftWatch(RewardPages(database))
 
     async def start(self) -> None:
         """Starts all of it; Redis and SQL may be away."""

@@ -80,7 +80,7 @@ class Judge:
         settings: JudgeConfig,
         experts: Mapping[str, ExpertConfig],
         pool: ExpertPool,
-        store: Database,
+        database: Database,
         running: Callable[[], int],
         seed: int | None = None,
         tell: Callable[[str, float, str], None] | None = None,
@@ -88,7 +88,7 @@ class Judge:
         self._experts = experts
         self._settings = settings
         self._pool = pool
-        self._store = store
+        self._database = database
         self._running, self._tell = running, tell
         self._rng = random.Random(seed)
         self._budget = Budget(settings.max_per_hour, settings.max_usd_per_day, time.monotonic)
@@ -164,7 +164,7 @@ class Judge:
         for other in sample.others:
             value, is_consistent = await self._compare(ask, sample.answer, answers[other])
             found.append(self._judgement(sample, sample.expert, other, value, is_consistent))
-        await asyncio.to_thread(self._store.put_judgements, found)
+        await asyncio.to_thread(self._database.put_judgements, found)
         if self._tell is not None:
             self._tell("coe.judge", found[0].value, sample.decision_id)
 

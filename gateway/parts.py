@@ -86,7 +86,7 @@ class Parts:
     pool: ExpertPool
     live: LiveRouter
     sink: DecisionLog
-    store: Database | None = None
+    database: Database | None = None
     auth: Auth = field(default_factory=Auth)
     hash_key: bytes = b""
     expert_keys: Mapping[str, str] = field(default_factory=dict)
@@ -130,12 +130,12 @@ class Parts:
     def _make_lasting(self) -> Lasting:
         config, limits, metrics = self.config, self.config.gateway, Metrics()
         admission, judge = Admission(limits.max_concurrency), None
-        if config.judge is not None and self.store is not None:
+        if config.judge is not None and self.database is not None:
             judge = Judge(
                 config.judge,
                 config.experts,
                 self.pool,
-                self.store,
+                self.database,
                 lambda: admission.running,
                 self.seed,
                 None if self.telemetry is None else self.telemetry.graded,

@@ -40,14 +40,14 @@ def replay(
     """Make a logged decision again, bit for bit; or show what another router would have done with the log."""
     if (decision_id is None) == (diff is None):
         raise ConfigError("give a decision's ID, or --diff with a router version")
-    with opened_database(data_dir, database_url, is_reader=True) as store:
+    with opened_database(data_dir, database_url, is_reader=True) as database:
         if diff is None:
-            return show_replay(store, config, data_dir, decision_id or "", as_json=as_json)
+            return show_replay(database, config, data_dir, decision_id or "", as_json=as_json)
         tally = tally_of(config, data_dir, diff, examples)
-        return show_diff(compared(store, tally, since, limit), as_json=as_json)
+        return show_diff(compared(database, tally, since, limit), as_json=as_json)
 
 
-def show_replay(store: Database, config: Path, data_dir: Path, decision_id: str, *, as_json: bool) -> int:
+def show_replay(database: Database, config: Path, data_dir: Path, decision_id: str, *, as_json: bool) -> int:
     """Prints a decision made again. Exit status 0 when it is the same to the last bit, 1 when not."""
     from fleet.router_registry import Registry
     from gateway.replay import NotReplayableError, routed
@@ -56,7 +56,7 @@ def show_replay(store: Database, config: Path, data_dir: Path, decision_id: str,
     from router.config import load_config
     from router.live_pointer import ROUTERS_FOLDER
 
-    record = store.get_decision(decision_id)
+    record = database.get_decision(decision_id)
     if record is None:
         raise ConfigError(
             f"there is no decision '{decision_id[:64]}' in the database; if it is still on its way, `coe log drain`"
@@ -132,13 +132,13 @@ def tally_of(config: Path, data_dir: Path, version: str, max_examples: int) -> T
     return Tally(candidate, load_key(data_dir), max_examples)
 
 
-def compared(store: Database, tally: Tally, since: float, limit: int) -> CandidateReport:
+def compared(database: Database, tally: Tally, since: float, limit: int) -> CandidateReport:
     """The report of a candidate over the newest decisions since a time in Unix seconds."""
     from base.progress import console_progress
 
     left_out = Counter[str]()
     with console_progress() as progress:
-        for number, record in enumerate(store.newest_decisions(since=since, limit=limit, left_out=left_out), 1):
+        for number, record in enumerate(database.newest_decisions(since=since, limit=limit, left_out=left_out), 1):
             progress(f"deciding again: {number} of {limit}")
             tally.add(record)
     report = tally.report()

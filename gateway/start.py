@@ -16,9 +16,8 @@ from gateway.listener import bind, check_exposure, is_loopback
 from gateway.services import Reporter
 from gateway.settings import Settings
 from gateway.workers import run_workers
-from router.agreement import category_warnings, pin_problems
 from router.config import CoeConfig
-from router.live_pointer import live_manifest
+from router.live_pointer import category_warnings, live_manifest, pin_problems
 
 logger = logging.getLogger(__name__)
 

@@ -12,14 +12,13 @@ import numpy as np
 
 from base.errors import ArtifactError, ConfigError
 from router import plugins
-from router.agreement import check_categories, pin_problems
 from router.artifact import RouterArtifact, load_artifact, require_array, require_finite
 from router.builtins import CACHE, Builtins, measured_builtins
 from router.capabilities import Capabilities, capabilities
 from router.config import CoeConfig
 from router.expert_config import ExpertConfig
 from router.exploration import Exploration, dearness
-from router.live_pointer import ROUTERS_FOLDER, required_pointer
+from router.live_pointer import ROUTERS_FOLDER, check_categories, pin_problems, required_pointer
 from router.map_solver import ExpertCosts, MapSolution, solve_map
 from router.normalise import NormalisedEncoder
 from router.pipeline import Router

@@ -1,7 +1,8 @@
 """`routers/live.json`: which router is live, which one is on trial, and how a share of the traffic goes to it.
 
 The file is replaced atomically, so a reader sees the old state or the new one, never half of either;
-`fleet/router_registry.py` replaces it.
+`fleet/router_registry.py` replaces it. Checks that experts.yaml asks for nothing that the live router does not know
+are here, too; they read its manifest alone.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from base.errors import ArtifactError
+from base.errors import ArtifactError, ConfigError
 from router.artifact import RouterManifest, read_manifest
-from router.types import Record
+from router.config import CoeConfig
+from router.types import GENERAL, Record
 
 ROUTERS_FOLDER = "routers"
 LIVE_FILE = "live.json"
@@ -133,3 +135,43 @@ def live_manifest(data_dir: Path) -> RouterManifest | None:
         return None if pointer is None else read_manifest(root / pointer.version)
     except ArtifactError:
         return None
+
+
+def check_categories(config: CoeConfig, manifest: RouterManifest) -> None:
+    """Raises ConfigError when the router names categories that experts.yaml lacks."""
+    lacking = sorted(set(manifest.categories) - set(config.learned_categories))
+    if lacking:
+        raise ConfigError(
+            f"router {manifest.version} names categories that experts.yaml lacks: {', '.join(lacking)}; "
+            "add them or run `coe train`"
+        )
+
+
+def pin_problems(config: CoeConfig, manifest: RouterManifest) -> list[str]:
+    """Pins that a router cannot keep, one sentence each: to what it has not measured, or of what it cannot tell."""
+    problems = []
+    for name, policy in config.policies.items():
+        for category, expert in policy.pins.items():
+            where = f"policies.{name}.pins.{category}"
+            if expert not in (*manifest.experts, *config.builtins):
+                problems.append(
+                    f"{where}: router {manifest.version} has not measured '{expert}', so the pin cannot hold: take it "
+                    f"out until `coe experts probe {expert} --promote` has put the expert on the map"
+                )
+            if category not in (*manifest.categories, GENERAL):
+                problems.append(
+                    f"{where}: router {manifest.version} does not know the category '{category}', so the pin cannot "
+                    "hold: take it out until `coe train` has learned the category"
+                )
+    return problems
+
+
+def category_warnings(config: CoeConfig, manifest: RouterManifest) -> list[str]:
+    """Categories of experts.yaml that no query is sent to, because the router does not know them."""
+    unknown = [name for name in config.learned_categories if name not in manifest.categories]
+    if not unknown:
+        return []
+    return [
+        f"categories: router {manifest.version} does not know {', '.join(unknown)}; their queries go elsewhere until "
+        "`coe train` has learned them"
+    ]

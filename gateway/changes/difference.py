@@ -11,10 +11,9 @@ from base.errors import ConfigError
 from fleet.connect import is_same_engine
 from fleet.vllm_addresses import read_vllm
 from gateway.check import find_problems
-from router.agreement import pin_problems
 from router.config import CoeConfig, parse_text
 from router.expert_config import Engine, ExpertConfig
-from router.live_pointer import live_manifest
+from router.live_pointer import live_manifest, pin_problems
 
 CHANGEABLE = (
     "experts",

@@ -52,7 +52,7 @@ async def batch_store(found: Annotated[BatchStore | None, part("batches")]) -> B
     return found
 
 
-async def decision_store(found: Annotated[Database | None, part("store")]) -> Database:
+async def required_database(found: Annotated[Database | None, part("database")]) -> Database:
     """Raises ApiError 503 where this gateway keeps none."""
     if found is None:
         raise ApiError("this gateway keeps no decisions: it has no database", status=503, code="store_unavailable")
@@ -70,8 +70,8 @@ async def decoded_body(request: Request) -> object:
 
 Config = Annotated[CoeConfig, part("config")]
 Sink = Annotated[DecisionLog, part("sink")]
-Store = Annotated[Database | None, part("store")]
-DecisionStore = Annotated[Database, Depends(decision_store)]
+OptionalDatabase = Annotated[Database | None, part("database")]
+RequiredDatabase = Annotated[Database, Depends(required_database)]
 OtherProcesses = Annotated[Siblings, part("siblings")]
 LiveConfigOf = Annotated[LiveConfig | None, part("live_config")]
 CallerOf = Annotated[Caller, Depends(caller_of)]

@@ -24,7 +24,15 @@ from decision_log.decision_record import DecisionKind, DecisionRecord
 from decision_log.feedback_types import Feedback, ImplicitSignal
 from decision_log.listing import DecisionFilter, DecisionLine, Page, Place
 from decision_log.sink import DecisionLog
-from gateway.endpoints.access import CallerOf, DecisionStore, OtherProcesses, Sink, Store, api_router, scan
+from gateway.endpoints.access import (
+    CallerOf,
+    OptionalDatabase,
+    OtherProcesses,
+    RequiredDatabase,
+    Sink,
+    api_router,
+    scan,
+)
 from gateway.exchange import decision_named
 from gateway.http_errors import ApiError, invalid
 from gateway.keys.grants import tenant_of
@@ -183,11 +191,13 @@ class ListQuery(DecisionFilter):
 
 
 @api.get("/v1/decisions", response_model=None)
-async def list_decisions(wanted: Annotated[ListQuery, Query()], store: DecisionStore, caller: CallerOf) -> Response:
+async def list_decisions(
+    wanted: Annotated[ListQuery, Query()], database: RequiredDatabase, caller: CallerOf
+) -> Response:
     """The decisions of the caller's team that match, newest first; one that was made a moment ago may be missing."""
 
     async def page(after: Place | None, limit: int) -> Page:
-        return await scan(partial(store.list_decisions, caller.tenant, wanted, limit=limit, after=after))
+        return await scan(partial(database.list_decisions, caller.tenant, wanted, limit=limit, after=after))
 
     if wanted.format is not Format.JSON:
         first = await page(wanted.place, EXPORT_ROWS)  # an error here still has a status
@@ -231,11 +241,11 @@ def csv_text(rows: Iterable[Iterable[object]]) -> bytes:
 
 @api.get("/v1/decisions/{decision_id}", response_model=Receipt)
 async def show_decision(
-    decision_id: str, sink: Sink, store: Store, siblings: OtherProcesses, caller: CallerOf
+    decision_id: str, sink: Sink, database: OptionalDatabase, siblings: OtherProcesses, caller: CallerOf
 ) -> Response:
     """The decision, what was weighed, what became of it and what was said; 404 when there is none, or another
     team made it."""
-    record = await find_decision(sink, store, siblings, decision_id, caller.tenant)
+    record = await find_decision(sink, database, siblings, decision_id, caller.tenant)
     record, decision = record.model_copy(update={"embedding": None}), record.decision
     is_chat = record.kind is DecisionKind.CHAT
     is_routed = decision is not None and is_chat and decision.reason is not DecisionReason.EXPLICIT
@@ -247,14 +257,14 @@ async def show_decision(
         why=in_words,
         signals=signals_of(decision) if decision and is_routed else None,
         experts=weighed_experts(decision) if decision and is_routed else (),
-        feedback=await asyncio.to_thread(store.get_feedback, record.decision_id) if store else (),
-        implicit=await asyncio.to_thread(store.get_signals, record.decision_id) if store else (),
+        feedback=await asyncio.to_thread(database.get_feedback, record.decision_id) if database else (),
+        implicit=await asyncio.to_thread(database.get_signals, record.decision_id) if database else (),
     )
     return Response(to_json(receipt.compact()), media_type="application/json")
 
 
 async def find_decision(
-    sink: DecisionLog, store: Database | None, siblings: Siblings, decision_id: str, tenant: str
+    sink: DecisionLog, database: Database | None, siblings: Siblings, decision_id: str, tenant: str
 ) -> DecisionRecord:
     """The record from memory, from the database, or from the memory of another worker. One whose id is new is waited
     for: another gateway may have made it a moment ago.
@@ -268,12 +278,12 @@ async def find_decision(
     """
     named, decision_id = decision_id, decision_named(decision_id)
     record = await asyncio.to_thread(sink.recent, decision_id)  # it redacts the text
-    if record is None and store is not None:
-        record = await asyncio.to_thread(store.get_decision, decision_id)
+    if record is None and database is not None:
+        record = await asyncio.to_thread(database.get_decision, decision_id)
     if record is None:
         record = await siblings.decision(decision_id)
-    if record is None and store is not None and is_new(decision_id):
-        record = await arriving(store, decision_id)
+    if record is None and database is not None and is_new(decision_id):
+        record = await arriving(database, decision_id)
     if record is None or tenant_of(record.key_id) != tenant:
         raise no_decision(named)
     return record
@@ -285,13 +295,13 @@ def is_new(decision_id: str) -> bool:
     return made is not None and abs(time.time() - int(made[1], 16) / 1000) < NEW_S
 
 
-async def arriving(store: Database, decision_id: str) -> DecisionRecord | None:
+async def arriving(database: Database, decision_id: str) -> DecisionRecord | None:
     """The record as soon as it is in the database; None after ARRIVAL_S. Raises StoreError."""
     deadline = time.monotonic() + ARRIVAL_S
     record = None
     while record is None and time.monotonic() < deadline:
         await asyncio.sleep(LOOK_S)
-        record = await asyncio.to_thread(store.get_decision, decision_id)
+        record = await asyncio.to_thread(database.get_decision, decision_id)
     return record
 
 

@@ -48,8 +48,8 @@ async def decision_about(record: LogRecord, desk: FeedbackDesk) -> str:
         with suppress(ApiError):
             return (await desk.find(decision_id)).decision_id
     of_trace: Sequence[str] = ()
-    if desk.store is not None and TRACE.fullmatch(record.trace_id):
-        of_trace = await asyncio.to_thread(desk.store.decisions_of_trace, record.trace_id)
+    if desk.database is not None and TRACE.fullmatch(record.trace_id):
+        of_trace = await asyncio.to_thread(desk.database.decisions_of_trace, record.trace_id)
     own = []
     for decision_id in of_trace:
         with suppress(ApiError):

@@ -19,7 +19,7 @@ from decision_log.e_process import Arm
 from decision_log.router_versions import RouterVersions
 from fleet.router_registry import Registry
 from gateway.auth import require_admin
-from gateway.endpoints.access import CallerOf, Store, api_router, part
+from gateway.endpoints.access import CallerOf, OptionalDatabase, api_router, part
 from gateway.endpoints.admin import name_of
 from gateway.http_errors import ApiError
 from gateway.keys.grants import Caller
@@ -39,14 +39,14 @@ class TrialRequest(Body):
 
 
 @api.get("", response_model=None)
-async def list_routers(live: Live, store: Store, caller: CallerOf) -> Response:
+async def list_routers(live: Live, database: OptionalDatabase, caller: CallerOf) -> Response:
     """Every router with its part now, newest first; the evidence of a trial; the last rounds of `coe retrain`."""
     require_admin(caller)
-    return await answered(lambda: state_of(live, store))
+    return await answered(lambda: state_of(live, database))
 
 
 @api.post("/rollback", response_model=None)
-async def rollback_router(live: Live, store: Store, caller: CallerOf) -> Response:
+async def rollback_router(live: Live, database: OptionalDatabase, caller: CallerOf) -> Response:
     """Ends the trial where one runs, else goes back to the router before. 400: there is neither."""
     require_admin(caller)
 
@@ -54,14 +54,14 @@ async def rollback_router(live: Live, store: Store, caller: CallerOf) -> Respons
         registry = Registry(live.folder)
         before = registry.live()
         pointer = registry.rollback(datetime.now(UTC))
-        note(store, caller, "rollback", before and (before.trial or before), pointer)
-        return state_of(live, store)
+        note(database, caller, "rollback", before and (before.trial or before), pointer)
+        return state_of(live, database)
 
     return await answered(roll_back)
 
 
 @api.post("/{version}/promote", response_model=None)
-async def promote_router(version: str, live: Live, store: Store, caller: CallerOf) -> Response:
+async def promote_router(version: str, live: Live, database: OptionalDatabase, caller: CallerOf) -> Response:
     """Makes a router live; a trial ends. 400: it is unknown or damaged, or this gateway could not serve it."""
     require_admin(caller)
 
@@ -69,20 +69,22 @@ async def promote_router(version: str, live: Live, store: Store, caller: CallerO
         registry = Registry(live.folder)
         live.try_load(registry.folder(version))
         before = registry.live()
-        note(store, caller, "promote", before, registry.promote(version, datetime.now(UTC)))
-        return state_of(live, store)
+        note(database, caller, "promote", before, registry.promote(version, datetime.now(UTC)))
+        return state_of(live, database)
 
     return await answered(promote)
 
 
-def note(store: object, caller: Caller, action: str, before: LivePointer | Trial | None, after: LivePointer) -> None:
+def note(database: object, caller: Caller, action: str, before: LivePointer | Trial | None, after: LivePointer) -> None:
     """Adds a line to the admin log. Raises StoreError."""
-    if isinstance(store, Database):
-        AdminLog(store).note(name_of(caller), action, "router", before.version if before else "", after.version)
+    if isinstance(database, Database):
+        AdminLog(database).note(name_of(caller), action, "router", before.version if before else "", after.version)
 
 
 @api.post("/{version}/try", response_model=None)
-async def try_router(version: str, wanted: TrialRequest, live: Live, store: Store, caller: CallerOf) -> Response:
+async def try_router(
+    version: str, wanted: TrialRequest, live: Live, database: OptionalDatabase, caller: CallerOf
+) -> Response:
     """Begins a trial, in the place of one that runs. 400 as for `promote`, or the router is live already."""
     require_admin(caller)
 
@@ -91,7 +93,7 @@ async def try_router(version: str, wanted: TrialRequest, live: Live, store: Stor
         folder = registry.folder(version)
         live.try_load(folder)
         registry.try_out(Trial.begun(folder.name, time.time(), wanted.canary))
-        return state_of(live, store)
+        return state_of(live, database)
 
     return await answered(begin)
 
@@ -104,7 +106,7 @@ async def answered(work: Callable[[], dict[str, Any]]) -> Response:
         raise ApiError(str(error), code="invalid_router") from error
 
 
-def state_of(live: LiveRouter, store: object) -> dict[str, Any]:
+def state_of(live: LiveRouter, database: object) -> dict[str, Any]:
     registry = Registry(live.folder)
     pointer = registry.live()
     trial = None if pointer is None else pointer.trial
@@ -113,7 +115,7 @@ def state_of(live: LiveRouter, store: object) -> dict[str, Any]:
         "promoted_at": None if pointer is None else pointer.promoted_at,
         "before": [] if pointer is None else list(pointer.history),
         "served": None if live.current is None else live.current.version,
-        "trial": None if pointer is None or trial is None else trial_view(pointer, trial, store),
+        "trial": None if pointer is None or trial is None else trial_view(pointer, trial, database),
         "routers": [router_view(manifest, pointer) for manifest in reversed(registry.versions())],
         "withdrawn": [] if pointer is None else [each.model_dump() for each in pointer.withdrawn],
         "damaged": registry.damaged(),
@@ -128,12 +130,12 @@ def router_view(manifest: RouterManifest, pointer: LivePointer | None) -> dict[s
     }
 
 
-def trial_view(pointer: LivePointer, trial: Trial, store: object) -> dict[str, Any]:
+def trial_view(pointer: LivePointer, trial: Trial, database: object) -> dict[str, Any]:
     """A trial with what the log says of it so far; a canary ends once a value of `log_e` reaches `limit`."""
     values: dict[str, Any] = trial.model_dump(mode="json")
-    if trial.mode is TrialMode.SHADOW or not isinstance(store, Database):
+    if trial.mode is TrialMode.SHADOW or not isinstance(database, Database):
         return values
-    evidence = RouterVersions(store).evidence(pointer.version, trial)
+    evidence = RouterVersions(database).evidence(pointer.version, trial)
     finding = find(evidence, trial)
     rewards = {"candidate": evidence.candidate_reward, "live": evidence.live_reward}
     successes = {"candidate": evidence.candidate_success, "live": evidence.live_success}

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Literal
 
 from decision_log.listing import Spend
-from gateway.endpoints.access import CallerOf, DecisionStore, api_router, scan
+from gateway.endpoints.access import CallerOf, RequiredDatabase, api_router, scan
 from gateway.keys.grants import tenant_of
 from router.types import Record
 
@@ -34,11 +34,11 @@ class SpendList(Record):
 
 @api.get("/v1/spend")
 async def show_spend(
-    store: DecisionStore, caller: CallerOf, since: float | None = None, until: float | None = None
+    database: RequiredDatabase, caller: CallerOf, since: float | None = None, until: float | None = None
 ) -> SpendList:
     """Sums over the logged requests with since <= at < until (Unix seconds; by default the last 30 days)."""
     begin = time.time() - DEFAULT_DAYS * DAY_S if since is None else since
     team = None if caller.is_admin else caller.tenant
-    rows = await scan(partial(store.spend, team, begin, until))
+    rows = await scan(partial(database.spend, team, begin, until))
     data = tuple(KeySpend(team=tenant_of(row.key_id), **row.model_dump()) for row in rows)
     return SpendList(since=begin, until=until, data=data)

@@ -30,12 +30,12 @@ class Catalog:
     """Calls block, and any number of threads may make them. All raise StoreError."""
 
     def __init__(self, files: Files) -> None:
-        self.files, self._store = files, files.database
-        self._store.make_tables(TABLES)
+        self.files, self._database = files, files.database
+        self._database.make_tables(TABLES)
 
     def stores_of(self, file_id: str) -> list[str]:
         """Stores that a file is in."""
-        with self._store.transaction("find a file's stores") as connection:
+        with self._database.transaction("find a file's stores") as connection:
             return list(
                 connection.execute(select(STORE_FILES.c.store_id).where(STORE_FILES.c.file_id == file_id)).scalars()
             )
@@ -43,7 +43,7 @@ class Catalog:
     def put_store(self, store: VectorStore) -> None:
         names = [column.name for column in STORES.c if column.name != "metadata_json"]
         values = {name: getattr(store, name) for name in names}
-        with self._store.transaction("make a vector store") as connection:
+        with self._database.transaction("make a vector store") as connection:
             connection.execute(STORES.insert().values(metadata_json=json.dumps(store.metadata), **values))
 
     def store(self, store_id: str, owner: str | None) -> VectorStore | None:
@@ -51,26 +51,26 @@ class Catalog:
         query = select(STORES).where(STORES.c.store_id == store_id)
         if owner is not None:
             query = query.where(STORES.c.owner == owner)
-        with self._store.transaction("read a vector store") as connection:
+        with self._database.transaction("read a vector store") as connection:
             row = connection.execute(query).one_or_none()
             return None if row is None else with_counts(connection, [row])[0]
 
     def stores(self, owner: str, page: Page) -> list[VectorStore]:
         """At most one more than the page holds."""
         query = select(STORES).where(STORES.c.owner == owner)
-        with self._store.transaction("list vector stores") as connection:
+        with self._database.transaction("list vector stores") as connection:
             rows = connection.execute(paged(connection, query, STORES.c.created_at, STORES.c.store_id, page)).all()
             return in_order(with_counts(connection, rows), page)
 
     def all_stores(self) -> list[tuple[str, str]]:
         """Ids of every owner's stores, each with its owner."""
-        with self._store.transaction("list vector stores") as connection:
+        with self._database.transaction("list vector stores") as connection:
             rows = connection.execute(select(STORES.c.store_id, STORES.c.owner))
             return [(row.store_id, row.owner) for row in rows]
 
     def expired_stores(self) -> list[str]:
         """Stores past their time."""
-        with self._store.transaction("find expired vector stores") as connection:
+        with self._database.transaction("find expired vector stores") as connection:
             rows = connection.execute(
                 select(STORES.c.store_id).where(
                     STORES.c.expires_days.is_not(None),
@@ -81,12 +81,12 @@ class Catalog:
 
     def change_store(self, store_id: str, values: Mapping[str, object]) -> None:
         """Sets columns of a store."""
-        with self._store.transaction("change a vector store") as connection:
+        with self._database.transaction("change a vector store") as connection:
             connection.execute(STORES.update().where(STORES.c.store_id == store_id).values(**values))
 
     def delete_store(self, store_id: str) -> None:
         """Deletes a store with its chunks. The uploaded files stay."""
-        with self._store.transaction("delete a vector store") as connection:
+        with self._database.transaction("delete a vector store") as connection:
             for table in (STORES, CHUNKS, STORE_FILES, BATCHES):  # the store first, as `attach` does: no deadlock
                 connection.execute(delete(table).where(table.c.store_id == store_id))
 
@@ -101,10 +101,10 @@ class Catalog:
         now = time.time()
         keys = ("store_id", "file_id")
         rows = [new_row(store_id, each, default, batch_id, now) for each in files]
-        insert = self._store.insert(STORE_FILES)
+        insert = self._database.insert(STORE_FILES)
         changed = {name: insert.excluded[name] for name in rows[0] if name not in keys}
         held = select(func.count()).where(STORE_FILES.c.store_id == store_id)
-        with self._store.transaction("attach files") as connection:
+        with self._database.transaction("attach files") as connection:
             # Changing the store's row first keeps others from attaching until the files are counted.
             used = STORES.update().where(STORES.c.store_id == store_id).values(last_active_at=now)
             if not connection.execute(used).rowcount:
@@ -124,7 +124,7 @@ class Catalog:
     def store_file(self, store_id: str, file_id: str) -> StoreFile | None:
         """A file of a store. Check the store's owner before."""
         query = store_files_query().where(*is_file(store_id, file_id))
-        with self._store.transaction("read a store's file") as connection:
+        with self._database.transaction("read a store's file") as connection:
             row = connection.execute(query).one_or_none()
         return None if row is None else store_file_of(row)
 
@@ -137,7 +137,7 @@ class Catalog:
             query = query.where(STORE_FILES.c.status == status.value)
         if batch_id is not None:
             query = query.where(STORE_FILES.c.batch_id == batch_id)
-        with self._store.transaction("list a store's files") as connection:
+        with self._database.transaction("list a store's files") as connection:
             ordered = paged(connection, query, STORE_FILES.c.created_at, STORE_FILES.c.file_id, page)
             rows = connection.execute(ordered).all()
         return in_order([store_file_of(row) for row in rows], page)
@@ -150,7 +150,7 @@ class Catalog:
             .where(STORE_FILES.c.store_id == store_id, STORE_FILES.c.batch_id == batch_id)
             .group_by(STORE_FILES.c.status)
         )
-        with self._store.transaction("read a batch") as connection:
+        with self._database.transaction("read a batch") as connection:
             created_at = connection.execute(made).scalar_one_or_none()
             counts = {FileStatus(row[0]): row[1] for row in connection.execute(files)}
         return None if created_at is None else (counts, created_at)
@@ -158,7 +158,7 @@ class Catalog:
     def change_store_file(self, store_id: str, file_id: str, values: Mapping[str, object]) -> bool:
         """Sets columns of a store's file; False when it is gone."""
         statement = STORE_FILES.update().where(*is_file(store_id, file_id))
-        with self._store.transaction("change a store's file") as connection:
+        with self._database.transaction("change a store's file") as connection:
             return bool(connection.execute(statement.values(**values)).rowcount)
 
     def cancel_batch(self, store_id: str, batch_id: str) -> None:
@@ -169,12 +169,12 @@ class Catalog:
             STORE_FILES.c.status == FileStatus.IN_PROGRESS.value,
             STORE_FILES.c.claimed_until.is_(None),
         )
-        with self._store.transaction("cancel a batch") as connection:
+        with self._database.transaction("cancel a batch") as connection:
             connection.execute(statement.values(status=FileStatus.CANCELLED.value))
 
     def detach(self, store_id: str, file_id: str) -> bool:
         """Takes a file out of a store with its chunks; False when it was not in it."""
-        with self._store.transaction("detach a file") as connection:
+        with self._database.transaction("detach a file") as connection:
             connection.execute(delete(CHUNKS).where(CHUNKS.c.store_id == store_id, CHUNKS.c.file_id == file_id))
             return bool(connection.execute(delete(STORE_FILES).where(*is_file(store_id, file_id))).rowcount)
 
@@ -183,7 +183,7 @@ class Catalog:
         query = select(STORE_FILES.c.file_id, STORE_FILES.c.attributes_json).where(
             STORE_FILES.c.store_id == store_id, STORE_FILES.c.status == FileStatus.COMPLETED.value
         )
-        with self._store.transaction("read attributes") as connection:
+        with self._database.transaction("read attributes") as connection:
             return {row.file_id: pairs_of(row.attributes_json, row.file_id) for row in connection.execute(query)}
 
 

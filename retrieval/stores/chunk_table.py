@@ -21,8 +21,8 @@ ID_BATCH = 500
 class ChunkTable:
     """Calls block, and any number of threads may make them. All raise StoreError."""
 
-    def __init__(self, store: Database) -> None:
-        self._store = store
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def replace(self, store_id: str, file_id: str, texts: Iterable[str]) -> tuple[KeyArray, KeyArray]:
         """The chunks of a file in place of those that an earlier try left: keys of the new and of the old ones."""
@@ -31,7 +31,7 @@ class ChunkTable:
             {"store_id": store_id, "file_id": file_id, "position": position, "text": text}
             for position, text in enumerate(texts)
         )
-        with self._store.transaction("write chunks") as connection:
+        with self._database.transaction("write chunks") as connection:
             old = connection.execute(select(CHUNKS.c.key).where(is_its)).scalars().all()
             connection.execute(delete(CHUNKS).where(is_its))
             while some := list(islice(rows, ID_BATCH)):
@@ -42,7 +42,7 @@ class ChunkTable:
     def keys(self, store_id: str, file_ids: Sequence[str]) -> KeyArray:
         """Keys of all chunks of some files."""
         found: list[int] = []
-        with self._store.transaction("find chunks") as connection:
+        with self._database.transaction("find chunks") as connection:
             for ids in batches(file_ids):
                 query = select(CHUNKS.c.key).where(CHUNKS.c.store_id == store_id, CHUNKS.c.file_id.in_(ids))
                 found += connection.execute(query).scalars().all()
@@ -60,7 +60,7 @@ class ChunkTable:
             .where(CHUNKS.c.store_id == store_id, STORE_FILES.c.status == FileStatus.COMPLETED.value)
         )
         found: dict[int, Chunk] = {}
-        with self._store.transaction("read chunks") as connection:
+        with self._database.transaction("read chunks") as connection:
             for some in batches(keys):
                 for row in connection.execute(query.where(CHUNKS.c.key.in_(some))):
                     found[row.key] = chunk_of(row)
@@ -69,13 +69,13 @@ class ChunkTable:
     def texts_of_file(self, store_id: str, file_id: str) -> list[str]:
         """The chunks of a file in order."""
         query = select(CHUNKS.c.text).where(CHUNKS.c.store_id == store_id, CHUNKS.c.file_id == file_id)
-        with self._store.transaction("read chunks") as connection:
+        with self._database.transaction("read chunks") as connection:
             return list(connection.execute(query.order_by(CHUNKS.c.position)).scalars())
 
     def texts_of(self, keys: Sequence[int]) -> dict[int, str]:
         """Texts by key; those of chunks that are gone are left out."""
         found: dict[int, str] = {}
-        with self._store.transaction("read chunks") as connection:
+        with self._database.transaction("read chunks") as connection:
             for some in batches(keys):
                 query = select(CHUNKS.c.key, CHUNKS.c.text).where(CHUNKS.c.key.in_(some))
                 found |= {row.key: row.text for row in connection.execute(query)}
@@ -84,13 +84,13 @@ class ChunkTable:
     def all_keys(self, store_id: str) -> KeyArray:
         """Keys of a whole store, in order."""
         query = select(CHUNKS.c.key).where(CHUNKS.c.store_id == store_id).order_by(CHUNKS.c.key)
-        with self._store.transaction("find chunks") as connection:
+        with self._database.transaction("find chunks") as connection:
             return np.array(connection.execute(query).scalars().all(), dtype=np.int64)
 
     def texts(self, store_id: str) -> tuple[KeyArray, list[str]]:
         """Keys and texts of a whole store, by key."""
         query = select(CHUNKS.c.key, CHUNKS.c.text).where(CHUNKS.c.store_id == store_id).order_by(CHUNKS.c.key)
-        with self._store.transaction("read chunks") as connection:
+        with self._database.transaction("read chunks") as connection:
             rows = connection.execute(query).all()
         return np.array([row.key for row in rows], dtype=np.int64), [row.text for row in rows]
 
@@ -99,13 +99,13 @@ class ChunkTable:
         is_file = and_(STORE_FILES.c.store_id == CHUNKS.c.store_id, STORE_FILES.c.file_id == CHUNKS.c.file_id)
         is_read = STORE_FILES.c.status == FileStatus.COMPLETED.value
         query = select(func.count()).select_from(CHUNKS).join(STORE_FILES, is_file)
-        with self._store.transaction("count chunks") as connection:
+        with self._database.transaction("count chunks") as connection:
             return int(connection.execute(query.where(CHUNKS.c.store_id == store_id, is_read)).scalar_one())
 
     def stamp(self, store_id: str) -> tuple[int, int]:
         """Number of chunks and the largest key: changes with every change of a store's chunks."""
         query = select(func.count(), func.coalesce(func.max(CHUNKS.c.key), 0)).where(CHUNKS.c.store_id == store_id)
-        with self._store.transaction("count chunks") as connection:
+        with self._database.transaction("count chunks") as connection:
             row = connection.execute(query).one()
         return int(row[0]), int(row[1])
 

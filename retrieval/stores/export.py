@@ -79,7 +79,7 @@ class Exported:
         )
 
 
-def export_store(store: Database, store_id: str, folder: Path, since: float = 0.0) -> Exported:
+def export_store(database: Database, store_id: str, folder: Path, since: float = 0.0) -> Exported:
     """Writes `corpus.jsonl`, `queries.jsonl` and `qrels/{train,dev}.tsv` of one store.
 
     Args:
@@ -90,12 +90,12 @@ def export_store(store: Database, store_id: str, folder: Path, since: float = 0.
         StoreError: the database cannot be read.
     """
     require_new(folder)
-    store.make_tables(TABLES)
-    with store.transaction("read a vector store") as connection:
+    database.make_tables(TABLES)
+    with database.transaction("read a vector store") as connection:
         if connection.execute(select(STORES.c.store_id).where(STORES.c.store_id == store_id)).first() is None:
             raise DataError(f"there is no vector store '{store_id}' in the database")
-    judged = judged_stores(store, since).get(store_id, Judged())
-    exported = write_collection(store, store_id, judged, folder)
+    judged = judged_stores(database, since).get(store_id, Judged())
+    exported = write_collection(database, store_id, judged, folder)
     if not exported.documents:
         raise DataError(
             f"{store_id}: no search has feedback that finds one of its documents useful, together with its text "
@@ -104,7 +104,7 @@ def export_store(store: Database, store_id: str, folder: Path, since: float = 0.
     return exported
 
 
-def export_all(store: Database, folder: Path, since: float = 0.0) -> dict[str, Exported]:
+def export_all(database: Database, folder: Path, since: float = 0.0) -> dict[str, Exported]:
     """Every store whose searches have feedback, by id; each with usable feedback as a folder of that name.
 
     Args:
@@ -114,9 +114,9 @@ def export_all(store: Database, folder: Path, since: float = 0.0) -> dict[str, E
         DataError: the folder is not empty. StoreError: the database cannot be read.
     """
     require_new(folder)
-    store.make_tables(TABLES)
-    found = sorted(judged_stores(store, since).items())
-    return {store_id: write_collection(store, store_id, judged, folder / store_id) for store_id, judged in found}
+    database.make_tables(TABLES)
+    found = sorted(judged_stores(database, since).items())
+    return {store_id: write_collection(database, store_id, judged, folder / store_id) for store_id, judged in found}
 
 
 def require_new(folder: Path) -> None:
@@ -124,45 +124,45 @@ def require_new(folder: Path) -> None:
         raise DataError(f"{folder}: is not empty; name a new folder")
 
 
-def judged_stores(store: Database, since: float) -> dict[str, Judged]:
+def judged_stores(database: Database, since: float) -> dict[str, Judged]:
     """Feedback on searches by the store that was searched."""
     stores: dict[str, Judged] = {}
-    with store.transaction("read searches with feedback") as connection:
+    with database.transaction("read searches with feedback") as connection:
         for record, values in read_judged_searches(connection, since):
             if record.kind is DecisionKind.SEARCH and record.retrieval and record.retrieval.store_id:
                 stores.setdefault(record.retrieval.store_id, Judged()).add(record, values)
     return stores
 
 
-def write_collection(store: Database, store_id: str, judged: Judged, folder: Path) -> Exported:
+def write_collection(database: Database, store_id: str, judged: Judged, folder: Path) -> Exported:
     """Writes one store; nothing where no query is left."""
     exported = Exported(without_text=judged.without_text)
-    files = files_of(store, store_id)
-    relevant = relevant_documents(judged, document_ids(store, store_id, files), exported)
+    files = files_of(database, store_id)
+    relevant = relevant_documents(judged, document_ids(database, store_id, files), exported)
     if not relevant:
         return exported
     (folder / "qrels").mkdir(parents=True, exist_ok=True)
     with (folder / "corpus.jsonl").open("wb") as file:
         for file_id in files:
-            for position, text in enumerate(ChunkTable(store).texts_of_file(store_id, file_id)):
+            for position, text in enumerate(ChunkTable(database).texts_of_file(store_id, file_id)):
                 file.write(to_json({"_id": f"{file_id}#{position}", "title": "", "text": text}) + b"\n")
                 exported.documents += 1
     write_judgements(folder, relevant, exported)
     return exported
 
 
-def files_of(store: Database, store_id: str) -> list[str]:
+def files_of(database: Database, store_id: str) -> list[str]:
     """Ids of the files of a store; none where it is gone."""
     query = select(STORE_FILES.c.file_id).where(STORE_FILES.c.store_id == store_id).order_by(STORE_FILES.c.file_id)
-    with store.transaction("read a vector store") as connection:
+    with database.transaction("read a vector store") as connection:
         return list(connection.execute(query).scalars())
 
 
-def document_ids(store: Database, store_id: str, files: list[str]) -> set[str]:
+def document_ids(database: Database, store_id: str, files: list[str]) -> set[str]:
     """Ids of the chunks of those files."""
     query = select(CHUNKS.c.file_id, CHUNKS.c.position).where(CHUNKS.c.store_id == store_id)
     kept = set(files)
-    with store.transaction("read chunks") as connection:
+    with database.transaction("read chunks") as connection:
         return {f"{row.file_id}#{row.position}" for row in connection.execute(query) if row.file_id in kept}
 
 
@@ -209,11 +209,11 @@ def export(
 
     if (store_id is not None) == is_all:
         raise ConfigError("name the one STORE to export, or --all for every store that has feedback")
-    with working("reading stores and feedback ..."), opened_database(data_dir, database_url) as store:
+    with working("reading stores and feedback ..."), opened_database(data_dir, database_url) as database:
         if store_id is None:
-            done = export_all(store, out, since)
+            done = export_all(database, out, since)
         else:
-            done = {store_id: export_store(store, store_id, out, since)}
+            done = {store_id: export_store(database, store_id, out, since)}
     if as_json:
         echo(json.dumps({"stores": {name: asdict(each) for name, each in done.items()}}))
     else:

@@ -64,6 +64,6 @@ def test_nothing_to_encode_and_progress(tmp_path: Path) -> None:
 
 
 def test_a_broken_cache_is_named(tmp_path: Path) -> None:
-    (tmp_path / CACHE_FILE).write_bytes(b"this is no database, however long it may be" * 100)
+    (tmp_path / CACHE_FILE).write_bytes(b"this is not a database, however long it may be" * 100)
     with pytest.raises(DataError, match=r"embeddings\.db: the embedding cache cannot be used"):
         CachedEncoder(counting(), tmp_path).encode(["one"])

@@ -154,7 +154,7 @@ async def running(
         pool=ExpertPool(backends if backends is not None else echoes()),
         live=LiveRouter(routers, load or (lambda folder: small_router()), current),
         sink=log,
-        store=store or memory,
+        database=store or memory,
         auth=auth or Auth(keys),
         hash_key=b"0" * 32,
         expert_keys=expert_keys or {},

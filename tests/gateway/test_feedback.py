@@ -148,7 +148,7 @@ async def test_36_a_key_that_says_too_much_is_refused(sqlite_store):
         status, refused = await say(gateway, first, kind="test", value=1)
         assert (status, refused["error"]["code"]) == (429, "feedback_limit")
         assert "2 kinds of feedback on this decision" in refused["error"]["message"]
-        assert (await say(gateway, first, kind="thumb", value=0))[0] == 200  # a change of mind is no new piece
+        assert (await say(gateway, first, kind="thumb", value=0))[0] == 200  # a change of mind is not a new piece
         assert (await say(gateway, others[0], kind="thumb", value=1))[0] == 202
         body = {"decision_id": others[1], "kind": "thumb", "value": 1}
         async with gateway.client.post(f"{gateway.root}/v1/feedback", json=body, headers=HEADERS) as answer:

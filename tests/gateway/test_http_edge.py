@@ -53,8 +53,8 @@ REFUSED = {
     "a header without a name": b"GET /healthz HTTP/1.1\r\n: x\r\n\r\n",
     "a folded header": b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nx-a: b\r\n c\r\n\r\n",
     "a space before the colon": b"GET /healthz HTTP/1.1\r\nhost : localhost\r\n\r\n",
-    "a length that is no number": request("content-length: +5") + b"hello",
-    "a chunk that is no number": request("transfer-encoding: chunked") + b"zz\r\n",
+    "a length that is not a number": request("content-length: +5") + b"hello",
+    "a chunk that is not a number": request("transfer-encoding: chunked") + b"zz\r\n",
 }
 
 

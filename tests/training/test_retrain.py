@@ -443,7 +443,7 @@ def test_a_replaced_model_starts_a_new_column_of_evidence(request_, capsys):
 def test_without_exploration_a_change_of_expert_is_not_concluded_from_the_log(request_):
     """The log always chose `left`, so nothing in it says what `right` would have earned."""
     always_left = {"propensity": 1.0, "possible": (1.0, 0.0), "only": "left"}
-    log_answers(request_, {"left": 0.9}, category="facts", **always_left)  # so the low marks are no matter of level
+    log_answers(request_, {"left": 0.9}, category="facts", **always_left)  # so the level does not explain the low marks
     log_answers(request_, {"left": 0.02}, **always_left)
     result = run_retrain(request_, now=NOW)
     assert [(c.category, c.candidate) for c in result.changes if c.category == "sql"] == [("sql", "right")]

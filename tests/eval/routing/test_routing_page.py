@@ -208,7 +208,7 @@ def test_numbers_of_the_new_sections_are_on_the_page() -> None:
     assert ">3.1%" in html  # other expert
     assert "extra space" in html
     assert '0.600 <span class="range">0.500 to 0.700' in html
-    assert "9 cells of the map" not in html  # general is no category to sample from
+    assert "9 cells of the map" not in html  # general is not a category to sample from
     assert "6 cells of the map have fewer than 25 graded answers" in html
     for query in full_report().lost:
         assert query.prompt_id in html

@@ -80,7 +80,7 @@ async def test_answers_are_graded_and_compared_in_both_orders(is_stream):
         await until(lambda: worker.judged == 1)
         found = gateway.store.judgements
         assert {each.decision_id for each in found} == {(await gateway.record()).decision_id}
-        assert len(gateway.log.records) == 1  # what a judge asks is no traffic
+        assert len(gateway.log.records) == 1  # what a judge asks is not traffic
     assert by_pair(found) == {
         ("ruby", ""): (0.9, None),
         ("emerald", ""): (0.4, None),

@@ -256,7 +256,7 @@ def test_the_commands(coe_keys: Shell) -> None:
     assert "revoked" in listed
     status, log = coe_keys("log")
     assert status == 0
-    assert log.count("limits") == 3, "what changes nothing is no action"
+    assert log.count("limits") == 3, "what changes nothing is not an action"
     assert not any(hidden in listed + log for hidden in (secret, rotated))
 
 

@@ -161,7 +161,7 @@ async def serving(
         pool=ExpertPool(backends if backends is not None else echoes()),
         live=LiveRouter(Path("no-routers"), lambda folder: small_router(), small_router()),
         sink=log,
-        store=store,
+        database=store,
         auth=Auth(keys, KeyRing(KeyStore(store))),
         hash_key=b"0" * 32,
         retrieval=service,

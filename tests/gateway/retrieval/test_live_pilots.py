@@ -135,7 +135,7 @@ async def test_what_cannot_be_used_is_logged_once_and_the_old_library_goes_on(
             folder,
         )
         await pilots.refresh()
-        assert pilots.refusals == 3, "a library that cannot decide is no library"
+        assert pilots.refusals == 3, "a library that cannot decide counts as none"
         assert await version_of_search(running, store_id) == good.manifest.version
 
         better = favouring(experts, "animals")
