@@ -1,15 +1,14 @@
 """Share of the gap between best single and per-query oracle that is closed by knowing far more than a router can.
 
-    python -m benchmarks.routing_ceiling [--data DIR] [--routing FILE] [--cache DIR] [--out FILE] [--seed N]
+    python -m benchmarks.routing_ceiling [--data DIR] [--cache DIR] [--out FILE] [--seed N]
 
 For every prompt the graded scores of all other models of the table's source are given away, with the data's own labels
-and the prompt's embedding. Experts, splits and rule of choice are those of benchmarks/routing.py, whose page is
-read for the column beside. Shapes: n prompts, m experts, o other models, d features.
+and the prompt's embedding. Experts, splits and rule of choice are those of benchmarks/routing.py. Shapes: n prompts, m
+experts, o other models, d features.
 """
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +27,6 @@ from training.scorer_fit import best_margin, chosen_scores
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / ".." / "shared" / "data" / "routing"
-ROUTING = ROOT / "docs" / "results" / "routing.md"
 RESULTS = ROOT / "docs" / "results" / "routing-ceiling.md"
 CACHE = ROOT / "data" / "routing-results" / "embeddings"
 """Folder in which benchmarks/routing.py keeps them."""
@@ -56,10 +54,10 @@ PAGE = """# How much of the routing gap could be closed at all
 
 Made by `python -m benchmarks.routing_ceiling` in {minutes:.0f} minutes on a shared core. Figures are the closed share
 of the gap between the best single expert and the per-query oracle, in percent, with 95% bootstrap intervals over
-prompts. Tables, experts, splits and test prompts are those of [routing.md](routing.md). The column `default` is its
-default router.
+prompts. Tables, experts, splits and test prompts are those of [routing.md](routing.md), which has what the default
+router closes.
 
-The other columns differ in what is known about a prompt:
+The columns differ in what is known about a prompt:
 
 - `embedding`: what the router sees
 - `true labels`: the data's own benchmark and category
@@ -85,7 +83,7 @@ These are four times as many prompts. The figures are slightly too high, because
 ## What follows
 
 - The embedding alone closes {embedding_test} on test prompts and {embedding_fit} out of fold. The default router has
-  reached that already. The true labels close {labels_test} and {labels_fit}.
+  [reached that already](routing.md). The true labels close {labels_test} and {labels_fit}.
 - Everything together closes {all_test} and {all_fit}. Where a related model exists, it contributes about half of that,
   because it answers much like its expert. Without it, {without_test} and {without_fit} are closed.
 - So 25% is about what the grades of 13 to 25 other models on the same prompt allow; without the related model it is
@@ -251,19 +249,6 @@ def draw_luck(rates: Float64Array, rng: np.random.Generator) -> tuple[float, flo
     return float(once - rates.mean(axis=0).max()), float(once - by_rate)
 
 
-def router_shares(page: Path) -> dict[str, str]:
-    """Share of the gap that the default router closes, by table and on the mean, as the page of benchmarks/routing.py
-    says; empty where there is no page."""
-    text = page.read_text(encoding="utf-8") if page.is_file() else ""
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
-    header = next((row for row in rows if "gap closed" in row), None)
-    if header is None:
-        return {}
-    of_table = {row[0]: row[header.index("gap closed")].rstrip("%") for row in rows if len(row) == len(header)}
-    mean = re.search(r"\*\*([\d.]+)%\*\*", text)
-    return of_table | ({MEAN_OF_ALL: mean[1]} if mean else {})
-
-
 def measured_arms(case: Case, seed: int) -> tuple[dict[str, Float64Array], dict[str, Float64Array], str]:
     """By arm the scores (n,) of what it chooses on the test prompts, and on the fit prompts out of fold; and the kind
     that is taken where everything is known."""
@@ -303,7 +288,6 @@ def shown(shares: Mapping[str, Share], arms: Sequence[str]) -> list[str]:
 
 def main(
     data: Annotated[Path, typer.Option(help="folder of TABLES.yaml and the sources it names")] = DATA,
-    routing: Annotated[Path, typer.Option(help="page of benchmarks/routing.py to quote")] = ROUTING,
     cache: Annotated[Path, typer.Option(help="folder that keeps embeddings")] = CACHE,
     out: Annotated[Path, typer.Option(help="page to write")] = RESULTS,
     seed: Annotated[int, typer.Option(help="of every random draw")] = 0,
@@ -324,7 +308,6 @@ def main(
     facts = {
         "n": {case.name: str(len(case.test.ids)) for case in cases},
         "others": {case.name: str(sum(case.fit.blocks[name].shape[1] for name in KNOWN[TOLD])) for case in cases},
-        "default": router_shares(routing),
         "kind": kinds,
     }
     n_fit = {"n": {case.name: str(len(case.fit.ids)) for case in cases}}

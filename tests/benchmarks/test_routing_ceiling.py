@@ -12,7 +12,6 @@ from benchmarks.routing_ceiling import (
     hindsight,
     predict,
     ridge,
-    router_shares,
     validated,
 )
 
@@ -91,11 +90,3 @@ def test_tables_of_one_source_are_resampled_together(rng):
     for name in ("whole", "part"):
         assert shares[name]["half"].value == pytest.approx(0.5)
         np.testing.assert_allclose(shares[name]["half"].draws, 0.5)
-
-
-def test_the_router_s_shares_are_read_from_its_page(tmp_path):
-    page = tmp_path / "routing.md"
-    page.write_text("is closed: **13.1%**.\n\n| table | gap closed | oracle |\n| --- | --- | --- |\n| a | 18% | 82 |\n")
-    assert router_shares(page)["a"] == "18"
-    assert router_shares(page)["mean"] == "13.1"
-    assert router_shares(tmp_path / "none.md") == {}
