@@ -27,8 +27,8 @@ Float64Array = NDArray[np.float64]
 @dataclass(frozen=True)
 class Carried:
     """Experts of the live map without a grade. `columns` (k+1, c) is what was measured of them, `lead` (k+1, c) by how
-    much that lies above the mean of the experts that are graded still, whose names are `others`. `rows` names the
-    k+1 rows. `since`: Unix seconds; what was logged before is in `columns` already."""
+    much that lies above the mean of the experts that are graded still, whose names are `others`, or above 0. `rows`
+    names the k+1 rows. `since`: Unix seconds; what was logged before is in `columns` already."""
 
     experts: tuple[str, ...]
     columns: QualityMatrix
@@ -48,11 +48,11 @@ def carried_over(config: CoeConfig, live: RouterArtifact, graded: Sequence[str])
     evidence = in_rows_of(config, live)
     columns = evidence.columns([known.index(name) for name in experts])
     others = tuple(name for name in graded if name in known)
-    level = evidence.quality[:, [known.index(name) for name in others]] if others else columns.quality
+    level = evidence.quality[:, [known.index(name) for name in others]].mean(axis=1, keepdims=True) if others else 0.0
     return Carried(
         experts=experts,
         columns=columns,
-        lead=(columns.quality - level.mean(axis=1, keepdims=True)).astype(np.float64),
+        lead=(columns.quality - level).astype(np.float64),
         others=others,
         rows=(*config.learned_categories, GENERAL),
         since=datetime.fromisoformat(live.manifest.created_at).timestamp(),
@@ -94,10 +94,9 @@ def with_carried(
             before[carried.rows.index(change.category), carried.experts.index(change.expert)] = 0.0
     others = [names.index(name) for name in carried.others]
     level = matrix.quality[:, others].mean(axis=1, keepdims=True) if others else 0.0
-    prior = level + carried.lead if others else carried.columns.quality.astype(np.float64)
     weight = np.maximum(before, 1.0)
     quality, stderr = matrix.quality.copy(), matrix.stderr.copy()
-    quality[:, at] = np.clip((weight * prior + sums) / (weight + counts), 0.0, 1.0)
+    quality[:, at] = np.clip((weight * (level + carried.lead) + sums) / (weight + counts), 0.0, 1.0)
     stderr[:, at] = np.where(before > 0, carried.columns.stderr, 0.5) * np.sqrt(weight / (weight + counts))
     filled = {"quality": quality, "stderr": stderr, "count": matrix.count.copy()}
     filled["count"][:, at] = before + counts

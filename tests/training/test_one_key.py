@@ -5,6 +5,7 @@ The attack: a thousand thumbs, within the cap of an hour, are 91% of all feedbac
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -12,11 +13,8 @@ import yaml
 from scipy.stats import beta
 from sqlalchemy import create_engine, text
 
-from fleet.router_registry import Registry
 from tests.training.keyed_log import log_keyed
-from tests.training.test_retrain import CONFIG, NOW, outcome_table
-from training.datasets.outcomes import write_outcomes
-from training.fit_inputs import TrainRequest, fit_configured
+from tests.training.test_retrain import CONFIG, NOW, first_round
 from training.retrain import RetrainResult, run_retrain
 from training.retrain_inputs import RetrainRequest
 
@@ -30,15 +28,9 @@ MANY = tuple(f"key-{i}" for i in range(20))
 
 @pytest.fixture
 def request_(tmp_path) -> RetrainRequest:
-    config = tmp_path / "experts.yaml"
-    config.write_text(yaml.dump(CONFIG))
-    write_outcomes(outcome_table(), tmp_path / "outcomes")
-    registry = Registry(tmp_path / "routers")
-    first = fit_configured(registry.root, TrainRequest(config, tmp_path / "outcomes"), now=NOW)
-    registry.promote(first.manifest.version, NOW)
-    return RetrainRequest(
-        config, registry.root, tmp_path / "outcomes", f"sqlite:///{tmp_path / 'coe.db'}", is_dry_run=True
-    )
+    shutil.copytree(first_round(), tmp_path, dirs_exist_ok=True)
+    folders = tmp_path / "experts.yaml", tmp_path / "routers", tmp_path / "outcomes"
+    return RetrainRequest(*folders, f"sqlite:///{tmp_path / 'coe.db'}", is_dry_run=True)
 
 
 def moves(result: RetrainResult) -> set[str]:

@@ -5,6 +5,8 @@ import shutil
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from router.build import evidence_of, load_router
 from router.config import load_config
 from router.live_pointer import Trial, TrialMode
 from router.types import DecisionReason, Query, QueryFacts, RoutingDecision, Verdict
+from tests.training.trained_folder import put_first_router, temporary_folder
 from training.builtin_feedback import RatedBuiltin, bounded, with_feedback
 from training.datasets.outcomes import write_outcomes
 from training.fit_inputs import TrainRequest, fit_configured, labelled_queries
@@ -68,17 +71,22 @@ def outcome_table() -> OutcomeTable:
     )
 
 
+@cache
+def first_round() -> Path:
+    """experts.yaml, grades, the first router and an empty log, which tests copy."""
+    folder = temporary_folder()
+    (folder / "experts.yaml").write_text(yaml.dump(CONFIG))
+    write_outcomes(outcome_table(), folder / "outcomes")
+    put_first_router(folder / "experts.yaml", folder / "outcomes", folder / "routers", NOW)
+    Database(f"sqlite:///{folder / 'coe.db'}").close()
+    return folder
+
+
 @pytest.fixture
 def request_(tmp_path):
-    config = tmp_path / "experts.yaml"
-    config.write_text(yaml.dump(CONFIG))
-    write_outcomes(outcome_table(), tmp_path / "outcomes")
-    registry = Registry(tmp_path / "routers")
-    first = fit_configured(registry.root, TrainRequest(config, tmp_path / "outcomes"), now=NOW)
-    registry.promote(first.manifest.version, NOW)
+    shutil.copytree(first_round(), tmp_path, dirs_exist_ok=True)
     url = f"sqlite:///{tmp_path / 'coe.db'}"
-    Database(url).close()
-    return RetrainRequest(config, registry.root, tmp_path / "outcomes", url)
+    return RetrainRequest(tmp_path / "experts.yaml", tmp_path / "routers", tmp_path / "outcomes", url)
 
 
 def log_answers(
@@ -413,8 +421,7 @@ def test_a_category_that_nobody_was_graded_in_is_given_by_what_the_log_says(requ
     """Too few answers for the gate, and nobody to be defended against a candidate."""
     table = outcome_table()
     write_outcomes(table.rows(np.array(table.categories) != "sql"), request_.outcomes)
-    first = fit_configured(request_.routers, TrainRequest(request_.config, request_.outcomes), now=NOW)
-    Registry(request_.routers).promote(first.manifest.version, NOW)
+    put_first_router(request_.config, request_.outcomes, request_.routers, NOW)
     log_answers(request_, {"left": 0.3, "right": 0.7}, n=80)
     result = run_retrain(request_, now=NOW)
     assert not result.is_promoted, result.reason
@@ -454,9 +461,7 @@ def test_without_exploration_a_change_of_expert_is_not_concluded_from_the_log(re
 def test_a_learned_scorer_is_fitted_on_the_log_too(request_, tmp_path):
     config = dict(CONFIG, router=CONFIG["router"] | {"scorer": {"kind": "soft_ridge"}})
     request_.config.write_text(yaml.dump(config))
-    registry = Registry(request_.routers)
-    first = fit_configured(registry.root, TrainRequest(request_.config, tmp_path / "outcomes"), now=NOW)
-    registry.promote(first.manifest.version, NOW)
+    put_first_router(request_.config, request_.outcomes, request_.routers, NOW)
     log_answers(request_, {"left": 0.2, "right": 0.9}, n=900)
     result = run_retrain(request_, now=NOW)
     assert result.is_promoted, result.reason
@@ -633,9 +638,7 @@ def test_an_expert_of_the_live_map_that_a_table_lacks_is_kept(request_, tmp_path
 def test_a_learned_scorer_keeps_a_carried_expert(request_, tmp_path):
     config = dict(CONFIG, router=CONFIG["router"] | {"scorer": {"kind": "soft_ridge"}})
     request_.config.write_text(yaml.dump(config))
-    registry = Registry(request_.routers)
-    first = fit_configured(registry.root, TrainRequest(request_.config, tmp_path / "outcomes"), now=NOW)
-    registry.promote(first.manifest.version, NOW)
+    put_first_router(request_.config, request_.outcomes, request_.routers, NOW)
     shutil.rmtree(tmp_path / "outcomes")
     write_outcomes(one_expert(0.1, "right"), tmp_path / "outcomes")
     log_answers(request_, {"left": 0.9, "right": 0.1})
@@ -675,9 +678,8 @@ def test_feedback_on_a_builtin_expert_changes_whether_it_answers_first(request_,
     more = {name: np.hstack([getattr(table, name), 0 * sums]) for name in ("cost_usd", "latency_ms", "output_tokens")}
     graded = replace(table, experts=(*EXPERTS, "sums"), scores=np.hstack([table.scores, sums]), **more)
     write_outcomes(graded, request_.outcomes)
+    put_first_router(request_.config, request_.outcomes, request_.routers, NOW)
     registry = Registry(request_.routers)
-    first = fit_configured(registry.root, TrainRequest(request_.config, request_.outcomes), now=NOW)
-    registry.promote(first.manifest.version, NOW)
     rate = {"left": thumb, "right": thumb}
     log_answers(request_, rate, n=60, category="facts", only="left", possible=(1.0, 0.0), propensity=1.0)
     with create_engine(request_.database_url).begin() as connection:

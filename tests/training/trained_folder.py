@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -49,14 +53,31 @@ def make_trained(
     folder: Path, per_category: int = 6, experts: tuple[str, str] = EXPERTS, encoder: str = "hashing"
 ) -> Path:
     """Writes it all into `folder`; outcomes in `data/outcomes/probes`."""
+    shutil.copytree(trained_once(per_category, experts, encoder), folder, dirs_exist_ok=True)
+    return folder
+
+
+@cache
+def trained_once(per_category: int, experts: tuple[str, str], encoder: str) -> Path:
+    """The folder that tests copy."""
+    folder = temporary_folder()
     entries = {name: {"engine": "echo", "model": name} for name in experts}
     router = {**CONFIG["router"], "encoder": {"kind": encoder}}
     (folder / "experts.yaml").write_text(yaml.dump({**CONFIG, "experts": entries, "router": router}))
     prompts = [(category, i) for category in SCORES for i in range(1, per_category + 1)]
     scores = np.array([SCORES[category] for category, _ in prompts])
-    outcomes = folder / "data" / "outcomes" / "probes"
-    write_outcomes(outcome_table(prompts, experts, scores), outcomes)
-    registry = Registry(folder / "data" / "routers")
-    first = fit_configured(registry.root, TrainRequest(folder / "experts.yaml", outcomes), now=NOW)
-    registry.promote(first.manifest.version, NOW)
+    write_outcomes(outcome_table(prompts, experts, scores), folder / "data" / "outcomes" / "probes")
+    put_first_router(folder / "experts.yaml", folder / "data" / "outcomes" / "probes", folder / "data" / "routers", NOW)
     return folder
+
+
+def temporary_folder() -> Path:
+    """A folder until the tests of this process have ended."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    return folder
+
+
+def put_first_router(config: Path, outcomes: Path, routers: Path, now: datetime) -> None:
+    registry = Registry(routers)
+    registry.promote(fit_configured(routers, TrainRequest(config, outcomes), now=now).manifest.version, now)
