@@ -66,6 +66,14 @@ class Case:
 Made = Callable[[Case, tuple[Resident, ...], Memory, BoolArray], ResidencyPolicy]
 
 
+def static(case: Case, residents: tuple[Resident, ...], memory: Memory, first: BoolArray) -> ResidencyPolicy:
+    """Changes nothing; after a cold start it wakes its set, and no other."""
+    if not case.starts_cold:
+        return Off()
+    kept = static_set(case.table, residents, memory.device_gib["0"], case.odds)
+    return Plan(np.array([[each.name in kept for each in residents]]), case.from_s)
+
+
 def regret(case: Case, residents: tuple[Resident, ...], memory: Memory, first: BoolArray) -> ResidencyPolicy:
     return Regret(residents, float(case.arrivals.at_s[0]))
 
@@ -83,7 +91,7 @@ def farthest(case: Case, residents: tuple[Resident, ...], memory: Memory, first:
 
 POLICIES: Mapping[str, Made] = {
     "regret": regret,
-    "static": lambda *_: Off(),
+    "static": static,
     "static in hindsight": lambda *_: Off(),
     "clairvoyant": clairvoyant,
     "lru": lambda case, residents, *_: OnDemand(len(residents)),
@@ -94,7 +102,7 @@ POLICIES: Mapping[str, Made] = {
 
 
 def simulate(case: Case, kind: str, make: Made | None = None) -> dict[str, Any]:
-    """Figures of a policy on a case. All start with the static set awake, or with nothing; "in hindsight" with the best
+    """Figures of a policy on a case. All start with the static set awake, or all with nothing; "in hindsight" with the best
     set for the mix measured."""
     residents, memory = case.host()
     gib = memory.device_gib["0"]
@@ -103,7 +111,7 @@ def simulate(case: Case, kind: str, make: Made | None = None) -> dict[str, Any]:
         awake: tuple[str, ...] = case.table.experts
     else:
         mix = case.counts().sum(axis=0) if kind == "static in hindsight" else case.odds
-        awake = () if case.starts_cold and "static" not in kind else static_set(case.table, residents, gib, mix)
+        awake = () if case.starts_cold else static_set(case.table, residents, gib, mix)
     states = first_states(residents, memory, awake, starts_cold=case.starts_cold)
     first = np.array([each.name in awake for each in residents])
     policy = (make or POLICIES[kind])(case, residents, memory, first)
