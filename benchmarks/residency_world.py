@@ -102,8 +102,8 @@ POLICIES: Mapping[str, Made] = {
 
 
 def simulate(case: Case, kind: str, make: Made | None = None) -> dict[str, Any]:
-    """Figures of a policy on a case. All start with the static set awake, or all with nothing; "in hindsight" with the best
-    set for the mix measured."""
+    """Figures of a policy on a case. All start with the static set awake, or all with nothing; "in hindsight" with the
+    best set for the mix measured."""
     residents, memory = case.host()
     gib = memory.device_gib["0"]
     if kind == "all awake":
