@@ -198,7 +198,7 @@ def newcomer_lines(joined: Sequence[Joining]) -> list[str]:
     """A line for each newcomer: what it is worth, and in how many runs the router in force had so much of it."""
     arms = ("coe retrain", "told")
     columns = [f"{arm}: {share:.0%}" for arm in arms for share in (HALF, MOST)]
-    lines = [f"| newcomer | worth, points | {' | '.join(columns)} | decisions until half |", "| --- " * 7 + "|"]
+    lines = [f"| newcomer | worth, points | {' | '.join(columns)} | decisions until half, median |", "| --- " * 7 + "|"]
     for newcomer in dict.fromkeys(run.newcomer for run in joined):
         own = [run for run in joined if run.newcomer == newcomer]
         cells = [f"{newcomer.name} ({newcomer.table})", mean_with_interval([run.worth for run in own])]
