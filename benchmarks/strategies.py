@@ -74,16 +74,16 @@ def cases_of(tables: Path) -> list[Case]:
     ]
 
 
-def fold_of(text: str, folds: int) -> int:
-    return int(hashlib.sha256(normalised_text(text).encode("utf-8", "surrogatepass")).hexdigest(), 16) % folds
+def fold_of(text: str) -> int:
+    return int(hashlib.sha256(normalised_text(text).encode("utf-8", "surrogatepass")).hexdigest(), 16) % FOLDS
 
 
-def parts(table: OutcomeTable, folds: int) -> dict[str, tuple[OutcomeTable, OutcomeTable]]:
+def parts(table: OutcomeTable) -> dict[str, tuple[OutcomeTable, OutcomeTable]]:
     """Fit and test rows by name: the test split, and every fold."""
     is_test = np.array([split == "test" for split in table.splits])
-    number = np.array([fold_of(text, folds) for text in table.texts])
+    number = np.array([fold_of(text) for text in table.texts])
     found = {"test": (table.rows(~is_test), table.rows(is_test))}
-    return found | {f"fold {i}": (table.rows(number != i), table.rows(number == i)) for i in range(folds)}
+    return found | {f"fold {i}": (table.rows(number != i), table.rows(number == i)) for i in range(FOLDS)}
 
 
 def measured(case: Case, fit: OutcomeTable, test: OutcomeTable, cache: Path) -> Arms:
@@ -299,7 +299,6 @@ def main(
     work: Annotated[Path, typer.Option(help="folder for what was found, and embeddings")] = ROOT
     / "data"
     / "strategies",
-    folds: Annotated[int, typer.Option(help="folds of all prompts")] = FOLDS,
 ) -> None:
     """Print a table of figures for every case: on the test split, and out of fold over all prompts."""
     work.mkdir(parents=True, exist_ok=True)
@@ -309,7 +308,7 @@ def main(
         table = read_outcomes(tables.parent / case.source, experts=list(case.experts) or None)
         sizes = np.array([table.active_params_b.get(name, np.nan) for name in table.experts])
         found = {}
-        for name, (fit, test) in parts(table, folds).items():
+        for name, (fit, test) in parts(table).items():
             if runs and name not in runs:
                 continue
             found[name] = cached(case, name, work, partial(measured, case, fit, test, work / "embeddings"))
