@@ -156,6 +156,13 @@ def page(report: Report, trained_s: Mapping[str, float], seconds: float) -> str:
     command = "python benchmarks/retrieval_routing.py" + (" --without-adapters" if alone else "")
     chosen = ", ".join(f"{name} {value}" for name, value in settings.items())
     times = ", ".join(f"{name} {value / 60:.1f}" for name, value in trained_s.items())
+    medians = (
+        ("base encoding", latency["base_encode_ms"]),
+        ("choosing", latency["choose_ms"]),
+        ("encoding under an adapter", latency["adapter_encode_ms"]),
+        ("exact search", latency["search_ms"]),
+        ("a learned fusion", latency["fuse_ms"]),
+    )
     return "\n".join(
         [
             "# Base and BM25 without adapters" if alone else "# Routing between retrieval experts",
@@ -197,10 +204,7 @@ def page(report: Report, trained_s: Mapping[str, float], seconds: float) -> str:
             "",
             "## Time",
             "",
-            f"Medians for one query at a time: base encoding {latency['base_encode_ms']:.1f} ms, choosing "
-            f"{latency['choose_ms']:.2f} ms,",
-            f"encoding under an adapter {latency['adapter_encode_ms'] or 0:.1f} ms, exact search "
-            f"{latency['search_ms']:.2f} ms, a learned fusion {latency['fuse_ms'] or 0:.2f} ms.",
+            f"Medians for one query at a time: {', '.join(f'{what} {ms:.2f} ms' for what, ms in medians if ms)}.",
             f"Adapters trained in this run, minutes: {times or 'none'}. The rest took {seconds / 60:.0f} minutes.",
             "",
         ]
