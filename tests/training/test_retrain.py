@@ -84,9 +84,15 @@ def first_round() -> Path:
 
 @pytest.fixture
 def request_(tmp_path):
-    shutil.copytree(first_round(), tmp_path, dirs_exist_ok=True)
-    url = f"sqlite:///{tmp_path / 'coe.db'}"
-    return RetrainRequest(tmp_path / "experts.yaml", tmp_path / "routers", tmp_path / "outcomes", url)
+    return retrainable(tmp_path)
+
+
+def retrainable(folder: Path) -> RetrainRequest:
+    """A round of learning on what is in `folder` then."""
+    shutil.copytree(first_round(), folder, dirs_exist_ok=True)
+    return RetrainRequest(
+        folder / "experts.yaml", folder / "routers", folder / "outcomes", f"sqlite:///{folder / 'coe.db'}"
+    )
 
 
 def log_answers(

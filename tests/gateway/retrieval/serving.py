@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ class Serving:
     service: RetrievalService
     store: Database
 
-    @property
+    @cached_property
     def url(self) -> str:
         return self.gateway.url
 
