@@ -122,7 +122,7 @@ class LocalIndex:
 
     def remove(self, keys: KeyArray) -> int:
         with self._lock:
-            there = np.concatenate([rows.keys[rows.find(np.unique(keys))] for rows in self._parts()])
+            there = np.concatenate([rows.keys[rows.find(keys)] for rows in self._parts()])
             if len(there):
                 self._change(Change(there, None))
             return len(there)
@@ -130,9 +130,8 @@ class LocalIndex:
     def search(self, query: FloatArray, limit: int, among: KeyArray | None = None) -> Hits:
         """As `VectorIndex.search`: exact among few, approximate among many."""
         require_vectors(self.space, query[None])
-        wanted = None if among is None else np.unique(among)
         with self._lock:
-            parts = [(rows, None if wanted is None else rows.find(wanted)) for rows in self._parts()]
+            parts = [(rows, None if among is None else rows.find(among)) for rows in self._parts()]
             old, new = (rows.nearest(query, limit, places) for rows, places in parts)
         return best(np.concatenate([old.keys, new.keys]), np.concatenate([old.scores, new.scores]), limit)
 

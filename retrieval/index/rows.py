@@ -76,6 +76,16 @@ def bits_apart(product: float) -> int:
     return min(BITS, int(BITS * share + DEVIATIONS * np.sqrt(BITS * share * (1.0 - share))))
 
 
+def ascending(keys: KeyArray) -> KeyArray:
+    """The keys in order and each once, which they are already where they come from SQL; many take less time than by
+    `np.unique`."""
+    if np.all(keys[1:] > keys[:-1]):
+        return keys
+    ordered: KeyArray = np.sort(keys)
+    is_first = np.concatenate([[True], ordered[1:] > ordered[:-1]])
+    return np.asarray(ordered[is_first])
+
+
 def chosen(mask: BoolArray, among: Places | None) -> Places:
     """Places of the rows of a mask, which is over all rows or over `among`."""
     places: Places = np.flatnonzero(mask)
@@ -111,7 +121,8 @@ class Rows:
         return np.flatnonzero(self._is_held[: self._n])
 
     def find(self, keys: KeyArray) -> Places:
-        """Places of those of the keys (k,) that are there, in the order of the keys."""
+        """Places of those of the keys (k,) that are there, by ascending key and each once."""
+        keys = ascending(keys)
         if self._by_key is None:
             places = self.held()
             places = places[np.argsort(self.keys[places], kind="stable")]
