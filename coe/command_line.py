@@ -58,6 +58,7 @@ def resolve(arguments: list[str], commands: Mapping[str, Command]) -> tuple[str,
 def unknown_command(arguments: list[str], commands: Mapping[str, Command]) -> str:
     from base.errors import allowed_values
 
+    commands = {name: command for name, command in commands.items() if command.summary}
     known = [name.split()[1] for name in commands if in_group(name, arguments[0])]
     if known and len(arguments) > 1:
         return f"unknown command '{arguments[0]} {arguments[1]}'{allowed_values(arguments[1], known)}"

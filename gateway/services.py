@@ -70,4 +70,4 @@ def experts_line(settings: Settings, config: CoeConfig, fleet: Fleet) -> str:
     parts = [f"{len(experts)} on {name}" for name, experts in engines]
     if others := len(config.experts.keys() - hosted):
         parts.append(f"{others} elsewhere")
-    return f"{len(config.experts)} experts answer: {', '.join(parts)}"
+    return f"{len(config.experts)} experts: {', '.join(parts)}"

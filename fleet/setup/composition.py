@@ -46,12 +46,15 @@ class Found:
         else:
             self.notes.append(f"clients that ask for '{alias}' must ask for '{expert}': it cannot be an alias")
 
-    def note_unknown_context(self) -> None:
-        """Notes which experts have an unknown context length."""
-        if names := [name for name, entry in self.experts.items() if "context_tokens" not in entry]:
-            self.notes.append(
-                f"context_tokens is not known of {', '.join(names)}; set it: prompts above 4096 go elsewhere"
-            )
+    def note_unknown(self) -> None:
+        """Notes which experts have an unknown context length, and which hosted ones an unknown price."""
+        hosted = {name: entry for name, entry in self.experts.items() if entry["engine"] == "litellm"}
+        for key, experts, reason in (
+            ("context_tokens", self.experts, "set it: prompts above 4096 go elsewhere"),
+            ("price_in_per_m_usd", hosted, "set it and price_out_per_m_usd: budgets and caps count nothing for them"),
+        ):
+            if names := [name for name, entry in experts.items() if key not in entry]:
+                self.notes.append(f"{key} is not known of {', '.join(names)}; {reason}")
 
 
 def safe_name(name: str) -> str:

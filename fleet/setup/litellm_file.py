@@ -38,7 +38,7 @@ def litellm_experts(config: object, file: str) -> Found:
     for alias, target in aliases_of(config):
         if (name := safe_name(target)) in found.experts:
             found.name_also(alias, name)
-    found.note_unknown_context()
+    found.note_unknown()
     found.notes += [f"{key}: not taken over; {where}" for key, where in left_out(config)]
     return found
 
@@ -84,7 +84,7 @@ def deployment(
             made["api_key_env"] = f"{safe_name(str(params['model'])).upper().replace('-', '_').replace('.', '_')}_KEY"
             notes.append(f"{where}: the file contains a key; put it into the variable {made['api_key_env']}")
     listed = listed_facts(str(info.get("base_model") or params.get("base_model") or params["model"]))
-    made |= listed | entry_keys({**params, **info})
+    made |= listed | entry_keys({**params, "max_tokens": None, **info})  # which bounds an answer, not the context
     if isinstance(params.get("timeout"), int | float):
         made["timeout_s"] = params["timeout"]
     further = provider_params(params) if engine == "" else {}

@@ -75,7 +75,7 @@ def tensorzero_experts(config: object, file: str) -> Found:
         )
     for metric, _ in tables(config.get("metrics")):
         found.notes.append(f"metrics.{metric}: not taken over; docs/feedback.md has the kinds of feedback")
-    found.note_unknown_context()
+    found.note_unknown()
     for section in config:
         if section not in ("models", "functions", "metrics"):
             place = ELSEWHERE.get(str(section), "docs/configuration.md has every key of ours")

@@ -143,7 +143,10 @@ LITELLM = {
             },
             "model_info": {"input_cost_per_token": 2e-6, "max_input_tokens": 8192, "supports_vision": True},
         },
-        {"model_name": "claude", "litellm_params": {"model": "bedrock/x", "aws_secret_access_key": "os.environ/AWS"}},
+        {
+            "model_name": "claude",
+            "litellm_params": {"model": "bedrock/x", "aws_secret_access_key": "os.environ/AWS", "max_tokens": 100},
+        },
         {"model_name": "*", "litellm_params": {"model": "openai/*"}},
         {"model_name": "vectors", "litellm_params": {"model": "openai/e"}, "model_info": {"mode": "embedding"}},
     ],
@@ -171,6 +174,7 @@ def test_a_litellm_proxy_becomes_a_composition() -> None:
     assert (large.engine, large.model, large.url) == ("vllm", "org/large", "http://gpu:8000/v1")
     assert (large.price_in_per_m_usd, large.context_tokens, large.supports_images) == (2.0, 8192, True)
     assert (large.api_key_env, claude.params_env) == (None, {"aws_secret_access_key": "AWS"})
+    assert (claude.params, claude.context_tokens) == ({"max_tokens": 100}, 4096)
     assert config.aliases == {"team/large": "large", "best": "gpt-4o", "quick": "large"}
     assert (us.api_key_env, us.params) == ("GPT_4O_US_KEY", {"api_version": "2024-10-21"})
     assert "retrieval.md" not in text
@@ -185,6 +189,7 @@ def test_a_litellm_proxy_becomes_a_composition() -> None:
         "model_list.1: not taken over: extra_headers;",
         "model_list.2: not taken over: temperature;",
         "context_tokens is not known of gpt-4o, gpt-4o-2, claude;",
+        "price_in_per_m_usd is not known of gpt-4o, gpt-4o-2, claude;",
         "guardrails: not taken over",
     ):
         assert said in notes
