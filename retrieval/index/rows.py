@@ -77,8 +77,7 @@ def bits_apart(product: float) -> int:
 
 
 def ascending(keys: KeyArray) -> KeyArray:
-    """The keys in order and each once, which they are already where they come from SQL; many take less time than by
-    `np.unique`."""
+    """The keys in order and each once; many take less time than by `np.unique`, least if they are so already."""
     if np.all(keys[1:] > keys[:-1]):
         return keys
     ordered: KeyArray = np.sort(keys)
