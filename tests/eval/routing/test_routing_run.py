@@ -186,6 +186,7 @@ def test_a_budget_that_cannot_be_met_names_the_smallest(tmp_path: Path, capsys: 
     assert "budget active_params_b=1 cannot be met; the smallest value that would do is 2" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (BENCH / "xstest").is_dir(), reason=f"no benchmark data at {BENCH} (set COE_BENCH_DATA)")
 def test_a_real_table(tmp_path: Path) -> None:
     tables = ["--table", "xstest_5", "--tables", str(BENCH / "TABLES.yaml")]
