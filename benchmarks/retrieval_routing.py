@@ -72,8 +72,8 @@ def score(arms: Mapping[str, Any], name: str) -> str:
 
 
 def gain(arm: Mapping[str, Any], what: str = "gain") -> str:
-    low, high = arm[f"{what}_interval"]
-    return f"{arm[what]:+.3f} ({low:+.3f} to {high:+.3f})"
+    low, high = arm[what]["interval"]
+    return f"{arm[what]['mean']:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
 def row(cells: Iterable[object]) -> str:
@@ -108,14 +108,14 @@ def bar_lines(report: Report) -> list[str]:
     known, unknown = report["mean_prepared"], report["mean_left_out"]["hybrid"]
     best = max((arm for arm in TRIED_FIRST if arm in known), key=lambda arm: known[arm]["ndcg_at_10"])
     left_out = {name: found["left_out"] for name, found in report["collections"].items()}
-    worse = [f"{name} {gain(arms['coe'])}" for name, arms in left_out.items() if arms["coe"]["gain_interval"][1] < 0]
+    worse = [f"{name} {gain(arms['coe'])}" for name, arms in left_out.items() if arms["coe"]["gain"]["interval"][1] < 0]
     found = [
         (f"known collections: `coe` minus `{arm}`", f"at least {LEAST_LEAD}", gain(known[arm], "lead"), is_held)
         for arm in (best, "centroid_hybrid")
-        for is_held in (known[arm]["lead"] >= LEAST_LEAD,)
+        for is_held in (known[arm]["lead"]["mean"] >= LEAST_LEAD,)
     ]
     found += [
-        ("unprepared domains: `coe` minus `hybrid`", "at least 0", gain(unknown, "lead"), unknown["lead"] >= 0),
+        ("unprepared domains: `coe` minus `hybrid`", "at least 0", gain(unknown, "lead"), unknown["lead"]["mean"] >= 0),
         ("unprepared domains surely below base", "none", ", ".join(worse) or "none", not worse),
     ]
     rows = [row((what, bar, measured, "yes" if is_held else "**no**")) for what, bar, measured, is_held in found]

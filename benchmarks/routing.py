@@ -122,7 +122,7 @@ def table_lines(reports: Mapping[str, Report]) -> list[str]:
             difference(method["gain"]["knn"]),
             difference(method["gain"]["best_single"]),
             difference(method["gain"]["best_single_hindsight"]),
-            "" if method["gap_closed"] is None else f"{100 * method['gap_closed']:.0f}%",
+            "" if method["gap_closed"] is None else f"{100 * method['gap_closed']['mean']:.0f}%",
             points(arms["query_oracle"]["mean_score"]),
         ]
         lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
@@ -154,10 +154,12 @@ def out_of_fold_lines(reports: Mapping[str, Report]) -> list[str]:
 
 
 def share_closed(found: Mapping[str, Any]) -> str:
-    if found["gap_closed"] is None:
-        return ""
-    low, high = found["gap_closed_interval"]
-    return f"{100 * found['gap_closed']:.1f}% ({100 * low:.1f} to {100 * high:.1f})"
+    return "" if found["gap_closed"] is None else share_cell(found["gap_closed"], 1)
+
+
+def share_cell(found: Mapping[str, Any], digits: int) -> str:
+    low, high = found["interval"]
+    return f"{100 * found['mean']:.{digits}f}% ({100 * low:.{digits}f} to {100 * high:.{digits}f})"
 
 
 def method_lines(reports: Mapping[str, Report]) -> list[str]:
@@ -169,9 +171,9 @@ def method_lines(reports: Mapping[str, Report]) -> list[str]:
         cells = []
         for kind in kinds:
             share = report["methods"][kind]["gap_closed"]
-            cells.append("" if share is None else f"{100 * share:.1f}")
+            cells.append("" if share is None else f"{100 * share['mean']:.1f}")
             if name in CLOSING and share is not None:
-                columns[kind].append(share)
+                columns[kind].append(share["mean"])
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     means = [f"**{100 * mean(values):.1f}**" if values else "" for values in columns.values()]
     lines.append("| mean of the first six | " + " | ".join(means) + " |")
@@ -200,13 +202,10 @@ def pair_lines(reports: Mapping[str, Report], runs: Sequence[Run]) -> list[str]:
 
 def order_cells(order: Mapping[str, Any]) -> list[str]:
     """APGR, CPT(50) and CPT(80) with their intervals."""
-    cells = [f"{order['apgr']:.3f} ({order['apgr_interval'][0]:.3f} to {order['apgr_interval'][1]:.3f})"]
-    for level in ("50", "80"):
-        share = order["cpt"].get(level)
-        low, high = order["cpt_interval"].get(level, (share, share))
-        shown = "not reached" if share is None else f"{100 * share:.0f}% ({100 * low:.0f} to {100 * high:.0f})"
-        cells.append(shown)
-    return cells
+    low, high = order["apgr"]["interval"]
+    shares = [order["cpt"].get(level) for level in ("50", "80")]
+    cells = ["not reached" if share is None else share_cell(share, 0) for share in shares]
+    return [f"{order['apgr']['mean']:.3f} ({low:.3f} to {high:.3f})", *cells]
 
 
 def mixture_lines(reports: Mapping[str, Report]) -> list[str]:
@@ -236,8 +235,8 @@ def frontier_lines(report: Report) -> list[str]:
 def page(reports: Mapping[str, Report], runs: Sequence[Run]) -> str:
     tables = {name: report for name, report in reports.items() if not name.startswith("pair ")}
     pairs = {name: report for name, report in reports.items() if name.startswith("pair ")}
-    closed = [default_of(tables[name])[1]["gap_closed"] for name in CLOSING if name in tables]
-    unseen = [tables[name]["out_of_fold"]["gap_closed"] for name in CLOSING if name in tables]
+    closed = [default_of(tables[name])[1]["gap_closed"]["mean"] for name in CLOSING if name in tables]
+    unseen = [tables[name]["out_of_fold"]["gap_closed"]["mean"] for name in CLOSING if name in tables]
     lines = [
         "# Routing on public outcome tables",
         "",

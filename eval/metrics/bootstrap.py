@@ -5,10 +5,11 @@ Shapes: n queries, a columns (arms), b draws."""
 from __future__ import annotations
 
 import math
+from typing import Self
 
 import numpy as np
 
-from router.types import Float64Array
+from router.types import Float64Array, Record
 
 DRAWS = 2000
 Range = tuple[float, float]
@@ -38,6 +39,18 @@ def percentile_interval(draws: Float64Array) -> Range:
     """The 2.5% and 97.5% quantiles of draws (b,): a percentile interval at 95% (Efron 1979)."""
     low, high = np.quantile(draws, [0.025, 0.975])
     return float(low), float(high)
+
+
+class Estimate(Record):
+    """A figure with its interval over queries; of a difference it is paired."""
+
+    mean: float
+    interval: Range
+
+    @classmethod
+    def of(cls, value: float, draws: Float64Array) -> Self:
+        """A value with the percentile interval of its draws (b,)."""
+        return cls(mean=float(value), interval=percentile_interval(draws))
 
 
 def gap_closed(router: float, best_single: float, query_oracle: float) -> float | None:

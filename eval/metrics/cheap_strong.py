@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import Field
 
-from eval.metrics.bootstrap import DRAWS, Range, percentile_interval
+from eval.metrics.bootstrap import DRAWS, Estimate
 from router.types import Float64Array, IntArray, Record
 
 CPT_LEVELS = (50, 80)
@@ -87,10 +87,8 @@ class CallOrder(Record):
     """Strong calls spent in one order: APGR, CPT by percent of the gap, and the curve; None where the strong expert is
     not better than the weak one. Percentile bootstrap intervals over queries."""
 
-    apgr: float | None = None
-    apgr_interval: Range | None = None
-    cpt: dict[int, float] = Field(default_factory=dict, description="percent of the gap -> share of strong calls")
-    cpt_interval: dict[int, Range] = Field(default_factory=dict)
+    apgr: Estimate | None = None
+    cpt: dict[int, Estimate] = Field(default_factory=dict, description="percent of the gap -> share of strong calls")
     share: tuple[float, ...]
     mean_score: tuple[float, ...]
 
@@ -112,13 +110,12 @@ def call_figures(
         for c in resampled_curves(predicted_gain, weak, strong, rng, draws)
         if c.gap > 0
     ]
-    columns = np.array(drawn, dtype=np.float64).reshape(-1, 1 + len(CPT_LEVELS))
-    ranges = [percentile_interval(column) for column in columns.T] if len(columns) else []
+    if not drawn:
+        return CallOrder(share=share, mean_score=mean_score)
+    columns = np.array(drawn, dtype=np.float64)
     return CallOrder(
-        apgr=average_gap_recovered(curve),
-        apgr_interval=ranges[0] if ranges else None,
-        cpt={level: call_share_for(curve, level) for level in CPT_LEVELS},
-        cpt_interval=dict(zip(CPT_LEVELS, ranges[1:], strict=False)),
+        apgr=Estimate.of(average_gap_recovered(curve), columns[:, 0]),
+        cpt={level: Estimate.of(call_share_for(curve, level), columns[:, i]) for i, level in enumerate(CPT_LEVELS, 1)},
         share=share,
         mean_score=mean_score,
     )

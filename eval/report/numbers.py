@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from eval.metrics.bootstrap import Range
+from eval.metrics.bootstrap import Estimate, Range
 from eval.report.page import Cell
 from router.types import Metric
 
@@ -38,9 +38,9 @@ def tone(interval: Range) -> str:
     return "good" if interval[0] > 0 else "bad" if interval[1] < 0 else ""
 
 
-def percent_cell(share: float | None, interval: Range | None, digits: int = 1) -> Cell:
+def percent_cell(share: Estimate | None, digits: int = 1, unknown: str = "") -> Cell:
     """A share or score above its interval."""
-    return Cell(percent(share, digits), "" if interval is None else percent_range(interval, digits))
+    return Cell(unknown) if share is None else Cell(percent(share.mean, digits), percent_range(share.interval, digits))
 
 
 def metric_cell(

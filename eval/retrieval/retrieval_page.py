@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from eval.metrics.bootstrap import Range
+from eval.metrics.bootstrap import Estimate, Range
 from eval.report import charts
 from eval.report.charts import ACCENT, SOFT, Look
 from eval.report.numbers import tone
@@ -40,7 +40,7 @@ def retrieval_page(report: RetrievalReport) -> Page:
     """The page; a section without anything to show is left out."""
     coe, plain = report.mean["coe"], best_plain(report.mean)
     best = report.mean[plain]
-    found_tone = tone(best.lead_interval)
+    lead, gain = difference_cell(best.lead), difference_cell(coe.gain)
     found = [
         arms_section(report),
         collections_section(report),
@@ -54,17 +54,17 @@ def retrieval_page(report: RetrievalReport) -> Page:
     ]
     return Page(
         kind=f"Retrieval report, {report.title}, {len(report.collections)} collections",
-        title=f"{VERDICTS[found_tone]}, \u201c{LABELS[plain]}\u201d: {best.lead:+.3f} nDCG@10",
+        title=f"{VERDICTS[lead.tone]}, \u201c{LABELS[plain]}\u201d: {best.lead.mean:+.3f} nDCG@10",
         lead=report.headline,
         figures=[
             Figure("This router, all collections", f"{coe.ndcg_at_10:.3f}", ends(coe.interval)),
-            Figure("Minus the best plain way", f"{best.lead:+.3f}", ends(best.lead_interval, "+.3f"), found_tone),
-            Figure("Minus base", f"{coe.gain:+.3f}", ends(coe.gain_interval, "+.3f"), tone(coe.gain_interval)),
+            Figure("Minus the best plain way", lead.text, lead.interval, lead.tone),
+            Figure("Minus base", gain.text, gain.interval, gain.tone),
             Figure("Choosing takes", f"{report.latency.choose_ms:.2f} ms", "after the base encoding"),
         ],
         sections=[section for section in found if section is not None],
         first={"chart-arms": "How each way of searching scores"},
-        tone=found_tone,
+        tone=lead.tone,
     )
 
 
@@ -76,12 +76,8 @@ def score_cell(arm: str, found: Mapping[str, ArmScore]) -> Cell:
     return Cell(f"{found[arm].ndcg_at_10:.3f}", ends(found[arm].interval)) if arm in found else Cell("absent")
 
 
-def gain_cell(found: ArmScore) -> Cell:
-    return difference_cell(found.gain, found.gain_interval)
-
-
-def difference_cell(mean: float, interval: Range) -> Cell:
-    return Cell(f"{mean:+.3f}", ends(interval, "+.3f"), tone(interval))
+def difference_cell(found: Estimate) -> Cell:
+    return Cell(f"{found.mean:+.3f}", ends(found.interval, "+.3f"), tone(found.interval))
 
 
 def arms_section(report: RetrievalReport) -> Section:
@@ -95,7 +91,7 @@ def arms_section(report: RetrievalReport) -> Section:
             [
                 Row(
                     LABELS[arm],
-                    [score_cell(arm, found), gain_cell(value), difference_cell(value.lead, value.lead_interval)],
+                    [score_cell(arm, found), difference_cell(value.gain), difference_cell(value.lead)],
                     report.arm_meaning[arm],
                     arm == "coe",
                 )
@@ -136,7 +132,11 @@ def collections_section(report: RetrievalReport) -> Section:
     rows = [
         Row(
             name,
-            [str(found.queries), *(score_cell(arm, found.arms) for arm in shown), gain_cell(found.arms["coe"])],
+            [
+                str(found.queries),
+                *(score_cell(arm, found.arms) for arm in shown),
+                difference_cell(found.arms["coe"].gain),
+            ],
             f"{found.documents:,} documents, {found.labelled} labelled",
         )
         for name, found in report.collections.items()
@@ -209,7 +209,7 @@ def unprepared_section(report: RetrievalReport) -> Section:
     shown = [arm for arm in shown_arms(report) if arm in mean]
     found = {"mean": mean, **{name: one.left_out for name, one in report.collections.items()}}
     rows = [
-        Row(name, [*(score_cell(arm, arms) for arm in shown), gain_cell(arms["coe"])], is_own=arms is mean)
+        Row(name, [*(score_cell(arm, arms) for arm in shown), difference_cell(arms["coe"].gain)], is_own=arms is mean)
         for name, arms in found.items()
     ]
     text = "Each collection in turn without its labelled queries and without the expert that was trained on it."
@@ -258,11 +258,11 @@ def headline(mean: Mapping[str, ArmScore], left_out: Mapping[str, ArmScore]) -> 
     coe, base = mean["coe"], mean["base"]
     plain = best_plain(mean)
     text = f"Routing has nDCG@10 {coe.ndcg_at_10:.3f}, base {base.ndcg_at_10:.3f} and the best plain way "
-    text += f"(\u201c{LABELS[plain]}\u201d) {mean[plain].ndcg_at_10:.3f}: routing adds {lead(mean[plain])}."
+    text += f"(\u201c{LABELS[plain]}\u201d) {mean[plain].ndcg_at_10:.3f}: routing adds {in_brackets(mean[plain].lead)}."
     if "hybrid" in left_out:
         unknown, hybrid = left_out["coe"], left_out["hybrid"]
         text += f" With each collection unknown it has {unknown.ndcg_at_10:.3f}, a plain fusion of base and BM25 "
-        text += f"{hybrid.ndcg_at_10:.3f}: {lead(hybrid)}."
+        text += f"{hybrid.ndcg_at_10:.3f}: {in_brackets(hybrid.lead)}."
     return text
 
 
@@ -271,9 +271,8 @@ def best_plain(mean: Mapping[str, ArmScore]) -> str:
     return max((arm for arm in PLAIN if arm in mean), key=lambda arm: mean[arm].ndcg_at_10, default="base")
 
 
-def lead(arm: ArmScore) -> str:
-    low, high = arm.lead_interval
-    return f"{arm.lead:+.3f} ({low:+.3f} to {high:+.3f})"
+def in_brackets(found: Estimate) -> str:
+    return f"{found.mean:+.3f} ({ends(found.interval, '+.3f')})"
 
 
 def losses(reports: Mapping[str, CollectionReport]) -> tuple[str, ...]:
@@ -281,10 +280,10 @@ def losses(reports: Mapping[str, CollectionReport]) -> tuple[str, ...]:
     found = []
     for name, report in reports.items():
         coe, best = report.arms["coe"], report.arms["collection_oracle"]
-        low, high = coe.gain_interval
-        if coe.gain < 0:
-            certain = "more than chance explains" if high < 0 else "within chance"
-            found.append(f"{name}: {coe.gain:+.3f} against base ({low:+.3f} to {high:+.3f}, {certain}).")
+        if coe.gain.mean < 0:
+            certain = "more than chance explains" if coe.gain.interval[1] < 0 else "within chance"
+            interval = ends(coe.gain.interval, "+.3f")
+            found.append(f"{name}: {coe.gain.mean:+.3f} against base ({interval}, {certain}).")
         elif coe.ndcg_at_10 < best.ndcg_at_10:
             expert = max((e for e in report.experts if "+" not in e), key=lambda e: report.experts[e])
             missed = best.ndcg_at_10 - coe.ndcg_at_10

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from eval.metrics.bootstrap import Range
+from eval.metrics.bootstrap import Estimate, Range
 from router.types import Record
 
 
@@ -13,10 +13,8 @@ class ArmScore(Record):
 
     ndcg_at_10: float
     interval: Range
-    gain: float = Field(description="minus base, on the same queries")
-    gain_interval: Range = Field(description="paired: both are averaged over the same resampled queries")
-    lead: float = Field(description="coe minus this, on the same queries")
-    lead_interval: Range = Field(description="paired")
+    gain: Estimate = Field(description="minus base, on the same queries")
+    lead: Estimate = Field(description="coe minus this, on the same queries")
 
 
 class CollectionReport(Record):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from base.errors import DataError
-from eval.metrics.bootstrap import DRAWS, bootstrap_means, percentile_interval
+from eval.metrics.bootstrap import DRAWS, Estimate, bootstrap_means, percentile_interval
 from eval.retrieval.arms import MEANING, Compared, PlainFusions, Situation, compare, plain_fusions
 from eval.retrieval.retrieval_page import headline, losses, notes
 from eval.retrieval.retrieval_records import (
@@ -225,10 +225,8 @@ def arm_scores(parts: Sequence[Scores], rng: np.random.Generator) -> dict[str, A
         name: ArmScore(
             ndcg_at_10=float(means[i]),
             interval=percentile_interval(sampled[:, i]),
-            gain=float(means[i] - means[base]),
-            gain_interval=percentile_interval(sampled[:, i] - sampled[:, base]),
-            lead=float(means[coe] - means[i]),
-            lead_interval=percentile_interval(sampled[:, coe] - sampled[:, i]),
+            gain=Estimate.of(means[i] - means[base], sampled[:, i] - sampled[:, base]),
+            lead=Estimate.of(means[coe] - means[i], sampled[:, coe] - sampled[:, i]),
         )
         for i, name in enumerate(names)
     }

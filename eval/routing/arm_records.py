@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from eval.metrics.bootstrap import (
-    Range,
+    Estimate,
     bootstrap_means,
     gap_closed,
     gap_closed_draws,
@@ -25,7 +25,6 @@ from eval.routing.routing_records import (
     Arm,
     CategoryRegret,
     CategoryRow,
-    Difference,
     ExpertRow,
     LostQuery,
     MethodRecord,
@@ -65,10 +64,9 @@ def shares(probs: Float64Array, experts: Sequence[str]) -> dict[str, float]:
     return {experts[e]: float(means[e]) for e in np.argsort(-means, kind="stable") if means[e] > 0}
 
 
-def difference(means: Float64Array, draws: Float64Array, own: int, other: int) -> Difference:
+def difference(means: Float64Array, draws: Float64Array, own: int, other: int) -> Estimate:
     """One column of `means` (a,) and `draws` (b, a) less another."""
-    interval = percentile_interval(draws[:, own] - draws[:, other])
-    return Difference(mean=float(means[own] - means[other]), interval=interval)
+    return Estimate.of(means[own] - means[other], draws[:, own] - draws[:, other])
 
 
 def arm_records(trial: Trial, means: Float64Array, draws: Float64Array, rng: np.random.Generator) -> dict[str, Arm]:
@@ -85,7 +83,6 @@ def arm_records(trial: Trial, means: Float64Array, draws: Float64Array, rng: np.
 def arm_record(trial: Trial, arm: Choice, means: Float64Array, draws: Float64Array, columns: Sequence[int]) -> Arm:
     """`columns` of `means` (a,) and `draws` (b, a): the arm, best single, oracle."""
     own = columns[0]
-    share, share_interval = closed(means, draws, columns)
     return Arm(
         label=arm.label,
         how=arm.how,
@@ -95,13 +92,12 @@ def arm_record(trial: Trial, arm: Choice, means: Float64Array, draws: Float64Arr
         mean_active_params_b=expected_amount(arm.calls, trial.sizes_b),
         mean_calls=float(arm.calls.sum(axis=1).mean()),
         shares=shares(arm.probs, trial.test.experts),
-        gap_closed=share,
-        gap_closed_interval=share_interval,
+        gap_closed=closed(means, draws, columns),
         binding=arm.binding,
     )
 
 
-def strategy_gains(trial: Trial, arm: Choice, rng: np.random.Generator) -> dict[str, Difference]:
+def strategy_gains(trial: Trial, arm: Choice, rng: np.random.Generator) -> dict[str, Estimate]:
     """Gains of a strategy over one expert, and over the best fixed mixture of experts that may spend as much."""
     rivals = {name: trial.probs[name] for name in ("coe", "best_single")}
     for name, amounts, used in (
@@ -117,7 +113,7 @@ def strategy_gains(trial: Trial, arm: Choice, rng: np.random.Generator) -> dict[
     return {name: difference(means, draws, 0, i) for i, name in enumerate(rivals, start=1)}
 
 
-def gains(arms: Sequence[Choice], means: Float64Array, draws: Float64Array) -> dict[str, Difference]:
+def gains(arms: Sequence[Choice], means: Float64Array, draws: Float64Array) -> dict[str, Estimate]:
     """Gains of `coe` over each arm that could be deployed, and over the best single expert in hindsight."""
     column = {arm.name: i for i, arm in enumerate(arms)}
     rivals = ("best_single", "best_single_hindsight", "knn", "random", "best_mixture")
@@ -137,11 +133,11 @@ def power_of(scores: Float64Array, arms: Sequence[Choice]) -> Power:
     )
 
 
-def closed(means: Float64Array, draws: Float64Array, columns: Sequence[int]) -> tuple[float | None, Range | None]:
+def closed(means: Float64Array, draws: Float64Array, columns: Sequence[int]) -> Estimate | None:
     """`gap_closed` with its interval. `columns` of `means` (a,) and `draws` (b, a): a choice, best single, oracle."""
     value = gap_closed(*(float(means[i]) for i in columns))
     drawn = gap_closed_draws(*(draws[:, i] for i in columns))
-    return value, percentile_interval(drawn) if value is not None and len(drawn) else None
+    return None if value is None or not len(drawn) else Estimate.of(value, drawn)
 
 
 def regret_record(trial: Trial, rng: np.random.Generator) -> Regret:
@@ -176,16 +172,11 @@ def regret_parts(columns: Float64Array) -> Float64Array:
     return columns[:, :-1] - columns[:, 1:]
 
 
-def account(
-    columns: Float64Array, rng: np.random.Generator
-) -> tuple[dict[str, float], dict[str, Difference], Difference]:
+def account(columns: Float64Array, rng: np.random.Generator) -> tuple[dict[str, float], dict[str, Estimate], Estimate]:
     """Mean scores of the choices `columns` (n, 5), the parts and their sum."""
     measured = np.column_stack([regret_parts(columns), columns[:, 0] - columns[:, -1]])
     draws = bootstrap_means(measured, rng)
-    differences = [
-        Difference(mean=float(mean), interval=percentile_interval(draws[:, i]))
-        for i, mean in enumerate(measured.mean(axis=0))
-    ]
+    differences = [Estimate.of(mean, draws[:, i]) for i, mean in enumerate(measured.mean(axis=0))]
     values = dict(zip(REGRET_CHOICES, (float(mean) for mean in columns.mean(axis=0)), strict=True))
     return values, dict(zip(REGRET_PARTS, differences, strict=False)), differences[-1]
 
@@ -267,7 +258,7 @@ def build_methods(trial: Trial, rng: np.random.Generator) -> dict[str, MethodRec
     return found
 
 
-def build_router_arena(trial: Trial, rng: np.random.Generator) -> dict[str, tuple[float, Range]]:
+def build_router_arena(trial: Trial, rng: np.random.Generator) -> dict[str, Estimate]:
     """By arm and method, each with its interval over queries; what needs hindsight and what has no known cost is left
     out."""
     probs = {name: part for name, part in trial.probs.items() if name not in HINDSIGHT}
@@ -280,9 +271,9 @@ def build_router_arena(trial: Trial, rng: np.random.Generator) -> dict[str, tupl
     values = np.stack(columns, axis=1)
     means, draws = values.mean(axis=0), bootstrap_means(values, rng)
     return {
-        name: (
+        name: Estimate.of(
             arena_score(means[2 * i], means[2 * i + 1]),
-            percentile_interval(np.array([arena_score(*pair) for pair in draws[:, 2 * i : 2 * i + 2]])),
+            np.array([arena_score(*pair) for pair in draws[:, 2 * i : 2 * i + 2]]),
         )
         for i, name in enumerate(known)
     }

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from eval.report import charts
 from eval.report.numbers import billions, dollars, microseconds, percent, percent_cell, percent_range, seconds
-from eval.report.page import Block, Chart, Columns, Note, Section, Spec, Table, table_of
+from eval.report.page import Block, Cell, Chart, Columns, Note, Section, Spec, Table, table_of
 from eval.routing.budget_section import ROLE_OF_ARM, ROLES, gain_cell
 from eval.routing.routing_records import Arm, MethodRecord, Report
 from eval.routing.routing_words import out_of_fold_sentence
@@ -118,8 +118,8 @@ def arms_note(report: Report) -> str:
 def methods_table(report: Report) -> Table:
     mark = "default" if report.data.method is None else "named"
     columns: Columns[MethodRecord] = {
-        "Mean score": lambda _, method: percent_cell(method.mean_score, method.interval),
-        "Gap closed": lambda _, method: percent_cell(method.gap_closed, method.gap_closed_interval, 0),
+        "Mean score": lambda _, method: Cell(percent(method.mean_score), percent_range(method.interval)),
+        "Gap closed": lambda _, method: percent_cell(method.gap_closed, 0),
         "Minus best single": lambda _, method: gain_cell(method.gain["best_single"]),
         "Minus best single in hindsight": lambda _, method: gain_cell(method.gain["best_single_hindsight"]),
         "Minus map on true labels": lambda _, method: gain_cell(method.gain["map_true"]),
@@ -150,8 +150,8 @@ def method_costs_table(report: Report) -> Table:
         "Active parameters": lambda _, method: billions(method.mean_active_params_b),
         "Cost per 1,000": lambda _, method: dollars(method.mean_cost_usd),
         "Calibration error": lambda name, _: percent(ece.get(name)),
-        "AIQ": lambda name, _: percent(report.aiq.get(name)),
-        "RouterArena": lambda name, _: percent(report.router_arena.get(name)),
+        "AIQ": lambda name, _: percent_cell(report.aiq.get(name)),
+        "RouterArena": lambda name, _: percent_cell(report.router_arena.get(name)),
     }
     methods, own = by_score(report.methods), default_method(report)
     caption = "What the methods cost"

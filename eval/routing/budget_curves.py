@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from eval.metrics.bootstrap import Range, bootstrap_means, percentile_interval
+from eval.metrics.bootstrap import Estimate, bootstrap_means
 from eval.metrics.quality_over_cost import aiq, non_decreasing_hull
 from eval.routing.frontier import (
     MIXTURE,
@@ -97,24 +97,25 @@ def cost_points(trial: Trial, frontier: Frontier) -> dict[str, Float64Array]:
     return {**curves, EXPERTS: alone}
 
 
-def build_aiq(trial: Trial, frontier: Frontier, rng: np.random.Generator) -> tuple[dict[str, float], dict[str, Range]]:
+def build_aiq(trial: Trial, frontier: Frontier, rng: np.random.Generator) -> dict[str, Estimate]:
     """AIQ by curve with its interval over queries, up to the mean cost of the most expensive expert for all of them;
     empty where costs are unknown or all 0. `experts` is what random mixtures of experts reach in hindsight: a curve
     above it gains by reading the query."""
     points = cost_points(trial, frontier)
     largest = float(points[EXPERTS][:, 0].max()) if points else 0.0
     if largest == 0:
-        return {}, {}
+        return {}
     m = trial.scores.shape[1]
     alone = bootstrap_means(np.concatenate([trial.cost_usd, trial.scores], axis=1), rng)
     draws = {name: (curve.amount_draws, curve.score_draws) for name, curve in frontier["cost_usd"].items()}
     draws[EXPERTS] = alone[:, :m], alone[:, m:]
-    values = {name: aiq(part[:, 0], part[:, 1], largest) for name, part in points.items()}
-    intervals = {
-        name: percentile_interval(np.array([aiq(*pair, largest) for pair in zip(*pairs, strict=True)]))
-        for name, pairs in draws.items()
+    return {
+        name: Estimate.of(
+            aiq(part[:, 0], part[:, 1], largest),
+            np.array([aiq(*pair, largest) for pair in zip(*draws[name], strict=True)]),
+        )
+        for name, part in points.items()
     }
-    return values, intervals
 
 
 def build_hull(trial: Trial, frontier: Frontier) -> tuple[tuple[float, float], ...]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
+from eval.metrics.bootstrap import Estimate
 from eval.report import charts
 from eval.report.charts import ACCENT, EXPERT, HINDSIGHT, INK, SOFT, VIOLET, Look
 from eval.report.numbers import billions, counted, dollars, percent, percent_cell, percent_range, points, points_range
 from eval.report.page import Block, Cell, Chart, Columns, Fold, Heading, Note, Row, Section, Spec, Table, table_of
 from eval.routing.frontier import first_reaching
-from eval.routing.routing_records import Difference, ExpertRow, FrontierPoint, Report
+from eval.routing.routing_records import ExpertRow, FrontierPoint, Report
 from eval.routing.routing_words import (
     BUDGET_AXES,
     FEWEST_DRAWN,
@@ -88,7 +89,7 @@ def telling_curves(report: Report) -> dict[str, Curves]:
     }
 
 
-def gain_cell(difference: Difference | None) -> Cell:
+def gain_cell(difference: Estimate | None) -> Cell:
     """A difference in points above its interval; empty where there is none."""
     return Cell("") if difference is None else Cell(points(difference.mean), points_range(difference.interval))
 
@@ -293,11 +294,13 @@ def label_positions(dots: list[tuple[float, float]]) -> list[float]:
 def one_number_table(report: Report) -> Table:
     """Every choice that has an AIQ or a RouterArena score, by the latter."""
     arena, aiq = report.router_arena, report.aiq
-    names = sorted({**arena, **aiq}, key=lambda name: (-arena.get(name, 0.0), -aiq.get(name, 0.0)))
+    names = sorted(
+        {**arena, **aiq}, key=lambda name: [-found[name].mean if name in found else 0.0 for found in (arena, aiq)]
+    )
     label = {name: report.arms[name].label if name in report.arms else curve_label(report, name) for name in names}
     columns: Columns[str] = {
-        "AIQ": lambda name, _: percent_cell(aiq.get(name), report.aiq_interval.get(name)),
-        "RouterArena score": lambda name, _: percent_cell(arena.get(name), report.router_arena_interval.get(name)),
+        "AIQ": lambda name, _: percent_cell(aiq.get(name)),
+        "RouterArena score": lambda name, _: percent_cell(arena.get(name)),
     }
     caption = "Quality and cost as one number, each of 100"
     return table_of("Choice", label, columns, caption=caption, label=lambda _, said: said, own="coe")

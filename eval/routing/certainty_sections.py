@@ -19,10 +19,9 @@ def calls_section(report: Report, pair: CheapStrong) -> Section:
     lead = leading_method(report)
     rows = []
     for name, order in pair.orders.items():
-        apgr = "no gap" if order.apgr is None else number(order.apgr, 3)
-        ends = order.apgr_interval
-        cells = [Cell(apgr, "" if ends is None else f"{number(ends[0], 3)} to {number(ends[1], 3)}")]
-        cells += [percent_cell(order.cpt.get(level), order.cpt_interval.get(level)) for level in GAP_LEVELS]
+        ends = [] if order.apgr is None else [f"{each:.3f}" for each in (order.apgr.mean, *order.apgr.interval)]
+        cells = [Cell(ends[0], " to ".join(ends[1:])) if ends else Cell("no gap")]
+        cells += [percent_cell(order.cpt.get(level)) for level in GAP_LEVELS]
         rows.append(Row(call_label(report, name), cells, is_own=name == lead))
     text = (
         f"{pair.weak} alone scores {percent(pair.weak_score)}, {pair.strong} {percent(pair.strong_score)}, and the "

@@ -84,18 +84,14 @@ def record(whole: OutcomeTable, request: RoutingRequest, unseen: Unseen, single:
         [scores[every, decided], scores[every, single], scores[:, best], scores.max(axis=1), *won], axis=1
     )
     means, draws = columns.mean(axis=0), bootstrap_means(columns, np.random.default_rng(request.seed))
-    share, interval = closed(means, draws, (0, 2, 3))
-
     lead = partial(difference, means, draws)
 
     def strategy(place: int, asked: Float64Array) -> UnseenStrategy:
-        own, its_interval = closed(means, draws, (place, 2, 3))
         return UnseenStrategy(
             mean_score=float(means[place]),
             over_best_single=lead(place, 1),
             over_hindsight=lead(place, 2),
-            gap_closed=own,
-            gap_closed_interval=its_interval,
+            gap_closed=closed(means, draws, (place, 2, 3)),
             mean_calls=float(asked.sum(axis=1).mean()),
             mean_cost_usd=expected_amount(asked, costs(whole)),
             mean_active_params_b=expected_amount(asked, active_params(whole)),
@@ -111,8 +107,7 @@ def record(whole: OutcomeTable, request: RoutingRequest, unseen: Unseen, single:
         query_oracle=float(means[3]),
         over_best_single=lead(0, 1),
         over_hindsight=lead(0, 2),
-        gap_closed=share,
-        gap_closed_interval=interval,
+        gap_closed=closed(means, draws, (0, 2, 3)),
         strategies={name: strategy(4 + i, unseen.strategies[name][1]) for i, name in enumerate(names)},
         used=[float(amounts[decided].mean() / limit) for limit, amounts in averaged_limits(whole, request.budgets)],
     )

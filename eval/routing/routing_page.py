@@ -97,11 +97,11 @@ def gain_tone(report: Report) -> str:
 
 def figures(report: Report) -> list[Figure]:
     own, gain, knn = report.arms["coe"], report.gain["best_single"], report.gain["knn"]
-    gap = "no gap" if report.gap_closed is None else percent(report.gap_closed, 0)
+    gap = percent_cell(report.gap_closed, 0, "no gap")
     found = [
         Figure("This router", percent(own.mean_score), percent_range(own.interval)),
         Figure("Against the best single", f"{points(gain.mean)} pts", points_range(gain.interval), gain_tone(report)),
-        Figure("Gap to the oracle closed", gap, percent_cell(None, report.gap_closed_interval, 0).interval),
+        Figure("Gap to the oracle closed", gap.text, gap.interval),
     ]
     if own.mean_active_params_b is None:
         return [*found, Figure("Against k-NN", f"{points(knn.mean)} pts", points_range(knn.interval))]

@@ -7,17 +7,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from eval.metrics.bootstrap import Range
+from eval.metrics.bootstrap import Estimate, Range
 from eval.metrics.cheap_strong import CallOrder
 from eval.robustness.flip_records import RobustnessRecord
 from router.types import Record
-
-
-class Difference(Record):
-    """A mean over queries of a difference between two choices, with its paired interval."""
-
-    mean: float
-    interval: Range
 
 
 class Arm(Record):
@@ -31,12 +24,11 @@ class Arm(Record):
     mean_active_params_b: float | None = Field(description="billions, per query")
     mean_calls: float = Field(default=1.0, description="experts asked per query")
     shares: dict[str, float] = Field(description="expert -> share of the queries, largest first; zeros left out")
-    gap_closed: float | None = Field(
+    gap_closed: Estimate | None = Field(
         default=None, description="(this - best_single) / (query_oracle - best_single); None where there is no gap"
     )
-    gap_closed_interval: Range | None = None
     binding: tuple[str, ...] = Field(default=(), description="limits without which it would be better")
-    gain: dict[str, Difference] = Field(
+    gain: dict[str, Estimate] = Field(
         default_factory=dict,
         description="of a strategy, minus coe, best_single, and the best fixed mixtures of experts that spend as much: "
         "`equal_active_params_b`, `equal_cost_usd`",
@@ -46,7 +38,7 @@ class Arm(Record):
 class MethodRecord(Arm):
     """A kind of scorer, fitted on the fit queries and measured on the test queries like every arm."""
 
-    gain: dict[str, Difference] = Field(description="this method minus coe, either best single, map_true, knn")
+    gain: dict[str, Estimate] = Field(description="this method minus coe, either best single, map_true, knn")
     is_default: bool = Field(description="reported as coe: chosen without the test queries, or named by `--method`")
     valid_score: float | None = Field(description="mean score on the queries that the default was chosen on")
     fit_s: float | None
@@ -62,7 +54,7 @@ class FrontierPoint(Record):
     )
     mean_score: float
     interval: Range
-    gain: Difference | None = Field(
+    gain: Estimate | None = Field(
         description="minus the best fixed mixture that may spend the budget, or the amount if that is more; None for it"
     )
     shares: dict[str, float]
@@ -155,8 +147,8 @@ class CategoryRegret(Record):
     category: str
     n: int
     values: dict[str, float]
-    parts: dict[str, Difference]
-    total: Difference
+    parts: dict[str, Estimate]
+    total: Estimate
 
 
 class Regret(Record):
@@ -165,8 +157,8 @@ class Regret(Record):
     values: dict[str, float] = Field(
         description="mean score of query_oracle, category_oracle, map_true, router, served"
     )
-    parts: dict[str, Difference]
-    total: Difference
+    parts: dict[str, Estimate]
+    total: Estimate
     by_category: tuple[CategoryRegret, ...]
 
 
@@ -242,10 +234,9 @@ class UnseenStrategy(Record):
     """A strategy on all prompts, each played by what was learned without it."""
 
     mean_score: float
-    over_best_single: Difference
-    over_hindsight: Difference
-    gap_closed: float | None
-    gap_closed_interval: Range | None
+    over_best_single: Estimate
+    over_hindsight: Estimate
+    gap_closed: Estimate | None
     mean_calls: float
     mean_cost_usd: float | None
     mean_active_params_b: float | None
@@ -262,10 +253,9 @@ class OutOfFold(Record):
     hindsight: str
     best_single_hindsight: float
     query_oracle: float
-    over_best_single: Difference
-    over_hindsight: Difference
-    gap_closed: float | None
-    gap_closed_interval: Range | None
+    over_best_single: Estimate
+    over_hindsight: Estimate
+    gap_closed: Estimate | None
     strategies: dict[str, UnseenStrategy] = Field(default_factory=dict, description="where answers are known")
     used: list[float] = Field(description="mean amount over the limit, for each budget on an average")
 
@@ -280,10 +270,9 @@ class Report(Record):
     created_at: str
     data: DataFacts
     arms: dict[str, Arm]
-    gain: dict[str, Difference] = Field(description="coe minus the named arm, per query")
+    gain: dict[str, Estimate] = Field(description="coe minus the named arm, per query")
     power: Power | None = Field(default=None, description="of `gain` over the best single expert")
-    gap_closed: float | None = Field(description="(coe - best_single) / (query_oracle - best_single)")
-    gap_closed_interval: Range | None
+    gap_closed: Estimate | None = Field(description="(coe - best_single) / (query_oracle - best_single)")
     regret: Regret
     stage_one: StageOne
     experts: tuple[ExpertRow, ...]
@@ -301,8 +290,8 @@ class Report(Record):
     diagnostics: Diagnostics | None = None
     lost: tuple[LostQuery, ...] = ()
     out_of_fold: OutOfFold | None = None
-    aiq: dict[str, float] = Field(default_factory=dict, description="by method; `experts` is the hull of single ones")
-    aiq_interval: dict[str, Range] = Field(default_factory=dict, description="of `aiq`, over queries")
+    aiq: dict[str, Estimate] = Field(
+        default_factory=dict, description="by method; `experts` is the hull of single ones"
+    )
     hull: tuple[tuple[float, float], ...] = Field(default=(), description="(USD per query, mean score) of all choices")
-    router_arena: dict[str, float] = Field(default_factory=dict, description="by arm and method")
-    router_arena_interval: dict[str, Range] = Field(default_factory=dict, description="of `router_arena`")
+    router_arena: dict[str, Estimate] = Field(default_factory=dict, description="by arm and method")

@@ -76,12 +76,11 @@ def measure(
     means, draws = scores.mean(axis=0), bootstrap_means(scores, rng)
     records, gain = arm_records(trial, means, draws, rng), gains(trial.arms, means, draws)
     columns = [names.index(name) for name in ("coe", "best_single", "query_oracle")]
-    share, share_interval = closed(means, draws, columns)
+    share = closed(means, draws, columns)
     power = power_of(scores, trial.arms)
     regret, experts = regret_record(trial, rng), expert_rows(trial, rng)
     methods, frontier = build_methods(trial, rng), build_frontier(trial, rng)
-    aiq, aiq_interval = build_aiq(trial, frontier, rng)
-    arena = build_router_arena(trial, rng)
+    aiq, arena = build_aiq(trial, frontier, rng), build_router_arena(trial, rng)
     return Report(
         headline=headline(records, gain, share, facts, power),
         command=request.command,
@@ -92,7 +91,6 @@ def measure(
         gain=gain,
         power=power,
         gap_closed=share,
-        gap_closed_interval=share_interval,
         regret=regret,
         stage_one=stage_one_record(trial),
         experts=experts,
@@ -106,10 +104,8 @@ def measure(
         diagnostics=diagnose(trial, own_points(trial, frontier)),
         lost=build_lost(trial),
         aiq=aiq,
-        aiq_interval=aiq_interval,
         hull=build_hull(trial, frontier),
-        router_arena={name: score for name, (score, _) in arena.items()},
-        router_arena_interval={name: interval for name, (_, interval) in arena.items()},
+        router_arena=arena,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from eval.metrics.bootstrap import Estimate
 from eval.report.numbers import billions, counted, dollars, percent, points, points_range
 from eval.routing.routing_records import (
     Arm,
@@ -12,7 +13,6 @@ from eval.routing.routing_records import (
     CheapStrong,
     DataFacts,
     Diagnostics,
-    Difference,
     FrontierPoint,
     OutOfFold,
     Power,
@@ -100,7 +100,8 @@ def shown_orders(report: Report, found: CheapStrong) -> list[str]:
     """The leading method and those of highest APGR, then random and oracle."""
     lead = leading_method(report)
     methods = [name for name in found.orders if name not in ORDER_NAMES]
-    methods.sort(key=lambda name: (name != lead, -(found.orders[name].apgr or 0.0)))
+    apgr = {name: order.apgr.mean for name, order in found.orders.items() if order.apgr is not None}
+    methods.sort(key=lambda name: (name != lead, -apgr.get(name, 0.0)))
     return [*methods[:SHOWN_ORDERS], *(name for name in ORDER_NAMES if name in found.orders)]
 
 
@@ -117,7 +118,7 @@ def amount(value: float, budget: str) -> str:
     return dollars(value) if budget == "cost_usd" else billions(value)
 
 
-def verdict(gain: Difference, n_test: int, power: Power | None = None) -> str:
+def verdict(gain: Estimate, n_test: int, power: Power | None = None) -> str:
     """One clause on the best single expert; a gain counts when its interval excludes zero, and counts as none when the
     interval lies within `power.difference`."""
     if n_test < FEWEST_TOLD:
@@ -131,7 +132,7 @@ def verdict(gain: Difference, n_test: int, power: Power | None = None) -> str:
     return f"{counted(n_test, 'query', 'queries')} cannot tell routing from the best single expert"
 
 
-def power_sentence(gain: Difference, n_test: int, power: Power) -> str | None:
+def power_sentence(gain: Estimate, n_test: int, power: Power) -> str | None:
     """A sentence on the difference that so many queries can show, and how many are enough; None where many queries made
     the difference certain, or where there are too few queries to estimate how many."""
     is_told = gain.interval[0] > 0 or gain.interval[1] < 0 or max(map(abs, gain.interval)) <= power.difference
@@ -160,8 +161,8 @@ def rounded_up(count: int) -> int:
 
 def headline(
     arms: dict[str, Arm],
-    gain: dict[str, Difference],
-    gap_closed: float | None,
+    gain: dict[str, Estimate],
+    gap_closed: Estimate | None,
     data: DataFacts,
     power: Power | None = None,
 ) -> str:
@@ -178,7 +179,7 @@ def headline(
         sentences.append(told)
     if gap_closed is not None:
         sentences.append(
-            f"That closes {percent(gap_closed, 0)} of the gap to a perfect choice per query "
+            f"That closes {percent(gap_closed.mean, 0)} of the gap to a perfect choice per query "
             f"({percent(oracle.mean_score)})."
         )
     near = "k-NN, which keeps no budget," if data.budgets else "k-NN"
@@ -195,7 +196,8 @@ def headline(
 def out_of_fold_sentence(found: OutOfFold) -> str:
     """All prompts instead of the test split, beside both best single experts."""
     over, hindsight = found.over_best_single, found.over_hindsight
-    closed = "" if found.gap_closed is None else f" That closes {percent(found.gap_closed, 0)} of the gap from there."
+    share = found.gap_closed
+    closed = "" if share is None else f" That closes {percent(share.mean, 0)} of the gap from there."
     return (
         f"Over all {counted(found.n, 'prompt', 'prompts')}, in {found.folds} parts that were each decided by a router "
         f"fitted on the others, it scores {percent(found.coe)}: {points(over.mean)} points "

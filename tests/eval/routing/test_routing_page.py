@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from eval.metrics.bootstrap import Estimate
 from eval.metrics.cheap_strong import CallOrder
 from eval.report import numbers, page
 from eval.robustness.flip_records import FamilyFlips, Flips, RobustnessRecord
 from eval.routing import routing_words as words
 from eval.routing.budget_section import budget_section, frontier_sentences, label_positions, one_number_table
 from eval.routing.routing_page import routing_page
-from eval.routing.routing_records import CategoryFinding, CheapStrong, Diagnostics, Difference, Power, Report
+from eval.routing.routing_records import CategoryFinding, CheapStrong, Diagnostics, Power, Report
 from eval.routing.trial import MapEvidence, MethodOutput
 from router.types import GENERAL, Metric
 from tests.eval.drawn import charts_of_page
@@ -60,10 +61,8 @@ def full_report() -> Report:
     evidence = MapEvidence(("a", "b", GENERAL), np.full((3, 3), 0.5), np.ones(3), np.full((3, 3), 9.0))
     bare = report_of(replace(found, methods=tuple(methods), evidence=evidence))
     order = CallOrder(
-        apgr=0.6,
-        apgr_interval=(0.5, 0.7),
-        cpt={50: 0.3, 80: 0.7},
-        cpt_interval={50: (0.2, 0.4), 80: (0.6, 0.8)},
+        apgr=Estimate(mean=0.6, interval=(0.5, 0.7)),
+        cpt={50: Estimate(mean=0.3, interval=(0.2, 0.4)), 80: Estimate(mean=0.7, interval=(0.6, 0.8))},
         share=(0.0, 1.0),
         mean_score=(0.4, 0.6),
     )
@@ -334,10 +333,10 @@ def test_a_map_that_leads_is_drawn_once_and_every_curve_has_its_own_colour() -> 
     ],
 )
 def test_the_verdict_needs_an_interval_without_zero(low: float, high: float, said: str) -> None:
-    assert said in words.verdict(Difference(mean=0.02, interval=(low, high)), 6)
+    assert said in words.verdict(Estimate(mean=0.02, interval=(low, high)), 6)
 
 
-GAIN_OF_54 = Difference(mean=-0.0185, interval=(-0.111, 0.074))
+GAIN_OF_54 = Estimate(mean=-0.0185, interval=(-0.111, 0.074))
 POWER_OF_54 = Power(smallest_shown=0.132, difference=0.02, queries=2353)
 
 
@@ -353,16 +352,16 @@ def test_a_small_sample_says_what_it_can_show_and_how_many_queries_are_enough() 
 
 
 def test_only_a_narrow_interval_says_that_there_is_hardly_a_difference() -> None:
-    near = Difference(mean=0.002, interval=(-0.012, 0.016))
+    near = Estimate(mean=0.002, interval=(-0.012, 0.016))
     power = Power(smallest_shown=0.019, difference=0.02, queries=2200)
     assert words.verdict(near, 2400, power) == "Routing is within 2.0 points of the best single expert"
     assert words.power_sentence(near, 2400, power) is None
-    wide = Difference(mean=0.01, interval=(-0.003, 0.023))
+    wide = Estimate(mean=0.01, interval=(-0.003, 0.023))
     assert words.verdict(wide, 2400, power).startswith("2,400 queries cannot tell")
     assert words.power_sentence(wide, 2400, power) == (
         "A difference of 1.9 points or more would most likely have shown."
     )
-    clear = Difference(mean=0.05, interval=(0.03, 0.07))
+    clear = Estimate(mean=0.05, interval=(0.03, 0.07))
     assert words.power_sentence(clear, 2400, power) is None
     assert words.power_sentence(clear, 54, power) == (
         "So few queries show only large differences; for 2.0 points it takes about 2,200."
@@ -370,7 +369,7 @@ def test_only_a_narrow_interval_says_that_there_is_hardly_a_difference() -> None
 
 
 def test_choices_that_score_alike_everywhere_are_said_to() -> None:
-    same = Difference(mean=0.0, interval=(0.0, 0.0))
+    same = Estimate(mean=0.0, interval=(0.0, 0.0))
     said = words.power_sentence(same, 54, Power(smallest_shown=0.0, difference=0.02, queries=None))
     assert said is not None
     assert said.startswith("Both answered every query equally well")
@@ -436,13 +435,13 @@ def test_no_curve_over_budgets_is_drawn_from_few_queries() -> None:
 
 def test_a_handful_of_queries_draws_no_verdict() -> None:
     """The interval of one query is a point, wherever it lies."""
-    assert words.verdict(Difference(mean=1.0, interval=(1.0, 1.0)), 5).startswith("Too few queries to tell")
+    assert words.verdict(Estimate(mean=1.0, interval=(1.0, 1.0)), 5).startswith("Too few queries to tell")
     report = make_report()
     few = report.data.model_copy(update={"n_test": 1, "experts": ("one",)})
     said = words.headline(report.arms, report.gain, report.gap_closed, few)
     assert said.startswith("Too few")
     assert "on 1 held-out query over 1 expert it scores" in said
-    winning = {**report.gain, "best_single": Difference(mean=1.0, interval=(1.0, 1.0))}
+    winning = {**report.gain, "best_single": Estimate(mean=1.0, interval=(1.0, 1.0))}
     html = render(report.model_copy(update={"gain": winning}))
     assert "<h1>Too few queries" in html
     assert '<dd class="good">' not in html
