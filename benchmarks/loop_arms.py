@@ -42,9 +42,9 @@ from router.quality import Measured, QualityMatrix
 from router.scorers.map import MapScorer
 from router.section import PluginConfig
 from router.types import Interval, Metric, Verdict
+from training.candidate_fit import folds_of
 from training.candidate_verdict import judged_rows, map_changes
 from training.change_points import ChangePoint, find_change_points
-from training.crossfit import folds_of
 from training.evidence import Evidence, beside_serving, gather_evidence
 from training.expert_map import measure_quality
 from training.feedback_bias import ReplyBin, ReplyRates

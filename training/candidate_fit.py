@@ -1,20 +1,29 @@
-"""Fit of a candidate on everything that is not held out."""
+"""Fit of a candidate on everything that is not held out, and of its twins: what it learned from judges it by a twin
+that was fitted without that. Shapes: n graded prompts."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable, Collection
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from base.text_identity import normalised_text
 from router.artifact import RouterArtifact
+from router.protocols import Encoder
+from router.types import IntArray
 from training.carried_evidence import Carried
-from training.crossfit import FittedTwin, fit_twins, folds_of
 from training.evidence import Evidence, logged_queries
 from training.expert_map import row_numbers
-from training.fit import finish, prepare
+from training.fit import Prepared, finish, prepare
 from training.fit_inputs import fit_request
+from training.fit_request import FitRequest
 from training.log_answers import AskedAnswers, drawn_rows, sample_rows
+from training.log_table import FOLDS
 from training.retrain_inputs import RetrainInputs
 from training.types import OutcomeTable
 
@@ -68,3 +77,41 @@ def with_measured(evidence: Evidence, carried: Carried | None) -> OutcomeTable:
 def learned_answers(inputs: RetrainInputs, evidence: Evidence) -> AskedAnswers:
     """Logged answers of today's experts that a scorer may learn from; a key that says too much is thinned by lot."""
     return inputs.answers(sample_rows(inputs.log, drawn_rows(inputs.log, evidence.counted), MAX_LEARNED))
+
+
+class FittedTwin(NamedTuple):
+    """The folder of a router, and the evidence that it was fitted on."""
+
+    folder: Path
+    evidence: Evidence
+
+
+def folds_of(table: OutcomeTable) -> IntArray:
+    """(n,) fold of each prompt, every category spread evenly; prompts of equal text share one. It follows from the
+    prompts alone, whatever their order."""
+    names = [normalised_text(text) or name for text, name in zip(table.texts, table.prompt_ids, strict=True)]
+    category_of = dict(zip(names, table.categories, strict=True))
+    ranked = sorted(category_of, key=lambda name: (category_of[name], hashlib.sha256(name.encode()).digest()))
+    fold = {name: place % FOLDS for place, name in enumerate(ranked)}
+    return np.array([fold[name] for name in names], dtype=np.int64)
+
+
+def fit_twins(
+    root: Path,
+    request: FitRequest,
+    encoder: Encoder,
+    prepared: Prepared,
+    part_of: Callable[[int], tuple[Evidence, Collection[str]]],
+    now: datetime,
+) -> tuple[FittedTwin, ...]:
+    """One router per fold, fitted as `request` is but for the prompts and the logged answers of the fold.
+
+    Args:
+        part_of: the evidence without a fold, and the ids of its prompts and answers.
+    """
+    found = []
+    for fold in range(FOLDS):
+        evidence, left_out = part_of(fold)
+        made = finish(root, replace(request, evidence=evidence.matrix), encoder, prepared.without(left_out), now)
+        found.append(FittedTwin(root / made.manifest.version, evidence))
+    return tuple(found)

@@ -22,11 +22,10 @@ from router.live_pointer import LivePointer
 from router.pipeline import Router
 from router.types import Metric, Verdict
 from training.builtin_feedback import recounted, trust_moved
-from training.candidate_fit import fit_candidate
+from training.candidate_fit import FittedTwin, fit_candidate
 from training.candidate_verdict import Judgement, MapChange, decide_promotion, find_equal, map_changes, mean_costs
 from training.category_mix import MIX_MOVED
 from training.change_points import ChangePoint, is_stale
-from training.crossfit import FittedTwin
 from training.evidence import Evidence
 from training.gate import Comparison, GateResult
 from training.log_table import LogTable

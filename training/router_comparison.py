@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from base.errors import NoEligibleExpertError
 from router.pipeline import Router
 from router.types import BoolArray, Float64Array, FloatArray, IntArray, Query, QueryBatch, RoutingDecision
-from training.crossfit import folds_of
+from training.candidate_fit import folds_of
 from training.evidence import Evidence, category_rows
 from training.expert_map import row_numbers
 from training.gain_evidence import FULL_CHANCE, log_e_gain
@@ -75,7 +75,7 @@ class LogComparison:
 @dataclass(frozen=True)
 class RouterComparison:
     """Two routers over the same queries. `costs_usd` (k+1, m) are those of a query by the candidate's categories;
-    `twins` the candidate fitted without each fold of what it learned from (training.crossfit), none where that is not
+    `twins` the candidate fitted without each fold of what it learned from (`candidate_fit.py`), none where that is not
     what is compared on; `rows` names the rows of the evidence where they are not the candidate's categories."""
 
     live: Router

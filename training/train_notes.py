@@ -16,9 +16,9 @@ from router.build import evidence_of, load_router
 from router.config import CoeConfig, load_config
 from router.live_pointer import LivePointer
 from router.uncertainty import least_alpha, risk_threshold
+from training.candidate_verdict import decide_alike
 from training.few_examples import RECOGNISED
 from training.fit_inputs import TrainRequest, judged_outcomes, labelled_queries, opened_encoder, usable_outcomes
-from training.router_equivalence import decide_alike
 from training.stage_one import embed
 
 

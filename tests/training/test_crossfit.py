@@ -16,7 +16,7 @@ from router.config import load_config
 from router.quality import cautious_quality
 from router.types import Verdict
 from tests.training.test_retrain import CONFIG, NOW, outcome_table
-from training.crossfit import fit_twins, folds_of
+from training.candidate_fit import fit_twins, folds_of
 from training.evidence import Evidence
 from training.expert_map import measure_quality
 from training.fit import prepare

@@ -14,9 +14,9 @@ from router.solved_policy import SolvedPolicy
 from router.types import CategoryProbs, FloatArray
 from tests.gateway.small_router import CATEGORIES, EXPERTS, ColourClassifier, ColourEncoder
 from tests.training.small_comparison import asked, log_table, mapping, outcomes, small_comparison
+from training.candidate_fit import folds_of
 from training.candidate_verdict import judged_rows
 from training.change_points import ChangePoint
-from training.crossfit import folds_of
 from training.gate import Comparison
 from training.key_influence import UNLIMITED
 from training.log_table import FOLDS

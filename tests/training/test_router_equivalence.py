@@ -19,10 +19,10 @@ from router.pipeline import Router
 from router.types import FloatArray, Query, QueryBatch
 from tests.training.log_records import record
 from tests.training.trained_folder import make_trained
+from training.candidate_verdict import decide_alike, decide_log_alike
 from training.datasets.labelled_queries import read_seed
 from training.log_answers import AskedAnswers
 from training.log_table import collect
-from training.router_equivalence import decide_alike, decide_log_alike
 
 TEXTS = tuple(query.text for query in read_seed(seed_folder()) if query.category in ("sql", "facts"))[::9]
 Change = Callable[[dict[str, FloatArray]], None]
