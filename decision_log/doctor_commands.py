@@ -42,7 +42,7 @@ def doctor(
     database_url: DatabaseOption = None,
     give_up: Annotated[
         list[str] | None,
-        typer.Option("--give-up", help="A replica that is silent and will not come back: count it as killed."),
+        typer.Option("--give-up", help="replica that is silent and will not come back: count it as killed"),
     ] = None,
 ) -> int:
     """Prove that the decision log lost nothing, or name the gaps; exit status 1 when there are some."""

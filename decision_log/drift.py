@@ -156,7 +156,7 @@ class Change:
 
 @dataclass
 class Alarm:
-    """Follows a stream and reports each change once: after one, the window starts anew, as river's does."""
+    """Follows a stream and reports each change once: after one, the window starts again, as river's does."""
 
     delta: float = DELTA
     n: int = 0

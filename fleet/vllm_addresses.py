@@ -124,7 +124,7 @@ def mark_asleep(data_dir: Path, expert: str, is_asleep: bool) -> None:
 
 
 def change_vllm(data_dir: Path, expert: str, change: Callable[[EngineRecord], EngineRecord]) -> None:
-    """Writes the engines of an expert anew, if there are any."""
+    """Writes the engines of an expert again, if there are any."""
     with changing_vllm(data_dir):
         record = read_vllm(data_dir)
         changed = [change(each) if expert in each.experts else each for each in record.engines]

@@ -127,7 +127,7 @@ class ChatRow:
 
 
 class ServedModels:
-    """Made anew with each configuration. `now` is the name that each expert answered with last, None before the first
+    """Made again with each configuration. `now` is the name that each expert answered with last, None before the first
     answer; `entries` are those of experts.yaml at the prices of what serves."""
 
     def __init__(self, experts: Mapping[str, ExpertConfig], metrics: Metrics) -> None:
@@ -145,7 +145,7 @@ class ServedModels:
         if before is not None and is_change(before, model):
             self._metrics.model_changes.labels(expert).inc()
             logger.warning(
-                "expert %s: its answers name model %r where they named %r; what was learned before counts no more",
+                "expert %s: its answers name model %r where they named %r; what was learned before no longer counts",
                 *(expert, model, before),
             )
 

@@ -70,7 +70,7 @@ def sleep(
                 f"{expert} sleeps at level {3 - level}; for another level `coe experts wake {expert}` first"
             )
         mark_asleep(data_dir, expert, True)
-        await asyncio.sleep(2 * PROBE_EVERY_S)  # until gateways send it no more
+        await asyncio.sleep(2 * PROBE_EVERY_S)  # until gateways no longer send it requests
         try:
             await actuator.sleep(expert, 1 if level == 1 else 2)
         except BackendError:
@@ -106,7 +106,7 @@ def pin(
 def logs(
     expert: ExpertArgument,
     data_dir: options.DataOption = Path("data"),
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="so many last ones")] = 50,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="number of lines, the last ones")] = 50,
 ) -> None:
     """Show the last lines of an engine's log, and where it is."""
     from fleet.process import last_lines

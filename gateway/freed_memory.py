@@ -14,7 +14,7 @@ PAUSE_S = 1.0
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 LARGE_BLOCK_BYTES = 1536 * 1024
 """Larger than any block that the default encoder takes for a query: one that goes back to the system costs a page fault
-for each 4 KiB when it is taken anew. At 512 KiB a query of 200 characters had 190 of them, and took a third longer."""
+for each 4 KiB when it is taken again. At 512 KiB a query of 200 characters had 190 of them, and took a third longer."""
 
 
 @functools.cache

@@ -25,13 +25,13 @@ MAX_VALUE_CHARS = 100
 
 
 def replay(
-    decision_id: Annotated[str | None, typer.Argument(help="Decision to make again.")] = None,
+    decision_id: Annotated[str | None, typer.Argument(help="decision to make again")] = None,
     diff: Annotated[
-        str | None, typer.Option("--diff", metavar="CANDIDATE", help="Router version to compare with the log.")
+        str | None, typer.Option("--diff", metavar="CANDIDATE", help="router version to compare with the log")
     ] = None,
     since: SinceOption = 0.0,
-    limit: Annotated[int, typer.Option(min=1, help="--diff: look at the newest N decisions.")] = 5000,
-    examples: Annotated[int, typer.Option(min=0, help="--diff: how many examples to show.")] = 10,
+    limit: Annotated[int, typer.Option(min=1, help="with --diff: look at the newest N decisions")] = 5000,
+    examples: Annotated[int, typer.Option(min=0, help="with --diff: number of examples to show")] = 10,
     as_json: JsonOption = False,
     config: ConfigOption = Path("experts.yaml"),
     data_dir: DataOption = Path("data"),

@@ -176,7 +176,7 @@ class Router:
         Args:
             alive: experts that can be called now; None means all.
             embedding: (1, d) when the caller has it already.
-            seed: of an earlier draw, to make it again; None draws anew.
+            seed: of an earlier draw, to make it again; None draws again.
 
         Raises:
             ConfigError: unknown policy.

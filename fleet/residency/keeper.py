@@ -352,7 +352,7 @@ class Keeper:
         try:
             saved = await self._board.saved()
         except BackendError as error:
-            logger.warning("residency: the account begins anew: %s", error)
+            logger.warning("residency: the account begins again: %s", error)
         else:
             if saved is not None:
                 take_account(self.scheduler, saved)

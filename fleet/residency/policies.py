@@ -182,7 +182,7 @@ class Regret:
 
     def _overdue(self, now_s: float, view: Scheduler) -> list[CategoryDemand]:
         """Categories whose bound is near, the longest first; notes since when each loses more than its share. One whose
-        best engine serves has what it is due, and begins anew."""
+        best engine serves has what it is due, and begins again."""
         found = []
         categories = list(self.demand.categories.values())
         decays = np.exp([(each.at_s - now_s) / self._options.memory_s for each in categories])

@@ -212,7 +212,7 @@ def put_results(connection: Connection, batch: Batch, kind: str, content: Binary
 
 
 def with_counts(connection: Connection, row: Any) -> Batch:
-    """The batch of a row. While it runs, its results are counted anew."""
+    """The batch of a row. While it runs, its results are counted again."""
     counts = counts_of(connection, row.batch_id) if row.status in UNFINISHED else {}
     return Batch(**{**row._mapping, **counts})
 

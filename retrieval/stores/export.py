@@ -195,9 +195,9 @@ def write_judgements(folder: Path, relevant: dict[str, list[str]], exported: Exp
 
 
 def export(
-    out: Annotated[Path, typer.Option(help="New folder for the collection; with --all, for a folder per store.")],
-    store_id: Annotated[str | None, typer.Argument(metavar="STORE", help="Id of a vector store.")] = None,
-    is_all: Annotated[bool, typer.Option("--all", help="Every store that has usable feedback.")] = False,
+    out: Annotated[Path, typer.Option(help="new folder for the collection; with --all, for a folder per store")],
+    store_id: Annotated[str | None, typer.Argument(metavar="STORE", help="id of a vector store")] = None,
+    is_all: Annotated[bool, typer.Option("--all", help="every store that has usable feedback")] = False,
     since: SinceOption = 0.0,
     as_json: JsonOption = False,
     data_dir: DataOption = Path("data"),

@@ -72,7 +72,7 @@ BATCHES = table(
     Index("vector_store_batches_store", "store_id"),
     keys=("batch_id",),
 )
-"""A batch of files. It outlives them: a file that is attached again, or taken out, is in it no more."""
+"""A batch of files. It outlives them: a file that is attached again, or taken out, is no longer in it."""
 
 CHUNKS = Table(
     "retrieval_chunks",

@@ -30,7 +30,7 @@ def require_torch() -> None:
 
 
 class QueryAdapter:
-    """Trainable queries. Calls are deterministic for a seed: dropout is drawn anew from (seed, step)."""
+    """Trainable queries. Calls are deterministic for a seed: dropout is drawn again from (seed, step)."""
 
     def __init__(self, model_folder: Path, recipe: Recipe, pooling: str) -> None:
         """Raises MissingExtraError."""

@@ -40,8 +40,8 @@ class Recipe(Record):
     precision: Literal["float32", "bfloat16"] = Field(
         default="float32", description="of the products in training; bfloat16 is faster on processors that have it"
     )
-    eval_every: int = Field(default=25, ge=1, description="steps between two looks at dev")
-    patience: int = Field(default=4, ge=1, description="looks without a better dev nDCG@10 before it stops")
+    eval_every: int = Field(default=25, ge=1, description="steps between two evaluations on dev")
+    patience: int = Field(default=4, ge=1, description="evaluations without a better nDCG@10 on dev before it stops")
     held_out: float = Field(default=0.25, ge=0, lt=1, description="share of train queries kept for the pilot library")
     seed: int = Field(default=0, ge=0, description="seed of every random draw")
 
@@ -81,7 +81,7 @@ class Batch:
 
 
 def batches(sets: Sequence[Queries], recipe: Recipe, steps: int) -> Iterator[Batch]:
-    """`steps` batches. In every epoch each query appears once, with a relevant document drawn anew; batches of several
+    """`steps` batches. In every epoch each query appears once, with a relevant document drawn again; batches of several
     collections are mixed, each batch within one, so that its negatives come from one index."""
     made = 0
     for epoch in range(10**9):

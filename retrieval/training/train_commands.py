@@ -87,7 +87,7 @@ def pilots(
         Path | None, typer.Option(help="folder of adapters, used with base and BM25 instead of experts.yaml")
     ] = None,
     remove: Annotated[str | None, typer.Option(help="take this expert out; nothing is measured")] = None,
-    rebuild: Annotated[bool, typer.Option(help="measure everything anew")] = False,
+    rebuild: Annotated[bool, typer.Option(help="measure everything again")] = False,
     method: Annotated[str, typer.Option(help="gain (ours), mean (the paper) or max (its released code)")] = "gain",
     cache: CacheOption = None,
 ) -> None:
@@ -157,7 +157,7 @@ def measured_library(
     now: str,
     progress: Callable[[str], None],
 ) -> PilotLibrary:
-    """A new library, or `old` with what it lacks; settings are chosen anew on dev queries."""
+    """A new library, or `old` with what it lacks; settings are chosen again on dev queries."""
     from retrieval.training.build_library import extend_library, require_same_experts, with_settings
     from retrieval.training.labels import label_collections, label_pilots, locate, unseen_share
     from retrieval.training.routing_tuning import tuned

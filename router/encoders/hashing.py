@@ -18,7 +18,7 @@ from router.types import FloatArray
 from router.weights import fingerprint
 
 USUAL_CHARS = 24
-"""Longer words are hashed anew each time, so what is kept of usual ones stays within some megabytes."""
+"""Longer words are hashed again each time, so what is kept of usual ones stays within some megabytes."""
 
 
 class Options(BaseModel):

@@ -46,7 +46,7 @@ EDGE = 2
 """Empty states before and after those of a text, as many as a window reaches beyond it."""
 
 KEPT_TOKENS = 4096
-"""States of tokens in memory at most, 7.5 KiB each. They are made anew when there are more."""
+"""States of tokens in memory at most, 7.5 KiB each. They are made again when there are more."""
 
 NO_TOKENS = bytes(EDGE * sum(PARTS) * np.dtype(np.float16).itemsize)
 

@@ -56,7 +56,7 @@ class Variants:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
     def among(self, columns: Sequence[int], others: int = 0) -> Variants:
-        """The variants that ask none but the experts at `columns`, which are numbered anew, beside that many `others`
+        """The variants that ask none but the experts at `columns`, which are numbered again, beside that many `others`
         that are never asked."""
         number = {old: new for new, old in enumerate(columns)} | {NOBODY: NOBODY}
         kept = [v for v, experts in enumerate(self.experts) if all(int(e) in number for e in experts)]

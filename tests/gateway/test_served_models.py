@@ -56,7 +56,8 @@ async def test_a_redirect_is_told_once_and_billed_at_the_price_of_what_serves(ca
         metrics = gateway.parts.metrics.text().decode()
     assert 'coe_served_model_changes_total{expert="ruby"} 1.0' in metrics
     assert [record.getMessage() for record in caplog.records] == [
-        f"expert ruby: its answers name model '{NEW}' where they named '{OLD}'; what was learned before counts no more"
+        f"expert ruby: its answers name model '{NEW}' where they named '{OLD}'; "
+        "what was learned before no longer counts"
     ]
 
 

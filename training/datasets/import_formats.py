@@ -44,7 +44,7 @@ class ImportOptions(Record):
     text_field: str | None = Field(default=None, description="field of the bare question (lm_eval)")
     metric: str | None = Field(default=None, description="which score, where there are several")
     filter: str | None = Field(default=None, description="which extraction of an answer (lm_eval)")
-    field: list[str] = Field(default=[], description="OURS=THEIRS, for jsonl and csv; may be repeated")
+    field: list[str] = Field(default=[], description="OURS=THEIRS, the name of a column (flat); may be repeated")
     score_range: str | None = Field(
         default=None, description="LOW:HIGH, the lowest and highest possible score; they become 0 and 1"
     )

@@ -32,7 +32,7 @@ class TrainOptions(Record):
         default=None, description="JSON lines with `text` and `answer`; default: queries of the log, see --teacher"
     )
     teacher: str | None = Field(default=None, description="expert that answers the queries of the log")
-    most: int = Field(default=2000, ge=1, description="queries of the log, the newest first")
+    most: int = Field(default=2000, ge=1, description="maximum number of queries of the log, the newest first")
     on: str | None = Field(default=None, description="expert whose weights it extends; default: the only one")
     steps: int = Field(default=100, ge=1, description="of 16 examples each")
     rank: int = Field(default=4, ge=1, le=256, description="of the adapter")
