@@ -134,13 +134,7 @@ def load_artifact(folder: Path) -> RouterArtifact:
         ArtifactError: a file is missing, a symlink, not what its hash says, of another schema, or not finite.
     """
     manifest = read_manifest(folder)
-    weights = read_regular_file(folder / WEIGHTS_FILE)
-    found = hashlib.sha256(weights).hexdigest()
-    if found != manifest.weights_sha256:
-        raise ArtifactError(
-            f"{folder / WEIGHTS_FILE}: SHA-256 is {found[:12]}..., the manifest says {manifest.weights_sha256[:12]}..."
-        )
-    return RouterArtifact(manifest, read_arrays(folder / WEIGHTS_FILE, weights))
+    return RouterArtifact(manifest, read_arrays(folder / WEIGHTS_FILE, manifest.weights_sha256))
 
 
 def read_manifest(folder: Path) -> RouterManifest:
@@ -166,11 +160,16 @@ def read_regular_file(path: Path) -> bytes:
         raise ArtifactError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def read_arrays(path: Path, weights: bytes) -> Arrays:
+def read_arrays(path: Path, sha256: str) -> Arrays:
+    """Arrays of a file of weights whose manifest gives its hash. Raises ArtifactError as `load_artifact` does."""
     import numpy as np
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
+    weights = read_regular_file(path)
+    found = hashlib.sha256(weights).hexdigest()
+    if found != sha256:
+        raise ArtifactError(f"{path}: SHA-256 is {found[:12]}..., the manifest says {sha256[:12]}...")
     try:
         arrays: Arrays = dict(load(weights))
     except (SafetensorError, ValueError) as error:

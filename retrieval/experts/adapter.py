@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -134,12 +133,7 @@ def build(options: Options) -> ExpertOf:
     """Raises ArtifactError when a file is missing, changed, or of another layout."""
     folder = Path(options.path)
     manifest = read_manifest(folder)
-    weights = read_regular_file(folder / WEIGHTS_FILE)
-    found = hashlib.sha256(weights).hexdigest()
-    if found != manifest.weights_sha256:
-        raise ArtifactError(
-            f"{folder / WEIGHTS_FILE}: SHA-256 is {found[:12]}..., the manifest says {manifest.weights_sha256[:12]}..."
-        )
+    arrays = read_arrays(folder / WEIGHTS_FILE, manifest.weights_sha256)
     try:
         settings = json.loads(read_regular_file(folder / CONFIG_FILE))
         scale = float(settings["lora_alpha"]) / float(settings["r"])
@@ -149,8 +143,7 @@ def build(options: Options) -> ExpertOf:
         raise ArtifactError(
             f"{folder / CONFIG_FILE}: only plain LoRA is applied; use_rslora, use_dora and rank_pattern are not"
         )
-    lora = lora_from_peft(read_arrays(folder / WEIGHTS_FILE, weights), scale, folder)
-    return partial(attached, folder, manifest, lora)
+    return partial(attached, folder, manifest, lora_from_peft(arrays, scale, folder))
 
 
 EXAMPLES = (Options(path="adapters/retrieval/medical"),)

@@ -194,13 +194,9 @@ def load_library(folder: Path) -> PilotLibrary:
     if not weights_file(folder, manifest).exists():
         manifest = read_manifest(folder)  # another library was written in between
     file = weights_file(folder, manifest)
-    weights = read_regular_file(file)
-    found = hashlib.sha256(weights).hexdigest()
-    if found != manifest.weights_sha256:
-        raise ArtifactError(f"{file}: SHA-256 is {found[:12]}..., the manifest says {manifest.weights_sha256[:12]}...")
+    arrays = read_arrays(file, manifest.weights_sha256)
     if manifest.arms[0].members != (BASE,):
         raise ArtifactError(f"{path}: the first arm is '{manifest.arms[0].name}'; expected '{BASE}'")
-    arrays = read_arrays(file, weights)
     embeddings = require_finite(arrays, "embeddings", (None, manifest.dim))
     shape = (len(embeddings), len(manifest.arms))
     located = require_finite(arrays, "located", (None, manifest.dim))
