@@ -38,6 +38,7 @@ WORDS = {
     "value_error": "{error}",
     "assertion_error": "{error}",
     "json_invalid": "is not JSON",
+    "extra_forbidden": "is not a field that is known here",
 }
 """Type of fault -> what was expected, with the numbers of the fault."""
 
@@ -53,6 +54,7 @@ PATTERNS = {
     r"^[A-Za-z0-9._:-]+$": "must be of letters, digits, '.', '_', ':' and '-'",
     r"^[A-Za-z][A-Za-z0-9+.-]*://[^/\s]+$": "must be an origin, such as https://app.example.com",
     r"^[^*\s]*\*?$": "may have one '*', at its end, and no blanks",
+    r"^[1-9]\d{0,2}[mhd]$": "must be a number below 1,000 of m, h or d, such as 24h",
     r"\S": "must not be blank",
     r"\w": "must hold a letter or a digit",
 }

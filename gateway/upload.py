@@ -131,9 +131,9 @@ class Form:
         if not self._has_ended:
             raise malformed_form()
         if self._filename is None:
-            raise invalid("'file': Field required", FILE)
+            raise invalid("'file': required key is missing", FILE)
         if not self._purpose:
-            raise invalid("'purpose': Field required", PURPOSE)
+            raise invalid("'purpose': required key is missing", PURPOSE)
         if not self._size:
             raise invalid("'file' is empty", FILE)
         self._file.seek(0)

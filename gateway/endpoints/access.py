@@ -12,6 +12,7 @@ from fastapi.routing import APIRoute
 from starlette.responses import Response
 
 from base.errors import RequestError
+from base.fault_words import WORDS, fault_words
 from decision_log.database import Database
 from decision_log.sink import DecisionLog
 from gateway.batches.batch_store import BatchStore
@@ -127,12 +128,12 @@ def validation_error(faults: Sequence[Any], body: object) -> ApiError:
 
 
 def message_of(fault: Mapping[str, Any]) -> str:
-    """pydantic's, where it does not quote the value or speak of its own inside."""
+    """The fault in our words, without the value."""
     if fault["type"] == "union_tag_not_found":
-        return "Field required"
+        return WORDS["missing"]
     if fault["type"] == "union_tag_invalid":
-        return f"Input should be one of {fault['ctx']['expected_tags']}"
-    return str(fault["msg"]).removeprefix("Value error, ")
+        return f"must be one of {fault['ctx']['expected_tags']}"
+    return fault_words(fault)
 
 
 def path_of(fault: Mapping[str, Any], body: object) -> tuple[str | int, ...]:

@@ -35,7 +35,7 @@ def list_models(config: Config, caller: CallerOf) -> ModelList:
     return ModelList(data=tuple(card for card in cards(config) if caller.may_ask(config.aliases.get(card.id, card.id))))
 
 
-@api.get("/v1/models/{name}")
+@api.get("/v1/models/{name:path}")
 def show_model(name: str, config: Config, caller: CallerOf) -> ModelCard:
     """Shows one name. 404 when there is no such model for the caller."""
     for card in cards(config):

@@ -46,8 +46,8 @@ async def test_models_lists_names_and_finds_patterns() -> None:
     async with running(sections={"aliases": {"gpt-4o": "auto", "claude-*": "plain"}}) as gateway:
         async with gateway.client.get(f"{gateway.gateway.url}/models") as answer:
             listed = {card["id"]: card["owned_by"] for card in (await answer.json())["data"]}
-        async with gateway.client.get(f"{gateway.gateway.url}/models/claude-x") as answer:
-            assert (answer.status, (await answer.json())["id"]) == (200, "claude-x")
+        async with gateway.client.get(f"{gateway.gateway.url}/models/claude-x/y") as answer:
+            assert (answer.status, (await answer.json())["id"]) == (200, "claude-x/y")
         async with gateway.client.get(f"{gateway.gateway.url}/models/gpt-5") as answer:
             assert answer.status == 404
         async with gateway.chat(model="gpt-5") as answer:

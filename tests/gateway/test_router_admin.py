@@ -77,7 +77,7 @@ async def test_a_trial_begins_under_terms_or_in_the_shadow(tmp_path: Path) -> No
                 assert (trial["version"], trial["mode"], trial["share"]) == (second, mode, share)
         async with gateway.client.post(f"{gateway.root}{ADMIN}/{second}/try", json={"canary": {"share": 2}}) as answer:
             assert answer.status == 400
-            assert "'canary.share': Input should be less than or equal to 0.9" in await answer.text()
+            assert "'canary.share': must be at most 0.9" in await answer.text()
         async with gateway.client.post(f"{gateway.root}{ADMIN}/{first}/try", json={"canary": {}}) as answer:
             assert "is live already" in await answer.text()
         assert (await ask(gateway, "POST", f"{ADMIN}/rollback"))[1]["trial"] is None

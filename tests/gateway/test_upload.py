@@ -41,12 +41,12 @@ async def send(
 
 
 BAD_FORMS = {
-    "no parts": (form(), "'file': Field required"),
+    "no parts": (form(), "'file': required key is missing"),
     "no end": (form(PURPOSE, FILE)[:-6], "not a complete form"),
     "no form": (b"hello", "not a complete form"),
     "nothing": (b"", "not a complete form"),
-    "no file": (form(PURPOSE), "'file': Field required"),
-    "no purpose": (form(FILE), "'purpose': Field required"),
+    "no file": (form(PURPOSE), "'file': required key is missing"),
+    "no purpose": (form(FILE), "'purpose': required key is missing"),
     "an empty file": (form(PURPOSE, part("file", b"", 'filename="a"')), "'file' is empty"),
     "two files": (form(PURPOSE, FILE, FILE), "'file' is there twice"),
     "another purpose": (form(FILE, part("purpose", b"x")), "'purpose' is 'x'; allowed: assistants, batch, user_data"),

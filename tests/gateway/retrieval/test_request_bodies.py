@@ -153,31 +153,41 @@ async def test_a_flood_of_bad_values_is_a_few_faults(running: Serving, monkeypat
 
 
 NAMED: tuple[tuple[str, object, str | None, str], ...] = (
-    ("/embeddings", {"input": 5}, "input", "valid string"),
-    ("/embeddings", {"input": ["a", None]}, "input[1]", "valid string"),
+    ("/embeddings", {"input": 5}, "input", "must be text"),
+    ("/embeddings", {"input": ["a", None]}, "input[1]", "must be text"),
     ("/embeddings", {"input": ["x"] * 2049}, "input", "holds 2049 texts; allowed: at most 2048"),
-    ("/embeddings", {}, "input", "Field required"),
+    ("/embeddings", {}, "input", "required key is missing"),
     ("/embeddings", [], None, "'body': "),
-    ("/rerank", {"query": 5, "documents": ["a"]}, "query", "valid string"),
-    ("/rerank", {"query": "x", "documents": ["a", None]}, "documents[1]", "valid string"),
-    ("/rerank", {"query": "x", "documents": [{"text": 5}]}, "documents[0].text", "valid string"),
-    ("/rerank", {"query": "x", "documents": [{}]}, "documents[0].text", "Field required"),
-    ("{store}/search", {"query": 5}, "query", "valid string"),
+    ("/rerank", {"query": 5, "documents": ["a"]}, "query", "must be text"),
+    ("/rerank", {"query": "x", "documents": ["a", None]}, "documents[1]", "must be text"),
+    ("/rerank", {"query": "x", "documents": [{"text": 5}]}, "documents[0].text", "must be text"),
+    ("/rerank", {"query": "x", "documents": [{}]}, "documents[0].text", "required key is missing"),
+    ("{store}/search", {"query": 5}, "query", "must be text"),
     ("{store}/search", {"query": "x", "filters": {"type": "secret"}}, "filters.type", "one of 'eq', 'ne'"),
-    ("{store}/search", {"query": "x", "filters": {}}, "filters.type", "Field required"),
-    ("{store}/search", {"query": "x", "filters": {"type": "eq", "key": "a"}}, "filters.value", "Field required"),
+    ("{store}/search", {"query": "x", "filters": {}}, "filters.type", "required key is missing"),
+    (
+        "{store}/search",
+        {"query": "x", "filters": {"type": "eq", "key": "a"}},
+        "filters.value",
+        "required key is missing",
+    ),
     (
         "{store}/search",
         {"query": "x", "filters": {"type": "or", "filters": [{"type": "in", "key": "a", "value": [1, None]}]}},
         "filters.filters[0].value[1]",
-        "valid string",
+        "must be text",
     ),
-    ("/vector_stores", {"chunking_strategy": {"type": "static"}}, "chunking_strategy.static", "Field required"),
+    (
+        "/vector_stores",
+        {"chunking_strategy": {"type": "static"}},
+        "chunking_strategy.static",
+        "required key is missing",
+    ),
     (
         "/vector_stores",
         {"chunking_strategy": {"type": "static", "static": {"max_chunk_size_tokens": 1}}},
         "chunking_strategy.static.max_chunk_size_tokens",
-        "greater than or equal to 100",
+        "must be at least 100",
     ),
     (
         "/vector_stores",
@@ -186,8 +196,8 @@ NAMED: tuple[tuple[str, object, str | None, str], ...] = (
         "chunk_overlap_tokens is 51",
     ),
     ("/vector_stores", {"chunking_strategy": {"type": "secret"}}, "chunking_strategy.type", "one of 'auto', 'static'"),
-    ("{store}/texts", {"texts": [{"text": "x", "attributes": {"a": None}}]}, "texts[0].attributes.a", "valid string"),
-    ("{store}/texts", {"texts": [{"text": "x", "colour": 1}]}, "texts[0].colour", "not permitted"),
+    ("{store}/texts", {"texts": [{"text": "x", "attributes": {"a": None}}]}, "texts[0].attributes.a", "must be text"),
+    ("{store}/texts", {"texts": [{"text": "x", "colour": 1}]}, "texts[0].colour", "is not a field"),
 )
 
 

@@ -110,9 +110,9 @@ async def test_each_way_of_naming_a_decision_of_many_finds_it(store: Database, m
     ("wrong", "says"),
     [
         (event(name="Toxicity", evaluation_score_value=1.0), "feedback.evaluations does not name 'Toxicity'"),
-        (event(evaluation_score_value=4.0), "'Correctness': Input should be less than or equal to 1"),
+        (event(evaluation_score_value=4.0), "'Correctness': must be at most 1"),
         (event(evaluation_score_label="so-so"), "'Correctness': kind 'score' needs 'value'"),
-        (event(evaluation_score_value="high"), "'Correctness': Input should be a valid number"),
+        (event(evaluation_score_value="high"), "'Correctness': must be a number"),
         (event("f" * 32, evaluation_score_value=1.0), "there is no decision"),
         (event("", "", evaluation_score_value=1.0), "there is no decision"),
         (event("", "", evaluation_score_value=1.0, response_id="chatcmpl-\0"), "there is no decision"),
