@@ -13,7 +13,7 @@ from base.errors import BackendError
 from base.json_text import JsonError, from_json
 from fleet.backend import ChunkStream, Place
 from gateway.answer_reader import JsonAnswer
-from gateway.http_errors import MAX_UPSTREAM_MESSAGE_CHARS, RETRY_AFTER_S, ApiError, named
+from gateway.http_errors import MAX_UPSTREAM_MESSAGE_CHARS, RETRY_AFTER_S, TOO_LONG, ApiError, named
 
 EVENT_STREAM = "text/event-stream"
 MASK = "***"
@@ -197,14 +197,14 @@ def upstream_error(
     if status >= 500:
         message = named(message, expert)
     if is_context_overflow(status, message, kind):
-        code = "context_length_exceeded"
+        code = TOO_LONG
     is_verbatim = code == fields.get("code") and shown == fields and status < 500 and is_openai_shape(body)
     error = ApiError(
         message,
         status=status,
         code=code if isinstance(code, str) else None,
         param=param if isinstance(param, str) else None,
-        error_type=kind if isinstance(kind, str) and code != "context_length_exceeded" else None,
+        error_type=kind if isinstance(kind, str) and code != TOO_LONG else None,
         retry_after_s=retry_after_s,
         is_retryable=is_retryable,
     )

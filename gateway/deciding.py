@@ -17,7 +17,7 @@ from gateway.batched_calls import BatchedCalls
 from gateway.chat_request import ChatRequest, Target, model_names, no_model, resolve_model
 from gateway.conversations import Conversations
 from gateway.exchange import Asked, Decided, Outcome
-from gateway.http_errors import RETRY_AFTER_S, ApiError
+from gateway.http_errors import RETRY_AFTER_S, TOO_LONG, ApiError
 from gateway.keys.grants import EVERYBODY, Caller
 from gateway.live_router import LiveRouter
 from gateway.reach import Reach, WaitFor, wanted
@@ -267,7 +267,7 @@ def no_expert(error: NoEligibleExpertError, request: ChatRequest, able: Mapping[
     # Whoever would take a short prompt with the same demands lacks only context.
     short = QueryFacts(has_image=facts.has_image, has_tools=facts.has_tools, wants_json=facts.wants_json)
     is_too_long = any(able[name].lacks(short) is None for name in names if name not in forbidden)
-    code = "context_length_exceeded" if is_too_long else "unsupported_by_experts"
+    code = TOO_LONG if is_too_long else "unsupported_by_experts"
     return ApiError(str(error), code=code, param="messages")
 
 

@@ -26,7 +26,7 @@ from gateway.answer_reader import read_answer
 from gateway.asgi import read_off_loop
 from gateway.chat_request import BEGIN, ChatRequest, Native, beginning
 from gateway.exchange import Asked
-from gateway.http_errors import ApiError, api_error
+from gateway.http_errors import TOO_LONG, ApiError, api_error
 from router.expert_config import ExpertConfig, Wire
 from router.types import RoutingDecision
 
@@ -65,7 +65,7 @@ class ExpertCall:
     """Calls experts and keeps their breakers informed.
 
     Only failures before the first byte lead to another expert, at most `retries` times, within the budget of further
-    tries that all requests share.
+    tries that all requests share. After a prompt that was too long that is one with a larger context.
 
     Args:
         experts: entries of experts.yaml.
@@ -114,7 +114,7 @@ class ExpertCall:
             if asked.watch is not None:
                 asked.watch.fails(failure)
             failed.append(expert)
-            following = self._following(decision, failed) if failure.is_retryable else None
+            following = self._following(decision, failed, failure)
             if following is None:
                 raise failure if len(failed) == 1 else failure.after(failed[:-1])
             expert = following
@@ -200,11 +200,16 @@ class ExpertCall:
             self._refusing.add(expert)
         return response
 
-    def _following(self, decision: RoutingDecision, failed: list[str]) -> str | None:
+    def _following(self, decision: RoutingDecision, failed: list[str], failure: ApiError) -> str | None:
         """The next expert to try; None when there is none or trying is not allowed."""
-        if len(failed) > self._retries:
+        is_too_long = failure.code == TOO_LONG  # the router's estimate of tokens is low, in Chinese by three quarters
+        if len(failed) > self._retries or not (failure.is_retryable or is_too_long):
             return None
-        expert = decision.following({*failed} | (set(decision.ranking) - self._pool.alive))
+        left_out = {*failed} | (set(decision.ranking) - self._pool.alive)
+        if is_too_long:
+            held = self._experts[failed[-1]].context_tokens
+            left_out |= {name for name in decision.ranking if self._experts[name].context_tokens <= held}
+        expert = decision.following(left_out)
         return expert if expert is not None and self._budget.spend() else None
 
     async def _attempt(self, asked: Asked, chat: ChatRequest, expert: str) -> StreamedAnswer | WholeAnswer:

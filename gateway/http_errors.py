@@ -24,6 +24,7 @@ from base.json_text import to_json
 RETRY_AFTER_S = 1.0
 CLIENT_GONE_STATUS = 499  # nginx's number for a client that left first; it never travels
 MAX_UPSTREAM_MESSAGE_CHARS = 2000
+TOO_LONG = "context_length_exceeded"  # the code by which clients know that they must shorten a conversation
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Any
 from base.json_text import JsonError, from_json
 from gateway.chat_request import ChatRequest
 from gateway.exchange import answer_id
-from gateway.http_errors import ApiError
+from gateway.http_errors import TOO_LONG, ApiError
 from gateway.surfaces.surface import Json
 from gateway.surfaces.turn import CALL, REASONING, Part, Step, Turn
 
@@ -34,7 +34,7 @@ ERROR_TYPES = {
 def error_values(error: ApiError) -> Json:
     kind = ERROR_TYPES.get(error.status, "api_error" if error.status >= 500 else "invalid_request_error")
     # There is no code in Anthropic's errors: Claude Code knows by these words that it has to shorten the conversation.
-    words = "prompt is too long: " if error.code == "context_length_exceeded" else ""
+    words = "prompt is too long: " if error.code == TOO_LONG else ""
     return {"type": "error", "error": {"type": kind, "message": f"{words}{error.message}"}, "request_id": None}
 
 

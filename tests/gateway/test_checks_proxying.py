@@ -321,6 +321,17 @@ async def test_check_12_no_failover_for_an_expert_named_by_the_client() -> None:
         assert answer.status == 503
 
 
+async def test_check_12_a_prompt_that_is_too_long_goes_to_an_expert_with_a_larger_context() -> None:
+    async with fault_upstream("too_long") as upstream:
+        wires = {"ruby": wire(upstream.url), "plain": wire(upstream.url)}
+        async with (
+            running(echoes(**wires), entries={"emerald": {"context_tokens": 9000}}) as gateway,
+            gateway.chat("red") as answer,
+        ):
+            assert (answer.status, answer.headers["x-coe-expert"]) == (200, "emerald")
+    assert len(upstream.requests) == 1
+
+
 @pytest.mark.parametrize("mode", ["fault", "bad_json", "too_long"])
 async def test_check_12_nothing_else_is_tried_again(mode: str) -> None:
     async with (
