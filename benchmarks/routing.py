@@ -273,6 +273,7 @@ def page(reports: Mapping[str, Report], runs: Sequence[Run]) -> str:
         lines += ["", "## Cheap and strong", "", *CPT_WORDS, "", *pair_lines(pairs, runs)]
     if "zeroeval_coe5" in tables:
         lines += ["", "## Five experts of zeroeval: quality against mean active parameters", ""]
+        lines += ["`soft_ridge` aims at the budget itself here; a router keeps a [reserve](../routing.md#budgets).", ""]
         lines += frontier_lines(tables["zeroeval_coe5"])
     return "\n".join(lines) + "\n"
 
