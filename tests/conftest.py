@@ -14,7 +14,7 @@ from decision_log.database import Database
 from fleet.redis_server import RedisServer
 from tests.postgres import running_postgres
 
-settings.register_profile("coe", deadline=None)  # no timed assertions: the machine may be busy
+settings.register_profile("coe", deadline=None, max_examples=50)  # no timed assertions: the machine may be busy
 settings.load_profile("coe")
 
 SLOW_TIMEOUT_S = 1800.0

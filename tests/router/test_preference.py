@@ -126,7 +126,7 @@ def test_the_smallest_value_that_would_do_is_that_of_all_experts_that_can_be_hos
         solve_preference(in_one_row(sample, 0.0), MASS, without_small, Budgets(active_params_b=4, hosted_params_b=70))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=30)
 @given(st.integers(0, 10_000), st.floats(1, 12), st.floats(1, 20), st.floats(0.5, 8))
 def test_whatever_one_expert_keeps_is_kept_also_on_shared_bases(
     seed: int, active: float, hosted: float, latency: float
@@ -236,7 +236,7 @@ def test_a_budget_holds_where_the_expensive_queries_go_to_the_expensive_expert()
     assert 0.9 * 2.5 < made.cost_usd[rows[test], chosen].mean() <= 2.5
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=30)
 @given(st.integers(0, 10_000), st.floats(1, 9), st.floats(1, 9))
 def test_limits_that_one_expert_keeps_are_kept_on_the_sample_by_row(seed: int, usd: float, latency: float) -> None:
     rng = np.random.default_rng(seed)

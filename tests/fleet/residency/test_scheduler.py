@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fleet.residency.memory import Memory, Resident
 from fleet.residency.policies import Off, OnDemand, Regret, RegretOptions, Static
 from fleet.residency.scheduler import ResidencyPolicy, Scheduler, Step
-from fleet.residency.types import Residency
+from fleet.residency.types import SLEEPS, Residency
 from tests.fleet.residency.driver import Driver, resident
 
 POLICIES: dict[str, Callable[[tuple[Resident, ...]], ResidencyPolicy]] = {
@@ -128,6 +128,19 @@ def test_an_engine_asked_by_name_is_woken_when_the_running_request_of_its_victim
     driver.until(60)
     assert scheduler.serving == {"b"}
     assert driver.waiting == []
+
+
+def test_an_engine_that_was_woken_stays_for_two_of_its_cycles() -> None:
+    residents = (resident("a"), resident("b"))
+    scheduler = Scheduler(residents, Memory({"0": 21.5}, 0.0), Off(), {"a": Residency.AWAKE, "b": Residency.SLEEP_2})
+    assert scheduler.ask(0.0, "b")
+    while scheduler.step(0.0) is not None:
+        scheduler.finished(7.0)
+    scheduler.ended("b")
+    held_until_s = 7.0 + 2 * min(residents[1].times.cycle_s(state) for state in SLEEPS)
+    assert scheduler.ask(held_until_s, "a")
+    assert scheduler.step(held_until_s - 0.1) is None
+    assert scheduler.step(held_until_s) == Step("b", Residency.SLEEP_2)
 
 
 def test_an_engine_that_pins_leave_no_room_for_is_not_waited_for() -> None:
