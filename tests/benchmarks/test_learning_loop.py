@@ -19,6 +19,7 @@ from benchmarks.loop_newcomers import Newcomer, Place, imitated, joining_run, kn
 from router.build import build_encoder
 from router.policy_config import ExplorationConfig
 from router.section import PluginConfig
+from tests.outcome_tables import scored_table
 from training.types import OutcomeTable
 
 SETTINGS = ExplorationConfig(budget=0.05)
@@ -34,20 +35,8 @@ def synthetic_table(rng: np.random.Generator, *, per_category: int = 120) -> Out
     rates[:, 4] = 0.6
     rows = np.repeat(np.arange(4), per_category)
     scores = (rng.random((len(rows), 5)) < rates[rows]).astype(np.float32)
-    unknown = np.full(scores.shape, np.nan, dtype=np.float32)
-    return OutcomeTable(
-        prompt_ids=tuple(f"p{i}" for i in range(len(texts))),
-        texts=tuple(texts),
-        categories=tuple(categories),
-        splits=("train",) * len(texts),
-        experts=("of-maths", "of-code", "of-law", "of-cooking", "middling"),
-        scores=scores,
-        cost_usd=unknown,
-        output_tokens=unknown,
-        latency_ms=unknown,
-        metric="right",
-        source="synthetic",
-    )
+    experts = ("of-maths", "of-code", "of-law", "of-cooking", "middling")
+    return scored_table(scores, categories, experts, texts=tuple(texts))
 
 
 @dataclass(frozen=True)

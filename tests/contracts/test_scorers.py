@@ -16,9 +16,9 @@ from router import plugins
 from router.protocols import ArrayState, ExpertScorer, ScorerOf
 from router.quality import Measured
 from router.types import CategoryProbs, QueryBatch
+from tests.outcome_tables import scored_table
 from training.graded_queries import GradedQueries
 from training.scorer_fit import FAMILY, FITS, fit_arrays, out_of_fold
-from training.types import OutcomeTable
 
 EXPERTS = ("a", "b", "idle")
 CATEGORIES = ("code", "facts")
@@ -40,20 +40,8 @@ def graded(n: int, seed: int) -> GradedQueries:
     vectors = rng.standard_normal((n, 8)).astype(np.float32) * 0.3
     vectors[np.arange(n), category] += 1.0
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    unknown = np.full_like(scores, np.nan)
-    table = OutcomeTable(
-        prompt_ids=tuple(f"p{i}" for i in range(n)),
-        texts=tuple(f"{WORDS[c]} {i}" for i, c in enumerate(category)),
-        categories=tuple(CATEGORIES[c] for c in category),
-        splits=("train",) * n,
-        experts=EXPERTS,
-        scores=scores,
-        cost_usd=unknown,
-        output_tokens=unknown,
-        latency_ms=unknown,
-        metric="acc",
-        source="made",
-    )
+    texts = tuple(f"{WORDS[c]} {i}" for i, c in enumerate(category))
+    table = scored_table(scores, [CATEGORIES[c] for c in category], EXPERTS, texts=texts)
     probs = np.where(np.arange(2) == category[:, None], 0.9, 0.1).astype(np.float32)
     return GradedQueries(table, vectors, CategoryProbs(CATEGORIES, probs))
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from coe.command_line import run
+from tests.outcome_tables import scored_table
 from training.datasets.outcomes import read_outcomes, write_outcomes
-from training.types import OutcomeTable
 
 
 def coe(name: str, *arguments: object) -> int:
@@ -17,21 +17,7 @@ def coe(name: str, *arguments: object) -> int:
 
 
 def test_a_table_goes_out_and_comes_in(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    scores = np.array([[1.0, 0.25], [0.0, 0.75]], dtype=np.float32)
-    unknown = np.full_like(scores, np.nan)
-    table = OutcomeTable(
-        ("p", "q"),
-        ("one", "two"),
-        ("a", "b"),
-        ("train", "test"),
-        ("x", "y"),
-        scores,
-        unknown,
-        unknown,
-        unknown,
-        "m",
-        "s",
-    )
+    table = scored_table([[1.0, 0.25], [0.0, 0.75]], ("a", "b"), ("x", "y"), splits=("train", "test"))
     write_outcomes(table, tmp_path / "in")
     out = tmp_path / "new" / "scores.csv"
     assert coe("outcomes export", "--format", "flat", "--outcomes", tmp_path / "in", "--out", out) == 0
@@ -40,5 +26,5 @@ def test_a_table_goes_out_and_comes_in(tmp_path: Path, capsys: pytest.CaptureFix
     assert coe("outcomes export", "--format", "flat", "--outcomes", tmp_path / "in", "--out", tmp_path / "new") == 1
     assert f"--out {tmp_path}/new: is a folder; name a file" in capsys.readouterr().err
     again = read_outcomes(tmp_path / "back")
-    np.testing.assert_array_equal(again.scores, scores)
+    np.testing.assert_array_equal(again.scores, table.scores)
     assert again.splits == ("train", "test")

@@ -13,6 +13,7 @@ from router.pipeline import Router
 from router.quality import QualityMatrix
 from router.solved_policy import SolvedPolicy
 from tests.gateway.small_router import EXPERTS, ColourEncoder, small_router
+from tests.outcome_tables import scored_table
 from training.evidence import Evidence
 from training.key_influence import UNLIMITED
 from training.log_answers import AskedAnswers
@@ -33,20 +34,7 @@ def mapping(**expert_of: str) -> Router:
 def outcomes(texts: Sequence[str], scores: Sequence[Sequence[float]]) -> OutcomeTable:
     """Graded prompts, each of the category that its text names first."""
     values = np.array(scores, dtype=np.float32).reshape(len(texts), len(EXPERTS))
-    unknown = np.full(values.shape, np.nan, np.float32)
-    return OutcomeTable(
-        prompt_ids=tuple(f"p{i}" for i in range(len(texts))),
-        texts=tuple(texts),
-        categories=tuple(text.split()[0] for text in texts),
-        splits=("train",) * len(texts),
-        experts=EXPERTS,
-        scores=values,
-        cost_usd=unknown,
-        output_tokens=unknown,
-        latency_ms=unknown,
-        metric="probe",
-        source="test",
-    )
+    return scored_table(values, [text.split()[0] for text in texts], EXPERTS, texts=tuple(texts))
 
 
 def small_comparison(

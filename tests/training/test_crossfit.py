@@ -15,6 +15,7 @@ from router.build import evidence_of
 from router.config import load_config
 from router.quality import cautious_quality
 from router.types import Verdict
+from tests.outcome_tables import scored_table
 from tests.training.test_retrain import CONFIG, NOW, outcome_table
 from training.candidate_fit import fit_twins, folds_of
 from training.evidence import Evidence
@@ -33,19 +34,12 @@ NAMES = tuple(f"c{i}" for i in range(CATEGORIES))
 def graded(quality: np.ndarray, rng: np.random.Generator, tag: str) -> OutcomeTable:
     """15 prompts of each of 16 categories, right with the expert's probability."""
     rows = np.repeat(np.arange(CATEGORIES), PROMPTS)
-    unknown = np.full((len(rows), EXPERTS), np.nan, np.float32)
-    return OutcomeTable(
+    return scored_table(
+        rng.random((len(rows), EXPERTS)) < quality[rows],
+        [NAMES[row] for row in rows],
+        [f"e{i}" for i in range(EXPERTS)],
         prompt_ids=tuple(f"{tag}{i}" for i in range(len(rows))),
         texts=tuple(f"c{row} {tag} {i}" for i, row in enumerate(rows)),
-        categories=tuple(NAMES[row] for row in rows),
-        splits=("train",) * len(rows),
-        experts=tuple(f"e{i}" for i in range(EXPERTS)),
-        scores=(rng.random((len(rows), EXPERTS)) < quality[rows]).astype(np.float32),
-        cost_usd=unknown,
-        output_tokens=unknown,
-        latency_ms=unknown,
-        metric="probe",
-        source="test",
     )
 
 

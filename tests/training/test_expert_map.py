@@ -3,27 +3,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.outcome_tables import scored_table
 from training.expert_map import measure_quality, shrink, without_difficulty
 from training.types import OutcomeTable
 
 
 def table(scores, categories, *, tokens=None, texts=None) -> OutcomeTable:
-    scores = np.asarray(scores, dtype=np.float32)
-    n, m = scores.shape
-    unknown = np.full((n, m), np.nan, np.float32)
-    return OutcomeTable(
-        prompt_ids=tuple(map(str, range(n))),
-        texts=texts or tuple("abcd" * 3 for _ in range(n)),
-        categories=tuple(categories),
-        splits=("train",) * n,
-        experts=tuple(f"e{j}" for j in range(m)),
-        scores=scores,
-        cost_usd=unknown,
-        output_tokens=unknown if tokens is None else np.asarray(tokens, np.float32),
-        latency_ms=unknown,
-        metric="score",
-        source="test",
-    )
+    n, m = np.shape(scores)
+    fields = {} if tokens is None else {"output_tokens": np.asarray(tokens, np.float32)}
+    names = [f"e{j}" for j in range(m)]
+    return scored_table(scores, categories, names, texts=texts or ("abcd" * 3,) * n, **fields)
 
 
 def test_shrinkage_reference_values():

@@ -22,6 +22,7 @@ from router.build import evidence_of, load_router
 from router.config import load_config
 from router.live_pointer import Trial, TrialMode
 from router.types import DecisionReason, Query, QueryFacts, RoutingDecision, Verdict
+from tests.outcome_tables import scored_table
 from tests.training.trained_folder import put_first_router, temporary_folder
 from training.builtin_feedback import RatedBuiltin, bounded, with_feedback
 from training.datasets.outcomes import write_outcomes
@@ -54,21 +55,9 @@ CONFIG = {
 def outcome_table() -> OutcomeTable:
     """Twenty graded prompts a category: `left` is a little better everywhere, and neither is good."""
     rows = [(category, i) for category in ("facts", "sql", "general") for i in range(20)]
-    scores = np.array([[float(i % 2 == 0), float(i % 3 == 0)] for _, i in rows], np.float32)
-    unknown = np.full(scores.shape, np.nan, np.float32)
-    return OutcomeTable(
-        prompt_ids=tuple(f"{c}-{i}" for c, i in rows),
-        texts=tuple(f"probe number {i} of {c}" for c, i in rows),
-        categories=tuple(c for c, _ in rows),
-        splits=("train",) * len(rows),
-        experts=EXPERTS,
-        scores=scores,
-        cost_usd=unknown,
-        output_tokens=unknown,
-        latency_ms=unknown,
-        metric="probe",
-        source="test",
-    )
+    scores = [[float(i % 2 == 0), float(i % 3 == 0)] for _, i in rows]
+    texts = tuple(f"probe number {i} of {c}" for c, i in rows)
+    return scored_table(scores, [c for c, _ in rows], EXPERTS, texts=texts)
 
 
 @cache

@@ -6,35 +6,21 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from base.errors import ConfigError, DataError
 from base.progress import silent
+from tests.outcome_tables import scored_table
 from training.datasets.outcomes import read_outcomes, write_outcomes
 from training.table_fit import TableRequest, fit_table, table_inputs
-from training.types import MIN_TABLE_PROMPTS, OutcomeTable
+from training.types import MIN_TABLE_PROMPTS
 
 
 def uneven(folder: Path, counts: dict[str, int]) -> Path:
     categories = tuple(name for name, count in counts.items() for _ in range(count))
-    scores = np.array([[float(c == "a"), 0.5] for c in categories], dtype=np.float32)
-    unknown = np.full_like(scores, np.nan)
-    numbers = range(len(categories))
-    table = OutcomeTable(
-        prompt_ids=tuple(f"p{i}" for i in numbers),
-        texts=tuple(f"{c} words of {c} kind {i}" for i, c in zip(numbers, categories, strict=True)),
-        categories=categories,
-        splits=("train",) * len(categories),
-        experts=("one", "two"),
-        scores=scores,
-        cost_usd=unknown,
-        output_tokens=unknown,
-        latency_ms=unknown,
-        metric="acc",
-        source="uneven",
-    )
-    write_outcomes(table, folder)
+    texts = tuple(f"{c} words of {c} kind {i}" for i, c in enumerate(categories))
+    scores = [[float(c == "a"), 0.5] for c in categories]
+    write_outcomes(scored_table(scores, categories, ("one", "two"), texts=texts), folder)
     return folder
 
 

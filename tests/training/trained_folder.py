@@ -13,6 +13,7 @@ import numpy as np
 import yaml
 
 from fleet.router_registry import Registry
+from tests.outcome_tables import scored_table
 from training.datasets.outcomes import write_outcomes
 from training.fit_inputs import TrainRequest, fit_configured
 from training.types import OutcomeTable
@@ -33,19 +34,12 @@ SCORES = {"facts": (0.6, 0.4), "sql": (0.6, 0.4), "general": (0.6, 0.4)}
 
 
 def outcome_table(prompts: list[tuple[str, int]], experts: tuple[str, ...], scores: np.ndarray) -> OutcomeTable:
-    unknown = np.full(scores.shape, np.nan, np.float32)
-    return OutcomeTable(
+    return scored_table(
+        scores,
+        [c for c, _ in prompts],
+        experts,
         prompt_ids=tuple(f"{c}-{i:03}" for c, i in prompts),
         texts=tuple(f"probe {i} of {c}" for c, i in prompts),
-        categories=tuple(c for c, _ in prompts),
-        splits=("train",) * len(prompts),
-        experts=experts,
-        scores=scores.astype(np.float32),
-        cost_usd=unknown,
-        output_tokens=unknown,
-        latency_ms=unknown,
-        metric="probe",
-        source="test",
     )
 
 

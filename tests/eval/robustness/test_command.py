@@ -6,7 +6,6 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from base.errors import DataError
@@ -15,6 +14,7 @@ from coe import command_line as cli
 from eval.robustness.flip_records import RobustnessReport
 from eval.robustness.inputs import find_texts, own_texts
 from fleet.router_registry import Registry
+from tests.outcome_tables import scored_table
 from training.datasets.outcomes import write_outcomes
 from training.split import split_of
 from training.table_fit import TableRequest, fit_table
@@ -27,20 +27,10 @@ CATEGORIES = {"sums": "add the numbers {} and {} together", "poems": "write a rh
 def table(n: int = 30) -> OutcomeTable:
     """Sums, which `counter` can, and poems, which `poet` can."""
     asks = [(category, form.format(i, i + 7)) for i in range(n) for category, form in CATEGORIES.items()]
-    scores = np.array([[1.0, 0.0] if category == "sums" else [0.0, 1.0] for category, _ in asks], dtype=np.float32)
-    return OutcomeTable(
-        prompt_ids=tuple(f"p{i}" for i in range(len(asks))),
-        texts=tuple(text for _, text in asks),
-        categories=tuple(category for category, _ in asks),
-        splits=tuple("test" if i % 3 == 0 else "train" for i in range(len(asks))),
-        experts=("counter", "poet"),
-        scores=scores,
-        cost_usd=np.full_like(scores, np.nan),
-        output_tokens=np.full_like(scores, np.nan),
-        latency_ms=np.full_like(scores, np.nan),
-        metric="exact",
-        source="ours",
-    )
+    categories, texts = zip(*asks, strict=True)
+    scores = [[1.0, 0.0] if category == "sums" else [0.0, 1.0] for category in categories]
+    splits = tuple("test" if i % 3 == 0 else "train" for i in range(len(asks)))
+    return scored_table(scores, categories, ("counter", "poet"), texts=texts, splits=splits)
 
 
 @pytest.fixture(scope="module")

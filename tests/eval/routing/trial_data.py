@@ -16,6 +16,7 @@ from eval.routing.routing_run import data_facts
 from eval.routing.trial import Trial
 from eval.routing.trial_tables import Tables
 from router.types import GENERAL, DecisionReason, RoutingDecision
+from tests.outcome_tables import scored_table
 from training.types import OutcomeTable
 
 EXPERTS = ("small", "maths", "law")
@@ -26,18 +27,13 @@ TEST_SCORES = [[0.5, 1, 0], [0, 1, 0], [0.5, 1, 0], [0.25, 0, 1]]
 
 
 def table(scores: Sequence[Sequence[float]], categories: Sequence[str], name: str) -> OutcomeTable:
-    matrix = np.array(scores, dtype=np.float32)
-    unknown = np.full(matrix.shape, np.nan, dtype=np.float32)
-    return OutcomeTable(
-        prompt_ids=tuple(f"{name}{i}" for i in range(len(matrix))),
+    return scored_table(
+        scores,
+        categories,
+        EXPERTS,
+        prompt_ids=tuple(f"{name}{i}" for i in range(len(scores))),
         texts=tuple(f"{name} question {i} about {category}" for i, category in enumerate(categories)),
-        categories=tuple(categories),
-        splits=("train" if name == "fit" else "test",) * len(matrix),
-        experts=EXPERTS,
-        scores=matrix,
-        cost_usd=unknown,
-        output_tokens=unknown,
-        latency_ms=unknown,
+        splits=("train" if name == "fit" else "test",) * len(scores),
         metric="acc",
         source="tiny",
         active_params_b=SIZES,

@@ -24,6 +24,7 @@ from router.config import load_config
 from router.features import to_bytes
 from router.pipeline import Router
 from router.types import Query, QueryFacts
+from tests.outcome_tables import scored_table
 from training.datasets.outcomes import write_outcomes
 from training.fit_inputs import TrainRequest, fit_configured
 from training.types import OutcomeTable
@@ -43,20 +44,8 @@ def outcomes(better: int) -> OutcomeTable:
     rows = [(category, i) for category in ("facts", "sql", "general") for i in range(20)]
     scores = np.full((len(rows), 2), 0.1, np.float32)
     scores[:, better] = 0.9
-    unknown = np.full(scores.shape, np.nan, np.float32)
-    return OutcomeTable(
-        prompt_ids=tuple(f"{c}-{i}" for c, i in rows),
-        texts=tuple(f"probe number {i} of {c}" for c, i in rows),
-        categories=tuple(c for c, _ in rows),
-        splits=("train",) * len(rows),
-        experts=EXPERTS,
-        scores=scores,
-        cost_usd=unknown,
-        output_tokens=unknown,
-        latency_ms=unknown,
-        metric="probe",
-        source="test",
-    )
+    texts = tuple(f"probe number {i} of {c}" for c, i in rows)
+    return scored_table(scores, [c for c, _ in rows], EXPERTS, texts=texts)
 
 
 class Data:

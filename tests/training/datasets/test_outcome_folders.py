@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from base.errors import DataError
+from tests.outcome_tables import scored_table
 from training.datasets.outcome_files import PROMPTS_FILE, SCORES_FILE
 from training.datasets.outcome_folders import read_outcome_folders
 from training.datasets.outcomes import write_outcomes
@@ -21,19 +22,9 @@ def table(
 ) -> OutcomeTable:
     values = np.array(scores, np.float32)
     rows = range(start, start + len(values))
-    return OutcomeTable(
-        prompt_ids=tuple(f"p{i}" for i in rows),
-        texts=tuple(f"question {i}" for i in rows),
-        categories=("facts",) * len(values),
-        splits=("train",) * len(values),
-        experts=experts,
-        scores=values,
-        cost_usd=values + 1,
-        output_tokens=values + 2,
-        latency_ms=values + 3,
-        metric=metric,
-        source="test",
-    )
+    names = {"prompt_ids": tuple(f"p{i}" for i in rows), "texts": tuple(f"question {i}" for i in rows)}
+    measured = {"cost_usd": values + 1, "output_tokens": values + 2, "latency_ms": values + 3}
+    return scored_table(values, ("facts",) * len(values), experts, metric=metric, **names, **measured)
 
 
 def write(folder: Path, outcomes: OutcomeTable, at: float) -> None:

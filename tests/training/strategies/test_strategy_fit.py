@@ -19,6 +19,7 @@ from router.strategies.plan import StrategyPlan, choices_of, solve_plan
 from router.strategies.types import StrategyName
 from router.strategies.votes import SIGNALS
 from router.types import GENERAL, CategoryProbs
+from tests.outcome_tables import scored_table
 from tests.training.strategies.known_answers import ballots, known, numbered
 from training.expert_map import measure_quality
 from training.graded_queries import GradedQueries
@@ -26,28 +27,14 @@ from training.strategies.rehearsal import Known
 from training.strategies.strategy_fit import fit_strategies
 from training.strategies.vote_fit import Ballots
 from training.strategies.ways import WAYS, Company, Way
-from training.types import OutcomeTable
 
 CATEGORIES = ("a", "b")
 
 
 def graded(data: Ballots, answers: np.ndarray | None) -> GradedQueries:
     n = len(data.keys)
-    unknown = np.full((n, 4), np.nan, dtype=np.float32)
-    table = OutcomeTable(
-        prompt_ids=tuple(f"p{i}" for i in range(n)),
-        texts=tuple(f"question {i}" for i in range(n)),
-        categories=tuple(CATEGORIES[i % 2] for i in range(n)),
-        splits=("train",) * n,
-        experts=("one", "twin", "two", "three"),
-        scores=data.scores.astype(np.float32),
-        cost_usd=unknown,
-        output_tokens=unknown,
-        latency_ms=unknown,
-        metric="acc",
-        source="known",
-        answers=answers,
-    )
+    categories = [CATEGORIES[i % 2] for i in range(n)]
+    table = scored_table(data.scores, categories, ("one", "twin", "two", "three"), answers=answers)
     probs = np.eye(2, dtype=np.float32)[np.arange(n) % 2]
     return GradedQueries(table, data.embeddings, CategoryProbs(CATEGORIES, probs))
 
