@@ -211,6 +211,18 @@ def newcomer_lines(joined: Sequence[Joining]) -> list[str]:
     return lines
 
 
+def category_line(joined: Sequence[Joining]) -> str:
+    """Takeovers of new categories, and how many were for the worse."""
+    taken = 100 * np.array([gain for run in joined for gain in run.taken] or [0.0])
+    worse = taken[taken < -100 * EQUAL]
+    found = share_with_interval(len(worse), sum(len(run.taken) for run in joined))
+    return (
+        "Rounds in which a new category changed hands without the gate gained "
+        f"{taken.mean():.2f} points of the traffic on average; worse ones: {found}, which lost "
+        f"{-worse.sum() / max(len(worse), 1):.2f}."
+    )
+
+
 def share_lines(courses: Sequence[Course], phase: str) -> list[str]:
     """Share of a router's gap to the reachable that is recovered, by decisions since the phase began."""
     inside = [i for i, name in enumerate(courses[0].phases) if name == phase]
@@ -309,6 +321,11 @@ def page(found: Findings, world: World, command: str, minutes: float, margin: fl
             f"of the worth at the end of some round, within {BLOCKS * BLOCK} decisions:",
             "",
             *newcomer_lines(found.joined),
+            "",
+            category_line(found.joined),
+            "",
+            "*Told* is no upper limit here: to each of eight or nine experts it gives as many of the some 240 ratings "
+            "that a new category gets.",
             "",
             "The same with an expert that is as good as who serves each category, and nowhere better; it was given a "
             f"category in {share_with_interval(sum(run.serves for run in found.imitations), len(found.imitations))}.",

@@ -113,13 +113,15 @@ class Place:
 class Joining:
     """One run of one arm. `has` is the share of the newcomer's worth that the router in force has at the end of each
     block, `worth` how much that is per query of what it is worth something in; a category counts only if it is told
-    apart. `serves`: a new expert was given a category at some time."""
+    apart. `serves`: a new expert was given a category at some time. `taken`: true gains of the traffic where a new
+    category changed hands without the gate."""
 
     newcomer: Newcomer
     arm: str
     worth: float
     has: tuple[float, ...]
     serves: bool = False
+    taken: tuple[float, ...] = ()
 
     def decisions(self, share: float) -> float:
         """Decisions with the newcomer until the router has such a share of its worth; infinite where it never did."""
@@ -187,7 +189,8 @@ def joining_run(
         for _ in range(blocks):
             loop.serve(after, BLOCK)
             has.append((value_there(loop, after, world) - low) / (high - low) * is_told_apart(loop, world))
-        return Joining(newcomer, arm, high - low, tuple(has))
+        taken = tuple(done.gain_of_takeover for done in loop.rounds[-blocks:] if done.gain_of_takeover is not None)
+        return Joining(newcomer, arm, high - low, tuple(has), taken=taken)
     gains = gains_of(newcomer.expert, after, loop.rows, world)
     best, number = gains.clip(min=0.0), world.traffic.experts.index(newcomer.expert)
     of_row = np.bincount(loop.rows, weights=after.mix, minlength=len(gains))

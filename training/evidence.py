@@ -15,7 +15,15 @@ from router.quality import QualityMatrix
 from router.types import GENERAL, FloatArray
 from training.carried_evidence import Carried, with_carried
 from training.change_points import ChangePoint, is_stale
-from training.expert_map import cell_sums, measure_quality, row_numbers, shrink, without_difficulty
+from training.expert_map import (
+    cell_sums,
+    is_ungraded,
+    measure_quality,
+    new_levels,
+    row_numbers,
+    shrink,
+    without_difficulty,
+)
 from training.graded_queries import LoggedQueries
 from training.key_influence import counted_share
 from training.log_answers import AskedAnswers
@@ -78,15 +86,18 @@ def gather_evidence(
     offset = reward_offset(kept.reward[told], weight[told], base, row[told], expert[told])
     numbers = row_numbers(believed, rows[:-1])
     relative, difficulty = without_difficulty(believed.scores, numbers, len(rows) - 1)
-    graded = cell_sums(relative, numbers, len(rows) - 1)
+    graded, is_new, shape = cell_sums(relative, numbers, len(rows) - 1), is_ungraded(base.count), base.quality.shape
     gain = kept.reward - offset - difficulty[row]
-    rewarded = [add_cells(each, row, expert, base.quality.shape) for each in (weight * gain, weight * gain**2, weight)]
+    unlike = gain - shrink(*graded)[0][row, expert]
+    level = new_levels(*(add_cells(each, row, expert, shape) for each in (weight * unlike, weight)), is_new)
+    difficulty, gain = difficulty + level, gain - level[row]
+    rewarded = [add_cells(each, row, expert, shape) for each in (weight * gain, weight * gain**2, weight)]
     cells = [first + second for first, second in zip(graded, rewarded, strict=True)]
     if len(log.panels):
-        anchors = Anchors(shrink(*cells)[0] + difficulty[:, None], cells[2])
+        anchors = Anchors(shrink(*cells, is_new)[0] + difficulty[:, None], cells[2])
         agreed = agreed_cells(log.panels, rows, believed.experts, anchors, changes)
         cells = [first + second for first, second in zip(cells, agreed, strict=True)]
-    quality, stderr = shrink(*cells)
+    quality, stderr = shrink(*cells, is_new)
     quality[:, cells[2].sum(axis=0) > 0] += difficulty[:, None]
     matrix = replace(
         base,

@@ -18,6 +18,10 @@ PRIOR_COUNT_RANGE = (1.0, 200.0)
 """Bounds on the prior's weight in graded answers: at least one, and never so many that a well-measured cell (hundreds
 of answers) is pulled away from its own mean (ours)."""
 
+NEW_PRIOR = 2.0
+"""The prior's weight, in answers, in a category that nobody was graded in: how much the others differ among themselves
+says little of one that somebody added because it is unlike them (ours; benchmarks/LOG.md)."""
+
 BACKFIT_ROUNDS = 20
 
 
@@ -30,7 +34,7 @@ def measure_quality(table: OutcomeTable, categories: Sequence[str]) -> QualityMa
     rows = row_numbers(table, categories)
     relative, difficulty = without_difficulty(table.scores, rows, len(categories))
     counts = cell_sums(table.scores, rows, len(categories))[2]
-    quality, stderr = shrink(*cell_sums(relative, rows, len(categories)))
+    quality, stderr = shrink(*cell_sums(relative, rows, len(categories)), is_ungraded(counts))
     measured = counts.sum(axis=0) > 0
     quality[:, measured] = np.clip(quality[:, measured] + difficulty[:, None], 0.0, 1.0)
     mass = np.maximum(np.bincount(rows, minlength=len(categories) + 1), 1).astype(np.float32)
@@ -103,13 +107,35 @@ def prompt_levels(scores: FloatArray, rows: IntArray, k: int) -> tuple[Float64Ar
     return level, is_shared
 
 
-def shrink(sums: Float64Array, squares: Float64Array, counts: Float64Array) -> tuple[Float64Array, Float64Array]:
+def is_ungraded(counts: NDArray[np.floating]) -> BoolArray:
+    """(k+1,) categories without grades, by their counts (k+1, m); never `general`, of which the others say much."""
+    return np.append(counts[:-1].sum(axis=1) == 0, False)
+
+
+def new_levels(sums: Float64Array, counts: Float64Array, is_new: BoolArray) -> Float64Array:
+    """(k+1,) how much easier than the others each new category is, 0 for those that are not new.
+
+    A one-way random-effects mean of the cells, whose own effects and whose common level have the variance of
+    `NEW_PRIOR` answers. Without it an expert that was not tried in a hard category would seem to be its best.
+
+    Args:
+        sums: (k+1, m) of answers less what is expected of their experts, and their `counts`.
+    """
+    means = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
+    precision = NEW_PRIOR * counts / (counts + NEW_PRIOR)
+    return np.where(is_new, (precision * means).sum(axis=1) / (precision.sum(axis=1) + NEW_PRIOR), 0.0)
+
+
+def shrink(
+    sums: Float64Array, squares: Float64Array, counts: Float64Array, is_new: BoolArray | None = None
+) -> tuple[Float64Array, Float64Array]:
     """Empirical-Bayes means and standard errors of cells, all (k+1, m); 0 and 0.5 for an expert without any.
 
     Normal-normal model per expert e: cell mean ~ N(theta_ce, s2/n_ce), theta_ce ~ N(mu_e, t2). Posterior mean is
     (n mean + L mu) / (n + L) with L = s2 / t2, its standard error sqrt(s2 / (n + L)) (Efron & Morris 1975). mu is the
     mean over the measured cells, s2 the pooled variance within them, t2 the variance between them less what sampling
-    explains (method of moments), and L is kept within PRIOR_COUNT_RANGE.
+    explains (method of moments), and L is kept within PRIOR_COUNT_RANGE. In rows that are new (k+1,) it is at most
+    NEW_PRIOR.
     """
     means = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
     quality, stderr = np.zeros_like(sums), np.zeros_like(sums)
@@ -121,7 +147,8 @@ def shrink(sums: Float64Array, squares: Float64Array, counts: Float64Array) -> t
         n, mean = counts[measured, e], means[measured, e]
         within = max(float((squares[measured, e] - n * mean**2).sum() / max(n.sum() - len(n), 1.0)), 1e-4)
         between = float(mean.var(ddof=1)) - within * float((1 / n).mean()) if len(n) > 1 else 0.0
-        prior_count = float(np.clip(within / max(between, 1e-9), *PRIOR_COUNT_RANGE))
+        common = float(np.clip(within / max(between, 1e-9), *PRIOR_COUNT_RANGE))
+        prior_count = common if is_new is None else np.where(is_new, min(common, NEW_PRIOR), common)
         quality[:, e] = (sums[:, e] + prior_count * mean.mean()) / (counts[:, e] + prior_count)
         stderr[:, e] = np.sqrt(within / (counts[:, e] + prior_count))
     return quality, stderr

@@ -32,8 +32,8 @@ DRAWS = 10_000
 
 @dataclass(frozen=True)
 class Takeover:
-    """Moves of a map. `gain` is what the traffic gains on average beyond luck, without the key that speaks most for
-    it."""
+    """Moves of a map. `gain` is what the traffic gains on average, without the key that speaks most for it: beyond
+    luck, or in categories without grades by what is known."""
 
     moves: tuple[MapChange, ...]
     gain: float
@@ -41,7 +41,7 @@ class Takeover:
     @property
     def words(self) -> str:
         told = ", ".join(f"{move.candidate} takes over {move.category} from {move.live}" for move in self.moves)
-        return f"{told}: at least {self.gain:+.3f} beyond luck"
+        return f"{told}: {self.gain:+.3f} or more"
 
 
 def fallen(changes: Sequence[ChangePoint]) -> frozenset[tuple[str, str]]:
@@ -89,24 +89,41 @@ def find_takeover(
     """Gain by the moves of a map whose opened rows follow newer evidence. None if a move is not open, or if no
     gain is shown by one of the evidences: all of it, and that without each of the `weighty_keys`.
 
+    In categories without grades what is known decides, not what is beyond luck: an error there costs no more than to
+    stay with a guess. The map itself asks for a lead of one standard error (`router.quality.cautious_quality`).
+
     Args:
         live: who serves each row of the evidence (category -> expert).
     """
     if not moves or not all(opening.allows(move) for move in moves):
         return None
+    beyond = known_gain if opening.categories else gain_beyond_luck
     gains = []
     for evidence in found:
-        gains.append(gain_beyond_luck(moves, evidence, live, opening))
+        gains.append(beyond(moves, evidence, live, opening))
         if gains[-1] <= 0:
             return None
     return Takeover(tuple(moves), min(gains))
 
 
+def known_gain(moves: Sequence[MapChange], evidence: Evidence, live: Mapping[str, str], opening: Opening) -> float:
+    """Gain of the traffic by the differences of both qualities; 0 where somebody who serves an opened row, or is in a
+    move, is not among the evidence's experts."""
+    matrix, names, rows = evidence.matrix, evidence.outcomes.experts, list(live)
+    involved = {live[rows[row]] for row in opening.rows} | {
+        name for move in moves for name in (move.live, move.candidate)
+    }
+    if not involved <= set(names):
+        return 0.0
+    at = [(rows.index(move.category), names.index(move.live), names.index(move.candidate)) for move in moves]
+    gains = [matrix.mass[row] * (matrix.quality[row, new] - matrix.quality[row, old]) for row, old, new in at]
+    return float(sum(gains) / matrix.mass.sum())
+
+
 def gain_beyond_luck(
     moves: Sequence[MapChange], evidence: Evidence, live: Mapping[str, str], opening: Opening
 ) -> float:
-    """Gain of the traffic beyond luck; 0 with fewer than MIN_SIDE answers of those that are left, and, in a category
-    without grades, of who takes it over.
+    """Gain of the traffic beyond luck; 0 with fewer than MIN_SIDE answers of those that are left.
 
     The differences of both qualities, weighted by the traffic, less the gain that the best map over the opened and the
     moved rows shows by the errors of the evidence alone in all but `LEVEL` of draws, where nobody is better than who
@@ -116,19 +133,13 @@ def gain_beyond_luck(
     """
     matrix, names = evidence.matrix, evidence.outcomes.experts
     share = np.asarray(matrix.mass / matrix.mass.sum(), dtype=np.float64)
-    categories, gain, answers = list(live), 0.0, 0.0
-    measured = matrix.count > 0
-    is_drawn = measured.copy()
+    categories, measured = list(live), matrix.count > 0
+    gain, answers, is_drawn = known_gain(moves, evidence, live, opening), 0.0, measured.copy()
     rows = sorted({*opening.rows, *(categories.index(move.category) for move in moves)})
-    if any(live[categories[row]] not in names for row in rows):
-        return 0.0
-    for move in moves:
-        row, old, new = categories.index(move.category), names.index(move.live), names.index(move.candidate)
-        gain += float(share[row] * (matrix.quality[row, new] - matrix.quality[row, old]))
-        answers += float(matrix.count[row, old])
-        is_drawn[row, new] = True
-        if move.category in opening.categories and matrix.count[row, new] < MIN_SIDE:
-            return 0.0
+    for move in moves if gain > 0 else ():
+        row = categories.index(move.category)
+        answers += float(matrix.count[row, names.index(move.live)])
+        is_drawn[row, names.index(move.candidate)] = True
     if answers < MIN_SIDE:
         return 0.0
     serving = [names.index(live[categories[row]]) for row in rows]

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.outcome_tables import scored_table
-from training.expert_map import measure_quality, shrink, without_difficulty
+from training.expert_map import NEW_PRIOR, measure_quality, new_levels, shrink, without_difficulty
 from training.types import OutcomeTable
 
 
@@ -39,6 +39,21 @@ def test_an_unmeasured_cell_takes_the_experts_mean_and_an_unmeasured_expert_know
     assert found.quality[:, 1].tolist() == [0.0] * 4
     assert found.stderr[:, 1].tolist() == [0.5] * 4
     assert found.count[:, 0].tolist() == [2, 2, 0, 0]
+
+
+def test_of_a_category_without_grades_the_others_say_little_but_of_general_much():
+    """The others do not differ by more than chance: as much as 200 answers would say of one more of them."""
+    scores = np.tile([[1.0], [0.0]], (20, 1))
+    found = measure_quality(table(scores, ["code"] * 20 + ["facts"] * 20), ("code", "facts", "new"))
+    within = found.stderr[0, 0] ** 2 * 220
+    assert found.stderr[2:, 0] ** 2 == pytest.approx(within / np.array([NEW_PRIOR, 200.0]))
+
+
+def test_the_level_of_a_new_category_is_that_of_its_experts_together():
+    """One expert 0.6 below what is expected of it in 2 answers, one as expected in 6: precisions 1 and 1.5 beside the
+    prior's 2."""
+    sums, counts = np.array([[-1.2, 0.0, 0.0], [5.0, 0.0, 0.0]]), np.array([[2.0, 6.0, 0.0], [5.0, 0.0, 0.0]])
+    assert new_levels(sums, counts, np.array([True, False])) == pytest.approx([-0.6 / 4.5, 0.0])
 
 
 def test_a_prompt_that_all_answered_is_compared_with_its_own_mean():

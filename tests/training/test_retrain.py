@@ -417,7 +417,7 @@ def test_a_category_that_nobody_was_graded_in_is_given_by_what_the_log_says(requ
     table = outcome_table()
     write_outcomes(table.rows(np.array(table.categories) != "sql"), request_.outcomes)
     put_first_router(request_.config, request_.outcomes, request_.routers, NOW)
-    log_answers(request_, {"left": 0.3, "right": 0.7}, n=80)
+    log_answers(request_, {"left": 0.3, "right": 0.7}, n=40)
     result = run_retrain(request_, now=NOW)
     assert not result.is_promoted, result.reason
     assert "right takes over sql from left" in result.reason

@@ -74,10 +74,11 @@ def test_a_category_that_nobody_was_graded_in_needs_no_gate(graded, is_taken):
     assert (gain_of(evidence(), changes=(), graded=graded) > 0) is is_taken
 
 
-def test_who_takes_a_guessed_category_over_was_tried_there():
-    graded = ("facts", "general")
-    assert gain_of(evidence(tried=20), changes=(), graded=graded) > 0
-    assert gain_of(evidence(tried=19), changes=(), graded=graded) == 0
+def test_in_a_guessed_category_what_is_known_decides_without_any_one_key():
+    little, graded = evidence(right=0.3, tried=4), ("facts", "general")
+    assert gain_of(little) == 0
+    assert gain_of(little, changes=(), graded=graded) == pytest.approx(0.1 / 3)
+    assert gain_of(little, evidence(right=0.1), changes=(), graded=graded) == 0
 
 
 def test_the_error_of_who_was_not_tried_counts():
