@@ -86,31 +86,34 @@ def gather_evidence(
     offset = reward_offset(kept.reward[told], weight[told], base, row[told], expert[told])
     numbers = row_numbers(believed, rows[:-1])
     relative, difficulty = without_difficulty(believed.scores, numbers, len(rows) - 1)
-    graded, is_new, shape = cell_sums(relative, numbers, len(rows) - 1), is_ungraded(base.count), base.quality.shape
+    graded, is_new = cell_sums(relative, numbers, len(rows) - 1), is_ungraded(base.count)
+
+    def of_cells(values: Float64Array) -> Float64Array:
+        return add_cells(values, row, expert, base.quality.shape)
+
     gain = kept.reward - offset - difficulty[row]
-    unlike = gain - shrink(*graded)[0][row, expert]
-    level = new_levels(*(add_cells(each, row, expert, shape) for each in (weight * unlike, weight)), is_new)
+    answers, unlike = of_cells(weight), gain - shrink(*graded)[0][row, expert]
+    level = new_levels(of_cells(weight * unlike), answers, is_new)
     difficulty, gain = difficulty + level, gain - level[row]
-    rewarded = [add_cells(each, row, expert, shape) for each in (weight * gain, weight * gain**2, weight)]
-    cells = [first + second for first, second in zip(graded, rewarded, strict=True)]
+    rewarded = of_cells(weight * gain)
+    sums, squares, counts = graded[0] + rewarded, graded[1] + of_cells(weight * gain**2), graded[2] + answers
     if len(log.panels):
-        anchors = Anchors(shrink(*cells, is_new)[0] + difficulty[:, None], cells[2])
+        anchors = Anchors(shrink(sums, squares, counts, is_new)[0] + difficulty[:, None], counts)
         agreed = agreed_cells(log.panels, rows, believed.experts, anchors, changes)
-        cells = [first + second for first, second in zip(cells, agreed, strict=True)]
-    quality, stderr = shrink(*cells, is_new)
-    quality[:, cells[2].sum(axis=0) > 0] += difficulty[:, None]
+        sums, squares, counts = sums + agreed[0], squares + agreed[1], counts + agreed[2]
+    quality, stderr = shrink(sums, squares, counts, is_new)
+    quality[:, counts.sum(axis=0) > 0] += difficulty[:, None]
     matrix = replace(
         base,
         quality=quality.astype(np.float32),
         stderr=stderr.astype(np.float32),
-        count=cells[2].astype(np.float32),
+        count=counts.astype(np.float32),
         mass=traffic_mass(log, rows, base),
     )
     if carried is not None:
         at = [outcomes.experts.index(name) for name in carried.experts]
-        counts = rewarded[2][:, at]
-        sums = rewarded[0][:, at] + counts * difficulty[:, None]
-        matrix = with_carried(matrix, outcomes.experts, carried, sums, counts, changes)
+        whole = rewarded[:, at] + answers[:, at] * difficulty[:, None]
+        matrix = with_carried(matrix, outcomes.experts, carried, whole, answers[:, at], changes)
     n_outdated = int(np.isfinite(outcomes.scores).sum() - np.isfinite(believed.scores).sum())
     return Evidence(matrix, offset, believed, counted, n_outdated)
 

@@ -58,6 +58,17 @@ def test_the_maps_mass_is_the_mix_of_the_traffic() -> None:
     assert mass[0] > 0.7
 
 
+def test_who_was_not_tried_shares_the_level_of_a_new_category() -> None:
+    """Nobody was graded in green, and ruby, 0.5 elsewhere, fails there 24 times: two answers of a prior for its own part,
+    two for the level."""
+    graded = outcomes(("red", "red", "red", "red"), [[0.5, 0.4, 0.3]] * 4)
+    log = log_table(["green"] * 24, ["ruby"] * 24, [0.0] * 24, is_held_out=np.zeros(24, dtype=bool))
+    precision = 2 * 24 / 26
+    level = -0.5 * precision / (precision + 2)
+    found = gather_evidence(graded, log, CATEGORIES).matrix.quality[1, 1:]
+    assert found == pytest.approx([0.4 + level, 0.3 + level], abs=1e-6)
+
+
 @pytest.mark.parametrize(("propensity", "reward", "worth"), [(0.25, 1.0, 2.5), (0.5, 0.0, -0.5), (0.001, 1.0, 100.5)])
 def test_a_logged_choice_is_worth_what_its_expert_earned_beyond_the_model(
     propensity: float, reward: float, worth: float
