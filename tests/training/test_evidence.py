@@ -59,8 +59,8 @@ def test_the_maps_mass_is_the_mix_of_the_traffic() -> None:
 
 
 def test_who_was_not_tried_shares_the_level_of_a_new_category() -> None:
-    """Nobody was graded in green, and ruby, 0.5 elsewhere, fails there 24 times: two answers of a prior for its own part,
-    two for the level."""
+    """Nobody was graded in green, and ruby, 0.5 elsewhere, fails there 24 times: a prior of two answers for its own
+    part, and one for the level."""
     graded = outcomes(("red", "red", "red", "red"), [[0.5, 0.4, 0.3]] * 4)
     log = log_table(["green"] * 24, ["ruby"] * 24, [0.0] * 24, is_held_out=np.zeros(24, dtype=bool))
     precision = 2 * 24 / 26
