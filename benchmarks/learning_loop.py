@@ -212,11 +212,13 @@ def newcomer_lines(joined: Sequence[Joining]) -> list[str]:
 
 
 def category_line(joined: Sequence[Joining]) -> str:
-    """Takeovers of new categories, and how many were for the worse."""
+    """Runs of `coe retrain` that end with half of a new category's worth; takeovers there, and those for the worse."""
     taken = 100 * np.array([gain for run in joined for gain in run.taken] or [0.0])
     worse = taken[taken < -100 * EQUAL]
     found = share_with_interval(len(worse), sum(len(run.taken) for run in joined))
+    own = [run.has[-1] >= HALF for run in joined if not run.newcomer.expert and run.arm == "coe retrain"]
     return (
+        f"Of the new categories the router in force had half of the worth at the end in {sum(own)} of {len(own)} runs. "
         "Rounds in which a new category changed hands without the gate gained "
         f"{taken.mean():.2f} points of the traffic on average; worse ones: {found}, which lost "
         f"{-worse.sum() / max(len(worse), 1):.2f}."
