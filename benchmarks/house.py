@@ -36,6 +36,9 @@ from training.retrain import run_retrain
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("base", "router", "fleet", "decision_log", "retrieval", "gateway", "training", "eval", "coe")
+RUNS = 10
+"""Chats, or searches, of which the one that enters fewest files is reported: during others something polled."""
+
 SINCE = {
     "keys, teams and their caps": """
         gateway/keys/* gateway/key_commands.py gateway/chat_limits.py decision_log/admin_log.py
@@ -202,7 +205,7 @@ class Entered:
 
     @contextmanager
     def counting(self) -> Iterator[None]:
-        self._is_on = True
+        self._is_on, self.calls = True, Counter()
         threading.setprofile(self.count)
         sys.setprofile(self.count)
         yield
@@ -232,13 +235,16 @@ async def files_of_a_chat() -> Counter[str]:
     async with small_gateway() as gateway:
         for _ in range(3):
             assert b"[DONE]" in await chat(gateway.port)
-        with found.counting():
-            await chat(gateway.port)
-    return found.calls
+        runs = []
+        for _ in range(RUNS):
+            with found.counting():
+                await chat(gateway.port)
+            runs.append(found.calls)
+    return min(runs, key=len)
 
 
 async def files_of_a_search() -> Counter[str]:
-    """Calls by file of one warm search of a vector store, as of a chat; what looks by itself may be among them."""
+    """Calls by file of one warm search of a vector store, as of a chat."""
     found = Entered()
     threading.setprofile(found.count)  # of threads that begin from now on
     with tempfile.TemporaryDirectory() as name:
@@ -246,10 +252,13 @@ async def files_of_a_search() -> Counter[str]:
             store = await gateway.store_of({"cats.txt": "cats purr when content", "dogs.txt": "dogs bark at night"})
             for _ in range(3):
                 assert (await gateway.search(store, "which animal barks"))[0] == 200
-            with found.counting():
-                await gateway.search(store, "which animal barks")
+            runs = []
+            for _ in range(RUNS):
+                with found.counting():
+                    await gateway.search(store, "which animal barks")
+                runs.append(found.calls)
     threading.setprofile(None)
-    return found.calls
+    return min(runs, key=len)
 
 
 def files_of_a_retrain() -> Counter[str]:
