@@ -12,6 +12,7 @@ import hashlib
 import logging
 import time
 from collections import OrderedDict
+from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -48,6 +49,10 @@ class Last(NamedTuple):
 
     turns: int
     expert: str
+
+
+last_of = lru_cache(maxsize=1024)(Last)
+"""Most conversations have one turn and one of a few experts, and twenty thousand are kept."""
 
 
 class Conversations:
@@ -89,7 +94,7 @@ class Conversations:
 
     def note(self, conversation: str, turns: int, expert: str) -> None:
         """Remembers who answered."""
-        last = Last(turns, expert)
+        last = last_of(turns, expert)
         self._own.pop(conversation, None)
         self._own[conversation] = last
         if len(self._own) > MAX_KEPT:
