@@ -10,7 +10,7 @@ from typing import Any
 from yarl import URL
 
 from base.errors import ConfigError, EngineError
-from fleet.model_list import listed_models
+from fleet.model_list import KeyRefusedError, listed_models
 from fleet.price_list import listed_facts
 
 ADDRESS = re.compile(r"https?://[^/\s@]+(/\S*)?$")
@@ -69,7 +69,11 @@ async def ask_endpoint(url: str, key_env: str | None, environment: Mapping[str, 
     if key_env is not None and not environment.get(key_env):
         raise ConfigError(f"the environment variable {key_env} is not set")
     root = url.rstrip("/")
-    models = await listed_models(root, environment[key_env] if key_env else None)
+    try:
+        models = await listed_models(root, environment[key_env] if key_env else None)
+    except KeyRefusedError as error:
+        lack = f"another key than that in {key_env}" if key_env else "a key: --api-key-env names its variable"
+        raise KeyRefusedError(f"{error}: it wants {lack}") from error
     if not models:
         raise EngineError(f"{root} serves no model")
     return Endpoint(root, key_env, models)

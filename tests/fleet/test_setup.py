@@ -67,7 +67,7 @@ def test_every_model_of_an_endpoint_becomes_an_expert(address, tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["{}/v1"], r"status 401"),
+        (["{}/v1"], "status 401: it wants a key: --api-key-env names its variable"),
         (["{}/empty", "--api-key-env", "ENGINE_KEY"], "serves no model"),
         (["{}/v1", "--api-key-env", "UNSET_KEY"], "UNSET_KEY is not set"),
         (["{}/v1", "--api-key-env", "ENGINE_KEY", "--model", "tinny"], "did you mean 'tiny'?"),
