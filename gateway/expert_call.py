@@ -26,7 +26,7 @@ from gateway.answer_reader import read_answer
 from gateway.asgi import read_off_loop
 from gateway.chat_request import BEGIN, ChatRequest, Native, beginning
 from gateway.exchange import Asked
-from gateway.http_errors import TOO_LONG, ApiError, api_error
+from gateway.http_errors import TOO_LONG, UNREACHABLE, ApiError, api_error
 from router.expert_config import ExpertConfig, Wire
 from router.types import RoutingDecision
 
@@ -65,7 +65,8 @@ class ExpertCall:
     """Calls experts and keeps their breakers informed.
 
     Only failures before the first byte lead to another expert, at most `retries` times, within the budget of further
-    tries that all requests share. After a prompt that was too long that is one with a larger context.
+    tries that all requests share. After a prompt that was too long that is one with a larger context. An expert that
+    cannot be reached got nothing, so it does not count: with it go all that share its engine.
 
     Args:
         experts: entries of experts.yaml.
@@ -104,6 +105,7 @@ class ExpertCall:
             return await read_beginning(decision.expert, response_of(decision.expert, known, request))
         self._budget.earn()
         failed: list[str] = []
+        tries = 0  # requests that got to an expert
         expert = decision.expert
         while True:
             try:
@@ -114,7 +116,8 @@ class ExpertCall:
             if asked.watch is not None:
                 asked.watch.fails(failure)
             failed.append(expert)
-            following = self._following(decision, failed, failure)
+            tries += failure.code != UNREACHABLE
+            following = self._following(decision, failed, failure) if tries <= self._retries else None
             if following is None:
                 raise failure if len(failed) == 1 else failure.after(failed[:-1])
             expert = following
@@ -203,7 +206,7 @@ class ExpertCall:
     def _following(self, decision: RoutingDecision, failed: list[str], failure: ApiError) -> str | None:
         """The next expert to try; None when there is none or trying is not allowed."""
         is_too_long = failure.code == TOO_LONG  # the router's estimate of tokens is low, in Chinese by three quarters
-        if len(failed) > self._retries or not (failure.is_retryable or is_too_long):
+        if self._retries == 0 or not (failure.is_retryable or is_too_long):
             return None
         left_out = {*failed} | (set(decision.ranking) - self._pool.alive)
         if is_too_long:

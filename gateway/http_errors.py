@@ -24,6 +24,7 @@ from base.json_text import to_json
 RETRY_AFTER_S = 1.0
 CLIENT_GONE_STATUS = 499  # nginx's number for a client that left first; it never travels
 MAX_UPSTREAM_MESSAGE_CHARS = 2000
+UNREACHABLE = "expert_unreachable"  # or has no room: nothing was sent
 TOO_LONG = "context_length_exceeded"  # the code by which clients know that they must shorten a conversation
 
 logger = logging.getLogger(__name__)
@@ -130,7 +131,7 @@ def api_error(error: BaseException, expert: str | None = None, request_id: str =
     if isinstance(error, ApiError):
         return error
     if isinstance(error, BackendError):
-        code = {503: "expert_unreachable", 504: "expert_timeout"}.get(error.status, "expert_broken_answer")
+        code = {503: UNREACHABLE, 504: "expert_timeout"}.get(error.status, "expert_broken_answer")
         wait_s = error.retry_after_s
         if wait_s is None and error.status == 503:
             wait_s = RETRY_AFTER_S

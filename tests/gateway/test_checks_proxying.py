@@ -312,6 +312,15 @@ async def test_check_12_failover_to_the_next_best_expert(mode: str) -> None:
     assert len(upstream.requests) == 1
 
 
+async def test_check_12_experts_that_cannot_be_reached_are_no_tries() -> None:
+    """An engine that died takes all its experts with it, here the first two in the order for red."""
+    gone = wire("http://127.0.0.1:1/v1")
+    async with running(echoes(ruby=gone, plain=gone)) as gateway:
+        gateway.parts.pool.alive = frozenset(gateway.parts.pool.names)
+        async with gateway.chat("red") as answer:
+            assert (answer.status, answer.headers["x-coe-expert"]) == (200, "emerald")
+
+
 async def test_check_12_no_failover_for_an_expert_named_by_the_client() -> None:
     async with (
         fault_upstream("unavailable") as upstream,
