@@ -375,7 +375,7 @@ def experiment(
             pool.submit(joining_run, place, Settings(), "coe retrain", BLOCKS, (seed, i, run), is_imitation=True)
             for i, place in enumerate(places)
             if place.newcomer.expert
-            for run in times
+            for run in range(scenarios)
         ]
         courses = tuple(course.result() for course in driving)
         tell(f"{scenarios} scenarios done")

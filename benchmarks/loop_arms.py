@@ -43,7 +43,7 @@ from router.scorers.map import MapScorer
 from router.section import PluginConfig
 from router.types import Interval, Metric, Verdict
 from training.candidate_fit import folds_of
-from training.candidate_verdict import judged_rows, map_changes
+from training.candidate_verdict import judged_rows, map_changes, without_passengers
 from training.change_points import ChangePoint, find_change_points
 from training.evidence import Evidence, beside_serving, gather_evidence
 from training.expert_map import measure_quality
@@ -60,8 +60,8 @@ from training.gate import (
 )
 from training.log_answers import AskedAnswers
 from training.log_table import FOLDS, LogTable
-from training.new_experts import LEAST_MOVE, Renewed, exploration_moved, explored_shares, renewed
-from training.router_comparison import LogComparison, LoggedChoices, RouterComparison, Twin
+from training.new_experts import LEAST_MOVE, Renewed, exploration_moved, explored_shares, renewed, rows_given
+from training.router_comparison import LogComparison, LoggedChoices, Newcomers, RouterComparison, Twin
 from training.scorer_fit import FittedScorer
 from training.takeover import find_takeover, openings, weighty_keys
 from training.types import OutcomeTable
@@ -207,6 +207,7 @@ class Round:
     live_value: float
     candidate_value: float
     gain_of_takeover: float | None = None
+    newcomers: Newcomers | None = None
 
     @property
     def is_promoted(self) -> bool:
@@ -321,19 +322,32 @@ class Retraining:
         done = self.compare(moment, log, prompt, changes, candidate, evidence)
         if done.is_promoted:
             self.take_over(evidence.matrix, self.experts)
-        elif self.renew(evidence, log, changes):
+        elif self.renew(evidence, log, changes, candidate, done.newcomers):
             done = replace(done, gain_of_takeover=self.value(moment) - done.live_value)
         self.rounds.append(done)
 
-    def renew(self, evidence: Evidence, log: LogTable, changes: tuple[ChangePoint, ...]) -> bool:
-        """Lets the next best take over from an expert that fell, or in a category without grades, or the live router
-        explore by newer evidence. Returns whether an expert took over."""
+    def renew(
+        self,
+        evidence: Evidence,
+        log: LogTable,
+        changes: tuple[ChangePoint, ...],
+        candidate: Router,
+        newcomers: Newcomers | None,
+    ) -> bool:
+        """Lets a new expert take what it is shown to be better at, the next best take over from an expert that fell, or
+        in a category without grades, or the live router explore by newer evidence. Returns whether an expert took
+        over."""
 
         def with_rows(rows: Sequence[int]) -> tuple[Renewed, Router]:
             made = renewed(self.evidence, self.router.experts, evidence, rows)
             return made, router_of(self.stage, made.matrix, made.experts, self.settings, made.newest)
 
         before = self.router.expert_of()
+        if newcomers is not None and newcomers.is_evident:
+            made, router = with_rows(rows_given(candidate, newcomers.experts))
+            if all(move.candidate in newcomers.experts for move in map_changes(self.router, router)):
+                self.take_over(made.matrix, made.experts, made.newest)
+                return True
         for opening in openings(before, changes, self.world.probes.categories):
             made, router = with_rows(opening.rows)
             moves = map_changes(self.router, router)
@@ -389,20 +403,24 @@ class Retraining:
         if not is_named_before and len(rows):
             choices = self.choices(comparison, decided, wanted[decided])
             in_sample = comparison.on_log(asked, share[rows], choices).doubly_robust
-            if in_sample.can_decide and in_sample.log_e < HOPELESS:
+            of_new = comparison.on_newcomers(asked, share[rows], choices)
+            is_hopeful = of_new is not None and of_new.gain.log_e >= HOPELESS
+            if in_sample.can_decide and in_sample.log_e < HOPELESS and not is_hopeful:
                 return Round(self.history.n, UNDECIDED, None, *values)  # without ten twins
         twins = [] if is_named_before else self.twins(log, changes)
         comparison = replace(comparison, twins=tuple(twins))
-        on_log = None
+        on_log, newcomers = None, None
         if len(rows):
             theirs = wanted[decided]
             for number, twin in enumerate(twins):
                 own = asked.log.fold == number
                 theirs[own] = wanted_by(twin.router, self.world)[decided[own]]
-            on_log = comparison.on_log(asked, share[rows], self.choices(comparison, decided, theirs))
+            choices = self.choices(comparison, decided, theirs)
+            on_log = comparison.on_log(asked, share[rows], choices)
+            newcomers = comparison.on_newcomers(asked, share[rows], choices)
         log_decides = on_log is not None and on_log.doubly_robust.can_decide
         if on_log is not None and log_decides and on_log.doubly_robust.log_e < -math.log(LEVEL):
-            return Round(self.history.n, UNDECIDED, on_log, *values)  # whatever the grades say
+            return Round(self.history.n, UNDECIDED, on_log, *values, newcomers=newcomers)  # whatever the grades say
         probes = evidence.outcomes
         vectors = self.world.encoder.encode(probes.texts)
         gate = judge(
@@ -414,7 +432,7 @@ class Retraining:
             cost_candidate_usd=0.0,
             crossed=comparison.crossed(probes, vectors) if twins else None,
         )
-        return Round(self.history.n, gate, on_log, *values)
+        return Round(self.history.n, without_passengers(gate, newcomers), on_log, *values, newcomers=newcomers)
 
     def choices(self, comparison: RouterComparison, decided: IntArray, theirs: IntArray) -> list[LoggedChoices]:
         """Choices of the live router, and those that are `theirs` (n,), on answers of these rows (n,)."""

@@ -7,24 +7,26 @@ which others are explored, may differ: every new rating moves them a little.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from router.pipeline import Router
-from router.types import FloatArray, QueryBatch
+from router.types import FloatArray, QueryBatch, Verdict
 from training.change_points import ChangePoint, is_outdated
 from training.fit_inputs import judged_outcomes
-from training.gate import Comparison, GateResult, judge
+from training.gate import Comparison, GateResult, judge, shown
 from training.log_answers import AskedAnswers, sample_rows
 from training.log_table import LogTable
 from training.retrain_inputs import RetrainInputs
 from training.router_comparison import (
     BATCH_ROWS,
     LogComparison,
+    Newcomers,
     RouterComparison,
     batch_of,
     decisions_of,
@@ -32,6 +34,9 @@ from training.router_comparison import (
 )
 from training.split import split_of
 from training.stage_one import embed
+
+FAIR_ODDS = 5.0
+"""Evidence, to 1, of their own answers without which new experts are given nothing by a candidate (ours)."""
 
 MAX_JUDGED = 20_000
 """Logged answers that a candidate is judged on. More do not change an interval enough to be waited for (ours)."""
@@ -48,12 +53,14 @@ class MapChange:
 
 @dataclass(frozen=True)
 class Judgement:
-    """Outcome of a comparison, in which `n_judged` logged answers were compared on."""
+    """Outcome of a comparison, in which `n_judged` logged answers were compared on; `newcomers` are experts to whom the
+    candidate gives something."""
 
     gate: GateResult | None
     reason: str
     estimates: tuple[Comparison, ...] = ()
     n_judged: int = 0
+    newcomers: Newcomers | None = None
 
 
 def find_equal(inputs: RetrainInputs, comparison: RouterComparison, trial: Router | None) -> Judgement | None:
@@ -89,7 +96,7 @@ def decide_promotion(inputs: RetrainInputs, comparison: RouterComparison) -> Jud
     asked = embed(inputs.encoder, graded.texts, inputs.progress)
     on_outcomes = comparison.on_outcomes(graded, asked, is_held_out=is_held_out)
     crossed = None if is_held_out else comparison.crossed(graded, asked)
-    on_log, n_judged = judge_on_log(inputs, comparison)
+    on_log, newcomers, n_judged = judge_on_log(inputs, comparison)
     costs = mean_costs(comparison) if on_log is None else on_log.costs_usd
     gate = judge(
         comparison.on_labels(queries, embed(inputs.encoder, [query.text for query in queries], inputs.progress)),
@@ -100,20 +107,34 @@ def decide_promotion(inputs: RetrainInputs, comparison: RouterComparison) -> Jud
         cost_candidate_usd=costs[1],
         crossed=crossed,
     )
-    return Judgement(gate, f"{gate.verdict}: {gate.reason}", on_log.others if on_log else (), n_judged)
+    gate = without_passengers(gate, newcomers)
+    return Judgement(gate, f"{gate.verdict}: {gate.reason}", on_log.others if on_log else (), n_judged, newcomers)
 
 
-def judge_on_log(inputs: RetrainInputs, comparison: RouterComparison) -> tuple[LogComparison | None, int]:
-    """Comparison on logged answers that say what both routers are worth now, and how many those are."""
+def without_passengers(gate: GateResult, newcomers: Newcomers | None) -> GateResult:
+    """The gate's result, unless a promoted candidate gives new experts something without FAIR_ODDS of their own
+    answers: what else it gains must not carry them."""
+    if gate.verdict is not Verdict.PROMOTE or newcomers is None or newcomers.gain.log_e >= math.log(FAIR_ODDS):
+        return gate
+    reason = f"what {', '.join(newcomers.experts)} would get is not shown: {shown(newcomers.gain)}"
+    return replace(gate, verdict=Verdict.NEED_MORE, reason=reason)
+
+
+def judge_on_log(
+    inputs: RetrainInputs, comparison: RouterComparison
+) -> tuple[LogComparison | None, Newcomers | None, int]:
+    """Comparisons on logged answers that say what both routers are worth now, and how many those are."""
     log = inputs.log
     rows, share = judged_rows(log, inputs.changes, comparison)
     kept = sample_rows(log, rows, MAX_JUDGED)
     asked = inputs.answers(kept)
     if not len(asked):
-        return None, 0
+        return None, None, 0
     position = {bytes(name): row for name, row in zip(log.ids[kept], kept, strict=True)}
     own = share[[position[bytes(name)] for name in asked.log.ids]]
-    return comparison.on_log(asked, own, terms=inputs.request.terms), len(asked)
+    choices, terms = comparison.choices(asked), inputs.request.terms
+    newcomers = comparison.on_newcomers(asked, own, choices, terms)
+    return comparison.on_log(asked, own, choices, terms), newcomers, len(asked)
 
 
 def judged_rows(

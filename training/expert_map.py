@@ -22,6 +22,10 @@ NEW_PRIOR = 2.0
 """The prior's weight, in answers, in a category that nobody was graded in: how much the others differ among themselves
 says little of one that somebody added because it is unlike them (ours; benchmarks/LOG.md)."""
 
+FLEET_ANSWERS = 200.0
+"""Graded answers that the others' differences between categories count as, beside an expert's own (ours;
+benchmarks/LOG.md)."""
+
 BACKFIT_ROUNDS = 20
 
 
@@ -132,25 +136,30 @@ def shrink(
     """Empirical-Bayes means and standard errors of cells, all (k+1, m); 0 and 0.5 for an expert without any.
 
     Normal-normal model per expert e: cell mean ~ N(theta_ce, s2/n_ce), theta_ce ~ N(mu_e, t2). Posterior mean is
-    (n mean + L mu) / (n + L) with L = s2 / t2, its standard error sqrt(s2 / (n + L)) (Efron & Morris 1975). mu is the
-    mean over the measured cells, s2 the pooled variance within them, t2 the variance between them less what sampling
-    explains (method of moments), and L is kept within PRIOR_COUNT_RANGE. In rows that are new (k+1,) it is at most
-    NEW_PRIOR.
+    (n mean + L mu) / (n + L) with L = s2 / t2, kept within PRIOR_COUNT_RANGE (Efron & Morris 1975), and at most
+    NEW_PRIOR in rows that are new (k+1,); its standard error squared is s2 / (n + L), and (L / (n + L))^2 of the error
+    of mu. mu is the mean of the measured cells, weighted by n / (n + L): those that adaptive probes left after one bad
+    answer say no more than one answer. t2 is what the cells' sum of squares exceeds sampling by (DerSimonian & Laird
+    1986), together with FLEET_ANSWERS answers of an expert whose categories differ as much as those of the others do:
+    few probes say nothing of t2.
     """
+    total, cells = counts.sum(axis=0), (counts > 0).sum(axis=0)
     means = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
-    quality, stderr = np.zeros_like(sums), np.zeros_like(sums)
-    for e in range(sums.shape[1]):
-        measured = counts[:, e] > 0
-        if not measured.any():
-            stderr[:, e] = 0.5  # nothing is known of a score in [0, 1]
-            continue
-        n, mean = counts[measured, e], means[measured, e]
-        within = max(float((squares[measured, e] - n * mean**2).sum() / max(n.sum() - len(n), 1.0)), 1e-4)
-        between = float(mean.var(ddof=1)) - within * float((1 / n).mean()) if len(n) > 1 else 0.0
-        common = float(np.clip(within / max(between, 1e-9), *PRIOR_COUNT_RANGE))
-        prior_count = common if is_new is None else np.where(is_new, min(common, NEW_PRIOR), common)
-        quality[:, e] = (sums[:, e] + prior_count * mean.mean()) / (counts[:, e] + prior_count)
-        stderr[:, e] = np.sqrt(within / (counts[:, e] + prior_count))
+    within = (squares - counts * means**2).sum(axis=0) / np.maximum(total - cells, 1.0)
+    within = np.maximum(within, 1e-4)
+    overall = sums.sum(axis=0) / np.maximum(total, 1.0)
+    spread = (counts * (means - overall) ** 2).sum(axis=0) - np.maximum(cells - 1, 0) * within
+    size = total - (counts**2).sum(axis=0) / np.maximum(total, 1.0)
+    own, weight = spread / (size + FLEET_ANSWERS), size / (size + FLEET_ANSWERS)
+    between = own + (1.0 - weight) * max(float(own.sum()) / max(float(weight.sum()), 1e-9), 0.0)
+    common = np.clip(within / np.maximum(between, 1e-9), *PRIOR_COUNT_RANGE)
+    share = counts / (counts + common)
+    shares = np.maximum(share.sum(axis=0), 1e-9)
+    prior_count = common if is_new is None else np.where(is_new[:, None], np.minimum(common, NEW_PRIOR), common)
+    left = prior_count / (counts + prior_count)
+    quality = (1.0 - left) * means + left * (share * means).sum(axis=0) / shares
+    stderr = np.sqrt(within / (counts + prior_count) + left**2 * within / common / shares)
+    stderr[:, total == 0] = 0.5  # nothing is known of a score in [0, 1]
     return quality, stderr
 
 

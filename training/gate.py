@@ -142,7 +142,7 @@ def judge(
             return GateResult(Verdict.DECLINE, f"{loss}, more than the margin {terms.margin:g}", compared)
     if log is not None and log.can_decide:
         if log.log_e >= -math.log(LEVEL):
-            return GateResult(Verdict.PROMOTE, f"{log.change}, and {odds_in_words(log)}", compared)
+            return GateResult(Verdict.PROMOTE, shown(log), compared)
         return needs_more(log, log, compared, terms)
     grades = crossed or outcomes
     gain = max(grades.low, 0.0) if grades.can_decide else 0.0
@@ -164,6 +164,11 @@ def odds_in_words(log: Comparison) -> str:
     reached = LEVEL * math.exp(min(max(log.log_e, 0.0), 20.0))
     asked = f"{1 / LEVEL:g} to 1, and {WITHOUT_ONE:g} to 1 without any one key"
     return f"the evidence of {least} is {reached:.3g} times what is asked ({asked})"
+
+
+def shown(log: Comparison) -> str:
+    """The gain by the log and its evidence in words."""
+    return f"{log.change}, and {odds_in_words(log)}"
 
 
 def needs_more(

@@ -91,6 +91,11 @@ def renew(
     return save_artifact(root, manifest, arrays)
 
 
+def rows_given(router: Router, experts: Sequence[str]) -> tuple[int, ...]:
+    """Rows of the map of a router that these experts serve."""
+    return tuple(row for row, name in enumerate(router.expert_of().values()) if name in experts)
+
+
 def exploration_moved(one: Router, other: Router) -> float:
     """Largest mean share, over policies, of the queries that one of two routers of the same map would explore otherwise
     than the other."""

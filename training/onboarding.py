@@ -20,7 +20,7 @@ from router.build import configured_router, evidence_of
 from router.config import CoeConfig
 from router.quality import QualityMatrix, reference_of
 from router.types import GENERAL, Float64Array
-from training.expert_map import PRIOR_COUNT_RANGE, cell_means, cell_sums, row_numbers, shrink
+from training.expert_map import cell_means, cell_sums, row_numbers, shrink
 from training.fit_inputs import fingerprint_outcomes
 from training.probe_bars import held_back
 from training.probe_plan import MOST_LUCKY
@@ -126,11 +126,10 @@ def joined_evidence(
     category_level = evidence.quality.mean(axis=1, dtype=np.float64)
     level = probe_levels(probed.texts, others, category_level[rows])
     relative = np.asarray(probed.scores - level[:, None], dtype=np.float64)
-    sums, squares, counts = cell_sums(relative, rows, k)
-    quality, stderr = shrink(sums, squares, counts)
+    quality, stderr = shrink(*cell_sums(relative, rows, k))
     columns = {
         "quality": np.clip(quality + category_level[:, None], 0.0, 1.0),
-        "stderr": np.hypot(stderr, prior_error(sums, squares, counts)),
+        "stderr": stderr,
         "count": cell_sums(probed.scores, rows, k)[2],
         "output_tokens": cell_means(probed.output_tokens, rows, k),
         "latency_ms": cell_means(probed.latency_ms, rows, k),
@@ -140,22 +139,6 @@ def joined_evidence(
         for name, column in columns.items()
     }
     return replace(evidence, **joined)
-
-
-def prior_error(sums: Float64Array, squares: Float64Array, counts: Float64Array) -> Float64Array:
-    """(k+1, 1) what a shrunk cell inherits of the error of the mean that it is shrunk towards.
-
-    `shrink` takes that mean as known, which is fair where it rests on hundreds of answers and not on 32 probes: a cell
-    of n answers with prior weight L gets L / (n + L) of its error, sd(cell means) / sqrt(number of cells).
-    """
-    measured = counts > 0
-    n, means = counts[measured], sums[measured] / counts[measured]
-    within = max(float((squares[measured] - n * means**2).sum() / max(n.sum() - len(n), 1.0)), 1e-4)
-    variance = float(means.var(ddof=1)) / len(n) if len(n) > 1 else within / float(n.sum())
-    between = float(means.var(ddof=1)) - within * float((1 / n).mean()) if len(n) > 1 else 0.0
-    weight = float(np.clip(within / max(between, 1e-9), *PRIOR_COUNT_RANGE))
-    floor = within / float(n.sum())  # cells that happen to agree do not make the mean certain
-    return np.asarray(weight / (counts + weight) * math.sqrt(max(variance, floor)), dtype=np.float64)
 
 
 def probe_levels(asked: Sequence[str], others: OutcomeTable | None, default: Float64Array) -> Float64Array:

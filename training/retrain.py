@@ -27,12 +27,12 @@ from training.candidate_verdict import Judgement, MapChange, decide_promotion, f
 from training.category_mix import MIX_MOVED
 from training.change_points import ChangePoint, is_stale
 from training.evidence import Evidence
-from training.gate import Comparison, GateResult
+from training.gate import Comparison, GateResult, shown
 from training.log_table import LogTable
-from training.new_experts import LEAST_MOVE, can_renew, exploration_moved, renew
+from training.new_experts import LEAST_MOVE, can_renew, exploration_moved, renew, rows_given
 from training.retrain_inputs import RetrainInputs, RetrainRequest, read_inputs
-from training.router_comparison import RouterComparison, Twin
-from training.takeover import find_takeover, openings, weighty_keys
+from training.router_comparison import Newcomers, RouterComparison, Twin
+from training.takeover import find_takeover, moved, openings, weighty_keys
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,9 @@ def act(
     pointer = registry.live()
     if pointer is None or pointer.trial is not None:  # a trial compares with what is live now
         return Outcome(judged.reason)
-    made, names, joined = renewed_live(registry.folder(compared_with), folder.parent, inputs, comparison)
+    made, names, joined = renewed_live(
+        registry.folder(compared_with), folder.parent, inputs, comparison, judged.newcomers
+    )
     if made is None and trust_moved(comparison.live, comparison.candidate):
         live, candidate = load_artifact(registry.folder(compared_with)), load_artifact(folder)
         made = folder.parent / recounted(folder.parent, live, candidate).manifest.version
@@ -184,22 +186,37 @@ def promote(registry: Registry, folder: Path, compared_with: str, now: datetime,
 
 
 def renewed_live(
-    live_folder: Path, scratch: Path, inputs: RetrainInputs, comparison: RouterComparison
+    live_folder: Path,
+    scratch: Path,
+    inputs: RetrainInputs,
+    comparison: RouterComparison,
+    newcomers: Newcomers | None,
 ) -> tuple[Path | None, tuple[str, ...], str]:
     """Folder of the live router with what the candidate knows, the names of the experts that are new to it, and what it
-    does differently: the next best takes over from an expert that fell, or in a category without grades
-    (training.takeover), or it explores by newer evidence. None where its map, or much of its exploring, would not be as
-    it should."""
+    does differently: newcomers take what they are shown to be better at, the next best takes over from an expert that
+    fell, or in a category without grades (training.takeover), or it explores by newer evidence. None where its map, or
+    much of its exploring, would not be as it should."""
     live, evidence, before = load_artifact(live_folder), comparison.evidence, comparison.live.expert_of()
     if not can_renew(live, inputs.config.learned_categories):
         return None, (), ""
     is_exploring = any(policy.exploration.budget > 0 for policy in inputs.config.policies.values())
     names = tuple(name for name in evidence.outcomes.experts if name not in live.manifest.experts and is_exploring)
     joining = f"{', '.join(names)} joins the live router to be explored" if names else ""
+    carried = () if inputs.carried is None else inputs.carried.experts
+
+    def with_rows(rows: Sequence[int], kept: Sequence[str] = carried) -> tuple[Path, Router]:
+        made = scratch / renew(scratch, live, evidence, rows, kept).manifest.version
+        return made, load_router(inputs.config, made, comparison.candidate.encoder)
+
+    if newcomers is not None and newcomers.is_evident:
+        experts = newcomers.experts
+        kept = [name for name in carried if name not in experts]
+        made, router = with_rows(rows_given(comparison.candidate, experts), kept)
+        moves = map_changes(comparison.live, router)
+        if moves and all(move.candidate in experts for move in moves):
+            return made, names, "; ".join(filter(None, (f"{moved(moves)}: {shown(newcomers.gain)}", joining)))
     for opening in openings(before, inputs.changes, inputs.measured_categories()):
-        kept = () if inputs.carried is None else inputs.carried.experts
-        made = scratch / renew(scratch, live, evidence, opening.rows, kept).manifest.version
-        router = load_router(inputs.config, made, comparison.candidate.encoder)
+        made, router = with_rows(opening.rows)
         moves, log = map_changes(comparison.live, router), inputs.log
         without_keys = (inputs.evidence(log=log.rows(log.key != key)) for key in weighty_keys(log, moves))
         found = find_takeover(moves, before, opening, chain([evidence], without_keys))
@@ -209,8 +226,7 @@ def renewed_live(
                 return made, names, "; ".join(filter(None, (found.words, joining)))
     if not is_exploring:
         return None, (), ""
-    made = scratch / renew(scratch, live, evidence).manifest.version
-    router = load_router(inputs.config, made, comparison.candidate.encoder)
+    made, router = with_rows(())
     is_other = bool(names) or exploration_moved(comparison.live, router) > LEAST_MOVE
     if is_other and router.expert_of() == before:
         return made, names, joining or "explores by newer evidence"

@@ -5,6 +5,7 @@ Shapes: n rows, m experts (the columns of the evidence, then experts that only t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,7 +19,7 @@ from training.candidate_fit import folds_of
 from training.evidence import Evidence, category_rows
 from training.expert_map import row_numbers
 from training.gain_evidence import FULL_CHANCE, log_e_gain
-from training.gate import DEFAULT_TERMS, MAX_UNSUPPORTED, Comparison, Terms
+from training.gate import DEFAULT_TERMS, LEVEL, MAX_UNSUPPORTED, Comparison, Terms
 from training.key_influence import counted_share, min_keys
 from training.log_answers import AskedAnswers
 from training.log_table import LogTable
@@ -70,6 +71,18 @@ class LogComparison:
     doubly_robust: Comparison
     others: tuple[Comparison, ...]
     costs_usd: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Newcomers:
+    """Experts that could not be chosen when the log began, and what the live map would gain by them."""
+
+    experts: tuple[str, ...]
+    gain: Comparison
+
+    @property
+    def is_evident(self) -> bool:
+        return self.gain.can_decide and self.gain.log_e >= -math.log(LEVEL)
 
 
 @dataclass(frozen=True)
@@ -178,7 +191,7 @@ class RouterComparison:
         experts = self.experts
         logged, at = asked.log.expert_in(experts), np.arange(len(asked))
         model = self.predicted_rewards(asked)
-        choices = choices or [choices_on(self.live, asked, experts), self.candidate_choices(asked)]
+        choices = choices or self.choices(asked)
         weights = [importance_weights(one.match(logged), asked.log.propensity) for one in choices]
         values = [
             doubly_robust_terms(w, asked.log.reward, model[at, logged], one.planned(model))
@@ -234,14 +247,41 @@ class RouterComparison:
             costs_usd=costs,
         )
 
-    def candidate_choices(self, asked: AskedAnswers) -> LoggedChoices:
-        """Choices of the twin of each answer's part, of the candidate where there are no twins."""
+    def on_newcomers(
+        self,
+        asked: AskedAnswers,
+        share: Float64Array,
+        choices: Sequence[LoggedChoices],
+        terms: Terms = DEFAULT_TERMS,
+    ) -> Newcomers | None:
+        """The live router against itself with what the candidate gives to newcomers, and nothing else, on the answers
+        since one of them could be chosen; None where it gives them nothing.
+
+        Whatever else the candidate changes would drown what their answers say, and bets on the answers from before
+        they came would spend a plan on nothing.
+        """
+        live, candidate = choices
+        could = chance_matrix(asked, self.experts) > 0
+        came = np.where(could.any(axis=0), could.argmax(axis=0), 0) if len(asked) else np.zeros(len(self.experts))
+        given = (came[candidate.chosen] > 0) & (candidate.chosen != live.chosen)
+        if not given.any():
+            return None
+        numbers = np.unique(candidate.chosen[given])
+        own = np.arange(came[numbers].min(), len(asked))
+        chosen = np.where(given, candidate.chosen, live.chosen)[own]
+        serves = np.where(given, candidate.serves, live.serves)[own]
+        pair = [LoggedChoices(live.chosen[own], live.serves[own]), LoggedChoices(chosen, serves)]
+        found = self.on_log(asked.rows(own), share[own], pair, terms)
+        return Newcomers(tuple(self.experts[number] for number in numbers.tolist()), found.doubly_robust)
+
+    def choices(self, asked: AskedAnswers) -> list[LoggedChoices]:
+        """Choices of the live router, and of the twin of each answer's part; of the candidate where there are none."""
         found = choices_on(self.candidate, asked, self.experts)
         for fold, twin in enumerate(self.twins):
             rows = np.flatnonzero(asked.log.fold == fold)
             own = choices_on(twin.router, asked.rows(rows), self.experts)
             found.chosen[rows], found.serves[rows] = own.chosen, own.serves
-        return found
+        return [choices_on(self.live, asked, self.experts), found]
 
     def mean_costs(
         self, asked: AskedAnswers, choices: Sequence[LoggedChoices], share: Float64Array

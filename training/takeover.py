@@ -21,9 +21,6 @@ from training.evidence import Evidence
 from training.gate import LEVEL
 from training.log_table import LogTable
 
-MOST_VARIANCE = 0.25
-"""Of a score in [0, 1]."""
-
 LEAST_SHARE = 0.01
 """Share of the answers of the moved categories from which on a key is left out in turn (ours)."""
 
@@ -40,8 +37,12 @@ class Takeover:
 
     @property
     def words(self) -> str:
-        told = ", ".join(f"{move.candidate} takes over {move.category} from {move.live}" for move in self.moves)
-        return f"{told}: {self.gain:+.3f} or more"
+        return f"{moved(self.moves)}: {self.gain:+.3f} or more"
+
+
+def moved(moves: Iterable[MapChange]) -> str:
+    """Moves in words."""
+    return ", ".join(f"{move.candidate} takes over {move.category} from {move.live}" for move in moves)
 
 
 def fallen(changes: Sequence[ChangePoint]) -> frozenset[tuple[str, str]]:
@@ -128,13 +129,12 @@ def gain_beyond_luck(
     The differences of both qualities, weighted by the traffic, less the gain that the best map over the opened and the
     moved rows shows by the errors of the evidence alone in all but `LEVEL` of draws, where nobody is better than who
     serves: the evidence that tests the moves has also chosen them. Luck is drawn for those that were measured in a
-    category, and for who takes it over. A cell's error takes the expert's mean, to which it is shrunk, as known; that
-    mean's error is added, by at most the weight that it has in the cell.
+    category, and for who takes it over.
     """
     matrix, names = evidence.matrix, evidence.outcomes.experts
     share = np.asarray(matrix.mass / matrix.mass.sum(), dtype=np.float64)
-    categories, measured = list(live), matrix.count > 0
-    gain, answers, is_drawn = known_gain(moves, evidence, live, opening), 0.0, measured.copy()
+    categories, is_drawn = list(live), matrix.count > 0
+    gain, answers = known_gain(moves, evidence, live, opening), 0.0
     rows = sorted({*opening.rows, *(categories.index(move.category) for move in moves)})
     for move in moves if gain > 0 else ():
         row = categories.index(move.category)
@@ -143,11 +143,7 @@ def gain_beyond_luck(
     if answers < MIN_SIDE:
         return 0.0
     serving = [names.index(live[categories[row]]) for row in rows]
-    of_cell = np.divide(MOST_VARIANCE, matrix.count, out=np.zeros(measured.shape), where=measured).sum(axis=0)
-    of_mean = np.sqrt(of_cell) / np.maximum(measured.sum(axis=0), 1)
-    borrowed = np.maximum(1.0 - matrix.count * matrix.stderr**2 / MOST_VARIANCE, 0.0)[rows]
     rng = np.random.default_rng(0)
     luck = matrix.stderr[rows] * rng.standard_normal((DRAWS, len(rows), len(names)))
-    luck += borrowed * of_mean * rng.standard_normal((DRAWS, 1, len(names)))
     lead = np.where(is_drawn[rows], luck, -np.inf).max(axis=2) - luck[:, np.arange(len(rows)), serving]
     return gain - float(np.quantile(lead @ share[rows], 1.0 - LEVEL))

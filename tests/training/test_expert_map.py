@@ -21,7 +21,26 @@ def test_shrinkage_reference_values():
     quality, stderr = shrink(sums, squares, counts)
     # between = var([1, 0]) - 1e-4/4 = 0.499975, L = 1e-4/0.499975 -> clipped to 1: (4 * mean + 0.5) / 5
     assert quality[:, 0] == pytest.approx([0.9, 0.1])
-    assert stderr[:, 0] == pytest.approx([np.sqrt(1e-4 / 5)] * 2)
+    # 1e-4 / (4 + 1), and a fifth squared of the error of the mean, (1e-4/4 + 1e-4/1) / 2
+    assert stderr[:, 0] == pytest.approx([np.sqrt(1e-4 * (1 / 5 + 1.25 / 2 / 25))] * 2)
+
+
+def test_a_cell_of_few_answers_says_little_of_the_experts_mean():
+    # 9 of 20 right, in cells that differ by no more than chance; their plain mean is a third.
+    sums, counts = np.array([[8.0], [1.0], [0.0], [0.0]]), np.array([[16.0], [2.0], [2.0], [0.0]])
+    quality, stderr = shrink(sums, sums, counts)
+    assert quality[3, 0] == pytest.approx(0.45, abs=0.01)
+    pooled = (9 - 16 / 4 - 2 / 4) / 17  # variance within the cells
+    assert stderr[3, 0] == pytest.approx(np.sqrt(pooled * (1 / 200 + 1 / 20)), rel=0.05)
+
+
+def test_the_others_say_how_much_categories_differ_where_an_expert_has_few_answers():
+    # 24 answers of one expert that differ by no more than chance, 400 of each of two whose categories differ by 0.6.
+    few, many = np.array([5.0, 4.0, 6.0, 5.0]), np.array([80.0, 20.0, 80.0, 20.0])
+    sums = np.stack([few, many, many], axis=1)
+    counts = np.tile([6.0, 100.0, 100.0], (4, 1))
+    alone, together = (shrink(each, each, n)[1][:, 0] for each, n in ((sums[:, :1], counts[:, :1]), (sums, counts)))
+    assert (together > 1.5 * alone).all()
 
 
 def test_cells_that_do_not_differ_are_pooled():
@@ -45,8 +64,9 @@ def test_of_a_category_without_grades_the_others_say_little_but_of_general_much(
     """The others do not differ by more than chance: as much as 200 answers would say of one more of them."""
     scores = np.tile([[1.0], [0.0]], (20, 1))
     found = measure_quality(table(scores, ["code"] * 20 + ["facts"] * 20), ("code", "facts", "new"))
-    within = found.stderr[0, 0] ** 2 * 220
-    assert found.stderr[2:, 0] ** 2 == pytest.approx(within / np.array([NEW_PRIOR, 200.0]))
+    of_mean = 220 / 20 / 2 / 200  # two cells of weight 20 / 220
+    within = found.stderr[0, 0] ** 2 / (1 / 220 + (200 / 220) ** 2 * of_mean)
+    assert found.stderr[2:, 0] ** 2 == pytest.approx(within * (1 / np.array([NEW_PRIOR, 200.0]) + of_mean))
 
 
 def test_the_level_of_a_new_category_is_that_of_its_experts_together():
@@ -132,7 +152,8 @@ def test_quality_lies_between_the_cell_mean_and_the_experts_mean(data):
     categories = data.draw(st.lists(st.sampled_from(["a", "b", "c"]), min_size=n, max_size=n))
     found = measure_quality(table([[s] for s in scores], categories), ("a", "b", "c"))
     means = {c: np.mean([s for s, k in zip(scores, categories, strict=True) if k == c]) for c in set(categories)}
-    centre = np.mean(list(means.values()))
+    centre = found.quality[3, 0]  # of `general`, which nobody asked
+    assert min(means.values()) - 1e-5 <= centre <= max(means.values()) + 1e-5
     for row, name in enumerate(("a", "b", "c")):
         low, high = sorted((means.get(name, centre), centre))
         assert low - 1e-5 <= found.quality[row, 0] <= high + 1e-5

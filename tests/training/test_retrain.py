@@ -21,19 +21,21 @@ from router.artifact import load_artifact
 from router.build import evidence_of, load_router
 from router.config import load_config
 from router.live_pointer import Trial, TrialMode
-from router.types import DecisionReason, Query, QueryFacts, RoutingDecision, Verdict
+from router.types import DecisionReason, Metric, Query, QueryFacts, RoutingDecision, Verdict
 from tests.outcome_tables import scored_table
 from tests.training.trained_folder import put_first_router, temporary_folder
 from training.builtin_feedback import RatedBuiltin, bounded, with_feedback
+from training.candidate_verdict import without_passengers
 from training.datasets.outcomes import write_outcomes
 from training.fit_inputs import TrainRequest, fit_configured, labelled_queries
 from training.fit_options import FitOptions
-from training.gate import Terms, judge
+from training.gate import Comparison, GateResult, Terms, judge
 from training.log_table import FOLDS, read_log_table
 from training.new_experts import LEAST_MOVE, exploration_moved, explored_shares
 from training.onboarding import onboard
 from training.retrain import run_retrain
 from training.retrain_inputs import RetrainRequest
+from training.router_comparison import Newcomers
 from training.split import split_of
 from training.summary import print_retrain, retrain_json
 from training.types import OutcomeTable
@@ -410,6 +412,31 @@ def test_the_next_best_takes_over_from_an_expert_that_fell(request_, price, is_t
     live = load_router(load_config(request_.config), request_.routers / Registry(request_.routers).live().version)
     assert live.expert_of() == {"facts": "left", "sql": "right" if is_taken else "left", "general": "left"}
     assert "takes over" not in run_retrain(request_, now=NOW).reason  # it did
+
+
+@pytest.mark.parametrize(("possible", "is_taken"), [((1.0, 0.0), True), ((0.5, 0.5), False)])
+def test_a_newcomer_takes_what_its_own_answers_show(request_, monkeypatch, possible, is_taken):
+    """Whatever becomes of the whole candidate; an expert that could always be chosen waits for the gate."""
+
+    def judge_nothing(*compared, **options):
+        return replace(judge(*compared, **options), verdict=Verdict.NEED_MORE)
+
+    monkeypatch.setattr("training.candidate_verdict.judge", judge_nothing)
+    log_answers(request_, {"left": 0.4}, n=100, only="left", possible=possible, propensity=possible[0])
+    log_answers(request_, {"left": 0.4, "right": 0.9}, n=300, prefix="later", start=2000.0)
+    result = run_retrain(request_, now=NOW)
+    assert ("right takes over sql from left: reward on the log" in result.reason) is is_taken
+    live = load_router(load_config(request_.config), request_.routers / Registry(request_.routers).live().version)
+    assert live.expert_of() == {"facts": "left", "sql": "right" if is_taken else "left", "general": "left"}
+
+
+@pytest.mark.parametrize(("log_e", "verdict"), [(1.7, Verdict.PROMOTE), (1.5, Verdict.NEED_MORE)])
+def test_what_else_a_candidate_gains_does_not_carry_a_newcomer(log_e, verdict):
+    unknown = Metric(value=-0.01)
+    gain = Comparison("reward on the log", unknown, unknown, unknown, 50.0, log_e=log_e)
+    result = without_passengers(GateResult(Verdict.PROMOTE, "better", ()), Newcomers(("right",), gain))
+    assert result.verdict is verdict
+    assert ("right" in result.reason) is (verdict is Verdict.NEED_MORE)
 
 
 def test_a_category_that_nobody_was_graded_in_is_given_by_what_the_log_says(request_):
