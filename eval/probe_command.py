@@ -20,6 +20,7 @@ from base.visible_text import echo
 from eval.collect import Collection, collect
 from eval.collect_command import load_inputs, print_collection
 from eval.collect_request import CollectRequest, Show
+from eval.command_options import split_names
 from eval.probe_set import Probe
 from fleet.router_registry import Registry
 from router.artifact import load_artifact
@@ -52,7 +53,7 @@ def experts_probe(
         Path | None, typer.Option("--probes-from", help="folder or JSON lines file of probes; default: our own")
     ] = None,
     categories: Annotated[
-        str | None, typer.Option("--categories", help="only these, with commas between them; default: all")
+        str | None, typer.Option("--categories", help="only these, separated by commas; default: all")
     ] = None,
     outcomes: Annotated[
         Path | None, typer.Option(help="outcome table of the other experts; default: all in <data>/outcomes")
@@ -68,7 +69,7 @@ def experts_probe(
     check_can_join(loaded, artifact, name)
     router, names = configured_router(loaded, artifact), artifact.manifest.categories
     inputs = load_inputs(probes_from, config, (name,), base_url)
-    wanted = [word.strip() for word in (categories or "").split(",") if word]
+    wanted = split_names(categories, "--categories") or ()
     rows = probes_by_row(inputs.probes, names, wanted)
     kept = [artifact.manifest.experts.index(expert) for expert in router.experts]
     bars = bars_of(loaded, router, evidence_of(artifact).columns(kept), name, [len(row) for row in rows])

@@ -18,7 +18,7 @@ from fleet.engine_plans import EnginePlan, llamacpp_plans, read_lora_ids, refuse
 from fleet.process import ProcessState, ProcessStatus, RestartPolicy, SupervisedProcess
 from fleet.residency.types import Residency
 from fleet.vllm_addresses import EngineRecord
-from fleet.vllm_command import SLEEP_FLAG, VISIBLE
+from fleet.vllm_command import SLEEP_FLAG, named_gpus
 from router.config import CoeConfig
 from router.expert_config import Engine
 
@@ -222,7 +222,7 @@ class Fleet:
 
 def gpus_of(plan: EnginePlan) -> list[str]:
     """Numbers of its GPUs, where it is told which."""
-    return [each for each in (plan.spec.env or {}).get(VISIBLE, "").split(",") if each]
+    return named_gpus(plan.spec.env or {})
 
 
 async def all_ready(processes: Collection[SupervisedProcess]) -> None:

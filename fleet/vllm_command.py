@@ -93,11 +93,16 @@ def vllm_processes(config: CoeConfig, folder: Path, ranks: Mapping[str, int]) ->
     )
 
 
+def named_gpus(environment: Mapping[str, str]) -> list[str]:
+    """Numbers of the GPUs that an environment names, in order; empty where it names none."""
+    return [each.strip() for each in environment.get(VISIBLE, "").split(",") if each.strip()]
+
+
 def each_replica(processes: Iterable[VllmProcess]) -> tuple[VllmProcess, ...]:
     """Every process by itself. GPUs that an entry names are divided among its replicas, if they can be."""
     found = []
     for process in processes:
-        gpus = [each for each in process.env.get(VISIBLE, "").split(",") if each]
+        gpus = named_gpus(process.env)
         share = 0 if len(gpus) % process.replicas else len(gpus) // process.replicas
         for number in range(process.replicas):
             port, argv = process.port + number, [*process.argv]

@@ -11,7 +11,7 @@ from itertools import groupby
 from base.errors import ConfigError
 from fleet.residency.memory import SLACK_GIB, SLEEPER_GIB, Memory
 from fleet.residency.types import SleepLevel
-from fleet.vllm_command import SLEEP_FLAG, VISIBLE, VllmProcess, flag_arguments
+from fleet.vllm_command import SLEEP_FLAG, VISIBLE, VllmProcess, flag_arguments, named_gpus
 from router.config import CoeConfig
 from router.expert_config import ExpertConfig, ScalarOption
 
@@ -127,8 +127,8 @@ def visible_gpus(environment: Mapping[str, str]) -> dict[str, float]:
         gpus = {number.strip(): float(mib) / 1024 for number, mib in (line.split(",") for line in listed.splitlines())}
     except (OSError, ValueError, subprocess.SubprocessError):
         return {}
-    shown = environment.get(VISIBLE)
-    return gpus if shown is None else {number: gib for number, gib in gpus.items() if number in shown.split(",")}
+    shown = named_gpus(environment) if VISIBLE in environment else gpus
+    return {number: gib for number, gib in gpus.items() if number in shown}
 
 
 def on_gpus(
@@ -182,7 +182,7 @@ def steps_of(placement: Placement) -> dict[str, int]:
 
 def demand_of(config: CoeConfig, process: VllmProcess, gpus: Mapping[str, float]) -> Demand:
     """Needs of a process on these GPUs."""
-    devices = tuple(number.strip() for number in process.env.get(VISIBLE, "").split(",") if number.strip())
+    devices = tuple(named_gpus(process.env))
     size_gib = min((gpus[number] for number in devices if number in gpus), default=max(gpus.values()))
     gib = needed_gib([config.experts[name] for name in process.experts], process.flags, size_gib)
     return Demand(process.name, gib, len(devices) or parallel_of(process.flags), devices, process.experts[0])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import count, islice
 from typing import Any
 
-from fleet.vllm_command import VISIBLE
+from fleet.vllm_command import named_gpus
 from gateway.deploy.deployment import ADAPTERS_AT, ENGINE_KEY, Deployment, EngineUnit, environment_example, yaml_text
 from router.retrieval_config import IndexKind
 
@@ -55,7 +55,7 @@ def files(deployment: Deployment) -> dict[str, str]:
 def gpus_of(units: Sequence[EngineUnit]) -> dict[str, list[str]]:
     """GPUs of each engine: those that experts.yaml names, otherwise the next ones that nobody names. Docker would give
     the first ones to all."""
-    named = {unit.name: [each for each in unit.process.env.get(VISIBLE, "").split(",") if each] for unit in units}
+    named = {unit.name: named_gpus(unit.process.env) for unit in units}
     taken = {each for ids in named.values() for each in ids}
     free = (number for number in map(str, count()) if number not in taken)
     return {unit.name: named[unit.name] or list(islice(free, unit.gpus)) for unit in units}

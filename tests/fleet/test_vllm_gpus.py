@@ -113,3 +113,5 @@ def test_the_gpus_are_those_that_nvidia_smi_lists_and_the_environment_shows(
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.defpath}")
     assert visible_gpus({}) == {"0": pytest.approx(79.65, abs=0.01), "1": 24.0}
     assert visible_gpus({"CUDA_VISIBLE_DEVICES": "1"}) == {"1": 24.0}
+    assert list(visible_gpus({"CUDA_VISIBLE_DEVICES": "0, 1"})) == ["0", "1"]
+    assert visible_gpus({"CUDA_VISIBLE_DEVICES": ""}) == {}
