@@ -23,6 +23,7 @@ from fleet.fake_vllm.server import FakeServer
 from fleet.replicas import LOAD_BOUND, Replica, ReplicatedBackend, chosen, engine_load
 from fleet.wires.echo import EchoBackend, Options
 from router.config import parse_config
+from tests.waiting import DEADLINE_S
 
 CONVERSATIONS = [f"conversation {number}" for number in range(300)]
 HELLO = {"messages": [{"role": "user", "content": "hello there"}]}
@@ -123,7 +124,7 @@ async def test_a_dead_engine_costs_no_request_and_is_left_out_until_it_answers()
             await dead.backend.aclose()
             dead.backend, dead.breaker.probe_at_s = alive.backend, 0.0
             its = next(name for name in CONVERSATIONS if chosen(backend.replicas, name) is dead)
-            async with asyncio.timeout(30.0):
+            async with asyncio.timeout(DEADLINE_S):
                 while dead.breaker.state is not BreakerState.CLOSED:
                     await ask(backend, its)
         finally:
@@ -152,7 +153,7 @@ async def test_interactive_requests_go_before_a_batch_and_too_many_are_refused()
 
         try:
             first = asyncio.create_task(note("first"))
-            async with asyncio.timeout(30.0):
+            async with asyncio.timeout(DEADLINE_S):
                 while not engine.running:
                     await asyncio.sleep(0.001)
             batch = [asyncio.create_task(note(f"batch {number}", is_batch=True)) for number in range(2)]
@@ -179,7 +180,7 @@ async def test_engines_tell_their_load() -> None:
     async with served(max_num_seqs=1, tokens_per_s=50.0, answer_tokens=50) as (engine, url):
         backend = backend_of(url, most=3)
         running = [asyncio.create_task(ask(backend)) for _ in range(3)]
-        async with asyncio.timeout(30.0):
+        async with asyncio.timeout(DEADLINE_S):
             while (engine.running, engine.waiting) != (1, 2):
                 await asyncio.sleep(0.001)
         async with aiohttp.ClientSession() as session:

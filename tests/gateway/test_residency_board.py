@@ -29,7 +29,7 @@ from tests.fleet.residency.driver import resident
 from tests.gateway.running import Running, echoes
 from tests.gateway.small_router import EXPERTS
 from tests.gateway.test_residency import asked, eager, engines, gateway_over
-from tests.waiting import until
+from tests.waiting import DEADLINE_S, until
 
 
 def board_of(redis_url: str, urls: Mapping[str, str]) -> RedisBoard:
@@ -197,7 +197,7 @@ async def test_a_process_that_was_stopped_asks_who_sleeps_before_it_sends_a_requ
 
             monkeypatch.setattr(board, "exchange", counted)
             stopped._told_at_s = -math.inf
-            async with asyncio.timeout(60):  # an engine that sleeps would not answer
+            async with asyncio.timeout(DEADLINE_S):  # an engine that sleeps would not answer
                 answers = await asyncio.gather(*(asked(it, "red") for _ in range(4)))
             assert "ruby" not in answers
             assert asleep_when_asked == []

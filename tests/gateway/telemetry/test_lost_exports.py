@@ -33,7 +33,7 @@ async def test_a_collector_that_is_away_costs_no_request_and_no_stop(monkeypatch
                     assert answer.status == 200
             assert (await lost(gateway))["exported"] == 0
         begin_s = time.monotonic()
-    assert time.monotonic() - begin_s < 20, (
+    assert time.monotonic() - begin_s < 60, (
         "the SDK alone would try for as long as its time-out of 10 s, again and again"
     )
 
