@@ -12,7 +12,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import betaln
 from scipy.stats import binom
 
-from decision_log.e_process import BETS, Arm, log_e_shadow_worse, log_e_worse, max_log_likelihood
+from decision_log.e_process import Arm, log_e_shadow_worse, log_e_worse, max_log_likelihood
 
 ALPHA = 0.05
 LOOK_EVERY = 25
@@ -85,6 +85,20 @@ def test_the_formula_is_that_of_the_docstring():
     assert log_e_worse(candidate, live, margin) == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize(("n", "known", "loose"), [(9, 9, 9), (499, 499, 20), (3999, 1000, 20)])
+def test_the_past_is_a_prior_of_a_thousand_answers_at_most_and_of_twenty_for_the_candidate(n, known, loose):
+    """Of n answers n - 1 were good, so their mean with half an answer of either kind more is 1 - 1.5 / (n + 1)."""
+    candidate, live = Arm(4, 3.0), Arm(10, 7.0)  # better than the live router, so that both means are free
+    mean = 1 - 1.5 / (n + 1)
+    evidence = sum(
+        betaln(arm.total + 1 + strength * mean, arm.n - arm.total + 1 + strength * (1 - mean))
+        - betaln(1 + strength * mean, 1 + strength * (1 - mean))
+        for arm, strength in ((candidate, loose), (live, known))
+    )
+    best = 3 * math.log(0.75) + math.log(0.25) + 7 * math.log(0.7) + 3 * math.log(0.3)
+    assert log_e_worse(candidate, live, 0.0, Arm(n, n - 1.0)) == pytest.approx(evidence - best)
+
+
 arms = st.builds(lambda n, share: Arm(float(n), n * share), st.integers(0, 300), st.floats(0, 1))
 
 
@@ -134,5 +148,5 @@ def test_nothing_seen_is_no_evidence():
 @pytest.mark.parametrize(("match", "reward", "z"), [(1.0, 0.0, 0.75), (0.0, 0.0, -1.25), (0.5, 0.4, -0.25)])
 def test_one_answer_of_a_shadow_counts_its_loss_less_the_margin(match: float, reward: float, z: float) -> None:
     """At propensity 1/2 and margin 1/4: z = 2 match (1 - reward) - (1 - reward) - 1/4."""
-    expected = math.log(np.mean([1 + bet / 1.25 * z for bet in BETS]))
+    expected = math.log(np.mean([1 + bet / 1.25 * z for bet in (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8)]))
     assert log_e_shadow_worse([match], [0.5], [reward], 0.25) == pytest.approx(expected)

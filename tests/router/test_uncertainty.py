@@ -18,6 +18,7 @@ from router.uncertainty import (
     least_alpha,
     neighbour_distance,
     normalised_entropy,
+    prefix_bounds,
     quantile_of,
     risk_threshold,
 )
@@ -79,7 +80,7 @@ def test_quantile_and_combination() -> None:
 @given(
     st.lists(st.floats(0, 1, width=32), min_size=1, max_size=20).filter(lambda parts: max(parts) > 1e-3),
     st.floats(0.05, 20),
-    st.sampled_from([0.0, 0.4]),
+    st.sampled_from([0.0, 0.4, 1.0]),
     st.booleans(),
     st.booleans(),
 )
@@ -109,6 +110,15 @@ def test_threshold_by_hand() -> None:
     assert risk_threshold(scores[:19], right[:19], 0.1) == 18.0
     assert risk_threshold(scores[:18], right[:18], 0.1) == float("-inf")
     assert risk_threshold(scores[:0], right[:0], 0.1) == float("-inf")
+
+
+def test_bounds_of_weighted_queries_have_their_reference_values() -> None:
+    """(wrong + most + sqrt(squares of the wrong + most^2)) / (accepted + most) with weights 1, 3, 2 and 1 in order, of
+    which the second and the third are wrong and the third and the fourth have equal scores."""
+    scores, right = np.array([0.3, 0.1, 0.2, 0.3], np.float32), np.array([False, True, False, True])
+    found, bounds = prefix_bounds(scores, right, np.array([2.0, 1.0, 3.0, 1.0], np.float32))
+    assert found == pytest.approx([0.1, 0.2, 0.3, 0.3])
+    assert bounds == pytest.approx([6 / 4, (6 + 18**0.5) / 7, np.inf, (8 + 22**0.5) / 10])
 
 
 def test_equal_scores_are_accepted_or_refused_together() -> None:
