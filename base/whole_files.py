@@ -1,4 +1,4 @@
-"""Files that are there as a whole or not at all, and locks between processes."""
+"""Files that are there as a whole or not at all, what outlives a power cut, and locks between processes."""
 
 from __future__ import annotations
 
@@ -29,3 +29,19 @@ def locked(path: Path) -> Iterator[None]:
     with path.open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def write_all(descriptor: int, block: bytes) -> None:
+    """Writes every byte. Raises OSError; some bytes may be written then."""
+    view = memoryview(block)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the names in a folder outlive a power cut. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

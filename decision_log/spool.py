@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from base.errors import StoreError
+from base.whole_files import sync_folder, write_all
 from decision_log.replica_status import MARK_NAME
 from decision_log.spool_files import (
     CHECKPOINT_NAME,
@@ -21,8 +22,6 @@ from decision_log.spool_files import (
     read_checkpoint,
     segment_paths,
     sent_bytes,
-    sync_folder,
-    write_all,
     write_checkpoint,
 )
 from decision_log.spool_frames import HEADER, Frame, frame, scan

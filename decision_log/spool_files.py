@@ -7,7 +7,6 @@ records are sent again, which SQL ignores by decision id. Nothing is ever delete
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,22 +36,6 @@ class Position(NamedTuple):
 def segment_paths(folder: Path) -> list[Path]:
     """Segment files, oldest first."""
     return sorted(path for path in folder.glob(f"*{SUFFIX}") if path.stem.isdecimal())
-
-
-def write_all(descriptor: int, block: bytes) -> None:
-    """Writes every byte. Raises OSError; some bytes may be written then."""
-    view = memoryview(block)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder outlive a power cut. Raises OSError."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write_checkpoint(folder: Path, position: Position) -> None:

@@ -17,7 +17,7 @@ from router.expert_config import ExpertConfig, ScalarOption
 
 
 @dataclass(frozen=True, slots=True)
-class Demand:
+class Needs:
     """Needs of one engine: `gib` on each of `gpus` GPUs while awake. `devices` are those that its entry names.
 
     Engines of one `expert` follow each other, and are awake together.
@@ -41,21 +41,21 @@ class Placement:
     waves: tuple[tuple[str, ...], ...]
 
 
-def place(demands: Sequence[Demand], memory_gib: Mapping[str, float], *, can_sleep: bool) -> Placement:
+def place(needs: Sequence[Needs], memory_gib: Mapping[str, float], *, can_sleep: bool) -> Placement:
     """Spreads engines over GPUs, the largest first, each on the GPUs that have least to hold.
 
     Args:
-        demands: the first ones are awake at the end, as far as they fit.
+        needs: the first ones are awake at the end, as far as they fit.
         memory_gib: of each GPU that may be used.
         can_sleep: engines can take turns.
 
     Raises:
         ConfigError: an engine has no room, or not all fit and they cannot take turns.
     """
-    devices = chosen_devices(demands, memory_gib)
-    waiting = [list(alike) for _, alike in groupby(demands, key=lambda each: each.expert or each.name)]
+    devices = chosen_devices(needs, memory_gib)
+    waiting = [list(alike) for _, alike in groupby(needs, key=lambda each: each.expert or each.name)]
     for alike in waiting:
-        if not fits(alike, demands, devices, memory_gib):
+        if not fits(alike, needs, devices, memory_gib):
             used = dict.fromkeys(device for each in alike for device in devices[each.name])
             of_each = f" for each of its {len(alike)} replicas" if alike[1:] else ""
             raise ConfigError(
@@ -64,9 +64,9 @@ def place(demands: Sequence[Demand], memory_gib: Mapping[str, float], *, can_sle
             )
     waves: list[tuple[str, ...]] = []
     while waiting:
-        wave: list[Demand] = []
+        wave: list[Needs] = []
         for alike in waiting:
-            if fits([*wave, *alike], demands, devices, memory_gib):
+            if fits([*wave, *alike], needs, devices, memory_gib):
                 wave += alike
         waves.append(tuple(each.name for each in wave))
         waiting = [alike for alike in waiting if alike[0] not in wave]
@@ -79,11 +79,11 @@ def place(demands: Sequence[Demand], memory_gib: Mapping[str, float], *, can_sle
     return Placement(devices, tuple(reversed(waves)))
 
 
-def chosen_devices(demands: Sequence[Demand], memory_gib: Mapping[str, float]) -> dict[str, tuple[str, ...]]:
+def chosen_devices(needs: Sequence[Needs], memory_gib: Mapping[str, float]) -> dict[str, tuple[str, ...]]:
     """The GPUs of each engine. Raises ConfigError."""
     load_gib = dict.fromkeys(memory_gib, 0.0)
     devices: dict[str, tuple[str, ...]] = {}
-    for each in sorted(demands, key=lambda demand: (not demand.devices, -demand.gib)):
+    for each in sorted(needs, key=lambda need: (not need.devices, -need.gib)):
         if unknown := [device for device in each.devices if device not in memory_gib]:
             raise ConfigError(f"{each.name}: GPU {', '.join(unknown)} is not there; allowed: {', '.join(memory_gib)}")
         large = [device for device in memory_gib if memory_gib[device] + SLACK_GIB >= each.gib]
@@ -100,14 +100,14 @@ def chosen_devices(demands: Sequence[Demand], memory_gib: Mapping[str, float]) -
 
 
 def fits(
-    awake: Collection[Demand],
-    demands: Sequence[Demand],
+    awake: Collection[Needs],
+    needs: Sequence[Needs],
     devices: Mapping[str, tuple[str, ...]],
     memory_gib: Mapping[str, float],
 ) -> bool:
     """Returns True where these engines are awake and all others sleep within every GPU's memory."""
-    needs = ((devices[each.name], each.gib if each in awake else SLEEPER_GIB) for each in demands)
-    return not Memory(memory_gib).excess_of(needs)
+    wanted = ((devices[each.name], each.gib if each in awake else SLEEPER_GIB) for each in needs)
+    return not Memory(memory_gib).excess_of(wanted)
 
 
 SHARE = "gpu-memory-utilization"
@@ -144,19 +144,19 @@ def on_gpus(
     """
     if not gpus or not processes:
         return [(process, 0, None) for process in processes]
-    demands = [demand_of(config, process, gpus) for process in processes]
-    if any(device not in gpus for demand in demands for device in demand.devices) and not config.engines.vllm.gpus:
+    needs = [needs_of(config, process, gpus) for process in processes]
+    if any(device not in gpus for need in needs for device in need.devices) and not config.engines.vllm.gpus:
         return [(process, 0, None) for process in processes]
     usable_gib = {number: gib * USABLE_SHARE for number, gib in gpus.items()}
-    placement = place(demands, usable_gib, can_sleep=all(each.flags.get(SLEEP_FLAG) is True for each in processes))
+    placement = place(needs, usable_gib, can_sleep=all(each.flags.get(SLEEP_FLAG) is True for each in processes))
     placed: list[tuple[VllmProcess, int, SleepLevel | None]] = []
     steps = steps_of(placement)
-    for process, demand in zip(processes, demands, strict=True):
+    for process, need in zip(processes, needs, strict=True):
         devices = placement.devices[process.name]
         is_alone = sum(bool(set(devices) & set(each)) for each in placement.devices.values()) == 1
         argv = process.argv
         if not is_alone and SHARE not in process.flags:
-            argv += tuple(flag_arguments({SHARE: f"{demand.gib / min(gpus[number] for number in devices):.3f}"}))
+            argv += tuple(flag_arguments({SHARE: f"{need.gib / min(gpus[number] for number in devices):.3f}"}))
         # level 2 needs no host memory, but vLLM cannot wake adapters from it
         asleep: SleepLevel = 1 if "max-loras" in process.flags else 2
         level = None if process.name in placement.waves[-1] else asleep
@@ -180,12 +180,12 @@ def steps_of(placement: Placement) -> dict[str, int]:
     return steps
 
 
-def demand_of(config: CoeConfig, process: VllmProcess, gpus: Mapping[str, float]) -> Demand:
+def needs_of(config: CoeConfig, process: VllmProcess, gpus: Mapping[str, float]) -> Needs:
     """Needs of a process on these GPUs."""
     devices = tuple(named_gpus(process.env))
     size_gib = min((gpus[number] for number in devices if number in gpus), default=max(gpus.values()))
     gib = needed_gib([config.experts[name] for name in process.experts], process.flags, size_gib)
-    return Demand(process.name, gib, len(devices) or parallel_of(process.flags), devices, process.experts[0])
+    return Needs(process.name, gib, len(devices) or parallel_of(process.flags), devices, process.experts[0])
 
 
 def needed_gib(entries: Sequence[ExpertConfig], flags: Mapping[str, ScalarOption], size_gib: float) -> float:

@@ -78,7 +78,7 @@ class RouterArtifact:
 
 
 def content_version(manifest: Mapping[str, object]) -> str:
-    """Version of a manifest given as plain values."""
+    """Version of a manifest, of a router or of a pilot library, given as plain values."""
     counted = {key: value for key, value in manifest.items() if key not in NOT_IN_VERSION}
     return hashlib.sha256(json.dumps(counted, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
 

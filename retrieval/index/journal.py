@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from base.errors import DamagedIndexError, StoreError
+from base.whole_files import sync_folder, write_all
 from retrieval.index.space import KeyArray
 from router.types import FloatArray
 
@@ -113,18 +114,3 @@ class Journal:
 def stored(vectors: FloatArray) -> NDArray[np.float16]:
     """Vectors as they are kept."""
     return vectors.astype(STORED)
-
-
-def write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder outlive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from base.errors import DamagedIndexError, StoreError
-from retrieval.index.journal import Change, Journal, stored, sync_folder
+from base.whole_files import sync_folder
+from retrieval.index.journal import Change, Journal, stored
 from retrieval.index.rows import BITS, WORDS, Rows, hyperplanes
 from retrieval.index.space import Hits, KeyArray, VectorSpace, best, require_same_space, require_vectors
 from router.types import FloatArray, Record

@@ -23,12 +23,11 @@ from pydantic import Field, ValidationError
 from base.errors import ArtifactError
 from retrieval.routing.domains import Domains, find_domains
 from retrieval.types import BASE, Arm
-from router.artifact import read_arrays, read_regular_file, require_array, require_finite
+from router.artifact import content_version, read_arrays, read_regular_file, require_array, require_finite
 from router.types import BoolArray, FloatArray, IntArray, Record
 
 MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILES = "weights-*.safetensors"
-NOT_IN_VERSION = frozenset({"version", "created_at"})
 
 
 class RoutingMethod(StrEnum):
@@ -103,11 +102,6 @@ class PilotLibrary(Pilots):
     @property
     def arms(self) -> tuple[Arm, ...]:
         return self.manifest.arms
-
-
-def content_version(plain: Mapping[str, object]) -> str:
-    counted = {key: value for key, value in plain.items() if key not in NOT_IN_VERSION}
-    return hashlib.sha256(json.dumps(counted, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
 
 
 def make_library(

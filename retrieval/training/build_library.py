@@ -13,11 +13,11 @@ from retrieval.routing.pilot_library import (
     PilotLibrary,
     Pilots,
     RoutingSettings,
-    content_version,
     make_library,
 )
 from retrieval.training.labels import Labelled
 from retrieval.types import BASE, Arm
+from router.artifact import content_version
 from router.types import BoolArray, FloatArray, IntArray
 
 

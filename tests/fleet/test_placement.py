@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from base.errors import ConfigError
 from fleet.residency.memory import SLEEPER_GIB
-from fleet.vllm_gpus import Demand, place
+from fleet.vllm_gpus import Needs, place
 
 GPUS = st.lists(st.sampled_from([24.0, 40.0, 80.0]), min_size=1, max_size=4).map(
     lambda sizes: {str(number): size for number, size in enumerate(sizes)}
@@ -20,14 +20,14 @@ SIZES = st.lists(st.tuples(st.floats(2.0, 90.0), st.integers(1, 2)), min_size=1,
 def test_no_step_of_the_start_needs_more_memory_than_there_is(
     memory_gib: dict[str, float], sizes: list[tuple[float, int]], can_sleep: bool
 ) -> None:
-    demands = [Demand(f"e{number}", gib, gpus) for number, (gib, gpus) in enumerate(sizes)]
+    needs = [Needs(f"e{number}", gib, gpus) for number, (gib, gpus) in enumerate(sizes)]
     try:
-        placement = place(demands, memory_gib, can_sleep=can_sleep)
+        placement = place(needs, memory_gib, can_sleep=can_sleep)
     except ConfigError:
         assume(False)
-    assert sorted(name for wave in placement.waves for name in wave) == sorted(each.name for each in demands)
+    assert sorted(name for wave in placement.waves for name in wave) == sorted(each.name for each in needs)
     assert can_sleep or len(placement.waves) == 1
-    by_name = {each.name: each for each in demands}
+    by_name = {each.name: each for each in needs}
     asleep: list[str] = []
     for wave in placement.waves:
         for device, size in memory_gib.items():
@@ -35,37 +35,37 @@ def test_no_step_of_the_start_needs_more_memory_than_there_is(
             asleep_gib = SLEEPER_GIB * sum(device in placement.devices[name] for name in asleep)
             assert awake_gib + asleep_gib <= size + 1e-3
         asleep += wave
-    for each in demands:
+    for each in needs:
         assert len(set(placement.devices[each.name])) == each.gpus
 
 
 @given(GPUS, st.lists(st.floats(2.0, 6.0), min_size=1, max_size=4))
 def test_what_fits_together_is_awake_together(memory_gib: dict[str, float], sizes: list[float]) -> None:
-    demands = [Demand(f"e{number}", gib) for number, gib in enumerate(sizes)]
-    assert len(place(demands, memory_gib, can_sleep=True).waves) == 1
+    needs = [Needs(f"e{number}", gib) for number, gib in enumerate(sizes)]
+    assert len(place(needs, memory_gib, can_sleep=True).waves) == 1
 
 
 def test_the_first_experts_are_awake_at_the_end_and_named_gpus_are_kept() -> None:
-    demands = [Demand("coder", 66.0), Demand("writer", 54.0), Demand("large", 42.0, 2, ("0", "1"))]
-    placement = place(demands, {"0": 80.0, "1": 80.0}, can_sleep=True)
+    needs = [Needs("coder", 66.0), Needs("writer", 54.0), Needs("large", 42.0, 2, ("0", "1"))]
+    placement = place(needs, {"0": 80.0, "1": 80.0}, can_sleep=True)
     assert placement.devices == {"large": ("0", "1"), "coder": ("0",), "writer": ("1",)}
     assert placement.waves == (("large",), ("coder", "writer"))
 
 
 @pytest.mark.parametrize(
-    ("demand", "problem"),
+    ("need", "problem"),
     [
-        (Demand("a", 90.0), "a: needs 1 GPU of 90.0 GiB; there are 0 with 80.0 GiB, 1 with 80.0 GiB"),
-        (Demand("a", 9.0, 3), "a: needs 3 GPU of 9.0 GiB"),
-        (Demand("a", 9.0, 1, ("7",)), "a: GPU 7 is not there; allowed: 0, 1"),
+        (Needs("a", 90.0), "a: needs 1 GPU of 90.0 GiB; there are 0 with 80.0 GiB, 1 with 80.0 GiB"),
+        (Needs("a", 9.0, 3), "a: needs 3 GPU of 9.0 GiB"),
+        (Needs("a", 9.0, 1, ("7",)), "a: GPU 7 is not there; allowed: 0, 1"),
     ],
 )
-def test_what_has_no_room_is_named(demand: Demand, problem: str) -> None:
+def test_what_has_no_room_is_named(need: Needs, problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
-        place([demand], {"0": 80.0, "1": 80.0}, can_sleep=True)
+        place([need], {"0": 80.0, "1": 80.0}, can_sleep=True)
 
 
 def test_engines_that_cannot_take_turns_are_told_how() -> None:
-    demands = [Demand("a", 50.0), Demand("b", 50.0)]
+    needs = [Needs("a", 50.0), Needs("b", 50.0)]
     with pytest.raises(ConfigError, match="hold a and then have no room for b; `enable-sleep-mode: true`"):
-        place(demands, {"0": 80.0}, can_sleep=False)
+        place(needs, {"0": 80.0}, can_sleep=False)

@@ -10,7 +10,7 @@ import pytest
 
 from base.errors import ConfigError
 from fleet.vllm_command import VllmProcess, each_replica, vllm_processes
-from fleet.vllm_gpus import demand_of, on_gpus, visible_gpus
+from fleet.vllm_gpus import needs_of, on_gpus, visible_gpus
 from router.config import CoeConfig, parse_config
 
 TWO = {"0": 80.0, "1": 80.0}
@@ -45,8 +45,8 @@ def composition(
 )
 def test_an_engine_needs_what_its_entry_tells(entry: dict[str, object], gib: float, gpus: int) -> None:
     config, (process,) = composition({"a": entry})
-    demand = demand_of(config, process, TWO)
-    assert (demand.gib, demand.gpus) == (pytest.approx(gib, abs=0.01), gpus)
+    need = needs_of(config, process, TWO)
+    assert (need.gib, need.gpus) == (pytest.approx(gib, abs=0.01), gpus)
 
 
 def test_replicas_are_spread_and_awake_or_asleep_together() -> None:
