@@ -1,0 +1,193 @@
+"""`coe retrain` about experts that are new, that were probed, and that no table grades any more."""
+
+import shutil
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+import yaml
+
+from fleet.router_registry import Registry
+from router.artifact import load_artifact
+from router.build import evidence_of, load_router
+from router.config import load_config
+from router.types import Query, Verdict
+from tests.training.test_retrain import CONFIG, EXPERTS, NOW, log_answers, outcome_table, request_
+from tests.training.trained_folder import put_first_router
+from training.datasets.outcomes import write_outcomes
+from training.gate import Terms, judge
+from training.log_table import read_log_table
+from training.new_experts import LEAST_MOVE, exploration_moved, explored_shares
+from training.onboarding import onboard
+from training.retrain import run_retrain
+from training.summary import print_retrain
+
+__all__ = ["request_"]
+
+
+def test_a_new_expert_that_nobody_tried_joins_to_be_explored(request_, tmp_path):
+    """It was graded, but on too few prompts to be mapped; the log cannot judge it, because no router knows it."""
+    config = CONFIG | {
+        "experts": CONFIG["experts"] | {"third": {"engine": "echo", "model": "third", "params_b": 1.0}},
+        "policies": {"default": {"exploration": {"budget": 0.02}}},
+    }
+    request_.config.write_text(yaml.dump(config))
+    table = outcome_table()
+    better = (np.arange(60) % 5 < 3).astype(np.float32)
+    unknown = np.full((60, 3), np.nan, np.float32)
+    wider = replace(
+        table,
+        experts=(*EXPERTS, "third"),
+        scores=np.column_stack([table.scores, better]),
+        cost_usd=unknown,
+        output_tokens=unknown,
+        latency_ms=unknown,
+    )
+    write_outcomes(wider, tmp_path / "wider")
+    log_answers(request_, {"left": 0.6, "right": 0.4})
+    live = Registry(request_.routers).live().version
+    before = load_router(load_config(request_.config), request_.routers / live)
+    strict = replace(request_, outcomes=tmp_path / "wider", terms=Terms(margin=0.01))
+    result = run_retrain(strict, now=NOW)
+    assert result.gate.verdict is Verdict.NEED_MORE, result.reason
+    assert (result.introduced, result.is_promoted) == (("third",), False)
+    assert "third joins the live router to be explored" in result.reason
+    router = load_router(load_config(request_.config), request_.routers / Registry(request_.routers).live().version)
+    assert router.expert_of() == before.expert_of()
+    decision = router.decide(Query("q", "select rows"), rng=np.random.default_rng(0))
+    assert decision.eligible_probs[decision.eligible.index("third")] > 0
+    again = run_retrain(strict, now=NOW)
+    assert again.introduced == ()
+
+
+def test_a_live_router_that_stays_explores_by_the_newest_measurements(request_):
+    """Rewards of both experts are alike now, so who is better is in doubt; the map and its date stay."""
+    request_.config.write_text(yaml.dump(CONFIG | {"policies": {"default": {"exploration": {"budget": 0.02}}}}))
+    registry = Registry(request_.routers)
+    config, version = load_config(request_.config), registry.live().version
+    before = load_router(config, request_.routers / version)
+    log_answers(request_, {"left": 0.55, "right": 0.55}, n=500)
+    result = run_retrain(request_, now=NOW)
+    assert not result.is_promoted
+    assert "explores by newer evidence" in result.reason
+    live = registry.live().version
+    after = load_router(config, request_.routers / live)
+    assert live != version
+    assert after.expert_of() == before.expert_of()
+    made, old = (load_artifact(request_.routers / name).manifest for name in (live, version))
+    assert (made.parents, made.created_at, made.experts) == ((version,), old.created_at, old.experts)
+    assert exploration_moved(before, after) > LEAST_MOVE
+    again = run_retrain(request_, now=NOW)
+    assert "explores by newer evidence" not in again.reason  # nothing new
+    assert registry.live().version == live
+    put_on_the_map(request_, 0.6)
+    probed = load_router(load_config(request_.config), request_.routers / registry.live().version)
+    shares = [row.get("tutor", 0.0) for row in explored_shares(probed, "default")]
+    assert min(shares) > 0.01
+
+
+def add_expert(request, name):
+    config = yaml.safe_load(request.config.read_text())
+    config["experts"][name] = {"engine": "echo", "model": name, "params_b": 1.0}
+    request.config.write_text(yaml.dump(config))
+
+
+def one_expert(score, name="tutor"):
+    table = outcome_table()
+    unknown = table.cost_usd[:, :1]
+    scores = np.full((len(table.texts), 1), score, np.float32)
+    fields = {"experts": (name,), "scores": scores}
+    return replace(table, **fields, cost_usd=unknown, output_tokens=unknown, latency_ms=unknown)
+
+
+@pytest.fixture
+def open_gate(monkeypatch):
+    """Whatever is compared is promoted: for tests of what a candidate is made of."""
+
+    def judge_openly(*compared, **options):
+        return replace(judge(*compared, **options), verdict=Verdict.PROMOTE)
+
+    monkeypatch.setattr("training.candidate_verdict.judge", judge_openly)
+
+
+def put_on_the_map(request, score, now=NOW):
+    """`tutor` as `coe experts probe tutor --promote` puts it there; its probes are written to no folder."""
+    add_expert(request, "tutor")
+    registry, probed = Registry(request.routers), one_expert(score)
+    live = registry.folder(registry.live().version)
+    luck = np.zeros(len(load_artifact(live).manifest.categories) + 1)
+    found = onboard(load_config(request.config), live, "tutor", probed, outcome_table(), now=now, luck=luck)
+    registry.promote(found.artifact.manifest.version, now)
+    return found
+
+
+@pytest.mark.parametrize(("score", "taken"), [(1.0, True), (0.2, False)])
+@pytest.mark.usefixtures("open_gate")
+def test_a_probed_expert_without_a_table_stays_on_the_map(request_, capsys, score, taken):
+    found = put_on_the_map(request_, score)
+    assert bool(found.taken) is taken
+    log_answers(request_, {"left": 0.2, "right": 0.9})
+    result = run_retrain(request_, now=NOW)
+    assert result.is_promoted is not taken, result.reason  # what it took, it keeps: nothing changes then
+    assert result.carried == ("tutor",)
+    live = Registry(request_.routers).live().version
+    before, after = (load_artifact(request_.routers / version) for version in (result.live, live))
+    assert after.manifest.experts == (*EXPERTS, "tutor")
+    was, now = evidence_of(before), evidence_of(after)
+    assert now.count[:, 2].tolist() == was.count[:, 2].tolist()
+    facts = list(after.manifest.categories).index("facts")
+    leads = [each.quality[facts, 2] - each.quality[facts, :2].mean() for each in (was, now)]
+    assert leads[1] == pytest.approx(leads[0], abs=1e-6)
+    router = load_router(load_config(request_.config), request_.routers / live)
+    assert ("tutor" in router.expert_of().values()) is taken
+    print_retrain(result)
+    assert "tutor is in no outcome table: what the live router knows of it is kept" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("open_gate")
+def test_what_is_said_of_a_carried_expert_counts_once(request_):
+    """Ratings of after the live router was made are learned from; it knows those of before already."""
+    put_on_the_map(request_, 1.0, now=datetime.fromtimestamp(1150, UTC))
+    log_answers(request_, {"tutor": 0.0}, only="tutor", n=300)  # at seconds 1000 to 1299
+    result = run_retrain(request_, now=datetime.fromtimestamp(2000, UTC))
+    assert result.is_promoted, result.reason
+    learned = read_log_table(request_.database_url)
+    later = int((~learned.is_held_out & (learned.at > 1150)).sum())
+    sql = list(load_artifact(request_.routers / result.candidate).manifest.categories).index("sql")
+    counts = [evidence_of(load_artifact(request_.routers / v)).count[sql, 2] for v in (result.live, result.candidate)]
+    assert counts == [20, 20 + later]
+    again = run_retrain(request_, now=datetime.fromtimestamp(3000, UTC))
+    assert again.changes == ()
+
+
+def test_an_expert_of_the_live_map_that_a_table_lacks_is_kept(request_, tmp_path):
+    shutil.rmtree(tmp_path / "outcomes")
+    write_outcomes(one_expert(0.3, "right"), tmp_path / "outcomes")
+    log_answers(request_, {"left": 0.9, "right": 0.2})
+    result = run_retrain(request_, now=NOW)
+    assert result.carried == ("left",)
+    assert result.changes == ()
+
+
+def test_a_learned_scorer_keeps_a_carried_expert(request_, tmp_path):
+    config = dict(CONFIG, router=CONFIG["router"] | {"scorer": {"kind": "soft_ridge"}})
+    request_.config.write_text(yaml.dump(config))
+    put_first_router(request_.config, request_.outcomes, request_.routers, NOW)
+    shutil.rmtree(tmp_path / "outcomes")
+    write_outcomes(one_expert(0.1, "right"), tmp_path / "outcomes")
+    log_answers(request_, {"left": 0.9, "right": 0.1})
+    result = run_retrain(request_, now=NOW)
+    assert (result.carried, result.is_promoted) == (("left",), True), result.reason
+    router = load_router(load_config(request_.config), request_.routers / result.candidate)
+    query = Query("q", "write a sql query number 7 that selects rows from a table")
+    assert router.decide(query, rng=np.random.default_rng(0)).expert == "left"
+
+
+def test_an_expert_that_experts_yaml_no_longer_has_goes(request_):
+    put_on_the_map(request_, 0.2)
+    request_.config.write_text(yaml.dump(CONFIG))
+    log_answers(request_, {"left": 0.2, "right": 0.9})
+    result = run_retrain(request_, now=NOW)
+    assert (result.carried, result.is_promoted) == ((), True), result.reason
+    assert load_artifact(request_.routers / result.candidate).manifest.experts == EXPERTS
