@@ -106,7 +106,7 @@ def wait_healthy(url: str, timeout_s: float) -> None:
         try:
             if get_json(f"{url}/health").get("status") == "ok":
                 return
-        except (urllib.error.URLError, OSError, ValueError) as error:
+        except (OSError, ValueError) as error:
             reason = str(error)
         else:
             reason = "not ready"

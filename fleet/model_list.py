@@ -35,7 +35,7 @@ async def listed_models(url: str, key: str | None) -> dict[str, Mapping[str, Any
                 kind = KeyRefusedError if answer.status in (401, 403) else EngineError
                 raise kind(f"{url}/models answered with status {answer.status}")
             return {str(each["id"]): each for each in (await answer.json(content_type=None))["data"]}
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+    except (aiohttp.ClientError, OSError) as error:
         raise EngineError(f"{url} does not answer ({type(error).__name__})") from error
     except (ValueError, LookupError, TypeError) as error:
         raise EngineError(f"{url}/models is not a list of models") from error

@@ -297,7 +297,7 @@ async def answers(url: str, timeout_s: float = 2.0) -> bool:
             session.get(url, allow_redirects=False) as response,
         ):
             return response.status == 200
-    except (aiohttp.ClientError, TimeoutError, OSError):
+    except (aiohttp.ClientError, OSError):
         return False
 
 

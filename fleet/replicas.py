@@ -291,6 +291,6 @@ async def engine_load(session: aiohttp.ClientSession, url: str) -> int | None:
             ):
                 text += more
         told = [float(value) for value in GAUGES.findall(text)]
-    except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+    except (aiohttp.ClientError, OSError, ValueError):
         return None
     return int(sum(told)) if told else None

@@ -106,7 +106,7 @@ class Siblings:
         try:
             async with self._session(other).get(f"http://localhost{path}", timeout=timeout) as answer:
                 return await answer.read() if answer.status == 200 else None
-        except (aiohttp.ClientError, OSError, TimeoutError):
+        except (aiohttp.ClientError, OSError):
             return None  # it is being started again; `coe_process_up` shows that
 
     def _session(self, other: str) -> aiohttp.ClientSession:

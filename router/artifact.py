@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from base.errors import ArtifactError
 from router.types import Metric, Record
@@ -143,7 +143,7 @@ def read_manifest(folder: Path) -> RouterManifest:
     try:
         plain = json.loads(read_regular_file(path))
         manifest = RouterManifest.model_validate(plain)
-    except (ValueError, ValidationError) as error:
+    except ValueError as error:
         raise ArtifactError(f"{path}: is not a router manifest ({first_line(error)})") from error
     expected = content_version(plain)
     if manifest.version != expected:

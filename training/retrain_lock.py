@@ -198,7 +198,7 @@ class RedisLock:
         asked = asyncio.run_coroutine_threadsafe(work, self.loop)
         try:
             return asked.result(CALL_TIMEOUT_S)
-        except (*REDIS_ERRORS, TimeoutError) as error:
+        except REDIS_ERRORS as error:
             asked.cancel()
             raise LockUnreachableError(
                 f"Redis cannot be asked whose turn it is to retrain ({type(error).__name__}); nothing was changed"

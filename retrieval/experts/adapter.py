@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from base.errors import ArtifactError
 from retrieval.types import ExpertOf
@@ -100,7 +100,7 @@ def read_manifest(folder: Path) -> AdapterManifest:
     path = folder / MANIFEST_FILE
     try:
         return AdapterManifest.model_validate_json(read_regular_file(path))
-    except (ValidationError, ValueError) as error:
+    except ValueError as error:
         raise ArtifactError(f"{path}: is not the manifest of a retrieval adapter") from error
 
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from base.errors import ArtifactError
 from retrieval.routing.domains import Domains, find_domains
@@ -216,7 +216,7 @@ def read_manifest(folder: Path) -> LibraryManifest:
     path = folder / MANIFEST_FILE
     try:
         manifest = LibraryManifest.model_validate(json.loads(read_regular_file(path)))
-    except (ValidationError, ValueError) as error:
+    except ValueError as error:
         raise ArtifactError(
             f"{path}: is not the manifest of a pilot library; run `coe retrieval pilots --rebuild`"
         ) from error
