@@ -104,7 +104,7 @@ def arm_lines(report: Report) -> list[str]:
 
 
 def bar_lines(report: Report) -> list[str]:
-    """What was aimed at, and whether it holds."""
+    """The bars that were set, and those that hold."""
     known, unknown = report["mean_prepared"], report["mean_left_out"]["hybrid"]
     best = max((arm for arm in TRIED_FIRST if arm in known), key=lambda arm: known[arm]["ndcg_at_10"])
     left_out = {name: found["left_out"] for name, found in report["collections"].items()}

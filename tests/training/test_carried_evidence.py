@@ -31,7 +31,7 @@ LIVE = matrix((0.4, 0.2, 0.3), (0.6, 0.6, 0.5), (0.9, 0.5, 0.7))
 
 
 def carried_from(learned: tuple[str, ...], graded: tuple[str, ...], known: tuple[str, ...] = EXPERTS) -> Carried | None:
-    """What is carried of the live router into an experts.yaml with these categories and `known` experts."""
+    """Evidence of the live router that is carried into an experts.yaml with these categories and `known` experts."""
     manifest = SimpleNamespace(experts=EXPERTS, categories=ROWS[:-1], created_at=SINCE.isoformat())
     live: Any = SimpleNamespace(manifest=manifest, part=lambda name: {"map": LIVE}[name].arrays())
     config: Any = SimpleNamespace(experts=dict.fromkeys(known), learned_categories=learned)
