@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from benchmarks.strategies import TABLES
 from eval.metrics.bootstrap import bootstrap_means, percentile_interval
+from training.agreement import Anchors, agreement_cells, beliefs
 from training.datasets.outcomes import read_outcomes
 from training.expert_map import cell_sums, row_numbers, shrink, without_difficulty
-from training.strategies.agreement import Anchors, agreement_cells, beliefs
 from training.types import NOT_COMPARED, OutcomeTable
 
 GRADED, LOGGED, FEEDBACK, DRAWS = 150, 3000, 0.02, 20

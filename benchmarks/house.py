@@ -60,12 +60,12 @@ SINCE = {
         gateway/work*.py gateway/siblings.py
     """,
     "fleet: residency, replicas, GPUs, fake of vLLM": """
-        fleet/residency/* fleet/replicas.py fleet/vllm_[ghs]*.py fleet/engine_wishes.py fleet/fake_vllm/*
+        fleet/residency* fleet/replicas.py fleet/vllm_[ghs]*.py fleet/engine_wishes.py fleet/fake_vllm/*
         gateway/residency_board.py gateway/experts_commands.py gateway/reach.py
     """,
     "strategies": """
-        router/strategies/* training/strategies/* gateway/strategy_run.py eval/routing/strategy_arms.py
-        base/sql_text.py
+        router/strateg* training/strategies/* training/agreement.py gateway/strategy_run.py
+        eval/routing/strategy_arms.py base/sql_text.py
     """,
     "builtin experts, answer cache": """
         fleet/builtins/* fleet/wires/builtin.py router/builtins.py gateway/answer_cache.py

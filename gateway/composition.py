@@ -26,7 +26,7 @@ from decision_log.sink import DecisionLog, new_replica
 from fleet.connect import build_backends
 from fleet.engines import EngineAddresses
 from fleet.pool import ExpertPool
-from fleet.residency.build import MakeBoard, keeper_of
+from fleet.residency_setup import MakeBoard, keeper_of
 from fleet.vllm_addresses import VllmSleepers
 from gateway.auth import Auth
 from gateway.batches.batch_store import BatchStore

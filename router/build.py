@@ -31,8 +31,8 @@ from router.solved_policy import SolvedPolicy
 from router.stand_ins import kept_in_memory
 from router.strategies.learned import PART as STRATEGIES
 from router.strategies.learned import LearnedStrategies, learned_strategies
-from router.strategies.plan import StrategyPlan, choices_of, solve_plan
 from router.strategies.types import StrategyName
+from router.strategy_plan import StrategyPlan, choices_of, solve_plan
 from router.types import GENERAL, FloatArray, IntArray
 from router.uncertainty import Uncertainty
 

@@ -15,7 +15,7 @@ from base.errors import NoEligibleExpertError
 from router.exploration import Exploration, scale_within
 from router.map_solver import MapSolution
 from router.preference import Preference
-from router.strategies.plan import StrategyPlan
+from router.strategy_plan import StrategyPlan
 from router.types import DecisionReason, FloatArray
 
 SEED_BITS = 53

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from router.quality import QualityMatrix
 from router.types import GENERAL, FloatArray
+from training.agreement import Anchors, agreed_cells
 from training.carried_evidence import Carried, with_carried
 from training.change_points import ChangePoint, is_stale
 from training.expert_map import (
@@ -29,7 +30,6 @@ from training.key_influence import counted_share
 from training.log_answers import AskedAnswers
 from training.log_table import LogTable
 from training.off_policy import MAX_WEIGHT
-from training.strategies.agreement import Anchors, agreed_cells
 from training.types import OutcomeTable
 
 MASS_PRIOR_DECISIONS = 20.0
@@ -63,7 +63,7 @@ def gather_evidence(
     People's marks and graders' scores differ in level, and only experts that were chosen have rewards. A common offset
     (mean over cells that have both, weighted by rewards) is taken off the rewards first: without it the expert that
     happens to serve would gain by being marked at all (ours). Failures, which were not marked, have no part in it. Who
-    agreed with whom, where several were asked, counts beside both (training.strategies.agreement). What
+    agreed with whom, where several were asked, counts beside both (training.agreement). What
     one key says is weighed down to its share of the evidence in every cell, grades included, and so in every category
     and overall (training.key_influence).
 

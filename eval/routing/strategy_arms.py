@@ -17,8 +17,8 @@ from eval.routing.trial import Choice, Spending, Trial
 from router.pipeline import Router
 from router.policy_config import Budgets, PolicyConfig
 from router.strategies.learned import LEARNED
-from router.strategies.plan import StrategyPlan
 from router.strategies.types import Replies, Reply, Settled, Strategy, StrategyName
+from router.strategy_plan import StrategyPlan
 from router.types import BoolArray, Float64Array, IntArray
 from training.types import NOT_COMPARED, OutcomeTable
 

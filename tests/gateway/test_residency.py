@@ -16,13 +16,13 @@ from base.errors import ConfigError
 from fleet.fake_vllm.command import Bug, FakeOptions
 from fleet.fake_vllm.engine import FakeEngine
 from fleet.fake_vllm.server import FakeServer
-from fleet.residency.build import keeper_of
 from fleet.residency.keeper import Keeper
 from fleet.residency.memory import Memory
 from fleet.residency.policies import Off, Regret, RegretOptions
 from fleet.residency.scheduler import ResidencyPolicy, Scheduler
 from fleet.residency.types import Residency
 from fleet.residency.vllm_actuator import VllmActuator
+from fleet.residency_setup import keeper_of
 from gateway.replay import replay
 from router.capabilities import Capabilities
 from router.config import parse_config

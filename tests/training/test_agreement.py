@@ -7,9 +7,9 @@ import pytest
 
 from decision_log.decision_record import AskedExpert, CallState, DecisionRecord, StrategyTrace
 from tests.training.log_records import record
+from training.agreement import Anchors, agreed_cells, agreement_cells, beliefs
 from training.change_points import ChangePoint
 from training.log_table import collect
-from training.strategies.agreement import Anchors, agreed_cells, agreement_cells, beliefs
 from training.types import NO_ANSWER, NOT_COMPARED
 
 ROWS, EXPERTS = ("topic", "general"), ("a", "b", "c")
