@@ -161,11 +161,15 @@ class VllmSleepers:
         self._names: frozenset[str] = frozenset()
 
     def __call__(self) -> frozenset[str]:
-        with suppress(OSError, DataError):
-            now = vllm_file(self._data_dir).stat()
-            if (now.st_ino, now.st_mtime_ns) != self._seen:
+        try:
+            found = vllm_file(self._data_dir).stat()
+            now = found.st_ino, found.st_mtime_ns
+        except OSError:
+            now = 0, 0  # nobody runs engines
+        if now != self._seen:
+            with suppress(DataError):
                 sleepers = [each.experts for each in read_vllm(self._data_dir).engines if each.is_asleep]
-                self._names, self._seen = frozenset(chain(*sleepers)), (now.st_ino, now.st_mtime_ns)
+                self._names, self._seen = frozenset(chain(*sleepers)), now
         return self._names
 
 

@@ -12,7 +12,16 @@ import pytest
 
 from base.errors import DataError, EngineError
 from fleet.process import ProcessState
-from fleet.vllm_addresses import EngineRecord, claim_vllm, read_vllm, renew_vllm, vllm_file, write_vllm
+from fleet.vllm_addresses import (
+    EngineRecord,
+    VllmSleepers,
+    claim_vllm,
+    mark_asleep,
+    read_vllm,
+    renew_vllm,
+    vllm_file,
+    write_vllm,
+)
 
 FIRST, SECOND = "http://127.0.0.1:8101/v1", "http://127.0.0.1:8102/v1"
 
@@ -49,6 +58,17 @@ def test_an_engine_keeps_the_expert_that_it_loaded_later_until_it_starts_again(t
     assert read_vllm(tmp_path).urls == {"coder": (FIRST,), "added": (FIRST,), "law": (SECOND,)}
     renew_vllm(tmp_path, [engine_record("coder", FIRST, pid=3), engine_record("law", SECOND, pid=2)])
     assert "added" not in read_vllm(tmp_path).urls
+    lock.release()
+
+
+def test_who_sleeps_is_told_until_the_engines_end(tmp_path: Path) -> None:
+    sleepers, lock = VllmSleepers(tmp_path), claim_vllm(tmp_path)
+    write_vllm(tmp_path, [engine_record("coder", FIRST, "law"), engine_record("writer", SECOND)])
+    assert sleepers() == frozenset()
+    mark_asleep(tmp_path, "law", True)
+    assert sleepers() == {"coder", "law"}
+    vllm_file(tmp_path).unlink()
+    assert sleepers() == frozenset()
     lock.release()
 
 
