@@ -11,19 +11,38 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from sqlalchemy import func, select
+from sqlalchemy import Float, Text, func, select
 from sqlalchemy.exc import IntegrityError
+from sqlmodel import Field, SQLModel
 
 from base.errors import StoreError
 from base.json_text import to_json
 from decision_log.connections import opened_database
 from decision_log.database import Database
-from decision_log.tables import fields_of, table
 
 if TYPE_CHECKING:
+    from sqlalchemy import Table
     from sqlalchemy.engine import Connection
 
 TRIES = 5
+
+
+class AdminRow(SQLModel, table=True):
+    """One admin action."""
+
+    __tablename__ = "access_log"
+
+    number: int = Field(primary_key=True)
+    at: float = Field(sa_type=Float)
+    actor: str = Field(sa_type=Text)
+    action: str = Field(sa_type=Text)
+    subject: str = Field(sa_type=Text)
+    before: str = Field(sa_type=Text)
+    after: str = Field(sa_type=Text)
+    link: str = Field(sa_type=Text)
+
+
+ADMIN_LOG: Table = SQLModel.metadata.tables["access_log"]
 
 
 class AdminAction(NamedTuple):
@@ -42,9 +61,6 @@ class AdminAction(NamedTuple):
     def is_linked_to(self, before: str) -> bool:
         """Returns True where this line and the one before it, whose link is given, are as they were written."""
         return self.link == link_of(before, self[:-1])
-
-
-ADMIN_LOG = table("access_log", fields_of(AdminAction), keys=("number",))
 
 
 class AdminLog:

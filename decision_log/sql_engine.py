@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from sqlalchemy import create_engine, event, func, insert, inspect, select
+from sqlalchemy import event, func, insert, inspect, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlmodel import create_engine
 
 from base.errors import ConfigError, DataError, StoreError, require_installed
 from decision_log.tables import DECISIONS, SCHEMA, SCHEMA_VERSION

@@ -2,119 +2,173 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from enum import StrEnum
-from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import TYPE_CHECKING
 
-from sqlalchemy import Boolean, Column, Float, Index, Integer, LargeBinary, MetaData, Table, Text, UniqueConstraint
+from sqlalchemy import Float, Index, LargeBinary, Text, UniqueConstraint
+from sqlmodel import Field, SQLModel
 
-from decision_log.feedback_types import ImplicitSignal, JudgedAnswer
-from decision_log.replica_status import ReplicaStatus
+if TYPE_CHECKING:
+    from sqlalchemy import Table
 
 SCHEMA_VERSION = 1
 """Of the tables. A change that older or newer programs could not read raises it."""
 
-METADATA = MetaData()
-TYPES = {str: Text, float: Float, int: Integer, bool: Boolean, bytes: LargeBinary}
+
+class SchemaRow(SQLModel, table=True):
+    """The version of all tables: `SCHEMA_VERSION` of the coe that made them."""
+
+    __tablename__ = "coe_schema"
+
+    version: int = Field(primary_key=True)
 
 
-def table(
-    name: str,
-    columns: Mapping[str, Any],
-    *more: Index | UniqueConstraint,
-    keys: tuple[str, ...],
-    defaults: Mapping[str, object] | None = None,
-) -> Table:
-    """A table by the Python types of its columns; one that may be None may be NULL.
+class DecisionRow(SQLModel, table=True):
+    """One decision; `record` is the DecisionRecord as JSON without its embedding, which is `embedding`; the other
+    columns are for selecting."""
 
-    Args:
-        keys: columns of the primary key.
-        defaults: values in rows that leave a column out.
+    __tablename__ = "decisions"
+    __table_args__ = (Index("decisions_at", "at"), Index("decisions_session", "session_id", "at"))
+
+    decision_id: str = Field(primary_key=True, sa_type=Text)
+    at: float = Field(sa_type=Float)
+    replica: str = Field(sa_type=Text)
+    seq: int
+    state: str = Field(sa_type=Text)
+    expert: str | None = Field(default=None, sa_type=Text)  # which answered, or was chosen if none did
+    category: str | None = Field(default=None, sa_type=Text)
+    router_version: str | None = Field(default=None, sa_type=Text)
+    record: str = Field(sa_type=Text)
+    session_id: str | None = Field(default=None, sa_type=Text)
+    text_hash: str | None = Field(default=None, sa_type=Text)
+    embedding: bytes | None = Field(default=None, sa_type=LargeBinary)  # half precision, little-endian
+    encoder_fingerprint: str | None = Field(default=None, sa_type=Text)
+
+
+class FeedbackRow(SQLModel, table=True):
+    """One sign about one decision. `key_id` is '' for a client without a key: NULLs would escape the constraint."""
+
+    __tablename__ = "feedback"
+    __table_args__ = (UniqueConstraint("decision_id", "kind", "key_id"), Index("feedback_key", "key_id", "at"))
+
+    id: int | None = Field(default=None, primary_key=True)
+    decision_id: str = Field(sa_type=Text)
+    kind: str = Field(sa_type=Text)
+    value: float = Field(sa_type=Float)
+    at: float = Field(sa_type=Float)
+    key_id: str = Field(default="", sa_type=Text)
+
+
+class DocumentFeedbackRow(SQLModel, table=True):
+    """Judgement of one document of an answer by a client: 1 opened or cited, 0 rejected."""
+
+    __tablename__ = "document_feedback"
+    __table_args__ = (
+        UniqueConstraint("decision_id", "document_id", "key_id"),
+        Index("document_feedback_key", "key_id", "at"),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    decision_id: str = Field(sa_type=Text)
+    document_id: str = Field(sa_type=Text)
+    value: float = Field(sa_type=Float)
+    at: float = Field(sa_type=Float)
+    key_id: str = Field(default="", sa_type=Text)
+
+
+class SignalRow(SQLModel, table=True):
+    """Implicit signal of a client about an answer, never mixed with feedback."""
+
+    __tablename__ = "implicit_signals"
+
+    decision_id: str = Field(primary_key=True, sa_type=Text)
+    kind: str = Field(primary_key=True, sa_type=Text)
+    at: float = Field(sa_type=Float)
+
+
+class JudgementRow(SQLModel, table=True):
+    """Judgement of an answer by a judge; `other` is '' for a grade, else the expert whose answer it was compared
+    with."""
+
+    __tablename__ = "judgements"
+
+    decision_id: str = Field(primary_key=True, sa_type=Text)
+    judge: str = Field(primary_key=True, sa_type=Text)
+    rubric: str = Field(primary_key=True, sa_type=Text)
+    expert: str = Field(primary_key=True, sa_type=Text)
+    other: str = Field(primary_key=True, sa_type=Text)
+    value: float = Field(sa_type=Float)
+    is_consistent: bool | None = Field(default=None)
+    at: float = Field(sa_type=Float)
+
+
+class ReplicaRow(SQLModel, table=True):
+    """One replica: a run of a gateway process, which numbered its decisions 0 to `decisions` - 1."""
+
+    __tablename__ = "replicas"
+
+    replica: str = Field(primary_key=True, sa_type=Text)
+    decisions: int
+    settled: int
+    state: str = Field(sa_type=Text)
+    at: float = Field(sa_type=Float)
+
+
+class RemovedRow(SQLModel, table=True):
+    """Numbers of decisions that were removed on purpose, first and last included, so that no gap is seen there."""
+
+    __tablename__ = "removed"
+
+    replica: str = Field(primary_key=True, sa_type=Text)
+    first_seq: int = Field(primary_key=True)
+    last_seq: int = Field(primary_key=True)
+    reason: str = Field(sa_type=Text)
+    at: float = Field(sa_type=Float)
+
+
+class ErasureRow(SQLModel, table=True):
+    """A subject (its hash) whose decisions up to `at` must not be in the database, however late they arrive."""
+
+    __tablename__ = "erasures"
+
+    subject: str = Field(primary_key=True, sa_type=Text)
+    at: float = Field(sa_type=Float)
+
+
+class RouterVersionRow(SQLModel, table=True):
+    """A router that a gateway has served: `manifest` is its RouterManifest as JSON, with parents, data, metrics."""
+
+    __tablename__ = "router_versions"
+
+    version: str = Field(primary_key=True, sa_type=Text)
+    created_at: str = Field(sa_type=Text)
+    manifest: str = Field(sa_type=Text)
+
+
+class RouterEventRow(SQLModel, table=True):
+    """Event of a version, kept once however many gateways saw it; `event` is promoted, canary, shadow or withdrawn.
+
+    `at` is the time that `live.json` gives, in Unix seconds.
     """
-    made: list[Column[Any]] = []
-    for column, kind in columns.items():
-        kinds = get_args(kind) or (kind,)
-        of_sql = Text if issubclass(kinds[0], StrEnum) else TYPES[kinds[0]]
-        default, is_optional = (defaults or {}).get(column), NoneType in kinds
-        made.append(Column(column, of_sql, primary_key=column in keys, nullable=is_optional, default=default))
-    return Table(name, METADATA, *made, *more)
+
+    __tablename__ = "router_events"
+
+    at: float = Field(primary_key=True, sa_type=Float)
+    version: str = Field(primary_key=True, sa_type=Text)
+    event: str = Field(primary_key=True, sa_type=Text)
+    detail: str = Field(default="", sa_type=Text)
 
 
-def fields_of(record: type) -> dict[str, Any]:
-    """Types of a record's own fields by name: the columns of the table that keeps it."""
-    hints = get_type_hints(record)
-    return {name: hints[name] for name in record.__annotations__}
-
-
-SCHEMA = table("coe_schema", {"version": int}, keys=("version",))
-"""The version of all tables: `SCHEMA_VERSION` of the coe that made them."""
-
-DECISIONS = table(
-    "decisions",
-    {
-        "decision_id": str,
-        "at": float,
-        "replica": str,
-        "seq": int,
-        "state": str,
-        "expert": str | None,  # which answered, or was chosen if none did
-        "category": str | None,
-        "router_version": str | None,
-        "record": str,
-        "session_id": str | None,
-        "text_hash": str | None,
-        "embedding": bytes | None,  # half precision, little-endian
-        "encoder_fingerprint": str | None,
-    },
-    Index("decisions_at", "at"),
-    Index("decisions_session", "session_id", "at"),
-    keys=("decision_id",),
-)
-"""One decision; `record` is the DecisionRecord as JSON without its embedding; the other columns are for selecting."""
-
-FEEDBACK = table(
-    "feedback",
-    {"id": int, "decision_id": str, "kind": str, "value": float, "at": float, "key_id": str},
-    UniqueConstraint("decision_id", "kind", "key_id"),
-    Index("feedback_key", "key_id", "at"),
-    keys=("id",),
-)
-"""One sign about one decision. `key_id` is '' for a client without a key: NULLs would escape the constraint."""
-
-DOCUMENT_FEEDBACK = table(
-    "document_feedback",
-    {"id": int, "decision_id": str, "document_id": str, "value": float, "at": float, "key_id": str},
-    UniqueConstraint("decision_id", "document_id", "key_id"),
-    Index("document_feedback_key", "key_id", "at"),
-    keys=("id",),
-)
-
-SIGNALS = table("implicit_signals", fields_of(ImplicitSignal), keys=("decision_id", "kind"))
-"""Never mixed with feedback."""
-
-JUDGEMENTS = table("judgements", fields_of(JudgedAnswer), keys=("decision_id", "judge", "rubric", "expert", "other"))
-REPLICAS = table("replicas", fields_of(ReplicaStatus), keys=("replica",))
-
-REMOVED = table(
-    "removed",
-    {"replica": str, "first_seq": int, "last_seq": int, "reason": str, "at": float},
-    keys=("replica", "first_seq", "last_seq"),
-)
-"""Numbers of decisions that were removed on purpose, first and last included, so that no gap is seen there."""
-
-ERASURES = table("erasures", {"subject": str, "at": float}, keys=("subject",))
-"""A subject (its hash) whose decisions up to `at` must not be in the database, however late they arrive."""
-
-ROUTER_VERSIONS = table("router_versions", {"version": str, "created_at": str, "manifest": str}, keys=("version",))
-"""A router that a gateway has served: `manifest` is its RouterManifest as JSON, with parents, data, metrics."""
-
-ROUTER_EVENTS = table(
-    "router_events", {"at": float, "version": str, "event": str, "detail": str}, keys=("at", "version", "event")
-)
-"""Event of a version, kept once however many gateways saw it: promoted, canary, shadow or withdrawn, at the time that
-`live.json` gives, in Unix seconds."""
-
+SCHEMA: Table = SQLModel.metadata.tables["coe_schema"]
+DECISIONS: Table = SQLModel.metadata.tables["decisions"]
+FEEDBACK: Table = SQLModel.metadata.tables["feedback"]
+DOCUMENT_FEEDBACK: Table = SQLModel.metadata.tables["document_feedback"]
+SIGNALS: Table = SQLModel.metadata.tables["implicit_signals"]
+JUDGEMENTS: Table = SQLModel.metadata.tables["judgements"]
+REPLICAS: Table = SQLModel.metadata.tables["replicas"]
+REMOVED: Table = SQLModel.metadata.tables["removed"]
+ERASURES: Table = SQLModel.metadata.tables["erasures"]
+ROUTER_VERSIONS: Table = SQLModel.metadata.tables["router_versions"]
+ROUTER_EVENTS: Table = SQLModel.metadata.tables["router_events"]
 TABLES = [
     DECISIONS,
     FEEDBACK,

@@ -12,15 +12,15 @@ from contextlib import contextmanager
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from sqlalchemy import Index, delete, func, select
+from sqlalchemy import Float, Index, LargeBinary, Text, delete, func, select
+from sqlmodel import Field, SQLModel
 
 from base.errors import RequestError
-from decision_log.tables import fields_of, table
 from retrieval.stores.files import Files, insert_file, new_file, not_found
 from retrieval.stores.paging import Page, in_order, paged
-from router.types import Record
 
 if TYPE_CHECKING:
+    from sqlalchemy import Table
     from sqlalchemy.engine import Connection
 
 VALIDATING, IN_PROGRESS, CANCELLING = "validating", "in_progress", "cancelling"
@@ -34,47 +34,51 @@ MAX_UNFINISHED = 32
 ROWS_AT_ONCE = 100
 
 
-class Batch(Record):
+class Batch(SQLModel, table=True):
     """A batch with the number of its lines: in all, answered, and in error. Times are Unix seconds.
 
     While `runner` works on it, it renews `claimed_until`; afterwards anybody may take the batch over.
     """
 
-    batch_id: str
-    owner: str
-    key_id: str | None = None
-    endpoint: str
-    input_file_id: str
-    completion_window: str
-    metadata_json: str
-    status: str = VALIDATING
-    created_at: float
-    expires_at: float
-    in_progress_at: float | None = None
-    cancelling_at: float | None = None
-    ended_at: float | None = None
+    __tablename__ = "batches"
+    __table_args__ = (Index("batches_owner", "owner", "created_at"), Index("batches_status", "status"))
+
+    batch_id: str = Field(primary_key=True, sa_type=Text)
+    owner: str = Field(sa_type=Text)
+    key_id: str | None = Field(default=None, sa_type=Text)
+    endpoint: str = Field(sa_type=Text)
+    input_file_id: str = Field(sa_type=Text)
+    completion_window: str = Field(sa_type=Text)
+    metadata_json: str = Field(sa_type=Text)
+    status: str = Field(default=VALIDATING, sa_type=Text)
+    created_at: float = Field(sa_type=Float)
+    expires_at: float = Field(sa_type=Float)
+    in_progress_at: float | None = Field(default=None, sa_type=Float)
+    cancelling_at: float | None = Field(default=None, sa_type=Float)
+    ended_at: float | None = Field(default=None, sa_type=Float)
     total: int = 0
     completed: int = 0
     failed: int = 0
-    output_file_id: str | None = None
-    error_file_id: str | None = None
-    problem: str | None = None
-    runner: str | None = None
-    claimed_until: float = 0.0
+    output_file_id: str | None = Field(default=None, sa_type=Text)
+    error_file_id: str | None = Field(default=None, sa_type=Text)
+    problem: str | None = Field(default=None, sa_type=Text)
+    runner: str | None = Field(default=None, sa_type=Text)
+    claimed_until: float = Field(default=0.0, sa_type=Float)
 
 
-JOBS = table(
-    "batches",
-    fields_of(Batch),
-    Index("batches_owner", "owner", "created_at"),
-    Index("batches_status", "status"),
-    keys=("batch_id",),
-)
-RESULTS = table(
-    "batch_results", {"batch_id": str, "number": int, "is_error": bool, "line": bytes}, keys=("batch_id", "number")
-)
-"""The result of one line of a batch that runs, as it will be in the output file or the error file."""
+class BatchResultRow(SQLModel, table=True):
+    """The result of one line of a batch that runs, as it will be in the output file or the error file."""
 
+    __tablename__ = "batch_results"
+
+    batch_id: str = Field(primary_key=True, sa_type=Text)
+    number: int = Field(primary_key=True)
+    is_error: bool
+    line: bytes = Field(sa_type=LargeBinary)
+
+
+JOBS: Table = SQLModel.metadata.tables["batches"]
+RESULTS: Table = SQLModel.metadata.tables["batch_results"]
 TABLES = [JOBS, RESULTS]
 
 

@@ -10,16 +10,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from sqlalchemy import UniqueConstraint, select
+from sqlalchemy import Float, LargeBinary, Text, select
 from sqlalchemy.exc import IntegrityError
+from sqlmodel import Field, SQLModel
 
 from base.errors import ConfigError, StoreError, allowed_values
 from decision_log.admin_log import ADMIN_LOG, add_line, newest
 from decision_log.database import Database
-from decision_log.tables import table
 from gateway.keys.grants import Grant, check_team, tenant_of
 
 if TYPE_CHECKING:
+    from sqlalchemy import Table
     from sqlalchemy.engine import Connection
 
 SECRET_START = "sk-coe-"
@@ -27,26 +28,32 @@ SECRET_BYTES = 32
 ID_DIGITS = 12
 
 
-KEYS = table(
-    "access_keys",
-    {
-        "key_id": str,
-        "name": str,
-        "grant_json": str,
-        "digest": bytes,
-        "old_digest": bytes | None,
-        "old_until": float | None,
-        "created_at": float,
-        "revoked_at": float | None,
-    },
-    UniqueConstraint("digest"),
-    keys=("key_id",),
-)
-"""`digest` is the SHA-256 of a key's secret; the one before a rotation works until `old_until`."""
+class KeyRow(SQLModel, table=True):
+    """One key. `digest` is the SHA-256 of its secret; the one before a rotation works until `old_until`."""
 
-TEAMS = table("access_teams", {"team": str, "grant_json": str}, keys=("team",))
-"""Teams with limits of their own, beside those of their keys."""
+    __tablename__ = "access_keys"
 
+    key_id: str = Field(primary_key=True, sa_type=Text)
+    name: str = Field(sa_type=Text)
+    grant_json: str = Field(sa_type=Text)
+    digest: bytes = Field(sa_type=LargeBinary, unique=True)
+    old_digest: bytes | None = Field(default=None, sa_type=LargeBinary)
+    old_until: float | None = Field(default=None, sa_type=Float)
+    created_at: float = Field(sa_type=Float)
+    revoked_at: float | None = Field(default=None, sa_type=Float)
+
+
+class TeamRow(SQLModel, table=True):
+    """One team with its own limits, beside those of its keys."""
+
+    __tablename__ = "access_teams"
+
+    team: str = Field(primary_key=True, sa_type=Text)
+    grant_json: str = Field(sa_type=Text)
+
+
+KEYS: Table = SQLModel.metadata.tables["access_keys"]
+TEAMS: Table = SQLModel.metadata.tables["access_teams"]
 TABLES = [KEYS, TEAMS]
 
 

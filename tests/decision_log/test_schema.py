@@ -12,10 +12,11 @@ from pathlib import Path
 
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlmodel import SQLModel
 
 from decision_log import admin_log, tables
 from decision_log.database import Database
-from decision_log.tables import METADATA, SCHEMA_VERSION
+from decision_log.tables import SCHEMA_VERSION
 from gateway.batches import batch_store as batches
 from gateway.keys import key_store as keys
 from retrieval.stores import tables as stores
@@ -28,7 +29,7 @@ EVERY = {*tables.TABLES, tables.SCHEMA, admin_log.ADMIN_LOG, *keys.TABLES, *batc
 def statements() -> str:
     """Statements that make every table of the project, in SQLite's words."""
     parts: list[CreateTable | CreateIndex] = []
-    for table in (each for each in METADATA.sorted_tables if each in EVERY):
+    for table in (each for each in SQLModel.metadata.sorted_tables if each in EVERY):
         parts += [CreateTable(table), *(CreateIndex(i) for i in sorted(table.indexes, key=lambda i: str(i.name)))]
     text = "".join(f"{str(each.compile(dialect=sqlite.dialect())).strip()};\n" for each in parts)
     return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
