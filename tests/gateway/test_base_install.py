@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import AsyncIterator
+from functools import cache
 from importlib.metadata import distribution, packages_distributions
 from pathlib import Path
 
@@ -47,6 +48,7 @@ def base_distributions() -> set[str]:
     return found
 
 
+@cache
 def absent_packages() -> str:
     """Packages that are installed here and would not be with the base alone."""
     base = base_distributions()

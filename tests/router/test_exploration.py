@@ -72,6 +72,7 @@ def test_shares_sum_to_one_and_their_expected_cost_keeps_the_budget(seed: int, b
     assert mean <= budget * (1 + 1e-9)
     assert policy.exploration is not None
     assert mean <= policy.exploration.loss + 1e-12 <= budget * (1 + 1e-9) + 1e-12
+    assert policy.exploration.share == pytest.approx(float(mass @ (1 - probs[np.arange(K), planned])), abs=1e-9)
     cost = experts.costs.cost_usd.astype(np.float64)
     dearer = np.maximum(cost - cost[np.arange(K), planned][:, None], 0)
     rise = float(mass @ (probs * dearer).sum(axis=1)) / max(policy.solution.used["cost_usd"], 1e-12)

@@ -26,6 +26,7 @@ async def lost(gateway: Running) -> dict[str, float]:
 
 
 async def test_a_collector_that_is_away_costs_no_request_and_no_stop(monkeypatch) -> None:
+    monkeypatch.setattr("gateway.telemetry.telemetry.FLUSH_S", 0.2)
     async with exporting_to("http://127.0.0.1:1", monkeypatch) as telemetry:
         async with running(telemetry=telemetry) as gateway:
             for _ in range(3):
