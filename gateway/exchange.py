@@ -232,9 +232,14 @@ def fallback_note(decision: RoutingDecision, expert: str | None, trace: Strategy
     is_settled = trace is not None and trace.is_settled
     if trace is not None and not (is_settled and trace.agreed):  # no reply stated an answer that could be compared
         notes.append("single")
-    if expert not in (None, decision.expert) and not is_settled:
+    if is_failover(decision, expert, trace):
         notes.append(f"failover:{decision.expert}")
     return ", ".join(notes)
+
+
+def is_failover(decision: RoutingDecision, expert: str | None, trace: StrategyTrace | None = None) -> bool:
+    """Returns True where an expert was asked because the decided one had failed."""
+    return expert not in (None, decision.expert) and not (trace is not None and trace.is_settled)
 
 
 def record_of(

@@ -33,7 +33,7 @@ from gateway.endpoints.access import (
     api_router,
     scan,
 )
-from gateway.exchange import decision_named
+from gateway.exchange import decision_named, is_failover
 from gateway.http_errors import ApiError, invalid
 from gateway.keys.grants import tenant_of
 from gateway.retrieval.log import why_logged
@@ -252,6 +252,8 @@ async def show_decision(
     in_words = why_logged(record)
     if in_words is None:
         in_words = reason_in_words(decision, decision.threshold) if decision else "no expert was chosen."
+    if decision is not None and is_chat and is_failover(decision, record.served_expert, record.strategy):
+        in_words += f"; {decision.expert} failed, so {record.served_expert} was asked"
     receipt = Receipt(
         record=record,
         why=in_words,

@@ -305,6 +305,8 @@ async def test_check_12_failover_to_the_next_best_expert(mode: str) -> None:
         async with gateway.chat("red") as answer:
             assert (await answer.json())["model"] == "plain"
         record = await gateway.record()
+        async with gateway.client.get(f"{gateway.gateway.url}/decisions/{record.decision_id}") as receipt:
+            assert (await receipt.json())["why"].endswith("to ruby; ruby failed, so plain was asked")
     # 14: header and log name both experts.
     assert (answer.headers["x-coe-expert"], answer.headers["x-coe-fallback"]) == ("plain", "failover:ruby")
     assert record.decision is not None
