@@ -301,7 +301,7 @@ async def read_beginning(
     facts = await read_off_loop(partial(read_answer, as_chat=native.as_chat if native else None), body)
     if facts is None:
         kind = f"one of /v1/{native.wire}" if native else "a chat completion"
-        raise BackendError(f"expert {expert} sent an answer that is not {kind}", status=502)
+        raise BackendError(f"expert {expert} sent {content_type[:100]} that is not {kind}", status=502)
     return WholeAnswer(expert, content_type, body, facts, native is not None, response.place)
 
 

@@ -197,6 +197,9 @@ class FaultUpstream:
     async def _html(self, request: web.Request) -> web.StreamResponse:
         return web.Response(status=502, body=b"<html><h1>Bad Gateway</h1></html>", content_type="text/html")
 
+    async def _login(self, request: web.Request) -> web.StreamResponse:
+        return web.Response(body=b"<html><h1>Log in</h1></html>", content_type="text/html")
+
     async def _busy(self, request: web.Request) -> web.StreamResponse:
         return self._error(429, "slow down", code="rate_limited", headers={"Retry-After": "7"})
 

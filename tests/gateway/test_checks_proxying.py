@@ -298,6 +298,16 @@ async def test_check_11_broken_answers(mode: str, options: dict[str, Any], statu
     assert record.state.value == ("timed_out" if status == 504 else "upstream_error")
 
 
+async def test_check_11_an_answer_of_another_kind_is_named() -> None:
+    async with (
+        fault_upstream("login") as upstream,
+        running(echoes(ruby=wire(upstream.url))) as gateway,
+        gateway.chat("red", model="ruby") as answer,
+    ):
+        message = (await answer.json())["error"]["message"]
+    assert message == "expert ruby sent text/html that is not a chat completion"
+
+
 @pytest.mark.parametrize("mode", ["unavailable", "busy"])
 async def test_check_12_failover_to_the_next_best_expert(mode: str) -> None:
     """Red goes to ruby; plain (0.5) is better at red than emerald (0.2)."""
