@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from redis.exceptions import RedisClusterException, RedisError
 
-from base.errors import StoreError, reason_of
+from base.errors import DataError, StoreError, reason_of
 from decision_log.database import Database
 from decision_log.default_database import default_database_url
 from decision_log.redis_client import connect
@@ -49,6 +49,11 @@ async def opened_client(data_dir: Path, redis_url: str | None) -> AsyncIterator[
 
 @contextmanager
 def opened_database(data_dir: Path, database_url: str | None, *, is_reader: bool = False) -> Iterator[Database]:
+    """The database that is named, or that of a data folder. Raises DataError where there is no such folder."""
+    if not database_url and not data_dir.is_dir():
+        raise DataError(
+            f"{data_dir}: there is no such data folder; `coe up`, `coe serve` and `coe keys create` make one"
+        )
     database = Database(database_url or default_database_url(data_dir), is_reader=is_reader)
     try:
         yield database

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from base.errors import ConfigError, allowed_values
 from base.options import ConfigOption, DatabaseOption, DataOption, RedisOption, age_s, with_options
+from base.private_folder import make_private
 from decision_log.admin_log import AdminLog, first_broken, operator
 from decision_log.connections import opened_database, run_with_redis
 from decision_log.redis_client import connect
@@ -59,6 +60,7 @@ def create(
 ) -> None:
     """Make a key of a team. Its secret is shown once."""
     grant = changed(Grant(), config, changes)
+    make_private(data_dir)  # a gateway that others can reach does not start before there is a key
     with opened_keys(data_dir, database_url) as store:
         show_secret(*store.create(team, name, grant))
 

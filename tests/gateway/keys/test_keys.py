@@ -200,10 +200,10 @@ router: {encoder: {kind: hashing}, classifier: {kind: logistic}}
 
 
 class Shell:
-    """`coe keys` on a data folder."""
+    """`coe keys` on a data folder, which the first `create` makes."""
 
     def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self._options = ["--data-dir", str(folder)]
+        self._options = ["--data-dir", str(folder / "data")]
         self._config = ["--config", str(folder / "experts.yaml")]
         (folder / "experts.yaml").write_text(CONFIG)
         self._capsys = capsys
@@ -239,6 +239,11 @@ def test_limits_say_what_is_used(coe_keys: Shell, redis_url: str) -> None:
 
 
 def test_the_commands(coe_keys: Shell) -> None:
+    status, said = coe_keys("ls")
+    assert (status, "data: there is no such data folder; `coe up`, `coe serve` and `coe keys create`" in said) == (
+        1,
+        True,
+    )
     status, made = coe_keys("create", "acme", "--usd", "5/month", "--requests", "60/minute", "--experts", "ruby")
     assert status == 0
     key_id, secret = re.search(r"key (acme/\w{12});", made)[1], made.splitlines()[-1]  # type: ignore[index]
@@ -274,6 +279,7 @@ def test_the_commands(coe_keys: Shell) -> None:
     ],
 )
 def test_wrong_arguments_are_one_line(coe_keys: Shell, arguments: list[str], complaint: str) -> None:
+    coe_keys("create", "other")
     status, shown = coe_keys(*arguments)
     assert status == 1
     assert complaint in shown
