@@ -46,7 +46,7 @@ class Disk:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             return write(descriptor, data)
 
-        monkeypatch.setattr("decision_log.spool_files.os.write", write_if_room)
+        monkeypatch.setattr("base.whole_files.os.write", write_if_room)
         monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=0 if self.is_full else 2**30, f_frsize=1))
 
 
