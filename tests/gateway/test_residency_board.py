@@ -119,17 +119,6 @@ async def test_an_account_goes_on_in_the_next_process(redis_url: str) -> None:
             assert after.scheduler.residents[0].times.wake_1_s == 3.0
 
 
-async def test_a_damaged_account_begins_anew(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
-    async with engines(["emerald"]) as urls:
-        board = board_of(redis_url, urls)
-        await board.exchange(Report(), [], 0, None)
-        await board.save(1, '{"engines": ["ruby"], "times": 3}')
-        await board.aclose()
-        async with keeper(redis_url, urls, eager()) as kept:
-            assert kept.decides
-        assert "the account that was kept cannot be read" in caplog.text
-
-
 async def test_a_fault_does_not_leave_the_engines_to_nobody(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
