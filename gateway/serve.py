@@ -75,7 +75,7 @@ class Served:
 class Gateway:
     """A gateway on a port. `start` returns when it accepts connections; `stop` when everything has ended.
 
-    It owns `parts` (experts and router) from `start` on; the sink and the store belong to whoever made them. `change`
+    It owns `parts` (experts and router) from `start` on; the sink and the database belong to whoever made them. `change`
     puts others in their place.
 
     Args:
