@@ -75,8 +75,8 @@ class Served:
 class Gateway:
     """A gateway on a port. `start` returns when it accepts connections; `stop` when everything has ended.
 
-    It owns `parts` (experts and router) from `start` on; the sink and the database belong to whoever made them. `change`
-    puts others in their place.
+    It owns `parts` (experts and router) from `start` on; the sink and the database belong to whoever made them.
+    `change` puts others in their place.
 
     Args:
         port: 0 until `start` when any free port will do.
