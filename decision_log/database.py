@@ -20,7 +20,7 @@ from decision_log.implicit_signals import note_signals
 from decision_log.listing import DecisionFilter, Page, Place, Spend, list_decisions, spend_by_key
 from decision_log.payloads import Logged, from_payload, to_payload
 from decision_log.read import record_of, records_in
-from decision_log.sql_engine import check_schema, close_engine, make_schema, open_engine, translated_errors
+from decision_log.sql_engine import check_schema, close_engine, in_parts, make_schema, open_engine, translated_errors
 from decision_log.tables import DECISIONS, DOCUMENT_FEEDBACK, FEEDBACK, JUDGEMENTS, SIGNALS, TABLES
 from decision_log.tombstones import delete_of, erased_among, lock, note_removed
 from router.feedback_config import FeedbackConfig
@@ -231,18 +231,19 @@ class Database:
 def insert_rows(connection: Connection, rows: Sequence[tuple[object, ...]]) -> list[str]:
     """Inserts what `row_of` gives and returns the decision ids that are new.
 
-    One statement as text: SQLAlchemy took longer to make it than the database to run it. And not one execution a row,
+    Statements as text: SQLAlchemy took longer to make one than the database to run it. And not one execution a row,
     each of which SQLite's driver begins by giving the interpreter away, to requests for as long as they want it.
     """
-    if not rows:
-        return []
     place = "?" if connection.dialect.paramstyle == "qmark" else "%s"
-    marks = ", ".join([f"({', '.join([place] * len(DECISIONS.c))})"] * len(rows))
-    statement = (
-        f"INSERT INTO decisions ({', '.join(DECISIONS.c.keys())}) VALUES {marks} "
-        "ON CONFLICT (decision_id) DO NOTHING RETURNING decision_id"
-    )
-    return list(connection.exec_driver_sql(statement, tuple(chain.from_iterable(rows))).scalars())
+    row = f"({', '.join([place] * len(DECISIONS.c))})"
+    new: list[str] = []
+    for part in in_parts(rows):
+        statement = (
+            f"INSERT INTO decisions ({', '.join(DECISIONS.c.keys())}) VALUES {', '.join([row] * len(part))} "
+            "ON CONFLICT (decision_id) DO NOTHING RETURNING decision_id"
+        )
+        new += connection.exec_driver_sql(statement, tuple(chain.from_iterable(part))).scalars()
+    return new
 
 
 def row_of(logged: Logged) -> tuple[object, ...]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from decision_log.decision_record import DecisionRecord, TerminalState
 from decision_log.feedback_types import ImplicitKind, ImplicitSignal
+from decision_log.sql_engine import in_parts
 from decision_log.tables import SIGNALS
 
 if TYPE_CHECKING:
@@ -90,8 +91,10 @@ def rows_around(connection: Connection, asked: Sequence[DecisionRecord]) -> list
     groups = sorted({(str(record.session_id), str(record.text_hash)) for record in asked})
     spans = ((first, last), (first - REASKED_WITHIN_S, first), (last, last + REASKED_WITHIN_S))
     rest = [value for span in spans for value in (*span, IN_LOOP)]
-    rows = ", ".join(["(?, ?)"] * len(groups))
-    statement = ROWS_AROUND.replace("ROWS", rows)
-    if connection.dialect.paramstyle != "qmark":
-        statement = statement.replace("?", "%s")
-    return list(connection.exec_driver_sql(statement, (*chain.from_iterable(groups), *rest)))
+    found: list[Row[Any]] = []
+    for part in in_parts(groups):
+        statement = ROWS_AROUND.replace("ROWS", ", ".join(["(?, ?)"] * len(part)))
+        if connection.dialect.paramstyle != "qmark":
+            statement = statement.replace("?", "%s")
+        found += connection.exec_driver_sql(statement, (*chain.from_iterable(part), *rest))
+    return found

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from sqlalchemy import event, func, insert, inspect, select
@@ -23,8 +23,12 @@ if TYPE_CHECKING:
 
 BUSY_TIMEOUT_MS = 10_000
 KEPT_STATEMENTS = 8
-"""Of each connection to SQLite, compiled; Python's 128 took 40 MB, because a batch of another size is another statement
-of up to half a megabyte."""
+"""Of each connection to SQLite, compiled. With Python's 128 the statements for batches of all sizes took 40 MB."""
+
+ROWS_AT_ONCE = 64
+"""Rows of one statement. A batch of several hundred by itself would be one that SQLite has not compiled before."""
+
+T = TypeVar("T")
 
 GIVEN_AS = "the database URL (DATABASE_URL, --database-url)"
 SCHEMA_LOCK = 0x636F6573  # "coes", for Postgres's advisory locks
@@ -61,6 +65,11 @@ def open_engine(database_url: str, *, is_reader: bool = False) -> Engine:
             connection.execute(f"PRAGMA {pragma}").close()
 
     return engine
+
+
+def in_parts(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+    """The rows of each of the statements that together write or read all of them."""
+    return (rows[start : start + ROWS_AT_ONCE] for start in range(0, len(rows), ROWS_AT_ONCE))
 
 
 def close_engine(engine: Engine) -> None:
