@@ -11,15 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from training.gain_evidence import (
-    BLOCK,
-    HEDGED,
-    PLANNED_GAIN,
-    PRIZE,
-    STEADY_STAKES,
-    hedging_stake,
-    log_e_gain,
-)
+from training.gain_evidence import BLOCK, hedging_stake, log_e_gain
 from training.gate import LEVEL, WITHOUT_ONE
 
 ENOUGH = math.log(1 / LEVEL)
@@ -80,18 +72,18 @@ def test_betting_ends_at_twenty():
 
 
 def test_the_capital_is_the_price_of_a_digital_option():
-    """Random gains of one size: PRIZE Phi((S - strike) / (s sqrt(N - t))) where S is their sum and the strike is where
-    the price begins at 1; no path is far from it."""
+    """Random gains of one size: 120 Phi((S - strike) / (s sqrt(N - t))) for 0.6 of the capital, where S is their sum
+    and the strike is where the price begins at 1; no path is far from it."""
     rng = np.random.default_rng(6)
     s, t = 0.6, 1500
-    n = (norm.ppf(1 - LEVEL) / PLANNED_GAIN) ** 2 * s**2
-    strike = -s * math.sqrt(n) * norm.ppf(1 / PRIZE)
+    n = (norm.ppf(1 - LEVEL) / 0.02) ** 2 * s**2
+    strike = -s * math.sqrt(n) * norm.ppf(1 / 120)
     ratios = []
     for _ in range(20):
         gains = s * (2.0 * (rng.random(t) < 0.52) - 1.0)
-        price = PRIZE * norm.cdf((gains.sum() - strike) / (s * math.sqrt(n - t)))
-        steady = np.mean([np.prod(1 + stake / 2.0 * gains) for stake in STEADY_STAKES])
-        expected = HEDGED * price + (1 - HEDGED) * steady
+        price = 120 * norm.cdf((gains.sum() - strike) / (s * math.sqrt(n - t)))
+        steady = np.mean([np.prod(1 + stake / 2.0 * gains) for stake in (0.2, 0.8)])
+        expected = 0.6 * price + 0.4 * steady
         found = math.exp(log_e_gain(gains, np.full(t, -1), 0.0, 2.0))
         if found < 1 / LEVEL:
             ratios.append(found / expected)
@@ -100,12 +92,13 @@ def test_the_capital_is_the_price_of_a_digital_option():
 
 
 def test_a_stake_has_its_reference_value():
-    """phi(d) / (Phi(d) s sqrt(N - t)) with the price at a tenth of the prize and a quarter of the plan to come."""
-    variance = 0.25
-    planned = (1.6448536 / PLANNED_GAIN) ** 2 * variance
-    d = norm.ppf(0.1)
-    found = hedging_stake(np.array([PRIZE / 10]), np.array([variance]), np.array([planned * 0.7]))
-    assert found[0] == pytest.approx(norm.pdf(d) / (0.1 * 0.5 * math.sqrt(planned * 0.3)), rel=1e-6)
+    """phi(d) / (Phi(d) s sqrt(N - t)) with the price at a tenth of the prize: three tenths of the plan are to come, or,
+    after twice the plan, a quarter of 50 answers more than were seen."""
+    planned = (1.6448536 / 0.02) ** 2 * 0.25
+    seen = planned * np.array([0.7, 2.0])
+    left = np.array([planned * 0.3, 0.25 * (seen[1] + 50)])
+    found = hedging_stake(np.full(2, 120 / 10), np.full(2, 0.25), seen)
+    assert found == pytest.approx(norm.pdf(norm.ppf(0.1)) / (0.1 * 0.5 * np.sqrt(left)), rel=1e-6)
 
 
 @pytest.mark.slow
@@ -135,5 +128,7 @@ def test_no_voice_alone_is_evidence(seed, n_voices):
     found = log_e_gain(gains, voices, 0.0, lost)
     each = [log_e_gain(gains, np.where(voices == name, 0, -1), 0.0, lost) for name in range(n_voices)]
     assert found == pytest.approx(min(each))
+    whole = log_e_gain(gains, np.full(60, -1), 0.0, lost)
+    assert log_e_gain(gains, np.zeros(60, int), 0.0, lost) == whole, "who rates alone is not left out"
     loud = np.where(voices == 0, np.abs(gains), 0.0)
     assert log_e_gain(loud, voices, 0.0, lost) <= ENOUGH - math.log(WITHOUT_ONE) + 1e-12
