@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from base.terminal import Grid
 
 TOP_CATEGORIES = 3
+TOP_LACKS = 3
 
 
 def reason_in_words(decision: RoutingDecision, threshold: float | None = None) -> str:
@@ -27,7 +28,8 @@ def reason_in_words(decision: RoutingDecision, threshold: float | None = None) -
         DecisionReason.PINNED: f"{seen}; experts.yaml pins that category to {decision.expert}",
         DecisionReason.UNCERTAIN: f"{seen}, which the measured map sends to {decision.expert}{passed_over(decision)}",
         DecisionReason.NEXT_BEST: (
-            f"{seen}; the planned expert cannot serve this request, {decision.expert} is next in its order"
+            f"{seen}; the planned expert cannot serve this request{ruled_out(decision)}, {decision.expert} is next in "
+            "its order"
         ),
         DecisionReason.EXPLORED: f"{seen}; {decision.expert} was drawn to learn how good it is here",
         DecisionReason.KEPT: f"{seen}; the conversation stays with {decision.expert}{stay_in_words(decision)}",
@@ -35,6 +37,12 @@ def reason_in_words(decision: RoutingDecision, threshold: float | None = None) -
         DecisionReason.EXPLICIT: f"the client named {decision.expert}",
     }
     return sentences[decision.reason] + moved_in_words(decision) + asleep_in_words(decision)
+
+
+def ruled_out(decision: RoutingDecision) -> str:
+    """Names the experts that cannot serve, with what each lacks; of many the first."""
+    lacks = [f"{name} {reason}" for name, reason in decision.excluded.items()]
+    return f" ({'; '.join(lacks[:TOP_LACKS])}{'; ...' if lacks[TOP_LACKS:] else ''})" if lacks else ""
 
 
 def asleep_in_words(decision: RoutingDecision) -> str:

@@ -38,6 +38,13 @@ def test_an_expert_that_measured_higher_and_does_not_serve_is_named() -> None:
     assert "measured higher" not in reason_in_words(best)
 
 
+def test_who_cannot_serve_is_named_with_the_reason() -> None:
+    lacks = {"emerald": "is not reachable", "plain": "does not take images", "opal": "is asleep", "onyx": "is asleep"}
+    decision = decision_for(DecisionReason.NEXT_BEST).model_copy(update={"excluded": lacks})
+    named = "(emerald is not reachable; plain does not take images; opal is asleep; ...), ruby is next in its order"
+    assert reason_in_words(decision).endswith(f"the planned expert cannot serve this request {named}")
+
+
 @pytest.mark.parametrize(("account", "words"), [(0.8, "left asleep while its account"), (1.4, "unless another gains")])
 def test_an_account_is_compared_with_its_price(account: float, words: str) -> None:
     asleep = Asleep(expert="emerald", lost=0.1, account=account, price=1.2, is_waking=False)
