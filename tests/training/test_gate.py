@@ -36,6 +36,8 @@ def test_a_clear_gain_on_the_log_is_promoted():
         "log changes by +0.100 [+0.060, +0.140], and the evidence of a gain is 1.25 times what is asked"
         in result.reason
     )
+    sure = verdict(compared("outcomes", 0.0, 0.05), compared("log", 0.1, 0.04, log_e=1000.0))
+    assert "2.43e+07 times what is asked" in sure.reason, "what is larger is told as e^20"
 
 
 @pytest.mark.parametrize("worse", ["accuracy", "outcomes", "log"])
@@ -140,6 +142,7 @@ def test_what_is_needed_is_said_in_decisions_of_the_whole_log():
 
 def test_a_thin_sample_needs_as_many_rows_as_make_it_thick():
     assert more_needed(compared("log", 0.5, 0.01, n=100, effective_n=5.0)) == 300
+    assert more_needed(compared("log", 0.5, 0.01, n=100, effective_n=0.5)) == 3900
 
 
 @pytest.mark.parametrize(

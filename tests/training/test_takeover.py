@@ -32,7 +32,7 @@ def evidence(*, left=0.2, right=0.8, stderr=0.08, count=30.0, tried=None) -> Evi
         quality=np.tile(np.array([left, right], np.float32), (3, 1)),
         stderr=errors,
         count=counts,
-        mass=np.full(3, 1 / 3, np.float32),
+        mass=np.full(3, 7.0, np.float32),
         prompt_tokens=np.zeros(3, np.float32),
         output_tokens=np.zeros(shape, np.float32),
         latency_ms=np.zeros(shape, np.float32),
@@ -45,12 +45,20 @@ LIVE = dict.fromkeys(ROWS, "left")
 
 def gain_of(*found: Evidence, changes=FELL, graded=ROWS) -> float:
     taken = [find_takeover((MOVE,), LIVE, opening, found) for opening in openings(LIVE, changes, graded)]
-    return max((each.gain for each in taken if each is not None), default=0.0)
+    gains = [each.gain for each in taken if each is not None]
+    assert all(gain > 0 for gain in gains), "no gain is no takeover"
+    return max(gains, default=0.0)
 
 
 def test_the_gain_is_that_of_the_traffic_less_its_error():
     assert gain_of(evidence(stderr=1e-6, count=1e9)) == pytest.approx(0.6 / 3, abs=1e-3)
     assert 0 < gain_of(evidence()) < 0.6 / 3
+
+
+@pytest.mark.parametrize("graded", [ROWS, ("facts", "general")])
+def test_nothing_is_known_of_a_move_to_somebody_without_evidence(graded):
+    found = replace(evidence(), outcomes=SimpleNamespace(experts=("left", "another")))
+    assert gain_of(found, graded=graded) == 0
 
 
 def test_what_luck_shows_is_counted_over_all_that_could_have_been_chosen():
