@@ -13,6 +13,7 @@ from training.off_policy import (
     policy_values,
     weighted_mean,
     widened,
+    with_interval,
 )
 
 
@@ -143,6 +144,11 @@ def test_draws_without_weight_are_left_out_of_an_interval():
     assert (alone.interval.low, alone.interval.high) == (0.6, 0.6), "the only question is in every draw, once"
     (none,) = bootstrap_sums(0.0 * columns, np.arange(2), weighted_mean, np.random.default_rng(0))
     assert none.interval is None
+
+
+def test_an_interval_holds_ninety_five_percent_of_the_draws_that_are_numbers():
+    found = with_interval(0.5, np.append(np.arange(1001) / 1000, np.nan), 7)
+    assert (found.interval.low, found.interval.high, found.n) == (pytest.approx(0.025), pytest.approx(0.975), 7)
 
 
 def half_width(metric) -> float:
