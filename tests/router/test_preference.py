@@ -18,6 +18,7 @@ from router.preference import (
     LearnedChoice,
     Preference,
     amounts_by_row,
+    mixed_experts,
     prices_with_reserve,
     reference_expert,
     share_of_rows,
@@ -47,6 +48,15 @@ def in_one_row(sample: FloatArray, margin: float) -> LearnedChoice:
 
 
 SMALL_AND_LARGE = costs([1.0, 10.0], [1.0, 10.0], [0, 1], [0.0, 0.0])
+
+
+@pytest.mark.parametrize(("limit", "beside"), [(10.0, [True, False, True]), (9.0, [True, True, False])])
+def test_a_pinned_expert_takes_its_room_among_those_that_are_hosted(limit: float, beside: list[bool]) -> None:
+    """The best needs 6 beside the 4 of the pinned one, the second best 5."""
+    free, sizes = np.zeros((1, 3), np.float32), costs([1.0] * 3, [4.0, 5.0, 6.0], [0, 1, 2], [0.0] * 3)
+    sizes, sample = replace(sizes, cost_usd=free, latency_ms=free), np.array([[0.1, 0.6, 0.9]])
+    pinned = np.array([True, False, False])
+    assert mixed_experts(sample, sizes, {"hosted_params_b": limit}, pinned).tolist() == beside
 
 
 def test_without_a_budget_the_reference_must_be_beaten_by_the_margin() -> None:
