@@ -12,7 +12,7 @@ import pytest
 from base.json_text import from_json
 from fleet.backend import BackendRequest, BackendResponse
 from fleet.wires.echo import json_answer
-from gateway import answer_reader, chat_request
+from gateway import answer_reader, asgi
 from gateway.asgi import LARGE_BYTES
 from tests.gateway.running import echoes, running
 
@@ -38,7 +38,7 @@ async def test_others_are_answered_while_a_large_body_is_read(
             assert may_end.wait(10)
         return from_json(raw, **options)
 
-    monkeypatch.setattr(chat_request, "from_json", held)
+    monkeypatch.setattr(asgi, "from_json", held)
     async with running() as gateway:
         sent = asyncio.ensure_future(gateway.client.post(f"{gateway.gateway.url}/{path}", json=body))
         try:
