@@ -22,10 +22,6 @@ NEW_PRIOR = 2.0
 """The prior's weight, in answers, in a category that nobody was graded in: how much the others differ among themselves
 says little of one that somebody added because it is unlike them (ours; benchmarks/LOG.md)."""
 
-FLEET_ANSWERS = 200.0
-"""Graded answers that the others' differences between categories count as, beside an expert's own (ours;
-benchmarks/LOG.md)."""
-
 BACKFIT_ROUNDS = 20
 
 
@@ -140,8 +136,7 @@ def shrink(
     NEW_PRIOR in rows that are new (k+1,); its standard error squared is s2 / (n + L), and (L / (n + L))^2 of the error
     of mu. mu is the mean of the measured cells, weighted by n / (n + L): those that adaptive probes left after one bad
     answer say no more than one answer. t2 is what the cells' sum of squares exceeds sampling by (DerSimonian & Laird
-    1986), together with FLEET_ANSWERS answers of an expert whose categories differ as much as those of the others do:
-    few probes say nothing of t2.
+    1986). With equal counts these are the plain mean, and the variance between cells less what sampling explains.
     """
     total, cells = counts.sum(axis=0), (counts > 0).sum(axis=0)
     means = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
@@ -150,8 +145,7 @@ def shrink(
     overall = sums.sum(axis=0) / np.maximum(total, 1.0)
     spread = (counts * (means - overall) ** 2).sum(axis=0) - np.maximum(cells - 1, 0) * within
     size = total - (counts**2).sum(axis=0) / np.maximum(total, 1.0)
-    own, weight = spread / (size + FLEET_ANSWERS), size / (size + FLEET_ANSWERS)
-    between = own + (1.0 - weight) * max(float(own.sum()) / max(float(weight.sum()), 1e-9), 0.0)
+    between = spread / np.maximum(size, 1e-9)
     common = np.clip(within / np.maximum(between, 1e-9), *PRIOR_COUNT_RANGE)
     share = counts / (counts + common)
     shares = np.maximum(share.sum(axis=0), 1e-9)

@@ -34,15 +34,6 @@ def test_a_cell_of_few_answers_says_little_of_the_experts_mean():
     assert stderr[3, 0] == pytest.approx(np.sqrt(pooled * (1 / 200 + 1 / 20)), rel=0.05)
 
 
-def test_the_others_say_how_much_categories_differ_where_an_expert_has_few_answers():
-    # 24 answers of one expert that differ by no more than chance, 400 of each of two whose categories differ by 0.6.
-    few, many = np.array([5.0, 4.0, 6.0, 5.0]), np.array([80.0, 20.0, 80.0, 20.0])
-    sums = np.stack([few, many, many], axis=1)
-    counts = np.tile([6.0, 100.0, 100.0], (4, 1))
-    alone, together = (shrink(each, each, n)[1][:, 0] for each, n in ((sums[:, :1], counts[:, :1]), (sums, counts)))
-    assert (together > 1.5 * alone).all()
-
-
 def test_cells_that_do_not_differ_are_pooled():
     # Four cells of four yes/no answers that differ by no more than chance: the prior gets its largest weight, 200.
     sums, counts = np.array([[3.0], [1.0], [2.0], [2.0]]), np.full((4, 1), 4.0)
