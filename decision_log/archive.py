@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -13,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select
 
+from base.errors import DataError
 from base.progress import Progress, silent
-from base.whole_files import locked
+from base.whole_files import locked, sync_folder
 from decision_log.database import Database
 from decision_log.read import id_batches
 from decision_log.sql_removal import BATCH_ROWS, Found, Removal, Removed, found_of
@@ -76,28 +78,33 @@ def erase_archived(folder: Path, subjects: Collection[str], at: float, *, is_dry
         at: Unix seconds.
 
     Raises:
+        DataError: a file is damaged; those before it are done.
         OSError: a file cannot be read or written; those before it are done.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    gone = Removed()
+    gone: list[Removed] = []
+
+    def kept_of(old: pq.ParquetFile) -> Iterator[list[dict[str, Any]]]:
+        for rows in old.iter_batches(BATCH_ROWS):
+            kept, without = rows_without(rows.to_pylist(), subjects, at)
+            gone.append(without)
+            yield kept
+
     with owned(folder):
         for file in sorted(folder.glob("decisions-*.parquet")):
-            old, part = pq.ParquetFile(file), part_of(file)
-            if not mentions(old, subjects):
-                continue
-            with pq.ParquetWriter(part, old.schema_arrow, compression="zstd") as writer:
-                for rows in old.iter_batches(BATCH_ROWS):
-                    kept, without = rows_without(rows.to_pylist(), subjects, at)
-                    writer.write_table(pa.Table.from_pylist(kept, old.schema_arrow))
-                    gone += without
-            sync(part)
-            if is_dry_run:
-                part.unlink()
-            else:
-                part.replace(file)
-    return gone
+            try:
+                with pq.ParquetFile(file) as old:
+                    if not mentions(old, subjects):
+                        continue
+                    if is_dry_run:
+                        deque(kept_of(old), maxlen=0)  # counted, and kept nowhere
+                    else:
+                        write_rows(file, old.schema_arrow, kept_of(old))
+            except (pa.ArrowException, LookupError) as error:
+                raise DataError(f"{file}: is not a file of `coe log archive`, or is damaged") from error
+    return sum(gone, Removed())
 
 
 def mentions(file: pq.ParquetFile, subjects: Collection[str]) -> bool:
@@ -150,28 +157,36 @@ def new_file(folder: Path, hour: float) -> Path:
 
 def write_hour(database: Database, until: float, file: Path) -> tuple[list[Found], dict[str, int]]:
     """Writes all decisions made before a time; those that the file has, and by id a digest of what it says of each."""
+    found, told = list[Found](), dict[str, int]()
+
+    def noted() -> Iterator[list[dict[str, Any]]]:
+        for rows in pages(database, until):
+            found.extend(Found(row["decision_id"], row["replica"], row["seq"]) for row in rows)
+            told.update({row["decision_id"]: digest_of(row) for row in rows})
+            yield rows
+
+    write_rows(file, schema_of(), noted())
+    return found, told
+
+
+def write_rows(file: Path, schema: pa.Schema, pages: Iterable[list[dict[str, Any]]]) -> None:
+    """Writes a file that is there as a whole or not at all, also after a power cut."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema, found, told, part = schema_of(), list[Found](), dict[str, int](), part_of(file)
+    part = part_of(file)
     with pq.ParquetWriter(part, schema, compression="zstd") as writer:
-        for rows in pages(database, until):
+        for rows in pages:
             writer.write_table(pa.Table.from_pylist(rows, schema))
-            found += [Found(row["decision_id"], row["replica"], row["seq"]) for row in rows]
-            told |= {row["decision_id"]: digest_of(row) for row in rows}
-    sync(part)
-    part.rename(file)
-    return found, told
+    with part.open("rb") as written:
+        os.fsync(written.fileno())
+    part.replace(file)
+    sync_folder(file.parent)
 
 
 def part_of(file: Path) -> Path:
     """The file's name while it is written, by which readers of the folder pass it over."""
     return file.with_name(f".{file.name}")
-
-
-def sync(file: Path) -> None:
-    with file.open("rb") as written:
-        os.fsync(written.fileno())
 
 
 def digest_of(said: Mapping[str, Any]) -> int:

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from base.errors import DataError
 from decision_log import archive as archive_module
 from decision_log.archive import archive, erase_archived
 from decision_log.database import Database
@@ -101,3 +102,6 @@ def test_a_subject_is_erased_from_the_files_that_mention_it(store: Database, tmp
     assert left["decision_id"] == records[2].decision_id
     assert [each["key_id"] for each in json.loads(left["feedback"])] == ["key-2"]
     assert sorted(folder.iterdir()) == [folder / ".lock", *files]
+    files[2].write_bytes(b"cut off")
+    with pytest.raises(DataError, match=r"T10\.parquet: is not a file of `coe log archive`, or is damaged"):
+        erase_archived(folder, me, FIRST + 9 * HOUR_S)
