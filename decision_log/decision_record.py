@@ -208,7 +208,8 @@ def read_record(line: str | bytes) -> DecisionRecord:
         faults = error.errors(include_url=False, include_context=False, include_input=False)
         if any(fault["type"] not in UNKNOWN_FIELD for fault in faults):
             raise
-        warn_of(", ".join(".".join(map(str, fault["loc"])) for fault in faults)[:200])
+        fields = {".".join(part for part in fault["loc"] if isinstance(part, str)) for fault in faults}
+        warn_of(", ".join(sorted(fields))[:200])
         return DecisionRecord.model_validate_json(line, extra="ignore")
 
 

@@ -96,8 +96,11 @@ async def erase(
         return found_of(json_line(payload), subjects, at)
 
     async def entries_in(name: str) -> dict[bytes, Found]:
-        entries = [(entry.id, match(entry.payload or b"")) async for entry in entries_after(client, name, b"0-0")]
-        return {entry_id: decision for entry_id, decision in entries if decision is not None}
+        return {
+            entry.id: decision
+            async for entry in entries_after(client, name, b"0-0")
+            if (decision := match(entry.payload or b"")) is not None
+        }
 
     removal = Removal(database)
     in_sql = [] if not is_dry_run else await asyncio.to_thread(removal.decisions_of, subjects, at)

@@ -14,7 +14,7 @@ from sqlalchemy import select
 from decision_log import stream as stream_module
 from decision_log.consumer import Consumer, ConsumerStats
 from decision_log.database import Database
-from decision_log.decision_record import DecisionInputs, DecisionRecord
+from decision_log.decision_record import DecisionInputs, DecisionRecord, read_record
 from decision_log.doctor import number_of
 from decision_log.ledger import Account, Ledger
 from decision_log.redis_client import connect
@@ -345,6 +345,17 @@ async def test_fields_that_only_a_later_coe_knows_are_left_out_and_kept_in_sql(
     assert "fields that this one leaves out: decision.mood" in caplog.text
     assert "canary" not in caplog.text
     await consumer.aclose()
+
+
+def test_a_later_field_of_several_calls_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    for number in (1, 2):
+        calls = [{"expert": "e", "state": "answered", "temper": n} for n in range(number)]
+        values = json.loads(make_record(0).model_dump_json(exclude={"embedding"}))
+        values["strategy"] = {"name": "vote", "is_settled": True, "calls": calls}
+        strategy = read_record(json.dumps(values)).strategy
+        assert strategy is not None
+        assert len(strategy.calls) == number
+    assert [record.getMessage().rpartition(": ")[2] for record in caplog.records] == ["strategy.calls.temper"]
 
 
 async def waiting(redis_url: str) -> list[tuple[str, int] | None]:
