@@ -185,7 +185,7 @@ def stop_vllm(data_dir: Path, timeout_s: float) -> int:
         raise EngineError(NOBODY)
     if runner is Runner.UP:
         raise EngineError(
-            f"`coe up` (process {holder}) runs the engines and ends with them; name experts to stop theirs"
+            f"`coe up` (process {holder}) runs the engines, which end with it; name experts to stop theirs alone"
         )
     os.kill(int(holder), signal.SIGTERM)
     while is_held(folder):

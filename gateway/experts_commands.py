@@ -58,7 +58,7 @@ def sleep(
     """Let an engine end its requests and free its GPU memory."""
     import asyncio
 
-    from base.errors import BackendError, EngineError
+    from base.errors import EngineError
     from fleet.pool import PROBE_EVERY_S
     from fleet.residency.types import SLEEPS
     from fleet.vllm_addresses import mark_asleep
@@ -70,10 +70,10 @@ def sleep(
                 f"{expert} sleeps at level {3 - level}; for another level `coe experts wake {expert}` first"
             )
         mark_asleep(data_dir, expert, True)
-        await asyncio.sleep(2 * PROBE_EVERY_S)  # until gateways no longer send it requests
         try:
+            await asyncio.sleep(2 * PROBE_EVERY_S)  # until gateways no longer send it requests
             await actuator.sleep(expert, 1 if level == 1 else 2)
-        except BackendError:
+        except BaseException:  # also at Ctrl-C: nobody else would take the mark away
             mark_asleep(data_dir, expert, False)
             raise
 

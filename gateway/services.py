@@ -47,7 +47,8 @@ async def engines_of(stack: AsyncExitStack, settings: Settings, config: CoeConfi
     a `coe experts up` runs on the data folder.
 
     Raises:
-        ConfigError, EngineError: an engine of vLLM does not start.
+        ConfigError, EngineError: an engine of vLLM does not start, or a `coe experts up` is only now starting them.
+        DataError: the file of the engines is damaged.
     """
     record = await asyncio.to_thread(read_vllm, settings.data_dir)
     folder, environment = settings.config_path.resolve().parent, engine_environment(config)

@@ -136,7 +136,7 @@ async def test_coe_up_runs_the_engines_where_nobody_else_does(
         assert addresses.urls == read_vllm(tmp_path).urls
         await asyncio.to_thread(experts_commands.stop, ["coder"], tmp_path)
         assert capsys.readouterr().out.startswith("vllm-coder: stopped, experts: coder, GPU 0")
-        with pytest.raises(EngineError, match=r"`coe up` \(process \d+\) runs the engines and ends with them"):
+        with pytest.raises(EngineError, match=r"`coe up` \(process \d+\) runs the engines, which end with it"):
             await asyncio.to_thread(experts_commands.stop, None, tmp_path)
         with pytest.raises(EngineError, match=rf"another `coe up` \(process {os.getpid()}\) runs the engines"):
             await run_experts(config, ROOT, tmp_path, dict(os.environ), once=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -12,6 +13,8 @@ import pytest
 
 from base.errors import DataError, EngineError
 from fleet.process import ProcessState
+from fleet.residency.types import Residency
+from fleet.residency.vllm_actuator import VllmActuator
 from fleet.vllm_addresses import (
     EngineRecord,
     VllmSleepers,
@@ -22,6 +25,7 @@ from fleet.vllm_addresses import (
     vllm_file,
     write_vllm,
 )
+from gateway import experts_commands
 
 FIRST, SECOND = "http://127.0.0.1:8101/v1", "http://127.0.0.1:8102/v1"
 
@@ -69,6 +73,27 @@ def test_who_sleeps_is_told_until_the_engines_end(tmp_path: Path) -> None:
     assert sleepers() == {"coder", "law"}
     vllm_file(tmp_path).unlink()
     assert sleepers() == frozenset()
+    lock.release()
+
+
+def test_a_command_that_is_interrupted_leaves_nobody_marked_as_asleep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def state(_actuator: VllmActuator, _expert: str) -> Residency:
+        return Residency.AWAKE
+
+    async def sleep(_actuator: VllmActuator, _expert: str, _level: int) -> None:
+        assert read_vllm(tmp_path).engines[0].is_asleep
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr("fleet.pool.PROBE_EVERY_S", 0.0)
+    monkeypatch.setattr(VllmActuator, "state", state)
+    monkeypatch.setattr(VllmActuator, "sleep", sleep)
+    lock = claim_vllm(tmp_path)
+    write_vllm(tmp_path, [engine_record("coder", FIRST)])
+    with pytest.raises(asyncio.CancelledError):
+        experts_commands.sleep("coder", tmp_path, 1)
+    assert not read_vllm(tmp_path).engines[0].is_asleep
     lock.release()
 
 
