@@ -18,7 +18,8 @@ HEAD_TIMEOUT_S = 15.0
 LINGER_S = 10.0  # the rest of a refused body is read and dropped for so long, so that its sender sees the answer
 HTTP_VERSIONS = ("1.0", "1.1")
 WITHOUT_BODY = frozenset({204, 304})
-OFFER = re.compile(rb"\r\nupgrade[ \t]*:", re.IGNORECASE)
+OFFER = re.compile(rb"\r\nupgrade(?![-\w])", re.IGNORECASE)
+REFUSED_OFFER = b"\r\nx-offer"  # as long, and different in each letter, so that any part of it in a later piece will do
 USUAL_LINES = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9a-z]+: [^\x00-\x08\x0a-\x1f\x7f]*\r\n)*")
 
 # Two of one of these could be read as two requests: a proxy takes the first, we the last, or the other way round.
@@ -54,6 +55,8 @@ class LimitedProtocol(HttpToolsProtocol):
 
     _stuck_bytes = 0  # received in a row without a head, a piece of body or a message becoming complete
     _is_in_head = True
+    _awaits_head = True  # as `_is_in_head`, and from the end of a message on
+    _begun = b""  # the end of what there is of a head that goes on in another piece
     _has_moved = False
     _idle_since_s = 0.0
     _timer: TimerHandle | None = None
@@ -73,9 +76,10 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         was_in_head, self._has_moved = self._is_in_head, False
-        if was_in_head and b"pgrade:" in data:
-            data = without_offer(data)
+        if self._begun or (self._awaits_head and b"pgrade" in data):
+            data = without_offer(self._begun, data)
         super().data_received(data)
+        self._begun = (self._begun + data)[1 - len(REFUSED_OFFER) :] if self._is_in_head else b""
         is_stuck = (was_in_head and self._is_in_head) or not self._has_moved
         self._stuck_bytes = self._stuck_bytes + len(data) if is_stuck else 0
         if self._stuck_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
@@ -94,7 +98,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._stop_timer()
-        self._is_in_head, self._has_moved = False, True
+        self._is_in_head, self._awaits_head, self._has_moved = False, False, True
         fault = head_fault(self.parser.get_http_version(), self.url, self.headers)
         if self.parser.should_upgrade():  # it takes the body for another protocol's, and what follows for a request
             fault = malformed("another protocol, by 'upgrade' or CONNECT, is not supported; allowed: HTTP/1.1")
@@ -110,7 +114,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self._has_moved = True
+        self._awaits_head, self._has_moved = True, True
         cast(Scope, self.scope)[IS_HERE] = True
         if self.cycle.response_complete:
             self._stop_timer()
@@ -268,11 +272,11 @@ def limited_protocol(max_connections: int, is_stopping: Callable[[], bool]) -> t
     )
 
 
-def without_offer(data: bytes) -> bytes:
-    """A head that came in one piece, without the offer to go on in HTTP/2, which Java's client makes with each request.
-    The parser would not read the body behind it."""
-    head, end, rest = data.partition(b"\r\n\r\n")
-    return OFFER.sub(b"\r\nx-upgrade:", head) + end + rest
+def without_offer(begun: bytes, data: bytes) -> bytes:
+    """A piece of a head that `begun`, without the offer to go on in HTTP/2, which Java's client makes with each request.
+    The parser would not read the body behind it. What follows the head is left as it is."""
+    head, end, rest = (begun + data).partition(b"\r\n\r\n")
+    return (OFFER.sub(REFUSED_OFFER, head) + end + rest)[len(begun) :]
 
 
 def head_fault(version: str, target: bytes, headers: Headers) -> ApiError | None:

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from gateway.http_limits import MAX_HEAD_BYTES
+from gateway.http_limits import MAX_HEAD_BYTES, without_offer
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.running import Running, echoes, running, wire
 from tests.waiting import DEADLINE_S
@@ -47,7 +47,7 @@ REFUSED = {
     "preface of 2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "another host's address": request(line="GET http://evil.example/healthz HTTP/1.1"),
     "a tunnel": request(line="CONNECT localhost:443 HTTP/1.1"),
-    "another protocol, not offered as usual": request(WITH_LENGTH, "connection: upgrade", "UPGRADE: h2c") + BODY,
+    "another protocol, not offered as usual": request(WITH_LENGTH, "connection: UPGRADE", "UPGRADE: h2c") + BODY,
     "no method": b"NONSENSE\r\n\r\n",
     "bytes": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
     "a header without a name": b"GET /healthz HTTP/1.1\r\n: x\r\n\r\n",
@@ -87,6 +87,33 @@ async def test_what_two_readers_could_read_differently_is_refused(sent: bytes) -
 async def test_what_is_plain_http_is_answered(sent: bytes) -> None:
     async with running() as gateway:
         assert (await answer_to(gateway, sent)).startswith(b"HTTP/1.1 200 ")
+
+
+OFFERED = request(WITH_LENGTH, "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEA") + BODY
+
+
+async def test_an_offer_of_http_2_is_not_taken_in_any_request_of_a_connection() -> None:
+    async with running() as gateway:
+        sent = OFFERED + OFFERED.replace(b"Settings\r\n", b"Settings, close\r\n")
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.gateway.port)
+        writer.write(OFFERED)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(sent[len(OFFERED) :])
+        assert b"HTTP/1.1 200 " in await asyncio.wait_for(reader.read(), DEADLINE_S)
+        writer.close()
+        assert len(gateway.log.records) == 2
+
+
+@pytest.mark.parametrize("size", [1, 7, len(OFFERED) - len(BODY) - 1])
+def test_an_offer_in_pieces_is_taken_out_and_what_follows_the_head_is_left(size: int) -> None:
+    sent = OFFERED + b"\r\nupgrade: h2c\r\n"
+    begun, read = b"", b""
+    for at in range(0, len(sent), size):
+        piece = without_offer(begun, sent[at : at + size]) if b"\r\n\r\n" not in read else sent[at : at + size]
+        read, begun = read + piece, (begun + piece)[-8:]
+    head, _, rest = read.partition(b"\r\n\r\n")
+    assert b"\r\nupgrade:" not in head.lower()
+    assert rest == BODY + b"\r\nupgrade: h2c\r\n"
 
 
 async def test_a_stream_in_http_1_0_has_no_chunks() -> None:
