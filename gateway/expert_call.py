@@ -66,7 +66,7 @@ class ExpertCall:
 
     Only failures before the first byte lead to another expert, at most `retries` times, within the budget of further
     tries that all requests share. After a prompt that was too long that is one with a larger context. An expert that
-    cannot be reached got nothing, so it does not count: with it go all that share its engine.
+    cannot be reached got nothing, so it counts for neither: with it go all that share its engine.
 
     Args:
         experts: entries of experts.yaml.
@@ -213,7 +213,8 @@ class ExpertCall:
             held = self._experts[failed[-1]].context_tokens
             left_out |= {name for name in decision.ranking if self._experts[name].context_tokens <= held}
         expert = decision.following(left_out)
-        return expert if expert is not None and self._budget.spend() else None
+        adds_none = failure.code == UNREACHABLE  # nothing was sent, so the experts get no more than one request
+        return expert if expert is not None and (adds_none or self._budget.spend()) else None
 
     async def _attempt(self, asked: Asked, chat: ChatRequest, expert: str) -> StreamedAnswer | WholeAnswer:
         """One expert's answer. Raises ApiError or BackendError, with the breaker told."""
