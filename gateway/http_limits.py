@@ -273,8 +273,8 @@ def limited_protocol(max_connections: int, is_stopping: Callable[[], bool]) -> t
 
 
 def without_offer(begun: bytes, data: bytes) -> bytes:
-    """A piece of a head that `begun`, without the offer to go on in HTTP/2, which Java's client makes with each request.
-    The parser would not read the body behind it. What follows the head is left as it is."""
+    """`data`, which goes on with the head that ends in `begun` so far, without the offer to go on in HTTP/2 that Java's
+    client makes with each request: the parser would not read the body behind it. The body stays as it is."""
     head, end, rest = (begun + data).partition(b"\r\n\r\n")
     return (OFFER.sub(REFUSED_OFFER, head) + end + rest)[len(begun) :]
 
