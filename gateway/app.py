@@ -4,36 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from functools import cached_property, partial
-from typing import TYPE_CHECKING
-
-from gateway.asgi import IS_HERE, Receive, Scope, Send, decode_json, must_close, read_body, replay, send_body
-from gateway.auth import OriginCheck
-from gateway.chat import ChatEndpoint
-from gateway.chat_limits import ChatLimits
-from gateway.endpoints.retrieval_access import RetrievalDesk
-from gateway.exchange import request_id_of
-from gateway.http_errors import ClientGoneError, api_error, method_not_allowed
-from gateway.intake import Claim
-from gateway.keys.grants import EVERYBODY, Caller
-from gateway.listener import is_loopback
-from gateway.parts import Parts
-from gateway.retrieval.attachment import most_added_chars
-from gateway.strategy_run import StrategyRun
-from gateway.surfaces.completions import CompletionsSurface
-from gateway.surfaces.count_tokens import COUNT_PATH, TokenCount
-from gateway.surfaces.messages import MessagesSurface
-from gateway.surfaces.responses import ResponsesSurface
-from gateway.surfaces.surface import Surface
-from gateway.telemetry.otlp import is_protobuf, read_logs
-from gateway.upload import PURPOSES, max_file_bytes, received_upload
-
-if TYPE_CHECKING:
-    from gateway.console.app import Console
-
-
 from contextlib import suppress
-from typing import Any
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -42,7 +15,23 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from base.errors import RouterError
-from gateway.asgi import Message, error_answer, read_off_loop
+from gateway.asgi import (
+    IS_HERE,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    decode_json,
+    error_answer,
+    must_close,
+    read_body,
+    read_off_loop,
+    replay,
+    send_body,
+)
+from gateway.auth import OriginCheck
+from gateway.chat import ChatEndpoint
+from gateway.chat_limits import ChatLimits
 from gateway.endpoints import (
     admin,
     batches,
@@ -61,8 +50,26 @@ from gateway.endpoints import (
     vector_stores,
 )
 from gateway.endpoints.access import validation_error
-from gateway.http_errors import ApiError, invalid
+from gateway.endpoints.retrieval_access import RetrievalDesk
+from gateway.exchange import request_id_of
+from gateway.http_errors import ApiError, ClientGoneError, api_error, invalid, method_not_allowed
+from gateway.intake import Claim
+from gateway.keys.grants import EVERYBODY, Caller
+from gateway.listener import is_loopback
 from gateway.metrics import Metrics
+from gateway.parts import Parts
+from gateway.retrieval.attachment import most_added_chars
+from gateway.strategy_run import StrategyRun
+from gateway.surfaces.completions import CompletionsSurface
+from gateway.surfaces.count_tokens import COUNT_PATH, TokenCount
+from gateway.surfaces.messages import MessagesSurface
+from gateway.surfaces.responses import ResponsesSurface
+from gateway.surfaces.surface import Surface
+from gateway.telemetry.otlp import is_protobuf, read_logs
+from gateway.upload import PURPOSES, max_file_bytes, received_upload
+
+if TYPE_CHECKING:
+    from gateway.console.app import Console
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 MODULES = (
