@@ -206,9 +206,11 @@ def test_rows_count_by_their_share_of_the_traffic() -> None:
 @pytest.mark.parametrize(("offset", "predicted"), [(0.2, 0.7), (0.7, 1.0), (-0.7, 0.0)])
 def test_what_is_predicted_lies_on_the_scale_of_rewards(offset: float, predicted: float) -> None:
     comparison = small_comparison(mapping())
-    comparison = replace(comparison, evidence=replace(comparison.evidence, reward_offset=offset))
-    found = comparison.predicted_rewards(asked(log_table(["red", "green"], ["ruby", "plain"], [1.0, 0.0])))
-    assert found == pytest.approx(np.full((2, 3), predicted))
+    told, shifted = asked(log_table(["red", "green"], ["ruby", "plain"], [1.0, 0.0])), comparison.evidence
+    shifted = replace(shifted, reward_offset=offset)
+    crossed = replace(comparison, twins=(Twin(mapping(), shifted),) * FOLDS)
+    for each in (replace(comparison, evidence=shifted), crossed):
+        assert each.predicted_rewards(told) == pytest.approx(np.full((2, 3), predicted))
 
 
 def test_mean_costs_count_rows_by_their_share_of_the_traffic() -> None:
