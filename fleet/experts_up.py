@@ -46,12 +46,12 @@ async def run_experts(
     if not managed_experts(config):
         raise ConfigError("no expert has engine 'vllm' without a url: nothing to start")
     console = console or Terminal()
-    async with hosted_vllm(config, folder, data_dir, environment, Runner.EXPERTS_UP) as host:
-        fleet, starting = host.fleet, host.starting
-        if host.ended:
-            pids = ", ".join(map(str, host.ended))
-            console.print(f"ended {len(host.ended)} engine processes that an earlier run left: {pids}")
-        with stop_on_signal() as stop:
+    with stop_on_signal() as stop:  # until the engines have ended, which a second signal is not to cut short
+        async with hosted_vllm(config, folder, data_dir, environment, Runner.EXPERTS_UP) as host:
+            fleet, starting = host.fleet, host.starting
+            if host.ended:
+                pids = ", ".join(map(str, host.ended))
+                console.print(f"ended {len(host.ended)} engine processes that an earlier run left: {pids}")
 
             def is_over() -> bool:
                 return stop.is_set() or (

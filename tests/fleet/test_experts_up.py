@@ -23,6 +23,7 @@ from base.terminal import Terminal
 from fleet.backend import BackendRequest
 from fleet.connect import DisabledBackend, build_backends
 from fleet.engine_wishes import read_wishes
+from fleet.engines import Fleet
 from fleet.experts_up import engine_lines, run_experts, watch
 from fleet.orphans import OWNER, end_orphans, orphans
 from fleet.pool import ExpertPool
@@ -145,6 +146,23 @@ async def test_coe_up_runs_the_engines_where_nobody_else_does(
             assert (await fleet.start()).urls == addresses.urls  # those of the first, and none started
             assert fleet.statuses == ()
     assert read_vllm(tmp_path).engines == ()
+
+
+async def test_no_signal_cuts_the_end_of_the_engines_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    handlers = []
+
+    async def start(_fleet: Fleet) -> None:
+        return
+
+    async def stop(_fleet: Fleet) -> None:
+        handlers.extend(map(signal.getsignal, (signal.SIGINT, signal.SIGTERM)))
+
+    usual = [*map(signal.getsignal, (signal.SIGINT, signal.SIGTERM))]
+    monkeypatch.setattr(Fleet, "start", start)
+    monkeypatch.setattr(Fleet, "stop", stop)
+    await run_experts(config_of(tmp_path), ROOT, tmp_path, dict(os.environ), once=True)
+    assert all(handler not in (signal.SIG_DFL, *usual) for handler in handlers)
+    assert len(handlers) == 2
 
 
 async def test_a_terminal_shows_the_engines_as_a_table_and_a_pipe_as_lines() -> None:
