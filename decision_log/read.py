@@ -250,7 +250,7 @@ def has_failed(record: DecisionRecord) -> bool:
     if decision is None or record.is_probe or decision.reason in NOT_OF_THE_MAP or asked_several(record):
         return False
     if record.served_expert not in (None, decision.expert):
-        return True  # the gateway turns to another expert after a failure only
+        return True  # the gateway turns to another expert only when one fails, is at its limit, or lacks context
     if record.state not in (TerminalState.UPSTREAM_ERROR, TerminalState.TIMED_OUT) or record.error_code in OUR_FAULTS:
         return False
     return record.status in (200, 408, 429) or record.status >= 500
