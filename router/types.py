@@ -1,7 +1,8 @@
 """Queries, probabilities, scores and decisions: the values that cross module boundaries, all frozen.
 
 Arrays are named by their shape: n queries, d embedding dimensions, k categories, m experts. What crosses a process
-boundary (log, HTTP, disk) is a pydantic model that refuses unknown keys; what stays inside is a dataclass.
+boundary (log, HTTP, disk) is a pydantic model that refuses unknown keys; what stays inside is a dataclass. At the end is
+what a query is made from, the ask in a message.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     BoolArray = NDArray[np.bool_]
 else:
     FloatArray = Float64Array = IntArray = BoolArray = Any  # commands that read the log alone start without numpy
-
 
 GENERAL = "general"
 """The category of queries that the classifier is unsure of. Always present, never learned as a class."""
