@@ -1,8 +1,8 @@
 """Queries, probabilities, scores and decisions: the values that cross module boundaries, all frozen.
 
 Arrays are named by their shape: n queries, d embedding dimensions, k categories, m experts. What crosses a process
-boundary (log, HTTP, disk) is a pydantic model that refuses unknown keys; what stays inside is a dataclass. At the end is
-what a query is made from, the ask in a message.
+boundary (log, HTTP, disk) is a pydantic model that refuses unknown keys; what stays inside is a dataclass. The ask in a
+message, which a query is made from, is at the end.
 """
 
 from __future__ import annotations
