@@ -154,7 +154,7 @@ def read_vllm(data_dir: Path) -> VllmRecord:
 
 
 class VllmSleepers:
-    """Experts of this host whose engine sleeps, read again when the file has changed."""
+    """Experts of this host whose engine sleeps, read again when the file has changed or nobody runs the engines."""
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir, self._seen = data_dir, (0, 0)
@@ -166,7 +166,7 @@ class VllmSleepers:
             now = found.st_ino, found.st_mtime_ns
         except OSError:
             now = 0, 0  # nobody runs engines
-        if now != self._seen:
+        if now != self._seen or (self._names and not is_held(vllm_file(self._data_dir).parent)):
             with suppress(DataError):
                 sleepers = [each.experts for each in read_vllm(self._data_dir).engines if each.is_asleep]
                 self._names, self._seen = frozenset(chain(*sleepers)), now

@@ -71,6 +71,11 @@ def test_who_sleeps_is_told_until_the_engines_end(tmp_path: Path) -> None:
     assert sleepers() == frozenset()
     mark_asleep(tmp_path, "law", True)
     assert sleepers() == {"coder", "law"}
+    lock.release()  # as when it is killed
+    assert sleepers() == frozenset()
+    lock = claim_vllm(tmp_path)
+    mark_asleep(tmp_path, "writer", True)
+    assert sleepers() == {"coder", "law", "writer"}
     vllm_file(tmp_path).unlink()
     assert sleepers() == frozenset()
     lock.release()
