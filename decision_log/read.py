@@ -244,7 +244,8 @@ def has_failed(record: DecisionRecord) -> bool:
     """Returns whether the expert that the router chose failed at the request: a reward of 0, even if another answered.
 
     Not its failure: a client that left, an outage or a setting of the gateway (`OUR_FAULTS`), and a request that it
-    refused (a status of 4xx, but for 408 and 429). A status of 200 is that of a stream which broke after it had begun.
+    refused (a status of 4xx, but for 408 and 429) and no other answered. A prompt that only others could hold counts.
+    A status of 200 is that of a stream which broke after it had begun.
     """
     decision = record.decision
     if decision is None or record.is_probe or decision.reason in NOT_OF_THE_MAP or asked_several(record):
