@@ -30,6 +30,7 @@ class ModelList(Record):
 
 
 @api.get("/v1/models")
+@api.get("/v1/models/", include_in_schema=False)  # not the model without a name
 def list_models(config: Config, caller: CallerOf) -> ModelList:
     """Every name that `model` may have with the caller's key."""
     return ModelList(data=tuple(card for card in cards(config) if caller.may_ask(config.aliases.get(card.id, card.id))))

@@ -48,6 +48,7 @@ async def test_models_lists_routing_policies_and_experts() -> None:
         }
         assert (await get(gateway, "/v1/models/auto:wild"))[1]["id"] == "auto:wild"
         assert (await get(gateway, "/v1/models/nobody"))[0] == 404
+        assert await get(gateway, "/v1/models/") == await get(gateway, "/v1/models")
 
 
 async def test_policies_and_names_in_model() -> None:
