@@ -20,7 +20,7 @@ from training.change_points import ChangePoint
 from training.gate import Comparison
 from training.key_influence import UNLIMITED
 from training.log_table import FOLDS
-from training.router_comparison import Twin, chance_matrix, choices_on, doubly_robust_gains, too_few_keys
+from training.router_comparison import Newcomers, Twin, chance_matrix, choices_on, doubly_robust_gains, too_few_keys
 from training.types import LabelledQuery
 
 
@@ -51,12 +51,16 @@ def shown(comparison: Comparison) -> tuple[float, float, float]:
 
 
 def test_a_loss_of_accuracy_is_the_candidates_and_not_the_lives() -> None:
-    """The candidate takes all for red, so of one red and three green queries it finds one."""
+    """The candidate takes all for red, so of one red and three green queries it finds one; where its traffic has six
+    red queries for each green one, these count for as much."""
     queries = [LabelledQuery(text, text, "plain", "en") for text in ("red", "green", "green", "green")]
     blind = replace(mapping(), classifier=RedClassifier())
     found = small_comparison(blind).on_labels(queries, ColourEncoder().encode([query.text for query in queries]))
     assert shown(found) == pytest.approx((1.0, 0.25, -0.75))
     assert found.high < 0
+    mixed = small_comparison(replace(blind, mix=np.array([0.6, 0.1], np.float32)))
+    weighted = mixed.on_labels(queries, ColourEncoder().encode([query.text for query in queries]))
+    assert shown(weighted) == pytest.approx((1.0, 0.6 / (0.6 + 3 * 0.1), -1 / 3))
 
 
 def test_a_loss_on_graded_prompts_is_the_candidates_and_not_the_lives() -> None:
@@ -252,6 +256,30 @@ def test_only_answers_of_experts_that_both_routers_know_judge() -> None:
     assert rows.tolist() == [0, 1]
 
 
+def test_a_newcomer_is_judged_by_the_answers_since_it_came_and_by_what_it_is_given() -> None:
+    """Plain came after two answers. The candidate gives it red, green to ruby besides, and leaves it general. Of two
+    answers of a category, each expert's own counts twice; red ones are three
+    times as frequent."""
+    log = log_table(
+        ["red", "green", "red", "red", "green", "green", "general"],
+        ["ruby", "emerald", "ruby", "plain", "emerald", "ruby", "plain"],
+        [1.0, 1.0, 0.2, 0.9, 0.6, 0.1, 0.3],
+    )
+    before, since = {"ruby": 0.5, "emerald": 0.5}, dict.fromkeys(EXPERTS, 0.5)
+    told, share = replace(asked(log), chances=(before,) * 2 + (since,) * 5), np.array([9.0, 9.0, 3, 3, 1, 1, 1])
+
+    def found(**given: str) -> Newcomers | None:
+        comparison = small_comparison(mapping(**given))
+        return comparison.on_newcomers(told, share, comparison.choices(told))
+
+    newcomers = found(red="plain", green="ruby")
+    assert newcomers is not None
+    assert newcomers.experts == ("plain",)
+    same = 2 * 0.6 + 0.1  # the two green answers together, and the general one
+    assert shown(newcomers.gain) == pytest.approx(((3 * 2 * 0.2 + same) / 9, (3 * 2 * 0.9 + same) / 9, 3 * 1.4 / 9))
+    assert found(green="ruby") is None
+
+
 @pytest.mark.parametrize(
     ("keys", "uncounted", "reason"),
     [
@@ -265,6 +293,19 @@ def test_five_keys_judge_or_one_that_is_trusted(keys: list[int], uncounted: floa
     n = len(keys)
     log = log_table(["red"] * n, ["ruby"] * n, [1.0] * n, key=np.array(keys), max_key_share=0.2)
     assert too_few_keys(log, uncounted) == reason
+
+
+def test_the_first_key_is_limited_too() -> None:
+    log = log_table(
+        ["red"] * 4 + ["green"] * 4,
+        ["ruby", "emerald"] * 4,
+        [1.0] * 8,
+        key=np.array([0] * 4 + [UNLIMITED] * 4),
+        max_key_share=0.2,
+    )
+    found = small_comparison(mapping(red="emerald")).on_log(asked(log), np.ones(8)).doubly_robust
+    assert found.lacking == "1 keys rated queries that would change hands, and 5 are needed"
+    assert found.difference.interval is None
 
 
 def test_a_key_judges_no_more_than_its_share() -> None:
