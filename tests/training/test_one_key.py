@@ -5,7 +5,6 @@ The attack: a thousand thumbs, within the cap of an hour, are 91% of all feedbac
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 
 import pytest
@@ -14,7 +13,7 @@ from scipy.stats import beta
 from sqlalchemy import create_engine, text
 
 from tests.training.keyed_log import log_keyed
-from tests.training.test_retrain import CONFIG, NOW, first_round
+from tests.training.test_retrain import CONFIG, NOW, retrainable
 from training.retrain import RetrainResult, run_retrain
 from training.retrain_inputs import RetrainRequest
 
@@ -28,9 +27,7 @@ MANY = tuple(f"key-{i}" for i in range(20))
 
 @pytest.fixture
 def request_(tmp_path) -> RetrainRequest:
-    shutil.copytree(first_round(), tmp_path, dirs_exist_ok=True)
-    folders = tmp_path / "experts.yaml", tmp_path / "routers", tmp_path / "outcomes"
-    return RetrainRequest(*folders, f"sqlite:///{tmp_path / 'coe.db'}", is_dry_run=True)
+    return replace(retrainable(tmp_path), is_dry_run=True)
 
 
 def moves(result: RetrainResult) -> set[str]:
