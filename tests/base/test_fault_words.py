@@ -43,7 +43,7 @@ def problems_of(check: Callable[[], object]) -> tuple[str, ...]:
     return ()
 
 
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(places(SHIPPED)), ODD)
 def test_whatever_stands_anywhere_is_told_in_our_words(path, value) -> None:
     values = json.loads(json.dumps(SHIPPED))

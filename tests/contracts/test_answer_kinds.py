@@ -46,7 +46,7 @@ def of_text(kind: str) -> bool:
 
 
 @pytest.mark.parametrize(("kind", "number"), [case for case in CASES if of_text(str(case.values[0]))])
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(answer=ANSWERS)
 def test_a_key_is_an_answer_with_that_key(kind: str, number: int, answer: str) -> None:
     key = keys_of(kind, number)

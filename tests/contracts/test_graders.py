@@ -35,7 +35,7 @@ def test_an_empty_answer_and_a_refusal_earn_nothing(kind: str, number: int) -> N
 
 
 @pytest.mark.parametrize(("kind", "number"), QUICK)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(answer=st.text(max_size=300))
 def test_any_text_gets_a_score_between_0_and_1_and_the_same_one_twice(kind: str, number: int, answer: str) -> None:
     grade = plugins.load(FAMILY, kind).build(plugins.load(FAMILY, kind).examples[number])

@@ -74,7 +74,7 @@ def there_and_back(table: OutcomeTable, format_name: str, suffix: str) -> Outcom
 
 
 @pytest.mark.parametrize(("format_name", "suffix"), ROUND_TRIPS)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 @given(table=tables())
 def test_a_table_survives_export_and_import(format_name: str, suffix: str, table: OutcomeTable) -> None:
     again = there_and_back(table, format_name, suffix)

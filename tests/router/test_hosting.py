@@ -67,7 +67,7 @@ def test_greedy_is_near_the_best_where_that_can_be_told() -> None:
         assert quality[:, mask].max(axis=1).mean() >= 0.95 * brute_force(quality, SIZES, limit)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(1, 4), st.floats(0, 40))
 def test_on_shared_bases_the_best_of_all_subsets_is_found(seed: int, m: int, g: int, limit: float) -> None:
     rng = np.random.default_rng(seed)

@@ -47,7 +47,7 @@ def brute_force(quality, mass, costs, *, active=np.inf, hosted=np.inf):
     return best
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     quality=arrays(np.float32, (K, M), elements=shares),
     mass=arrays(np.float32, (K,), elements=st.floats(0.125, 1, width=32)),
@@ -79,7 +79,7 @@ def test_what_is_left_of_dominated_experts_is_what_nobody_equals_or_beats(amount
     assert left == {c for c in others if not any(o != c and all(np.array(o) <= c) for o in others)}
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(quality=arrays(np.float32, (K, M), elements=shares))
 def test_without_a_binding_budget_the_solver_agrees_with_the_plain_maximum(quality):
     costs, mass = costs_of([1, 2, 3, 4]), np.full(K, 1 / K, np.float32)

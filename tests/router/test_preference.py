@@ -67,7 +67,7 @@ def test_without_a_budget_the_reference_must_be_beaten_by_the_margin() -> None:
     assert found.utility(np.array([0.71, 0.6], np.float32), 0).argmax() == 0
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.floats(1.5, 9.5), st.integers(0, 1000))
 def test_a_budget_on_an_average_holds_on_the_sample(limit: float, seed: int) -> None:
     sample = np.random.default_rng(seed).random((60, 2)).astype(np.float32)

@@ -129,7 +129,6 @@ def problems(draw: st.DrawFn, budgets: int) -> tuple[Float64Array, dict[str, Flo
 
 
 @given(problems(1))
-@settings(deadline=None)
 def test_one_budget_is_kept(
     problem: tuple[Float64Array, dict[str, Float64Array], dict[str, float]],
 ) -> None:

@@ -63,7 +63,7 @@ def policies(draw: st.DrawFn) -> tuple[SolvedPolicy, ExpertCosts, Budgets, np.ra
     return SolvedPolicy(solution, pins, explored(share, K, M), preference), costs, budgets, rng
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(policies(), st.sets(st.integers(0, M - 1), min_size=1))
 def test_whoever_is_not_planned_keeps_every_limit_by_itself(drawn, alive) -> None:
     policy, costs, budgets, rng = drawn
@@ -95,7 +95,7 @@ def test_whoever_is_not_planned_keeps_every_limit_by_itself(drawn, alive) -> Non
         assert size_of(costs, sorted(everybody)) <= limits["hosted_params_b"] * (1 + 1e-5)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(policies())
 def test_what_pins_cost_counts_against_the_budgets(drawn) -> None:
     policy, _, budgets, _ = drawn
@@ -104,7 +104,7 @@ def test_what_pins_cost_counts_against_the_budgets(drawn) -> None:
         assert limit is None or policy.solution.used[name] <= limit * (1 + 1e-4)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(policies())
 def test_a_draw_has_the_probability_that_is_told(drawn) -> None:
     policy, *_, rng = drawn

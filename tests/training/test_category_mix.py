@@ -54,7 +54,7 @@ def test_em_finds_the_shares_that_a_confusion_of_one_in_five_explains(likely_fir
     assert found[0] == pytest.approx(share, abs=0.01)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(2, 5), st.integers(0, 10_000))
 def test_em_recovers_any_mix_of_what_stage_1_can_tell_apart(k: int, seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.outcome_tables import scored_table
@@ -135,7 +135,6 @@ def test_tokens_are_means_of_the_known():
     assert found.output_tokens[:, 0].tolist() == [15.0, 15.0]
 
 
-@settings(max_examples=50, deadline=None)
 @given(st.data())
 def test_quality_lies_between_the_cell_mean_and_the_experts_mean(data):
     n = data.draw(st.integers(2, 30))

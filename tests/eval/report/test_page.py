@@ -66,7 +66,7 @@ def test_a_hostile_text_is_shown_and_not_run() -> None:
     assert json.loads(specs[1])["chart-one"] == page_of(HOSTILE).charts["chart-one"].spec
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="`"), min_size=1))
 def test_every_text_is_shown_as_it_is(text: str) -> None:
     drawn = re.sub(r"<script.*?</script>", "", render(page_of(text)), flags=re.S)

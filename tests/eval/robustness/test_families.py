@@ -40,7 +40,7 @@ def test_an_unknown_family_is_named_with_those_there_are():
 
 
 @pytest.mark.parametrize("family", family_names())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(text=TEXTS, seed=st.integers(0, 5))
 def test_numbers_quotations_and_code_survive_and_a_seed_repeats(family, text, seed):
     built = build_families([family])
@@ -54,7 +54,7 @@ def test_numbers_quotations_and_code_survive_and_a_seed_repeats(family, text, se
 
 
 @pytest.mark.parametrize("family", ["padding", "rewording", "code_fences", "translated"])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(text=TEXTS)
 def test_what_only_wraps_keeps_every_word(family, text):
     for case in make_cases(text, 0, build_families([family])):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -51,7 +51,6 @@ def test_prices_apply_to_queries_of_other_amounts() -> None:
 
 
 @given(problems(1), st.integers(0, 10))
-@settings(deadline=None)
 def test_a_limit_is_kept_nothing_is_left_on_the_table_and_more_never_lowers_quality(
     problem: tuple[Float64Array, dict[str, Float64Array], dict[str, float]], more: int
 ) -> None:

@@ -42,7 +42,7 @@ def engines(draw: st.DrawFn) -> tuple[Resident, ...]:
 
 
 @pytest.mark.parametrize("name", POLICIES)
-@settings(max_examples=10, deadline=None, derandomize=True)
+@settings(max_examples=10, derandomize=True)
 @given(engines=engines(), seed=st.integers(0, 2**16), host_gib=st.sampled_from([0.0, 30.0, 200.0]))
 def test_no_traffic_breaks_a_promise(name: str, engines: tuple[Resident, ...], seed: int, host_gib: float) -> None:
     rng = np.random.default_rng(seed)
@@ -61,7 +61,7 @@ def test_no_traffic_breaks_a_promise(name: str, engines: tuple[Resident, ...], s
     assert driver.waiting == []
 
 
-@settings(max_examples=4, deadline=None, derandomize=True)
+@settings(max_examples=4, derandomize=True)
 @given(seed=st.integers(0, 2**16))
 def test_a_category_that_loses_more_than_its_share_gets_its_engine_within_the_bound(seed: int) -> None:
     bound_s = 900.0

@@ -163,7 +163,6 @@ def test_no_order_of_events_exceeds_a_cap(redis_url: str) -> None:
         settings=settings(
             max_examples=15,
             stateful_step_count=25,
-            deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
         ),
     )

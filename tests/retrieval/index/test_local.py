@@ -80,7 +80,7 @@ step: st.SearchStrategy[tuple[str, list[int]]] = st.one_of(
 
 
 @pytest.mark.usefixtures("small_steps")
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(step, max_size=25), st.integers(0, 1000))
 def test_it_holds_what_a_dictionary_holds(steps: list[tuple[str, list[int]]], seed: int) -> None:
     rng = np.random.default_rng(seed)
