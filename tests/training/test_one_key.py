@@ -5,15 +5,20 @@ The attack: a thousand thumbs, within the cap of an hour, are 91% of all feedbac
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from scipy.stats import beta
 from sqlalchemy import create_engine, text
 
 from tests.training.keyed_log import log_keyed
-from tests.training.test_retrain import CONFIG, NOW, retrainable
+from tests.training.test_retrain import CONFIG, NOW, outcome_table, retrainable
+from tests.training.trained_folder import put_first_router
+from training.datasets.outcomes import write_outcomes
 from training.retrain import RetrainResult, run_retrain
 from training.retrain_inputs import RetrainRequest
 
@@ -27,19 +32,19 @@ MANY = tuple(f"key-{i}" for i in range(20))
 
 @pytest.fixture
 def request_(tmp_path) -> RetrainRequest:
-    return replace(retrainable(tmp_path), is_dry_run=True)
+    return retrainable(tmp_path)
 
 
 def moves(result: RetrainResult) -> set[str]:
-    """Categories that a promoted candidate would send elsewhere."""
-    is_promoted = result.gate is not None and result.gate.verdict == "promote"
-    return {change.category for change in result.changes} if is_promoted else set()
+    """Categories that were sent elsewhere, by a candidate or without waiting for the gate."""
+    taken = set(re.findall(r"takes over (\w+) from", result.reason))
+    return taken | {change.category for change in result.changes} if result.is_promoted else taken
 
 
-def attacked(request: RetrainRequest, path, seed: int, style: str) -> RetrainResult:
-    """A hundred honest thumbs of some twenty keys and the thousand of one, in a log of its own."""
+def attacked(folder: Path, seed: int, style: str) -> RetrainResult:
+    """A hundred honest thumbs of some twenty keys and the thousand of one."""
     honest_keys = MANY[: 19 + seed % 2]
-    request = replace(request, database_url=f"sqlite:///{path}", seed=seed)
+    request = replace(retrainable(folder / str(seed)), seed=seed)
     url = request.database_url
     honest = {"sql": TRUTH} if style == "one category" else {"sql": TRUTH, "facts": TRUTH}
     log_keyed(url, honest, keys=honest_keys, each=5 if len(honest) == 1 else 3, seed=seed)
@@ -64,9 +69,9 @@ STYLES = ("one category", "everything", "afterwards", "silent")
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_a_key_with_nine_tenths_of_the_feedback_reroutes_nobody(request_, tmp_path, style):
+def test_a_key_with_nine_tenths_of_the_feedback_reroutes_nobody(tmp_path, style):
     for seed in range(2):
-        result = attacked(request_, tmp_path / f"{seed}.db", seed, style)
+        result = attacked(tmp_path, seed, style)
         assert moves(result) == set(), result.reason
         assert result.quality_changes == ()
 
@@ -79,21 +84,32 @@ def share_with_interval(hits: int, n: int) -> tuple[float, float]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("style", STYLES)
-def test_the_attack_seldom_succeeds_over_many_seeds(request_, tmp_path, style):
+def test_the_attack_seldom_succeeds_over_many_seeds(tmp_path, style):
     runs = 60
-    hits = sum(bool(moves(attacked(request_, tmp_path / f"{seed}.db", seed, style))) for seed in range(runs))
+    hits = sum(bool(moves(attacked(tmp_path, seed, style))) for seed in range(runs))
     assert share_with_interval(hits, runs)[1] < 0.1, f"{style}: {hits} of {runs}"
 
 
 @pytest.mark.slow
-def test_honest_keys_are_heard_over_many_seeds(request_, tmp_path):
+def test_honest_keys_are_heard_over_many_seeds(tmp_path):
     runs = 40
     hits = 0
     for seed in range(runs):
-        request = replace(request_, database_url=f"sqlite:///{tmp_path / str(seed)}.db", seed=seed)
+        request = replace(retrainable(tmp_path / str(seed)), seed=seed)
         log_keyed(request.database_url, {"sql": BETTER}, keys=MANY, each=25, seed=seed)
         hits += "sql" in moves(run_retrain(request, now=NOW))
     assert share_with_interval(hits, runs)[0] > 0.8, f"{hits} of {runs}"
+
+
+@pytest.mark.parametrize(("keys", "is_heard"), [(("attacker",), False), (MANY[:5], True)])
+def test_a_category_without_grades_is_given_by_several_keys(request_, keys, is_heard):
+    table = outcome_table()
+    write_outcomes(table.rows(np.array(table.categories) != "sql"), request_.outcomes)
+    put_first_router(request_.config, request_.outcomes, request_.routers, NOW)
+    log_keyed(request_.database_url, {"sql": TRUTH}, keys=MANY, each=2, seed=0)
+    log_keyed(request_.database_url, {"sql": LIES}, keys=keys, each=500 // len(keys), seed=1, start=1000.5)
+    result = run_retrain(request_, now=NOW)
+    assert ("sql" in moves(result)) is is_heard, result.reason
 
 
 def test_many_keys_move_the_map_also_while_one_attacks(request_):
