@@ -60,8 +60,9 @@ from training.gate import (
 )
 from training.log_answers import AskedAnswers
 from training.log_table import FOLDS, LogTable
+from training.logged_choices import LoggedChoices
 from training.new_experts import LEAST_MOVE, Renewed, exploration_moved, explored_shares, renewed, rows_given
-from training.router_comparison import LogComparison, LoggedChoices, Newcomers, RouterComparison, Twin
+from training.router_comparison import LogComparison, Newcomers, RouterComparison, Twin
 from training.scorer_fit import FittedScorer
 from training.takeover import find_takeover, openings, weighty_keys
 from training.types import OutcomeTable
@@ -296,7 +297,10 @@ class Retraining:
         here."""
         n, names = len(log), self.world.traffic.experts
         version = self.history.columns()["version"][log.ids.astype(np.int64)].astype(np.int64)
-        chances = [[dict(zip(names, row, strict=True)) for row in table.tolist()] for table in self.tables]
+        chances = [
+            [{name: chance for name, chance in zip(names, row, strict=True) if chance > 0} for row in table.tolist()]
+            for table in self.tables
+        ]
         return AskedAnswers(
             log=log,
             texts=tuple(self.world.traffic.texts[i] for i in prompts),
@@ -345,7 +349,8 @@ class Retraining:
         before = self.router.expert_of()
         if newcomers is not None and newcomers.is_evident:
             made, router = with_rows(rows_given(candidate, newcomers.experts))
-            if all(move.candidate in newcomers.experts for move in map_changes(self.router, router)):
+            moves = map_changes(self.router, router)
+            if moves and all(move.candidate in newcomers.experts for move in moves):
                 self.take_over(made.matrix, made.experts, made.newest)
                 return True
         for opening in openings(before, changes, self.world.probes.categories):

@@ -22,16 +22,9 @@ from training.fit_inputs import judged_outcomes
 from training.gate import Comparison, GateResult, judge, shown
 from training.log_answers import AskedAnswers, sample_rows
 from training.log_table import LogTable
+from training.logged_choices import BATCH_ROWS, batch_of, decisions_of, logged_batches
 from training.retrain_inputs import RetrainInputs
-from training.router_comparison import (
-    BATCH_ROWS,
-    LogComparison,
-    Newcomers,
-    RouterComparison,
-    batch_of,
-    decisions_of,
-    logged_batches,
-)
+from training.router_comparison import LogComparison, Newcomers, RouterComparison
 from training.split import split_of
 from training.stage_one import embed
 

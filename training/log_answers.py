@@ -20,7 +20,7 @@ from decision_log.read import read_rows
 from decision_log.sql_engine import open_log
 from router.features import from_bytes
 from router.protocols import Encoder
-from router.types import Float64Array, FloatArray, IntArray
+from router.types import Float64Array, FloatArray, IntArray, RoutingDecision
 from training.log_table import LogTable
 
 ENCODE_ROWS = 64
@@ -33,7 +33,7 @@ old rows and changed encoders come to this (ours)."""
 @dataclass(frozen=True)
 class AskedAnswers:
     """Answers of `log` (n) with the text (empty where none was kept), the vector (n, d) in half precision, the policy,
-    the experts that were ruled out, and with which probability the router chose each of the others."""
+    the experts that were ruled out, and with which probability the router chose each expert that it knew."""
 
     log: LogTable
     texts: tuple[str, ...]
@@ -113,8 +113,14 @@ def asked_answers(log: LogTable, records: Mapping[int, DecisionRecord], vectors:
         embeddings=vectors[index],
         policies=tuple(decision.policy for decision in decisions),
         excluded=tuple(tuple(sorted(decision.excluded)) for decision in decisions),
-        chances=tuple(dict(zip(d.eligible, d.eligible_probs, strict=False)) for d in decisions),
+        chances=tuple(chances_of(decision) for decision in decisions),
     )
+
+
+def chances_of(decision: RoutingDecision) -> dict[str, float]:
+    """Probabilities of the experts that the router knew; 0 of one that was ruled out or outside the policy."""
+    known = (*decision.eligible, *decision.excluded, *decision.outside_policy)
+    return dict.fromkeys(known, 0.0) | dict(zip(decision.eligible, decision.eligible_probs, strict=False))
 
 
 def fetched_answers(

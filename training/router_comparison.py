@@ -6,15 +6,14 @@ Shapes: n rows, m experts (the columns of the evidence, then experts that only t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from base.errors import NoEligibleExpertError
 from router.pipeline import Router
-from router.types import BoolArray, Float64Array, FloatArray, IntArray, Query, QueryBatch, RoutingDecision
+from router.types import BoolArray, Float64Array, FloatArray, IntArray, RoutingDecision
 from training.candidate_fit import folds_of
 from training.evidence import Evidence, category_rows
 from training.expert_map import row_numbers
@@ -23,6 +22,7 @@ from training.gate import DEFAULT_TERMS, LEVEL, MAX_UNSUPPORTED, Comparison, Ter
 from training.key_influence import counted_share, min_keys
 from training.log_answers import AskedAnswers
 from training.log_table import LogTable
+from training.logged_choices import LoggedChoices, batch_of, chance_matrix, choices_on
 from training.off_policy import (
     MAX_WEIGHT,
     bootstrap_sums,
@@ -35,25 +35,7 @@ from training.off_policy import (
 )
 from training.types import LabelledQuery, OutcomeTable
 
-BATCH_ROWS = 2048
 LOG_NAME = "reward on the log"
-
-
-@dataclass(frozen=True)
-class LoggedChoices:
-    """Choices of a router on n logged queries: the `chosen` experts (n,), and `serves` (n,), False where the policy let
-    none serve it. Exploration is left out: its budget is the same whatever the router chooses."""
-
-    chosen: IntArray
-    serves: BoolArray
-
-    def match(self, logged: IntArray) -> Float64Array:
-        """(n,) probabilities, 0 or 1, of the logged experts."""
-        return np.asarray((self.chosen == logged) & self.serves, dtype=np.float64)
-
-    def planned(self, model: Float64Array) -> Float64Array:
-        """(n,) of values (n, m) those of the chosen experts; nothing is earned where none serves."""
-        return np.asarray(model[np.arange(len(model)), self.chosen] * self.serves, dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -75,7 +57,7 @@ class LogComparison:
 
 @dataclass(frozen=True)
 class Newcomers:
-    """Experts that could not be chosen when the log began, and what the live map would gain by them."""
+    """Experts that the router did not know when the log began, and what the live map would gain by them."""
 
     experts: tuple[str, ...]
     gain: Comparison
@@ -224,13 +206,7 @@ class RouterComparison:
         columns = policy_columns(weights, values, asked.log.reward, share)
         metrics = bootstrap_sums(columns, asked.log.cluster, policy_values, self.rng)
 
-        def doubt(number: int, where: BoolArray) -> Float64Array:
-            planned = choices[number].planned(model)
-            part = share * (untried[number] & where) / share.sum()
-            return np.array([part @ planned, part @ (1.0 - planned)])
-
-        everywhere = np.ones(len(asked), dtype=bool)
-        doubts = [doubt(0, everywhere), doubt(1, everywhere), doubt(1, differs) + doubt(0, differs)[::-1]]
+        doubts = doubts_of([one.planned(model) for one in choices], untried, differs, share / share.sum())
 
         def compared(name: str, first: int, unsupported: float = 0.0) -> Comparison:
             live, candidate, difference = (
@@ -255,16 +231,19 @@ class RouterComparison:
         terms: Terms = DEFAULT_TERMS,
     ) -> Newcomers | None:
         """The live router against itself with what the candidate gives to newcomers, and nothing else, on the answers
-        since one of them could be chosen; None where it gives them nothing.
+        since one of them was known; None where it gives them nothing, or only what they never had a chance of, as
+        without exploration, of which their answers say nothing.
 
         Whatever else the candidate changes would drown what their answers say, and bets on the answers from before
-        they came would spend a plan on nothing.
+        they came would spend a plan on nothing. An expert that was only asleep, kept out by a policy or pinned away
+        from the first query is none of them.
         """
         live, candidate = choices
-        could = chance_matrix(asked, self.experts) > 0
-        came = np.where(could.any(axis=0), could.argmax(axis=0), 0) if len(asked) else np.zeros(len(self.experts))
+        known = np.array([[name in own for name in self.experts] for own in asked.chances])
+        came = np.where(known.any(axis=0), known.argmax(axis=0), 0)
         given = (came[candidate.chosen] > 0) & (candidate.chosen != live.chosen)
-        if not given.any():
+        could = chance_matrix(asked, self.experts)[np.arange(len(asked)), candidate.chosen] > 0
+        if not (given & could).any():
             return None
         numbers = np.unique(candidate.chosen[given])
         own = np.arange(came[numbers].min(), len(asked))
@@ -345,6 +324,25 @@ def doubly_robust_gains(
     return by(log.reward), np.minimum(by(np.zeros(len(log))), by(np.ones(len(log))))
 
 
+def doubts_of(
+    planned: Sequence[Float64Array], untried: Sequence[BoolArray], differs: BoolArray, share: Float64Array
+) -> list[Float64Array]:
+    """Amounts (2,) by which the means of both routers, and their difference, may be too high and too low: where the
+    wanted expert was all but never tried, the truth lies anywhere in [0, 1].
+
+    Args:
+        planned: (n,) what is predicted of the wanted expert, by router; `untried` (n,) where only that is known.
+        differs: (n,) queries for which they want different experts; `share` (n,) of the traffic, sums to 1.
+    """
+
+    def doubt(number: int, part: Float64Array) -> Float64Array:
+        own = part * untried[number]
+        return np.array([own @ planned[number], own @ (1.0 - planned[number])])
+
+    changed = share * differs
+    return [doubt(0, share), doubt(1, share), doubt(1, changed) + doubt(0, changed)[::-1]]
+
+
 def share_of(share: Float64Array, belongs: BoolArray) -> float:
     """Part of the shares (n,) that belongs; 0 of nothing."""
     return float(share[belongs].sum() / max(share.sum(), 1e-12))
@@ -370,49 +368,6 @@ def too_few_keys(rated: LogTable, uncounted: float) -> str:
     return ""
 
 
-def batch_of(texts: Sequence[str], embeddings: FloatArray) -> QueryBatch:
-    return QueryBatch(tuple(Query(id=str(i), text=text) for i, text in enumerate(texts)), embeddings)
-
-
 def decide(router: Router, texts: Sequence[str], embeddings: FloatArray) -> list[RoutingDecision]:
     """Decisions without randomness in them: exploration is in their probabilities."""
     return list(router.decide_batch(batch_of(texts, embeddings), rng=np.random.default_rng(0)))
-
-
-def choices_on(router: Router, asked: AskedAnswers, experts: tuple[str, ...]) -> LoggedChoices:
-    """Choices of a router on logged queries, under the policy and with the experts that each had then."""
-    number = {name: i for i, name in enumerate(experts)}
-    chosen, serves = np.zeros(len(asked), dtype=np.int64), np.zeros(len(asked), dtype=bool)
-    for rows, batch, policy, excluded in logged_batches(asked):
-        alive = set(router.experts) - set(excluded)
-        for row, decision in zip(rows, decisions_of(router, batch, policy, alive), strict=True):
-            chosen[row] = number[decision.ranking[0]]
-            serves[row] = decision.ranking[0] in alive
-    return LoggedChoices(chosen, serves)
-
-
-def logged_batches(asked: AskedAnswers) -> Iterator[tuple[list[int], QueryBatch, str, tuple[str, ...]]]:
-    """Queries that were decided by one policy with the same experts ruled out: rows, queries, and both of these."""
-    groups: dict[tuple[str, tuple[str, ...]], list[int]] = {}
-    for row, key in enumerate(zip(asked.policies, asked.excluded, strict=True)):
-        groups.setdefault(key, []).append(row)
-    for (policy, excluded), rows in groups.items():
-        for start in range(0, len(rows), BATCH_ROWS):
-            part = rows[start : start + BATCH_ROWS]
-            yield part, batch_of([asked.texts[row] for row in part], asked.vectors(np.array(part))), policy, excluded
-
-
-def decisions_of(router: Router, batch: QueryBatch, policy: str, alive: set[str]) -> Sequence[RoutingDecision]:
-    """Decisions with those experts; of a query that the policy lets none of them serve, the one with everybody."""
-    try:
-        return router.decide_batch(batch, rng=np.random.default_rng(0), policy=policy, alive=alive)
-    except NoEligibleExpertError:
-        if len(batch.queries) == 1:
-            return router.decide_batch(batch, rng=np.random.default_rng(0), policy=policy)
-    alone = (QueryBatch((query,), batch.embeddings[[i]]) for i, query in enumerate(batch.queries))
-    return [made for one in alone for made in decisions_of(router, one, policy, alive)]
-
-
-def chance_matrix(asked: AskedAnswers, experts: tuple[str, ...]) -> Float64Array:
-    """(n, m) probabilities with which the log's router chose each expert."""
-    return np.array([[own.get(name, 0.0) for name in experts] for own in asked.chances]).reshape(-1, len(experts))

@@ -98,7 +98,7 @@ def test_logged_vectors_are_used_also_without_a_text(url):
     assert encoder.seen == ["two words"]
     assert asked.embeddings.tolist() == [[9.0, 2.0], [3.0, 4.0], [3.0, 4.0]]
     assert asked.texts == ("two words", "", "never encoded")
-    assert [{name for name, p in own.items() if p > 0} for own in asked.chances] == [{"left", "right"}] * 3
+    assert asked.chances == ({"left": 0.9, "right": 0.1, "third": 0.0, "mute": 0.0},) * 3
     assert asked.excluded == (("mute",),) * 3
 
 

@@ -113,9 +113,9 @@ def log_answers(
                 reason=DecisionReason.EXPLORED,
                 likely_category=category,
                 uncertainty=0.1,
-                eligible=EXPERTS,
+                eligible=EXPERTS[: len(possible)],
                 eligible_probs=possible,
-                predicted_quality=(0.5, 0.3),
+                predicted_quality=(0.5, 0.3)[: len(possible)],
                 propensity=propensity,
                 router_version="v",
             )
@@ -412,9 +412,10 @@ def test_the_next_best_takes_over_from_an_expert_that_fell(request_, price, is_t
     assert "takes over" not in run_retrain(request_, now=NOW).reason  # it did
 
 
-@pytest.mark.parametrize(("possible", "is_taken"), [((1.0, 0.0), True), ((0.5, 0.5), False)])
+@pytest.mark.parametrize(("possible", "is_taken"), [((1.0,), True), ((1.0, 0.0), False)])
 def test_a_newcomer_takes_what_its_own_answers_show(request_, monkeypatch, possible, is_taken):
-    """Whatever becomes of the whole candidate; an expert that could always be chosen waits for the gate."""
+    """Whatever becomes of the whole candidate; an expert that was known all along waits for the gate, also one that
+    had no chance at first."""
 
     def judge_nothing(*compared, **options):
         return replace(judge(*compared, **options), verdict=Verdict.NEED_MORE)

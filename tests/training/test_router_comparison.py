@@ -20,7 +20,8 @@ from training.change_points import ChangePoint
 from training.gate import Comparison
 from training.key_influence import UNLIMITED
 from training.log_table import FOLDS
-from training.router_comparison import Newcomers, Twin, chance_matrix, choices_on, doubly_robust_gains, too_few_keys
+from training.logged_choices import chance_matrix, choices_on
+from training.router_comparison import Newcomers, Twin, doubly_robust_gains, too_few_keys
 from training.types import LabelledQuery
 
 
@@ -155,6 +156,23 @@ def test_what_nobody_could_have_chosen_is_not_supported_by_the_log() -> None:
     some = replace(asked(log), chances=(seldom, often, seldom))
     found = small_comparison(mapping(red="emerald", general="ruby")).on_log(some, np.array([1.0, 1.0, 2.0]))
     assert found.doubly_robust.unsupported == pytest.approx(2 / 4)
+
+
+@pytest.mark.parametrize(
+    ("first", "later", "newcomers"),
+    [
+        ({"ruby": 1.0}, {"ruby": 0.5, "emerald": 0.5}, ("emerald",)),
+        ({"ruby": 1.0, "emerald": 0.0}, {"ruby": 0.5, "emerald": 0.5}, None),  # asleep, or pinned away
+        ({"ruby": 1.0}, {"ruby": 1.0, "emerald": 0.0}, None),  # nothing is explored
+    ],
+)
+def test_a_newcomer_was_not_known_at_first_and_could_be_chosen_later(
+    first: dict[str, float], later: dict[str, float], newcomers: tuple[str, ...] | None
+) -> None:
+    log = log_table(["red"] * 40, ["ruby", "emerald"] * 20, [1.0] * 40)
+    told, comparison = replace(asked(log), chances=(first, *(later,) * 39)), small_comparison(mapping(red="emerald"))
+    found = comparison.on_newcomers(told, np.ones(40), comparison.choices(told))
+    assert (found.experts if found else None) == newcomers
 
 
 @pytest.mark.parametrize("truth", [0.0, 1.0])
