@@ -93,7 +93,8 @@ def gather_evidence(
 
     gain = kept.reward - offset - difficulty[row]
     answers, unlike = of_cells(weight), gain - shrink(*graded)[0][row, expert]
-    level = new_levels(of_cells(weight * unlike), answers, is_new)
+    is_graded = graded[2].any(axis=0)  # of others it is not known here how good they are elsewhere
+    level = new_levels(of_cells(weight * unlike) * is_graded, answers * is_graded, is_new)
     difficulty, gain = difficulty + level, gain - level[row]
     rewarded = of_cells(weight * gain)
     sums, squares, counts = graded[0] + rewarded, graded[1] + of_cells(weight * gain**2), graded[2] + answers

@@ -58,13 +58,14 @@ def test_the_maps_mass_is_the_mix_of_the_traffic() -> None:
     assert mass[0] > 0.7
 
 
-def test_who_was_not_tried_shares_the_level_of_a_new_category() -> None:
+@pytest.mark.parametrize(("elsewhere", "part"), [(0.5, 1.0), (np.nan, 0.0)])
+def test_who_was_not_tried_shares_the_level_of_a_new_category(elsewhere: float, part: float) -> None:
     """Nobody was graded in green, and ruby, 0.5 elsewhere, fails there 24 times: a prior of two answers for its own
-    part, and one for the level."""
-    graded = outcomes(("red", "red", "red", "red"), [[0.5, 0.4, 0.3]] * 4)
+    part, and one for the level. Where nothing says how good ruby is, its failures tell nothing of the category."""
+    graded = outcomes(("red", "red", "red", "red"), [[elsewhere, 0.4, 0.3]] * 4)
     log = log_table(["green"] * 24, ["ruby"] * 24, [0.0] * 24, is_held_out=np.zeros(24, dtype=bool))
     precision = 2 * 24 / 26
-    level = -0.5 * precision / (precision + 2)
+    level = -0.5 * part * precision / (precision + 2)
     found = gather_evidence(graded, log, CATEGORIES).matrix.quality[1, 1:]
     assert found == pytest.approx([0.4 + level, 0.3 + level], abs=1e-6)
 
