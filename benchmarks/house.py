@@ -225,8 +225,10 @@ async def small_gateway() -> AsyncIterator[Gateway]:
         pool = ExpertPool({name: echo.build(echo.Options(model=name)) for name in EXPERTS})
         gateway = Gateway(Parts(config, pool, live, MemoryLog(), hash_key=load_key(data), seed=0))
         await gateway.start()
-        yield gateway
-        await gateway.stop()
+        try:
+            yield gateway
+        finally:
+            await gateway.stop()
 
 
 async def files_of_a_chat() -> Counter[str]:
