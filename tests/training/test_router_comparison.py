@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from scipy.stats import t as student_t
 
 from router.preference import Preference
 from router.solved_policy import SolvedPolicy
-from router.types import CategoryProbs, FloatArray
+from router.types import CategoryProbs, FloatArray, Metric
 from tests.gateway.small_router import CATEGORIES, EXPERTS, ColourClassifier, ColourEncoder
 from tests.training.small_comparison import asked, log_table, mapping, outcomes, small_comparison
 from training.candidate_fit import folds_of
@@ -276,8 +277,8 @@ def test_only_answers_of_experts_that_both_routers_know_judge() -> None:
 
 def test_a_newcomer_is_judged_by_the_answers_since_it_came_and_by_what_it_is_given() -> None:
     """Plain came after two answers. The candidate gives it red, green to ruby besides, and leaves it general. Of two
-    answers of a category, each expert's own counts twice; red ones are three
-    times as frequent."""
+    answers of a category, each expert's own counts twice, and red ones are three times as frequent. The candidate lets
+    nobody serve the first red query, which the model takes for 0.5, nor the first green one, which stays the live's."""
     log = log_table(
         ["red", "green", "red", "red", "green", "green", "general"],
         ["ruby", "emerald", "ruby", "plain", "emerald", "ruby", "plain"],
@@ -288,14 +289,27 @@ def test_a_newcomer_is_judged_by_the_answers_since_it_came_and_by_what_it_is_giv
 
     def found(**given: str) -> Newcomers | None:
         comparison = small_comparison(mapping(**given))
-        return comparison.on_newcomers(told, share, comparison.choices(told))
+        live, candidate = comparison.choices(told)
+        candidate.serves[[2, 4]] = False
+        return comparison.on_newcomers(told, share, (live, candidate))
 
     newcomers = found(red="plain", green="ruby")
     assert newcomers is not None
     assert newcomers.experts == ("plain",)
     same = 2 * 0.6 + 0.1  # the two green answers together, and the general one
-    assert shown(newcomers.gain) == pytest.approx(((3 * 2 * 0.2 + same) / 9, (3 * 2 * 0.9 + same) / 9, 3 * 1.4 / 9))
+    assert shown(newcomers.gain) == pytest.approx(((3 * 0.4 + same) / 9, (3 * 1.3 + same) / 9, 3 * 0.9 / 9))
     assert found(green="ruby") is None
+
+
+@pytest.mark.parametrize(
+    ("effective_n", "odds", "is_evident"), [(20.0, 20.1, True), (19.9, 20.1, False), (20.0, 19.9, False)]
+)
+def test_newcomers_are_evident_by_twenty_to_one_on_enough_answers(
+    effective_n: float, odds: float, is_evident: bool
+) -> None:
+    unknown = Metric(value=0.0)
+    gain = Comparison("reward on the log", unknown, unknown, unknown, effective_n, log_e=math.log(odds))
+    assert Newcomers(("plain",), gain).is_evident is is_evident
 
 
 @pytest.mark.parametrize(
