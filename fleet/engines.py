@@ -73,6 +73,7 @@ class Fleet:
     @property
     def engines(self) -> list[EngineRecord]:
         """Each process as other commands see it."""
+        asleep = self.asleep
         return [
             EngineRecord(
                 name=plan.spec.name,
@@ -83,9 +84,9 @@ class Fleet:
                 restarts=status.restarts,
                 gpus=",".join(gpus_of(plan)),
                 log=str(plan.spec.log),
-                is_asleep=number in self._asleep and status.state is ProcessState.READY,
+                is_asleep=plan.spec.name in asleep,
             )
-            for number, (plan, (status, _)) in enumerate(zip(self._plans, self.statuses, strict=True))
+            for plan, (status, _) in zip(self._plans, self.statuses, strict=True)
         ]
 
     @property
@@ -95,8 +96,10 @@ class Fleet:
 
     @property
     def asleep(self) -> frozenset[str]:
-        """Names of the engines that slept at the last look."""
-        return frozenset(self._plans[number].spec.name for number in self._asleep)
+        """Names of the engines that run and slept at the last look."""
+        return frozenset(
+            self._plans[number].spec.name for number in self._asleep if self._state(number) is ProcessState.READY
+        )
 
     async def start(self) -> EngineAddresses:
         """Starts the engines, as many at once as the GPUs hold, and returns when all serve or sleep; when one fails,

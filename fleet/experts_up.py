@@ -91,8 +91,7 @@ async def watch(fleet: Fleet, console: Terminal, is_over: Callable[[], bool]) ->
 
 def state_of(fleet: Fleet, status: ProcessStatus) -> str:
     """State of an engine, of which a process knows all but sleep."""
-    sleeps = status.name in fleet.asleep and status.state is ProcessState.READY
-    return "asleep" if sleeps else str(status.state)
+    return "asleep" if status.name in fleet.asleep else str(status.state)
 
 
 def status_table(fleet: Fleet) -> Grid:

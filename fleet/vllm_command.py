@@ -193,7 +193,12 @@ def engine_flags(config: CoeConfig, entry: ExpertConfig) -> dict[str, ScalarOpti
 
 
 def by_flag(args: Mapping[str, ScalarOption]) -> dict[str, ScalarOption]:
-    return {key.lstrip("-").replace("_", "-"): value for key, value in args.items()}
+    return {flag_of(key): value for key, value in args.items()}
+
+
+def flag_of(key: str) -> str:
+    """The flag that a key of experts.yaml names, however it is written."""
+    return key.lstrip("-").replace("_", "-")
 
 
 def flag_arguments(flags: Mapping[str, ScalarOption]) -> list[str]:

@@ -15,6 +15,14 @@ from fleet.vllm_command import SLEEP_FLAG, VISIBLE, VllmProcess, flag_arguments,
 from router.config import CoeConfig
 from router.expert_config import ExpertConfig, ScalarOption
 
+SHARE = "gpu-memory-utilization"
+USABLE_SHARE = 0.95  # of a GPU's memory; the rest is for CUDA contexts
+GIB_PER_BILLION = {"awq": 0.56, "gptq": 0.56, "bitsandbytes": 0.56, "fp8": 0.98, "": 1.87}
+"""GiB of weights per billion parameters, by quantisation; "" is bfloat16. 4-bit formats keep scales and some layers."""
+
+CACHE_SHARE, LEAST_CACHE_GIB = 0.25, 4.0
+"""Memory beside the weights, for the cache and activations, where an entry does not say: of the weights (ours)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Needs:
@@ -108,15 +116,6 @@ def fits(
     """Returns True where these engines are awake and all others sleep within every GPU's memory."""
     wanted = ((devices[each.name], each.gib if each in awake else SLEEPER_GIB) for each in needs)
     return not Memory(memory_gib).excess_of(wanted)
-
-
-SHARE = "gpu-memory-utilization"
-USABLE_SHARE = 0.95  # of a GPU's memory; the rest is for CUDA contexts
-GIB_PER_BILLION = {"awq": 0.56, "gptq": 0.56, "bitsandbytes": 0.56, "fp8": 0.98, "": 1.87}
-"""GiB of weights per billion parameters, by quantisation; "" is bfloat16. 4-bit formats keep scales and some layers."""
-
-CACHE_SHARE, LEAST_CACHE_GIB = 0.25, 4.0
-"""Memory beside the weights, for the cache and activations, where an entry does not say: of the weights (ours)."""
 
 
 def visible_gpus(environment: Mapping[str, str]) -> dict[str, float]:

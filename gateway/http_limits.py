@@ -56,7 +56,7 @@ class LimitedProtocol(HttpToolsProtocol):
     _stuck_bytes = 0  # received in a row without a head, a piece of body or a message becoming complete
     _is_in_head = True
     _awaits_head = True  # as `_is_in_head`, and from the end of a message on
-    _begun = b""  # the end of what there is of a head that goes on in another piece
+    _begun = b""  # the last bytes of a head whose rest has not arrived yet
     _has_moved = False
     _idle_since_s = 0.0
     _timer: TimerHandle | None = None
@@ -273,8 +273,12 @@ def limited_protocol(max_connections: int, is_stopping: Callable[[], bool]) -> t
 
 
 def without_offer(begun: bytes, data: bytes) -> bytes:
-    """`data`, which goes on with the head that ends in `begun` so far, without the offer to go on in HTTP/2 that Java's
-    client makes with each request: the parser would not read the body behind it. The body stays as it is."""
+    """`data` without an offer of HTTP/2 in its head, which Java's client sends with each request: the parser would not
+    read the body behind it. The body stays as it is.
+
+    Args:
+        begun: the last bytes of the head that came before `data`.
+    """
     head, end, rest = (begun + data).partition(b"\r\n\r\n")
     return (OFFER.sub(REFUSED_OFFER, head) + end + rest)[len(begun) :]
 

@@ -22,6 +22,7 @@ from fleet.vllm_command import (
     VllmProcess,
     adapter_folder,
     each_replica,
+    flag_of,
     managed_experts,
     read_adapter_ranks,
     vllm_processes,
@@ -184,7 +185,7 @@ def stay_awake(values: Any) -> None:
     values.pop("residency", None)
     sections = (values.get("engines", {}).get("vllm", {}).get("args"), *map(engine_args, values["experts"].values()))
     for args in filter(None, sections):
-        for flag in [key for key in args if key.lstrip("-").replace("_", "-") == SLEEP_FLAG]:
+        for flag in [key for key in args if flag_of(key) == SLEEP_FLAG]:
             del args[flag]
 
 
