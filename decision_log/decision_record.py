@@ -169,6 +169,10 @@ class DecisionRecord(Record):
         default=None, description="who answered; differs from decision.expert after a failover"
     )
     served_model: str | None = Field(default=None, description="model that the answer names, where it names one")
+    failures: dict[str, str] = Field(
+        default_factory=dict,
+        description="experts that failed before another was asked, in order, with the error's code",
+    )
     engine: int | None = Field(
         default=None, description="which engine answered, from 1, of an expert with several or with max_concurrency"
     )

@@ -57,6 +57,9 @@ OUR_FAULTS = frozenset(
 )
 """Error codes of the gateway's own outages and settings: they say nothing of the expert (docs/decision-log.md)."""
 
+LIMITS = frozenset({"context_length_exceeded", "expert_rate_limited", "expert_busy"})
+"""Error codes of an expert that may not or cannot take a request now: they say nothing of its answers."""
+
 ASKED_BY_COE = "asked by coe itself"
 BY_SEVERAL = "several experts were asked"
 BY_BUILTIN = "an expert that is not a language model answered"
@@ -243,18 +246,22 @@ def asked_several(record: DecisionRecord) -> bool:
 def has_failed(record: DecisionRecord) -> bool:
     """Returns whether the expert that the router chose failed at the request: a reward of 0, even if another answered.
 
-    Not its failure: a client that left, an outage or a setting of the gateway (`OUR_FAULTS`), and a request that it
-    refused (a status of 4xx, but for 408 and 429) and no other answered. A prompt that only others could hold counts.
-    A status of 200 is that of a stream which broke after it had begun.
+    Not its failure: a client that left, an outage or a setting of the gateway (`OUR_FAULTS`), a limit of the expert
+    (`LIMITS`, a status of 429), and a request that it refused (another status of 4xx, but for 408). A status of 200 is
+    that of a stream which broke after it had begun.
     """
     decision = record.decision
     if decision is None or record.is_probe or decision.reason in NOT_OF_THE_MAP or asked_several(record):
         return False
+    if (code := record.failures.get(decision.expert)) is not None:
+        return code not in LIMITS
     if record.served_expert not in (None, decision.expert):
-        return True  # the gateway turns to another expert only when one fails, is at its limit, or lacks context
-    if record.state not in (TerminalState.UPSTREAM_ERROR, TerminalState.TIMED_OUT) or record.error_code in OUR_FAULTS:
+        return True  # a row of before `failures` were kept
+    if record.state not in (TerminalState.UPSTREAM_ERROR, TerminalState.TIMED_OUT):
         return False
-    return record.status in (200, 408, 429) or record.status >= 500
+    if record.error_code in OUR_FAULTS or record.error_code in LIMITS:
+        return False
+    return record.status in (200, 408) or record.status >= 500
 
 
 def why_dropped(record: DecisionRecord, rewards: Mapping[str, float]) -> str | None:

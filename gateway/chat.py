@@ -162,7 +162,7 @@ class ChatExchange:
         if chosen is not None:
             answer = await self._ask_several(chat, decision, chosen)
         if answer is None:
-            answer = await endpoint.experts.answer(asked, chat, decision, known)
+            answer = await endpoint.experts.answer(asked, chat, decision, outcome.failures, known)
         outcome.expert, outcome.place = answer.expert, answer.place
         if asked.watch is not None:
             asked.watch.hears(answer.expert)

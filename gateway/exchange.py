@@ -146,6 +146,7 @@ class Outcome:
 
     decided: Decided | None = None
     expert: str | None = None  # asked last
+    failures: dict[str, str] = field(default_factory=dict)  # of experts that were asked before it: why
     state: TerminalState = TerminalState.REJECTED
     status: int = 500
     error_code: str | None = None
@@ -258,6 +259,7 @@ def record_of(
         decision=outcome.decision,
         served_expert=served,
         served_model=outcome.served_model,
+        failures=outcome.failures,
         engine=None if outcome.place is None else outcome.place.engine,
         status=outcome.status,
         error_code=outcome.error_code,

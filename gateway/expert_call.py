@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import cast
@@ -26,7 +26,7 @@ from gateway.answer_reader import read_answer
 from gateway.asgi import read_off_loop
 from gateway.chat_request import BEGIN, ChatRequest, Native, beginning
 from gateway.exchange import Asked
-from gateway.http_errors import TOO_LONG, UNREACHABLE, ApiError, api_error
+from gateway.http_errors import TOO_LONG, UNSENT, ApiError, api_error
 from router.expert_config import ExpertConfig, Wire
 from router.types import RoutingDecision
 
@@ -89,12 +89,18 @@ class ExpertCall:
         self._refusing: set[str] = set()  # experts that answered only without `stream_options`
 
     async def answer(
-        self, asked: Asked, chat: ChatRequest, decision: RoutingDecision, known: str | None = None
+        self,
+        asked: Asked,
+        chat: ChatRequest,
+        decision: RoutingDecision,
+        failures: dict[str, str],
+        known: str | None = None,
     ) -> StreamedAnswer | WholeAnswer:
         """The first answer that begins.
 
         Args:
             chat: as the expert gets it, which may hold more than what was asked.
+            failures: gets the experts that failed before another was asked, with the cause.
             known: the decided expert's answer where it is there already.
 
         Raises:
@@ -104,7 +110,6 @@ class ExpertCall:
             request = BackendRequest(chat.body, is_stream=chat.is_stream, request_id=asked.decision_id)
             return await read_beginning(decision.expert, response_of(decision.expert, known, request))
         self._budget.earn()
-        failed: list[str] = []
         tries = 0  # requests that got to an expert
         expert = decision.expert
         while True:
@@ -115,11 +120,11 @@ class ExpertCall:
             failure.expert = expert
             if asked.watch is not None:
                 asked.watch.fails(failure)
-            failed.append(expert)
-            tries += failure.code != UNREACHABLE
-            following = self._following(decision, failed, failure) if tries <= self._retries else None
+            tries += failure.code not in UNSENT
+            following = self._following(decision, failures, failure) if tries <= self._retries else None
             if following is None:
-                raise failure if len(failed) == 1 else failure.after(failed[:-1])
+                raise failure.after(failures) if failures else failure
+            failures[expert] = failure.cause
             expert = following
 
     def expect(self, expert: str) -> None:
@@ -203,17 +208,18 @@ class ExpertCall:
             self._refusing.add(expert)
         return response
 
-    def _following(self, decision: RoutingDecision, failed: list[str], failure: ApiError) -> str | None:
-        """The next expert to try; None when there is none or trying is not allowed."""
+    def _following(self, decision: RoutingDecision, before: Collection[str], failure: ApiError) -> str | None:
+        """The expert to try after a failure, and those before it; None when there is none or trying is not allowed."""
         is_too_long = failure.code == TOO_LONG  # the router's estimate of tokens is low, in Chinese by three quarters
         if self._retries == 0 or not (failure.is_retryable or is_too_long):
             return None
-        left_out = {*failed} | (set(decision.ranking) - self._pool.alive)
+        last = cast("str", failure.expert)
+        left_out = {*before, last} | (set(decision.ranking) - self._pool.alive)
         if is_too_long:
-            held = self._experts[failed[-1]].context_tokens
+            held = self._experts[last].context_tokens
             left_out |= {name for name in decision.ranking if self._experts[name].context_tokens <= held}
         expert = decision.following(left_out)
-        adds_none = failure.code == UNREACHABLE  # nothing was sent, so the experts get no more than one request
+        adds_none = failure.code in UNSENT  # nothing was sent, so the experts get no more than one request
         return expert if expert is not None and (adds_none or self._budget.spend()) else None
 
     async def _attempt(self, asked: Asked, chat: ChatRequest, expert: str) -> StreamedAnswer | WholeAnswer:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Collection
 
 from base.errors import (
     BackendError,
+    BusyError,
     ConfigError,
     NoEligibleExpertError,
     RequestError,
@@ -24,7 +25,11 @@ from base.json_text import to_json
 RETRY_AFTER_S = 1.0
 CLIENT_GONE_STATUS = 499  # nginx's number for a client that left first; it never travels
 MAX_UPSTREAM_MESSAGE_CHARS = 2000
-UNREACHABLE = "expert_unreachable"  # or has no room: nothing was sent
+UNREACHABLE, BUSY = "expert_unreachable", "expert_busy"
+UNSENT = (UNREACHABLE, BUSY)
+"""Codes of failures where the expert got nothing."""
+
+RATE_LIMITED = "expert_rate_limited"
 TOO_LONG = "context_length_exceeded"  # the code by which clients know that they must shorten a conversation
 
 logger = logging.getLogger(__name__)
@@ -79,7 +84,12 @@ class ApiError(RouterError):
         self.expert: str | None = None  # the one that failed, once it is known
         self.verbatim: bytes | None = None  # the expert's own error body, where it passes unchanged
 
-    def after(self, failed: Sequence[str]) -> ApiError:
+    @property
+    def cause(self) -> str:
+        """The code that the log has of an expert's failure; a rate limit has one for all providers."""
+        return RATE_LIMITED if self.status == 429 else self.code or str(self.status)
+
+    def after(self, failed: Collection[str]) -> ApiError:
         """This error, which is that of the expert tried last, with the names of those that failed before it."""
         self.message = f"{self.message} (before it failed: {', '.join(failed)})"
         self.args, self.verbatim = (self.message,), None
@@ -132,6 +142,8 @@ def api_error(error: BaseException, expert: str | None = None, request_id: str =
         return error
     if isinstance(error, BackendError):
         code = {503: UNREACHABLE, 504: "expert_timeout"}.get(error.status, "expert_broken_answer")
+        if isinstance(error, BusyError):
+            code = BUSY
         wait_s = error.retry_after_s
         if wait_s is None and error.status == 503:
             wait_s = RETRY_AFTER_S

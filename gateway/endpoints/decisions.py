@@ -253,7 +253,8 @@ async def show_decision(
     if in_words is None:
         in_words = reason_in_words(decision, decision.threshold) if decision else "no expert was chosen."
     if decision is not None and is_chat and is_failover(decision, record.served_expert, record.strategy):
-        in_words += f"; {decision.expert} failed, so {record.served_expert} was asked"
+        code = record.failures.get(decision.expert)
+        in_words += f"; {decision.expert} failed{f' ({code})' if code else ''}, so {record.served_expert} was asked"
     receipt = Receipt(
         record=record,
         why=in_words,

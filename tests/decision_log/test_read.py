@@ -131,9 +131,14 @@ FAILED = {"state": TerminalState.UPSTREAM_ERROR, "served_expert": None, "status"
         (FAILED | {"status": 500, "error_code": "internal_error"}, True),  # the expert's own code
         (FAILED | {"status": 503, "error_code": "expert_unreachable"}, True),
         (FAILED | {"status": 504, "state": TerminalState.TIMED_OUT}, True),
-        (FAILED | {"status": 429}, True),  # the provider's limit: the client got no answer
+        (FAILED | {"status": 429}, False),  # the provider's limit
+        (FAILED | {"status": 503, "error_code": "expert_busy"}, False),
+        (FAILED | {"failures": {"left": "expert_unreachable"}, "status": 429}, True),  # what the chosen one met counts
+        (FAILED | {"failures": {"left": "expert_rate_limited"}}, False),
+        ({"served_expert": "right", "failures": {"left": "context_length_exceeded"}}, False),
+        ({"served_expert": "right", "failures": {"left": "expert_broken_answer"}}, True),
         (FAILED | {"status": 200, "served_expert": "left", "error_code": "expert_broken_answer"}, True),
-        ({"served_expert": "right"}, True),  # it failed, another one answered
+        ({"served_expert": "right"}, True),  # it failed, another one answered, and nobody noted why
         ({"served_expert": "right", "state": TerminalState.CLIENT_GONE}, True),
         (FAILED | {"status": 400}, False),  # the request was at fault
         (FAILED | {"status": 404}, False),

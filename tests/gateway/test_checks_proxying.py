@@ -309,19 +309,20 @@ async def test_check_11_an_answer_of_another_kind_is_named() -> None:
     assert message == "expert ruby sent text/html that is not a chat completion"
 
 
-@pytest.mark.parametrize("mode", ["unavailable", "busy"])
-async def test_check_12_failover_to_the_next_best_expert(mode: str) -> None:
+@pytest.mark.parametrize(("mode", "code"), [("unavailable", "loading"), ("busy", "expert_rate_limited")])
+async def test_check_12_failover_to_the_next_best_expert(mode: str, code: str) -> None:
     """Red goes to ruby; plain (0.5) is better at red than emerald (0.2)."""
     async with fault_upstream(mode) as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
         async with gateway.chat("red") as answer:
             assert (await answer.json())["model"] == "plain"
         record = await gateway.record()
         async with gateway.client.get(f"{gateway.gateway.url}/decisions/{record.decision_id}") as receipt:
-            assert (await receipt.json())["why"].endswith("to ruby; ruby failed, so plain was asked")
+            assert (await receipt.json())["why"].endswith(f"to ruby; ruby failed ({code}), so plain was asked")
     # 14: header and log name both experts.
     assert (answer.headers["x-coe-expert"], answer.headers["x-coe-fallback"]) == ("plain", "failover:ruby")
     assert record.decision is not None
     assert (record.decision.expert, record.served_expert, record.state.value) == ("ruby", "plain", "answered")
+    assert record.failures == {"ruby": code}
     assert len(upstream.requests) == 1
 
 
