@@ -129,7 +129,8 @@ class BackendError(RouterError):
 
     Args:
         message: what happened, safe to show to a client.
-        status: HTTP status the client should see (502 broken answer, 503 unreachable, 504 too late).
+        status: HTTP status the client should see (429 rate limit, 502 broken answer, 503 unreachable, 504 too
+            late).
         is_retryable: true when nothing was generated yet, so another try cannot bill or act twice.
         retry_after_s: seconds to wait before another try, when the expert named them.
     """

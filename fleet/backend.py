@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import NamedTuple, Protocol, runtime_checkable
+
+MAX_RETRY_AFTER_S = 3600.0
+NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,16 @@ class BackendResponse:
     chunks: ChunkStream
     headers: dict[str, str] = field(default_factory=dict)
     place: Place | None = None
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """The header Retry-After, a number or a date, in seconds from now, at most an hour; None where it says neither."""
+    said = headers.get("retry-after", "")
+    try:
+        seconds = float(said) if NUMBER.fullmatch(said) else parsedate_to_datetime(said).timestamp() - time.time()
+    except (ValueError, OverflowError):
+        return None
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER_S)
 
 
 @runtime_checkable

@@ -1,4 +1,5 @@
-"""A circuit breaker for one expert: closed, open after failures in a row, then one trial at a time. Pure."""
+"""A circuit breaker for one expert: closed, open after failures in a row, then one trial at a time; or limited for the
+rest that the expert asks for. Pure."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from enum import StrEnum
 FAILURES_TO_OPEN = 5
 FIRST_BACKOFF_S = 1.0
 MAX_BACKOFF_S = 30.0
+MAX_REST_S = 60.0
 
 
 class BreakerState(StrEnum):
@@ -16,6 +18,7 @@ class BreakerState(StrEnum):
     CLOSED = "closed"  # all of them
     HALF_OPEN = "half_open"  # the next one, as a trial
     OPEN = "open"  # none
+    LIMITED = "limited"  # none, because the expert is at its rate limit
 
 
 @dataclass(slots=True)
@@ -25,7 +28,7 @@ class Breaker:
     state: BreakerState = BreakerState.CLOSED
     failures: int = 0  # in a row
     backoff_s: float = FIRST_BACKOFF_S
-    probe_at_s: float = 0.0  # when an open breaker may be probed
+    probe_at_s: float = 0.0  # when one that is open or limited may be probed
     has_trial: bool = False  # the one request of a half-open breaker is on its way
 
     @property
@@ -45,8 +48,20 @@ class Breaker:
             self.failures = max(self.failures, FAILURES_TO_OPEN - 1)
 
     def succeed(self) -> None:
-        self.state, self.failures, self.has_trial = BreakerState.CLOSED, 0, False
-        self.backoff_s = FIRST_BACKOFF_S
+        self.failures, self.has_trial, self.backoff_s = 0, False, FIRST_BACKOFF_S
+        if self.state is not BreakerState.LIMITED:  # a request that was sent before ends no rest
+            self.state = BreakerState.CLOSED
+
+    def limit(self, now_s: float, rest_s: float) -> None:
+        """The expert refused a request because of its rate limit, and asks for so long a rest: a sign of life."""
+        until_s = now_s + min(rest_s, MAX_REST_S)
+        self.probe_at_s = max(until_s, self.probe_at_s) if self.state is BreakerState.LIMITED else until_s
+        self.state = BreakerState.LIMITED
+        self.succeed()
+
+    def rest_s(self, now_s: float) -> float:
+        """Seconds of rest that are left; 0 where the expert is not at a limit."""
+        return max(self.probe_at_s - now_s, 0.0) if self.state is BreakerState.LIMITED else 0.0
 
     def fail(self, now_s: float) -> None:
         self.failures += 1
@@ -65,12 +80,12 @@ class Breaker:
         self.probe_at_s = now_s + self.backoff_s
 
     def wants_probe(self, now_s: float) -> bool:
-        return self.state is BreakerState.OPEN and now_s >= self.probe_at_s
+        return self.state in (BreakerState.OPEN, BreakerState.LIMITED) and now_s >= self.probe_at_s
 
     def probed(self, is_alive: bool, now_s: float) -> None:
-        """The verdict of a probe while open."""
+        """The verdict of a probe. Behind a rest, requests need no trial: the next refusal begins another."""
         if is_alive:
-            self.state = BreakerState.HALF_OPEN
+            self.state = BreakerState.CLOSED if self.state is BreakerState.LIMITED else BreakerState.HALF_OPEN
         else:
             self.backoff_s = min(self.backoff_s * 2, MAX_BACKOFF_S)
             self.open(now_s)

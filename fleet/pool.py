@@ -55,6 +55,7 @@ class ExpertPool:
         self._looking, self._looked_at_s = asyncio.Lock(), -LOOK_EVERY_S
         self.watcher: Watcher | None = None
         self.asleep: frozenset[str] = frozenset()  # of those that could be called, who has no weights on the GPU now
+        self.limited: frozenset[str] = frozenset()  # at their rate limit
         self.alive: frozenset[str] = frozenset(backends)  # replaced on every change, so reading it costs nothing
 
     @property
@@ -109,7 +110,7 @@ class ExpertPool:
         self._ended(name)
 
     def started(self, name: str) -> None:
-        """A request goes to that expert; follow it with `succeeded`, `failed` or `abandoned`."""
+        """A request goes to that expert; follow it with `succeeded`, `failed`, `at_limit` or `abandoned`."""
         if self.watcher is not None:
             self.watcher.started(name)
         if self._breakers[name].state is not BreakerState.CLOSED:
@@ -117,7 +118,7 @@ class ExpertPool:
             self._refresh()
 
     def began(self, name: str) -> None:
-        """A stream of that expert has begun; one of the three still follows."""
+        """A stream of that expert has begun; one of the four still follows."""
         self._seen_at_s[name] = self._clock()
         if self._breakers[name].state is not BreakerState.CLOSED:
             self._breakers[name].begin()
@@ -141,6 +142,17 @@ class ExpertPool:
         self._breakers[name].fail(self._clock())
         self._refresh()
 
+    def at_limit(self, name: str, rest_s: float) -> None:
+        """It refused a request because of its rate limit, and asks for a rest (s)."""
+        self._ended(name)
+        self._seen_at_s[name] = self._clock()
+        self._breakers[name].limit(self._clock(), rest_s)
+        self._refresh()
+
+    def rests_s(self) -> dict[str, float]:
+        """Seconds until each expert that is at its rate limit gets requests again."""
+        return {name: self._breakers[name].rest_s(self._clock()) for name in self.limited}
+
     def abandoned(self, name: str) -> None:
         self._ended(name)
         self._breakers[name].abandon()
@@ -163,14 +175,15 @@ class ExpertPool:
         await asyncio.gather(*(each.aclose() for each in self._backends.values() if id(each) not in used))
 
     async def is_answering(self) -> bool:
-        """Returns True when at least one expert that gets requests is up: it answered recently, or answers a probe now.
+        """Returns True when at least one expert is up that gets requests or rests at its rate limit: it answered
+        recently, or answers a probe now.
 
         Without requests a breaker hears of nothing. It hears nothing of these probes either: an engine that is slow to
         answer them may be the only one that serves.
         """
         async with self._looking:  # callers in between get the same verdict
             if not self._is_seen() and self._clock() - self._looked_at_s >= LOOK_EVERY_S:
-                probes = [asyncio.create_task(self._look_at(name)) for name in sorted(self.alive)]
+                probes = [asyncio.create_task(self._look_at(name)) for name in sorted(self.alive | self.limited)]
                 for probe in asyncio.as_completed(probes):
                     await probe
                     if self._is_seen():
@@ -183,7 +196,7 @@ class ExpertPool:
 
     def _is_seen(self) -> bool:
         since_s = self._clock() - SIGN_OF_LIFE_S
-        return any(self._seen_at_s.get(name, since_s) > since_s for name in self.alive)
+        return any(self._seen_at_s.get(name, since_s) > since_s for name in self.alive | self.limited)
 
     async def _look_at(self, name: str) -> None:
         if await self._backends[name].is_alive():
@@ -220,12 +233,16 @@ class ExpertPool:
         """The meaning of a breaker's state, for readers of the log."""
         if breaker.state is BreakerState.CLOSED:
             return "answers again"
+        if breaker.state is BreakerState.LIMITED:
+            return f"is at its rate limit and is skipped for {breaker.rest_s(self._clock()):.0f} s"
         if breaker.state is BreakerState.OPEN:
             return f"is failing and is skipped for {max(breaker.probe_at_s - self._clock(), 0.0):.0f} s"
         return "is tried with one request" if breaker.has_trial else "answers a probe; the next request tries it"
 
     def _refresh(self) -> None:
         alive = frozenset(name for name, breaker in self._breakers.items() if breaker.admits) - self.asleep
+        limited = (name for name, breaker in self._breakers.items() if breaker.state is BreakerState.LIMITED)
+        self.limited = frozenset(limited) - self.asleep
         for name in sorted((self.alive ^ alive) - self.asleep):
             logger.info("expert %s %s", name, self._words(self._breakers[name]))
         self.alive = alive

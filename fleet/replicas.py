@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 import aiohttp
 
 from base.errors import BackendError, BusyError
-from fleet.backend import BackendRequest, BackendResponse, ChatBackend, ChunkStream, Place
-from fleet.breaker import Breaker
+from fleet.backend import BackendRequest, BackendResponse, ChatBackend, ChunkStream, Place, retry_after_s
+from fleet.breaker import Breaker, BreakerState
 from fleet.tasks import stop_task
 
 LOAD_BOUND = 1.25
@@ -28,7 +28,11 @@ POLL_EVERY_S = 1.0
 IDLE_S = 10.0
 """So long after the last request, nobody asks engines for their load."""
 
-ELSEWHERE = (502, 503, 504)
+AT_LIMIT = 429
+REST_S = 1.0
+"""Rest of an engine that is at its limit and does not say for how long."""
+
+ELSEWHERE = (AT_LIMIT, 502, 503, 504)
 """Statuses of engines that did nothing for a request, which another one may take."""
 
 QUEUED_PER_PLACE = 2
@@ -136,7 +140,7 @@ class ReplicatedBackend:
             while True:
                 replica = self._next(request.conversation, tried)
                 tried.append(replica)
-                response = await self._ask(replica, request, is_last=len(tried) == len(self.replicas))
+                response = await self._ask(replica, request, is_last=not self._left(tried))
                 if response is not None:
                     break
         except BaseException:
@@ -166,13 +170,27 @@ class ReplicatedBackend:
             return math.inf
         return self._max_running * max(1, sum(each.breaker.admits for each in self.replicas))
 
+    def _left(self, tried: Collection[Replica]) -> list[Replica]:
+        """The engines that may be asked yet."""
+        return [each for each in self.replicas if each.breaker.admits and each not in tried]
+
     def _next(self, conversation: str, tried: Collection[Replica]) -> Replica:
         """The engine that is asked next. Raises BackendError where none is left."""
-        left = [each for each in self.replicas if each.breaker.admits and each not in tried]
+        left = self._left(tried)
         if not left:
-            raise BackendError(f"no engine of expert {self._expert} can be reached", status=503, is_retryable=True)
+            rest_s = self._rest_s()
+            if rest_s == math.inf:
+                raise BackendError(f"no engine of expert {self._expert} can be reached", status=503, is_retryable=True)
+            message = f"expert {self._expert} is at its rate limit"
+            raise BackendError(message, status=AT_LIMIT, is_retryable=True, retry_after_s=rest_s)
         most = math.inf if self._max_running is None else self._max_running
         return chosen([each for each in left if each.running < most] or left, conversation)
+
+    def _rest_s(self) -> float:
+        """Seconds until the first engine at its rate limit has rested; infinite where none is at one."""
+        now_s, limited = time.monotonic(), BreakerState.LIMITED
+        rests_s = (each.breaker.rest_s(now_s) for each in self.replicas if each.breaker.state is limited)
+        return min(rests_s, default=math.inf)
 
     async def _ask(self, replica: Replica, request: BackendRequest, *, is_last: bool) -> BackendResponse | None:
         """An engine's answer, whose end gives its place back; None where another one is to be asked instead."""
@@ -188,14 +206,19 @@ class ReplicatedBackend:
         except BaseException as error:
             self._end(replica, error)
             raise
+        fault = None if response.status < 500 else BackendError("", status=response.status)
+        if response.status == AT_LIMIT:
+            rest_s = retry_after_s(response.headers)
+            rest_s = REST_S if rest_s is None else rest_s
+            fault = BackendError("", status=AT_LIMIT, retry_after_s=rest_s)
+            response.headers["retry-after"] = f"{min(rest_s, self._rest_s()):.3f}"
         if response.status in ELSEWHERE and not is_last:
             await response.chunks.aclose()
-            self._end(replica, BackendError("", status=response.status))
+            self._end(replica, fault)
             return None
-        is_fault = response.status >= 500
 
         def ended(error: BaseException | None) -> None:
-            self._end(replica, BackendError("", status=response.status) if is_fault and error is None else error)
+            self._end(replica, error or fault)
             self._queue.leave()
 
         replica.breaker.begin()
@@ -207,6 +230,8 @@ class ReplicatedBackend:
         replica.running -= 1
         if error is None:
             replica.breaker.succeed()
+        elif isinstance(error, BackendError) and error.status == AT_LIMIT:
+            replica.breaker.limit(time.monotonic(), error.retry_after_s or 0.0)
         elif isinstance(error, BackendError):
             replica.breaker.fail(time.monotonic())
         else:

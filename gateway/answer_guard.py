@@ -11,7 +11,7 @@ from types import TracebackType
 
 from base.errors import BackendError
 from base.json_text import JsonError, from_json
-from fleet.backend import ChunkStream, Place
+from fleet.backend import ChunkStream, Place, retry_after_s
 from gateway.answer_reader import JsonAnswer
 from gateway.http_errors import MAX_UPSTREAM_MESSAGE_CHARS, RETRY_AFTER_S, TOO_LONG, ApiError, named
 
@@ -168,7 +168,7 @@ def upstream_error(
     an expert says of our key, its model or its address, or a redirect, is the gateway's fault and becomes a 502 with a
     text of ours.
     """
-    retry_after_s = seconds(headers.get("retry-after"))
+    wait_s = retry_after_s(headers)
     if status in (401, 403, 407):
         return ApiError(f"expert {expert} refused the gateway's credentials", status=502, code="expert_credentials")
     if status in MISCONFIGURED:
@@ -181,14 +181,14 @@ def upstream_error(
         return ApiError(f"expert {expert} answered with status {status}", status=502, code="expert_broken_answer")
     fields = error_fields(body)
     is_retryable = status in (429, 502, 503, 504)
-    if retry_after_s is None and status in (429, 503):
-        retry_after_s = RETRY_AFTER_S
+    if wait_s is None and status in (429, 503):
+        wait_s = RETRY_AFTER_S
     if fields is None:
         return ApiError(
             f"expert {expert} answered with status {status}",
             status=status,
             code="expert_error",
-            retry_after_s=retry_after_s,
+            retry_after_s=wait_s,
             is_retryable=is_retryable,
         )
     shown = {name: without_keys(value, key) if isinstance(value, str) else value for name, value in fields.items()}
@@ -205,7 +205,7 @@ def upstream_error(
         code=code if isinstance(code, str) else None,
         param=param if isinstance(param, str) else None,
         error_type=kind if isinstance(kind, str) and code != TOO_LONG else None,
-        retry_after_s=retry_after_s,
+        retry_after_s=wait_s,
         is_retryable=is_retryable,
     )
     error.verbatim = body if is_verbatim else None
@@ -243,10 +243,3 @@ def is_context_overflow(status: int, message: str, kind: object) -> bool:
     return status == 400 and (
         kind == "exceed_context_size_error" or "maximum context length" in message or "maximum model length" in message
     )
-
-
-def seconds(retry_after: str | None) -> float | None:
-    """Retry-After as seconds; dates and nonsense give None. At most an hour is passed on."""
-    if retry_after is None or not retry_after.isdecimal():
-        return None
-    return min(float(retry_after), 3600.0)

@@ -17,12 +17,20 @@ from gateway.batched_calls import BatchedCalls
 from gateway.chat_request import ChatRequest, Target, model_names, no_model, resolve_model
 from gateway.conversations import Conversations
 from gateway.exchange import Asked, Decided, Outcome
-from gateway.http_errors import RETRY_AFTER_S, TOO_LONG, ApiError
+from gateway.http_errors import RATE_LIMITED, RETRY_AFTER_S, TOO_LONG, ApiError
 from gateway.keys.grants import EVERYBODY, Caller
 from gateway.live_router import LiveRouter
 from gateway.reach import Reach, WaitFor, wanted
 from gateway.shadow import CANDIDATE_FAULTS, ShadowAsk, Shadows
-from router.capabilities import ASLEEP, FOR_NOW, NOT_ALLOWED, Capabilities, capabilities, explicit_decision
+from router.capabilities import (
+    FOR_NOW,
+    LIMITED,
+    NOT_ALLOWED,
+    NOT_REACHABLE,
+    Capabilities,
+    capabilities,
+    explicit_decision,
+)
 from router.config import CoeConfig
 from router.features import features_hash, to_bytes
 from router.pipeline import Router
@@ -160,7 +168,7 @@ class Decider:
             if target.expert is not None:
                 await self._reach.wake(target.expert)
                 version, alive = "none" if router is None else router.version, self._reach.alive
-                facts = self._with_sleepers(facts)
+                facts = self._with_those_away(facts)
                 return Decided(explicit_decision(target.expert, facts, self._capabilities, alive, version=version))
             if router is None:
                 raise ApiError("no router is loaded yet", status=503, code="not_ready", retry_after_s=RETRY_AFTER_S)
@@ -179,7 +187,7 @@ class Decider:
                 self._live.note_fault(router.version, error)
                 return await self._route(replace(routed, router=serving.live, shadow=None))
         except NoEligibleExpertError as error:
-            raise no_expert(error, request, self._capabilities) from error
+            raise no_expert(error, request, self._capabilities, self._reach.rests_s()) from error
 
     async def _route(self, routed: Routed) -> Decided:
         try:
@@ -198,15 +206,18 @@ class Decider:
                 return decided, ideal
 
     async def _in_thread(self, routed: Routed, *, may_wait: bool) -> tuple[Decided, RoutingDecision | None]:
-        alive, facts = self._reach.alive, self._with_sleepers(routed.query.facts)
-        if facts.asleep:
+        alive, facts = self._reach.alive, self._with_those_away(routed.query.facts)
+        if facts is not routed.query.facts:
             routed = replace(routed, query=replace(routed.query, facts=facts))
         if routed.router.encoder.is_inline:
             return self._decide(routed, alive, self._inline_rng, may_wait=may_wait)
         return await self._encoding.run(partial(self._decide, routed, alive, self._thread_rng, may_wait=may_wait))
 
-    def _with_sleepers(self, facts: QueryFacts) -> QueryFacts:
-        return replace(facts, asleep=tuple(sorted(asleep))) if (asleep := self._reach.asleep) else facts
+    def _with_those_away(self, facts: QueryFacts) -> QueryFacts:
+        asleep, limited = self._reach.asleep, self._reach.limited
+        if not (asleep or limited):
+            return facts
+        return replace(facts, asleep=tuple(sorted(asleep)), limited=tuple(sorted(limited)))
 
     def _decide(
         self, routed: Routed, alive: frozenset[str], rng: np.random.Generator, *, may_wait: bool
@@ -237,22 +248,29 @@ class Decider:
         return decided, ideal
 
 
-def no_expert(error: NoEligibleExpertError, request: ChatRequest, able: Mapping[str, Capabilities]) -> ApiError:
+def no_expert(
+    error: NoEligibleExpertError, request: ChatRequest, able: Mapping[str, Capabilities], rests_s: Mapping[str, float]
+) -> ApiError:
     """The reason why no expert serves a request: what it asks for, or asks of its policy (400), or that those who could
-    are down (503)."""
+    are down (503) or all at their rate limit (429).
+
+    Args:
+        rests_s: seconds until each expert that is at its limit gets requests again.
+    """
     facts, native, names = request.facts, request.native, tuple(error.reasons)
     down = {name: reason for name, reason in error.reasons.items() if reason in FOR_NOW}
     forbidden = [name for name, reason in error.reasons.items() if reason == NOT_ALLOWED]
     lacking = [name for name in names if able[name].lacks(facts) is not None]
     outside = {name: error.reasons[name] for name in names if name not in {*down, *lacking, *forbidden}}
     if down:
-        away = ", ".join(f"{name} {reason}" if reason == ASLEEP else name for name, reason in down.items())
+        away = ", ".join(name if reason == NOT_REACHABLE else f"{name} {reason}" for name, reason in down.items())
         kept_out = "".join(f"; {name}: {reason}" for name, reason in outside.items())
+        are_limited = set(down.values()) == {LIMITED}
         return ApiError(
             f"no expert that can serve this request is reachable now ({away}{kept_out})",
-            status=503,
-            code="no_expert_alive",
-            retry_after_s=RETRY_AFTER_S,
+            status=429 if are_limited else 503,
+            code=RATE_LIMITED if are_limited else "no_expert_alive",
+            retry_after_s=min(rests_s.get(name, 0.0) for name in down) if are_limited else RETRY_AFTER_S,
         )
     if outside:
         return ApiError(str(error), code="outside_policy", param="model")

@@ -26,7 +26,7 @@ from gateway.answer_reader import read_answer
 from gateway.asgi import read_off_loop
 from gateway.chat_request import BEGIN, ChatRequest, Native, beginning
 from gateway.exchange import Asked
-from gateway.http_errors import TOO_LONG, UNSENT, ApiError, api_error
+from gateway.http_errors import RETRY_AFTER_S, TOO_LONG, UNSENT, ApiError, api_error
 from router.expert_config import ExpertConfig, Wire
 from router.types import RoutingDecision
 
@@ -123,6 +123,8 @@ class ExpertCall:
             tries += failure.code not in UNSENT
             following = self._following(decision, failures, failure) if tries <= self._retries else None
             if following is None:
+                if failure.status == 429:
+                    failure.retry_after_s = self._shortest_wait_s(decision.ranking, failure)
                 raise failure.after(failures) if failures else failure
             failures[expert] = failure.cause
             expert = following
@@ -146,6 +148,12 @@ class ExpertCall:
             self.ended(expert, error)
             raise error
         return answer
+
+    def _shortest_wait_s(self, ranking: Collection[str], failure: ApiError) -> float:
+        """Seconds until the first that could serve has room, where the last one asked is at its limit."""
+        rests_s = self._pool.rests_s()
+        others = (rests_s.get(name, RETRY_AFTER_S) for name in ranking if name != failure.expert)
+        return min([failure.retry_after_s or 0.0, *others])
 
     def _native(self, chat: ChatRequest, expert: str) -> Native | None:
         """The client's own request where that expert speaks its wire."""
@@ -235,16 +243,17 @@ class ExpertCall:
             except BaseException:
                 await response.chunks.aclose()
                 raise
-        except ApiError as error:
-            # Anything below 500 is a sign of life: the request was at fault, or the expert is busy. What an expert says
-            # of its key, its model or its address (401, 404, ...) was made a 502.
-            (pool.failed if error.status >= 500 else pool.succeeded)(expert)
-            raise
         except BusyError:
             pool.abandoned(expert)
             raise
-        except RouterError:
-            pool.failed(expert)
+        except RouterError as error:
+            # Anything below 500 is a sign of life: the request was at fault, or the expert is at its limit. What an
+            # expert says of its key, its model or its address (401, 404, ...) was made a 502.
+            failure = api_error(error)
+            if failure.status == 429:
+                pool.at_limit(expert, failure.retry_after_s or 0.0)
+            else:
+                (pool.failed if failure.status >= 500 else pool.succeeded)(expert)
             raise
         except BaseException:  # the client left, or a fault of ours: no verdict on the expert, whose trial must end
             pool.abandoned(expert)

@@ -141,7 +141,7 @@ def api_error(error: BaseException, expert: str | None = None, request_id: str =
     if isinstance(error, ApiError):
         return error
     if isinstance(error, BackendError):
-        code = {503: UNREACHABLE, 504: "expert_timeout"}.get(error.status, "expert_broken_answer")
+        code = {429: RATE_LIMITED, 503: UNREACHABLE, 504: "expert_timeout"}.get(error.status, "expert_broken_answer")
         if isinstance(error, BusyError):
             code = BUSY
         wait_s = error.retry_after_s

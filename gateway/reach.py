@@ -40,6 +40,14 @@ class Reach:
         return self._pool.asleep | self._unknown
 
     @property
+    def limited(self) -> frozenset[str]:
+        return self._pool.limited
+
+    def rests_s(self) -> dict[str, float]:
+        """Seconds until each expert at its rate limit gets requests again."""
+        return self._pool.rests_s()
+
+    @property
     def _unknown(self) -> frozenset[str]:
         """Experts that may have fallen asleep while this process was stopped: who asks for one waits for news."""
         return self._keeper.managed if self._keeper is not None and self._keeper.is_behind else frozenset()

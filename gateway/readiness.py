@@ -32,6 +32,6 @@ class Readiness:
             lacks.append(f"no router is loaded{reason}")
         if self.sink.problem is not None:
             lacks.append(f"the decision log cannot be written ({self.sink.problem})")
-        if not (self.pool.alive and is_answered):
+        if not ((self.pool.alive or self.pool.limited) and is_answered):
             lacks.append(f"no expert answers: {', '.join(self.pool.names)}")
         return lacks

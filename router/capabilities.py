@@ -13,7 +13,8 @@ from router.types import GENERAL, DecisionReason, QueryFacts, RoutingDecision
 
 NOT_REACHABLE = "is not reachable"
 ASLEEP = "is asleep"
-FOR_NOW = (NOT_REACHABLE, ASLEEP)
+LIMITED = "is at its rate limit"
+FOR_NOW = (NOT_REACHABLE, ASLEEP, LIMITED)
 """Reasons why an expert is not eligible that the request did not cause."""
 
 NOT_ALLOWED = "may not be used with this key"
@@ -43,6 +44,13 @@ class Capabilities:
         if self.context_tokens is not None and needed > self.context_tokens:
             return f"context of {self.context_tokens} tokens is less than the {needed} needed"
         return None
+
+
+def why_away(expert: str, facts: QueryFacts) -> str:
+    """The reason why an expert cannot be called now."""
+    if expert in facts.asleep:
+        return ASLEEP
+    return LIMITED if expert in facts.limited else NOT_REACHABLE
 
 
 def capabilities(config: CoeConfig) -> dict[str, Capabilities]:
@@ -77,7 +85,7 @@ def explicit_decision(
     """
     lack = capabilities[expert].lacks(facts) if expert in capabilities else None
     if lack is None and alive is not None and expert not in alive:
-        lack = ASLEEP if expert in facts.asleep else NOT_REACHABLE
+        lack = why_away(expert, facts)
     if lack is not None:
         raise NoEligibleExpertError({expert: lack})
     return named_decision(expert, version)

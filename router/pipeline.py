@@ -13,7 +13,7 @@ import numpy as np
 
 from base.errors import ConfigError, NoEligibleExpertError, allowed_values
 from router.builtins import Builtins
-from router.capabilities import ASLEEP, FOR_NOW, NOT_ALLOWED, NOT_REACHABLE, Capabilities
+from router.capabilities import FOR_NOW, NOT_ALLOWED, NOT_REACHABLE, Capabilities, why_away
 from router.conversation import in_context, stay
 from router.features import rounded
 from router.map_solver import ExpertCosts
@@ -272,7 +272,7 @@ class Router:
             is_allowed = allowed is None or expert in allowed
             lack = lacks[self.capabilities[expert]] if is_allowed else NOT_ALLOWED
             if lack is None and alive is not None and expert not in alive:
-                lack = ASLEEP if expert in facts.asleep else NOT_REACHABLE
+                lack = why_away(expert, facts)
             if lack is not None:
                 reasons[expert] = lack
         return reasons

@@ -52,6 +52,7 @@ class QueryFacts:
     last_expert: str | None = None  # of its conversation; None: it begins here, or nobody remembers
     answering: tuple[str, ...] = ()  # builtin experts that have an answer
     asleep: tuple[str, ...] = ()  # experts whose engine has no weights on the GPU now
+    limited: tuple[str, ...] = ()  # experts at their rate limit
 
     @property
     def continues(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -23,6 +23,13 @@ from router.types import Record
 
 api = api_router()
 
+STATES: Mapping[BreakerState, Literal["up", "on trial", "down", "at its limit"]] = {
+    BreakerState.CLOSED: "up",
+    BreakerState.HALF_OPEN: "on trial",
+    BreakerState.OPEN: "down",
+    BreakerState.LIMITED: "at its limit",
+}
+
 HOSTED = frozenset({Engine.OPENAI, Engine.LITELLM})
 
 
@@ -36,7 +43,7 @@ class ExpertView(Record):
     model: str
     is_hosted: bool
     shares_base_with: int
-    state: Literal["up", "on trial", "down", "disabled"]
+    state: Literal["up", "on trial", "down", "at its limit", "disabled"]
     problem: str | None
     residency: Residency | None = Field(description="of an engine that this host runs, or of an adapter on it")
     params_b: float
@@ -93,8 +100,7 @@ def view_of(
     problem = backend.problem if isinstance(backend, DisabledBackend) else None
     if residency is Residency.AWAKE and entry.adapter is not None:
         residency = Residency.ADAPTER
-    breaker = pool.state(name)
-    state = {BreakerState.CLOSED: "up", BreakerState.HALF_OPEN: "on trial", BreakerState.OPEN: "down"}[breaker]
+    state = STATES[pool.state(name)]
     return ExpertView(
         name=name,
         description=entry.description,

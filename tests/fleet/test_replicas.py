@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from base.errors import BackendError, BusyError, ConfigError
-from fleet.backend import BackendRequest
-from fleet.breaker import FAILURES_TO_OPEN, BreakerState
+from fleet.backend import BackendRequest, BackendResponse, retry_after_s
+from fleet.breaker import FAILURES_TO_OPEN, Breaker, BreakerState
 from fleet.connect import build_backends
 from fleet.fake_vllm.command import FakeOptions
 from fleet.fake_vllm.engine import FakeEngine
@@ -129,6 +129,55 @@ async def test_a_dead_engine_costs_no_request_and_is_left_out_until_it_answers()
                     await ask(backend, its)
         finally:
             await backend.aclose()
+
+
+class LimitedBackend(EchoBackend):
+    """Answers 429 with a Retry-After."""
+
+    def __init__(self, retry_after: str) -> None:
+        super().__init__(Options())
+        self.retry_after, self.asked = retry_after, 0
+
+    async def send(self, request: BackendRequest) -> BackendResponse:
+        self.asked += 1
+        response = await super().send(request)
+        response.status, response.headers = 429, {"retry-after": self.retry_after}
+        return response
+
+
+async def test_only_the_engine_at_its_limit_rests_and_the_shortest_rest_is_told() -> None:
+    long, short, free = LimitedBackend("50"), LimitedBackend("20"), EchoBackend(Options())
+    backend = ReplicatedBackend("coder", {"http://a/v1": long, "http://b/v1": short, "http://c/v1": free})
+    try:
+        for name in CONVERSATIONS[:40]:
+            assert "hello" in await ask(backend, name)
+        assert (long.asked, short.asked) == (1, 1)
+        assert [each.breaker.state.value for each in backend.replicas] == ["limited", "limited", "closed"]
+        with pytest.raises(BackendError, match="coder is at its rate limit") as refused:
+            backend._next("", [backend.replicas[2]])
+        assert refused.value.status == 429
+        assert 0 < (refused.value.retry_after_s or 0) <= 20
+        backend.replicas[0].breaker, backend.replicas[2].backend = Breaker(), LimitedBackend("40")
+        response = await backend.send(BackendRequest(HELLO))
+        assert response.status == 429
+        assert 0 < (retry_after_s(response.headers) or 0) <= 20
+        await response.chunks.aclose()
+    finally:
+        await backend.aclose()
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ("7", 7.0),
+        ("0.5", 0.5),
+        ("86400", 3600.0),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+        *((said, None) for said in ("soon", "-1", "nan", "", "\u0663", "1" * 400)),
+    ],
+)
+def test_retry_after_is_a_number_or_a_date(said: str, seconds: float | None) -> None:
+    assert retry_after_s({"retry-after": said}) == seconds
 
 
 async def test_without_any_engine_the_error_says_so() -> None:

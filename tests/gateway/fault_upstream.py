@@ -52,6 +52,7 @@ class FaultUpstream:
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     bytes_sent: int = 0
     url: str = ""
+    retry_after: str = "7"
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(json.loads(await request.read()))
@@ -201,7 +202,7 @@ class FaultUpstream:
         return web.Response(body=b"<html><h1>Log in</h1></html>", content_type="text/html")
 
     async def _busy(self, request: web.Request) -> web.StreamResponse:
-        return self._error(429, "slow down", code="rate_limited", headers={"Retry-After": "7"})
+        return self._error(429, "slow down", code="rate_limited", headers={"Retry-After": self.retry_after})
 
     async def _fault(self, request: web.Request) -> web.StreamResponse:
         return self._error(500, "boom", code="boom")

@@ -262,8 +262,8 @@ async def test_usage_of_a_stream_is_what_the_expert_reports() -> None:
 async def test_check_10_upstream_errors_keep_their_status(
     mode: str, status: int, code: str, retry_after: str | None
 ) -> None:
-    async with fault_upstream(mode) as upstream, running(echoes(ruby=wire(upstream.url)), retries=0) as gateway:
-        async with gateway.chat("red") as answer:
+    async with fault_upstream(mode) as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+        async with gateway.chat("red", model="ruby") as answer:
             body = await answer.json()
         record = await gateway.record()
     assert answer.status == status

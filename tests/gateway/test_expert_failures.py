@@ -156,6 +156,46 @@ async def test_the_log_says_that_an_expert_is_failing_and_for_how_long_it_is_ski
     ]
 
 
+async def test_an_expert_at_its_limit_rests_and_the_receipt_says_so() -> None:
+    async with fault_upstream("busy") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+        pool, now = gateway.parts.pool, 0.0
+        assert pool._prober is not None
+        pool._prober.cancel()
+        pool._clock = lambda: now
+        for _ in range(3):
+            async with gateway.chat("red") as answer:
+                assert (answer.status, answer.headers["x-coe-expert"]) == (200, "plain")
+        assert len(upstream.requests) == 1
+        url = f"{gateway.gateway.url}/decisions/{answer.headers['x-coe-decision-id']}"
+        async with gateway.client.get(url) as receipt:
+            assert "cannot serve this request (ruby is at its rate limit)" in (await receipt.json())["why"]
+        async with gateway.client.get(f"{gateway.root}/metrics") as metrics:
+            assert 'coe_expert_state{expert="ruby",state="limited"} 1.0' in await metrics.text()
+        async with gateway.client.get(f"{gateway.gateway.url}/experts") as listed:
+            states = {each["name"]: each["state"] for each in (await listed.json())["data"]}
+            assert (states["ruby"], states["plain"]) == ("at its limit", "up")
+        async with gateway.chat("red", model="ruby") as answer:
+            assert (answer.status, answer.headers["retry-after"]) == (429, "7")
+        now, upstream.mode = 7.0, "ok"
+        await pool.probe_due()
+        async with gateway.chat("red") as answer:
+            assert answer.headers["x-coe-expert"] == "ruby"
+
+
+async def test_where_all_are_at_their_limit_the_shortest_wait_is_told() -> None:
+    async with fault_upstream("busy") as long, fault_upstream("busy") as short:
+        long.retry_after, short.retry_after = "50", "20"
+        backends = {"ruby": wire(short.url), "emerald": wire(long.url), "plain": wire(long.url)}
+        async with running(backends, retries=2) as gateway:
+            for _ in range(2):  # by the experts' answers, and then without asking them
+                async with gateway.chat("red") as answer:
+                    assert (answer.status, answer.headers["retry-after"]) == (429, "20")
+            async with gateway.client.get(f"{gateway.root}/readyz") as ready:
+                assert ready.status == 200, "another gateway would not have more room"
+            assert (await gateway.record(1)).error_code == "expert_rate_limited"
+    assert (len(short.requests), len(long.requests)) == (1, 2)
+
+
 async def test_an_engine_that_was_put_to_sleep_is_passed_over_and_named() -> None:
     async with running() as gateway:
         gateway.parts.pool.set_asleep(frozenset({"ruby"}))

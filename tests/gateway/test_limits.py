@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from base.errors import ConfigError
-from fleet.breaker import FAILURES_TO_OPEN, FIRST_BACKOFF_S, MAX_BACKOFF_S, Breaker, BreakerState
+from fleet.breaker import FAILURES_TO_OPEN, FIRST_BACKOFF_S, MAX_BACKOFF_S, MAX_REST_S, Breaker, BreakerState
 from gateway.expert_call import RetryBudget
 from gateway.http_errors import ApiError
 from gateway.intake import Admission
@@ -74,6 +74,24 @@ def test_a_stream_that_begins_does_not_forgive_earlier_failures() -> None:
     for _ in range(FAILURES_TO_OPEN):
         breaker.begin()
         breaker.fail(0.0)
+    assert breaker.state is BreakerState.OPEN
+
+
+def test_an_expert_at_its_limit_rests_for_as_long_as_it_asks_and_needs_no_trial_afterwards() -> None:
+    breaker = Breaker()
+    breaker.fail(0.0)
+    breaker.limit(0.0, 7.0)
+    breaker.limit(1.0, 2.0)  # the longer rest counts
+    breaker.succeed()  # a request that was sent before
+    assert (breaker.state, breaker.rest_s(3.0), breaker.failures) == (BreakerState.LIMITED, 4.0, 0)
+    assert not breaker.admits
+    assert not breaker.wants_probe(6.9)
+    assert breaker.wants_probe(7.0)
+    breaker.probed(True, 7.0)
+    assert (breaker.state, breaker.rest_s(7.0)) == (BreakerState.CLOSED, 0.0)
+    breaker.limit(10.0, 3600.0)
+    assert breaker.rest_s(10.0) == MAX_REST_S
+    breaker.probed(False, 70.0)  # it went down meanwhile
     assert breaker.state is BreakerState.OPEN
 
 
