@@ -38,6 +38,7 @@ class StreamedAnswer:
     Args:
         is_native: the expert got the client's own request and answers on its wire.
         hides_usage: the gateway asked for the usage that the stream may report; its client did not.
+        is_whole: the expert sent it in one piece, which is all in `first`.
     """
 
     expert: str
@@ -47,6 +48,7 @@ class StreamedAnswer:
     is_native: bool = False
     hides_usage: bool = False
     place: Place | None = None
+    is_whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)

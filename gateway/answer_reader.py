@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -198,6 +198,15 @@ def read_as_chat(
         return as_chat(values)
     except (AttributeError, LookupError, TypeError):
         return None
+
+
+@contextmanager
+def chat_completion() -> Iterator[None]:
+    """Raises BackendError where what is read inside does not have the form of a chat completion."""
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise BackendError("the expert's answer does not have the form of a chat completion", status=502) from error
 
 
 def answer_text(body: bytes) -> str | None:

@@ -234,7 +234,7 @@ class ChatExchange:
         try:
             await self._pass_on(answer, reader, end)
         except BaseException as error:
-            endpoint.experts.ended(answer.expert, error)
+            endpoint.experts.ended(answer, error)
             raise
         finally:
             outcome.usage, outcome.finish_reason = reader.usage(chat.facts.prompt_tokens), reader.finish_reason
@@ -244,7 +244,7 @@ class ChatExchange:
                 endpoint.tails.read(answer.chunks)
             else:
                 await answer.chunks.aclose()
-        endpoint.experts.ended(answer.expert)
+        endpoint.experts.ended(answer)
         self._end("broken_stream" if reader.is_broken and not reader.error_code else reader.error_code)
         await self._row.commit(outcome)
         last = b"" if end is None else end.held

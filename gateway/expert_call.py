@@ -12,7 +12,8 @@ from decision_log.privacy import keyed_hash
 from fleet.backend import BackendRequest, BackendResponse, ChunkStream
 from fleet.pool import ExpertPool
 from fleet.replicas import ReplicatedBackend
-from fleet.wires.builtin import response_of
+from fleet.wires.builtin import chunks_of, frames, response_of
+from fleet.wires.echo import wants_usage
 from gateway.answer_guard import (
     EVENT_STREAM,
     AnswerTime,
@@ -22,8 +23,8 @@ from gateway.answer_guard import (
     upstream_error,
     without_keys,
 )
-from gateway.answer_reader import read_answer
-from gateway.asgi import read_off_loop
+from gateway.answer_reader import chat_completion, read_answer, reply_json
+from gateway.asgi import off_loop, read_off_loop
 from gateway.chat_request import BEGIN, ChatRequest, Native, beginning
 from gateway.exchange import Asked
 from gateway.http_errors import RETRY_AFTER_S, TOO_LONG, UNSENT, ApiError, api_error
@@ -142,11 +143,7 @@ class ExpertCall:
         if expert in self._pool.asleep:  # since several were decided, of which one is expected
             raise BackendError(f"expert {expert} has just been put to sleep", status=503)
         answer = await self._attempt(asked, replace(chat, native=None), expert)
-        if isinstance(answer, StreamedAnswer):
-            await answer.chunks.aclose()
-            error = BackendError(f"expert {expert} sent a stream that nobody asked for", status=502)
-            self.ended(expert, error)
-            raise error
+        assert isinstance(answer, WholeAnswer)
         return answer
 
     def _shortest_wait_s(self, ranking: Collection[str], failure: ApiError) -> float:
@@ -240,6 +237,7 @@ class ExpertCall:
             response = await self._send(asked, chat, expert, native, asks_usage)
             try:
                 answer = await read_beginning(expert, response, self._keys.get(expert), native)
+                answer = await as_asked(answer, chat)
             except BaseException:
                 await response.chunks.aclose()
                 raise
@@ -258,25 +256,26 @@ class ExpertCall:
         except BaseException:  # the client left, or a fault of ours: no verdict on the expert, whose trial must end
             pool.abandoned(expert)
             raise
-        if isinstance(answer, WholeAnswer):
-            await response.chunks.aclose()
-            pool.succeeded(expert)
-        else:
+        if isinstance(answer, StreamedAnswer) and not answer.is_whole:
             pool.began(expert)
-            answer = replace(answer, hides_usage=asks_usage) if asks_usage else answer
+            return replace(answer, hides_usage=asks_usage) if asks_usage else answer
+        await response.chunks.aclose()
+        pool.succeeded(expert)
         return answer
 
-    def ended(self, expert: str, error: BaseException | None = None) -> None:
+    def ended(self, answer: StreamedAnswer, error: BaseException | None = None) -> None:
         """Reports the end of a stream that `answer` began to the breaker; only a BackendError counts against an expert.
 
         A client that left and a fault of the gateway say nothing about the expert.
         """
+        if answer.is_whole:
+            return  # its end was reported when it was there
         if error is None:
-            self._pool.succeeded(expert)
+            self._pool.succeeded(answer.expert)
         elif isinstance(error, BackendError):
-            self._pool.failed(expert)
+            self._pool.failed(answer.expert)
         else:
-            self._pool.abandoned(expert)
+            self._pool.abandoned(answer.expert)
 
 
 def conversation_of(asked: Asked) -> str:
@@ -329,6 +328,26 @@ def shown_type(content_type: str, key: str | None) -> tuple[str, bool]:
     if not (shown.isascii() and shown.isprintable()):
         shown = EVENT_STREAM if is_stream else JSON
     return shown, is_stream
+
+
+async def as_asked(answer: StreamedAnswer | WholeAnswer, chat: ChatRequest) -> StreamedAnswer | WholeAnswer:
+    """An expert's answer as a stream or as a whole, whichever was asked for. Raises BackendError where it cannot be."""
+    if isinstance(answer, StreamedAnswer) == chat.is_stream:
+        return answer
+    if isinstance(answer, WholeAnswer) and not answer.is_native:
+        return await off_loop(partial(streamed, answer, chat), answer.body)
+    sent = "a stream" if isinstance(answer, StreamedAnswer) else "no stream"
+    raise BackendError(f"expert {answer.expert} sent {sent}, which is not what it was asked for", status=502)
+
+
+def streamed(answer: WholeAnswer, chat: ChatRequest) -> StreamedAnswer:
+    """A whole chat completion as the stream that a client asked for. Raises BackendError where it does not look so."""
+    with chat_completion():
+        events = b"".join(frames(reply_json(answer.body), has_usage=True))
+    hides_usage = not wants_usage(chat.body)
+    return StreamedAnswer(
+        answer.expert, EVENT_STREAM, events, chunks_of(()), hides_usage=hides_usage, place=answer.place, is_whole=True
+    )
 
 
 async def read_all(chunks: ChunkStream, max_bytes: int) -> bytes:

@@ -13,14 +13,12 @@ from base.answer_text import mean_logprob
 from base.errors import RouterError
 from base.json_text import to_json
 from decision_log.decision_record import AskedExpert, CallState, StrategyTrace, Usage
-from fleet.wires.builtin import chunks_of, frames
-from fleet.wires.echo import wants_usage
-from gateway.answer_guard import EVENT_STREAM, StreamedAnswer, WholeAnswer
+from gateway.answer_guard import StreamedAnswer, WholeAnswer
 from gateway.answer_reader import answer_text, reply_json
 from gateway.asgi import read_off_loop
 from gateway.chat_request import ChatRequest, text_of
 from gateway.exchange import Asked, cost_usd
-from gateway.expert_call import ExpertCall
+from gateway.expert_call import ExpertCall, streamed
 from gateway.http_errors import api_error
 from router.expert_config import ExpertConfig
 from router.strategies.machines import Escalate
@@ -103,7 +101,7 @@ class StrategyRun:
                 future.cancel()
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
-        return streamed(answer, wants_usage(self.chat.body)) if answer and self.chat.is_stream else answer
+        return streamed(answer, self.chat) if answer and self.chat.is_stream else answer
 
     def _prepare(self) -> str | None:
         """Makes the keys of answers to this request, or says why there are none."""
@@ -263,9 +261,3 @@ def with_usage(body: bytes, usage: Usage) -> bytes:
     for choice in reply["choices"]:
         choice.pop("logprobs", None)
     return to_json({**reply, "usage": {**counts, "total_tokens": tokens}})
-
-
-def streamed(answer: WholeAnswer, wants_usage: bool) -> StreamedAnswer:
-    """A whole answer as the stream that a client asked for."""
-    events = b"".join(frames(reply_json(answer.body), has_usage=True))
-    return StreamedAnswer(answer.expert, EVENT_STREAM, events, chunks_of(()), hides_usage=not wants_usage)

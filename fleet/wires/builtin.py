@@ -100,14 +100,21 @@ def response_of(name: str, text: str, request: BackendRequest) -> BackendRespons
 
 
 def frames(answer: Mapping[str, Any], has_usage: bool) -> Iterator[bytes]:
-    """A whole answer as a stream: the message in one piece, the finish reason, the usage, the end mark."""
+    """A whole answer as a stream: each message in one piece, its finish reason, the usage, the end mark; or an error.
+    Raises TypeError, LookupError or ValueError where it is not a chat completion."""
+    if not answer.get("choices"):
+        yield event({"error": answer["error"]})
+        return
     frame = {name: answer[name] for name in ("id", "created", "model", "system_fingerprint") if name in answer}
     frame["object"] = "chat.completion.chunk"
-    choice = answer["choices"][0]
-    yield event({**frame, "choices": [{"index": 0, "delta": choice["message"], "finish_reason": None}]})
-    end = {"index": 0, "delta": {}, "finish_reason": choice.get("finish_reason")}
-    yield event({**frame, "choices": [end]})
-    if has_usage:
+    for number, choice in enumerate(answer["choices"]):
+        delta, index = dict(choice["message"]), choice.get("index", number)
+        if delta.get("tool_calls"):
+            delta["tool_calls"] = [{"index": place, **call} for place, call in enumerate(delta["tool_calls"])]
+        shown = {"index": index, "delta": delta, "logprobs": choice.get("logprobs"), "finish_reason": None}
+        yield event({**frame, "choices": [shown]})
+        yield event({**frame, "choices": [{"index": index, "delta": {}, "finish_reason": choice.get("finish_reason")}]})
+    if has_usage and answer.get("usage"):
         yield event({**frame, "choices": [], "usage": answer["usage"]})
     yield b"data: [DONE]\n\n"
 

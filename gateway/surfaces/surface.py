@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
-from base.errors import BackendError
 from base.json_text import to_json
-from gateway.answer_reader import CHAT_END, error_code, reply_json
+from gateway.answer_reader import CHAT_END, chat_completion, error_code, reply_json
 from gateway.chat_request import ChatRequest, chat_request
 from gateway.http_errors import MAX_UPSTREAM_MESSAGE_CHARS, ApiError
 from router.gateway_config import GatewayConfig
@@ -117,15 +115,6 @@ class Telling:
 
     def _tell(self, events: Iterable[Json]) -> None:
         self._told += [self._surface.frame(event) for event in events]
-
-
-@contextmanager
-def chat_completion() -> Iterator[None]:
-    """Raises BackendError where what is read inside does not have the form of a chat completion."""
-    try:
-        yield
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
-        raise BackendError("the expert's answer does not have the form of a chat completion", status=502) from error
 
 
 def stream_error(error: object) -> ApiError:

@@ -71,6 +71,19 @@ class FaultUpstream:
     async def _ok(self, request: web.Request) -> web.StreamResponse:
         return web.Response(body=orjson.dumps(ANSWER), content_type="application/json")
 
+    async def _whole(self, request: web.Request) -> web.StreamResponse:
+        """An answer in one piece with two choices, to a request for a stream, too."""
+        call = {"id": "call-1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+        calling = {"role": "assistant", "content": None, "tool_calls": [call, {**call, "id": "call-2"}]}
+        choices = [*ANSWER["choices"], {"index": 1, "message": calling, "finish_reason": "tool_calls"}]
+        return web.Response(body=orjson.dumps({**ANSWER, "choices": choices}), content_type="application/json")
+
+    async def _shapeless(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response({"choices": [{"message": None}]})
+
+    async def _whole_error(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response({"error": {"message": "engine died", "type": "x", "param": None, "code": "dead"}})
+
     async def _gated(self, request: web.Request) -> web.StreamResponse:
         await self.gate.wait()
         return await self._ok(request)

@@ -8,7 +8,9 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from openai import AsyncOpenAI
 
+from decision_log.read import has_failed
 from fleet.breaker import FAILURES_TO_OPEN, BreakerState
 from gateway.answer_guard import MASK, KeyFilter, upstream_error, without_keys
 from tests.gateway.fault_upstream import WORDS, events, fault_upstream
@@ -194,6 +196,42 @@ async def test_where_all_are_at_their_limit_the_shortest_wait_is_told() -> None:
                 assert ready.status == 200, "another gateway would not have more room"
             assert (await gateway.record(1)).error_code == "expert_rate_limited"
     assert (len(short.requests), len(long.requests)) == (1, 2)
+
+
+async def test_a_whole_answer_to_a_request_for_a_stream_becomes_one() -> None:
+    async with fault_upstream("whole") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+        messages, options = [{"role": "user", "content": "red"}], {"include_usage": True}
+        async with (
+            AsyncOpenAI(base_url=gateway.gateway.url, api_key="unused", max_retries=0) as client,
+            client.chat.completions.stream(model="auto", messages=messages, stream_options=options) as stream,
+        ):
+            answer = await stream.get_final_completion()
+        async with gateway.chat("red", stream=True) as plain:
+            assert plain.content_type == "text/event-stream"
+            assert b'"usage":{' not in await plain.read()
+        record = await gateway.record()
+    first, second = answer.choices
+    assert (first.message.content, first.finish_reason) == ("hello", "stop")
+    assert [call.id for call in second.message.tool_calls] == ["call-1", "call-2"]
+    assert (answer.usage.prompt_tokens, record.usage.prompt_tokens, record.usage.is_estimated) == (7, 7, False)
+
+
+@pytest.mark.parametrize(
+    ("mode", "is_stream", "code"),
+    [("stream", False, "expert_broken_answer"), ("shapeless", True, "expert_broken_answer")],
+)
+async def test_an_answer_that_cannot_be_what_was_asked_for_is_a_failure(mode: str, is_stream: bool, code: str) -> None:
+    async with fault_upstream(mode) as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+        async with gateway.chat("red", stream=is_stream) as answer:
+            assert (answer.status, (await answer.json())["error"]["code"]) == (502, code)
+        assert has_failed(await gateway.record())
+
+
+async def test_an_error_in_one_piece_reaches_the_reader_of_a_stream() -> None:
+    async with fault_upstream("whole_error") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+        async with gateway.chat("red", stream=True) as answer:
+            assert (await answer.text()).startswith('data: {"error":{"message":"engine died"')
+        assert (await gateway.record()).error_code == "dead"
 
 
 async def test_an_engine_that_was_put_to_sleep_is_passed_over_and_named() -> None:
