@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from math import log, tanh
 
 import numpy as np
+from numpy.typing import NDArray
 
 from base.errors import ArtifactError
 from router.artifact import require_array, require_finite
@@ -60,7 +61,7 @@ def normalised_entropy(probs: FloatArray) -> FloatArray:
     return np.asarray(np.vecdot(probs, np.log(np.maximum(probs, LEAST))) / -log(probs.shape[1]), dtype=np.float32)
 
 
-def neighbour_distance(embeddings: FloatArray, reference: FloatArray) -> FloatArray:
+def neighbour_distance(embeddings: FloatArray, reference: NDArray[np.floating]) -> FloatArray:
     """Mean cosine distance (n,) to the nearest reference embeddings (r, d)."""
     cosine = embeddings @ reference.T
     count = min(NEIGHBOURS, cosine.shape[1])
@@ -150,10 +151,11 @@ class Uncertainty:
     """Fitted: `reference` (r, d), `held_out_distances` (h,) sorted, the weight of strangeness, the threshold for alpha.
 
     Strangeness is the probability that the discriminant `outside` (d + 1,) gives; without one it is the share of
-    held-out queries that lie nearer to the reference.
+    held-out queries that lie nearer to the reference. With it no query needs the reference, which is then kept as the
+    artifact holds it, in half precision.
     """
 
-    reference: FloatArray
+    reference: NDArray[np.floating]
     held_out_distances: FloatArray
     weight: float
     threshold: float
@@ -165,15 +167,16 @@ class Uncertainty:
         scores = require_finite(state, "held_out_scores", (None,))
         correct = np.asarray(require_array(state, "held_out_correct", scores.shape), dtype=bool)
         reference = require_finite(state, "reference", (None, None))
+        outside = require_finite(state, "outside", (reference.shape[1] + 1,)) if "outside" in state else None
         weight = float(require_finite(state, "weight", (1,))[0])
         if len(reference) == 0 or weight < 0:
             raise ArtifactError(f"uncertainty has {len(reference)} reference rows and weight {weight:g}")
         return cls(
-            reference=reference,
+            reference=reference if outside is None else reference.astype(np.float16),
             held_out_distances=np.sort(require_finite(state, "held_out_distances", (None,))),
             weight=weight,
             threshold=risk_threshold(scores, correct, alpha, held_out_weight(state, len(scores))),
-            outside=require_finite(state, "outside", (reference.shape[1] + 1,)) if "outside" in state else None,
+            outside=outside,
         )
 
     def score_row(self, embedding: FloatArray, probs: Sequence[float]) -> float:
