@@ -1,4 +1,4 @@
-"""Gives freed memory back to the system. glibc would keep for good what large requests have taken."""
+"""Gives freed memory back to the system. glibc would keep for good what requests have taken."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from collections.abc import Callable
 
 RETURN_EVERY_BYTES = 16 * 1024 * 1024
 PAUSE_S = 1.0
+REQUEST_BYTES = 16 * 1024
+"""Counted for each request beside its body. What batches of its records let go of on their way to SQL lies between
+blocks that stay: 7 MiB after a thousand chats, and 1.4 ms to return."""
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 LARGE_BLOCK_BYTES = 1536 * 1024

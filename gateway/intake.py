@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Self
 
-from gateway.freed_memory import FreedMemory
+from gateway.freed_memory import REQUEST_BYTES, FreedMemory
 from gateway.http_errors import ApiError, not_now
 
 SMALL_BODY_BYTES = 64 * 1024
@@ -149,8 +149,8 @@ class Intake:
 
     def release(self, claim: Claim) -> None:
         self.has_arrived(claim)
+        self._freed.note(REQUEST_BYTES + claim.held_bytes)
         if claim.is_large:
-            self._freed.note(claim.held_bytes)
             self._count(claim, -claim.held_bytes)
 
     def _count(self, claim: Claim, more: int) -> None:

@@ -1,4 +1,4 @@
-"""Memory of large requests goes back to the system."""
+"""Memory of requests goes back to the system."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 from gateway import freed_memory
-from gateway.freed_memory import RETURN_EVERY_BYTES, FreedMemory, glibc
+from gateway.freed_memory import REQUEST_BYTES, RETURN_EVERY_BYTES, FreedMemory, glibc
+from gateway.intake import Intake
 from tests.gateway.served import end_gateway, start_gateway
 from tests.waiting import DEADLINE_S, until
 
@@ -75,6 +76,18 @@ async def test_memory_is_returned_once_for_many_requests(monkeypatch: pytest.Mon
     await asyncio.sleep(0)
     freed.note(RETURN_EVERY_BYTES)
     await until(lambda: len(calls) == 2)
+
+
+async def test_many_small_requests_return_memory_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(freed_memory, "PAUSE_S", 0.0)
+    calls: list[int] = []
+    monkeypatch.setattr(freed_memory, "trim_heap", lambda: calls.append(1))
+    intake = Intake(1, 1, 1)
+    for _ in range(RETURN_EVERY_BYTES // REQUEST_BYTES):
+        assert calls == []
+        with intake.claim("somebody"):
+            await asyncio.sleep(0)
+    await until(lambda: len(calls) == 1)
 
 
 EXPERTS_FILE = {
