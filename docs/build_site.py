@@ -46,10 +46,13 @@ def help_of(name: str) -> str:
 
 def api_page() -> str:
     """Every route of the gateway with the first sentence of its description."""
-    from gateway.app import MODULES
+    from gateway.health import HEALTH
+    from gateway.rest import MODULES
 
-    parts = ["# API", "", "A running gateway describes all but chats in `/openapi.json`.", "", "| call | purpose |"]
-    parts += ["| --- | --- |", *(f"| `POST {path}` | {purpose} |" for path, purpose in CHATS.items())]
+    said = "A running gateway describes all but chats and health in `/openapi.json`."
+    parts = ["# API", "", said, "", "| call | purpose |", "| --- | --- |"]
+    parts += [f"| `POST {path}` | {purpose} |" for path, purpose in CHATS.items()]
+    parts += [f"| `GET {path}` | {' '.join((answer.__doc__ or '').split())} |" for path, answer in HEALTH.items()]
     for route in [each for module in MODULES for each in module.api.routes if isinstance(each, APIRoute)]:
         parts += [f"| `{method} {route.path}` | {first_paragraph(route)} |" for method in sorted(route.methods)]
     return "\n".join(parts) + "\n"

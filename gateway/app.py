@@ -1,62 +1,38 @@
-"""The ASGI application: a bare handler for chats on every surface, FastAPI for the rest, one gate in front of both."""
+"""The ASGI application: bare handlers for chats on every surface and for health, FastAPI for the rest, and one gate in
+front of all."""
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
-from starlette.exceptions import HTTPException
-from starlette.routing import Match
-
-from base.errors import RouterError
 from gateway.asgi import (
     IS_HERE,
-    Message,
+    Application,
     Receive,
     Scope,
     Send,
     decode_json,
-    error_answer,
     must_close,
     read_body,
     read_off_loop,
     replay,
     send_body,
+    without_body,
 )
 from gateway.auth import OriginCheck
 from gateway.chat import ChatEndpoint
 from gateway.chat_limits import ChatLimits
-from gateway.endpoints import (
-    admin,
-    batches,
-    decisions,
-    embeddings,
-    evaluations,
-    experts,
-    feedback,
-    files,
-    health,
-    models,
-    rerank,
-    route,
-    routers,
-    spend,
-    vector_stores,
-)
-from gateway.endpoints.access import validation_error
-from gateway.endpoints.retrieval_access import RetrievalDesk
 from gateway.exchange import request_id_of
-from gateway.http_errors import ApiError, ClientGoneError, api_error, invalid, method_not_allowed
+from gateway.health import HEALTH
+from gateway.http_errors import ClientGoneError, api_error, invalid, method_not_allowed
 from gateway.intake import Claim
 from gateway.keys.grants import EVERYBODY, Caller
 from gateway.listener import is_loopback
-from gateway.metrics import Metrics
 from gateway.parts import Parts
 from gateway.retrieval.attachment import most_added_chars
 from gateway.strategy_run import StrategyRun
@@ -71,32 +47,6 @@ from gateway.upload import PURPOSES, max_file_bytes, received_upload
 if TYPE_CHECKING:
     from gateway.console.app import Console
 
-METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
-MODULES = (
-    models,
-    route,
-    decisions,
-    feedback,
-    evaluations,
-    health,
-    embeddings,
-    rerank,
-    files,
-    batches,
-    vector_stores,
-    admin,
-    routers,
-    experts,
-    spend,
-)
-ROOTS = frozenset(
-    "/".join(route.path.split("/")[:3])
-    for module in MODULES
-    for route in module.api.routes
-    if isinstance(route, APIRoute)
-)
-"""Paths that are served, to their second part: names of traces without the ids in them."""
-
 LOGS_PATH, UPLOAD_PATH = "/v1/logs", "/v1/files"
 STORE_PATHS = ("/v1/files", "/v1/vector_stores")
 CONSOLE_PATH = "/console"
@@ -104,10 +54,6 @@ UPLOAD_FRAME_BYTES = 64 * 1024  # of a multipart body around its file
 GUARDED = "/v1/"
 OPEN_PATH = "/healthz"  # reveals only that the process runs
 WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
-REST_PARTS = (
-    *("batches", "cache", "config", "decider", "live", "live_config", "metrics", "pool", "readiness", "retrieval"),
-    *("siblings", "sink", "database", "telemetry"),
-)
 CHAT = Surface()
 SURFACES: dict[str, Surface] = {
     "/v1/chat/completions": CHAT,
@@ -115,7 +61,7 @@ SURFACES: dict[str, Surface] = {
     "/v1/messages": MessagesSurface(),
     "/v1/completions": CompletionsSurface(),
 }
-ROUTES = ROOTS | {COUNT_PATH, *SURFACES}
+BARE_PATHS = frozenset({COUNT_PATH, *SURFACES, *HEALTH})
 
 
 class GatewayApp:
@@ -123,6 +69,7 @@ class GatewayApp:
 
     def __init__(self, parts: Parts, bound_host: str = "127.0.0.1") -> None:
         limits = parts.config.gateway
+        self._parts = parts
         self._auth, self._intake, self._metrics = parts.auth, parts.intake, parts.metrics
         self._files = None if parts.batches is None else parts.batches.files
         self._siblings, self._telemetry = parts.siblings, parts.telemetry
@@ -142,7 +89,7 @@ class GatewayApp:
             judge=parts.judge,
         )
         self._count = TokenCount(limits, parts.decider, parts.pool, parts.config.experts)
-        self._rest = create_rest(rest_parts(parts), parts.metrics)
+        self._rest: asyncio.Future[Application] | None = None
         self._has_console, self._hash_key, self._data_dir = limits.console, parts.hash_key, parts.live.folder.parent
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -150,7 +97,9 @@ class GatewayApp:
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
         path: str = scope["path"]
-        watch = scope["coe_watch"] = None if self._telemetry is None else self._telemetry.follow(scope, headers, ROUTES)
+        watch = scope["coe_watch"] = (
+            None if self._telemetry is None else self._telemetry.follow(scope, headers, self._routes)
+        )
         if watch is not None:
             send = watch.watching(send)
         try:
@@ -180,13 +129,21 @@ class GatewayApp:
         if path == COUNT_PATH:
             await self._count(scope["coe_caller"], headers, claim, receive, send)
             return
+        if method == "HEAD":
+            scope, method, send = {**scope, "method": "GET"}, "GET", without_body(send)
+        if path in HEALTH:
+            if method != "GET":
+                raise method_not_allowed(method, "HEAD, GET")
+            reply = await HEALTH[path](self._parts, scope["coe_caller"])
+            await send_body(send, reply.status, reply.body, {}, reply.content_type)
+            return
         if self._siblings.store_owner is not None and path.startswith(STORE_PATHS):
             await self._siblings.forward(self._siblings.store_owner, scope, receive, send)
             return
         body = b""
         if path == UPLOAD_PATH and method == "POST" and self._files is not None:
             async with received_upload(headers, receive, self._max_upload_bytes, self._files.incoming, claim) as upload:
-                await serve_rest(self._rest, {**scope, "coe_upload": upload}, body, receive, send)
+                await serve_rest(await self.rest(), {**scope, "coe_upload": upload}, body, receive, send)
             return
         if path == LOGS_PATH and method == "POST":
             scope = {**scope, "coe_is_protobuf": is_protobuf(headers)}
@@ -196,7 +153,21 @@ class GatewayApp:
         if self._is_page(path):
             await self._console(scope, headers, replay(body, receive), send)
             return
-        await serve_rest(self._rest, scope, body, receive, send)
+        await serve_rest(await self.rest(), scope, body, receive, send)
+
+    async def rest(self) -> Application:
+        """The endpoints on FastAPI, loaded in a thread when somebody first asks for one: 9 MiB, and a quarter of a
+        second, beside which chats go on."""
+        if self._rest is None:
+            self._rest = asyncio.ensure_future(asyncio.to_thread(load_rest, self._parts))
+        return await asyncio.shield(self._rest)
+
+    @cached_property
+    def _routes(self) -> frozenset[str]:
+        """The paths that are served, to their second part: names of traces without the ids in them."""
+        from gateway.rest import ROOTS
+
+        return ROOTS | BARE_PATHS
 
     def _is_page(self, path: str) -> bool:
         """Returns True for a page of the console, which asks for keys in a form of its own."""
@@ -225,12 +196,10 @@ class GatewayApp:
         await send_body(send, error.status, surface_of(path).error(error), extra | error.headers)
 
 
-def rest_parts(parts: Parts) -> dict[str, object]:
-    """The parts that endpoints may ask for, by the names in gateway/endpoints/access.py."""
-    desk = RetrievalDesk(
-        parts.retrieval_log, parts.sink, parts.admission, parts.readiness, parts.decider.session_id, parts.limits
-    )
-    return {name: getattr(parts, name) for name in REST_PARTS} | {"retrieval_desk": desk}
+def load_rest(parts: Parts) -> Application:
+    from gateway.rest import create_rest
+
+    return create_rest(parts)
 
 
 def senders(scope: Scope) -> list[str]:
@@ -256,50 +225,7 @@ def surface_of(path: str) -> Surface:
     return SURFACES.get(path.removesuffix("/count_tokens"), CHAT)
 
 
-def create_rest(parts: Mapping[str, object], counted: Metrics) -> FastAPI:
-    """The application over parts that endpoints ask for by name. The interactive docs stay off: their pages load
-    scripts from elsewhere."""
-    app = FastAPI(title="coe", version="1", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
-    for name, part in parts.items():
-        setattr(app.state, name, part)
-    for module in MODULES:
-        app.include_router(module.api)
-
-    async def on_error(request: Request, error: Exception) -> Any:
-        request_id = request_id_of(dict(request.scope["headers"]))
-        found = api_error(framework_error(app, request, error), request_id=request_id)
-        counted.failed(found)
-        return error_answer(found)
-
-    for kind in (RouterError, RequestValidationError, HTTPException, ClientGoneError, Exception):
-        app.add_exception_handler(kind, on_error)
-    return app
-
-
-def framework_error(app: FastAPI, request: Request, error: Exception) -> Exception:
-    """An error that FastAPI raised, as one of ours; others as they are."""
-    if isinstance(error, RequestValidationError):
-        return validation_error(error.errors(), error.body)
-    if not isinstance(error, HTTPException):
-        return error
-    if error.status_code == 405:
-        return method_not_allowed(request.method, ", ".join(allowed_methods(app, request.scope)))
-    if error.status_code == 404:
-        return ApiError(f"there is no {request.url.path[:100]} here", status=404, code="not_found")
-    return ApiError("the request is not valid", status=error.status_code, code="invalid_request")
-
-
-def allowed_methods(app: FastAPI, scope: Scope) -> list[str]:
-    """The methods that a path takes. Starlette names those of one route only, and several may share a path."""
-
-    def is_served(method: str) -> bool:
-        return any(route.matches({**scope, "method": method})[0] is Match.FULL for route in app.routes)
-
-    served = [method for method in METHODS if is_served(method)]
-    return ["HEAD", *served] if "GET" in served else served  # HEAD is answered as GET
-
-
-async def serve_rest(rest: FastAPI, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+async def serve_rest(rest: Application, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
     """Answers a request whose body was read within the limit; an upload's is in the scope.
 
     Raises:
@@ -312,16 +238,5 @@ async def serve_rest(rest: FastAPI, scope: Scope, body: bytes, receive: Receive,
         others = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
         value = await read_off_loop(decode_json, body)
         scope = {**scope, "headers": [*others, (b"content-type", b"application/json")], "coe_json": value}
-    if scope["method"] == "HEAD":
-        scope, send = {**scope, "method": "GET"}, without_body(send)
     with suppress(Exception):  # `on_error` has answered it; starlette raises it again so that a server can log it
         await rest(scope, replay(body, receive), send)
-
-
-def without_body(send: Send) -> Send:
-    """A `send` for HEAD: the head that GET would have, and nothing after it."""
-
-    async def send_head_only(message: Message) -> None:
-        await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
-
-    return send_head_only

@@ -154,6 +154,15 @@ def replay(body: bytes, receive: Receive) -> Receive:
     return again
 
 
+def without_body(send: Send) -> Send:
+    """A `send` for HEAD: the head that GET would have, and nothing after it."""
+
+    async def send_head_only(message: Message) -> None:
+        await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+    return send_head_only
+
+
 def error_answer(error: ApiError, headers: Mapping[str, str] | None = None) -> Application:
     """An application that answers every request with an error."""
 

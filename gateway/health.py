@@ -1,19 +1,17 @@
-"""GET /healthz: the process runs. GET /readyz: it can serve. GET /metrics: numbers for Prometheus."""
+"""GET /healthz: the process runs. GET /readyz: it can serve. GET /metrics: numbers for Prometheus.
+
+Answered without FastAPI: beside chats most gateways are asked for nothing else, and these never load it.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Literal
-
-from fastapi import Response
+from typing import Literal, NamedTuple
 
 from gateway.auth import require_admin
-from gateway.endpoints.access import CallerOf, LiveConfigOf, OtherProcesses, api_router, part
-from gateway.metrics import Metrics
-from gateway.readiness import Readiness
+from gateway.keys.grants import Caller
+from gateway.parts import Parts
 from router.types import Record
-
-api = api_router()
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -29,32 +27,39 @@ class Health(Record):
     experts_alive: tuple[str, ...] = ()
 
 
-@api.get("/healthz", response_model_exclude_defaults=True)
-def healthz() -> Health:
+class Reply(NamedTuple):
+    """An answer's status, body and type."""
+
+    status: int
+    body: bytes
+    content_type: str = "application/json"
+
+
+async def healthz(parts: Parts, caller: Caller) -> Reply:
     """Always ok: when the process cannot answer, nothing comes."""
-    return Health(status="ok")
+    return Reply(200, Health(status="ok").model_dump_json(exclude_defaults=True).encode())
 
 
-@api.get("/readyz")
-async def readyz(response: Response, readiness: Annotated[Readiness, part("readiness")], live: LiveConfigOf) -> Health:
+async def readyz(parts: Parts, caller: Caller) -> Reply:
     """503 until a router is loaded and an expert answers, and again while stopping."""
-    pool, router = readiness.pool, readiness.live.current
+    pool, router, live = parts.pool, parts.live.current, parts.live_config
     is_answered = await pool.is_answering()
-    missing = readiness.missing(is_answered=is_answered)
-    if missing:
-        response.status_code = 503
-    return Health(
+    missing = parts.readiness.missing(is_answered=is_answered)
+    health = Health(
         status="not_ready" if missing else "ok",
         missing=tuple(missing),
         warnings=pool.disabled if live is None or live.problem is None else (*pool.disabled, live.problem),
         router_version=router.version if router else None,
         experts_alive=tuple(sorted(pool.alive)) if is_answered else (),
     )
+    return Reply(503 if missing else 200, health.model_dump_json().encode())
 
 
-@api.get("/metrics")
-async def metrics(counted: Annotated[Metrics, part("metrics")], siblings: OtherProcesses, caller: CallerOf) -> Response:
+async def metrics(parts: Parts, caller: Caller) -> Reply:
     """All metrics of every process of this gateway, in the text format; 403 for a team's key without admin scope."""
     require_admin(caller)
-    own = await asyncio.to_thread(counted.text)
-    return Response(await siblings.metrics(own), headers={"content-type": METRICS_TYPE})
+    own = await asyncio.to_thread(parts.metrics.text)
+    return Reply(200, await parts.siblings.metrics(own), METRICS_TYPE)
+
+
+HEALTH = {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics}

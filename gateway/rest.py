@@ -1,0 +1,111 @@
+"""The endpoints on FastAPI: everything but chats, health and metrics. Loaded when somebody first asks for one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.routing import Match
+
+from base.errors import RouterError
+from gateway.asgi import Scope, error_answer
+from gateway.endpoints import (
+    admin,
+    batches,
+    decisions,
+    embeddings,
+    evaluations,
+    experts,
+    feedback,
+    files,
+    models,
+    rerank,
+    route,
+    routers,
+    spend,
+    vector_stores,
+)
+from gateway.endpoints.access import validation_error
+from gateway.endpoints.retrieval_access import RetrievalDesk
+from gateway.exchange import request_id_of
+from gateway.http_errors import ApiError, ClientGoneError, api_error, method_not_allowed
+from gateway.parts import Parts
+
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+MODULES = (
+    models,
+    route,
+    decisions,
+    feedback,
+    evaluations,
+    embeddings,
+    rerank,
+    files,
+    batches,
+    vector_stores,
+    admin,
+    routers,
+    experts,
+    spend,
+)
+ROOTS = frozenset(
+    "/".join(route.path.split("/")[:3])
+    for module in MODULES
+    for route in module.api.routes
+    if isinstance(route, APIRoute)
+)
+"""Paths that are served, to their second part: names of traces without the ids in them."""
+
+REST_PARTS = (
+    *("batches", "cache", "config", "decider", "live", "live_config", "metrics", "pool", "readiness", "retrieval"),
+    *("siblings", "sink", "database", "telemetry"),
+)
+
+
+def create_rest(parts: Parts) -> FastAPI:
+    """The application over parts that endpoints ask for by name (gateway/endpoints/access.py). The interactive docs
+    stay off: their pages load scripts from elsewhere."""
+    app = FastAPI(title="coe", version="1", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
+    for name in REST_PARTS:
+        setattr(app.state, name, getattr(parts, name))
+    app.state.retrieval_desk = RetrievalDesk(
+        parts.retrieval_log, parts.sink, parts.admission, parts.readiness, parts.decider.session_id, parts.limits
+    )
+    for module in MODULES:
+        app.include_router(module.api)
+
+    async def on_error(request: Request, error: Exception) -> Any:
+        request_id = request_id_of(dict(request.scope["headers"]))
+        found = api_error(framework_error(app, request, error), request_id=request_id)
+        parts.metrics.failed(found)
+        return error_answer(found)
+
+    for kind in (RouterError, RequestValidationError, HTTPException, ClientGoneError, Exception):
+        app.add_exception_handler(kind, on_error)
+    return app
+
+
+def framework_error(app: FastAPI, request: Request, error: Exception) -> Exception:
+    """An error that FastAPI raised, as one of ours; others as they are."""
+    if isinstance(error, RequestValidationError):
+        return validation_error(error.errors(), error.body)
+    if not isinstance(error, HTTPException):
+        return error
+    if error.status_code == 405:
+        return method_not_allowed(request.method, ", ".join(allowed_methods(app, request.scope)))
+    if error.status_code == 404:
+        return ApiError(f"there is no {request.url.path[:100]} here", status=404, code="not_found")
+    return ApiError("the request is not valid", status=error.status_code, code="invalid_request")
+
+
+def allowed_methods(app: FastAPI, scope: Scope) -> list[str]:
+    """The methods that a path takes. Starlette names those of one route only, and several may share a path."""
+
+    def is_served(method: str) -> bool:
+        return any(route.matches({**scope, "method": method})[0] is Match.FULL for route in app.routes)
+
+    served = [method for method in METHODS if is_served(method)]
+    return ["HEAD", *served] if "GET" in served else served  # HEAD is answered as GET
