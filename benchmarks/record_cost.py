@@ -31,6 +31,7 @@ from decision_log.default_database import default_database_url
 from decision_log.sink import DecisionLog
 from fleet.redis_server import RedisServer
 from gateway.chat_request import ChatRequest
+from gateway.composition import spare_what_is_there
 from gateway.exchange import Asked, Decided, Outcome, record_of
 from gateway.keys.grants import EVERYBODY
 from router.log_config import Durability, LogConfig
@@ -138,6 +139,7 @@ async def cost(
         await log.start()
         outcomes = [(asked(number), outcome_of(make())) for number in range(records)]
         building = 0.0
+        spare_what_is_there()
         valkey, before = cpu_us(redis.pid), time.process_time()
         for start in range(0, records, GROUP):
             begin = time.thread_time()

@@ -7,8 +7,9 @@ from itertools import chain, pairwise
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from decision_log.decision_record import DecisionRecord, TerminalState
+from decision_log.decision_record import TerminalState
 from decision_log.feedback_types import ImplicitKind, ImplicitSignal
+from decision_log.payloads import RecordPart
 from decision_log.sql_engine import in_parts
 from decision_log.tables import SIGNALS
 
@@ -41,7 +42,7 @@ IN_LOOP = '%"in_tool_loop":true%'
 """In the record of a request by which an agent continues what was asked: nobody asked again."""
 
 
-def note_signals(connection: Connection, insert: Any, records: Sequence[DecisionRecord]) -> None:
+def note_signals(connection: Connection, insert: Any, records: Sequence[RecordPart]) -> None:
     """Keeps the signals of decisions that were just written; again is harmless.
 
     Args:
@@ -54,7 +55,7 @@ def note_signals(connection: Connection, insert: Any, records: Sequence[Decision
         connection.execute(insert(SIGNALS).on_conflict_do_nothing(), rows)
 
 
-def own_signals(record: DecisionRecord) -> Iterator[ImplicitSignal]:
+def own_signals(record: RecordPart) -> Iterator[ImplicitSignal]:
     """Signals that the record itself holds."""
     ended_at = record.at + record.latency_ms / 1e3
     if record.state is TerminalState.CLIENT_GONE and record.ttft_ms is not None:
@@ -63,7 +64,7 @@ def own_signals(record: DecisionRecord) -> Iterator[ImplicitSignal]:
         yield ImplicitSignal(decision_id=record.decision_id, kind=ImplicitKind.CUT_OFF, at=ended_at)
 
 
-def reasked_signals(connection: Connection, records: Sequence[DecisionRecord]) -> list[ImplicitSignal]:
+def reasked_signals(connection: Connection, records: Sequence[RecordPart]) -> list[ImplicitSignal]:
     """A signal for every decision whose ask came again soon, in whichever order the rows arrive.
 
     Asks are the same when their keyed hashes are, so privacy level `none` gives no such signal.
@@ -81,7 +82,7 @@ def reasked_signals(connection: Connection, records: Sequence[DecisionRecord]) -
     ]
 
 
-def rows_around(connection: Connection, asked: Sequence[DecisionRecord]) -> list[Row[Any]]:
+def rows_around(connection: Connection, asked: Sequence[RecordPart]) -> list[Row[Any]]:
     """The rows of the same asks in the time of these, and of each ask the last one before and the first one after. (All
     rows of ten minutes would be as well, and too many where one session asks the same all the time.)
 

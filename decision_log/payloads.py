@@ -5,15 +5,55 @@ It is encoded once; SQL gets the same line. An embedding as base64 would be a th
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from decision_log.decision_record import DecisionRecord, read_record
+from pydantic import BaseModel, ConfigDict, Field
+
+from decision_log.decision_record import RECORD_VERSION, DecisionRecord, TerminalState
+
+
+class Part(BaseModel):
+    """Fields of a record that SQL has columns for, or that signals and erasure look at."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class ChoicePart(Part):
+    expert: str
+    category: str
+    router_version: str
+
+
+class InputsPart(Part):
+    encoder: str
+
+
+class RecordPart(Part):
+    """What SQL needs to know of a `DecisionRecord`. To make all of it takes twice as long, and nobody looks at the rest
+    before the line is read back."""
+
+    schema_version: Literal[1] = RECORD_VERSION
+    decision_id: str
+    replica: str
+    seq: int = Field(ge=0)
+    at: float
+    state: TerminalState
+    decision: ChoicePart | None
+    served_expert: str | None = None
+    finish_reason: str | None = None
+    ttft_ms: float | None = None
+    latency_ms: float
+    session_id: str | None = None
+    key_id: str | None = None
+    in_tool_loop: bool = False
+    text_hash: str | None = None
+    inputs: InputsPart | None = None
 
 
 class Logged(NamedTuple):
-    """A record as it was read back, and its parts as SQL keeps them."""
+    """A record on its way to SQL: what its columns need, its line, its embedding."""
 
-    record: DecisionRecord  # its embedding apart
+    record: RecordPart
     line: str
     embedding: bytes | None = None
 
@@ -32,4 +72,4 @@ def json_line(payload: bytes) -> bytes:
 def from_payload(payload: bytes) -> Logged:
     """Raises ValidationError."""
     line, _, embedding = payload.partition(b"\n")
-    return Logged(read_record(line), line.decode(), embedding or None)
+    return Logged(RecordPart.model_validate_json(line), line.decode(), embedding or None)

@@ -25,9 +25,8 @@ from typing import TypeVar
 
 from base.errors import StoreError, reason_of
 from decision_log.commit_check import CommitCheck
-from decision_log.decision_record import DecisionRecord
+from decision_log.decision_record import DecisionRecord, read_record
 from decision_log.leftovers import send_leftovers, send_next, spooled_bytes
-from decision_log.payloads import from_payload
 from decision_log.privacy import apply_privacy, load_key
 from decision_log.replica_status import BEAT_S, DecisionCount, ReplicaState, ReplicaStatus
 from decision_log.spool import Spool
@@ -152,8 +151,9 @@ class DecisionLog:
         found = self._recent.get(decision_id)
         if found is None or isinstance(found, DecisionRecord):
             return None if found is None else apply_privacy(found, self._privacy, self._key)
-        record, _, embedding = from_payload(found)
-        return record if embedding is None else record.model_copy(update={"embedding": embedding})
+        line, _, embedding = found.partition(b"\n")
+        record = read_record(line)
+        return record.model_copy(update={"embedding": embedding}) if embedding else record
 
     def forget(self, erased: Mapping[str, float]) -> int:
         """Forgets recent records of subjects (by hash) that were made up to a time; how many."""

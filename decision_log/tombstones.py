@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import delete, select
 
 from decision_log.decision_record import DecisionRecord
+from decision_log.payloads import RecordPart
 from decision_log.ranges import ranges_of
 from decision_log.tables import DECISIONS, DOCUMENT_FEEDBACK, ERASURES, FEEDBACK, JUDGEMENTS, REMOVED, SIGNALS
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
+
+Erasable = TypeVar("Erasable", DecisionRecord, RecordPart)
 
 LOCK_NUMBER = 0x636F65  # "coe", for Postgres's advisory locks
 
@@ -38,7 +41,7 @@ def hold_view(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN" if is_sqlite else "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
 
 
-def erased_among(connection: Connection, records: Sequence[DecisionRecord]) -> list[DecisionRecord]:
+def erased_among(connection: Connection, records: Sequence[Erasable]) -> list[Erasable]:
     """Those of a subject that was erased after they were made."""
     if not records:
         return []
@@ -48,7 +51,7 @@ def erased_among(connection: Connection, records: Sequence[DecisionRecord]) -> l
     return [record for record in records if is_erased(record, erased)] if erased else []
 
 
-def is_erased(record: DecisionRecord, erased: Mapping[str, float]) -> bool:
+def is_erased(record: DecisionRecord | RecordPart, erased: Mapping[str, float]) -> bool:
     """Returns whether it was made before the erasure of one of its subjects, given by hash with the time."""
     subjects = filter(None, (record.key_id, record.session_id, record.text_hash))
     return any(record.at <= erased.get(subject_hash(subject), float("-inf")) for subject in subjects)

@@ -30,9 +30,16 @@ GENERAL = "general"
 
 
 class Record(BaseModel):
-    """A frozen record that refuses unknown keys; bytes are base64 in JSON."""
+    """A frozen record that refuses unknown keys. In JSON bytes are base64, and NaN and infinities strings: as null they
+    could not be read back."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_bytes="base64", val_json_bytes="base64")
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        ser_json_bytes="base64",
+        val_json_bytes="base64",
+        ser_json_inf_nan="strings",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import sqlite3
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ import pytest
 from redis import Redis
 from sqlalchemy import select
 
+from base.errors import StoreError
 from decision_log import stream as stream_module
 from decision_log.consumer import Consumer, ConsumerStats
 from decision_log.database import Database
@@ -344,6 +346,25 @@ async def test_fields_that_only_a_later_coe_knows_are_left_out_and_kept_in_sql(
         assert json.loads(connection.execute(select(DECISIONS.c.record)).scalar_one()) == values
     assert "fields that this one leaves out: decision.mood" in caplog.text
     assert "canary" not in caplog.text
+    await consumer.aclose()
+
+
+async def test_what_sql_has_no_column_for_keeps_no_decision_from_it(
+    redis_url: str, client: Redis, store: Database
+) -> None:
+    """A reason that only a later coe knows, and a number that JSON lacks."""
+    later, odd = make_record(0), make_record(1)
+    assert odd.decision is not None
+    odd = odd.model_copy(update={"decision": odd.decision.model_copy(update={"eligible_probs": (math.inf,)})})
+    values = json.loads(later.model_dump_json(exclude={"embedding"}))
+    values["decision"]["reason"] = "intuition"
+    client.xadd(STREAM, {"record": json.dumps(values)})
+    add(client, [odd])
+    consumer = make_consumer(redis_url, store)
+    assert await consumer.drain() == ConsumerStats(written=2)
+    assert store.get_decision(odd.decision_id) == odd
+    with pytest.raises(StoreError, match="is not a decision record"):
+        store.get_decision(later.decision_id)
     await consumer.aclose()
 
 
