@@ -102,14 +102,25 @@ def write_vllm(data_dir: Path, engines: Sequence[EngineRecord], runner: Runner =
     write_whole(vllm_file(data_dir), VllmRecord(engines=tuple(engines), runner=runner).model_dump_json())
 
 
-def renew_vllm(data_dir: Path, engines: Sequence[EngineRecord], runner: Runner = Runner.EXPERTS_UP) -> None:
-    """Writes the engines as they are now; a process that has loaded an adapter since its start keeps that expert."""
+def renew_vllm(
+    data_dir: Path, told: Sequence[EngineRecord], engines: Sequence[EngineRecord], runner: Runner = Runner.EXPERTS_UP
+) -> None:
+    """Writes the engines as they are now. Of a process of before, what others have written stays: the adapter that it
+    has loaded, and that it sleeps, unless that is not as it was `told` before."""
+    was_asleep = {(each.name, each.pid): each.is_asleep for each in told}
     with changing_vllm(data_dir):
         try:
-            known = {(each.name, each.pid): each.experts for each in read_vllm(data_dir).engines}
+            known = {(each.name, each.pid): each for each in read_vllm(data_dir).engines}
         except DataError:  # damaged, until this replaces it
             known = {}
-        kept = [each.model_copy(update={"experts": known.get((each.name, each.pid), each.experts)}) for each in engines]
+        kept = []
+        for each in engines:
+            process = each.name, each.pid
+            if (found := known.get(process)) is not None:
+                is_news = was_asleep.get(process) is not each.is_asleep
+                is_asleep = each.is_asleep if is_news else found.is_asleep
+                each = each.model_copy(update={"experts": found.experts, "is_asleep": is_asleep})
+            kept.append(each)
         write_vllm(data_dir, kept, runner)
 
 

@@ -85,7 +85,7 @@ async def follow_wishes(fleet: Fleet, data_dir: Path, runner: Runner, starting: 
         try:
             keep_stopped(data_dir, fleet.hold_ended())
             if now != told:
-                renew_vllm(data_dir, now, runner)
+                renew_vllm(data_dir, told, now, runner)
                 told = now
             await fleet.follow(read_wishes(data_dir).stopped)
         except DataError as error:

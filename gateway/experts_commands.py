@@ -83,7 +83,10 @@ def sleep(
 
 def wake(expert: ExpertArgument, data_dir: options.DataOption = Path("data")) -> None:
     """Wake an engine, or start one that was stopped or has failed."""
+    from fleet.vllm_addresses import mark_asleep
+
     move(data_dir, expert, methodcaller("wake", expert))
+    mark_asleep(data_dir, expert, False)  # who runs the engines may not have seen that it slept
 
 
 def pin(

@@ -93,7 +93,8 @@ async def test_engines_take_turns_restart_stop_and_wake(
         assert read_wishes(tmp_path).pinned == {"writer"}
         assert (await engine_lines(tmp_path))[1].startswith("vllm-writer: awake, pid ")
         assert "experts: writer (pinned), GPU 0, restarts: 0" in (await engine_lines(tmp_path))[1]
-        await until(lambda: pool.asleep == {"coder"}, "a look at who sleeps")
+        await until(lambda: pool.asleep == {"coder"}, "the pool to hear that it is awake")
+        await until(lambda: "vllm-writer is awake" in caplog.text, "a look at who sleeps")
         killed = engine("writer").pid
         assert killed is not None
         os.kill(killed, signal.SIGKILL)

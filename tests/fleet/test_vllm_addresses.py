@@ -58,9 +58,9 @@ def test_nothing_is_read_when_there_is_no_file(tmp_path: Path) -> None:
 def test_an_engine_keeps_the_expert_that_it_loaded_later_until_it_starts_again(tmp_path: Path) -> None:
     lock = claim_vllm(tmp_path)
     write_vllm(tmp_path, [engine_record("coder", FIRST, "added"), engine_record("law", SECOND)])
-    renew_vllm(tmp_path, [engine_record("coder", FIRST), engine_record("law", SECOND, pid=2)])
+    renew_vllm(tmp_path, [], [engine_record("coder", FIRST), engine_record("law", SECOND, pid=2)])
     assert read_vllm(tmp_path).urls == {"coder": (FIRST,), "added": (FIRST,), "law": (SECOND,)}
-    renew_vllm(tmp_path, [engine_record("coder", FIRST, pid=3), engine_record("law", SECOND, pid=2)])
+    renew_vllm(tmp_path, [], [engine_record("coder", FIRST, pid=3), engine_record("law", SECOND, pid=2)])
     assert "added" not in read_vllm(tmp_path).urls
     lock.release()
 
@@ -77,6 +77,20 @@ def test_who_sleeps_is_told_until_the_engines_end(tmp_path: Path) -> None:
     mark_asleep(tmp_path, "writer", True)
     assert sleepers() == {"coder", "law", "writer"}
     vllm_file(tmp_path).unlink()
+    assert sleepers() == frozenset()
+    lock.release()
+
+
+def test_a_mark_stays_while_another_engine_changes_and_goes_once_it_is_seen_awake(tmp_path: Path) -> None:
+    sleepers, lock = VllmSleepers(tmp_path), claim_vllm(tmp_path)
+    awake, law = engine_record("coder", FIRST), engine_record("law", SECOND)
+    asleep = awake.model_copy(update={"is_asleep": True})
+    write_vllm(tmp_path, [awake, law])
+    mark_asleep(tmp_path, "coder", True)  # it still ends its requests
+    renew_vllm(tmp_path, [awake, law], [awake, engine_record("law", SECOND, pid=2)])
+    assert sleepers() == {"coder"}
+    renew_vllm(tmp_path, [awake], [asleep])
+    renew_vllm(tmp_path, [asleep], [awake])
     assert sleepers() == frozenset()
     lock.release()
 
@@ -138,5 +152,5 @@ def test_a_damaged_file_is_named_and_replaced_when_an_engine_changes(tmp_path: P
     vllm_file(tmp_path).write_text(text)
     with pytest.raises(DataError, match=r"vllm\.json is damaged"):
         read_vllm(tmp_path)
-    renew_vllm(tmp_path, [engine_record("coder", FIRST)])
+    renew_vllm(tmp_path, [], [engine_record("coder", FIRST)])
     assert FIRST in vllm_file(tmp_path).read_text()
