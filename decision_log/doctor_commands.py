@@ -27,6 +27,7 @@ from decision_log.ranges import count, named
 from decision_log.replica_status import ReplicaState, ReplicaStatus
 from decision_log.sink import SPOOL_FOLDER, new_replica
 from decision_log.stream import DecisionStream, evicting
+from decision_log.stream_entries import revive
 from fleet.stop_signal import stop_on_signal
 from router.config import load_config
 from router.log_config import LogConfig
@@ -71,6 +72,8 @@ def verdict(found: Diagnosis) -> Iterator[str]:
         f"{found.duplicates:,} duplicates, {found.dead:,} dead letters; on the way: {found.in_spool:,} in spools, "
         f"{found.in_stream:,} in the stream, {found.unsettled:,} still with their gateway"
     )
+    if found.dead:
+        yield "dead letters are damaged or of a later coe, whose `coe log drain` writes them"
     if found.evicts_by is not None:
         yield evicting(found.evicts_by)
     for finding in found.findings:
@@ -111,7 +114,8 @@ def drain(
         bool, typer.Option("--follow", help="keep consuming the stream, in addition to the gateways, until stopped")
     ] = False,
 ) -> int:
-    """Write what waits in spools and stream to SQL; exit status 1 when an entry could not be written."""
+    """Write what waits in spools and stream to SQL, and dead letters that can be read; exit status 1 when an entry
+    could not be written."""
     from base.progress import working
     from base.terminal import Terminal
     from fleet.program_log import log_to_stderr
@@ -155,6 +159,8 @@ async def drain_all(
         stream = DecisionStream(url, name=config.stream, max_entries=config.stream_max_entries)
         consumer = Consumer(redis_url=url, stream=config.stream, database=database, name=new_replica())
         try:
+            async with opened_client(data_dir, url) as client:
+                await revive(client, config.stream)
             await consumer.drain()
             sent, _ = await send_leftovers(data_dir / SPOOL_FOLDER, stream)
             stats = await consumer.drain()

@@ -15,6 +15,7 @@ from base.json_text import JsonError, from_json
 from decision_log.decision_record import (
     RECORD_VERSION,
     RETRIEVAL,
+    UNKNOWN_FIELD,
     DecisionKind,
     DecisionRecord,
     TerminalState,
@@ -102,30 +103,46 @@ def read_signals(connection: Connection) -> dict[str, tuple[ImplicitKind, ...]]:
     return found
 
 
-def foreign_version(record: str | bytes) -> str | None:
-    """The `schema_version` of a decision record that is not this program's; None of one that is, or is damaged."""
+class ForeignRowError(StoreError):
+    """A row that another version of coe reads. `reason` is that of all such rows."""
+
+    def __init__(self, decision_id: str, reason: str) -> None:
+        super().__init__(f"row {decision_id} of the decision log is among the {reason}")
+        self.reason = reason
+
+
+def why_foreign(record: str | bytes, error: ValidationError) -> str | None:
+    """The reason why a decision record is one of another version; None of one that is damaged.
+
+    Args:
+        error: of its reading.
+    """
     try:
         values = from_json(record)
     except JsonError:
         return None
     version = values.get("schema_version", RECORD_VERSION) if isinstance(values, dict) else RECORD_VERSION
-    return None if version == RECORD_VERSION else str(version)[:20]
-
-
-def version_reason(version: str) -> str:
-    """Reason why such a row is left out."""
-    return f"rows of schema_version {version}; this coe reads {RECORD_VERSION}"
+    if version != RECORD_VERSION:
+        return f"rows of schema_version {str(version)[:20]}; this coe reads {RECORD_VERSION}"
+    faults = [
+        each for each in error.errors(include_url=False, include_context=False) if each["type"] not in UNKNOWN_FIELD
+    ]
+    if any(each["type"] != "enum" for each in faults):
+        return None
+    fields = sorted({".".join(part for part in each["loc"] if isinstance(part, str)) for each in faults})
+    return f"rows with a value of {', '.join(fields)} that only another coe knows"
 
 
 def record_of(row: Row[*tuple[Any, ...]]) -> DecisionRecord:
-    """The record of a row, which has its `decision_id`, `record` and `embedding`. Raises StoreError: it is damaged, or
-    of another version."""
+    """The record of a row, which has its `decision_id`, `record` and `embedding`. Raises StoreError: it is damaged;
+    ForeignRowError: it is of another version."""
     try:
         read = read_record(row.record)
     except ValidationError as error:
-        version = foreign_version(row.record)
-        found = "is not a decision record" if version is None else f"is among the {version_reason(version)}"
-        raise StoreError(f"row {row.decision_id} of the decision log {found}") from error
+        reason = why_foreign(row.record, error)
+        if reason is None:
+            raise StoreError(f"row {row.decision_id} of the decision log is not a decision record") from error
+        raise ForeignRowError(row.decision_id, reason) from error
     return read if row.embedding is None else read.model_copy(update={"embedding": row.embedding})
 
 
@@ -141,12 +158,9 @@ def records_in(rows: Iterable[Row[*tuple[Any, ...]]], left_out: Counter[str] | N
     for row in rows:
         try:
             record = record_of(row)
-        except StoreError:
-            version = foreign_version(row.record)
-            if version is None:
-                raise
+        except ForeignRowError as error:
             if left_out is not None:
-                left_out[version_reason(version)] += 1
+                left_out[error.reason] += 1
             continue
         yield record
 
