@@ -8,12 +8,10 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from redis.exceptions import RedisClusterException, RedisError
-
 from base.errors import DataError, StoreError, reason_of
 from decision_log.database import Database
 from decision_log.default_database import default_database_url
-from decision_log.redis_client import connect
+from decision_log.redis_client import RedisClusterException, RedisError, connect
 from fleet.redis_server import RedisServer, running_url
 
 if TYPE_CHECKING:

@@ -12,20 +12,20 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from redis.exceptions import ResponseError
-from redis.typing import EncodableT, FieldT
+from typing import TYPE_CHECKING, Any
 
 from base.errors import StoreError, reason_of
 from decision_log.database import Database
 from decision_log.ledger import Ledger
 from decision_log.payloads import Logged
-from decision_log.redis_client import REDIS_ERRORS, connect
+from decision_log.redis_client import REDIS_ERRORS, ResponseError, connect
 from decision_log.replica_status import ReplicaStatus
 from decision_log.stream import Backoff
 from decision_log.stream_entries import GROUP, Content, Entry, Erased, content_of, dead_stream, entries_of
 from fleet.tasks import stop_task
+
+if TYPE_CHECKING:
+    from redis.typing import EncodableT, FieldT
 
 BATCH_RECORDS = 400
 """Of one transaction, whose fsync and changed pages all share: about 2 ms of Python in the writing thread."""

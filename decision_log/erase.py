@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from redis.exceptions import RedisError
-
 from decision_log.database import Database
 from decision_log.leftovers import spool_folders
 from decision_log.payloads import json_line
 from decision_log.privacy import MAX_SEARCH_CHARS, SESSION_HEADERS, keyed_hash, named_session, session_hash, session_of
+from decision_log.redis_client import RedisError
 from decision_log.spool_files import segment_paths
 from decision_log.spool_frames import HEADER, frame, scan
 from decision_log.sql_removal import Found, Removal, Removed, found_of

@@ -15,16 +15,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from redis import Redis
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
-from redis.retry import Retry
-
 from base.errors import EngineError
 from fleet.folder_lock import FolderLock, holder_of
 from fleet.process import ProcessSpec, RestartPolicy, SupervisedProcess
 
 POLL_S = 0.02
+PING_TIMEOUT_S = 1.0
 STOP_TIMEOUT_S = 10.0
 START_TIMEOUT_S = 60.0  # a large append-only file takes seconds to load
 MAX_SOCKET_PATH_BYTES = 100  # the system's limit is 104 to 108
@@ -171,23 +167,25 @@ def running_url(folder: Path) -> str | None:
 
 async def answers(url: str) -> bool:
     """Returns True when a server answers there and has loaded its data."""
-    # In a thread, which a cancel does not stop half way: redis-py leaves the connection open when that happens to it.
-    return await asyncio.to_thread(answers_ping, url)
+    with suppress(OSError):  # a TimeoutError is one
+        async with asyncio.timeout(PING_TIMEOUT_S):
+            reader, writer = await asyncio.open_unix_connection(socket_path(url))
+            try:
+                writer.write(b"PING\r\n")
+                return await reader.readline() == b"+PONG\r\n"
+            finally:
+                writer.close()
+    return False
 
 
-def answers_ping(url: str) -> bool:
-    """`answers` for a thread."""
-    with Redis.from_url(url, socket_timeout=1.0, socket_connect_timeout=1.0, retry=Retry(NoBackoff(), 0)) as client:
-        try:
-            return bool(client.ping())
-        except (RedisError, OSError):
-            return False
+def socket_path(url: str) -> Path:
+    return Path(unquote(url.removeprefix("unix://")))
 
 
 def left_socket(folder: Path) -> Path | None:
     """Socket of a server whose owner was killed, which is another one at each start where the folder's path is long."""
     try:
-        return Path(unquote((folder / URL_NAME).read_text().removeprefix("unix://")))
+        return socket_path((folder / URL_NAME).read_text())
     except (OSError, UnicodeDecodeError):
         return None
 

@@ -296,7 +296,7 @@ async def test_workers_end_with_their_parent_however_it_ends(short_path: Path) -
 
 
 def test_the_parent_imports_nothing_that_answers_requests() -> None:
-    heavy = {"aiohttp", "fastapi", "prometheus_client", "sqlalchemy", "uvicorn"}
+    heavy = {"aiohttp", "fastapi", "prometheus_client", "redis", "sqlalchemy", "uvicorn"}
     program = f"import sys, gateway.start; print(*{heavy} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True).stdout == "\n"
 
