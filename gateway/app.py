@@ -42,7 +42,6 @@ from gateway.surfaces.messages import MessagesSurface
 from gateway.surfaces.responses import ResponsesSurface
 from gateway.surfaces.surface import Surface
 from gateway.telemetry.otlp import is_protobuf, read_logs
-from gateway.upload import PURPOSES, max_file_bytes, received_upload
 
 if TYPE_CHECKING:
     from gateway.console.app import Console
@@ -74,8 +73,6 @@ class GatewayApp:
         self._files = None if parts.batches is None else parts.batches.files
         self._siblings, self._telemetry = parts.siblings, parts.telemetry
         self._max_body_bytes = limits.max_body_bytes
-        most = max(max_file_bytes(purpose, parts.config) for purpose in PURPOSES)
-        self._max_upload_bytes = most + UPLOAD_FRAME_BYTES
         self._origin_check = OriginCheck(bound_host, limits.allowed_hosts, limits.allowed_origins)
         self._is_exposed = not is_loopback(bound_host)
         entries = parts.chat_log.served.entries
@@ -142,8 +139,11 @@ class GatewayApp:
             return
         body = b""
         if path == UPLOAD_PATH and method == "POST" and self._files is not None:
+            rest = await self.rest()  # which loads what reads a form, too
+            from gateway.upload import received_upload
+
             async with received_upload(headers, receive, self._max_upload_bytes, self._files.incoming, claim) as upload:
-                await serve_rest(await self.rest(), {**scope, "coe_upload": upload}, body, receive, send)
+                await serve_rest(rest, {**scope, "coe_upload": upload}, body, receive, send)
             return
         if path == LOGS_PATH and method == "POST":
             scope = {**scope, "coe_is_protobuf": is_protobuf(headers)}
@@ -179,6 +179,12 @@ class GatewayApp:
         from gateway.console.app import Console
 
         return Console(self, self._auth, self._hash_key, self._data_dir)
+
+    @cached_property
+    def _max_upload_bytes(self) -> int:
+        from gateway.upload import PURPOSES, max_file_bytes
+
+        return max(max_file_bytes(purpose, self._parts.config) for purpose in PURPOSES) + UPLOAD_FRAME_BYTES
 
     def max_body_bytes(self, path: str) -> int:
         """The size that a body may have: uploads have a limit of their own."""

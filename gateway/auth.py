@@ -9,8 +9,6 @@ import hmac
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from starlette.middleware.cors import CORSMiddleware
-
 from gateway.asgi import Application
 from gateway.http_errors import ApiError
 from gateway.keys.grants import EVERYBODY, Caller
@@ -150,6 +148,8 @@ def readable_by(app: Application, origins: Sequence[str]) -> Application:
     application itself."""
     if not origins:
         return app
+    from starlette.middleware.cors import CORSMiddleware
+
     allowed = [origin.lower() for origin in origins]
     return CORSMiddleware(app, allow_origins=allowed, allow_methods=["*"], allow_headers=["*"], expose_headers=["*"])
 
