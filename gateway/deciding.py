@@ -13,7 +13,7 @@ from base.errors import NoEligibleExpertError
 from decision_log.decision_record import DecisionInputs, StrategyTrace
 from decision_log.privacy import session_hash, session_of
 from gateway.answer_cache import AnswerCache
-from gateway.batched_calls import BatchedCalls
+from gateway.batched_calls import BatchedCalls, CallsOfTurn
 from gateway.chat_request import ChatRequest, Target, model_names, no_model, resolve_model
 from gateway.conversations import Conversations
 from gateway.exchange import Asked, Decided, Outcome
@@ -84,7 +84,7 @@ class Decider:
         self._capabilities = capabilities(config)
         # One generator for the event loop, one for the encoder's thread: numpy's are not safe to share.
         self._inline_rng, self._thread_rng = np.random.default_rng(seed).spawn(2)
-        self._encoding = BatchedCalls("coe-encoder")
+        self._inline, self._encoding = CallsOfTurn(), BatchedCalls("coe-encoder")
         self.shadows = Shadows(seed)
         self.conversations = conversations or Conversations()
         self._cache = cache
@@ -201,16 +201,16 @@ class Decider:
     async def _in_time(self, routed: Routed, *, may_wait: bool) -> tuple[Decided, RoutingDecision | None]:
         """A decision for an expert that has not been put to sleep meanwhile, as `_decide` makes it."""
         while True:
-            decided, ideal = await self._in_thread(routed, may_wait=may_wait)
+            decided, ideal = await self._with_others(routed, may_wait=may_wait)
             if decided.decision.expert not in self._reach.asleep:
                 return decided, ideal
 
-    async def _in_thread(self, routed: Routed, *, may_wait: bool) -> tuple[Decided, RoutingDecision | None]:
+    async def _with_others(self, routed: Routed, *, may_wait: bool) -> tuple[Decided, RoutingDecision | None]:
         alive, facts = self._reach.alive, self._with_those_away(routed.query.facts)
         if facts is not routed.query.facts:
             routed = replace(routed, query=replace(routed.query, facts=facts))
         if routed.router.encoder.is_inline:
-            return self._decide(routed, alive, self._inline_rng, may_wait=may_wait)
+            return await self._inline.run(partial(self._decide, routed, alive, self._inline_rng, may_wait=may_wait))
         return await self._encoding.run(partial(self._decide, routed, alive, self._thread_rng, may_wait=may_wait))
 
     def _with_those_away(self, facts: QueryFacts) -> QueryFacts:

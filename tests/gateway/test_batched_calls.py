@@ -1,4 +1,5 @@
-"""Calls in a thread: together where they waited together, each with its own result."""
+"""Calls that are run together: where they came together, or in a thread where they waited together; each with its own
+result."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from functools import partial
 import pytest
 
 from gateway import batched_calls
-from gateway.batched_calls import MOST_AT_ONCE, BatchedCalls, Waiting
+from gateway.batched_calls import MOST_AT_ONCE, BatchedCalls, CallsOfTurn, Waiting
 from tests.waiting import DEADLINE_S
 
 
@@ -96,3 +97,16 @@ async def test_a_closed_one_leaves_nobody_waiting(calls: BatchedCalls) -> None:
     for task in (first, second):
         with pytest.raises(asyncio.CancelledError):
             await task
+
+
+async def test_calls_of_one_turn_are_run_together_at_its_end(sizes: list[int]) -> None:
+    calls, made = CallsOfTurn(), list[int]()
+    results = [calls.run(partial(divmod, 1, by)) for by in range(MOST_AT_ONCE)]
+    gone, last = calls.run(partial(made.append, 1)), calls.run(partial(made.append, 2))
+    gone.cancel()
+    assert not any(result.done() for result in results)
+    found = await asyncio.gather(*results, return_exceptions=True)
+    await last
+    assert isinstance(found[0], ZeroDivisionError)
+    assert found[1:] == [divmod(1, by) for by in range(1, MOST_AT_ONCE)]
+    assert (made, sizes) == ([2], [MOST_AT_ONCE, 2])
