@@ -15,7 +15,7 @@ from decision_log.decision_record import RECORD_VERSION, DecisionRecord, Termina
 class Part(BaseModel):
     """Fields of a record that SQL has columns for, or that signals and erasure look at."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, cache_strings="keys")  # values, ids for the most part, do not come again
 
 
 class ChoicePart(Part):
