@@ -14,7 +14,7 @@ from base.embedding_cache import CACHE_FILE, CachedEncoder
 from base.errors import DataError
 from base.progress import Progress, silent
 from retrieval.build_experts import first_lexical
-from retrieval.routing.fusion import POOL, Evidence, Ranking, fuse
+from retrieval.routing.fusion import PLAIN_WEIGHT, POOL, Evidence, Ranking, fuse, fusion
 from retrieval.training.collection import Collection, Queries
 from retrieval.training.learned_fusion import Candidates, candidates
 from retrieval.training.ndcg import CUT, ndcg, rank
@@ -22,7 +22,7 @@ from retrieval.types import BASE, Arm, DenseExpert, LexicalIndex, RetrievalExper
 from router.protocols import Encoder
 from router.types import FloatArray
 
-FUSION_WEIGHTS = (0.5, 0.75, 0.9)
+FUSION_WEIGHTS = (0.5, PLAIN_WEIGHT, 0.9)
 """Weights of the dense member in a fusion with BM25: each is an arm, and the library says which serves a query best."""
 
 BLOCK = 256
@@ -164,10 +164,5 @@ def all_arms(experts: Mapping[str, RetrievalExpert]) -> tuple[Arm, ...]:
     lexical = first_lexical(experts)
     dense = [name for name, expert in experts.items() if isinstance(expert, DenseExpert)]
     singles = [Arm(members=(name,), weights=(1.0,)) for name in (BASE, *(n for n in experts if n != BASE))]
-    fused = [
-        Arm(members=(name, lexical), weights=(weight, round(1 - weight, 6)))
-        for name in dense
-        for weight in FUSION_WEIGHTS
-        if lexical is not None
-    ]
+    fused = [fusion(name, lexical, weight) for name in dense for weight in FUSION_WEIGHTS if lexical is not None]
     return (*singles, *fused)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.routing.fusion import Evidence, Ranking, fuse, unit_scores
+from retrieval.routing.fusion import Evidence, Ranking, fuse, fusion, unit_scores
 from retrieval.types import Arm
 
 
@@ -45,6 +45,14 @@ def test_words_count_as_far_as_their_best_document_contains_the_query() -> None:
     keys, scores = fuse([dense, words], arm(0.6, 0.4), 10, holding(0.1))
     assert keys.tolist() == [7, 3, 5, 9]
     assert scores.tolist() == pytest.approx([0.54, 0.48 + 0.04, 0.3, 0.3])
+
+
+def test_in_a_plain_fusion_words_find_and_their_share_of_the_query_counts() -> None:
+    dense, words = ranking((7, 0.9), (3, 0.8)), ranking((9, 12.0), (3, 2.0))
+    said = saying(d3=(0.5, 0.5, 1.0), d9=(1.0, 0.0, 0.0))
+    keys, scores = fuse([dense, words], fusion("base", "bm25", 0.5), 10, said)
+    assert keys.tolist() == [9, 3, 7]
+    assert scores.tolist() == pytest.approx([0.4 + 0.3, 0.4 + 0.15 + 0.1, 0.45])
 
 
 def test_one_ranking_is_cut_and_keeps_its_scores() -> None:

@@ -65,9 +65,8 @@ def test_without_a_library_base_serves() -> None:
 
 def test_without_a_library_base_is_fused_with_bm25_if_that_is_there() -> None:
     found = build_router(None, base_fingerprint="x", experts=("words",), lexical="words").choose(corner(LAW, 2))
-    assert [(d.members, d.weights, d.reason) for d in found] == [
-        (("base", "words"), (0.75, 0.25), RetrievalReason.UNPREPARED)
-    ] * 2
+    assert [(d.members, d.reason) for d in found] == [(("base", "words"), RetrievalReason.UNPREPARED)] * 2
+    assert [(*d.weights, *d.evidence) for d in found] == [(0.74, 0, 0.156, 0.104, 0)] * 2
     alone = build_router(None, base_fingerprint="x", experts=("words",), lexical="words", may_fuse=False)
     assert [d.members for d in alone.choose(corner(LAW, 1))] == [("base",)]
 
