@@ -20,7 +20,7 @@ from retrieval.training.learned_fusion import Candidates, candidates
 from retrieval.training.ndcg import CUT, ndcg, rank
 from retrieval.types import BASE, Arm, DenseExpert, LexicalIndex, RetrievalExpert
 from router.protocols import Encoder
-from router.types import FloatArray
+from router.types import FloatArray, IntArray
 
 FUSION_WEIGHTS = (0.5, PLAIN_WEIGHT, 0.9)
 """Weights of the dense member in a fusion with BM25: each is an arm, and the library says which serves a query best."""
@@ -140,13 +140,17 @@ class Searcher:
     def arm_scores(self, queries: Queries, arms: Sequence[Arm]) -> FloatArray:
         """(n, m): nDCG@10 of every arm on every query."""
         found = {name: self.rankings(name, queries.texts) for name in dict.fromkeys(m for a in arms for m in a.members)}
+        lexical = {arm.members[-1] for arm in arms if len(arm.members) > 1}
+        ranked: list[list[list[int]]] = [[] for _ in arms]
+        for row, text in enumerate(queries.texts):
+            seen = [rankings[row][0] for rankings in found.values()]
+            said = {name: evidence_once(partial(self.words(name).evidence, text), seen) for name in lexical}
+            for column, arm in enumerate(arms):
+                rankings = [found[member][row] for member in arm.members]
+                ranked[column].append(fuse(rankings, arm, CUT, said.get(arm.members[-1]))[0].tolist())
         scores = np.zeros((len(queries), len(arms)), dtype=np.float32)
-        for column, arm in enumerate(arms):
-            ranked = [
-                fuse([found[member][row] for member in arm.members], arm, CUT, self.evidence(arm, text))[0].tolist()
-                for row, text in enumerate(queries.texts)
-            ]
-            scores[:, column] = ndcg(ranked, queries.grades)
+        for column, rows in enumerate(ranked):
+            scores[:, column] = ndcg(rows, queries.grades)
         return scores
 
     def candidates(self, queries: Queries, members: Sequence[str]) -> list[Candidates]:
@@ -157,6 +161,13 @@ class Searcher:
             candidates([rankings[row] for rankings in found], partial(words.evidence, text), grades)
             for row, (text, grades) in enumerate(zip(queries.texts, queries.grades, strict=True))
         ]
+
+
+def evidence_once(evidence: Evidence, found: Sequence[IntArray]) -> Evidence:
+    """The same of documents that were found, computed now: many arms ask for it."""
+    rows = np.unique(np.concatenate(found))
+    table = evidence(rows)
+    return lambda asked: table[np.searchsorted(rows, asked)]
 
 
 def all_arms(experts: Mapping[str, RetrievalExpert]) -> tuple[Arm, ...]:
