@@ -114,8 +114,8 @@ class BaseExpert:
 class Arm(Record):
     """One way to search: an expert, or several whose rankings are fused.
 
-    A learned arm also weighs `EVIDENCE`, which its last member gives, an expert over words; its weights come from the
-    labelled queries of one data set.
+    A plain and a learned one also weigh `EVIDENCE`, which the last member gives, an expert over words; the weights of a
+    learned one come from the labelled queries of one data set.
     """
 
     members: tuple[str, ...] = Field(min_length=1)
@@ -125,10 +125,12 @@ class Arm(Record):
 
     @property
     def name(self) -> str:
-        """`medical`; `medical+bm25:0.7` with the first member's weight; `medical+bm25:faq` as learned on `faq`."""
-        if len(self.members) == 1:
-            return self.members[0]
-        return "+".join(self.members) + f":{self.learned_on or format(self.weights[0], 'g')}"
+        """`medical`; `medical+bm25` fused plainly; `medical+bm25:0.7` by scores, with the first member's weight;
+        `medical+bm25:faq` as learned on `faq`."""
+        joined = "+".join(self.members)
+        if len(self.members) == 1 or (self.evidence and self.learned_on is None):
+            return joined
+        return f"{joined}:{self.learned_on or format(self.weights[0], 'g')}"
 
 
 class RetrievalReason(StrEnum):

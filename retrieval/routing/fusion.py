@@ -15,12 +15,9 @@ from router.types import FloatArray, IntArray
 POOL = 100
 """Documents that each member brings to a fusion."""
 
-PLAIN_WEIGHT = 0.74
-"""Weight of base's cosine in its plain fusion with BM25: the best mean over dev and train queries of all collections
-at which none is worse than base alone (benchmarks/LOG.md)."""
-
-WORD_SHARES = (0.6, 0.4, 0.0)
-"""Shares of `EVIDENCE` in the rest of the weight, chosen with it."""
+PLAIN_WEIGHTS, PLAIN_EVIDENCE = (0.74, 0.0), (0.156, 0.104, 0.0)
+"""Weights of cosine and BM25's score, and of `EVIDENCE`, in a plain fusion: the best mean over dev and train queries of
+all collections at which none is worse than base alone (benchmarks/LOG.md)."""
 
 Ranking = tuple[IntArray, FloatArray]
 
@@ -77,15 +74,16 @@ def unit_scores(scores: FloatArray) -> FloatArray:
     return np.asarray((scores - low) / (high - low), dtype=np.float32)
 
 
-def fusion(expert: str, lexical: str, weight: float = PLAIN_WEIGHT) -> Arm:
-    """An expert fused with one over words, which finds documents: they count by its evidence and not by its score."""
-    evidence = tuple(round((1 - weight) * share, 6) for share in WORD_SHARES)
-    return Arm(members=(expert, lexical), weights=(weight, 0.0), evidence=evidence)
+def fusions(expert: str, lexical: str) -> tuple[Arm, Arm]:
+    """An expert fused with one over words: the plain way, in which that one finds documents and its score does not
+    count, and by both scores, which is better where it searches well."""
+    plain = Arm(members=(expert, lexical), weights=PLAIN_WEIGHTS, evidence=PLAIN_EVIDENCE)
+    return plain, Arm(members=(expert, lexical), weights=(0.75, 0.25))
 
 
 def is_plain_fusion(arm: Arm, expert: str) -> bool:
-    """True of that expert's fusion at the weight that is base's in the plain arm."""
-    return len(arm.members) == 2 and arm == fusion(expert, arm.members[1])
+    """True of that expert's plain fusion."""
+    return len(arm.members) == 2 and arm == fusions(expert, arm.members[1])[0]
 
 
 def plain_column(arms: Sequence[Arm]) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from base.errors import ArtifactError
-from retrieval.routing.fusion import fusion, plain_column
+from retrieval.routing.fusion import fusions, plain_column
 from retrieval.routing.gains import GainModel, fit_gains
 from retrieval.routing.pilot_library import PilotLibrary, RoutingMethod
 from retrieval.types import BASE, Arm, RetrievalDecision, RetrievalReason, single
@@ -108,7 +108,7 @@ def build_router(
     """
     if library is None:
         base = Arm(members=(BASE,), weights=(1.0,))
-        fused = (fusion(BASE, lexical),) if lexical and may_fuse else ()
+        fused = fusions(BASE, lexical)[:1] if lexical and may_fuse else ()
         return RetrievalRouter((base, *fused), None, None)
     manifest = library.manifest
     if manifest.base_fingerprint != base_fingerprint:

@@ -14,16 +14,13 @@ from base.embedding_cache import CACHE_FILE, CachedEncoder
 from base.errors import DataError
 from base.progress import Progress, silent
 from retrieval.build_experts import first_lexical
-from retrieval.routing.fusion import PLAIN_WEIGHT, POOL, Evidence, Ranking, fuse, fusion
+from retrieval.routing.fusion import POOL, Evidence, Ranking, fuse, fusions
 from retrieval.training.collection import Collection, Queries
 from retrieval.training.learned_fusion import Candidates, candidates
 from retrieval.training.ndcg import CUT, ndcg, rank
 from retrieval.types import BASE, Arm, DenseExpert, LexicalIndex, RetrievalExpert
 from router.protocols import Encoder
 from router.types import FloatArray, IntArray
-
-FUSION_WEIGHTS = (0.5, PLAIN_WEIGHT, 0.9)
-"""Weights of the dense member in a fusion with BM25: each is an arm, and the library says which serves a query best."""
 
 BLOCK = 256
 """Queries whose similarities to all documents are in memory at once."""
@@ -171,9 +168,9 @@ def evidence_once(evidence: Evidence, found: Sequence[IntArray]) -> Evidence:
 
 
 def all_arms(experts: Mapping[str, RetrievalExpert]) -> tuple[Arm, ...]:
-    """Base alone, every other expert alone, and every dense expert fused with the first lexical one."""
+    """Base alone, every other expert alone, and the fusions of every dense expert with the first lexical one."""
     lexical = first_lexical(experts)
     dense = [name for name, expert in experts.items() if isinstance(expert, DenseExpert)]
     singles = [Arm(members=(name,), weights=(1.0,)) for name in (BASE, *(n for n in experts if n != BASE))]
-    fused = [fusion(name, lexical, weight) for name in dense for weight in FUSION_WEIGHTS if lexical is not None]
+    fused = [arm for name in dense if lexical is not None for arm in fusions(name, lexical)]
     return (*singles, *fused)

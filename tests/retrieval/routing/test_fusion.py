@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.routing.fusion import Evidence, Ranking, fuse, fusion, unit_scores
+from retrieval.routing.fusion import Evidence, Ranking, fuse, fusions, unit_scores
 from retrieval.types import Arm
 
 
@@ -50,9 +50,9 @@ def test_words_count_as_far_as_their_best_document_contains_the_query() -> None:
 def test_in_a_plain_fusion_words_find_and_their_share_of_the_query_counts() -> None:
     dense, words = ranking((7, 0.9), (3, 0.8)), ranking((9, 12.0), (3, 2.0))
     said = saying(d3=(0.5, 0.5, 1.0), d9=(1.0, 0.0, 0.0))
-    keys, scores = fuse([dense, words], fusion("base", "bm25", 0.5), 10, said)
+    keys, scores = fuse([dense, words], fusions("base", "bm25")[0], 10, said)
     assert keys.tolist() == [9, 3, 7]
-    assert scores.tolist() == pytest.approx([0.4 + 0.3, 0.4 + 0.15 + 0.1, 0.45])
+    assert scores.tolist() == pytest.approx([0.74 * 0.8 + 0.156, 0.74 * 0.8 + 0.5 * 0.26, 0.74 * 0.9])
 
 
 def test_one_ranking_is_cut_and_keeps_its_scores() -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from retrieval.routing.fusion import fusion
+from retrieval.routing.fusion import fusions
 from retrieval.routing.gains import FOREIGN_LOSS, GainModel, data_set_gains, fit_gains, foreign_gains
 from retrieval.routing.pilot_library import PilotLibrary, RoutingMethod, RoutingSettings
 from retrieval.routing.pilot_router import group_pilots, winners
@@ -87,7 +87,7 @@ def test_no_arm_is_thought_to_beat_the_plain_one_on_foreign_domains() -> None:
 
 
 def test_gains_are_over_the_plain_fusion_where_it_was_measured() -> None:
-    arms = (ARMS[0], fusion("base", "bm25"), ARMS[1])
+    arms = (ARMS[0], fusions("base", "bm25")[0], ARMS[1])
     library = with_arms(small_library(), arms, [0.5, 0.6, 0.9])
     model = fit_gains(library, [0, 1, 2], RoutingSettings(margin=0.01))
     assert model.plain == 1
