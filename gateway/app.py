@@ -239,8 +239,9 @@ async def serve_rest(rest: Application, scope: Scope, body: bytes, receive: Rece
     """
     if "\0" in scope["path"] or b"%00" in scope["query_string"]:
         raise invalid("the address holds a NUL character; allowed: any other")
-    if body:
-        # Chat takes a body as JSON whatever it is called, and `curl -d` calls it a form.
+    if body and not dict(scope["headers"]).get(b"content-type", b"").startswith(b"multipart/"):
+        # Chat takes a body as JSON whatever it is called, and `curl -d` calls it a form. A file for an endpoint that is
+        # not there should hear that.
         others = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
         value = await read_off_loop(decode_json, body)
         scope = {**scope, "headers": [*others, (b"content-type", b"application/json")], "coe_json": value}

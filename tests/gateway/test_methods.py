@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from retrieval.stores.files import new_id
@@ -43,6 +44,18 @@ async def test_a_refusal_names_every_method_of_the_path(method: str, path: str, 
             error = (await answer.json())["error"]
             assert error["code"] == "method_not_allowed"
             assert error["message"] == f"method {method} is not allowed here; allowed: {allowed}"
+
+
+async def test_a_file_for_an_endpoint_that_is_not_there_is_404() -> None:
+    async with running() as gateway:
+        form = aiohttp.FormData({"model": "whisper-1"})
+        form.add_field("file", b"RIFF", filename="a.wav")
+        async with gateway.client.post(f"{gateway.gateway.url}/audio/transcriptions", data=form) as answer:
+            assert (answer.status, (await answer.json())["error"]["code"]) == (404, "not_found")
+        form = aiohttp.FormData({"decision_id": "dec-1"})
+        form.add_field("file", b"RIFF", filename="a.wav")
+        async with gateway.client.post(f"{gateway.gateway.url}/feedback", data=form) as answer:
+            assert (answer.status, (await answer.json())["error"]["code"]) == (400, "invalid_value")
 
 
 async def test_head_of_a_file_does_not_send_it(tmp_path: Path) -> None:
