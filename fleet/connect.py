@@ -32,6 +32,7 @@ DECLARED = frozenset(
         "price_out_per_m_usd",
         "context_tokens",
         "supports_images",
+        "supports_audio",
         "supports_tools",
         "supports_json",
         "total_timeout_s",

@@ -42,7 +42,8 @@ def entry_keys(facts: Mapping[str, object]) -> dict[str, object]:
     context = facts.get("max_input_tokens") or facts.get("max_tokens")
     if isinstance(context, int) and context > 0:
         found["context_tokens"] = context
-    for key, name in (("supports_tools", "supports_function_calling"), ("supports_images", "supports_vision")):
+    abilities = {"tools": "function_calling", "images": "vision", "audio": "audio_input"}
+    for key, name in ((f"supports_{ours}", f"supports_{theirs}") for ours, theirs in abilities.items()):
         if facts.get(name) is True:
             found[key] = True
     return found

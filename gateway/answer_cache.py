@@ -62,7 +62,7 @@ class AnswerCache:
     ) -> Slot | None:
         """The slot of a request; None where its answer may not be kept, or Redis is away."""
         facts, client = chat.facts, self._ready()
-        is_more = facts.has_image or facts.has_tools or facts.wants_logprobs or chat.native is not None
+        is_more = facts.has_media or facts.has_tools or facts.wants_logprobs or chat.native is not None
         if client is None or is_more or facts.prompt_chars > MAX_CHARS or chat.body.get("n") not in (None, 1):
             return None
         counted = {name: value for name, value in chat.body.items() if name not in NOT_COUNTED}

@@ -137,7 +137,7 @@ def most(chat: ChatRequest, candidates: Iterable[ExpertConfig], added_chars: int
     prompts, choices = (1, 1) if chat.native is None else (chat.native.prompts, chat.native.choices)
     answer = max(count_of(chat.body, name) for name in LONGEST) * max(choices_of(chat.body), choices)
     # An image, or what no chat request says, has no bound in the request; the context is the only one there is.
-    is_unbounded = chat.facts.has_image or chat.facts.needs_wire is not None
+    is_unbounded = chat.facts.has_media or chat.facts.needs_wire is not None
     tokens = nano = 0
     for expert in candidates:
         held = expert.context_tokens * prompts if is_unbounded else prompt

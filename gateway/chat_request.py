@@ -22,6 +22,7 @@ BEGIN = "begin:"
 """Start of the identity of a conversation that its client did not name."""
 
 IMAGE_PARTS = frozenset({"image_url", "input_image", "image"})
+AUDIO_PARTS = frozenset({"input_audio", "audio_url"})
 TOOL_ROLES = frozenset({"tool", "function"})
 JSON_FORMATS = frozenset({"json_object", "json_schema"})
 
@@ -194,7 +195,7 @@ def read_facts(body: Mapping[str, object], messages: list[dict[str, object]]) ->
     tools = typed(body, "tools", list, "a list") or typed(body, "functions", list, "a list")
     form = typed(body, "response_format", dict, "an object") or {}
     turns, prompt_chars = 0, chars_of(tools)  # an agent's tools are most of its prompt
-    has_image = is_asked = False
+    media, is_asked = set[object](), False
     for message in messages:
         role = message["role"]
         turns += role == "user" and not is_asked  # agents put what they know of the folder in a message of its own
@@ -204,12 +205,13 @@ def read_facts(body: Mapping[str, object], messages: list[dict[str, object]]) ->
             prompt_chars += len(content)
         else:
             prompt_chars += len(text_of(message))
-            has_image = has_image or any(part["type"] in IMAGE_PARTS for part in parts(message))
+            media |= {part["type"] for part in parts(message)}
         if "tool_calls" in message:
             prompt_chars += chars_of(message["tool_calls"])
     return QueryFacts(
         turns=turns,
-        has_image=has_image,
+        has_image=not media.isdisjoint(IMAGE_PARTS),
+        has_audio=not media.isdisjoint(AUDIO_PARTS) or "audio" in (typed(body, "modalities", list, "a list") or ()),
         in_tool_loop=messages[2:] != [] and in_tool_loop(messages),
         has_tools=bool(tools) and body.get("tool_choice") != "none",
         wants_json=form.get("type") in JSON_FORMATS,

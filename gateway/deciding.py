@@ -283,7 +283,7 @@ def no_expert(
             param=native.losses[0].partition(" ")[0],
         )
     # Whoever would take a short prompt with the same demands lacks only context.
-    short = QueryFacts(has_image=facts.has_image, has_tools=facts.has_tools, wants_json=facts.wants_json)
+    short = replace(facts, prompt_chars=0, max_output_tokens=None)
     is_too_long = any(able[name].lacks(short) is None for name in names if name not in forbidden)
     code = TOO_LONG if is_too_long else "unsupported_by_experts"
     return ApiError(str(error), code=code, param="messages")

@@ -110,7 +110,7 @@ class Judge:
         decision, served, facts = outcome.decision, outcome.answered_by, asked.chat.facts
         if answer is None or served is None or decision is None or decision.reason is DecisionReason.EXPLICIT:
             return
-        if outcome.state is not TerminalState.ANSWERED or facts.has_image or facts.has_tools:
+        if outcome.state is not TerminalState.ANSWERED or facts.has_media or facts.has_tools:
             return
         if outcome.sources is not None:
             return  # others would answer without the sources

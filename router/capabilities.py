@@ -26,6 +26,7 @@ class Capabilities:
 
     context_tokens: int | None = None
     supports_images: bool = True
+    supports_audio: bool = True
     supports_tools: bool = True
     supports_json: bool = True
     wires: frozenset[str] = frozenset()
@@ -34,6 +35,8 @@ class Capabilities:
         """Reason why this expert cannot serve a request, or None."""
         if facts.has_image and not self.supports_images:
             return "does not take images"
+        if facts.has_audio and not self.supports_audio:
+            return "does not take audio"
         if facts.has_tools and not self.supports_tools:
             return "does not take tools"
         if facts.wants_json and not self.supports_json:
@@ -60,6 +63,7 @@ def capabilities(config: CoeConfig) -> dict[str, Capabilities]:
         name: Capabilities(
             min(entry.context_tokens, slot_tokens) if entry.engine is Engine.LLAMACPP else entry.context_tokens,
             entry.supports_images,
+            entry.supports_audio,
             entry.supports_tools,
             entry.supports_json,
             entry.wires,

@@ -93,6 +93,7 @@ class ExpertConfig(Section):
     price_out_per_m_usd: Usd = 0.0
     context_tokens: int = Field(default=4096, gt=0)
     supports_images: bool = False
+    supports_audio: bool = False
     supports_tools: bool = False
     supports_json: bool = True
     timeout_s: Seconds = Field(default=600.0, gt=0, description="longest silence, before the answer or within it")

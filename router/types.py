@@ -48,6 +48,7 @@ class QueryFacts:
 
     turns: int = 1
     has_image: bool = False
+    has_audio: bool = False  # in what is asked, or wanted in the answer
     has_tools: bool = False
     wants_json: bool = False
     wants_logprobs: bool = False
@@ -60,6 +61,10 @@ class QueryFacts:
     answering: tuple[str, ...] = ()  # builtin experts that have an answer
     asleep: tuple[str, ...] = ()  # experts whose engine has no weights on the GPU now
     limited: tuple[str, ...] = ()  # experts at their rate limit
+
+    @property
+    def has_media(self) -> bool:
+        return self.has_image or self.has_audio
 
     @property
     def continues(self) -> bool:

@@ -116,5 +116,5 @@ def view_of(
         context_tokens=entry.context_tokens,
         price_in_per_m_usd=entry.price_in_per_m_usd,
         price_out_per_m_usd=entry.price_out_per_m_usd,
-        takes=tuple(name for name in ("images", "tools", "json") if getattr(entry, f"supports_{name}")),
+        takes=tuple(name for name in ("images", "audio", "tools", "json") if getattr(entry, f"supports_{name}")),
     )

@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -274,14 +275,24 @@ async def test_unknown_model_names_those_there_are() -> None:
             assert answer.status == 404
 
 
-async def test_images_to_text_only_experts_are_400_naming_each() -> None:
-    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
-    content = [{"type": "text", "text": "red"}, image]
+@pytest.mark.parametrize(
+    ("fields", "media"),
+    [
+        ({"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}, "images"),
+        ({"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}, "audio"),
+        ({"modalities": ["text", "audio"]}, "audio"),
+    ],
+)
+@pytest.mark.parametrize("model", ["auto", "ruby"])
+async def test_media_to_text_only_experts_are_400_naming_each(fields: dict[str, Any], media: str, model: str) -> None:
+    more = fields if "type" not in fields else {}
+    content = [{"type": "text", "text": "red"}, *([] if more else [fields])]
     async with running() as gateway:
-        async with gateway.chat("", messages=[{"role": "user", "content": content}]) as answer:
+        async with gateway.chat("", model=model, messages=[{"role": "user", "content": content}], **more) as answer:
             error = (await answer.json())["error"]
         assert (answer.status, error["code"]) == (400, "unsupported_by_experts")
-        assert all(f"{name}: does not take images" in error["message"] for name in EXPERTS)
+        names = EXPERTS if model == "auto" else [model]
+        assert all(f"{name}: does not take {media}" in error["message"] for name in names)
         assert (await gateway.record()).state.value == "rejected"
 
 
