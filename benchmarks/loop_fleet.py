@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from base.embedding_cache import CachedEncoder
-from router.features import rounded
+from router.features import features_of
 from router.protocols import Encoder
 from router.types import FloatArray
 from training.datasets.outcomes import read_outcomes
@@ -135,7 +135,7 @@ def build_world(
         labelled += rows[:first].tolist()
         (examples if category == newcomer else probed).extend(rows[first:second].tolist())
         asked += rows[second:].tolist()
-    vectors = rounded(encoder.encode(table.texts))
+    vectors = features_of(encoder.encode(table.texts)).vectors
     queries, shown = (
         tuple(LabelledQuery(table.texts[i], table.categories[i]) for i in own) for own in (labelled, examples)
     )

@@ -32,7 +32,7 @@ from router.capabilities import (
     explicit_decision,
 )
 from router.config import CoeConfig
-from router.features import features_hash, to_bytes
+from router.features import features_hash
 from router.pipeline import Router
 from router.section import AUTO, PluginConfig
 from router.strategies.kind_of import answer_kind
@@ -224,7 +224,7 @@ class Decider:
     ) -> tuple[Decided, RoutingDecision | None]:
         """The decision, and that of all experts awake where some sleep. Raises NoEligibleExpertError, WaitFor."""
         router, policy, query = routed.router, routed.policy, routed.query
-        vector = router.embed(query.text, query.earlier)
+        vector, stored = router.features(query.text, query.earlier)
         ideal = self._reach.decision_of_all_awake(router, policy, query, vector)
         try:
             decision = router.decide(query, policy=policy, alive=alive, rng=rng, embedding=vector)
@@ -237,7 +237,6 @@ class Decider:
         if routed.shadow is not None:
             ask = ShadowAsk(routed.shadow, router, decision, query, alive, vector)
             pending = self.shadows.start(ask, self._live.note_fault)
-        stored = to_bytes(vector)
         decided = Decided(
             decision,
             decision_inputs(router, policy, query, alive, stored, self._hash_key),

@@ -9,6 +9,7 @@ confidence by more than 0.0003.
 from __future__ import annotations
 
 import hashlib
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,9 +28,17 @@ def unit_rows(vectors: FloatArray) -> FloatArray:
     return np.asarray(vectors / np.where(norms > 0, norms, 1.0), dtype=np.float32)
 
 
-def rounded(embeddings: FloatArray) -> FloatArray:
-    """Embeddings (n, d) as they are after a stay in the log."""
-    return embeddings.astype(STORED).astype(np.float32)
+class Features(NamedTuple):
+    """Embeddings (n, d) as they are after a stay in the log, and the bytes that it keeps of them."""
+
+    vectors: FloatArray
+    stored: bytes
+
+
+def features_of(embeddings: FloatArray) -> Features:
+    """The features of embeddings (n, d)."""
+    halves = embeddings.astype(STORED)
+    return Features(halves.astype(np.float32), halves.tobytes())
 
 
 def to_bytes(embedding: FloatArray) -> bytes:

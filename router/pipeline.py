@@ -15,7 +15,7 @@ from base.errors import ConfigError, NoEligibleExpertError, allowed_values
 from router.builtins import Builtins
 from router.capabilities import FOR_NOW, NOT_ALLOWED, NOT_REACHABLE, Capabilities, why_away
 from router.conversation import in_context, stay
-from router.features import rounded
+from router.features import Features, features_of
 from router.map_solver import ExpertCosts
 from router.protocols import CategoryClassifier, Encoder, ExpertScorer
 from router.solved_policy import Odds, SolvedPolicy, odds_of
@@ -148,14 +148,18 @@ class Router:
         return cost, [[ms or None for ms in row] for row in wait]
 
     def embed(self, text: str, earlier: Sequence[str] = ()) -> FloatArray:
-        """(1, d) what a query is decided from: its text and, newest first, the asks before it, as far as it needs them.
+        """(1, d) vector of `features`. Raises as it does."""
+        return self.features(text, earlier).vectors
+
+    def features(self, text: str, earlier: Sequence[str] = ()) -> Features:
+        """What a query is decided from: its text and, newest first, the asks before it, as far as it needs them.
 
         Raises:
             BackendError: a remote encoder does not answer.
         """
         if not earlier:
-            return rounded(self.encoder.encode([text]))
-        return rounded(in_context((text, *earlier), lambda ask: self.encoder.encode([ask]), self.top_probability))
+            return features_of(self.encoder.encode([text]))
+        return features_of(in_context((text, *earlier), lambda ask: self.encoder.encode([ask]), self.top_probability))
 
     def top_probability(self, embedding: FloatArray) -> float:
         """Calibrated probability of the most likely category of one embedding (1, d)."""

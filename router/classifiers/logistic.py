@@ -32,9 +32,9 @@ class LogisticClassifier:
         if embeddings.shape[1] != self.weights.shape[0]:
             raise ArtifactError(f"embeddings have {embeddings.shape[1]} dimensions; expected {self.weights.shape[0]}")
         logits = embeddings @ self.weights + self.bias
-        logits -= logits.max(axis=1, keepdims=True)
+        logits -= np.maximum.reduce(logits, axis=1, keepdims=True)  # the methods call these, by way of Python
         odds = np.exp(logits)
-        return CategoryProbs(self.categories_, odds / odds.sum(axis=1, keepdims=True))
+        return CategoryProbs(self.categories_, odds / np.add.reduce(odds, axis=1, keepdims=True))
 
 
 def build(options: Options) -> ClassifierOf:

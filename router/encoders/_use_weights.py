@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable, Mapping
+from array import array
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -40,16 +41,16 @@ class TokenTable:
     def rows(self, ids: NDArray[np.int64]) -> FloatArray:
         """(t, d) vectors of tokens (t,)."""
         part = ids % PARTS
-        return np.asarray(self._levels(ids) * self.scale[part, None] + self.low[part, None], dtype=np.float32)
+        return np.asarray(self._levels(ids.tolist()) * self.scale[part, None] + self.low[part, None], dtype=np.float32)
 
-    def mean(self, ids: NDArray[np.int64]) -> FloatArray:
+    def mean(self, tokens: Sequence[int]) -> FloatArray:
         """(d,) the mean of `rows`, without making them."""
-        part = ids % PARTS
-        total = self.scale[part] @ self._levels(ids).astype(np.float32) + self.low[part].sum()
-        return np.asarray(total / np.float32(len(ids)))
+        part = np.frombuffer(array("q", tokens), dtype=np.int64) % PARTS
+        total = self.scale[part] @ self._levels(tokens).astype(np.float32) + np.add.reduce(self.low[part])
+        return np.asarray(total / np.float32(len(tokens)))
 
-    def _levels(self, ids: NDArray[np.int64]) -> NDArray[np.uint8]:
-        return np.frombuffer(b"".join(map(self.read, ids.tolist())), dtype=np.uint8).reshape(len(ids), self.dim)
+    def _levels(self, tokens: Sequence[int]) -> NDArray[np.uint8]:
+        return np.frombuffer(b"".join(map(self.read, tokens)), dtype=np.uint8).reshape(len(tokens), self.dim)
 
 
 def read_table(path: Path) -> TokenTable:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from base.errors import ConfigError
@@ -45,8 +44,8 @@ class Table(Protocol):
     @property
     def dim(self) -> int: ...
 
-    def mean(self, ids: NDArray[np.int64]) -> FloatArray:
-        """(d,) of tokens (t,), at least one."""
+    def mean(self, tokens: Sequence[int]) -> FloatArray:
+        """(d,) of at least one token."""
         ...
 
 
@@ -60,8 +59,8 @@ class Matrix:
     def dim(self) -> int:
         return int(self.values.shape[1])
 
-    def mean(self, ids: NDArray[np.int64]) -> FloatArray:
-        return np.asarray(self.values[ids].mean(axis=0))
+    def mean(self, tokens: Sequence[int]) -> FloatArray:
+        return np.asarray(self.values[np.array(tokens)].mean(axis=0))
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ class StaticEncoder:
                 tokens = [token for token in tokens if token != self.unknown]
             tokens = head_and_tail(tokens, self.max_tokens)
             if tokens and not text.isspace():
-                mean = self.table.mean(np.array(tokens))
+                mean = self.table.mean(tokens)
                 norm = sqrt(mean @ mean)
                 vectors[row] = mean / norm if norm > 0 else 0.0
         return vectors

@@ -7,18 +7,18 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from base.errors import DataError
-from router.features import features_hash, from_bytes, rounded, to_bytes
+from router.features import features_hash, features_of, from_bytes, to_bytes
 
 UNIT = st.floats(-1, 1, width=32)
 
 
 @given(arrays(np.float32, st.tuples(st.just(1), st.integers(1, 40)), elements=UNIT))
 def test_what_was_rounded_survives_the_log_exactly(vector):
-    kept = rounded(vector)
+    kept, stored = features_of(vector)
     assert from_bytes(to_bytes(kept)).tobytes() == kept[0].tobytes()
-    assert rounded(kept).tobytes() == kept.tobytes()
+    assert features_of(kept).vectors.tobytes() == kept.tobytes()
     assert np.abs(kept - vector).max() <= 2**-11
-    assert to_bytes(kept) == to_bytes(vector)
+    assert to_bytes(kept) == to_bytes(vector) == stored
 
 
 def test_the_bytes_are_half_precision_and_little_endian():

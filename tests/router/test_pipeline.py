@@ -12,7 +12,7 @@ from router.capabilities import Capabilities, explicit_decision
 from router.classifiers.logistic import LogisticClassifier
 from router.encoders.hashing import Options as HashingOptions
 from router.encoders.hashing import build as build_hashing
-from router.features import rounded
+from router.features import features_of
 from router.map_solver import ExpertCosts, solve_map
 from router.pipeline import Router
 from router.policy_config import Budgets
@@ -279,7 +279,7 @@ def test_a_decision_is_made_again_from_its_seed_and_its_stored_features():
     router = make_router(share=0.7)
     vector = router.embed("how do I sort a list")
     assert vector.shape == (1, 64)
-    assert np.array_equal(vector, rounded(vector))
+    assert np.array_equal(vector, features_of(vector).vectors)
     first = [decide_with(router, np.random.default_rng(n)) for n in range(20)]
     again = [decide_with(router, np.random.default_rng(99), decision.seed) for decision in first]
     assert first == again

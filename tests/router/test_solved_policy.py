@@ -4,12 +4,13 @@ from collections import Counter
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from router.map_solver import MapSolution
 from router.preference import Preference
-from router.solved_policy import SolvedPolicy, distribution, odds_of, position_of
+from router.solved_policy import FIRST_SEED, SolvedPolicy, distribution, odds_of, position_of
 from tests.router.exploring import explored
 
 QUALITY = np.array([0.2, 0.9, 0.4], np.float32)
@@ -28,7 +29,7 @@ def test_without_exploration_nothing_is_drawn():
     assert rng.bit_generator.state == before
 
 
-@given(st.integers(0, 2**53 - 1), st.floats(0.01, 1))
+@given(st.integers(0, 2**54 - 2), st.floats(0.01, 1))
 def test_a_seed_gives_the_same_draw_whatever_the_generator(seed, share):
     odds = odds_of(policy(share), 0, [0, 1, 2], QUALITY)
     draws = [odds.draw(np.random.default_rng(n), seed) for n in (1, 2)]
@@ -40,26 +41,29 @@ def test_seeds_that_were_drawn_can_be_given_back():
     rng, odds = np.random.default_rng(3), odds_of(policy(0.8), 0, [0, 1, 2], QUALITY)
     for _ in range(200):
         drawn = odds.draw(rng)
-        assert 0 <= drawn.seed < 2**53
+        assert 2**53 <= drawn.seed < 2**54
+        assert float(drawn.seed) == drawn.seed
         assert odds.draw(rng, drawn.seed) == drawn
 
 
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=6).filter(lambda w: sum(w) > 0.01), st.integers(0, 2**53 - 1))
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=6).filter(lambda w: sum(w) > 0.01), st.integers(0, 2**54 - 2))
 def test_what_has_no_probability_is_never_drawn(weights, seed):
     probs = np.array(weights) / sum(weights)
     assert probs[position_of(distribution(probs), seed)] > 0
 
 
-def test_draws_have_their_distribution():
+@pytest.mark.parametrize("seeds", [range(20_000), range(FIRST_SEED, 2 * FIRST_SEED, FIRST_SEED // 20_000)])
+def test_draws_have_their_distribution(seeds):
     probs = np.array([0.5, 0.0, 0.2, 0.3])
-    counts = Counter(position_of(distribution(probs), seed) for seed in range(20_000))
-    assert np.allclose([counts[i] / 20_000 for i in range(4)], probs, atol=0.012)  # 3.5 standard errors
+    counts = Counter(position_of(distribution(probs), seed) for seed in seeds)
+    assert np.allclose([counts[i] / len(seeds) for i in range(4)], probs, atol=0.012)  # 3.5 standard errors
 
 
 def test_the_reference_draw_never_changes():
     # Of Python's generator, which is the same in every version: random.Random(42).random() is 0.6394...
     assert position_of(distribution([0.6394, 0.3606]), 42) == 1
     assert position_of(distribution([0.6395, 0.3605]), 42) == 0
+    assert [position_of([0.25, 1.0], FIRST_SEED + 2 * place) for place in (2**50 - 1, 2**50)] == [0, 1]
 
 
 def test_a_policys_fingerprint_follows_what_decides():

@@ -150,7 +150,7 @@ def test_a_token_is_a_row_of_one_of_17_parts(tmp_path: Path) -> None:
     ids = np.array([0, 16, 17, 33])
     expected = [values[i] * scale[i % 17] + low[i % 17] for i in ids]
     np.testing.assert_allclose(table.rows(ids), expected, rtol=1e-6)
-    np.testing.assert_allclose(table.mean(ids), np.mean(expected, axis=0), rtol=1e-5)
+    np.testing.assert_allclose(table.mean(ids.tolist()), np.mean(expected, axis=0), rtol=1e-5)
     assert "eps" in layers
     assert table.dim == 3
 
