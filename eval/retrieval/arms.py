@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from retrieval.build_experts import first_lexical
-from retrieval.routing.fusion import Ranking, is_plain_fusion, unit_scores
+from retrieval.routing.fusion import Ranking, plain_column, unit_scores
 from retrieval.routing.pilot_library import PilotLibrary, RoutingMethod
 from retrieval.routing.pilot_router import RetrievalRouter, build_router
 from retrieval.training.build_library import with_settings, without_data_set
@@ -176,8 +176,7 @@ class Situation:
 
     def fusion(self, expert: str) -> int | None:
         """Column of its fusion with BM25 at the weight that is base's; None when it may not serve."""
-        found = (i for i, arm in enumerate(self.arms) if is_plain_fusion(arm, expert))
-        return next(found, None) if expert in self.experts else None
+        return plain_column(self.arms, expert) if expert in self.experts else None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -287,9 +288,9 @@ def fuse_ms(library: PilotLibrary | None, searcher: Searcher, sample: Sequence[s
     arm = next((arm for arm in library.arms if arm.evidence), None) if library else None
     if arm is None:
         return None
-    found = [searcher.rankings(name, sample) for name in arm.members]
+    found, words = [searcher.rankings(name, sample) for name in arm.members], searcher.words(arm.members[-1])
     return median_ms(
-        lambda i: fuse([rankings[i] for rankings in found], arm, 10, searcher.evidence(arm, sample[i])),
+        lambda i: fuse([rankings[i] for rankings in found], arm, 10, partial(words.evidence, sample[i])),
         range(len(sample)),
     )
 

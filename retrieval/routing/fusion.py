@@ -81,11 +81,7 @@ def fusions(expert: str, lexical: str) -> tuple[Arm, Arm]:
     return plain, Arm(members=(expert, lexical), weights=(0.75, 0.25))
 
 
-def is_plain_fusion(arm: Arm, expert: str) -> bool:
-    """True of that expert's plain fusion."""
-    return len(arm.members) == 2 and arm == fusions(expert, arm.members[1])[0]
-
-
-def plain_column(arms: Sequence[Arm]) -> int:
-    """The place of base's plain fusion with BM25 among arms; 0, that of base, where it is not among them."""
-    return next((i for i, arm in enumerate(arms) if is_plain_fusion(arm, BASE)), 0)
+def plain_column(arms: Sequence[Arm], expert: str = BASE) -> int | None:
+    """The place of that expert's plain fusion with BM25 among arms; None where it is not among them."""
+    wanted = expert, PLAIN_WEIGHTS, PLAIN_EVIDENCE
+    return next((i for i, arm in enumerate(arms) if (arm.members[0], arm.weights, arm.evidence) == wanted), None)

@@ -65,7 +65,7 @@ class GainModel:
 
 def fit_gains(library: PilotLibrary, columns: Sequence[int], settings: RoutingSettings) -> GainModel:
     """The model over those columns of the library; the first must be base."""
-    present, plain = np.unique(library.data_set), plain_column([library.arms[column] for column in columns])
+    present, plain = np.unique(library.data_set), plain_column([library.arms[column] for column in columns]) or 0
     tables = [data_set_gains(library, columns, plain, library.data_set == number) for number in present]
     gains = np.array([table[0] for table in tables], dtype=np.float32).reshape(len(present), len(columns))
     measured = np.array([table[1] for table in tables], dtype=np.float32).reshape(len(present), len(columns))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -31,10 +32,10 @@ class RetrievalRouter:
     dim: int | None
     version: str = "none"
 
-    @property
+    @cached_property
     def plain(self) -> int:
-        """Place of the arm that serves unless labelled queries say otherwise."""
-        return plain_column(self.arms)
+        """Place of the arm that serves unless labelled queries say otherwise; that of base where nothing is fused."""
+        return plain_column(self.arms) or 0
 
     def choose(self, base_embeddings: FloatArray) -> list[RetrievalDecision]:
         """One decision per row of `base_embeddings` (n, d), unit rows by the base encoder.

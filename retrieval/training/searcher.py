@@ -130,10 +130,6 @@ class Searcher:
             self._lexical[name] = expert.index(self.collection.documents)
         return self._lexical[name]
 
-    def evidence(self, arm: Arm, text: str) -> Evidence | None:
-        """Evidence of a query's words on documents, by the last member of an arm that fuses."""
-        return partial(self.words(arm.members[-1]).evidence, text) if len(arm.members) > 1 else None
-
     def arm_scores(self, queries: Queries, arms: Sequence[Arm]) -> FloatArray:
         """(n, m): nDCG@10 of every arm on every query."""
         found = {name: self.rankings(name, queries.texts) for name in dict.fromkeys(m for a in arms for m in a.members)}
