@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 KEPT_S = 3600
 """After an hour without a request an engine's prefix cache has other conversations (ours)."""
 
-MAX_KEPT = 20_000
+MAX_KEPT = 4096
+"""In this process, 160 bytes each. Of others Redis is asked, as after a start."""
+
 LINGER_S = 0.1
 """Where only this process reads notes, they serve its next start and are sent together: sent alone, each takes as much
 processor time as a quarter of a chat."""
@@ -52,7 +54,7 @@ class Last(NamedTuple):
 
 
 last_of = lru_cache(maxsize=1024)(Last)
-"""Most conversations have one turn and one of a few experts, and twenty thousand are kept."""
+"""Most conversations have one turn and one of a few experts, and thousands are kept."""
 
 
 class Conversations:
