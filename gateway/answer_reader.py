@@ -152,12 +152,14 @@ class StreamReader:
 
 @dataclass(frozen=True, slots=True)
 class JsonAnswer:
-    """Facts that a whole answer states; `error_code` is there when it holds an error in spite of its status."""
+    """Facts that a whole answer states; `error_code` is there when it holds an error in spite of its status, which may
+    be all: then it has no choice."""
 
     usage: Usage
     finish_reason: str | None
     error_code: str | None
     model: object = None
+    has_choice: bool = True
 
 
 def read_answer(body: bytes, as_chat: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None) -> JsonAnswer | None:
@@ -187,6 +189,7 @@ def read_answer(body: bytes, as_chat: Callable[[Mapping[str, Any]], dict[str, An
         finish_reason=reason[:64] if isinstance(reason, str) else None,
         error_code=None if error is None else error_code(error),
         model=model,
+        has_choice=is_choice,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -20,6 +21,7 @@ from gateway.answer_guard import (
     GuardedChunks,
     StreamedAnswer,
     WholeAnswer,
+    error_fields,
     upstream_error,
     without_keys,
 )
@@ -35,6 +37,7 @@ MAX_ERROR_BYTES = 1 << 20
 JSON = "application/json"
 MAX_ANSWER_BYTES = 64 << 20
 REFUSALS = (400, 422)
+ERROR_EVENT = re.compile(rb'data: ?(\{"error": ?[^n].*)')
 RETRY_SHARE = 0.1  # of requests; gRPC's retry throttling uses the same order (A6: tokenRatio 0.1)
 RETRY_BURST = 10.0
 
@@ -300,7 +303,7 @@ async def read_beginning(
         native: the request that it got, where that was not a chat request.
 
     Raises:
-        ApiError: the expert answered with an error status.
+        ApiError: the expert answered with an error, whatever its status.
         BackendError: the answer is empty, cut, or not a chat completion.
     """
     if not 200 <= response.status < 300:
@@ -311,13 +314,24 @@ async def read_beginning(
         first = await anext(response.chunks, b"")
         if not first:
             raise BackendError(f"expert {expert} sent an empty stream", status=502, is_retryable=True)
+        if native is None and (found := ERROR_EVENT.match(first)) and error_fields(found[1]):
+            raise error_in_answer(expert, found[1], key)
         return StreamedAnswer(expert, content_type, first, response.chunks, native is not None, place=response.place)
     body = await read_all(response.chunks, MAX_ANSWER_BYTES)
     facts = await read_off_loop(partial(read_answer, as_chat=native.as_chat if native else None), body)
     if facts is None:
         kind = f"one of /v1/{native.wire}" if native else "a chat completion"
         raise BackendError(f"expert {expert} sent {content_type[:100]} that is not {kind}", status=502)
+    if native is None and not facts.has_choice:
+        raise error_in_answer(expert, body, key)
     return WholeAnswer(expert, content_type, body, facts, native is not None, response.place)
+
+
+def error_in_answer(expert: str, body: bytes, key: str | None) -> ApiError:
+    """The error that an expert sent with a status of success and in place of an answer. A code that is a status counts
+    as one, as OpenRouter means it."""
+    code = (error_fields(body) or {}).get("code")
+    return upstream_error(expert, code if isinstance(code, int) and 400 <= code < 600 else 502, body, {}, key)
 
 
 @lru_cache

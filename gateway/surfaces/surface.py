@@ -106,12 +106,9 @@ class Telling:
         return self.told()
 
     def whole(self, body: bytes) -> bytes:
-        """The body of a whole answer. Raises ApiError where it holds an error, BackendError."""
-        values = reply_json(body)
-        if values.get("error") is not None:
-            raise stream_error(values["error"])
+        """The body of a whole answer. Raises BackendError."""
         with chat_completion():
-            return to_json(self._answer.whole(values))
+            return to_json(self._answer.whole(reply_json(body)))
 
     def _tell(self, events: Iterable[Json]) -> None:
         self._told += [self._surface.frame(event) for event in events]

@@ -82,7 +82,12 @@ class FaultUpstream:
         return web.json_response({"choices": [{"message": None}]})
 
     async def _whole_error(self, request: web.Request) -> web.StreamResponse:
-        return web.json_response({"error": {"message": "engine died", "type": "x", "param": None, "code": "dead"}})
+        error = {"message": "engine died of sk-proj-abcdef7890", "type": "x", "param": None, "code": "dead"}
+        return web.json_response({"error": error})
+
+    async def _first_error(self, request: web.Request) -> web.StreamResponse:
+        """As OpenRouter says it."""
+        return await self._stream(request, events(b'{"error":{"message":"slow down","code":429}}'))
 
     async def _gated(self, request: web.Request) -> web.StreamResponse:
         await self.gate.wait()

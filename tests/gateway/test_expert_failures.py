@@ -227,11 +227,24 @@ async def test_an_answer_that_cannot_be_what_was_asked_for_is_a_failure(mode: st
         assert has_failed(await gateway.record())
 
 
-async def test_an_error_in_one_piece_reaches_the_reader_of_a_stream() -> None:
-    async with fault_upstream("whole_error") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
-        async with gateway.chat("red", stream=True) as answer:
-            assert (await answer.text()).startswith('data: {"error":{"message":"engine died"')
-        assert (await gateway.record()).error_code == "dead"
+@pytest.mark.parametrize(
+    ("mode", "is_stream", "status", "message", "cause"),
+    [
+        ("whole_error", False, 502, f"expert ruby: engine died of {MASK}", "dead"),
+        ("whole_error", True, 502, f"expert ruby: engine died of {MASK}", "dead"),
+        ("first_error", True, 429, "slow down", "expert_rate_limited"),
+    ],
+)
+async def test_an_error_in_place_of_an_answer_has_a_status_of_its_own_and_another_expert_is_tried(
+    mode: str, is_stream: bool, status: int, message: str, cause: str
+) -> None:
+    async with fault_upstream(mode) as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+        async with gateway.chat("red", stream=is_stream) as answer:
+            assert (answer.status, answer.headers["x-coe-expert"]) == (200, "plain")
+        assert (await gateway.record()).failures == {"ruby": cause}
+        gateway.parts.pool.alive = frozenset(echoes())
+        async with gateway.chat("red", model="ruby", stream=is_stream) as answer:
+            assert (answer.status, (await answer.json())["error"]["message"]) == (status, message)
 
 
 async def test_an_engine_that_was_put_to_sleep_is_passed_over_and_named() -> None:

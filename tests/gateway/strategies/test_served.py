@@ -214,7 +214,7 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
     [
         {"n": 2},
         {"logprobs": True},
-        {"modalities": ["text", "audio"]},
+        {"modalities": ["text"]},
         {"model": "ruby"},
         {
             "messages": [
