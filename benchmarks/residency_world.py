@@ -15,14 +15,18 @@ from benchmarks.residency_rivals import ExpectedUse, FarthestNextUse, Plan
 from benchmarks.residency_tables import Table
 from fleet.residency.demand import Float64Array
 from fleet.residency.memory import Memory, Resident
-from fleet.residency.policies import Off, OnDemand, Regret, RegretOptions
+from fleet.residency.policies import Off, OnDemand, Regret
 from fleet.residency.scheduler import HOLD_CYCLES, ResidencyPolicy, Scheduler
+from router.residency_config import ResidencyConfig
 
 MOST_SWITCHES = 2.0
 """Of a clairvoyant plan, in 1,000 requests."""
 
 ENOUGH_REQUESTS = 20
 """Of a category, for its loss to count among the worst."""
+
+OPTIONS = ResidencyConfig(memory_gb=1)
+"""The defaults; the memory is the host's."""
 
 ON_DEMAND = ("lru", "expected use", "farthest next use")
 
@@ -75,7 +79,7 @@ def static(case: Case, residents: tuple[Resident, ...], memory: Memory, first: B
 
 
 def regret(case: Case, residents: tuple[Resident, ...], memory: Memory, first: BoolArray) -> ResidencyPolicy:
-    return Regret(residents, float(case.arrivals.at_s[0]))
+    return Regret(residents, float(case.arrivals.at_s[0]), OPTIONS)
 
 
 def clairvoyant(case: Case, residents: tuple[Resident, ...], memory: Memory, first: BoolArray) -> ResidencyPolicy:
@@ -95,7 +99,7 @@ POLICIES: Mapping[str, Made] = {
     "static in hindsight": lambda *_: Off(),
     "clairvoyant": clairvoyant,
     "lru": lambda case, residents, *_: OnDemand(len(residents)),
-    "expected use": lambda case, residents, *_: ExpectedUse(len(residents), RegretOptions().memory_s),
+    "expected use": lambda case, residents, *_: ExpectedUse(len(residents), OPTIONS.memory_s),
     "farthest next use": farthest,
     "all awake": lambda *_: Off(),
 }

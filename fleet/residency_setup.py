@@ -11,7 +11,7 @@ from fleet.residency.board import Board
 from fleet.residency.changes import forward_clock, known_state
 from fleet.residency.keeper import Keeper
 from fleet.residency.memory import Memory, Resident
-from fleet.residency.policies import Off, OnDemand, Regret, RegretOptions, Static
+from fleet.residency.policies import Off, OnDemand, Regret, Static
 from fleet.residency.scheduler import ResidencyPolicy, Scheduler
 from fleet.residency.types import Residency, published_times
 from fleet.residency.vllm_actuator import VllmActuator
@@ -123,5 +123,4 @@ def policy_of(
         return OnDemand(len(residents))
     if wanted.policy == "off":
         return Off()
-    options = RegretOptions(memory_s=wanted.memory_s, wait_price=wanted.wait_price, fairness_s=wanted.fairness_s)
-    return Regret(residents, forward_clock(), options)
+    return Regret(residents, forward_clock(), wanted)

@@ -6,7 +6,7 @@ Shapes: m residents, r rows of remembered requests.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from fleet.residency.memory import Resident
 from fleet.residency.scheduler import Goal, Outlook, Scheduler
 from fleet.residency.sets import BoolArray, best_of, set_with
 from fleet.residency.types import Residency
+from router.residency_config import ResidencyConfig
 
 FAIR_LEAD = 0.25
 """Of the fairness bound, how much is left for the change itself and for other categories whose bound ends as well."""
@@ -34,21 +35,6 @@ LEAST_GAIN = 1e-6
 COMING = (Residency.AWAKE, Residency.STARTING)
 
 
-@dataclass(frozen=True)
-class RegretOptions:
-    """Settings of `Regret`.
-
-    Args:
-        memory_s: what was lost so long ago counts 1/e.
-        wait_price: quality that a second of a request's waiting is worth.
-        fairness_s: a category that loses more than its share gets its best engine within so many seconds.
-    """
-
-    memory_s: float = 1800.0
-    wait_price: float = 0.001
-    fairness_s: float = 14400.0
-
-
 class Regret:
     """Wakes an engine when the predicted quality that recent requests lost because it was not awake exceeds the price
     of its wake (ski rental).
@@ -60,9 +46,9 @@ class Regret:
     of it each.
     """
 
-    def __init__(self, residents: tuple[Resident, ...], now_s: float, options: RegretOptions | None = None) -> None:
-        self._options = options or RegretOptions()
-        self.demand = Demand(len(residents), self._options.memory_s, now_s)
+    def __init__(self, residents: tuple[Resident, ...], now_s: float, options: ResidencyConfig) -> None:
+        self._options = options
+        self.demand = Demand(len(residents), options.memory_s, now_s)
         self._looked_at_s = -np.inf
         self._seen: tuple[float, frozenset[str]] | None = None
         self._outlooks: dict[str, Outlook] = {}

@@ -12,8 +12,8 @@ from benchmarks.residency_arrivals import Arrivals, Draw, draw_arrivals
 from benchmarks.residency_clairvoyant import BOUND_PRICES, most_quality, planned, sets_of
 from benchmarks.residency_host import host_of
 from benchmarks.residency_tables import Table
-from benchmarks.residency_world import POLICIES, Case, simulate
-from fleet.residency.policies import Off, RegretOptions
+from benchmarks.residency_world import OPTIONS, POLICIES, Case, simulate
+from fleet.residency.policies import Off
 
 TABLE = Table(
     "small",
@@ -40,7 +40,7 @@ def found() -> dict[str, dict[str, float]]:
 def test_regret_follows_the_mix_by_one_switch_and_static_does_not(found: dict[str, dict[str, float]]) -> None:
     assert found["all awake"]["quality"] == found["lru"]["quality"] == pytest.approx(0.9)
     assert found["static"]["quality"] == pytest.approx(0.7)
-    memory_s = RegretOptions().memory_s
+    memory_s = OPTIONS.memory_s
     seen_s = memory_s * (1 - np.exp(-1200 / memory_s))  # of the first category when the third begins
     lost_s = memory_s * np.log(1 + seen_s / memory_s)  # until most of the remembered requests are of the third
     assert found["regret"]["quality"] == pytest.approx(0.9 - 0.4 * lost_s / 2400, abs=0.02)

@@ -18,7 +18,7 @@ from fleet.fake_vllm.engine import FakeEngine
 from fleet.fake_vllm.server import FakeServer
 from fleet.residency.keeper import Keeper
 from fleet.residency.memory import Memory
-from fleet.residency.policies import Off, Regret, RegretOptions
+from fleet.residency.policies import Off, Regret
 from fleet.residency.scheduler import ResidencyPolicy, Scheduler
 from fleet.residency.types import Residency
 from fleet.residency.vllm_actuator import VllmActuator
@@ -89,7 +89,7 @@ async def gateway_over(
 
 
 def eager() -> Regret:
-    return Regret(tuple(resident(name) for name in EXPERTS), 0.0, RegretOptions(memory_s=60.0, wait_price=0.001))
+    return Regret(tuple(resident(name) for name in EXPERTS), 0.0, ResidencyConfig(memory_gb=1, memory_s=60))
 
 
 async def asked(it: Running, text: str, model: str = "auto") -> str:
