@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from benchmarks.residency import won_back
+from benchmarks.residency import Scenario, scenario_of, won_back
 from benchmarks.residency_arrivals import Arrivals, Draw, draw_arrivals
 from benchmarks.residency_clairvoyant import BOUND_PRICES, most_quality, planned, sets_of
 from benchmarks.residency_host import host_of
@@ -124,3 +124,13 @@ def test_arrivals_keep_the_rate_and_give_each_client_a_category() -> None:
     assert len(drawn.at_s) == pytest.approx(0.05 * 86400, rel=0.1)
     assert (np.diff(drawn.at_s) >= 0).all()
     assert len(np.unique(drawn.category)) <= 2
+
+
+def test_twenty_clients_can_drift_and_then_change_their_categories_halfway() -> None:
+    assert scenario_of("twenty clients + drift") == Scenario(clients=20, drifts=True)
+    at_s = np.arange(0.0, 86400.0, 600.0)
+    trace = {"x": (at_s, np.ones((2, 144)))}
+    drawn = draw_arrivals(trace, Draw((0, 1), np.full(1000, 1e-3), per_s=0.05, drifts=True), seed=3)
+    first, later = drawn.category[drawn.at_s <= 43200], drawn.category[drawn.at_s > 43200]
+    assert set(first) != set(later)
+    assert len(set(first)) == len(set(later)) == 1
