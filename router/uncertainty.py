@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from math import log, tanh
 
 import numpy as np
-from numpy.typing import NDArray
 
 from base.errors import ArtifactError
 from router.artifact import require_array, require_finite
@@ -61,7 +60,7 @@ def normalised_entropy(probs: FloatArray) -> FloatArray:
     return np.asarray(np.vecdot(probs, np.log(np.maximum(probs, LEAST))) / -log(probs.shape[1]), dtype=np.float32)
 
 
-def neighbour_distance(embeddings: FloatArray, reference: NDArray[np.floating]) -> FloatArray:
+def neighbour_distance(embeddings: FloatArray, reference: FloatArray) -> FloatArray:
     """Mean cosine distance (n,) to the nearest reference embeddings (r, d)."""
     cosine = embeddings @ reference.T
     count = min(NEIGHBOURS, cosine.shape[1])
@@ -151,11 +150,11 @@ class Uncertainty:
     """Fitted: `reference` (r, d), `held_out_distances` (h,) sorted, the weight of strangeness, the threshold for alpha.
 
     Strangeness is the probability that the discriminant `outside` (d + 1,) gives; without one it is the share of
-    held-out queries that lie nearer to the reference. With it no query needs the reference, which is then kept as the
-    artifact holds it, in half precision.
+    held-out queries that lie nearer to the reference. With it no query needs the reference, the largest part of a
+    router, which is then empty (0, d).
     """
 
-    reference: NDArray[np.floating]
+    reference: FloatArray
     held_out_distances: FloatArray
     weight: float
     threshold: float
@@ -172,7 +171,7 @@ class Uncertainty:
         if len(reference) == 0 or weight < 0:
             raise ArtifactError(f"uncertainty has {len(reference)} reference rows and weight {weight:g}")
         return cls(
-            reference=reference if outside is None else reference.astype(np.float16),
+            reference=reference if outside is None else reference[:0].copy(),
             held_out_distances=np.sort(require_finite(state, "held_out_distances", (None,))),
             weight=weight,
             threshold=risk_threshold(scores, correct, alpha, held_out_weight(state, len(scores))),

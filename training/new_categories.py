@@ -20,7 +20,8 @@ from decision_log.decision_record import DecisionRecord
 from decision_log.read import read_records, read_rewards
 from decision_log.sql_engine import open_log
 from fleet.router_registry import Registry
-from router.build import load_router
+from router.artifact import load_artifact
+from router.build import configured_router
 from router.config import load_config
 from router.features import from_bytes
 from router.live_pointer import required_pointer
@@ -131,7 +132,9 @@ def propose(request: ProposeRequest, progress: Progress = silent) -> Proposals:
         ConfigError, DataError: experts.yaml or the log cannot be read.
     """
     version = required_pointer(request.routers).version
-    router = load_router(load_config(request.config), Registry(request.routers).folder(version))
+    artifact = load_artifact(Registry(request.routers).folder(version))
+    router = configured_router(load_config(request.config), artifact)
+    reference = np.asarray(artifact.arrays["uncertainty.reference"], dtype=np.float32)
     progress("reading the decision log")
     counts: Counter[str] = Counter()
     left_out: Counter[str] = Counter()
@@ -140,11 +143,16 @@ def propose(request: ProposeRequest, progress: Progress = silent) -> Proposals:
         asked = list(uncertain_queries(read_records(connection, request.since, left_out), rewards, router, counts))
     n_decisions = sum(counts.values())
     usable, vectors = with_vectors(asked, router, left_out, progress)
-    distance = neighbour_distance(vectors, router.uncertainty.reference)
+    distance = neighbour_distance(vectors, reference)
     is_far = quantile_of(distance, router.uncertainty.held_out_distances) >= FAR
     progress("looking for topics")
     new = new_categories(
-        [q for q, far in zip(usable, is_far, strict=True) if far], vectors[is_far], router, request, n_decisions
+        [q for q, far in zip(usable, is_far, strict=True) if far],
+        vectors[is_far],
+        reference,
+        router,
+        request,
+        n_decisions,
     )
     return Proposals(
         router_version=router.version,
@@ -202,15 +210,20 @@ def with_vectors(
 
 
 def new_categories(
-    asked: Sequence[Asked], vectors: FloatArray, router: Router, request: ProposeRequest, n_decisions: int
+    asked: Sequence[Asked],
+    vectors: FloatArray,
+    reference: FloatArray,
+    router: Router,
+    request: ProposeRequest,
+    n_decisions: int,
 ) -> tuple[NewCategory, ...]:
-    """Topics with their names and what they could win. Equal queries are one point, and count in the share."""
+    """Topics with their names and what they could win, told from the `reference` (r, d) of known queries. Equal queries
+    are one point, and count in the share."""
     first: dict[str, int] = {}
     for i, query in enumerate(asked):
         first.setdefault(query.key, i)
     distinct = list(first.values())[-MOST_POINTS:]
     rng = np.random.default_rng(request.seed)
-    reference = np.asarray(router.uncertainty.reference, dtype=np.float32)
     known = reference[rng.permutation(len(reference))[: len(distinct) // 2]]
     topics = find_topics(vectors[distinct], known, request.min_size, rng)
     members = [[asked[distinct[row]] for row in topic.members] for topic in topics]
