@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from enum import StrEnum
 from functools import partial
+from math import isfinite, nan
 from typing import Annotated
 
 from fastapi import Query, Response
@@ -183,11 +184,14 @@ class ListQuery(DecisionFilter):
         """Raises ApiError 400."""
         if self.after is None:
             return None
-        at, _, decision_id = self.after.partition("_")
+        written, _, decision_id = self.after.partition("_")
         try:
-            return Place(float(at), decision_id)
+            at = float(written)
         except ValueError:
-            raise invalid(f"'after' is {shorten(self.after)}; allowed: 'next' of the page before", "after") from None
+            at = nan
+        if not isfinite(at):
+            raise invalid(f"'after' is {shorten(self.after)}; allowed: 'next' of the page before", "after")
+        return Place(at, decision_id)
 
 
 @api.get("/v1/decisions", response_model=None)

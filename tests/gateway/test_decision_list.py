@@ -62,6 +62,7 @@ async def test_a_file_has_all_pages(gateway: Running, monkeypatch: pytest.Monkey
         ("state=lost", "'state': unknown value; allowed: "),
         ("limit=501", "'limit': must be at most 500"),
         ("after=yesterday", "'after' is 'yesterday'; allowed: 'next' of the page before"),
+        ("after=nan_x", "'after' is 'nan_x'; allowed: 'next' of the page before"),
         ("since=nan", "'since': must be a finite number"),
         ("colour=red", "'colour': is not a field that is known here"),
     ],
