@@ -1,4 +1,4 @@
-"""Large bodies and answers are read beside the event loop, which answers others meanwhile."""
+"""Bodies and answers that take long to read are read beside the event loop, which answers others meanwhile."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from base.json_text import from_json
 from fleet.backend import BackendRequest, BackendResponse
 from fleet.wires.echo import json_answer
 from gateway import answer_reader, asgi
-from gateway.asgi import LARGE_BYTES
+from gateway.asgi import LARGE_BYTES, MANY_VALUES
 from tests.gateway.running import echoes, running
 
-LARGE = "red " * LARGE_BYTES
+LARGE = "red " * (LARGE_BYTES // 4)
+NOT_LARGE = "r" * (LARGE_BYTES // 2)
 
 
 @pytest.mark.parametrize(
     ("path", "body"),
     [
         ("chat/completions", {"model": "auto", "messages": [{"role": "user", "content": LARGE}]}),
+        ("chat/completions", {"model": "auto", "messages": [], "metadata": {"many": [0] * MANY_VALUES}}),
         ("route", {"text": LARGE}),
         ("feedback", {"decision_id": "d", "kind": "thumb", "original": LARGE}),
     ],
@@ -33,7 +35,7 @@ async def test_others_are_answered_while_a_large_body_is_read(
     began, may_end = threading.Event(), threading.Event()
 
     def held(raw: bytes, **options: Any) -> Any:
-        if len(raw) >= LARGE_BYTES:
+        if len(raw) > MANY_VALUES:
             began.set()
             assert may_end.wait(10)
         return from_json(raw, **options)
@@ -55,7 +57,7 @@ async def test_others_are_answered_while_a_large_body_is_read(
 
 async def test_a_large_answer_is_read_beside_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     threads: list[str] = []
-    said = iter(["short", LARGE])
+    said = iter(["short", NOT_LARGE, LARGE])
 
     class Expert:
         async def send(self, request: BackendRequest) -> BackendResponse:
@@ -75,7 +77,7 @@ async def test_a_large_answer_is_read_beside_the_loop(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(answer_reader, "from_json", noted)
     async with running(echoes(ruby=Expert())) as gateway:
-        for _ in range(2):
+        for _ in range(3):
             async with gateway.chat("red") as answer:
                 assert answer.status == 200
-    assert threads == [threading.main_thread().name, "coe-json_0"]
+    assert threads == [*[threading.main_thread().name] * 2, "coe-json_0"]
