@@ -43,7 +43,7 @@ from router.scorers.map import MapScorer
 from router.section import PluginConfig
 from router.types import Interval, Metric, Verdict
 from training.candidate_fit import folds_of
-from training.candidate_verdict import judged_rows, map_changes, without_passengers
+from training.candidate_verdict import MapChange, judged_rows, map_changes, without_passengers
 from training.change_points import ChangePoint, find_change_points
 from training.evidence import Evidence, beside_serving, gather_evidence
 from training.expert_map import measure_quality
@@ -64,7 +64,7 @@ from training.logged_choices import LoggedChoices
 from training.new_experts import LEAST_MOVE, Renewed, exploration_moved, explored_shares, renewed, rows_given
 from training.router_comparison import LogComparison, Newcomers, RouterComparison, Twin
 from training.scorer_fit import FittedScorer
-from training.takeover import find_takeover, openings, weighty_keys
+from training.takeover import find_takeover, opening_of, weighty_keys, without_guesses
 from training.types import OutcomeTable
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -144,7 +144,7 @@ def measured_by(
     free, m = np.zeros(evidence.quality.shape, dtype=np.float32), len(experts)
     zeros = np.zeros(m, dtype=np.float32)
     costs = ExpertCosts(zeros, np.arange(m), zeros, zeros, free, free)
-    newer = {} if newest is None else {"quality": newest.quality, "stderr": newest.stderr}
+    newer = {} if newest is None else {name: getattr(newest, name) for name in ("quality", "stderr", "mass")}
     return MeasuredExperts(experts, evidence, costs, {name: Capabilities() for name in experts}, newer)
 
 
@@ -342,30 +342,33 @@ class Retraining:
         in a category without grades, or the live router explore by newer evidence. Returns whether an expert took
         over."""
 
-        def with_rows(rows: Sequence[int]) -> tuple[Renewed, Router]:
-            made = renewed(self.evidence, self.router.experts, evidence, rows)
-            return made, router_of(self.stage, made.matrix, made.experts, self.settings, made.newest)
+        guessed = np.flatnonzero(evidence.matrix.is_guess).tolist()
+
+        def with_rows(rows: Sequence[int]) -> tuple[Renewed, Router, tuple[MapChange, ...]]:
+            made = renewed(self.evidence, self.router.experts, evidence, [*rows, *guessed])
+            router = router_of(self.stage, made.matrix, made.experts, self.settings, made.newest)
+            return made, router, without_guesses(map_changes(self.router, router), before, made.matrix)
 
         before = self.router.expert_of()
         if newcomers is not None and newcomers.is_evident:
-            made, router = with_rows(rows_given(candidate, newcomers.experts))
-            moves = map_changes(self.router, router)
+            made, router, moves = with_rows(rows_given(candidate, newcomers.experts))
             if moves and all(move.candidate in newcomers.experts for move in moves):
                 self.take_over(made.matrix, made.experts, made.newest)
                 return True
-        for opening in openings(before, changes, self.world.probes.categories):
-            made, router = with_rows(opening.rows)
-            moves = map_changes(self.router, router)
+        opening = opening_of(before, changes)
+        if opening.rows:
+            made, router, moves = with_rows(opening.rows)
             keys = (log.rows(log.key != key) for key in weighty_keys(log, moves))
             without_keys = (self.learned(self.probes, each, changes) for each in keys)
             if find_takeover(moves, before, opening, chain([evidence], without_keys)):
                 self.take_over(made.matrix, made.experts, made.newest)
                 return True
-        made, router = with_rows(())
+        made, router, moves = with_rows(())
         is_other = made.experts != self.router.experts or exploration_moved(self.router, router) > LEAST_MOVE
-        if is_other and router.expert_of() == before:
+        is_moved = router.expert_of() != before
+        if (is_other or is_moved) and not moves:
             self.take_over(made.matrix, made.experts, made.newest)
-        return False
+        return is_moved and not moves
 
     def twins(self, log: LogTable, changes: tuple[ChangePoint, ...]) -> list[Twin]:
         """The candidate without each part of what it learned from."""

@@ -42,7 +42,7 @@ EXPLORATION_SAMPLE = 1000
 
 class MeasuredExperts(NamedTuple):
     """The m experts that a router chooses from, with what was measured of them, and what they cost and take. `newest`
-    has `quality` and `stderr` (k+1, m) to explore by, where they are newer than the evidence."""
+    has `quality` and `stderr` (k+1, m) and `mass` (k+1,) to explore by, where they are newer than the evidence."""
 
     names: tuple[str, ...]
     evidence: QualityMatrix
@@ -285,9 +285,11 @@ def solved_policy(
         stderr=stderr.astype(np.float64),
         dear=dearness(costs.cost_usd, solution.used["cost_usd"]),
         quality=None if quality is None else quality.astype(np.float64),
+        guessed=frozenset(np.flatnonzero(evidence.is_guess).tolist()) if choice is None else frozenset(),
     )
     if choice is None:
-        return solved.exploring(explores, policy.exploration.budget, evidence.quality, range(len(rows)), evidence.mass)
+        mass = experts.newest.get("mass", evidence.mass)
+        return solved.exploring(explores, policy.exploration.budget, evidence.quality, range(len(rows)), mass)
     some = np.linspace(0, len(choice.rows) - 1, min(len(choice.rows), EXPLORATION_SAMPLE)).astype(np.int64)
     sample, of_rows = choice.sample[some], choice.rows[some].tolist()
     return solved.exploring(explores, policy.exploration.budget, sample, of_rows, np.ones(len(some), dtype=np.float32))
@@ -321,9 +323,11 @@ def strategy_plan(
 
 
 def newest_evidence(artifact: RouterArtifact, columns: Sequence[int]) -> dict[str, FloatArray]:
-    """Quality and standard errors (k+1, m) to explore by, of some experts; empty where the map has the newest."""
+    """Quality and standard errors (k+1, m) of some experts, and the traffic's mix (k+1,), to explore by; empty where
+    the map has the newest."""
     arrays, shape = artifact.part("explored"), (len(artifact.manifest.categories) + 1, len(artifact.manifest.experts))
-    return {name: require_finite(arrays, name, shape)[:, list(columns)] for name in ("quality", "stderr") if arrays}
+    found = {name: require_finite(arrays, name, shape)[:, list(columns)] for name in ("quality", "stderr") if arrays}
+    return found | ({"mass": require_finite(arrays, "mass", shape[:1])} if "mass" in arrays else {})
 
 
 def evidence_of(artifact: RouterArtifact) -> QualityMatrix:

@@ -37,14 +37,19 @@ DRIFT = 0.03
 LEAST_LOSS = 0.01
 """Loss that trying an expert of the same predicted quality counts as in the allocation, not in the budget (ours)."""
 
+TAIL, GRID = 6.0, 600
+"""Standard errors on either side, and points between them, of the sum for the chances of being best: errors below 1e-6
+(ours)."""
+
 
 @dataclass(frozen=True)
 class Exploration:
     """Shares of the queries by which experts are tried.
 
     `stderr` (k, m) of the measured qualities; `dear` (k, m) what an expert's query costs, in units of quality;
-    `quality` (k, m) newer than what the router predicts, where there is any. `share` and `loss` are the expected share
-    of explored queries and the mean loss of quality, costs included.
+    `quality` (k, m) newer than what the router predicts, where there is any. `guessed` are rows without grades. `share`
+    and `loss` are the expected share of explored queries and the mean loss of quality, costs included; `unbounded` is
+    the part of that loss in guessed rows.
     """
 
     stderr: Float64Array
@@ -54,11 +59,14 @@ class Exploration:
     share: float = 0.0
     loss: float = 0.0
     quality: Float64Array | None = None
+    guessed: frozenset[int] = frozenset()
+    unbounded: float = 0.0
 
     def weighed(
         self, row: int, quality: NDArray[np.floating], planned: int, others: Sequence[int]
     ) -> tuple[Float64Array, Float64Array]:
-        """(m,) weights g, 0 but for the others, and the losses of queries of a row with predicted quality (m,)."""
+        """(m,) weights, 0 but for the others, and the losses of queries of a row with predicted quality (m,): g, or
+        the chances of being best in a guessed row."""
         quality = quality if self.quality is None else self.quality[row]
         weight, loss = np.zeros(len(quality)), np.zeros(len(quality))
         for e in others:
@@ -66,13 +74,19 @@ class Exploration:
             error = math.hypot(self.stderr[row, planned], self.stderr[row, e], DRIFT)
             loss[e] = max(worse, 0.0) + max(self.dear[row, e] - self.dear[row, planned], 0.0)
             weight[e] = value_of_knowing(worse, error) / (loss[e] + LEAST_LOSS)
+        if row in self.guessed:
+            own = [planned, *others]
+            dearer = np.maximum(self.dear[row, own] - self.dear[row, planned], 0.0)
+            errors = np.hypot(self.stderr[row, own], DRIFT / math.sqrt(2.0))
+            weight[own[1:]] = chances_of_best(quality[own] - dearer, errors)[1:]
         return weight, loss
 
     def shares(self, row: int, quality: NDArray[np.floating], planned: int, others: Sequence[int]) -> Float64Array:
         """(m,) probabilities with which queries of a row go to each expert if all are reachable."""
         weight, _ = self.weighed(row, quality, planned, others)
         total = float(weight.sum())
-        probs = weight * min(self.scale, self.most / total) if total > 0 else weight
+        is_scaled = total > 0 and row not in self.guessed
+        probs = weight * min(self.scale, self.most / total) if is_scaled else weight
         probs[planned] = 1.0 - float(probs.sum())
         return probs
 
@@ -81,13 +95,28 @@ class Exploration:
         return (
             f"tries other experts in {self.share:.1%} of the queries, to learn how good they are, at an expected loss "
             f"of {self.loss:.2%} of quality"
+            + (f" ({self.unbounded:.2%} of it where no answer is graded, outside the budget)" if self.unbounded else "")
         )
 
     @property
     def identity(self) -> bytes:
         """All that decides a share, for a fingerprint."""
         newer = b"" if self.quality is None else self.quality.tobytes()
-        return self.stderr.tobytes() + self.dear.tobytes() + newer + repr((self.scale, self.most)).encode()
+        return (
+            self.stderr.tobytes()
+            + self.dear.tobytes()
+            + newer
+            + repr((self.scale, self.most, sorted(self.guessed))).encode()
+        )
+
+
+def chances_of_best(mean: Float64Array, error: Float64Array) -> Float64Array:
+    """(m,) probabilities that each of m independent normal qualities is the highest, by a sum over `GRID` points."""
+    at = np.linspace((mean - TAIL * error).max(), (mean + TAIL * error).max(), GRID)
+    z = (at - mean[:, None]) / error[:, None]
+    below = np.maximum(np.vectorize(math.erfc)(-z / math.sqrt(2.0)) / 2.0, 1e-300)
+    density = np.exp(np.log(below).sum(axis=0) - np.log(below) - z * z / 2.0) / error[:, None]
+    return np.asarray(density.sum(axis=1) / density.sum())
 
 
 def value_of_knowing(worse: float, error: float) -> float:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from base.errors import ArtifactError
 from router.artifact import require_array
-from router.types import ExpertScores, FloatArray
+from router.types import BoolArray, ExpertScores, FloatArray
 
 CAUTION = 1.0
 """Standard errors that an advantage loses: the one-standard-error rule (benchmarks/LOG.md compares others)."""
@@ -32,7 +32,8 @@ class QualityMatrix:
 
     `quality` is the shrunk mean score in [0, 1], `stderr` its standard error, `count` the graded answers behind it;
     `mass` (k+1,) the share of queries; `prompt_tokens` (k+1,), `output_tokens` and `latency_ms` means, 0 where unknown.
-    `serving` (k+1,) is the number of the expert that served when this was measured, -1 for none that is here.
+    `serving` (k+1,) is the number of the expert that served when this was measured, -1 for none that is here. `guessed`
+    (k+1,) rated answers of each category where nobody was graded, 0 elsewhere.
     """
 
     quality: FloatArray
@@ -43,6 +44,12 @@ class QualityMatrix:
     output_tokens: FloatArray
     latency_ms: FloatArray
     serving: FloatArray | None = None
+    guessed: FloatArray | None = None
+
+    @property
+    def is_guess(self) -> BoolArray:
+        """(k+1,) categories where nobody was graded, and answers are rated: who serves them is a guess that learns."""
+        return np.zeros(len(self.mass), dtype=bool) if self.guessed is None else self.guessed > 0
 
     def arrays(self) -> dict[str, FloatArray]:
         """As stored in an artifact under `map.`."""
@@ -76,7 +83,8 @@ def quality_from_arrays(arrays: Mapping[str, NDArray[np.generic]], k: int, m: in
     """The matrix of an artifact with k learned categories and m experts. Raises ArtifactError on a wrong shape, or a
     number of an expert that there is not."""
     shapes = {name: (k + 1, m) for name in ("quality", "stderr", "count", "output_tokens", "latency_ms")}
-    vectors = {name: (k + 1,) for name in ("mass", "prompt_tokens", *(["serving"] if "serving" in arrays else []))}
+    optional = [name for name in ("serving", "guessed") if name in arrays]
+    vectors = {name: (k + 1,) for name in ("mass", "prompt_tokens", *optional)}
     fields = {
         name: np.asarray(require_array(arrays, name, shape), dtype=np.float32)
         for name, shape in (shapes | vectors).items()

@@ -96,10 +96,13 @@ class SolvedPolicy:
         weight, loss = (np.stack(part) for part in zip(*weighed, strict=True))
         part = np.asarray(mass, dtype=np.float64)
         part = part[free] / max(float(part.sum()), 1e-12)
-        scaled = replace(exploration, scale=scale_within(budget, weight, loss, part, exploration.most))
+        is_bound = np.array([rows[i] not in exploration.guessed for i in free])
+        scaled = replace(exploration, scale=scale_within(budget, weight, loss, part * is_bound, exploration.most))
         shares = np.stack([scaled.shares(rows[i], quality[i], o[0], o[1:]) for i, o in zip(free, orders, strict=True)])
         tried = shares * (weight > 0)
-        expected = replace(scaled, share=float(part @ tried.sum(axis=1)), loss=float(part @ (tried * loss).sum(axis=1)))
+        spent = part * (tried * loss).sum(axis=1)
+        share, lost = float(part @ tried.sum(axis=1)), float(spent.sum())
+        expected = replace(scaled, share=share, loss=lost, unbounded=float(spent @ ~is_bound))
         return replace(self, exploration=expected)
 
     @cached_property

@@ -20,9 +20,8 @@ from training.expert_map import (
     cell_sums,
     is_ungraded,
     measure_quality,
-    new_levels,
     row_numbers,
-    shrink,
+    shrink_with_guesses,
     without_difficulty,
 )
 from training.graded_queries import LoggedQueries
@@ -86,23 +85,19 @@ def gather_evidence(
     offset = reward_offset(kept.reward[told], weight[told], base, row[told], expert[told])
     numbers = row_numbers(believed, rows[:-1])
     relative, difficulty = without_difficulty(believed.scores, numbers, len(rows) - 1)
-    graded, is_new = cell_sums(relative, numbers, len(rows) - 1), is_ungraded(base.count)
+    graded, is_guess = cell_sums(relative, numbers, len(rows) - 1), is_ungraded(grades)
 
     def of_cells(values: Float64Array) -> Float64Array:
         return add_cells(values, row, expert, base.quality.shape)
 
     gain = kept.reward - offset - difficulty[row]
-    answers, unlike = of_cells(weight), gain - shrink(*graded)[0][row, expert]
-    is_graded = graded[2].any(axis=0)  # of others it is not known here how good they are elsewhere
-    level = new_levels(of_cells(weight * unlike) * is_graded, answers * is_graded, is_new)
-    difficulty, gain = difficulty + level, gain - level[row]
-    rewarded = of_cells(weight * gain)
+    answers, rewarded = of_cells(weight), of_cells(weight * gain)
     sums, squares, counts = graded[0] + rewarded, graded[1] + of_cells(weight * gain**2), graded[2] + answers
     if len(log.panels):
-        anchors = Anchors(shrink(sums, squares, counts, is_new)[0] + difficulty[:, None], counts)
+        anchors = Anchors(shrink_with_guesses(sums, squares, counts, is_guess)[0] + difficulty[:, None], counts)
         agreed = agreed_cells(log.panels, rows, believed.experts, anchors, changes)
         sums, squares, counts = sums + agreed[0], squares + agreed[1], counts + agreed[2]
-    quality, stderr = shrink(sums, squares, counts, is_new)
+    quality, stderr = shrink_with_guesses(sums, squares, counts, is_guess)
     quality[:, counts.sum(axis=0) > 0] += difficulty[:, None]
     matrix = replace(
         base,
@@ -110,6 +105,7 @@ def gather_evidence(
         stderr=stderr.astype(np.float32),
         count=counts.astype(np.float32),
         mass=traffic_mass(log, rows, base),
+        guessed=np.where(is_guess, np.bincount(row, minlength=len(rows)), 0.0).astype(np.float32),
     )
     if carried is not None:
         at = [outcomes.experts.index(name) for name in carried.experts]
@@ -122,10 +118,12 @@ def gather_evidence(
 def beside_serving(
     matrix: QualityMatrix, rows: Sequence[str], experts: Sequence[str], serving: Mapping[str, str]
 ) -> QualityMatrix:
-    """The matrix with the server of each row (category -> expert): nobody takes over by a lead within its error."""
+    """The matrix with the server of each row (category -> expert): nobody takes over by a lead within its error. In a
+    category without grades, whose server is a guess, that is whoever seems best."""
     number = {name: column for column, name in enumerate(experts)}
-    own = [number.get(serving.get(row, ""), -1) for row in rows]
-    return replace(matrix, serving=np.array(own, dtype=np.float32))
+    own = np.array([number.get(serving.get(row, ""), -1) for row in rows], dtype=np.float32)
+    own[matrix.is_guess] = matrix.quality[matrix.is_guess].argmax(axis=1)
+    return replace(matrix, serving=own)
 
 
 def is_taught(

@@ -18,9 +18,12 @@ PRIOR_COUNT_RANGE = (1.0, 200.0)
 """Bounds on the prior's weight in graded answers: at least one, and never so many that a well-measured cell (hundreds
 of answers) is pulled away from its own mean (ours)."""
 
-NEW_PRIOR = 2.0
+GUESS_PRIOR = 8.0
 """The prior's weight, in answers, in a category that nobody was graded in: how much the others differ among themselves
 says little of one that somebody added because it is unlike them (ours; benchmarks/LOG.md)."""
+
+GUESS_VARIANCE = 0.25
+"""Variance of an answer's score there before there are answers: that of a thumb at most."""
 
 BACKFIT_ROUNDS = 20
 
@@ -34,7 +37,7 @@ def measure_quality(table: OutcomeTable, categories: Sequence[str]) -> QualityMa
     rows = row_numbers(table, categories)
     relative, difficulty = without_difficulty(table.scores, rows, len(categories))
     counts = cell_sums(table.scores, rows, len(categories))[2]
-    quality, stderr = shrink(*cell_sums(relative, rows, len(categories)), is_ungraded(counts))
+    quality, stderr = shrink_with_guesses(*cell_sums(relative, rows, len(categories)), is_ungraded(counts))
     measured = counts.sum(axis=0) > 0
     quality[:, measured] = np.clip(quality[:, measured] + difficulty[:, None], 0.0, 1.0)
     mass = np.maximum(np.bincount(rows, minlength=len(categories) + 1), 1).astype(np.float32)
@@ -112,31 +115,15 @@ def is_ungraded(counts: NDArray[np.floating]) -> BoolArray:
     return np.append(counts[:-1].sum(axis=1) == 0, False)
 
 
-def new_levels(sums: Float64Array, counts: Float64Array, is_new: BoolArray) -> Float64Array:
-    """(k+1,) how much easier than the others each new category is, 0 for those that are not new.
-
-    A one-way random-effects mean of the cells, whose own effects and whose common level have the variance of
-    `NEW_PRIOR` answers. Without it an expert that was not tried in a hard category would seem to be its best.
-
-    Args:
-        sums: (k+1, m) of answers less what is expected of their experts, and their `counts`.
-    """
-    means = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
-    precision = NEW_PRIOR * counts / (counts + NEW_PRIOR)
-    return np.where(is_new, (precision * means).sum(axis=1) / (precision.sum(axis=1) + NEW_PRIOR), 0.0)
-
-
-def shrink(
-    sums: Float64Array, squares: Float64Array, counts: Float64Array, is_new: BoolArray | None = None
-) -> tuple[Float64Array, Float64Array]:
+def shrink(sums: Float64Array, squares: Float64Array, counts: Float64Array) -> tuple[Float64Array, Float64Array]:
     """Empirical-Bayes means and standard errors of cells, all (k+1, m); 0 and 0.5 for an expert without any.
 
     Normal-normal model per expert e: cell mean ~ N(theta_ce, s2/n_ce), theta_ce ~ N(mu_e, t2). Posterior mean is
-    (n mean + L mu) / (n + L) with L = s2 / t2, kept within PRIOR_COUNT_RANGE (Efron & Morris 1975), and at most
-    NEW_PRIOR in rows that are new (k+1,); its standard error squared is s2 / (n + L), and (L / (n + L))^2 of the error
-    of mu. mu is the mean of the measured cells, weighted by n / (n + L): those that adaptive probes left after one bad
-    answer say no more than one answer. t2 is what the cells' sum of squares exceeds sampling by (DerSimonian & Laird
-    1986). With equal counts these are the plain mean, and the variance between cells less what sampling explains.
+    (n mean + L mu) / (n + L) with L = s2 / t2, kept within PRIOR_COUNT_RANGE (Efron & Morris 1975); its standard error
+    squared is s2 / (n + L), and (L / (n + L))^2 of the error of mu. mu is the mean of the measured cells, weighted by
+    n / (n + L): those that adaptive probes left after one bad answer say no more than one answer. t2 is what the cells'
+    sum of squares exceeds sampling by (DerSimonian & Laird 1986). With equal counts these are the plain mean, and the
+    variance between cells less what sampling explains.
     """
     total, cells = counts.sum(axis=0), (counts > 0).sum(axis=0)
     means = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
@@ -149,11 +136,35 @@ def shrink(
     common = np.clip(within / np.maximum(between, 1e-9), *PRIOR_COUNT_RANGE)
     share = counts / (counts + common)
     shares = np.maximum(share.sum(axis=0), 1e-9)
-    prior_count = common if is_new is None else np.where(is_new[:, None], np.minimum(common, NEW_PRIOR), common)
-    left = prior_count / (counts + prior_count)
-    quality = (1.0 - left) * means + left * (share * means).sum(axis=0) / shares
-    stderr = np.sqrt(within / (counts + prior_count) + left**2 * within / common / shares)
+    quality = share * means + (1.0 - share) * (share * means).sum(axis=0) / shares
+    stderr = np.sqrt(within / (counts + common) + (1.0 - share) ** 2 * within / common / shares)
     stderr[:, total == 0] = 0.5  # nothing is known of a score in [0, 1]
+    return quality, stderr
+
+
+def shrink_with_guesses(
+    sums: Float64Array, squares: Float64Array, counts: Float64Array, is_guess: BoolArray
+) -> tuple[Float64Array, Float64Array]:
+    """The same of cells of which some rows (k+1,) are of categories without grades: those neither teach nor follow how
+    much an expert's other categories differ.
+
+    Normal model of such a row: cell mean ~ N(theta_e, s2/n_e), theta_e ~ N(mu_e + level, s2/L), level ~ N(0, s2/L),
+    where mu_e is what is expected of the expert by its other categories, and L = GUESS_PRIOR. How hard the category is
+    follows from all its answers, so that an expert that was not tried there gets neither credit nor blame for it.
+    """
+    quality, stderr = shrink(*(np.where(is_guess[:, None], 0.0, each) for each in (sums, squares, counts)))
+    is_known = counts[~is_guess].any(axis=0)  # of others it is not known how good they are elsewhere
+    rows = np.ix_(is_guess, is_known)
+    expected, n = quality[rows], counts[rows]
+    unlike = np.divide(sums[rows], n, out=expected.copy(), where=n > 0) - expected
+    spread = squares[rows] - n * (unlike + expected) ** 2 * (n > 0)
+    within = (GUESS_VARIANCE + spread.sum(axis=1)) / (1.0 + np.maximum(n.sum(axis=1) - (n > 0).sum(axis=1), 0.0))
+    share = n / (n + GUESS_PRIOR)
+    shares = 1.0 + share.sum(axis=1, keepdims=True)
+    level = (share * unlike).sum(axis=1, keepdims=True) / shares
+    quality[rows] = expected + level + share * (unlike - level)
+    error = 1.0 / (n + GUESS_PRIOR) + (1.0 - share) ** 2 / (GUESS_PRIOR * shares)
+    stderr[rows] = np.sqrt(np.maximum(within, 1e-4)[:, None] * error)
     return quality, stderr
 
 

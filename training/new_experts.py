@@ -63,7 +63,9 @@ def renewed(
     names = tuple(name for name in graded if name not in experts)
     matrix = beside(known, evidence.matrix.columns([graded.index(name) for name in names])) if names else known
     experts = (*experts, *names)
-    newest = QualityMatrix(**{name: array.copy() for name, array in matrix.arrays().items()})
+    newest = replace(matrix, **{name: getattr(matrix, name).copy() for name in RENEWED})
+    if evidence.matrix.is_guess.any():  # what is asked for now may not have been known when the live map was measured
+        newest = replace(newest, mass=evidence.matrix.mass)
     decided = replace(matrix, **{name: getattr(matrix, name).copy() for name in RENEWED})
     for column, expert in enumerate(experts):
         for name in RENEWED if expert in graded else ():
@@ -76,7 +78,7 @@ def renewed(
         serving = np.full(len(now), -1, dtype=np.float32) if known.serving is None else known.serving.copy()
         serving[list(rows)] = [now[row] for row in rows]
         decided = replace(decided, serving=serving)
-    return Renewed(experts, decided, newest)
+    return Renewed(experts, replace(decided, guessed=evidence.matrix.guessed), newest)
 
 
 def renew(
@@ -87,7 +89,7 @@ def renew(
     manifest = live.manifest.model_dump(exclude={"version", "weights_sha256"})
     manifest |= {"parents": (live.manifest.version,), "experts": made.experts}
     arrays = dict(live.arrays) | {f"map.{name}": array for name, array in made.matrix.arrays().items()}
-    arrays |= {f"explored.{name}": getattr(made.newest, name) for name in ("quality", "stderr")}
+    arrays |= {f"explored.{name}": getattr(made.newest, name) for name in ("quality", "stderr", "mass")}
     return save_artifact(root, manifest, arrays)
 
 
@@ -98,13 +100,16 @@ def rows_given(router: Router, experts: Sequence[str]) -> tuple[int, ...]:
 
 def exploration_moved(one: Router, other: Router) -> float:
     """Largest mean share, over policies, of the queries that one of two routers of the same map would explore otherwise
-    than the other."""
+    than the other; or of the queries of a category without grades."""
     moved = [0.0]
     for policy in one.policies:
         shares = [explored_shares(router, policy) for router in (one, other)]
         names = sorted({name for own in shares for row in own for name in row})
         tables = [np.array([[row.get(name, 0.0) for name in names] for row in own]) for own in shares]
-        moved.append(float(np.abs(tables[0] - tables[1]).sum(axis=1).mean() / 2))
+        by_row = np.abs(tables[0] - tables[1]).sum(axis=1) / 2
+        explores = other.policies[policy].exploration
+        guessed = [] if explores is None else sorted(explores.guessed)
+        moved += [float(by_row.mean()), *by_row[guessed].tolist()]
     return max(moved)
 
 

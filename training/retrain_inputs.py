@@ -21,7 +21,6 @@ from training.category_mix import AskedQueries, read_asked
 from training.change_points import ChangePoint, find_change_points, is_stale, replaced_models
 from training.datasets.outcome_folders import graded_at
 from training.evidence import Evidence, beside_serving, gather_evidence
-from training.expert_map import row_numbers
 from training.fit_inputs import builtin_outcomes, labelled_queries, learned_outcomes, opened_encoder, usable_outcomes
 from training.gate import DEFAULT_TERMS, Terms
 from training.log_answers import AskedAnswers, fetch_answers
@@ -74,15 +73,6 @@ class RetrainInputs:
         found = gather_evidence(table, log or self.log, self.config.learned_categories, self.changes, self.carried)
         rows = (*self.config.learned_categories, GENERAL)
         return replace(found, matrix=beside_serving(found.matrix, rows, table.experts, self.serving))
-
-    def measured_categories(self) -> set[str]:
-        """Categories in which an expert was graded, or is known from the live map."""
-        rows = (*self.config.learned_categories, GENERAL)
-        graded = self.outcomes.rows(np.flatnonzero(np.isfinite(self.outcomes.scores).any(axis=1)))
-        known = set(row_numbers(graded, self.config.learned_categories).tolist())
-        if self.carried is not None:
-            known.update(np.flatnonzero(self.carried.columns.count.any(axis=1)).tolist())
-        return {rows[row] for row in known}
 
     def asked(self) -> AskedQueries:
         """The newest queries of the log, by their mix of categories."""

@@ -1,20 +1,20 @@
-"""Categories that change hands without waiting for the gate: the next best takes over from an expert that fell, and
-a new category finds who serves it.
+"""Categories that change hands without waiting for the gate, because the next best takes over from an expert that fell.
 
 The gate judges by answers from after a change, whoever gave them, and so waits until the other expert was tried often
 enough since then. But the next best did not change, so what was known of it holds, and that the other fell shows in the
-many answers of its own. Who serves a new category is a guess until experts are graded in it: there is nothing to be
-defended against a candidate, and what a map gains there drowns in the noise of its other moves. Pure.
+many answers of its own. Who serves a category in which nobody was graded is a guess, and follows the newest evidence in
+every round: there is nothing to be defended against a candidate. Pure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from router.types import GENERAL, IntArray
+from router.quality import QualityMatrix
+from router.types import IntArray
 from training.candidate_verdict import MapChange
 from training.change_points import MIN_SIDE, ChangePoint
 from training.evidence import Evidence
@@ -29,8 +29,8 @@ DRAWS = 10_000
 
 @dataclass(frozen=True)
 class Takeover:
-    """Moves of a map. `gain` is what the traffic gains on average, without the key that speaks most for it: beyond
-    luck, or in categories without grades by what is known."""
+    """Moves of a map. `gain` is what the traffic gains on average beyond luck, without the key that speaks most for
+    it."""
 
     moves: tuple[MapChange, ...]
     gain: float
@@ -53,26 +53,24 @@ def fallen(changes: Sequence[ChangePoint]) -> frozenset[tuple[str, str]]:
 @dataclass(frozen=True)
 class Opening:
     """Rows of the map that may be decided anew without the gate, in which every move has to leave an expert that `fell`
-    somewhere, or to be of one of these `categories`."""
+    somewhere."""
 
     rows: tuple[int, ...]
-    fell: frozenset[str] = frozenset()
-    categories: frozenset[str] = frozenset()
-
-    def allows(self, move: MapChange) -> bool:
-        return move.live in self.fell or move.category in self.categories
+    fell: frozenset[str]
 
 
-def openings(live: Mapping[str, str], changes: Sequence[ChangePoint], graded: Collection[str]) -> tuple[Opening, ...]:
-    """Openings of the live map (category -> expert): where its expert fell, and where nobody was `graded`. In `general`
-    without grades who is best over all others serves, which is not a guess."""
+def opening_of(live: Mapping[str, str], changes: Sequence[ChangePoint]) -> Opening:
+    """Rows of the live map (category -> expert) whose expert fell there."""
     fell = fallen(changes)
-    guessed = frozenset(live) - frozenset(graded) - {GENERAL}
-    found = (
-        Opening(tuple(row for row, cell in enumerate(live.items()) if cell in fell), frozenset(e for _, e in fell)),
-        Opening(tuple(row for row, name in enumerate(live) if name in guessed), categories=guessed),
-    )
-    return tuple(each for each in found if each.rows)
+    return Opening(tuple(row for row, cell in enumerate(live.items()) if cell in fell), frozenset(e for _, e in fell))
+
+
+def without_guesses(
+    moves: Iterable[MapChange], live: Mapping[str, str], matrix: QualityMatrix
+) -> tuple[MapChange, ...]:
+    """Moves but those of categories (rows of the live map) where nobody was graded: they follow the newest evidence."""
+    guessed = {category for category, is_guess in zip(live, matrix.is_guess, strict=True) if is_guess}
+    return tuple(move for move in moves if move.category not in guessed)
 
 
 def weighty_keys(log: LogTable, moves: Sequence[MapChange]) -> IntArray:
@@ -87,34 +85,27 @@ def weighty_keys(log: LogTable, moves: Sequence[MapChange]) -> IntArray:
 def find_takeover(
     moves: Sequence[MapChange], live: Mapping[str, str], opening: Opening, found: Iterable[Evidence]
 ) -> Takeover | None:
-    """Gain by the moves of a map whose opened rows follow newer evidence. None if a move is not open, or if no
-    gain is shown by one of the evidences: all of it, and that without each of the `weighty_keys`.
-
-    In categories without grades what is known decides, not what is beyond luck: an error there costs no more than to
-    stay with a guess. The map itself asks for a lead of one standard error (`router.quality.cautious_quality`).
+    """Gain beyond luck by the moves of a map whose opened rows follow newer evidence. None if a move is not open, or if
+    no gain is shown by one of the evidences: all of it, and that without each of the `weighty_keys`.
 
     Args:
         live: who serves each row of the evidence (category -> expert).
     """
-    if not moves or not all(opening.allows(move) for move in moves):
+    if not moves or not all(move.live in opening.fell for move in moves):
         return None
-    beyond = known_gain if opening.categories else gain_beyond_luck
     gains = []
     for evidence in found:
-        gains.append(beyond(moves, evidence, live, opening))
+        gains.append(gain_beyond_luck(moves, evidence, live, opening))
         if gains[-1] <= 0:
             return None
     return Takeover(tuple(moves), min(gains))
 
 
-def known_gain(moves: Sequence[MapChange], evidence: Evidence, live: Mapping[str, str], opening: Opening) -> float:
-    """Gain of the traffic by the differences of both qualities; 0 where somebody who serves an opened row, or is in a
-    move, is not among the evidence's experts."""
+def known_gain(moves: Sequence[MapChange], evidence: Evidence, live: Mapping[str, str]) -> float:
+    """Gain of the traffic by the differences of both qualities; 0 where somebody in a move is not among the evidence's
+    experts."""
     matrix, names, rows = evidence.matrix, evidence.outcomes.experts, list(live)
-    involved = {live[rows[row]] for row in opening.rows} | {
-        name for move in moves for name in (move.live, move.candidate)
-    }
-    if not involved <= set(names):
+    if not {name for move in moves for name in (move.live, move.candidate)} <= set(names):
         return 0.0
     at = [(rows.index(move.category), names.index(move.live), names.index(move.candidate)) for move in moves]
     gains = [matrix.mass[row] * (matrix.quality[row, new] - matrix.quality[row, old]) for row, old, new in at]
@@ -124,7 +115,8 @@ def known_gain(moves: Sequence[MapChange], evidence: Evidence, live: Mapping[str
 def gain_beyond_luck(
     moves: Sequence[MapChange], evidence: Evidence, live: Mapping[str, str], opening: Opening
 ) -> float:
-    """Gain of the traffic beyond luck; 0 with fewer than MIN_SIDE answers of those that are left.
+    """Gain of the traffic beyond luck; 0 with fewer than MIN_SIDE answers of those that are left, or where somebody who
+    serves an opened row, or is in a move, is not among the evidence's experts.
 
     The differences of both qualities, weighted by the traffic, less the gain that the best map over the opened and the
     moved rows shows by the errors of the evidence alone in all but `LEVEL` of draws, where nobody is better than who
@@ -134,7 +126,9 @@ def gain_beyond_luck(
     matrix, names = evidence.matrix, evidence.outcomes.experts
     share = np.asarray(matrix.mass / matrix.mass.sum(), dtype=np.float64)
     categories, is_drawn = list(live), matrix.count > 0
-    gain, answers = known_gain(moves, evidence, live, opening), 0.0
+    if not {live[categories[row]] for row in opening.rows} <= set(names):
+        return 0.0
+    gain, answers = known_gain(moves, evidence, live), 0.0
     rows = sorted({*opening.rows, *(categories.index(move.category) for move in moves)})
     for move in moves if gain > 0 else ():
         row = categories.index(move.category)

@@ -1,6 +1,7 @@
 """Exploration: shares that follow the value of information, within a budget."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -126,6 +127,28 @@ def test_shares_have_their_reference_values() -> None:
     assert found == pytest.approx([1 - 0.2 * sum(weights), 0.2 * weights[0], 0.2 * weights[1]], rel=1e-5)
 
 
+def test_where_nobody_was_graded_the_shares_are_the_chances_of_being_best() -> None:
+    """Of two by the normal distribution of their difference; of many by draws. What is dearer has to pay for it."""
+    quality, dear = np.array([0.7, 0.6, 0.65]), np.array([[0.0, 0.0, 0.03]])
+    found = Exploration(np.array([[0.05, 0.1, 0.02]]), dear, guessed=frozenset({0}), scale=0.0)
+    error = np.hypot([0.05, 0.1, 0.02], 0.03 / math.sqrt(2))
+    alone = norm.cdf(-0.1 / math.hypot(error[0], error[1]))
+    assert found.shares(0, quality, 0, [1]) == pytest.approx([1 - alone, alone, 0], abs=1e-6)
+    draws = np.random.default_rng(0).normal(quality - dear[0], error, (200_000, 3)).argmax(axis=1)
+    assert found.shares(0, quality, 0, [1, 2]) == pytest.approx(np.bincount(draws) / len(draws), abs=0.005)
+
+
+def test_the_budget_is_kept_in_all_other_rows_and_the_rest_is_told() -> None:
+    experts = measured(np.random.default_rng(2))
+    evidence = replace(experts.evidence, guessed=np.array([0, 3, 0, 0], np.float32))
+    policy = solved(experts._replace(evidence=evidence), 0.001)
+    assert policy.exploration is not None
+    assert policy.exploration.loss - policy.exploration.unbounded == pytest.approx(0.001)
+    assert policy.exploration.unbounded > 0.001
+    assert f"({policy.exploration.unbounded:.2%} of it where no answer is graded" in policy.exploration.words
+    assert "graded" not in replace(policy.exploration, unbounded=0.0).words
+
+
 @given(st.integers(0, 2**32), st.floats(1e-4, 0.5), st.floats(0.1, 0.9))
 def test_the_scale_spends_the_whole_budget_where_it_can(seed: int, budget: float, most: float) -> None:
     rng = np.random.default_rng(seed)
@@ -148,16 +171,24 @@ def test_what_costs_money_is_dear_at_the_rate_of_the_gate_and_beside_a_free_plan
 
 
 def test_all_that_decides_a_share_is_in_the_identity() -> None:
-    one = {"stderr": np.ones((1, 2)), "dear": np.zeros((1, 2)), "scale": 0.1, "most": 0.5, "quality": None}
+    one = {
+        "stderr": np.ones((1, 2)),
+        "dear": np.zeros((1, 2)),
+        "scale": 0.1,
+        "most": 0.5,
+        "quality": None,
+        "guessed": frozenset(),
+    }
     others = {
         "stderr": np.zeros((1, 2)),
         "dear": np.ones((1, 2)),
         "scale": 0.2,
         "most": 0.4,
         "quality": np.ones((1, 2)),
+        "guessed": frozenset({0}),
     }
     found = {Exploration(**{**one, name: value}).identity for name, value in others.items()}  # type: ignore[arg-type]
-    assert len(found | {Exploration(**one).identity}) == 6  # type: ignore[arg-type]
+    assert len(found | {Exploration(**one).identity}) == 7  # type: ignore[arg-type]
 
 
 @given(st.floats(-1, 1), st.floats(0.01, 0.5))

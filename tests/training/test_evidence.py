@@ -10,7 +10,7 @@ import pytest
 from tests.gateway.small_router import EXPERTS
 from tests.training.small_comparison import asked, log_table, mapping, outcomes, small_comparison
 from training.change_points import find_change_points
-from training.evidence import gather_evidence, logged_queries
+from training.evidence import beside_serving, gather_evidence, logged_queries
 
 CATEGORIES = ("red", "green")
 GRADED = outcomes(("red", "red", "green", "green"), [[0.5, 0.4, 0.3]] * 4)
@@ -60,14 +60,17 @@ def test_the_maps_mass_is_the_mix_of_the_traffic() -> None:
 
 @pytest.mark.parametrize(("elsewhere", "part"), [(0.5, 1.0), (np.nan, 0.0)])
 def test_who_was_not_tried_shares_the_level_of_a_new_category(elsewhere: float, part: float) -> None:
-    """Nobody was graded in green, and ruby, 0.5 elsewhere, fails there 24 times: a prior of two answers for its own
+    """Nobody was graded in green, and ruby, 0.5 elsewhere, fails there 24 times: a prior of eight answers for its own
     part, and one for the level. Where nothing says how good ruby is, its failures tell nothing of the category."""
     graded = outcomes(("red", "red", "red", "red"), [[elsewhere, 0.4, 0.3]] * 4)
     log = log_table(["green"] * 24, ["ruby"] * 24, [0.0] * 24, is_held_out=np.zeros(24, dtype=bool))
-    precision = 2 * 24 / 26
-    level = -0.5 * part * precision / (precision + 2)
-    found = gather_evidence(graded, log, CATEGORIES).matrix.quality[1, 1:]
-    assert found == pytest.approx([0.4 + level, 0.3 + level], abs=1e-6)
+    precision = 8 * 24 / 32
+    level = -0.5 * part * precision / (precision + 8)
+    found = gather_evidence(graded, log, CATEGORIES).matrix
+    assert found.quality[1, 1:] == pytest.approx([0.4 + level, 0.3 + level], abs=1e-6)
+    assert found.is_guess.tolist() == [False, True, False]
+    served = beside_serving(found, ("red", "green", "general"), EXPERTS, dict.fromkeys(CATEGORIES, "ruby"))
+    assert served.serving.tolist() == [EXPERTS.index("ruby"), found.quality[1].argmax(), -1]
 
 
 @pytest.mark.parametrize(("propensity", "reward", "worth"), [(0.25, 1.0, 2.5), (0.5, 0.0, -0.5), (0.001, 1.0, 100.5)])

@@ -4,7 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.outcome_tables import scored_table
-from training.expert_map import NEW_PRIOR, measure_quality, new_levels, shrink, without_difficulty
+from training.expert_map import (
+    GUESS_PRIOR,
+    GUESS_VARIANCE,
+    measure_quality,
+    shrink,
+    shrink_with_guesses,
+    without_difficulty,
+)
 from training.types import OutcomeTable
 
 
@@ -52,19 +59,28 @@ def test_an_unmeasured_cell_takes_the_experts_mean_and_an_unmeasured_expert_know
 
 
 def test_of_a_category_without_grades_the_others_say_little_but_of_general_much():
-    """The others do not differ by more than chance: as much as 200 answers would say of one more of them."""
+    """The others do not differ by more than chance: as much as 200 answers would say of `general`, of a new category as
+    much as 8 of the most variance, and as 8 of its level."""
     scores = np.tile([[1.0], [0.0]], (20, 1))
     found = measure_quality(table(scores, ["code"] * 20 + ["facts"] * 20), ("code", "facts", "new"))
     of_mean = 220 / 20 / 2 / 200  # two cells of weight 20 / 220
     within = found.stderr[0, 0] ** 2 / (1 / 220 + (200 / 220) ** 2 * of_mean)
-    assert found.stderr[2:, 0] ** 2 == pytest.approx(within * (1 / np.array([NEW_PRIOR, 200.0]) + of_mean))
+    assert found.quality[2:, 0] == pytest.approx([0.5, 0.5])
+    assert found.stderr[2:, 0] ** 2 == pytest.approx([2 * GUESS_VARIANCE / GUESS_PRIOR, within * (1 / 200 + of_mean)])
 
 
-def test_the_level_of_a_new_category_is_that_of_its_experts_together():
-    """One expert 0.6 below what is expected of it in 2 answers, one as expected in 6: precisions 1 and 1.5 beside the
-    prior's 2."""
-    sums, counts = np.array([[-1.2, 0.0, 0.0], [5.0, 0.0, 0.0]]), np.array([[2.0, 6.0, 0.0], [5.0, 0.0, 0.0]])
-    assert new_levels(sums, counts, np.array([True, False])) == pytest.approx([-0.6 / 4.5, 0.0])
+def test_a_category_without_grades_is_known_by_its_own_answers_and_teaches_the_others_nothing():
+    """The posterior of the normal model, by its covariance matrix (Gelman et al. 2013, 3.5): both experts are 0.5
+    elsewhere, the first is right in 2 of 8 answers there, the second was not tried."""
+    graded = np.array([[10.0, 10.0], [10.0, 10.0]])
+    sums, counts = np.vstack([graded, [2.0, 0.0]]), np.vstack([2 * graded, [8.0, 0.0]])
+    quality, stderr = shrink_with_guesses(sums, sums, counts, np.array([False, False, True]))
+    assert quality[:2] == pytest.approx(shrink(graded, graded, 2 * graded)[0])
+    within = (GUESS_VARIANCE + 2 - 8 / 16) / 8
+    prior = within / GUESS_PRIOR * (np.eye(2) + 1)
+    gain = prior[:, 0] / (prior[0, 0] + within / 8)
+    assert quality[2] == pytest.approx(0.5 + gain * (2 / 8 - 0.5))
+    assert stderr[2] ** 2 == pytest.approx(np.diag(prior) - gain * prior[0])
 
 
 def test_a_prompt_that_all_answered_is_compared_with_its_own_mean():

@@ -440,14 +440,22 @@ def test_what_else_a_candidate_gains_does_not_carry_a_newcomer(log_e, verdict):
 
 
 def test_a_category_that_nobody_was_graded_in_is_given_by_what_the_log_says(request_):
-    """Too few answers for the gate, and nobody to be defended against a candidate."""
-    table = outcome_table()
+    """Too few answers for the gate, and nobody to be defended against a candidate. It is then explored by the chances
+    of being best, not by what the budget allows."""
+    table, config = outcome_table(), CONFIG | {"policies": {"default": {"exploration": {"budget": 0.005}}}}
+    request_.config.write_text(yaml.dump(config))
     write_outcomes(table.rows(np.array(table.categories) != "sql"), request_.outcomes)
     put_first_router(request_.config, request_.outcomes, request_.routers, NOW)
     log_answers(request_, {"left": 0.3, "right": 0.7}, n=40)
     result = run_retrain(request_, now=NOW)
     assert not result.is_promoted, result.reason
-    assert "right takes over sql from left" in result.reason
+    assert "right takes over sql from left, where no answer is graded: +" in result.reason
+    live = load_router(load_config(request_.config), request_.routers / Registry(request_.routers).live().version)
+    assert live.expert_of()["sql"] == "right"
+    explores = live.policy("default").exploration
+    assert explores.guessed == {live.categories.index("sql")}
+    assert explores.loss - explores.unbounded <= 0.005
+    assert explores.unbounded > 0
 
 
 def test_a_replaced_model_starts_a_new_column_of_evidence(request_, capsys):

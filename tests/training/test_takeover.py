@@ -13,7 +13,7 @@ from training.change_points import ChangePoint
 from training.evidence import Evidence
 from training.key_influence import UNLIMITED
 from training.new_experts import can_renew, renewed
-from training.takeover import find_takeover, openings, weighty_keys
+from training.takeover import find_takeover, known_gain, opening_of, weighty_keys, without_guesses
 
 ROWS = ("facts", "sql", "general")
 MOVE = MapChange("sql", "left", "right")
@@ -43,11 +43,10 @@ def evidence(*, left=0.2, right=0.8, stderr=0.08, count=30.0, tried=None) -> Evi
 LIVE = dict.fromkeys(ROWS, "left")
 
 
-def gain_of(*found: Evidence, changes=FELL, graded=ROWS) -> float:
-    taken = [find_takeover((MOVE,), LIVE, opening, found) for opening in openings(LIVE, changes, graded)]
-    gains = [each.gain for each in taken if each is not None]
-    assert all(gain > 0 for gain in gains), "no gain is no takeover"
-    return max(gains, default=0.0)
+def gain_of(*found: Evidence, changes=FELL) -> float:
+    taken = find_takeover((MOVE,), LIVE, opening_of(LIVE, changes), found)
+    assert taken is None or taken.gain > 0, "no gain is no takeover"
+    return 0.0 if taken is None else taken.gain
 
 
 def test_the_gain_is_that_of_the_traffic_less_its_error():
@@ -55,10 +54,8 @@ def test_the_gain_is_that_of_the_traffic_less_its_error():
     assert 0 < gain_of(evidence()) < 0.6 / 3
 
 
-@pytest.mark.parametrize("graded", [ROWS, ("facts", "general")])
-def test_nothing_is_known_of_a_move_to_somebody_without_evidence(graded):
-    found = replace(evidence(), outcomes=SimpleNamespace(experts=("left", "another")))
-    assert gain_of(found, graded=graded) == 0
+def test_nothing_is_known_of_a_move_to_somebody_without_evidence():
+    assert gain_of(replace(evidence(), outcomes=SimpleNamespace(experts=("left", "another")))) == 0
 
 
 def test_what_luck_shows_is_counted_over_all_that_could_have_been_chosen():
@@ -75,29 +72,21 @@ def test_what_luck_shows_is_counted_over_all_that_could_have_been_chosen():
 @pytest.mark.parametrize("changes", [(), (ChangePoint("sql", "left", 0.0, 0.2, 0.9),)])
 def test_who_did_not_fall_waits_for_the_gate(changes):
     assert gain_of(evidence(), changes=changes) == 0
-    assert openings(LIVE, changes, ROWS) == ()
-    assert [opening.rows for opening in openings(LIVE, FELL, ROWS)] == [(1,)]
+    assert opening_of(LIVE, changes).rows == ()
+    assert opening_of(LIVE, FELL).rows == (1,)
 
 
-@pytest.mark.parametrize(("graded", "is_taken"), [(("facts", "general"), True), (("sql", "general"), False)])
-def test_a_category_that_nobody_was_graded_in_needs_no_gate(graded, is_taken):
-    assert (gain_of(evidence(), changes=(), graded=graded) > 0) is is_taken
-
-
-def test_in_a_guessed_category_what_is_known_decides_without_any_one_key():
-    little, graded = evidence(right=0.3, tried=4), ("facts", "general")
-    assert gain_of(little) == 0
-    assert gain_of(little, changes=(), graded=graded) == pytest.approx(0.1 / 3)
-    assert gain_of(little, evidence(right=0.1), changes=(), graded=graded) == 0
+def test_moves_where_nobody_was_graded_are_not_judged():
+    matrix = replace(evidence().matrix, guessed=np.array([0.0, 1.0, 0.0], np.float32))
+    other = MapChange("facts", "left", "right")
+    assert without_guesses((other, MOVE), LIVE, matrix) == (other,)
+    assert without_guesses((MOVE,), LIVE, evidence().matrix) == (MOVE,)
+    assert known_gain((MOVE,), evidence(right=0.3), LIVE) == pytest.approx(0.1 / 3)
 
 
 def test_the_error_of_who_was_not_tried_counts():
     assert gain_of(evidence(right=0.4, tried=30)) > 0
     assert gain_of(evidence(right=0.4, tried=0)) == 0
-
-
-def test_general_without_grades_waits_for_the_gate():
-    assert openings(LIVE, (), ("facts", "sql")) == ()
 
 
 @pytest.mark.parametrize("lacking", [{"right": 0.3}, {"count": 10.0}])
@@ -133,6 +122,11 @@ def test_a_row_that_is_decided_anew_stays_with_who_serves_it_unless_another_lead
     assert made.matrix.serving.tolist() == [1, 1, 0]
     untouched = renewed(replace(known, serving=None), ("left", "right"), now)
     assert untouched.matrix.serving is None
+    assert untouched.newest.mass.tolist() == [7, 7, 7]
+    asked = {"guessed": np.array([0, 2, 0], np.float32), "mass": np.array([1, 8, 1], np.float32)}
+    made = renewed(known, ("left", "right"), SimpleNamespace(matrix=replace(newer, **asked), outcomes=now.outcomes))
+    assert made.matrix.is_guess.tolist() == [False, True, False]
+    assert (made.matrix.mass.tolist(), made.newest.mass.tolist()) == ([7, 7, 7], [1, 8, 1])
 
 
 @pytest.mark.parametrize(("kind", "rows", "is_able"), [("map", "ab", True), ("map", "ba", False), ("knn", "ab", False)])
