@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Self
 
-from gateway.freed_memory import REQUEST_BYTES, FreedMemory
+from gateway.freed_memory import FreedMemory
 from gateway.http_errors import ApiError, not_now
 
 SMALL_BODY_BYTES = 64 * 1024
@@ -149,7 +149,7 @@ class Intake:
 
     def release(self, claim: Claim) -> None:
         self.has_arrived(claim)
-        self._freed.note(REQUEST_BYTES + claim.held_bytes)
+        self._freed.note()
         if claim.is_large:
             self._count(claim, -claim.held_bytes)
 

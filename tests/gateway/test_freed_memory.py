@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from gateway import freed_memory
-from gateway.freed_memory import REQUEST_BYTES, RETURN_EVERY_BYTES, FreedMemory, glibc
+from gateway.freed_memory import glibc
 from gateway.intake import Intake
 from tests.gateway.served import end_gateway, start_gateway
 from tests.waiting import DEADLINE_S, until
@@ -62,32 +62,23 @@ def test_large_blocks_go_back_at_once_and_small_ones_when_told() -> None:
     assert kept_after("50000", "2000", "apart", "trim") < 10 * MB
 
 
-async def test_memory_is_returned_once_for_many_requests(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(freed_memory, "PAUSE_S", 0.0)
-    calls: list[int] = []
-    freed = FreedMemory(lambda: calls.append(1))
-    for _ in range(15):
-        freed.note(RETURN_EVERY_BYTES // 16)
-    await asyncio.sleep(0)
-    assert calls == []
-    for _ in range(40):
-        freed.note(RETURN_EVERY_BYTES // 16)
-    await until(lambda: len(calls) == 1)
-    await asyncio.sleep(0)
-    freed.note(RETURN_EVERY_BYTES)
-    await until(lambda: len(calls) == 2)
-
-
-async def test_many_small_requests_return_memory_too(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_memory_is_returned_once_for_many_requests_and_again_for_later_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(freed_memory, "PAUSE_S", 0.0)
     calls: list[int] = []
     monkeypatch.setattr(freed_memory, "trim_heap", lambda: calls.append(1))
     intake = Intake(1, 1, 1)
-    for _ in range(RETURN_EVERY_BYTES // REQUEST_BYTES):
-        assert calls == []
+    for _ in range(40):
         with intake.claim("somebody"):
-            await asyncio.sleep(0)
-    await until(lambda: len(calls) == 1)
+            pass
+    await until(lambda: calls == [1])
+
+    async def asks_again() -> bool:
+        with intake.claim("somebody"):
+            return len(calls) == 2
+
+    await until(asks_again)
 
 
 EXPERTS_FILE = {
