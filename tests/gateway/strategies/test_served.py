@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import Any
 
 import aiohttp
@@ -26,6 +27,16 @@ from tests.waiting import until
 TWO_AGREE = {"ruby": "It is 5.", "emerald": "The answer is 4", "plain": "4.0"}
 GO_ON = (1.0, *[0.0] * (SIGNALS - 1))
 STOP = (-1.0, *[0.0] * (SIGNALS - 1))
+
+
+class InWork(Counter[str]):
+    """Requests that experts have, as residency counts them."""
+
+    def started(self, expert: str) -> None:
+        self[expert] += 1
+
+    def ended(self, expert: str) -> None:
+        self[expert] -= 1
 
 
 async def said(gateway: Running, text: str = "red", **fields: Any) -> tuple[str, dict[str, Any], Any]:
@@ -79,6 +90,7 @@ async def test_probes_run_at_once_and_what_cannot_change_the_end_is_cancelled() 
 
 async def test_a_stream_begins_when_the_answer_is_settled() -> None:
     async with composition(TWO_AGREE) as (gateway, panel):
+        in_work = gateway.parts.pool.watcher = InWork()
         client = openai.AsyncOpenAI(base_url=gateway.gateway.url, api_key="unused")
         messages: Any = [{"role": "user", "content": "red"}]
         options: Any = {"include_usage": True}
@@ -98,6 +110,7 @@ async def test_a_stream_begins_when_the_answer_is_settled() -> None:
         assert body.endswith(b"data: [DONE]\n\n")
         assert not any(body.get("stream") for body in panel.bodies)
         assert (await gateway.record(1)).usage == Usage(prompt_tokens=30, completion_tokens=6)
+        await until(lambda: in_work == dict.fromkeys(EXPERTS, 0))
 
 
 async def test_a_client_that_waits_for_a_stream_hears_comments(monkeypatch: pytest.MonkeyPatch) -> None:
