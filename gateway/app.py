@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from gateway.asgi import (
     IS_HERE,
     Application,
+    Message,
     Receive,
     Scope,
     Send,
@@ -246,4 +247,15 @@ async def serve_rest(rest: Application, scope: Scope, body: bytes, receive: Rece
         value = await read_off_loop(decode_json, body)
         scope = {**scope, "headers": [*others, (b"content-type", b"application/json")], "coe_json": value}
     with suppress(Exception):  # `on_error` has answered it; starlette raises it again so that a server can log it
-        await rest(scope, replay(body, receive), send)
+        await rest(scope, replay(body, receive), with_request_id(send, request_id_of(dict(scope["headers"]))))
+
+
+def with_request_id(send: Send, request_id: str) -> Send:
+    """A `send` by which every answer has the id of its request."""
+
+    async def named(message: Message) -> None:
+        if message["type"] == "http.response.start" and b"x-request-id" not in dict(message["headers"]):
+            message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+        await send(message)
+
+    return named

@@ -15,8 +15,9 @@ from tests.gateway.running import running
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/v1/models", "/v1/models/auto", "/openapi.json"])
 async def test_head_is_get_without_its_body(path: str) -> None:
     async with running() as gateway:
-        async with gateway.client.get(gateway.root + path) as got:
+        async with gateway.client.get(gateway.root + path, headers={"x-request-id": "mine"}) as got:
             content = await got.read()
+        assert path.endswith(("z", "/metrics")) or got.headers.getall("x-request-id") == ["mine"]
         for _ in range(2):  # and the connection goes on
             async with gateway.client.head(gateway.root + path) as answer:
                 assert (answer.status, await answer.read()) == (got.status, b"")
@@ -52,6 +53,7 @@ async def test_a_file_for_an_endpoint_that_is_not_there_is_404() -> None:
         form.add_field("file", b"RIFF", filename="a.wav")
         async with gateway.client.post(f"{gateway.gateway.url}/audio/transcriptions", data=form) as answer:
             assert (answer.status, (await answer.json())["error"]["code"]) == (404, "not_found")
+            assert answer.headers["x-request-id"].startswith("req-")
         form = aiohttp.FormData({"decision_id": "dec-1"})
         form.add_field("file", b"RIFF", filename="a.wav")
         async with gateway.client.post(f"{gateway.gateway.url}/feedback", data=form) as answer:
