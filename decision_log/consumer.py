@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 BATCH_RECORDS = 400
 """Of one transaction, whose fsync and changed pages all share: about 2 ms of Python in the writing thread."""
 TURN_RECORDS = 25
-"""Read in one turn of the event loop, which may have requests to serve: about 0.4 ms."""
+"""Read in one turn of the event loop, which may have requests to serve: about 0.2 ms."""
 LINGER_S = 0.2
 BLOCK_MS = 1000
 MIN_IDLE_MS = 15_000

@@ -87,8 +87,8 @@ class Database:
                 for gone in erased:
                     del rows[gone.decision_id]
             new = insert_rows(connection, [row_of(each) for each in rows.values()])
-            note_signals(connection, self.insert, [rows[decision_id].record for decision_id in new])
-            return len(new)
+            note_signals(connection, self.insert, [each.record for each in rows.values()])
+            return new
 
     def get_decision(self, decision_id: str) -> DecisionRecord | None:
         """The record of that decision, None when there is none. Raises StoreError."""
@@ -228,21 +228,22 @@ class Database:
             yield connection
 
 
-def insert_rows(connection: Connection, rows: Sequence[tuple[object, ...]]) -> list[str]:
-    """Inserts what `row_of` gives and returns the decision ids that are new.
+def insert_rows(connection: Connection, rows: Sequence[tuple[object, ...]]) -> int:
+    """Inserts what `row_of` gives where its decision id is new, and returns how many were.
 
-    Statements as text: SQLAlchemy took longer to make one than the database to run it. And not one execution a row,
-    each of which SQLite's driver begins by giving the interpreter away, to requests for as long as they want it.
+    Statements as text: SQLAlchemy took longer to make one than the database to run it. And neither an execution nor an
+    answer for each row: SQLite's driver begins both by giving the interpreter away, to requests for as long as they
+    want it.
     """
     place = "?" if connection.dialect.paramstyle == "qmark" else "%s"
     row = f"({', '.join([place] * len(DECISIONS.c))})"
-    new: list[str] = []
+    new = 0
     for part in in_parts(rows):
         statement = (
             f"INSERT INTO decisions ({', '.join(DECISIONS.c.keys())}) VALUES {', '.join([row] * len(part))} "
-            "ON CONFLICT (decision_id) DO NOTHING RETURNING decision_id"
+            "ON CONFLICT (decision_id) DO NOTHING"
         )
-        new += connection.exec_driver_sql(statement, tuple(chain.from_iterable(part))).scalars()
+        new += connection.exec_driver_sql(statement, tuple(chain.from_iterable(part))).rowcount
     return new
 
 
