@@ -13,7 +13,7 @@ import numpy as np
 from fleet.residency.demand import CategoryDemand, Demand, Float64Array
 from fleet.residency.memory import Resident
 from fleet.residency.scheduler import Goal, Outlook, Scheduler
-from fleet.residency.sets import BoolArray, best_of, set_with
+from fleet.residency.sets import BoolArray, best_of, losses, set_with
 from fleet.residency.types import Residency
 from router.residency_config import ResidencyConfig
 
@@ -59,13 +59,8 @@ class Regret:
 
     def missed(self, now_s: float, view: Scheduler) -> Float64Array:
         weights, rows = self.demand.rows(now_s)
-        lost = self._later(weights, rows, view.mask, view)
-        best = best_of(rows, view.mask)
-        for number in np.flatnonzero(view.mask):
-            others = view.mask.copy()
-            others[number] = False
-            lost[number] = weights @ (best - best_of(rows, others))
-        return lost
+        later = self._later(weights, rows, view.mask, view)
+        return np.where(view.mask, losses(view.mask, weights, rows), later)
 
     def goal(self, now_s: float, view: Scheduler) -> Goal | None:
         if now_s - self._looked_at_s < self._options.memory_s / LOOKS:
@@ -81,9 +76,9 @@ class Regret:
         for number in np.argsort(-accounts)[:MOST_TRIED]:
             if view.state(view.residents[number].name) in COMING or accounts[number] <= LEAST_GAIN:
                 continue
-            goal = self._judged(number, now_s, weights, rows, view, least=most)
-            if goal is not None and (surplus := (goal.account or 0.0) - (goal.price or 0.0)) > most:
-                found, most = goal, surplus
+            judged = self._judged(number, now_s, weights, rows, view, least=most)
+            if judged is not None and (surplus := judged[1] - judged[2]) > most:
+                found, most = judged[0], surplus
         return found
 
     def outlooks(self, now_s: float, view: Scheduler) -> dict[str, Outlook]:
@@ -101,10 +96,8 @@ class Regret:
         found = {}
         for number in np.flatnonzero(accounts > LEAST_GAIN):
             name = view.residents[number].name
-            goal = self._judged(int(number), now_s, weights, rows, view)
-            found[name] = Outlook(float(accounts[number]), None)
-            if goal is not None and goal.account is not None and goal.price is not None:
-                found[name] = Outlook(goal.account, goal.price)
+            judged = self._judged(int(number), now_s, weights, rows, view)
+            found[name] = Outlook(float(accounts[number]), None) if judged is None else Outlook(*judged[1:])
         return found
 
     def _judged(
@@ -116,8 +109,8 @@ class Regret:
         view: Scheduler,
         *,
         least: float = -np.inf,
-    ) -> Goal | None:
-        """The goal of waking an engine with its account and price; None where no room can be made for it, or where its
+    ) -> tuple[Goal, float, float] | None:
+        """The goal of waking an engine, its account and its price; None where no room can be made for it, or where its
         account is not above `least`."""
         after = set_with(number, now_s, weights, rows, view)
         if after is None or view.is_failing(view.residents[number].name, now_s):
@@ -147,7 +140,7 @@ class Regret:
                 / self._options.memory_s
             )
             serving[woken], sleep_s = True, 0.0
-        return replace(goal, account=gain - float(stopped), price=price)
+        return goal, gain - float(stopped), price
 
     def _later(self, weights: Float64Array, rows: Float64Array, awake: BoolArray, view: Scheduler) -> Float64Array:
         """(m,) what it costs to have stopped an engine that is not awake: its requests wait so much longer for it."""
@@ -159,8 +152,9 @@ class Regret:
         """The goal for the category that has lost more than its share for longest, if its bound is near."""
         for category in self._overdue(now_s, view):
             number = int(category.rows[-1].argmax())
-            goal = self._judged(number, now_s, weights, rows, view)
-            if goal is not None:
+            judged = self._judged(number, now_s, weights, rows, view)
+            if judged is not None:
+                goal = judged[0]
                 dwell_s = FAIR_LEAD * self._options.fairness_s / (2 * len(self.demand.categories))
                 view.hold(goal.wakes, now_s + dwell_s)
                 return replace(goal, reason="fairness")

@@ -35,22 +35,17 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """An engine to wake, what makes room for it, and why.
-
-    `account` is the predicted quality that recent requests lost because it was not awake, `price` what waking it costs;
-    None where neither was asked.
-    """
+    """An engine to wake, what makes room for it, and why."""
 
     wakes: str
     releases: tuple[Step, ...] = ()
     reason: str = "asked"
-    account: float | None = None
-    price: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """An engine that is not awake: its account, and what that must exceed; None where no room can be made for it."""
+    """An engine that is not awake: its account, the predicted quality that recent requests lost by that, and the
+    price of waking it, which that must exceed; None where no room can be made for it."""
 
     account: float
     price: float | None

@@ -92,8 +92,7 @@ class Room:
 
 def losses(mask: BoolArray, weights: Float64Array, rows: Float64Array) -> Float64Array:
     """(m,) what requests lose if one engine of a set is put away; 0 for others."""
-    awake = np.where(mask, rows, -np.inf)
-    first = awake.argmax(axis=1)
-    ordered = np.partition(awake, -2, axis=1)[:, -2:] if awake.shape[1] > 1 else np.column_stack([awake * 0, awake])
-    lost = ordered[:, 1] - np.maximum(ordered[:, 0], 0.0)
-    return np.bincount(first, weights=weights * lost, minlength=len(mask)).astype(float)
+    awake = np.where(mask, rows, 0.0)
+    ordered = np.partition(np.column_stack([np.zeros(len(rows)), awake]), -2, axis=1)
+    lost = ordered[:, -1] - ordered[:, -2]
+    return np.bincount(awake.argmax(axis=1), weights=weights * lost, minlength=len(mask)).astype(float)
