@@ -314,7 +314,7 @@ class ChatExchange:
             state = TerminalState.TIMED_OUT
         else:
             state = TerminalState.UPSTREAM_ERROR
-        outcome.end(state, 200 if self._has_started else error.status, error.code)
+        outcome.end(state, 200 if self._has_started else error.status, error.logged)
         try:
             await self._row.commit(outcome)
         except StoreError as unsafe:

@@ -25,6 +25,7 @@ from base.json_text import to_json
 RETRY_AFTER_S = 1.0
 CLIENT_GONE_STATUS = 499  # nginx's number for a client that left first; it never travels
 MAX_UPSTREAM_MESSAGE_CHARS = 2000
+MAX_CODE_CHARS = 64
 UNREACHABLE, BUSY = "expert_unreachable", "expert_busy"
 UNSENT = (UNREACHABLE, BUSY)
 """Codes of failures where the expert got nothing."""
@@ -85,9 +86,14 @@ class ApiError(RouterError):
         self.verbatim: bytes | None = None  # the expert's own error body, where it passes unchanged
 
     @property
+    def logged(self) -> str:
+        """The code as the log has it. An expert may send a long one, or none; then its type says more than nothing."""
+        return (self.code or self.error_type)[:MAX_CODE_CHARS]
+
+    @property
     def cause(self) -> str:
-        """The code that the log has of an expert's failure; a rate limit has one for all providers."""
-        return RATE_LIMITED if self.status == 429 else self.code or str(self.status)
+        """The code of an expert's failure; a rate limit has one for all providers."""
+        return RATE_LIMITED if self.status == 429 else self.logged
 
     def after(self, failed: Collection[str]) -> ApiError:
         """This error, which is that of the expert tried last, with the names of those that failed before it."""

@@ -249,6 +249,11 @@ class FaultUpstream:
     async def _no_model(self, request: web.Request) -> web.StreamResponse:
         return self._error(404, "The model `x` does not exist.", code="model_not_found")
 
+    async def _codeless(self, request: web.Request) -> web.StreamResponse:
+        """As llama.cpp refuses a field."""
+        error = {"message": "type must be number", "type": "invalid_request_error", "code": 400}
+        return web.Response(status=400, body=orjson.dumps({"error": error}), content_type="application/json")
+
     async def _refuses(self, request: web.Request) -> web.StreamResponse:
         return self._error(400, "temperature is too high", code="invalid_value")
 

@@ -102,6 +102,17 @@ async def test_a_request_that_is_at_fault_itself_opens_no_breaker() -> None:
         assert gateway.parts.pool.state("ruby") is BreakerState.CLOSED
 
 
+async def test_log_and_receipt_say_why_where_the_expert_names_no_code_and_where_none_was_chosen() -> None:
+    async with fault_upstream("codeless") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+        async with gateway.chat("red") as answer:
+            assert (answer.status, (await answer.json())["error"]["code"]) == (400, None)
+        assert (await gateway.record()).error_code == "invalid_request_error"
+        async with gateway.chat("red", tools=[{"type": "function"}], modalities=["audio"]) as answer:
+            url = f"{gateway.gateway.url}/decisions/{answer.headers['x-coe-decision-id']}"
+        async with gateway.client.get(url) as receipt:
+            assert (await receipt.json())["why"] == "no expert was chosen (unsupported_by_experts)."
+
+
 async def test_an_answer_that_never_ends_is_ended_by_the_total_time() -> None:
     async with (
         fault_upstream("drips") as upstream,
