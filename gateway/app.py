@@ -127,6 +127,9 @@ class GatewayApp:
         if path == COUNT_PATH:
             await self._count(scope["coe_caller"], headers, claim, receive, send)
             return
+        if self._siblings.store_owner is not None and path.startswith(STORE_PATHS):
+            await self._siblings.forward(self._siblings.store_owner, scope, receive, send)
+            return
         if method == "HEAD":
             scope, method, send = {**scope, "method": "GET"}, "GET", without_body(send)
         if path in HEALTH:
@@ -134,9 +137,6 @@ class GatewayApp:
                 raise method_not_allowed(method, "HEAD, GET")
             reply = await HEALTH[path](self._parts, scope["coe_caller"])
             await send_body(send, reply.status, reply.body, {}, reply.content_type)
-            return
-        if self._siblings.store_owner is not None and path.startswith(STORE_PATHS):
-            await self._siblings.forward(self._siblings.store_owner, scope, receive, send)
             return
         body = b""
         if path == UPLOAD_PATH and method == "POST" and self._files is not None:
