@@ -134,6 +134,10 @@ def not_now(message: str, code: str, status: int = 503) -> ApiError:
     return ApiError(message, status=status, code=code, retry_after_s=RETRY_AFTER_S)
 
 
+def shutting_down() -> ApiError:
+    return not_now("the gateway is stopping", "server_shutting_down")
+
+
 def method_not_allowed(method: str, allowed: str) -> ApiError:
     error = ApiError(
         f"method {method[:16]} is not allowed here; allowed: {allowed}", status=405, code="method_not_allowed"
@@ -175,7 +179,7 @@ def api_error(error: BaseException, expert: str | None = None, request_id: str =
     if isinstance(error, ClientGoneError):
         return ApiError("the client left", status=CLIENT_GONE_STATUS, code="client_gone")
     if isinstance(error, asyncio.CancelledError):
-        return not_now("the gateway is stopping", "server_shutting_down")
+        return shutting_down()
     return FaultError(error, request_id)
 
 

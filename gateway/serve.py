@@ -15,8 +15,9 @@ from pathlib import Path
 import uvicorn
 
 from gateway.app import GatewayApp
-from gateway.asgi import Receive, Scope, Send
+from gateway.asgi import Receive, Scope, Send, error_answer
 from gateway.auth import readable_by
+from gateway.http_errors import shutting_down
 from gateway.http_limits import limited_protocol
 from gateway.listener import bind, check_exposure, url_of
 from gateway.live_router import LiveRouter
@@ -31,6 +32,8 @@ from router.protocols import Encoder
 FILES_BESIDE = 512  # database, log, indexes, engines, uploads
 FILES_PER_CLIENT = 2  # its connection, and one to an expert
 FEWEST_CLIENTS = 16
+
+REFUSAL = error_answer(shutting_down(), {"connection": "close"})
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +72,14 @@ class Served:
     parts: Parts
     app: GatewayApp
     running: int = 0
+    must_end: bool = False
     is_over: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def end(self) -> None:
+        """Sets `is_over` once no request runs; none may begin from now on."""
+        self.must_end = True
+        if not self.running:
+            self.is_over.set()
 
 
 class Gateway:
@@ -90,6 +100,7 @@ class Gateway:
         self.port = port
         self._served = Served(parts, GatewayApp(parts, host))
         self._before: dict[Served, asyncio.Task[None]] = {}  # what still has requests, and waits for their end
+        self._has_closed = False
         self._listener = listener
         self._server: QuietServer | None = None
         self._serving: asyncio.Task[None] | None = None
@@ -100,25 +111,23 @@ class Gateway:
         return self._served.parts
 
     @property
-    def app(self) -> GatewayApp:
-        """The application of the parts in force."""
-        return self._served.app
-
-    @property
     def url(self) -> str:
         """The API root for OpenAI clients."""
         return url_of(self.host, self.port)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers a request, to its end, with the parts that are in force when it comes."""
+        """Answers a request, to its end, with the parts that are in force when it comes; refuses it after `stop`."""
+        if self._has_closed:
+            await REFUSAL(scope, receive, send)
+            return
         served = self._served
         served.running += 1
         try:
             await served.app(scope, receive, send)
         finally:
             served.running -= 1
-            if served in self._before and not served.running:
-                served.is_over.set()
+            if served.must_end:
+                served.end()
 
     def change(self, parts: Parts) -> None:
         """Serves what comes from now on with other parts, which `Parts.changed` made and which have started.
@@ -131,8 +140,7 @@ class Gateway:
             parts.residency.use(parts.pool)
         if parts.judge is not None:
             parts.judge.use(parts.config.experts, parts.pool)
-        if not before.running:
-            before.is_over.set()
+        before.end()
         self._before[before] = asyncio.create_task(self._close(before), name="parts-before")
 
     async def _close(self, served: Served) -> None:
@@ -173,14 +181,20 @@ class Gateway:
         logger.info("stopping: requests have %g s to end", limits.shutdown_grace_s)
 
     async def stop(self) -> None:
-        """Not ready, then no new connections, then what runs has `shutdown_grace_s` to end."""
-        self.parts.readiness.is_stopping = True
+        """Not ready, then no new connections, then what runs has `shutdown_grace_s` to end. All has ended, with its row
+        in the sink, before the parts close.
+
+        A connection that was accepted just before, or a request that waits behind another on its connection, may still
+        begin one: it is refused, because the server no longer waits for it.
+        """
+        self.parts.readiness.is_stopping = self._has_closed = True
         if self._server is not None and self._serving is not None:
             self._server.must_stop.set()
             await self._serving
         if self._listener is not None:
             self._listener.close()
-        await asyncio.gather(*self._before.values())
+        self._served.end()
+        await asyncio.gather(self._served.is_over.wait(), *self._before.values())
         await self.parts.aclose()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import sys
@@ -13,12 +14,16 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+import uvloop
 
 from base.errors import ConfigError
+from fleet.backend import BackendRequest, BackendResponse
+from fleet.wires import echo
 from gateway.listener import bind
 from gateway.serve import Gateway
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.running import echoes, running, wire
+from tests.gateway.small_router import EXPERTS
 from tests.waiting import DEADLINE_S, until
 
 PROGRAM = """
@@ -200,6 +205,49 @@ async def test_while_it_drains_every_answer_is_the_last_of_its_connection() -> N
         assert not draining.done()
         urgent.set()
         await asyncio.wait_for(draining, DEADLINE_S)
+
+
+class HeldEcho(echo.EchoBackend):
+    """Echoes once `may_answer` is set."""
+
+    def __init__(self) -> None:
+        super().__init__(echo.Options())
+        self.may_answer = asyncio.Event()
+
+    async def send(self, request: BackendRequest) -> BackendResponse:
+        await self.may_answer.wait()
+        return await super().send(request)
+
+
+def test_a_request_that_begins_as_the_gateway_stops_gets_no_answer_without_a_row() -> None:
+    """On the event loop of `coe serve`, which serves a connection that it accepted just before the port was closed."""
+    body = b'{"model": "auto", "messages": [{"role": "user", "content": "red"}]}'
+    head = "POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+    chat = f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
+
+    async def stopped(turns: int) -> tuple[int, list[str]]:
+        """Rows at the end of a stop that began so many turns of the loop after a chat was sent, and the statuses of the
+        answers. The expert answers after the stop: what the gateway waits for is cut at the end of its grace."""
+        expert = HeldEcho()
+        async with running(dict.fromkeys(EXPERTS, expert), shutdown_grace_s=0.05) as gateway:
+            with socket.create_connection(("127.0.0.1", gateway.gateway.port)) as client:
+                client.sendall(chat)
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                await gateway.gateway.stop()
+                rows = len(gateway.log.records)
+                expert.may_answer.set()
+                client.settimeout(DEADLINE_S)
+                with client.makefile("rb") as received:
+                    answers = await asyncio.to_thread(received.read)
+            assert len(gateway.log.records) == rows
+        assert b"server_shutting_down" in answers
+        return rows, re.findall(r"HTTP/1.1 (\d+)", answers.decode())
+
+    async def all_stopped() -> list[tuple[int, list[str]]]:
+        return [await stopped(turns) for turns in (0, 20)]
+
+    assert uvloop.run(all_stopped()) == [(0, ["503"]), (1, ["503"])]
 
 
 async def test_check_25_fails_closed_with_one_line(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ async def test_the_list_names_every_endpoint(tmp_path: Path) -> None:
 
 async def test_metrics_of_all_teams_need_an_admin(tmp_path: Path) -> None:
     async with serving(tmp_path) as gateway:
-        gateway.gateway.app._is_exposed = True
+        gateway.gateway._served.app._is_exposed = True
         keys = KeyStore(gateway.store)
         plain, admin = (keys.create("acme", "", Grant(is_admin=is_admin))[1] for is_admin in (False, True))
         await until(lambda: gateway.gateway.parts.auth._ring._ring.version == 2)
