@@ -61,7 +61,17 @@ SURFACES: dict[str, Surface] = {
     "/v1/messages": MessagesSurface(),
     "/v1/completions": CompletionsSurface(),
 }
-BARE_PATHS = frozenset({COUNT_PATH, *SURFACES, *HEALTH})
+REST_PATHS = frozenset(
+    f"/v1/{name}"
+    for name in (
+        *("admin", "batches", "decisions", "embeddings", "experts", "feedback", "files", "logs", "models", "rerank"),
+        *("route", "spend", "vector_stores"),
+    )
+)
+"""Paths of gateway/rest.py, to their second part: names of traces without the ids in them. They are written out so that
+following a request does not load it."""
+
+ROUTES = REST_PATHS | {COUNT_PATH, *SURFACES}
 
 
 class GatewayApp:
@@ -95,9 +105,7 @@ class GatewayApp:
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
         path: str = scope["path"]
-        watch = scope["coe_watch"] = (
-            None if self._telemetry is None else self._telemetry.follow(scope, headers, self._routes)
-        )
+        watch = scope["coe_watch"] = None if self._telemetry is None else self._telemetry.follow(scope, headers, ROUTES)
         if watch is not None:
             send = watch.watching(send)
         try:
@@ -158,17 +166,17 @@ class GatewayApp:
 
     async def rest(self) -> Application:
         """The endpoints on FastAPI, loaded in a thread when somebody first asks for one: 9 MiB, and a quarter of a
-        second, beside which chats go on."""
-        if self._rest is None:
-            self._rest = asyncio.ensure_future(asyncio.to_thread(load_rest, self._parts))
-        return await asyncio.shield(self._rest)
-
-    @cached_property
-    def _routes(self) -> frozenset[str]:
-        """The paths that are served, to their second part: names of traces without the ids in them."""
-        from gateway.rest import ROOTS
-
-        return ROOTS | BARE_PATHS
+        second, beside which chats go on. After a failure, such as for want of open files, the next request tries again.
+        """
+        loading = self._rest
+        if loading is None:
+            loading = self._rest = asyncio.create_task(asyncio.to_thread(load_rest, self._parts), name="load-rest")
+        try:
+            return await asyncio.shield(loading)
+        except Exception:
+            if self._rest is loading:
+                self._rest = None
+            raise
 
     def _is_page(self, path: str) -> bool:
         """Returns True for a page of the console, which asks for keys in a form of its own."""
@@ -240,22 +248,25 @@ async def serve_rest(rest: Application, scope: Scope, body: bytes, receive: Rece
     """
     if "\0" in scope["path"] or b"%00" in scope["query_string"]:
         raise invalid("the address holds a NUL character; allowed: any other")
-    if body and not dict(scope["headers"]).get(b"content-type", b"").startswith(b"multipart/"):
+    request_id = request_id_of(dict(scope["headers"])).encode()
+    headers = [(name, value) for name, value in scope["headers"] if name != b"x-request-id"]
+    headers.append((b"x-request-id", request_id))  # the one that the gateway made, in the log of its fault, too
+    if body and not dict(headers).get(b"content-type", b"").startswith(b"multipart/"):
         # Chat takes a body as JSON whatever it is called, and `curl -d` calls it a form. A file for an endpoint that is
         # not there should hear that.
-        others = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
-        value = await read_off_loop(decode_json, body)
-        scope = {**scope, "headers": [*others, (b"content-type", b"application/json")], "coe_json": value}
+        scope = {**scope, "coe_json": await read_off_loop(decode_json, body)}
+        headers = [(name, value) for name, value in headers if name != b"content-type"]
+        headers.append((b"content-type", b"application/json"))
     with suppress(Exception):  # `on_error` has answered it; starlette raises it again so that a server can log it
-        await rest(scope, replay(body, receive), with_request_id(send, request_id_of(dict(scope["headers"]))))
+        await rest({**scope, "headers": headers}, replay(body, receive), with_request_id(send, request_id))
 
 
-def with_request_id(send: Send, request_id: str) -> Send:
+def with_request_id(send: Send, request_id: bytes) -> Send:
     """A `send` by which every answer has the id of its request."""
 
     async def named(message: Message) -> None:
         if message["type"] == "http.response.start" and b"x-request-id" not in dict(message["headers"]):
-            message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+            message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
         await send(message)
 
     return named

@@ -6,7 +6,6 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
@@ -51,14 +50,6 @@ MODULES = (
     experts,
     spend,
 )
-ROOTS = frozenset(
-    "/".join(route.path.split("/")[:3])
-    for module in MODULES
-    for route in module.api.routes
-    if isinstance(route, APIRoute)
-)
-"""Paths that are served, to their second part: names of traces without the ids in them."""
-
 REST_PARTS = (
     *("batches", "cache", "config", "decider", "live", "live_config", "metrics", "pool", "readiness", "retrieval"),
     *("siblings", "sink", "database", "telemetry"),

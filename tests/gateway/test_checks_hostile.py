@@ -323,6 +323,20 @@ async def test_no_router_is_503(tmp_path: Path) -> None:
         assert (answer.status, body["error"]["code"], answer.headers["retry-after"]) == (503, "not_ready", "1")
 
 
+async def test_a_fault_of_an_endpoint_is_logged_with_the_id_that_its_client_got(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("secret text")
+
+    async with running() as gateway:
+        monkeypatch.setattr(gateway.parts.sink, "recent", broken)
+        async with gateway.client.get(f"{gateway.gateway.url}/decisions/dec-1") as answer:
+            assert (answer.status, (await answer.json())["error"]["code"]) == (500, "gateway_fault")
+        said = f"request {answer.headers['x-request-id']} met an unforeseen ZeroDivisionError"
+        assert [each.getMessage() for each in caplog.records if "unforeseen" in each.msg] == [said]
+
+
 async def test_unforeseen_error_is_500_without_its_text() -> None:
     class Broken:
         async def send(self, request: object) -> None:

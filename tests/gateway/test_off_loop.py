@@ -13,7 +13,9 @@ from base.json_text import from_json
 from fleet.backend import BackendRequest, BackendResponse
 from fleet.wires.echo import json_answer
 from gateway import answer_reader, asgi
-from gateway.asgi import LARGE_BYTES, MANY_VALUES
+from gateway.asgi import LARGE_BYTES, MANY_VALUES, Application
+from gateway.parts import Parts
+from gateway.rest import create_rest
 from tests.gateway.running import echoes, running
 
 LARGE = "red " * (LARGE_BYTES // 4)
@@ -53,6 +55,39 @@ async def test_others_are_answered_while_a_large_body_is_read(
         finally:
             may_end.set()
         assert (await sent).status in (200, 400)
+
+
+async def test_endpoints_are_loaded_once_while_others_are_answered_and_again_after_a_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    threads: list[str] = []
+    began, may_end = threading.Event(), threading.Event()
+
+    def held(parts: Parts) -> Application:
+        threads.append(threading.current_thread().name)
+        if len(threads) == 1:
+            raise OSError("too many open files")
+        began.set()
+        assert may_end.wait(10)
+        return create_rest(parts)
+
+    monkeypatch.setattr("gateway.app.load_rest", held)
+    async with running() as gateway:
+
+        async def status_of_models() -> int:
+            async with gateway.client.get(f"{gateway.gateway.url}/models") as answer:
+                return answer.status
+
+        assert await status_of_models() == 500
+        waiting = [asyncio.create_task(status_of_models()) for _ in range(2)]
+        assert await asyncio.to_thread(began.wait, 10)
+        async with gateway.chat("red") as answer:
+            assert answer.status == 200
+        assert not any(each.done() for each in waiting)
+        may_end.set()
+        assert await asyncio.gather(*waiting) == [200, 200]
+    assert len(threads) == 2
+    assert threading.main_thread().name not in threads
 
 
 async def test_a_large_answer_is_read_beside_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from decision_log.erase import stored_forms
+from gateway.app import REST_PATHS
 from gateway.keys.grants import Grant, Measure, parse_caps
 from gateway.keys.key_store import KeyStore
 from gateway.rest import create_rest
@@ -132,6 +133,7 @@ async def test_the_list_names_every_endpoint(tmp_path: Path) -> None:
         paths = create_rest(gateway.gateway.parts).openapi()["paths"]
     served = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
     assert served == {*OWNED, *LISTS, *TEAMLESS}
+    assert {"/".join(path.split("/")[:3]) for path in paths} == REST_PATHS
 
 
 async def test_metrics_of_all_teams_need_an_admin(tmp_path: Path) -> None:
