@@ -247,7 +247,9 @@ class ReplicatedBackend:
                 self._probes[replica.url] = asyncio.create_task(self._probe(replica))
 
     async def _probe(self, replica: Replica) -> None:
-        replica.breaker.probed(await replica.backend.is_alive(), time.monotonic())
+        is_alive = await replica.backend.is_alive()
+        if replica.breaker.wants_probe(time.monotonic()):  # as before: an answer meanwhile may have said more
+            replica.breaker.probed(is_alive, time.monotonic())
         self._queue.hand_out()
 
     async def _poll(self) -> None:

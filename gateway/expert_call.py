@@ -150,9 +150,9 @@ class ExpertCall:
         return answer
 
     def _shortest_wait_s(self, ranking: Collection[str], failure: ApiError) -> float:
-        """Seconds until the first that could serve has room, where the last one asked is at its limit."""
-        rests_s = self._pool.rests_s()
-        others = (rests_s.get(name, RETRY_AFTER_S) for name in ranking if name != failure.expert)
+        """Seconds until the first that could serve may be asked, where the last one asked is at its limit."""
+        waits_s = dict.fromkeys(self._pool.alive, RETRY_AFTER_S) | self._pool.rests_s()
+        others = (waits_s[name] for name in ranking if name in waits_s and name != failure.expert)
         return min([failure.retry_after_s or 0.0, *others])
 
     def _native(self, chat: ChatRequest, expert: str) -> Native | None:
@@ -330,7 +330,11 @@ async def read_beginning(
 def error_in_answer(expert: str, body: bytes, key: str | None) -> ApiError:
     """The error that an expert sent with a status of success and in place of an answer. A code that is a status counts
     as one, as OpenRouter means it."""
-    code = (error_fields(body) or {}).get("code")
+    fields = error_fields(body)
+    if fields is None:
+        message = f"expert {expert} sent an error without a message in place of an answer"
+        return ApiError(message, status=502, code="expert_error", is_retryable=True)
+    code = fields.get("code")
     return upstream_error(expert, code if isinstance(code, int) and 400 <= code < 600 else 502, body, {}, key)
 
 

@@ -175,7 +175,7 @@ class StrategyRun:
             call.state, call.answer = CallState.ANSWERED, answer
             return await read_off_loop(answer_text, answer.body)
         except RouterError as error:
-            call.state, call.error_code = CallState.FAILED, api_error(error, call.expert).code
+            call.state, call.error_code = CallState.FAILED, api_error(error, call.expert).cause
             return None
         finally:
             call.latency_ms = (time.perf_counter() - begun) * 1e3

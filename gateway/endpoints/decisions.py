@@ -255,7 +255,7 @@ async def show_decision(
     is_routed = decision is not None and is_chat and decision.reason is not DecisionReason.EXPLICIT
     in_words = why_logged(record)
     if in_words is None:
-        refused = f"no expert was chosen ({record.error_code})."
+        refused = f"no expert was chosen ({record.error_code or record.state})."
         in_words = reason_in_words(decision, decision.threshold) if decision else refused
     if decision is not None and is_chat and is_failover(decision, record.served_expert, record.strategy):
         code = record.failures.get(decision.expert)

@@ -85,6 +85,9 @@ class FaultUpstream:
         error = {"message": "engine died of sk-proj-abcdef7890", "type": "x", "param": None, "code": "dead"}
         return web.json_response({"error": error})
 
+    async def _wordless_error(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response({"error": {"code": 429}})
+
     async def _first_error(self, request: web.Request) -> web.StreamResponse:
         """As OpenRouter says it."""
         return await self._stream(request, events(b'{"error":{"message":"slow down","code":429}}'))

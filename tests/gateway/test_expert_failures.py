@@ -209,6 +209,31 @@ async def test_where_all_are_at_their_limit_the_shortest_wait_is_told() -> None:
     assert (len(short.requests), len(long.requests)) == (1, 2)
 
 
+async def test_the_wait_for_an_expert_at_its_limit_is_not_that_for_one_which_is_down() -> None:
+    async with fault_upstream("busy") as busy, fault_upstream("unavailable") as gone:
+        backends = {"ruby": wire(busy.url), "plain": wire(gone.url), "emerald": wire(busy.url)}
+        async with running(backends, retries=2) as gateway:
+            gateway.parts.pool._breakers["plain"].failures = FAILURES_TO_OPEN - 1
+            async with gateway.chat("red") as answer:
+                assert (answer.status, answer.headers["retry-after"]) == (429, "7")
+
+
+async def test_an_answer_during_a_probe_counts_more_than_the_probe() -> None:
+    async with fault_upstream("busy") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+        pool, now = gateway.parts.pool, 0.0
+        pool._clock = lambda: now
+        pool.at_limit("ruby", 7.0)
+        now = 7.0
+
+        async def is_alive() -> bool:
+            pool.at_limit("ruby", 7.0)
+            return True
+
+        vars(pool.backend("ruby"))["is_alive"] = is_alive
+        await pool.probe_due()
+        assert pool.rests_s() == {"ruby": 7.0}
+
+
 async def test_a_whole_answer_to_a_request_for_a_stream_becomes_one() -> None:
     async with fault_upstream("whole") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
         messages, options = [{"role": "user", "content": "red"}], {"include_usage": True}
@@ -243,6 +268,13 @@ async def test_an_answer_that_cannot_be_what_was_asked_for_is_a_failure(mode: st
     [
         ("whole_error", False, 502, f"expert ruby: engine died of {MASK}", "dead"),
         ("whole_error", True, 502, f"expert ruby: engine died of {MASK}", "dead"),
+        (
+            "wordless_error",
+            False,
+            502,
+            "expert ruby sent an error without a message in place of an answer",
+            "expert_error",
+        ),
         ("first_error", True, 429, "slow down", "expert_rate_limited"),
     ],
 )
