@@ -35,15 +35,19 @@ class FreedMemory:
 
     def __init__(self) -> None:
         self._returning: asyncio.Task[None] | None = None
+        self._is_due = False
 
     def note(self) -> None:
         """A request has ended."""
+        self._is_due = True
         if self._returning is None or self._returning.done():
             self._returning = asyncio.create_task(self._return(), name="return-memory")
 
     async def _return(self) -> None:
-        await asyncio.sleep(PAUSE_S)
-        await asyncio.to_thread(trim_heap)
+        while self._is_due:  # again where a request ended meanwhile
+            await asyncio.sleep(PAUSE_S)
+            self._is_due = False
+            await asyncio.to_thread(trim_heap)
 
 
 def keep_large_blocks_apart() -> None:

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from gateway import freed_memory
-from gateway.freed_memory import glibc
+from gateway.freed_memory import FreedMemory, glibc
 from gateway.intake import Intake
 from tests.gateway.served import end_gateway, start_gateway
 from tests.waiting import DEADLINE_S, until
@@ -79,6 +79,21 @@ async def test_memory_is_returned_once_for_many_requests_and_again_for_later_one
             return len(calls) == 2
 
     await until(asks_again)
+
+
+async def test_what_ends_while_memory_is_returned_is_returned_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(freed_memory, "PAUSE_S", 0.0)
+    calls: list[int] = []
+    freed = FreedMemory()
+
+    def trim() -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            freed.note()
+
+    monkeypatch.setattr(freed_memory, "trim_heap", trim)
+    freed.note()
+    await until(lambda: calls == [1, 1])
 
 
 EXPERTS_FILE = {
