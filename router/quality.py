@@ -33,7 +33,7 @@ class QualityMatrix:
     `quality` is the shrunk mean score in [0, 1], `stderr` its standard error, `count` the graded answers behind it;
     `mass` (k+1,) the share of queries; `prompt_tokens` (k+1,), `output_tokens` and `latency_ms` means, 0 where unknown.
     `serving` (k+1,) is the number of the expert that served when this was measured, -1 for none that is here. `guessed`
-    (k+1,) rated answers of each category where nobody was graded, 0 elsewhere.
+    (k+1,) weight of the rated answers of each category where nobody was graded, 0 elsewhere.
     """
 
     quality: FloatArray
@@ -48,7 +48,7 @@ class QualityMatrix:
 
     @property
     def is_guess(self) -> BoolArray:
-        """(k+1,) categories where nobody was graded, and answers are rated: who serves them is a guess that learns."""
+        """(k+1,) categories where nobody was graded, and ratings count: who serves them is a guess that learns."""
         return np.zeros(len(self.mass), dtype=bool) if self.guessed is None else self.guessed > 0
 
     def arrays(self) -> dict[str, FloatArray]:

@@ -189,7 +189,8 @@ def odds_of(policy: SolvedPolicy, row: int, eligible: Sequence[int], quality: Fl
         order = policy.order(row, quality)
         shares = policy.exploration.shares(row, quality, planned, order[1:])
         probs = np.where(np.isin(np.arange(len(quality)), ranking), shares, 0.0)
-        probs[planned] += 1.0 - probs.sum()  # nobody is tried more often because somebody else is down
+        # Nobody is tried more often because somebody else is down. A sum of floats may be a little more than 1.
+        probs[planned] = max(probs[planned] + 1.0 - probs.sum(), 0.0)
     explores = bool(probs[planned] < 1.0) and is_planned
     return Odds(tuple(eligible), wanted, reason, tuple(probs[list(eligible)].tolist()), ranking, explores)
 

@@ -99,13 +99,14 @@ def gather_evidence(
         sums, squares, counts = sums + agreed[0], squares + agreed[1], counts + agreed[2]
     quality, stderr = shrink_with_guesses(sums, squares, counts, is_guess)
     quality[:, counts.sum(axis=0) > 0] += difficulty[:, None]
+    rated = np.bincount(row[told], weights=weight[told], minlength=len(rows))
     matrix = replace(
         base,
         quality=quality.astype(np.float32),
         stderr=stderr.astype(np.float32),
         count=counts.astype(np.float32),
         mass=traffic_mass(log, rows, base),
-        guessed=np.where(is_guess, np.bincount(row, minlength=len(rows)), 0.0).astype(np.float32),
+        guessed=np.where(is_guess, rated, 0.0).astype(np.float32),
     )
     if carried is not None:
         at = [outcomes.experts.index(name) for name in carried.experts]

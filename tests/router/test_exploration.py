@@ -13,7 +13,14 @@ from base.errors import ConfigError
 from router.build import MeasuredExperts, solved_policy
 from router.capabilities import Capabilities
 from router.config import parse_config
-from router.exploration import MOST_EXPLORED, Exploration, dearness, scale_within, value_of_knowing
+from router.exploration import (
+    MOST_EXPLORED,
+    Exploration,
+    chances_of_best,
+    dearness,
+    scale_within,
+    value_of_knowing,
+)
 from router.map_solver import ExpertCosts
 from router.policy_config import GAIN_FOR_DOUBLE_COST, PolicyConfig
 from router.preference import LearnedChoice
@@ -138,6 +145,21 @@ def test_where_nobody_was_graded_the_shares_are_the_chances_of_being_best() -> N
     assert found.shares(0, quality, 0, [1, 2]) == pytest.approx(np.bincount(draws) / len(draws), abs=0.005)
 
 
+def test_chances_of_being_best_are_never_below_nothing_and_are_summed_once() -> None:
+    """The plan of a tight budget is all but surely not the best, and requests exclude now these, now those experts."""
+    experts, quality = measured(np.random.default_rng(4)), np.array([0.3, 0.6, 0.7, 0.1, 0.2], np.float32)
+    explores = Exploration(np.full((K, M), 0.02), np.zeros((K, M)), guessed=frozenset({0}))
+    policy = replace(solved(experts, 0.0), exploration=explores)
+    policy.solution.expert_of[0] = 0
+    chances_of_best.cache_clear()
+    for step in range(50):
+        own = quality + np.float32(step / 1000) * (np.arange(M) == 1)
+        assert (explores.shares(0, own, 0, range(1, M)) >= 0).all()
+        assert (probs_of(policy, 0, own) >= 0).all()
+        assert probs_of(policy, 0, own, (0, 2)).sum() == pytest.approx(1)
+    assert chances_of_best.cache_info().misses <= 100  # of two orders of the others at most
+
+
 def test_the_budget_is_kept_in_all_other_rows_and_the_rest_is_told() -> None:
     experts = measured(np.random.default_rng(2))
     evidence = replace(experts.evidence, guessed=np.array([0, 3, 0, 0], np.float32))
@@ -147,6 +169,7 @@ def test_the_budget_is_kept_in_all_other_rows_and_the_rest_is_told() -> None:
     assert policy.exploration.unbounded > 0.001
     assert f"({policy.exploration.unbounded:.2%} of it where no answer is graded" in policy.exploration.words
     assert "graded" not in replace(policy.exploration, unbounded=0.0).words
+    assert solved(experts._replace(evidence=evidence), 0.0).exploration is None
 
 
 @given(st.integers(0, 2**32), st.floats(1e-4, 0.5), st.floats(0.1, 0.9))

@@ -13,6 +13,7 @@ from training.change_points import find_change_points
 from training.evidence import beside_serving, gather_evidence, logged_queries
 
 CATEGORIES = ("red", "green")
+GRADED_RED = outcomes(("red",) * 4, [[0.5, 0.4, 0.3]] * 4)
 GRADED = outcomes(("red", "red", "green", "green"), [[0.5, 0.4, 0.3]] * 4)
 
 
@@ -71,6 +72,19 @@ def test_who_was_not_tried_shares_the_level_of_a_new_category(elsewhere: float, 
     assert found.is_guess.tolist() == [False, True, False]
     served = beside_serving(found, ("red", "green", "general"), EXPERTS, dict.fromkeys(CATEGORIES, "ruby"))
     assert served.serving.tolist() == [EXPERTS.index("ruby"), found.quality[1].argmax(), -1]
+
+
+@pytest.mark.parametrize(("keys", "is_failure", "is_guess"), [(5, False, True), (4, False, False), (5, True, False)])
+def test_a_category_without_grades_is_a_guess_from_the_first_rating_that_counts(
+    keys: int, is_failure: bool, is_guess: bool
+) -> None:
+    """Failures are nobody's rating, and of fewer than five keys each would be more than a fifth of what is known."""
+    n = 20
+    log = log_table(
+        ["green"] * n, ["ruby"] * n, [0.0] * n, is_held_out=np.zeros(n, dtype=bool), key=np.arange(n) % keys
+    )
+    log = replace(log, is_failure=np.full(n, is_failure), max_key_share=0.2)
+    assert gather_evidence(GRADED_RED, log, CATEGORIES).matrix.is_guess.tolist() == [False, is_guess, False]
 
 
 @pytest.mark.parametrize(("propensity", "reward", "worth"), [(0.25, 1.0, 2.5), (0.5, 0.0, -0.5), (0.001, 1.0, 100.5)])
