@@ -73,7 +73,7 @@ def verdict(found: Diagnosis) -> Iterator[str]:
         f"{found.in_stream:,} in the stream, {found.unsettled:,} still with their gateway"
     )
     if found.dead:
-        yield "dead letters are damaged or of a later coe, whose `coe log drain` writes them"
+        yield "dead letters: `coe log drain` tries them again; those that stay are damaged, or of a later coe"
     if found.evicts_by is not None:
         yield evicting(found.evicts_by)
     for finding in found.findings:

@@ -193,6 +193,8 @@ def translated_errors(action: str) -> Iterator[None]:
     """
     try:
         yield
+    except OverflowError as error:  # SQLite's driver, which raises it as it is
+        raise StoreError(f"cannot {action} the database: a number is too large for it") from error
     except DBAPIError as error:
         is_retryable = isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
         reason = str(error.orig).strip().split("\n", maxsplit=1)[0]

@@ -118,11 +118,15 @@ async def revive(client: RedisClient, stream: str) -> None:
     """Puts dead letters back into the stream that can be read by now: a coe of an earlier version may have given them
     up. Raises RedisError."""
     async for entry in dead_entries(client, stream):
-        if content_of(entry) is not None:
-            async with client.pipeline(transaction=True) as pipeline:
-                pipeline.xadd(stream, {entry.field: entry.payload or b""})
-                pipeline.xdel(dead_stream(stream), entry.id)
-                await pipeline.execute()
+        payload = entry.payload or b""
+        try:
+            parse(payload, entry.field)
+        except ValidationError:
+            continue
+        async with client.pipeline(transaction=True) as pipeline:
+            pipeline.xadd(stream, {entry.field: payload})
+            pipeline.xdel(dead_stream(stream), entry.id)
+            await pipeline.execute()
 
 
 async def entries_after(client: RedisClient, stream: str, last: bytes) -> AsyncIterator[Entry]:

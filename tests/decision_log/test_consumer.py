@@ -30,6 +30,7 @@ from tests.decision_log.running_log import append_new, make_record, running_log
 from tests.waiting import until
 
 STREAM = "coe:decisions"
+TOO_LARGE = 10**20  # for a column of SQLite
 
 
 @pytest.fixture(autouse=True)
@@ -409,12 +410,15 @@ async def test_lives_and_what_was_erased_reach_sql_and_garbage_of_either_is_dead
     client.xadd(STREAM, {"status": heard.model_dump_json()})
     client.xadd(STREAM, {"status": "{}"})
     client.xadd(STREAM, {"record": '{"erased":true,"replica":"r1","seq":-1}'})
+    client.xadd(STREAM, {"record": make_record(2).model_dump_json().replace('"seq":2', f'"seq":{TOO_LARGE}')})
+    client.xadd(STREAM, {"record": f'{{"erased":true,"replica":"r1","seq":{TOO_LARGE}}}'})
+    client.xadd(STREAM, {"status": heard.model_copy(update={"decisions": TOO_LARGE}).model_dump_json()})
     consumer = make_consumer(redis_url, store)
     stats = await consumer.drain()
-    assert (stats.written, stats.dead) == (1, 2)
+    assert (stats.written, stats.dead) == (1, 5)
     assert Ledger(store).accounts() == [Account("r1", heard, 1, [range(1)], [range(1, 2)])]
     assert sorted(name for _, fields in client.xrange(dead_stream(STREAM)) for name in fields if name != b"entry") == [
-        b"record",
-        b"status",
+        *3 * [b"record"],
+        *2 * [b"status"],
     ]
     await consumer.aclose()
