@@ -16,6 +16,7 @@ from base.errors import BackendError
 from base.json_text import JsonError, from_json
 from decision_log.decision_record import Usage
 from fleet.backend import ChunkStream
+from gateway.http_errors import code_of
 
 MAX_HELD_BYTES = 8 * 1024 * 1024
 MAX_TAIL_S = 1.0
@@ -247,9 +248,8 @@ def tokens(usage: dict[str, object], name: str) -> int:
 
 
 def error_code(error: object) -> str:
-    """A bounded name for an expert's error object."""
-    code = error.get("code") or error.get("type") if isinstance(error, dict) else None
-    return str(code)[:64] if isinstance(code, str | int) else "expert_error"
+    """The code of an expert's error object."""
+    return code_of(error.get("code"), error.get("type")) if isinstance(error, dict) else code_of()
 
 
 class EndMark:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import re
 from collections.abc import Collection
 
 from base.errors import (
@@ -25,7 +26,7 @@ from base.json_text import to_json
 RETRY_AFTER_S = 1.0
 CLIENT_GONE_STATUS = 499  # nginx's number for a client that left first; it never travels
 MAX_UPSTREAM_MESSAGE_CHARS = 2000
-MAX_CODE_CHARS = 64
+CODE = re.compile(r"[\w.:/-]{1,64}", re.ASCII)
 UNREACHABLE, BUSY = "expert_unreachable", "expert_busy"
 UNSENT = (UNREACHABLE, BUSY)
 """Codes of failures where the expert got nothing."""
@@ -87,8 +88,8 @@ class ApiError(RouterError):
 
     @property
     def logged(self) -> str:
-        """The code as the log has it. An expert may send a long one, or none; then its type says more than nothing."""
-        return (self.code or self.error_type)[:MAX_CODE_CHARS]
+        """The code as the log has it; the type where an expert sends none."""
+        return code_of(self.code, self.error_type)
 
     @property
     def cause(self) -> str:
@@ -114,6 +115,12 @@ class ApiError(RouterError):
         if self.retry_after_s is not None:
             headers["retry-after"] = str(max(1, math.ceil(self.retry_after_s)))
         return headers
+
+
+def code_of(*given: object) -> str:
+    """The first of these that is a code. What an expert sends in its place may be text, and quote the prompt."""
+    codes = (str(each) for each in given if each and isinstance(each, str | int))
+    return next((each for each in codes if CODE.fullmatch(each)), "expert_error")
 
 
 class FaultError(ApiError):

@@ -75,6 +75,9 @@ def test_whole_answers() -> None:
     failed = read_answer(b'{"error":{"message":"x","code":"dead"}}')
     assert failed is not None
     assert failed.error_code == "dead"
+    quoting = read_answer(b'{"error":{"message":"x","code":"cannot read: my secret","type":"refused"}}')
+    assert quoting is not None
+    assert quoting.error_code == "refused"
     for broken in (b"", b"{", b"[]", b"{}", b'{"choices":[]}', b'{"choices":[1]}'):
         assert read_answer(broken) is None
 
