@@ -138,7 +138,7 @@ class RetrievalTrace(Record):
     store_id: str | None = None
     members: tuple[str, ...] = Field(description="experts that searched; their rankings were fused")
     weights: tuple[float, ...]
-    evidence: tuple[float, ...] = Field(default=(), description="weights of what words say, in a learned fusion")
+    evidence: tuple[float, ...] = Field(default=(), description="weights of what words say, in a fusion that counts it")
     learned_on: str | None = Field(default=None, description="data set that taught the weights")
     reason: str = Field(description="a RetrievalReason")
     scores: dict[str, float] = Field(default_factory=dict, description="expert -> predicted nDCG@10 minus base's")

@@ -233,7 +233,7 @@ def latency_sentence(found: Latency) -> str:
         ("choosing", found.choose_ms, ""),
         ("encoding under an adapter", found.adapter_encode_ms, " (only when one is chosen)"),
         ("exact search", found.search_ms, ""),
-        ("a learned fusion", found.fuse_ms, ""),
+        ("a fusion with BM25", found.fuse_ms, ""),
     ]
     told = ", ".join(f"{name} {ms:.2f} ms{when}" for name, ms, when in parts if ms is not None)
     return f"Medians of one query at a time on this machine: {told}."

@@ -60,7 +60,7 @@ class Latency(Record):
     choose_ms: float = Field(description="added by routing after the base encoding")
     adapter_encode_ms: float | None
     search_ms: float = Field(description="exact search of the largest collection")
-    fuse_ms: float | None = Field(default=None, description="fusing two rankings by learned weights")
+    fuse_ms: float | None = Field(default=None, description="fusing two rankings and what words say")
 
 
 class RetrievalReport(Record):

@@ -284,7 +284,7 @@ def measure_latency(
 
 
 def fuse_ms(library: PilotLibrary | None, searcher: Searcher, sample: Sequence[str]) -> float | None:
-    """Milliseconds of a fusion with learned weights; None where none were learned."""
+    """Milliseconds of a fusion that counts what words say; None where there is none."""
     arm = next((arm for arm in library.arms if arm.evidence), None) if library else None
     if arm is None:
         return None

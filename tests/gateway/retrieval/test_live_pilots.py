@@ -88,6 +88,7 @@ async def test_a_library_that_is_not_there_yet_is_taken_over_when_it_is(
         library = favouring(running.service.routing.experts, "words")
         save_library(library, tmp_path / "pilots")
         await until(lambda: pilots_of(running).loads == 1)  # by its own polling
+        assert f"{library.manifest.version} was made without the fusion by which base serves now" in caplog.text
         assert await version_of_search(running, store_id) == library.manifest.version
         assert running.log.records[-1].served_expert == "words"
         _, embedded, _ = await running.post("/embeddings", {"model": "auto", "input": ASKS[0]})
