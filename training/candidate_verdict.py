@@ -7,6 +7,7 @@ which others are explored, may differ: every new rating moves them a little.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -18,7 +19,7 @@ from router.pipeline import Router
 from router.types import FloatArray, QueryBatch, Verdict
 from training.change_points import ChangePoint, is_outdated
 from training.fit_inputs import judged_outcomes
-from training.gate import Comparison, GateResult, judge
+from training.gate import LEVEL, Comparison, GateResult, judge, shown
 from training.log_answers import AskedAnswers, sample_rows
 from training.log_table import LogTable
 from training.logged_choices import BATCH_ROWS, batch_of, decisions_of, logged_batches
@@ -26,6 +27,9 @@ from training.retrain_inputs import RetrainInputs
 from training.router_comparison import LogComparison, Newcomers, RouterComparison
 from training.split import split_of
 from training.stage_one import embed
+
+FAIR_ODDS = 5.0
+"""Evidence, to 1, of their own answers without which new experts are given nothing by a candidate (ours)."""
 
 MAX_JUDGED = 20_000
 """Logged answers that a candidate is judged on. More do not change an interval enough to be waited for (ours)."""
@@ -101,11 +105,12 @@ def decide_promotion(inputs: RetrainInputs, comparison: RouterComparison) -> Jud
 
 
 def without_passengers(gate: GateResult, newcomers: Newcomers | None) -> GateResult:
-    """The gate's result, unless a promoted candidate gives new experts something that their own answers are not
-    evidence for: what else it gains must not carry them."""
-    if gate.verdict is not Verdict.PROMOTE or newcomers is None or newcomers.is_evident:
+    """The gate's result, unless a promoted candidate gives new experts something without FAIR_ODDS of their own
+    answers: what else it gains must not carry them."""
+    if gate.verdict is not Verdict.PROMOTE or newcomers is None or newcomers.gain.log_e >= math.log(FAIR_ODDS):
         return gate
-    reason = f"what {', '.join(newcomers.experts)} would get is not shown: {newcomers.words}"
+    enough = f"{FAIR_ODDS * LEVEL:g} times that would be enough here"
+    reason = f"what {', '.join(newcomers.experts)} would get is not shown: {shown(newcomers.gain)}; {enough}"
     return replace(gate, verdict=Verdict.NEED_MORE, reason=reason)
 
 

@@ -18,7 +18,7 @@ from router.artifact import RouterArtifact, save_artifact
 from router.build import evidence_of
 from router.pipeline import Router
 from router.quality import QualityMatrix, reference_of
-from router.types import CategoryProbs, Float64Array, IntArray, Query, QueryBatch
+from router.types import CategoryProbs, Query, QueryBatch
 from training.evidence import Evidence
 
 BELOW_REFERENCE = 0.01
@@ -26,9 +26,6 @@ BELOW_REFERENCE = 0.01
 is mapped nowhere (ours)."""
 
 RENEWED = ("quality", "stderr", "count")
-
-GRADES_COUNT = 10.0
-"""Answers that an expert's grades count as where it is compared with who serves, answer by answer (ours)."""
 
 LEAST_MOVE = 0.03
 """Share of the queries that a new version must explore differently to be made (ours): every rating moves some."""
@@ -94,28 +91,6 @@ def renew(
     arrays = dict(live.arrays) | {f"map.{name}": array for name, array in made.matrix.arrays().items()}
     arrays |= {f"explored.{name}": getattr(made.newest, name) for name in ("quality", "stderr", "mass")}
     return save_artifact(root, manifest, arrays)
-
-
-def leading(
-    row: IntArray, logged: IntArray, reward: Float64Array, prior: Float64Array, serving: IntArray, newcomers: IntArray
-) -> IntArray:
-    """(n,) who has the highest mean reward in the row of each answer, of the newcomers and the one that serves (n,), by
-    the answers before it alone (prequential: Dawid 1984).
-
-    Args:
-        logged: (n,) who gave each answer, in order of time; `reward` (n,) what it earned.
-        prior: (k+1, m) expected rewards, which count as GRADES_COUNT answers.
-    """
-    found = serving.copy()
-    for number in np.unique(row):
-        inside = np.flatnonzero(row == number)
-        own = (logged[inside, None] == np.arange(prior.shape[1])).astype(np.float64)
-        earned = own * reward[inside, None]
-        total, count = (values.cumsum(axis=0) - values for values in (earned, own))
-        means = (GRADES_COUNT * prior[number] + total) / (GRADES_COUNT + count)
-        at, best = np.arange(len(inside)), newcomers[means[:, newcomers].argmax(axis=1)]
-        found[inside] = np.where(means[at, best] > means[at, serving[inside]], best, serving[inside])
-    return found
 
 
 def rows_given(router: Router, experts: Sequence[str]) -> tuple[int, ...]:

@@ -28,7 +28,7 @@ from training.candidate_verdict import Judgement, MapChange, decide_promotion, f
 from training.category_mix import MIX_MOVED
 from training.change_points import ChangePoint, is_stale
 from training.evidence import Evidence
-from training.gate import Comparison, GateResult
+from training.gate import Comparison, GateResult, shown
 from training.log_table import LogTable
 from training.new_experts import LEAST_MOVE, can_renew, exploration_moved, renew, rows_given
 from training.retrain_inputs import RetrainInputs, RetrainRequest, read_inputs
@@ -237,7 +237,7 @@ def renewed_live(
         kept = [name for name in carried if name not in experts]
         found = with_rows([*rows_given(comparison.candidate, experts), *guessed], kept)
         if found.others and all(move.candidate in experts for move in found.others):
-            words = f"{moved(found.others)}: {newcomers.words}"
+            words = f"{moved(found.others)}: {shown(newcomers.gain)}"
             return found.made, names, "; ".join(filter(None, (words, followed, joining)))
     opening = opening_of(before, inputs.changes)
     if opening.rows:

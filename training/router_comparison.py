@@ -16,14 +16,13 @@ from router.pipeline import Router
 from router.types import BoolArray, Float64Array, FloatArray, IntArray, RoutingDecision
 from training.candidate_fit import folds_of
 from training.evidence import Evidence, category_rows
-from training.expert_map import measure_quality, row_numbers
+from training.expert_map import row_numbers
 from training.gain_evidence import FULL_CHANCE, log_e_gain
-from training.gate import DEFAULT_TERMS, LEVEL, MAX_UNSUPPORTED, Comparison, Terms, shown
+from training.gate import DEFAULT_TERMS, LEVEL, MAX_UNSUPPORTED, Comparison, Terms
 from training.key_influence import counted_share, min_keys
 from training.log_answers import AskedAnswers
 from training.log_table import LogTable
 from training.logged_choices import LoggedChoices, batch_of, chance_matrix, choices_on
-from training.new_experts import leading
 from training.off_policy import (
     MAX_WEIGHT,
     bootstrap_sums,
@@ -37,9 +36,6 @@ from training.off_policy import (
 from training.types import LabelledQuery, OutcomeTable
 
 LOG_NAME = "reward on the log"
-
-FAIR_ODDS = 5.0
-"""Evidence, to 1, of its own answers that gives a new expert categories, and without which it gets none (ours)."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +64,7 @@ class Newcomers:
 
     @property
     def is_evident(self) -> bool:
-        return self.gain.can_decide and self.gain.log_e >= math.log(FAIR_ODDS)
-
-    @property
-    def words(self) -> str:
-        return f"{shown(self.gain)}; {LEVEL * FAIR_ODDS:g} times that is enough for new experts"
+        return self.gain.can_decide and self.gain.log_e >= -math.log(LEVEL)
 
 
 @dataclass(frozen=True)
@@ -160,8 +152,6 @@ class RouterComparison:
         share: Float64Array,
         choices: Sequence[LoggedChoices] | None = None,
         terms: Terms = DEFAULT_TERMS,
-        *,
-        is_sequential: bool = False,
     ) -> LogComparison:
         """Reward of both routers on logged answers, each judged by the twin that did not learn from it.
 
@@ -179,8 +169,6 @@ class RouterComparison:
             share: (n,) how many queries of the traffic each answer represents, relative to the others.
             choices: of the live router and the candidate on these answers, when the caller has them.
             terms: what a rise of the mean cost takes.
-            is_sequential: the choices for each answer follow from those before it, so that they are stakes already:
-                evidence counts a category where an expert was seldom tried for as little as its answers.
         """
         experts = self.experts
         logged, at = asked.log.expert_in(experts), np.arange(len(asked))
@@ -211,9 +199,7 @@ class RouterComparison:
 
         costs = self.mean_costs(asked, choices, share)
         part = asked.log.weight * counted / max(float((asked.log.weight * counted).mean()), 1e-12)
-        gains, lowest = doubly_robust_gains(
-            asked.log, choices, logged, model, answer_counts(category, np.minimum(*tried), differs, is_sequential)
-        )
+        gains, lowest = doubly_robust_gains(asked.log, choices, logged, model, np.minimum(*tried))
         least = terms.least_gain(*costs)
         log_e = log_e_gain(part * gains, asked.log.key, least, max(-float((part * lowest).min()), 1.0))
 
@@ -244,45 +230,28 @@ class RouterComparison:
         choices: Sequence[LoggedChoices],
         terms: Terms = DEFAULT_TERMS,
     ) -> Newcomers | None:
-        """The live router against itself with newcomers wherever one leads by what came before an answer, on the
-        answers since one of them was known; None where the candidate gives them nothing, or only what they never had a
-        chance of, as without exploration, of which their answers say nothing.
+        """The live router against itself with what the candidate gives to newcomers, and nothing else, on the answers
+        since one of them was known; None where it gives them nothing, or only what they never had a chance of, as
+        without exploration, of which their answers say nothing.
 
         Whatever else the candidate changes would drown what their answers say, and bets on the answers from before
-        they came would spend a plan on nothing. Twins would disagree on a category that is close, and of those it is
-        the ones that do not know a newcomer's worst answers which give it that category, to be judged by these. An
-        expert that was only asleep, kept out by a policy or pinned away from the first query is none of them.
+        they came would spend a plan on nothing. An expert that was only asleep, kept out by a policy or pinned away
+        from the first query is none of them.
         """
         live, candidate = choices
         known = np.array([[name in own for name in self.experts] for own in asked.chances])
         came = np.where(known.any(axis=0), known.argmax(axis=0), 0)
         given = (came[candidate.chosen] > 0) & (candidate.chosen != live.chosen)
-        chance, at = chance_matrix(asked, self.experts), np.arange(len(asked))
-        if not (given & (chance[at, candidate.chosen] > 0)).any():
+        could = chance_matrix(asked, self.experts)[np.arange(len(asked)), candidate.chosen] > 0
+        if not (given & could).any():
             return None
         numbers = np.unique(candidate.chosen[given])
         own = np.arange(came[numbers].min(), len(asked))
-        since, serving, chance = asked.rows(own), live.chosen[own], chance[own]
-        leader, at = self.leaders(since, serving, numbers), np.arange(len(own))
-        is_tried = np.minimum(chance[at, leader], chance[at, serving]) >= 1.0 / MAX_WEIGHT
-        chosen = np.where(is_tried, leader, serving)
-        pair = [
-            LoggedChoices(serving, live.serves[own]),
-            LoggedChoices(chosen, live.serves[own] | (chosen != serving)),
-        ]
-        found = self.on_log(since, share[own], pair, terms, is_sequential=True)
+        chosen = np.where(given, candidate.chosen, live.chosen)[own]
+        serves = np.where(given, candidate.serves, live.serves)[own]
+        pair = [LoggedChoices(live.chosen[own], live.serves[own]), LoggedChoices(chosen, serves)]
+        found = self.on_log(asked.rows(own), share[own], pair, terms)
         return Newcomers(tuple(self.experts[number] for number in numbers.tolist()), found.doubly_robust)
-
-    def leaders(self, asked: AskedAnswers, serving: IntArray, newcomers: IntArray) -> IntArray:
-        """(n,) numbers of the newcomers, or of who serves (n,), that lead at each answer by grades and by the answers
-        before it."""
-        rows = self.rows or self.candidate.categories
-        graded = measure_quality(self.evidence.outcomes, rows[:-1])
-        is_graded = graded.count.any(axis=0)
-        level = graded.quality.sum(axis=1, keepdims=True) / max(int(is_graded.sum()), 1)  # the others' qualities are 0
-        prior = self.over_all_experts(np.where(is_graded, graded.quality, level)) + self.evidence.reward_offset
-        logged = asked.log.expert_in(self.experts)
-        return leading(category_rows(asked.log, rows), logged, asked.log.reward, prior, serving, newcomers)
 
     def choices(self, asked: AskedAnswers) -> list[LoggedChoices]:
         """Choices of the live router, and of the twin of each answer's part; of the candidate where there are none."""
@@ -329,15 +298,21 @@ def doubly_robust_gains(
     choices: Sequence[LoggedChoices],
     logged: IntArray,
     model: Float64Array,
-    counts: Float64Array,
+    chance: Float64Array,
 ) -> tuple[Float64Array, Float64Array]:
     """(n,) gains of the candidate on a log, and the least that any reward could have made of each.
 
+    Within a category an answer counts by the chance that both routers' experts had of giving it, in full from
+    `FULL_CHANCE` on; the category as a whole counts for all of its answers.
+
     Args:
         logged: (n,) the experts that answered, and `model` (n, m) what is predicted of all.
-        counts: (n,) how much each answer counts.
+        chance: (n,) of the expert, of both routers', that was less likely to answer.
     """
     at, differs = np.arange(len(log)), choices[0].chosen != choices[1].chosen
+    counts = np.minimum(chance / FULL_CHANCE, 1.0)
+    least = 1.0 / (MAX_WEIGHT * FULL_CHANCE)  # below that a category is not supported anyway
+    counts /= np.maximum(category_means(log.category, counts, differs), least)
 
     def by(reward: Float64Array) -> Float64Array:
         live, candidate = (
@@ -347,18 +322,6 @@ def doubly_robust_gains(
         return np.where(differs, counts * (candidate - live), 0.0)
 
     return by(log.reward), np.minimum(by(np.zeros(len(log))), by(np.ones(len(log))))
-
-
-def answer_counts(
-    category: NDArray[np.integer], chance: Float64Array, differs: BoolArray, is_sequential: bool
-) -> Float64Array:
-    """(n,) how much an answer counts: by the chance (n,) of the expert, of both routers', that was less likely to give
-    it, in full from `FULL_CHANCE` on. A category as a whole counts for all of its answers that differ, unless the
-    choices are sequential."""
-    counts = np.minimum(chance / FULL_CHANCE, 1.0)
-    least = 1.0 / (MAX_WEIGHT * FULL_CHANCE)  # below that a category is not supported anyway
-    whole = np.ones(1) if is_sequential else np.maximum(category_means(category, counts, differs), least)
-    return counts / whole
 
 
 def doubts_of(

@@ -436,9 +436,7 @@ def test_what_else_a_candidate_gains_does_not_carry_a_newcomer(log_e, verdict):
     result = without_passengers(GateResult(Verdict.PROMOTE, "better", ()), Newcomers(("right",), gain))
     assert result.verdict is verdict
     assert ("right" in result.reason) is (verdict is Verdict.NEED_MORE)
-    assert result.reason.endswith(
-        "better" if verdict is Verdict.PROMOTE else "0.25 times that is enough for new experts"
-    )
+    assert result.reason.endswith("better" if verdict is Verdict.PROMOTE else "0.25 times that would be enough here")
 
 
 def test_a_category_that_nobody_was_graded_in_is_given_by_what_the_log_says(request_):

@@ -22,7 +22,7 @@ from training.gate import Comparison
 from training.key_influence import UNLIMITED
 from training.log_table import FOLDS
 from training.logged_choices import chance_matrix, choices_on
-from training.router_comparison import Newcomers, Twin, answer_counts, doubly_robust_gains, too_few_keys
+from training.router_comparison import Newcomers, Twin, doubly_robust_gains, too_few_keys
 from training.types import LabelledQuery
 
 
@@ -34,12 +34,7 @@ class RedClassifier(ColourClassifier):
 
 
 def gains_of(
-    category: list[str],
-    expert: list[str],
-    reward: list[float],
-    chances: list[dict[str, float]],
-    model: object,
-    is_sequential: bool = False,
+    category: list[str], expert: list[str], reward: list[float], chances: list[dict[str, float]], model: object
 ) -> tuple[np.ndarray, np.ndarray]:
     """Gains of a candidate that exchanges ruby and emerald, whose qualities are `model`."""
     propensity = np.array([own.get(name, 0.1) for own, name in zip(chances, expert, strict=True)])
@@ -48,10 +43,9 @@ def gains_of(
     comparison.evidence.matrix.quality[:, :2] = model
     choices = [choices_on(router, told, EXPERTS) for router in (comparison.live, comparison.candidate)]
     chance, at = chance_matrix(told, comparison.experts), np.arange(len(told))
-    least, differs = np.minimum(*(chance[at, one.chosen] for one in choices)), choices[0].chosen != choices[1].chosen
+    least = np.minimum(*(chance[at, one.chosen] for one in choices))
     logged, predicted = told.log.expert_in(comparison.experts), comparison.predicted_rewards(told)
-    counts = answer_counts(told.log.category, least, differs, is_sequential)
-    return doubly_robust_gains(told.log, choices, logged, predicted, counts)
+    return doubly_robust_gains(told.log, choices, logged, predicted, least)
 
 
 def shown(comparison: Comparison) -> tuple[float, float, float]:
@@ -215,14 +209,12 @@ def test_a_gain_is_that_of_the_answers_whatever_the_model_believes(model: float,
     assert mean == pytest.approx(-0.4)
 
 
-@pytest.mark.parametrize(("is_sequential", "whole"), [(False, 0.55), (True, 1.0)])
-def test_answers_of_a_rare_try_count_for_less_and_their_category_for_as_much(is_sequential: bool, whole: float) -> None:
-    """In one of two red answers emerald had a chance of 0.02, a tenth of what counts in full; green is as large. Where
-    choices are stakes already, red counts for less as well."""
+def test_answers_of_a_rare_try_count_for_less_and_their_category_for_as_much() -> None:
+    """In one of two red answers emerald had a chance of 0.02, a tenth of what counts in full; green is as large."""
     often, seldom = {"ruby": 0.5, "emerald": 0.5}, {"ruby": 0.98, "emerald": 0.02}
     chances = [seldom, often, often, often]
-    gains, _ = gains_of(["red", "red", "green", "green"], ["plain"] * 4, [0.0] * 4, chances, (0.2, 0.6), is_sequential)
-    assert gains == pytest.approx([0.4 * 0.1 / whole, 0.4 * 1 / whole, -0.4, -0.4])
+    gains, _ = gains_of(["red", "red", "green", "green"], ["plain"] * 4, [0.0] * 4, chances, model=(0.2, 0.6))
+    assert gains == pytest.approx([0.4 * 0.1 / 0.55, 0.4 * 1 / 0.55, -0.4, -0.4])
 
 
 def test_rows_count_by_their_share_of_the_traffic() -> None:
@@ -283,34 +275,36 @@ def test_only_answers_of_experts_that_both_routers_know_judge() -> None:
     assert rows.tolist() == [0, 1]
 
 
-def test_a_newcomer_is_judged_where_it_led_by_the_answers_before() -> None:
-    """Plain came after two answers, and grades say the same of all. By ruby's bad answer it leads in red from the next
-    one on, and in green never. Of each two answers an expert's own counts twice, and nobody's are taken for 0.5."""
+def test_a_newcomer_is_judged_by_the_answers_since_it_came_and_by_what_it_is_given() -> None:
+    """Plain came after two answers. The candidate gives it red, green to ruby besides, and leaves it general. Of two
+    answers of a category, each expert's own counts twice, and red ones are three times as frequent. The candidate lets
+    nobody serve the first red query, which the model takes for 0.5, nor the first green one, which stays the live's."""
     log = log_table(
-        ["red", "green", "red", "red", "green", "red", "red", "red"],
-        ["ruby", "emerald", "ruby", "plain", "plain", "ruby", "plain", "ruby"],
-        [1.0, 1.0, 0.2, 0.9, 0.1, 0.6, 0.0, 0.1],
+        ["red", "green", "red", "red", "green", "green", "general"],
+        ["ruby", "emerald", "ruby", "plain", "emerald", "ruby", "plain"],
+        [1.0, 1.0, 0.2, 0.9, 0.6, 0.1, 0.3],
     )
     before, since = {"ruby": 0.5, "emerald": 0.5}, dict.fromkeys(EXPERTS, 0.5)
-    told = replace(asked(log), chances=(before,) * 2 + (since,) * 6)
+    told, share = replace(asked(log), chances=(before,) * 2 + (since,) * 5), np.array([9.0, 9.0, 3, 3, 1, 1, 1])
 
     def found(**given: str) -> Newcomers | None:
         comparison = small_comparison(mapping(**given))
-        evidence = replace(comparison.evidence, outcomes=outcomes(("red", "green", "general"), [[0.5] * 3] * 3))
-        comparison = replace(comparison, evidence=evidence)
-        return comparison.on_newcomers(told, np.ones(8), comparison.choices(told))
+        live, candidate = comparison.choices(told)
+        candidate.serves[[2, 4]] = False
+        return comparison.on_newcomers(told, share, (live, candidate))
 
     newcomers = found(red="plain", green="ruby")
     assert newcomers is not None
     assert newcomers.experts == ("plain",)
-    assert newcomers.gain.difference.value == pytest.approx((2 * 0.4 - 2 * 0.1 - 2 * 0.5 + 2 * 0.4) / 6)
+    same = 2 * 0.6 + 0.1  # the two green answers together, and the general one
+    assert shown(newcomers.gain) == pytest.approx(((3 * 0.4 + same) / 9, (3 * 1.3 + same) / 9, 3 * 0.9 / 9))
     assert found(green="ruby") is None
 
 
 @pytest.mark.parametrize(
-    ("effective_n", "odds", "is_evident"), [(20.0, 5.1, True), (19.9, 5.1, False), (20.0, 4.9, False)]
+    ("effective_n", "odds", "is_evident"), [(20.0, 20.1, True), (19.9, 20.1, False), (20.0, 19.9, False)]
 )
-def test_newcomers_are_evident_by_five_to_one_on_enough_answers(
+def test_newcomers_are_evident_by_twenty_to_one_on_enough_answers(
     effective_n: float, odds: float, is_evident: bool
 ) -> None:
     unknown = Metric(value=0.0)
