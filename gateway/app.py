@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cached_property, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from gateway.asgi import (
     IS_HERE,
@@ -46,6 +46,8 @@ from gateway.telemetry.otlp import is_protobuf, read_logs
 
 if TYPE_CHECKING:
     from gateway.console.app import Console
+
+T = TypeVar("T")
 
 LOGS_PATH, UPLOAD_PATH = "/v1/logs", "/v1/files"
 STORE_PATHS = ("/v1/files", "/v1/vector_stores")
@@ -97,7 +99,7 @@ class GatewayApp:
             judge=parts.judge,
         )
         self._count = TokenCount(limits, parts.decider, parts.pool, parts.config.experts)
-        self._rest: asyncio.Future[Application] | None = None
+        self._loading: dict[str, asyncio.Task[Any]] = {}
         self._has_console, self._hash_key, self._data_dir = limits.console, parts.hash_key, parts.live.folder.parent
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -160,31 +162,35 @@ class GatewayApp:
         elif method in WITH_BODY:
             body = await read_body(headers, receive, self._max_body_bytes, claim)
         if self._is_page(path):
-            await self._console(scope, headers, replay(body, receive), send)
+            await self.rest()  # which pages ask
+            console = await self._loaded("console", self._open_console)
+            await console(scope, headers, replay(body, receive), send)
             return
         await serve_rest(await self.rest(), scope, body, receive, send)
 
     async def rest(self) -> Application:
-        """The endpoints on FastAPI, loaded in a thread when somebody first asks for one: 9 MiB, and a quarter of a
-        second, beside which chats go on. After a failure, such as for want of open files, the next request tries again.
-        """
-        loading = self._rest
+        """The endpoints on FastAPI: 9 MiB, and a quarter of a second."""
+        return await self._loaded("rest", partial(load_rest, self._parts))
+
+    async def _loaded(self, name: str, load: Callable[[], T]) -> T:
+        """What `load` gives, which runs in a thread when it is first asked for, beside which chats go on. After a
+        failure, such as for want of open files, the next request tries again."""
+        loading = self._loading.get(name)
         if loading is None:
-            loading = self._rest = asyncio.create_task(asyncio.to_thread(load_rest, self._parts), name="load-rest")
+            loading = self._loading[name] = asyncio.create_task(asyncio.to_thread(load), name=f"load-{name}")
         try:
-            return await asyncio.shield(loading)
+            return cast(T, await asyncio.shield(loading))
         except Exception:
-            if self._rest is loading:
-                self._rest = None
+            if self._loading.get(name) is loading:
+                del self._loading[name]
             raise
 
     def _is_page(self, path: str) -> bool:
         """Returns True for a page of the console, which asks for keys in a form of its own."""
         return self._has_console and f"{path}/".startswith(f"{CONSOLE_PATH}/")
 
-    @cached_property
-    def _console(self) -> Console:
-        """Imported when somebody opens it: most gateways need no templates."""
+    def _open_console(self) -> Console:
+        """Imports it only now: most gateways need no templates."""
         from gateway.console.app import Console
 
         return Console(self, self._auth, self._hash_key, self._data_dir)

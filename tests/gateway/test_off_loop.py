@@ -14,6 +14,7 @@ from fleet.backend import BackendRequest, BackendResponse
 from fleet.wires.echo import json_answer
 from gateway import answer_reader, asgi
 from gateway.asgi import LARGE_BYTES, MANY_VALUES, Application
+from gateway.console.app import Console
 from gateway.parts import Parts
 from gateway.rest import create_rest
 from tests.gateway.running import echoes, running
@@ -88,6 +89,23 @@ async def test_endpoints_are_loaded_once_while_others_are_answered_and_again_aft
         assert await asyncio.gather(*waiting) == [200, 200]
     assert len(threads) == 2
     assert threading.main_thread().name not in threads
+
+
+async def test_pages_are_loaded_beside_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[str] = []
+
+    class Noted(Console):
+        def __init__(self, *parts: Any) -> None:
+            threads.append(threading.current_thread().name)
+            super().__init__(*parts)
+
+    monkeypatch.setattr("gateway.console.app.Console", Noted)
+    async with running() as gateway:
+        for _ in range(2):
+            async with gateway.client.get(f"{gateway.root}/console") as answer:
+                assert answer.status == 200
+    assert len(threads) == 1
+    assert threads != [threading.main_thread().name]
 
 
 async def test_a_large_answer_is_read_beside_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
