@@ -352,7 +352,7 @@ async def as_asked(answer: StreamedAnswer | WholeAnswer, chat: ChatRequest) -> S
     """An expert's answer as a stream or as a whole, whichever was asked for. Raises BackendError where it cannot be."""
     if isinstance(answer, StreamedAnswer) == chat.is_stream:
         return answer
-    if isinstance(answer, WholeAnswer) and not answer.is_native:
+    if isinstance(answer, WholeAnswer) and not answer.is_native and answer.facts.error_code is None:
         return await off_loop(partial(streamed, answer, chat), answer.body)
     sent = "a stream" if isinstance(answer, StreamedAnswer) else "no stream"
     raise BackendError(f"expert {answer.expert} sent {sent}, which is not what it was asked for", status=502)

@@ -106,9 +106,12 @@ class Telling:
         return self.told()
 
     def whole(self, body: bytes) -> bytes:
-        """The body of a whole answer. Raises BackendError."""
+        """The body of a whole answer. Raises BackendError; ApiError where an error is beside it."""
+        values = reply_json(body)
+        if values.get("error") is not None:
+            raise stream_error(values["error"])
         with chat_completion():
-            return to_json(self._answer.whole(reply_json(body)))
+            return to_json(self._answer.whole(values))
 
     def _tell(self, events: Iterable[Json]) -> None:
         self._told += [self._surface.frame(event) for event in events]

@@ -81,6 +81,9 @@ class FaultUpstream:
     async def _shapeless(self, request: web.Request) -> web.StreamResponse:
         return web.json_response({"choices": [{"message": None}]})
 
+    async def _answer_and_error(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response({**ANSWER, "error": {"message": "ran out of memory", "code": "dead"}})
+
     async def _whole_error(self, request: web.Request) -> web.StreamResponse:
         error = {"message": "engine died of sk-proj-abcdef7890", "type": "x", "param": None, "code": "dead"}
         return web.json_response({"error": error})

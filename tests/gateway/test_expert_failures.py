@@ -263,6 +263,18 @@ async def test_an_answer_that_cannot_be_what_was_asked_for_is_a_failure(mode: st
         assert has_failed(await gateway.record())
 
 
+async def test_an_error_beside_an_answer_is_not_lost() -> None:
+    async with fault_upstream("answer_and_error") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+        async with gateway.chat("red") as answer:
+            assert (answer.status, (await answer.json())["error"]["code"]) == (200, "dead")
+        asked = {"model": "auto", "input": "red"}
+        async with gateway.client.post(f"{gateway.gateway.url}/responses", json=asked) as answer:
+            assert (answer.status, (await answer.json())["error"]["message"]) == (502, "ran out of memory")
+        async with gateway.chat("red", stream=True) as answer:
+            assert (answer.status, (await answer.json())["error"]["code"]) == (502, "expert_broken_answer")
+        assert [(await gateway.record(place)).state.value for place in range(3)] == ["upstream_error"] * 3
+
+
 @pytest.mark.parametrize(
     ("mode", "is_stream", "status", "message", "cause"),
     [
