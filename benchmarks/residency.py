@@ -237,7 +237,7 @@ def points_words(found: Sequence[Found], policy: str) -> str:
 
 def main(
     tables: Annotated[str, typer.Option(help="comma-separated")] = ",".join(TABLES["report"]),
-    scenarios: Annotated[str, typer.Option(help="comma-separated, each of parts joined by +")] = ",".join(REPORTED),
+    scenarios: Annotated[str, typer.Option(help="comma-separated, each of parts joined by ' + '")] = ",".join(REPORTED),
     seeds: Annotated[int, typer.Option(min=2)] = 8,
     first_seed: Annotated[int, typer.Option()] = 1,
     data: Annotated[Path, typer.Option()] = DATA,

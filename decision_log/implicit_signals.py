@@ -84,8 +84,8 @@ def reasked_signals(connection: Connection, records: Sequence[RecordPart]) -> li
 
 def rows_around(connection: Connection, asked: Sequence[RecordPart]) -> list[Row[Any]]:
     """The rows of the same asks in the time of these, and of each ask the last one before and the first one after. (All
-    rows of ten minutes would be as well, and too many where one session asks the same all the time.) Many of the asks
-    that came only once are left out.
+    rows of ten minutes would be as well, and too many where one session asks the same all the time.) Where all asks of
+    a statement came only once, their rows are left out.
 
     As text: SQLAlchemy took three times as long to compile the same as a union than the database takes to answer it.
     """

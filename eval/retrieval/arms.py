@@ -175,7 +175,7 @@ class Situation:
         return next((i for i in self.single_columns() if self.arms[i].members[0] == expert), None)
 
     def fusion(self, expert: str) -> int | None:
-        """Column of its fusion with BM25 at the weight that is base's; None when it may not serve."""
+        """Column of its plain fusion with BM25; None when it may not serve."""
         return plain_column(self.arms, expert) if expert in self.experts else None
 
 
