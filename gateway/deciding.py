@@ -124,8 +124,8 @@ class Decider:
 
         Raises:
             ApiError: a model that is unknown or that the caller may not use 404; no expert can serve it: 400 saying
-                what each one lacks or why the policy keeps it out, or 503 while those that could are down; routing is
-                asked for and no router is loaded 503.
+                what each one lacks or why the policy keeps it out, 503 while those that could are down, 429 while they
+                are all at their rate limit; routing is asked for and no router is loaded 503.
         """
         target = self._target(request.model, caller)
         if caller.experts is not None:
