@@ -18,7 +18,7 @@ from router.artifact import RouterArtifact
 from router.build import evidence_of
 from router.config import CoeConfig
 from router.quality import QualityMatrix
-from router.types import GENERAL
+from router.types import GENERAL, FloatArray
 from training.change_points import ChangePoint
 
 Float64Array = NDArray[np.float64]
@@ -36,6 +36,11 @@ class Carried:
     others: tuple[str, ...]
     rows: tuple[str, ...]
     since: float
+
+    @property
+    def graded(self) -> FloatArray:
+        """(k+1, c) answers that were measured, but in categories without grades, where all of them are ratings."""
+        return np.where(self.columns.is_guess[:, None], np.float32(0.0), self.columns.count)
 
 
 def carried_over(config: CoeConfig, live: RouterArtifact, graded: Sequence[str]) -> Carried | None:

@@ -78,7 +78,7 @@ def gather_evidence(
     row, expert = category_rows(kept, rows), kept.expert_in(outcomes.experts)
     grades = base.count.astype(np.float64)
     if carried is not None:
-        grades[:, [outcomes.experts.index(name) for name in carried.experts]] = carried.columns.count
+        grades[:, [outcomes.experts.index(name) for name in carried.experts]] = carried.graded
     cell = row * len(outcomes.experts) + expert
     counted[keep] = counted_share(cell, kept.key, kept.weight, grades.ravel(), log.max_key_share)
     weight, told = kept.weight * counted[keep], ~kept.is_failure
