@@ -256,7 +256,7 @@ def row_of(logged: Logged) -> tuple[object, ...]:
         record.at,
         record.replica,
         record.seq,
-        record.state.value,
+        record.state,
         record.served_expert or (decision.expert if decision else None),
         decision.category if decision else None,
         decision.router_version if decision else None,

@@ -58,9 +58,9 @@ def note_signals(connection: Connection, insert: Any, records: Sequence[RecordPa
 def own_signals(record: RecordPart) -> Iterator[ImplicitSignal]:
     """Signals that the record itself holds."""
     ended_at = record.at + record.latency_ms / 1e3
-    if record.state is TerminalState.CLIENT_GONE and record.ttft_ms is not None:
+    if record.state == TerminalState.CLIENT_GONE and record.ttft_ms is not None:
         yield ImplicitSignal(decision_id=record.decision_id, kind=ImplicitKind.ABORTED, at=ended_at)
-    if record.state is TerminalState.ANSWERED and record.finish_reason == "length":
+    if record.state == TerminalState.ANSWERED and record.finish_reason == "length":
         yield ImplicitSignal(decision_id=record.decision_id, kind=ImplicitKind.CUT_OFF, at=ended_at)
 
 

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from sqlalchemy import JSON, ColumnElement, cast, func, or_, select, true, tuple_, type_coerce
 
 from base.errors import StoreError
 from base.json_text import from_json
 from base.request_body import ColumnText
 from decision_log.decision_record import RECORD_VERSION, DecisionKind, TerminalState
-from decision_log.read import read_rewards
+from decision_log.read import read_rewards, why_foreign
 from decision_log.tables import DECISIONS, FEEDBACK
 from router.types import DecisionReason, Record
 
@@ -141,7 +141,7 @@ def list_decisions(
 
 
 def line_of(record: str, expert: str | None, feedback: float | None) -> DecisionLine | None:
-    """The line of one row; None for one of another version of the record. Raises StoreError: it is damaged."""
+    """The line of one row; None for one that another version of coe reads. Raises StoreError: it is damaged."""
     try:
         values = from_json(record)
         if values["schema_version"] != RECORD_VERSION:
@@ -149,6 +149,8 @@ def line_of(record: str, expert: str | None, feedback: float | None) -> Decision
         known = {**(values["decision"] or {}), **values["usage"], **values, "expert": expert, "feedback": feedback}
         return DecisionLine.model_validate({name: known.get(name) for name in DecisionLine.model_fields})
     except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, ValidationError) and why_foreign(record, error) is not None:
+            return None
         raise StoreError("a row of the decision log cannot be read: it is not a decision record") from error
 
 

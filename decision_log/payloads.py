@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from decision_log.decision_record import RECORD_VERSION, DecisionRecord, TerminalState
+from decision_log.decision_record import RECORD_VERSION, DecisionRecord
 
 
 class Part(BaseModel):
@@ -37,7 +37,7 @@ class RecordPart(Part):
     replica: str
     seq: int = Field(ge=0)
     at: float
-    state: TerminalState
+    state: str
     decision: ChoicePart | None
     served_expert: str | None = None
     finish_reason: str | None = None

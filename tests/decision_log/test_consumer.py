@@ -353,18 +353,18 @@ async def test_fields_that_only_a_later_coe_knows_are_left_out_and_kept_in_sql(
 async def test_what_sql_has_no_column_for_keeps_no_decision_from_it(
     redis_url: str, client: Redis, store: Database
 ) -> None:
-    """A reason that only a later coe knows, and a number that JSON lacks."""
+    """A reason and a state that only a later coe knows, and a number that JSON lacks."""
     later, odd = make_record(0), make_record(1)
     assert odd.decision is not None
     odd = odd.model_copy(update={"decision": odd.decision.model_copy(update={"eligible_probs": (math.inf,)})})
     values = json.loads(later.model_dump_json(exclude={"embedding"}))
-    values["decision"]["reason"] = "intuition"
+    values["decision"]["reason"], values["state"] = "intuition", "cached"
     client.xadd(STREAM, {"record": json.dumps(values)})
     add(client, [odd])
     consumer = make_consumer(redis_url, store)
     assert await consumer.drain() == ConsumerStats(written=2)
     assert store.get_decision(odd.decision_id) == odd
-    with pytest.raises(StoreError, match=r"a value of decision\.reason that only another coe knows"):
+    with pytest.raises(StoreError, match=r"a value of decision\.reason, state that only another coe knows"):
         store.get_decision(later.decision_id)
     await consumer.aclose()
 

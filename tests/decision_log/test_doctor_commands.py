@@ -133,7 +133,7 @@ def test_doctor_names_holes_repeats_dead_letters_and_what_is_on_the_way(
 def test_drain_writes_dead_letters_that_can_be_read_by_now(
     tmp_path: Path, config: Path, redis_url: str, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    later = make_record(0).model_dump_json().replace('"state":"answered"', '"state":"cached"')
+    later = make_record(0).model_dump_json().replace('"schema_version":1', '"schema_version":2')
     with Redis.from_url(redis_url) as client, closing(Database(f"sqlite:///{tmp_path / 'coe.db'}")) as store:
         for line in (later, make_record(1).model_dump_json()):  # as an earlier coe gave both up
             client.xadd(dead_stream("coe:decisions"), {"record": line})

@@ -114,6 +114,10 @@ def test_rows_of_another_version_are_left_out_and_damaged_ones_named(store: Data
         connection.execute(row.values(record='{"schema_version": 9, "key_id": "acme/1"}'))
     assert listed(store) == [0]
     with store.transaction("test") as connection:
+        later = made(1).model_dump_json(exclude={"embedding"}).replace('"state":"answered"', '"state":"cached"')
+        connection.execute(row.values(record=later))
+    assert listed(store) == [0]
+    with store.transaction("test") as connection:
         connection.execute(row.values(record='{"schema_version": 1, "key_id": "acme/1", "decision": null}'))
     with pytest.raises(StoreError, match="not a decision record"):
         listed(store)
