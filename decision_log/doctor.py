@@ -206,10 +206,10 @@ def survey_spools(root: Path) -> Survey:
 
 
 def number_of(payload: bytes) -> tuple[str, int] | None:
-    """Replica and sequence number of a record; None when it is not ours."""
+    """Replica and sequence number of a record; None when it is not ours, or the number is too large for SQL."""
     try:
         values = from_json(json_line(payload))
     except JsonError:
         return None
     replica, seq = (values.get("replica"), values.get("seq")) if isinstance(values, dict) else (None, None)
-    return (replica, seq) if isinstance(replica, str) and isinstance(seq, int) and seq >= 0 else None
+    return (replica, seq) if isinstance(replica, str) and isinstance(seq, int) and 0 <= seq < 2**63 else None

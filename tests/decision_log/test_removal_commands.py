@@ -41,15 +41,16 @@ def test_what_is_old_is_erased(
     now = time.time()
     store.write_decisions([make_record(seq).model_copy(update={"at": now - 86_400 * seq - 60}) for seq in range(4)])
     with Redis.from_url(redis_url) as client:
-        client.xadd(
-            dead_stream("coe:decisions"),
-            {"record": make_record(9).model_dump_json()},
-            id=f"{int((now - 86_400 * 3) * 1000)}-0",
-        )
+        for place, seq in enumerate((9, 10**20)):  # the latter is too large for a column
+            client.xadd(
+                dead_stream("coe:decisions"),
+                {"record": make_record(seq).model_dump_json()},
+                id=f"{int((now - 86_400 * 3) * 1000)}-{place}",
+            )
         client.xadd(dead_stream("coe:decisions"), {"record": "y"})
         assert erase_decisions(None, "2d", tmp_path, config, redis_url) == 0
         assert client.xlen(dead_stream("coe:decisions")) == 1
-    assert "erased 2 decisions, 0 pieces of feedback, 1 dead letters" in capsys.readouterr().out
+    assert "erased 2 decisions, 0 pieces of feedback, 2 dead letters" in capsys.readouterr().out
     assert store.count() == 2
     assert range(9, 10) in Ledger(store).accounts()[0].removed
     assert erase_decisions(None, "2d", tmp_path, config, redis_url) == 0
