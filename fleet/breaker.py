@@ -83,7 +83,10 @@ class Breaker:
         return self.state in (BreakerState.OPEN, BreakerState.LIMITED) and now_s >= self.probe_at_s
 
     def probed(self, is_alive: bool, now_s: float) -> None:
-        """The verdict of a probe. Behind a rest, requests need no trial: the next refusal begins another."""
+        """The verdict of a probe, unless a request has told more meanwhile. Behind a rest, requests need no trial: the
+        next refusal begins another."""
+        if not self.wants_probe(now_s):
+            return
         if is_alive:
             self.state = BreakerState.CLOSED if self.state is BreakerState.LIMITED else BreakerState.HALF_OPEN
         else:

@@ -220,8 +220,7 @@ class ExpertPool:
         due = [name for name, breaker in self._breakers.items() if breaker.wants_probe(self._clock())]
         verdicts = await asyncio.gather(*(self._backends[name].is_alive() for name in due))
         for name, is_alive in zip(due, verdicts, strict=True):
-            if self._breakers[name].wants_probe(self._clock()):  # as before: an answer meanwhile may have said more
-                self._breakers[name].probed(is_alive, self._clock())
+            self._breakers[name].probed(is_alive, self._clock())
         self._refresh()  # in any case: requests of another pool may have changed a breaker that both share
 
     async def _probe_forever(self) -> None:

@@ -154,8 +154,7 @@ class ReplicatedBackend:
         """Returns True when one engine answers a probe."""
         verdicts = await asyncio.gather(*(each.backend.is_alive() for each in self.replicas))
         for replica, is_alive in zip(self.replicas, verdicts, strict=True):
-            if replica.breaker.wants_probe(time.monotonic()):
-                replica.breaker.probed(is_alive, time.monotonic())
+            replica.breaker.probed(is_alive, time.monotonic())
         self._queue.hand_out()
         return any(verdicts)
 

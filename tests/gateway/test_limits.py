@@ -99,8 +99,20 @@ def test_back_off_doubles_up_to_a_bound() -> None:
     breaker = Breaker()
     breaker.open(0.0)
     for _ in range(20):
-        breaker.probed(False, 0.0)
-    assert breaker.probe_at_s == MAX_BACKOFF_S
+        began_s = breaker.probe_at_s
+        breaker.probed(False, began_s)
+    assert breaker.probe_at_s - began_s == MAX_BACKOFF_S
+
+
+def test_a_probe_that_ends_after_a_request_told_more_says_nothing() -> None:
+    breaker = Breaker()
+    breaker.open(0.0)
+    breaker.limit(1.0, 7.0)  # a request that was sent before
+    breaker.probed(True, 2.0)
+    assert breaker.rest_s(2.0) == 6.0
+    breaker = Breaker()
+    breaker.probed(False, 2.0)
+    assert breaker.state is BreakerState.CLOSED
 
 
 def test_retry_budget_is_a_share_of_requests() -> None:
