@@ -141,7 +141,7 @@ class RetrievalTrace(Record):
     evidence: tuple[float, ...] = Field(default=(), description="weights of what words say, in a fusion that counts it")
     learned_on: str | None = Field(default=None, description="data set that taught the weights")
     reason: str = Field(description="a RetrievalReason")
-    scores: dict[str, float] = Field(default_factory=dict, description="expert -> predicted nDCG@10 minus base's")
+    scores: dict[str, float] = Field(default_factory=dict, description="arm -> predicted nDCG@10 minus the plain arm's")
     similarity: float | None = Field(default=None, description="cosine to the nearest labelled query")
     documents: tuple[str, ...] = Field(default=(), description="ids of the documents shown, best first")
 

@@ -33,7 +33,7 @@ WEIGHTS_FILES = "weights-*.safetensors"
 class RoutingMethod(StrEnum):
     """Ways from labelled queries to a choice; docs/retrieval.md has the formulas."""
 
-    GAIN = "gain"  # ours: predicted gain over base, shrunk towards what holds on unprepared domains
+    GAIN = "gain"  # ours: predicted gain over the plain arm, shrunk towards what holds on unprepared domains
     MEAN = "mean"  # the paper: mean similarity to an expert's pilots
     MAX = "max"  # the paper's released code: largest similarity to one of its pilots
 
@@ -46,7 +46,7 @@ class RoutingSettings(Record):
     prior_mass: float = Field(
         default=0.003, gt=0, description="share of its own queries' typical mass at which a data set has half a say"
     )
-    margin: float = Field(default=0.0, ge=0, description="predicted gain over base that a switch needs")
+    margin: float = Field(default=0.0, ge=0, description="predicted gain over the plain arm that a switch needs")
 
 
 class LibraryManifest(Record):
