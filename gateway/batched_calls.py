@@ -94,6 +94,8 @@ def outcomes(batch: Sequence[Waiting]) -> list[tuple[Any, Exception | None]]:
 def outcome(call: Callable[[], T]) -> tuple[T | None, Exception | None]:
     try:
         return call(), None
+    except StopIteration:  # a future refuses it, as a coroutine does, and all that came with it would wait for ever
+        return None, RuntimeError("the call raised StopIteration")
     except Exception as error:  # noqa: BLE001  # raised again where the result is awaited
         return None, error
 

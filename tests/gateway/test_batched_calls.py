@@ -99,6 +99,15 @@ async def test_a_closed_one_leaves_nobody_waiting(calls: BatchedCalls) -> None:
             await task
 
 
+@pytest.mark.parametrize("is_in_thread", [False, True])
+async def test_an_error_that_no_future_takes_leaves_nobody_waiting(calls: BatchedCalls, is_in_thread: bool) -> None:
+    run = calls.run if is_in_thread else CallsOfTurn().run
+    both = asyncio.gather(run(partial(next, iter(()))), run(partial(divmod, 7, 2)), return_exceptions=True)
+    failed, found = await asyncio.wait_for(both, DEADLINE_S)
+    assert isinstance(failed, RuntimeError)
+    assert found == (3, 1)
+
+
 async def test_calls_of_one_turn_are_run_together_at_its_end(sizes: list[int]) -> None:
     calls, made = CallsOfTurn(), list[int]()
     results = [calls.run(partial(divmod, 1, by)) for by in range(MOST_AT_ONCE)]
