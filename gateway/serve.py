@@ -8,12 +8,13 @@ import logging
 import math
 import resource
 import socket
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import uvicorn
 
+from fleet.tasks import stop_task
 from gateway.app import GatewayApp
 from gateway.asgi import Receive, Scope, Send, error_answer
 from gateway.auth import readable_by
@@ -103,7 +104,6 @@ class Gateway:
         self._has_closed = False
         self._listener = listener
         self._server: QuietServer | None = None
-        self._serving: asyncio.Task[None] | None = None
 
     @property
     def parts(self) -> Parts:
@@ -161,10 +161,8 @@ class Gateway:
         await self.parts.start()
         check_exposure(self.host, has_keys=self.parts.auth.needs_key)
         watch_parts(self.parts.metrics, lambda: self.parts)
-        config = server_config(self)
-        self._server = QuietServer(config, self.parts.config.gateway.shutdown_grace_s)
-        self._serving = asyncio.create_task(self._server.serve(sockets=[listener]), name="gateway")
-        await self._server.has_started.wait()
+        self._server = QuietServer(server_config(self), self.parts.config.gateway.shutdown_grace_s)
+        await self._server.begin([listener])
         return self.port
 
     async def drain(self, urgent: asyncio.Event) -> None:
@@ -188,9 +186,8 @@ class Gateway:
         begin one: it is refused, because the server no longer waits for it.
         """
         self.parts.readiness.is_stopping = self._has_closed = True
-        if self._server is not None and self._serving is not None:
-            self._server.must_stop.set()
-            await self._serving
+        if self._server is not None:
+            await self._server.end()
         if self._listener is not None:
             self._listener.close()
         self._served.end()
@@ -199,29 +196,31 @@ class Gateway:
 
 
 class QuietServer(uvicorn.Server):
-    """uvicorn's server without its signal handlers and polling: it stops when told, and at once when nothing runs."""
+    """uvicorn's server without its signal handlers and polling: it serves from `begin` to `end`."""
 
     def __init__(self, config: uvicorn.Config, grace_s: float) -> None:
         super().__init__(config)
         # Its error logger writes tracebacks, which may hold prompt text; faults are counted and logged at the edge.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-        self.has_started = asyncio.Event()
-        self.must_stop = asyncio.Event()
+        self.servers = []
         self._grace_s = grace_s
+        self._ticking: asyncio.Task[None] | None = None
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets=sockets)
-        self.has_started.set()
+    async def begin(self, sockets: list[socket.socket] | None = None) -> None:
+        """Returns when it accepts connections."""
+        self.config.load()
+        self.lifespan = self.config.lifespan_class(self.config)
+        await self.startup(sockets)
+        self._ticking = asyncio.create_task(self._tick(), name="server-date")
 
-    async def main_loop(self) -> None:
-        while not self.must_stop.is_set():
+    async def _tick(self) -> None:
+        while True:
             await self.on_tick(0)  # renews the Date header
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(1.0):
-                    await self.must_stop.wait()
+            await asyncio.sleep(1.0)
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """No new connections, idle ones closed; requests that run get the grace, then each writes its record."""
+    async def end(self) -> None:
+        """No new connections, idle ones closed; requests that run get the grace, then each writes its record. Returns
+        at once when nothing runs."""
         for server in self.servers:
             server.close()
         for connection in list(self.server_state.connections):
@@ -234,10 +233,7 @@ class QuietServer(uvicorn.Server):
             for task in running:
                 task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        yield
+        await stop_task(self._ticking)
 
 
 def server_config(gateway: Gateway) -> uvicorn.Config:

@@ -98,8 +98,8 @@ async def worker(stack: AsyncExitStack, post: Post, number: int, listener: int) 
     live_config = LiveConfig(settings, plan.config, plan.found, AdminLog(database).note)
     gateway = await start_gateway(stack, settings, live_config, plan.engines, sink, database, membership)
     server = SiblingServer(folder, name, gateway.parts.metrics.text, sink.recent, gateway)
-    stack.push_async_callback(server.aclose)
-    await server.start()
+    stack.push_async_callback(server.end)
+    await server.begin()
     spare_what_is_there()
     life.is_starting = False
     ready_file(folder, name).touch(mode=0o600)
@@ -117,8 +117,8 @@ async def keep_log(stack: AsyncExitStack, post: Post) -> None:
     registry = CollectorRegistry()
     registry.register(ReadCollector(keeper.metrics))
     server = SiblingServer(folder, LOG, partial(generate_latest, registry))
-    stack.push_async_callback(server.aclose)
-    await server.start()
+    stack.push_async_callback(server.end)
+    await server.begin()
     life.is_starting = False
     ready_file(folder, LOG).touch(mode=0o600)
     await life.stop.wait()
@@ -168,7 +168,7 @@ def share_of(config: CoeConfig, workers: int, number: int) -> CoeConfig:
     return config.model_copy(update=changes)
 
 
-class SiblingServer:
+class SiblingServer(QuietServer):
     """Answers the siblings of one process.
 
     Args:
@@ -189,17 +189,7 @@ class SiblingServer:
         config = uvicorn.Config(
             self, uds=str(socket_of(folder, name)), ws="none", lifespan="off", log_config=None, access_log=False
         )
-        self._server = QuietServer(config, GRACE_S)
-        self._serving: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        self._serving = asyncio.create_task(self._server.serve(), name="siblings")
-        await self._server.has_started.wait()
-
-    async def aclose(self) -> None:
-        self._server.must_stop.set()
-        if self._serving is not None:
-            await self._serving
+        super().__init__(config, GRACE_S)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import aiohttp
@@ -225,29 +224,28 @@ def test_a_request_that_begins_as_the_gateway_stops_gets_no_answer_without_a_row
     head = "POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
     chat = f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
 
-    async def stopped(turns: int) -> tuple[int, list[str]]:
-        """Rows at the end of a stop that began so many turns of the loop after a chat was sent, and the statuses of the
-        answers. The expert answers after the stop: what the gateway waits for is cut at the end of its grace."""
-        expert = HeldEcho()
-        async with running(dict.fromkeys(EXPERTS, expert), shutdown_grace_s=0.05) as gateway:
-            with socket.create_connection(("127.0.0.1", gateway.gateway.port)) as client:
+    async def stopped(turns: int) -> tuple[int, str]:
+        """Rows at the end of a stop that began so many turns of the loop after a chat was sent, and the status of
+        its answer. The expert answers after the stop: what the gateway waits for is cut at the end of its grace."""
+        expert, answer = HeldEcho(), b""
+        async with running(dict.fromkeys(EXPERTS, expert), shutdown_grace_s=0.01) as gateway:
+            with socket.create_connection(("127.0.0.1", gateway.gateway.port), DEADLINE_S) as client:
                 client.sendall(chat)
                 for _ in range(turns):
                     await asyncio.sleep(0)
-                await gateway.gateway.stop()
+                await asyncio.wait_for(gateway.gateway.stop(), DEADLINE_S)
                 rows = len(gateway.log.records)
                 expert.may_answer.set()
-                client.settimeout(DEADLINE_S)
-                with client.makefile("rb") as received:
-                    answers = await asyncio.to_thread(received.read)
+                with suppress(ConnectionResetError), client.makefile("rb") as received:
+                    answer = await asyncio.to_thread(received.read)
             assert len(gateway.log.records) == rows
-        assert b"server_shutting_down" in answers
-        return rows, re.findall(r"HTTP/1.1 (\d+)", answers.decode())
+        return rows, answer[9:12].decode()
 
-    async def all_stopped() -> list[tuple[int, list[str]]]:
-        return [await stopped(turns) for turns in (0, 20)]
+    async def all_stopped() -> list[tuple[int, str]]:
+        return [await stopped(turns) for turns in range(8)]
 
-    assert uvloop.run(all_stopped()) == [(0, ["503"]), (1, ["503"])]
+    outcomes = uvloop.run(all_stopped())
+    assert set(outcomes) - {(0, "")} == {(0, "503"), (1, "503")}, "not accepted; refused, cut"
 
 
 async def test_check_25_fails_closed_with_one_line(tmp_path: Path) -> None:
