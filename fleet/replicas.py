@@ -247,8 +247,7 @@ class ReplicatedBackend:
 
     async def _probe(self, replica: Replica) -> None:
         is_alive = await replica.backend.is_alive()
-        if replica.breaker.wants_probe(time.monotonic()):  # as before: an answer meanwhile may have said more
-            replica.breaker.probed(is_alive, time.monotonic())
+        replica.breaker.probed(is_alive, time.monotonic())
         self._queue.hand_out()
 
     async def _poll(self) -> None:
