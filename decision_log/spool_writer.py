@@ -25,6 +25,7 @@ from decision_log.privacy import apply_privacy
 from decision_log.replica_status import DecisionCount
 from decision_log.spool import Spool
 from decision_log.stream import Backoff, DecisionStream
+from fleet.tasks import resolve
 from router.log_config import Durability, LogConfig, PrivacyLevel
 
 LINGER_S = 0.02
@@ -262,9 +263,4 @@ def waiters_of(batch: Sequence[Queued]) -> list[Waiter]:
 def settle(waiters: Sequence[Waiter], error: StoreError | None = None) -> None:
     """Lets answers continue, or end with `error`; one whose client has left is done already."""
     for waiter in waiters:
-        if waiter.done():
-            continue
-        if error is None:
-            waiter.set_result(None)
-        else:
-            waiter.set_exception(error)
+        resolve(waiter, None, error)

@@ -1,4 +1,4 @@
-"""Background tasks: one that looks again and again, and a sure end."""
+"""Background tasks: one that looks again and again, a sure end, and results for those who wait."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from base.errors import reason_of
 
 AGAIN_S = 0.1
 MAX_DUTY = 0.05
 """Largest share of the time that looking may take: what takes long is looked at less often (ours)."""
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -52,3 +55,13 @@ async def stop_task(task: asyncio.Task[None] | None) -> None:
         await asyncio.wait([task], timeout=AGAIN_S)
     if task is not None and not task.cancelled():
         task.exception()  # looked at, so that the loop does not report it as never retrieved
+
+
+def resolve(result: asyncio.Future[T], found: T, error: BaseException | None = None) -> None:
+    """Tells who waits for a result, or of the error in its place; one that has left is done already."""
+    if result.done():
+        return
+    if error is None:
+        result.set_result(found)
+    else:
+        result.set_exception(error)

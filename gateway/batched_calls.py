@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
+from fleet.tasks import resolve
+
 MOST_AT_ONCE = 8
 """A result waits for at most seven calls more than it needs."""
 
@@ -42,7 +44,7 @@ class CallsOfTurn:
     def _work(self) -> None:
         batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MOST_AT_ONCE))]
         for each, found in zip(batch, outcomes(batch), strict=True):
-            give(each.result, *found)
+            resolve(each.result, *found)
         if self._waiting:
             asyncio.get_running_loop().call_soon(self._work)
 
@@ -80,7 +82,7 @@ class BatchedCalls:
             while self._waiting:
                 batch = list(islice(self._waiting, MOST_AT_ONCE))
                 for found, error in await asyncio.get_running_loop().run_in_executor(self._thread, outcomes, batch):
-                    give(self._waiting.popleft().result, found, error)
+                    resolve(self._waiting.popleft().result, found, error)
         finally:
             while self._waiting:
                 self._waiting.popleft().result.cancel()
@@ -98,13 +100,3 @@ def outcome(call: Callable[[], T]) -> tuple[T | None, Exception | None]:
         return None, RuntimeError("the call raised StopIteration")
     except Exception as error:  # noqa: BLE001  # raised again where the result is awaited
         return None, error
-
-
-def give(result: asyncio.Future[T], found: T, error: Exception | None) -> None:
-    """Tells who waits, if anybody still does."""
-    if result.done():
-        return
-    if error is None:
-        result.set_result(found)
-    else:
-        result.set_exception(error)

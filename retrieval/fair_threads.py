@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from base.errors import RequestError
+from fleet.tasks import resolve
 
 PIECE_TEXTS = 32
 PIECE_CHARS = 8_000
@@ -83,11 +84,7 @@ class FairThreads:
 
     def _ended(self, piece: Piece, value: object, error: BaseException | None) -> None:
         self._free += 1
-        if not piece.result.done():
-            if error is None:
-                piece.result.set_result(value)
-            else:
-                piece.result.set_exception(error)
+        resolve(piece.result, value, error)
         self._start()
 
 
