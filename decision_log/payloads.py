@@ -29,8 +29,8 @@ class InputsPart(Part):
 
 
 class RecordPart(Part):
-    """What SQL needs to know of a `DecisionRecord`. To make all of it takes twice as long, and nobody looks at the rest
-    before the line is read back."""
+    """The fields of a `DecisionRecord` that its row in SQL needs. Validating all of it takes twice as long, and nobody
+    looks at the rest before the line is read back."""
 
     schema_version: Literal[1] = RECORD_VERSION
     decision_id: str

@@ -39,7 +39,7 @@ from router.log_config import Durability, LogConfig
 
 SEND_LINGER_S = 0.1
 RECENT_RECORDS = 512
-"""What a busy gateway makes in half a second, in which a record is on its way to SQL."""
+"""Records by which a receipt is answered until their rows are in SQL."""
 LEFTOVERS_EVERY_S = 30.0
 FLUSH_TIMEOUT_S = 5.0
 SPOOL_FOLDER = "spool"

@@ -246,8 +246,7 @@ class ReplicatedBackend:
                 self._probes[replica.url] = asyncio.create_task(self._probe(replica))
 
     async def _probe(self, replica: Replica) -> None:
-        is_alive = await replica.backend.is_alive()
-        replica.breaker.probed(is_alive, time.monotonic())
+        replica.breaker.probed(await replica.backend.is_alive(), time.monotonic())
         self._queue.hand_out()
 
     async def _poll(self) -> None:

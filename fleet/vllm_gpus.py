@@ -21,7 +21,7 @@ GIB_PER_BILLION = {"awq": 0.56, "gptq": 0.56, "bitsandbytes": 0.56, "fp8": 0.98,
 """GiB of weights per billion parameters, by quantisation; "" is bfloat16. 4-bit formats keep scales and some layers."""
 
 CACHE_SHARE, LEAST_CACHE_GIB = 0.25, 4.0
-"""Memory beside the weights, for the cache and activations, where an entry does not say: of the weights (ours)."""
+"""Memory for cache and activations where an entry names none: a share of the weights, at least so many GiB (ours)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,8 +32,8 @@ MAX_KEPT = 4096
 """In this process, 160 bytes each. Of others Redis is asked, as after a start."""
 
 LINGER_S = 0.1
-"""Where only this process reads notes, they serve its next start and are sent together: sent alone, each takes as much
-processor time as a quarter of a chat."""
+"""Notes that only this process reads are needed at its next start, so they wait this long and are sent together: one
+alone takes as much processor time as a quarter of a chat."""
 
 SET_ALL = "for i = 2, #ARGV, 2 do redis.call('SET', ARGV[i], ARGV[i + 1], 'EX', ARGV[1]) end"
 """One command with one answer takes a quarter of the time of a pipeline. A cluster would refuse it: its keys lie on

@@ -214,7 +214,7 @@ class Decider:
         return await self._encoding.run(partial(self._decide, routed, alive, self._thread_rng, may_wait=may_wait))
 
     def _with_those_away(self, facts: QueryFacts) -> QueryFacts:
-        asleep, limited = self._reach.asleep, self._reach.rests_s()
+        asleep, limited = self._reach.asleep, self._reach.limited
         if not (asleep or limited):
             return facts
         return replace(facts, asleep=tuple(sorted(asleep)), limited=tuple(sorted(limited)))

@@ -39,6 +39,11 @@ class Reach:
     def asleep(self) -> frozenset[str]:
         return self._pool.asleep | self._unknown
 
+    @property
+    def limited(self) -> frozenset[str]:
+        """Experts at their rate limit."""
+        return self._pool.limited
+
     def rests_s(self) -> dict[str, float]:
         """Seconds until each expert at its rate limit gets requests again."""
         return self._pool.rests_s()

@@ -152,7 +152,8 @@ class Router:
         return self.features(text, earlier).vectors
 
     def features(self, text: str, earlier: Sequence[str] = ()) -> Features:
-        """What a query is decided from: its text and, newest first, the asks before it, as far as it needs them.
+        """The features that a query is decided from: of its text and, newest first, of the asks before it, as far as it
+        needs them.
 
         Raises:
             BackendError: a remote encoder does not answer.

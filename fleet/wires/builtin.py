@@ -100,8 +100,8 @@ def response_of(name: str, text: str, request: BackendRequest) -> BackendRespons
 
 
 def frames(answer: Mapping[str, Any], has_usage: bool) -> Iterator[bytes]:
-    """A whole answer as a stream: each message in one piece, its finish reason, the usage, the end mark.
-    Raises TypeError, LookupError or ValueError where it is not a chat completion."""
+    """The events of a stream that tells a whole answer: each message in one piece, its finish reason, the usage, the
+    end mark. Raises TypeError, LookupError or ValueError where it is not a chat completion."""
     frame = {name: answer[name] for name in ("id", "created", "model", "system_fingerprint") if name in answer}
     frame["object"] = "chat.completion.chunk"
     for number, choice in enumerate(answer["choices"]):
