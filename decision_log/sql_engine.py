@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
 
 BUSY_TIMEOUT_MS = 10_000
+AGAIN_S = 0.01
 KEPT_STATEMENTS = 8
 """Of each connection to SQLite, compiled. With Python's 128 the statements for batches of all sizes took 40 MB."""
 
@@ -60,11 +63,24 @@ def open_engine(database_url: str, *, is_reader: bool = False) -> Engine:
     def set_pragmas(connection: Any, _record: object) -> None:
         # FULL: a row is committed before the stream forgets it, so the commit must outlive a power cut.
         # secure_delete: what is erased is overwritten.
-        pragmas = (f"busy_timeout={BUSY_TIMEOUT_MS}", "journal_mode=WAL", "synchronous=FULL", "secure_delete=ON")
-        for pragma in pragmas:
+        for pragma in (f"busy_timeout={BUSY_TIMEOUT_MS}", "synchronous=FULL", "secure_delete=ON"):
             connection.execute(f"PRAGMA {pragma}").close()
+        write_ahead(connection)
 
     return engine
+
+
+def write_ahead(connection: Any) -> None:
+    """Makes SQLite write ahead. Where several processes do so to a new file at once, it refuses without waiting."""
+    until_s = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL").close()
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() >= until_s:
+                raise
+            time.sleep(AGAIN_S)
 
 
 def in_parts(rows: Sequence[T]) -> Iterator[Sequence[T]]:
