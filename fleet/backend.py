@@ -9,6 +9,13 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple, Protocol, runtime_checkable
 
+RETRY_AFTER_S = 1.0
+"""Wait before another try where nobody says for how long."""
+
+ELSEWHERE = frozenset({429, 502, 503, 504, *range(520, 525), 529})
+"""Statuses by which an engine or what is before it did nothing for a request, which another one may take: above 520 of
+Cloudflare, 529 of Anthropic when it is overloaded."""
+
 MAX_RETRY_AFTER_S = 3600.0
 NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
 
@@ -75,6 +82,12 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     except (ValueError, OverflowError):
         return None
     return min(max(seconds, 0.0), MAX_RETRY_AFTER_S)
+
+
+def is_too_large(status: int, body: bytes) -> bool:
+    """Returns True for the refusal of a request that alone has more tokens than its provider allows in a minute, as
+    OpenAI (429) and Groq (413) word it: no wait helps it, and others are not concerned."""
+    return status in (413, 429) and b"request too large" in body.lower()
 
 
 @runtime_checkable

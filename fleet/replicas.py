@@ -19,7 +19,17 @@ from dataclasses import dataclass, field
 import aiohttp
 
 from base.errors import BackendError, BusyError
-from fleet.backend import BackendRequest, BackendResponse, ChatBackend, ChunkStream, Place, retry_after_s
+from fleet.backend import (
+    ELSEWHERE,
+    RETRY_AFTER_S,
+    BackendRequest,
+    BackendResponse,
+    ChatBackend,
+    ChunkStream,
+    Place,
+    is_too_large,
+    retry_after_s,
+)
 from fleet.breaker import Breaker, BreakerState
 from fleet.tasks import stop_task
 
@@ -29,12 +39,6 @@ IDLE_S = 10.0
 """So long after the last request, nobody asks engines for their load."""
 
 AT_LIMIT = 429
-REST_S = 1.0
-"""Rest of an engine that is at its limit and does not say for how long."""
-
-ELSEWHERE = (AT_LIMIT, 502, 503, 504)
-"""Statuses of engines that did nothing for a request, which another one may take."""
-
 QUEUED_PER_PLACE = 2
 
 MAX_METRICS_BYTES = 4 << 20
@@ -197,6 +201,7 @@ class ReplicatedBackend:
         replica.breaker.start()
         try:
             response = await replica.backend.send(request)
+            begin = await anext(response.chunks, b"") if response.status == AT_LIMIT else b""
         except BackendError as error:
             self._end(replica, error)
             if error.is_retryable and not is_last:
@@ -206,9 +211,9 @@ class ReplicatedBackend:
             self._end(replica, error)
             raise
         fault = None if response.status < 500 else BackendError("", status=response.status)
-        if response.status == AT_LIMIT:
+        if response.status == AT_LIMIT and not is_too_large(AT_LIMIT, begin):
             rest_s = retry_after_s(response.headers)
-            rest_s = REST_S if rest_s is None else rest_s
+            rest_s = RETRY_AFTER_S if rest_s is None else rest_s
             fault = BackendError("", status=AT_LIMIT, retry_after_s=rest_s)
             response.headers["retry-after"] = f"{min(rest_s, self._rest_s()):.3f}"
         if response.status in ELSEWHERE and not is_last:
@@ -221,7 +226,7 @@ class ReplicatedBackend:
             self._queue.leave()
 
         replica.breaker.begin()
-        response.chunks = CountedChunks(response.chunks, ended)
+        response.chunks = CountedChunks(response.chunks, ended, begin)
         return response
 
     def _end(self, replica: Replica, error: BaseException | None) -> None:
@@ -260,16 +265,20 @@ class ReplicatedBackend:
 
 
 class CountedChunks:
-    """An answer's pieces, whose end is told once, with the error that it ended by."""
+    """An answer's pieces after its `begin`, which was read before. Their end is told once, with the error that it
+    ended by."""
 
-    def __init__(self, chunks: ChunkStream, ended: Callable[[BaseException | None], None]) -> None:
-        self._chunks = chunks
+    def __init__(self, chunks: ChunkStream, ended: Callable[[BaseException | None], None], begin: bytes) -> None:
+        self._chunks, self._begin = chunks, begin
         self._ended: Callable[[BaseException | None], None] | None = ended
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
+        if self._begin:
+            begin, self._begin = self._begin, b""
+            return begin
         try:
             return await anext(self._chunks)
         except StopAsyncIteration:

@@ -11,9 +11,9 @@ from types import TracebackType
 
 from base.errors import BackendError
 from base.json_text import JsonError, from_json
-from fleet.backend import ChunkStream, Place, retry_after_s
+from fleet.backend import ELSEWHERE, RETRY_AFTER_S, ChunkStream, Place, is_too_large, retry_after_s
 from gateway.answer_reader import JsonAnswer
-from gateway.http_errors import MAX_UPSTREAM_MESSAGE_CHARS, RETRY_AFTER_S, TOO_LONG, ApiError, named
+from gateway.http_errors import MAX_UPSTREAM_MESSAGE_CHARS, TOO_LONG, ApiError, named
 
 EVENT_STREAM = "text/event-stream"
 MASK = "***"
@@ -29,6 +29,16 @@ KEY_LIKE = re.compile(
     re.IGNORECASE,
 )
 """Pattern of providers' keys, in part hidden or not, and of what is introduced as one. Linear: nothing in it nests."""
+
+
+TOO_LONG_WORDS = re.compile(
+    r"maximum (?:context|model|prompt) length"  # vLLM, OpenRouter, Mistral, xAI
+    r"|longer than the model's context length"  # SGLang
+    r"|prompt is too long"  # Anthropic
+    r"|exceeds the (?:context window|maximum number of tokens)",  # OpenAI, Gemini
+    re.IGNORECASE,
+)
+"""Ways to say that a prompt is longer than the expert's context."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,9 +178,9 @@ def upstream_error(
 
     An error in OpenAI's shape keeps its status and, below 500, its body, without our key and what looks like one. What
     an expert says of our key, its model or its address, or a redirect, is the gateway's fault and becomes a 502 with a
-    text of ours.
+    text of ours. A 429 has a time to wait, unless the request alone is above the expert's limit.
     """
-    wait_s = retry_after_s(headers)
+    wait_s, is_large = retry_after_s(headers), is_too_large(status, body)
     if status in (401, 403, 407):
         return ApiError(f"expert {expert} refused the gateway's credentials", status=502, code="expert_credentials")
     if status in MISCONFIGURED:
@@ -182,8 +192,10 @@ def upstream_error(
     if status < 400:
         return ApiError(f"expert {expert} answered with status {status}", status=502, code="expert_broken_answer")
     fields = error_fields(body)
-    is_retryable = status in (429, 502, 503, 504)
-    if wait_s is None and status in (429, 503):
+    is_retryable = is_large or status in ELSEWHERE
+    if is_large:
+        wait_s = None
+    elif wait_s is None and status in (429, 503, 529):
         wait_s = RETRY_AFTER_S
     if fields is None:
         return ApiError(
@@ -215,14 +227,17 @@ def upstream_error(
 
 
 def error_fields(body: bytes) -> dict[str, object] | None:
-    """The error object of an expert's body: OpenAI's `{"error": {...}}` or vLLM's older flat form; None if neither."""
+    """The error object of an expert's body: OpenAI's `{"error": {...}}`, vLLM's older flat form, or the text that
+    FastAPI calls `detail`; None if none of them."""
     try:
         values = from_json(body, has_unique_keys=False)
     except JsonError:
         return None
+    if isinstance(values, list) and len(values) == 1:  # as Gemini sends it
+        values = values[0]
     if not isinstance(values, dict):
         return None
-    inner = values.get("error", values)
+    inner = values.get("error", values.get("detail", values))
     if isinstance(inner, str):
         return {"message": inner}
     return inner if isinstance(inner, dict) and isinstance(inner.get("message"), str) else None
@@ -231,17 +246,14 @@ def error_fields(body: bytes) -> dict[str, object] | None:
 def is_openai_shape(body: bytes) -> bool:
     """Returns True for OpenAI's error object: its four fields with their types, and nothing else."""
     values = from_json(body, has_unique_keys=False)
-    inner = values.get("error")
+    inner = values.get("error") if isinstance(values, dict) and len(values) == 1 else None
     return (
-        values.keys() == {"error"}
-        and isinstance(inner, dict)
+        isinstance(inner, dict)
         and inner.keys() == {"message", "type", "param", "code"}
         and all(isinstance(inner[name], str | None) for name in ("type", "param", "code"))
     )
 
 
 def is_context_overflow(status: int, message: str, kind: object) -> bool:
-    """llama.cpp names a type of its own; vLLM says it in words only."""
-    return status == 400 and (
-        kind == "exceed_context_size_error" or "maximum context length" in message or "maximum model length" in message
-    )
+    """llama.cpp names a type of its own; most others say it in words only."""
+    return status == 400 and (kind == "exceed_context_size_error" or TOO_LONG_WORDS.search(message) is not None)

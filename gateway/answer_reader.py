@@ -48,7 +48,7 @@ class StreamReader:
         self.is_done = False  # the end mark `[DONE]` came
         self.is_broken = False
         self.finish_reason: str | None = None
-        self.model: object = None  # that the first event names
+        self.model: object = None  # the first that an event names; Azure begins with an event that names none
         self.error_code: str | None = None  # of an error event
         self._reported: Usage | None = None
         self._tokens = 0  # events that carried text; engines send one token each
@@ -97,7 +97,8 @@ class StreamReader:
             self._data.append(line[5:].strip())
         elif not line and self._data:
             data, self._data = b"\n".join(self._data), []
-            self._event(data)
+            if data:  # some servers show so that they are at work
+                self._event(data)
         elif line and not line.startswith((b":", b"event:", b"id:", b"retry:")):
             self.is_broken = True
 
@@ -113,8 +114,7 @@ class StreamReader:
         if not isinstance(event, dict):
             self.is_broken = True
             return
-        if self.model is None and "model" in event:
-            self.model = event["model"]
+        self.model = self.model or event.get("model")
         if self._on_event is not None:
             self._on_event(event)
         if self._as_chat is not None:
@@ -138,13 +138,13 @@ class StreamReader:
             self.is_broken = True
             return
         reason = choice.get("finish_reason")
-        if isinstance(reason, str):
+        if isinstance(reason, str) and reason:  # some servers have "" in each event
             self.finish_reason = reason[:64]
         delta = choice.get("delta")
         if not isinstance(delta, dict):
             return
         content = delta.get("content")
-        if content or delta.get("reasoning_content") or delta.get("tool_calls"):
+        if content or delta.get("reasoning_content") or delta.get("reasoning") or delta.get("tool_calls"):
             self._tokens += 1
             if self._room > 0 and isinstance(content, str) and choice.get("index", 0) == 0:
                 self._kept.append(content[: self._room])
@@ -341,12 +341,12 @@ EVENT = re.compile(rb".*?(?:\r?\n){2}|.+", re.DOTALL)
 
 
 def is_usage_only(event: bytes) -> bool:
-    """Returns True for the event that `stream_options.include_usage` adds: no choices, but usage."""
+    """Returns True for the event that `stream_options.include_usage` adds: usage, and no choices or null."""
     try:
         values = reply_json(b"\n".join(line[5:] for line in event.splitlines() if line.startswith(b"data:")))
     except JsonError:
         return False
-    return isinstance(values, dict) and values.get("choices") == [] and isinstance(values.get("usage"), dict)
+    return isinstance(values, dict) and not values.get("choices") and isinstance(values.get("usage"), dict)
 
 
 class StreamTails:

@@ -289,8 +289,8 @@ class ChatExchange:
         """Notes the model that an answer names, if it was not kept from before."""
         decided, served = self._outcome.decided, self._endpoint.log.served
         if isinstance(model, str) and (decided is None or decided.slot is None or decided.slot.answer is None):
-            self._outcome.served_model = name = model[:MAX_MODEL_CHARS]
-            if name != served.now[expert]:
+            self._outcome.served_model = name = model[:MAX_MODEL_CHARS] or None
+            if name and name != served.now[expert]:
                 served.heard(expert, name)
 
     def _end(self, error_code: str | None) -> None:

@@ -12,12 +12,13 @@ import numpy as np
 from base.errors import NoEligibleExpertError
 from decision_log.decision_record import DecisionInputs, StrategyTrace
 from decision_log.privacy import session_hash, session_of
+from fleet.backend import RETRY_AFTER_S
 from gateway.answer_cache import AnswerCache
 from gateway.batched_calls import BatchedCalls, CallsOfTurn
 from gateway.chat_request import ChatRequest, Target, model_names, no_model, resolve_model
 from gateway.conversations import Conversations
 from gateway.exchange import Asked, Decided, Outcome
-from gateway.http_errors import RATE_LIMITED, RETRY_AFTER_S, TOO_LONG, ApiError
+from gateway.http_errors import RATE_LIMITED, TOO_LONG, ApiError
 from gateway.keys.grants import EVERYBODY, Caller
 from gateway.live_router import LiveRouter
 from gateway.reach import Reach, WaitFor, wanted

@@ -10,7 +10,7 @@ from typing import cast
 
 from base.errors import BackendError, BusyError, RouterError
 from decision_log.privacy import keyed_hash
-from fleet.backend import BackendRequest, BackendResponse, ChunkStream
+from fleet.backend import RETRY_AFTER_S, BackendRequest, BackendResponse, ChunkStream
 from fleet.pool import ExpertPool
 from fleet.replicas import ReplicatedBackend
 from fleet.wires.builtin import chunks_of, frames, response_of
@@ -29,7 +29,7 @@ from gateway.answer_reader import chat_completion, read_answer, reply_json
 from gateway.asgi import off_loop, read_off_loop
 from gateway.chat_request import BEGIN, ChatRequest, Native, beginning
 from gateway.exchange import Asked
-from gateway.http_errors import RETRY_AFTER_S, TOO_LONG, UNSENT, ApiError, api_error
+from gateway.http_errors import TOO_LONG, UNSENT, ApiError, api_error
 from router.expert_config import ExpertConfig, Wire
 from router.types import RoutingDecision
 
@@ -37,6 +37,14 @@ MAX_ERROR_BYTES = 1 << 20
 JSON = "application/json"
 MAX_ANSWER_BYTES = 64 << 20
 REFUSALS = (400, 422)
+LIMIT_NAMES = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
+"""The names of the longest answer, with the other one. OpenAI's reasoning models refuse the first, Mistral the second,
+and a client that is routed does not know whom it asks."""
+
+UNKNOWN_LIMIT = re.compile(rb"\b(max_tokens|max_completion_tokens)\b")
+UNKNOWN = (b"unsupported_parameter", b"extra_forbidden")
+"""Codes of OpenAI and of pydantic, with which most servers in Python read requests."""
+
 ERROR_EVENT = re.compile(rb'data: ?(\{"error": ?[^n].*)')
 RETRY_SHARE = 0.1  # of requests; gRPC's retry throttling uses the same order (A6: tokenRatio 0.1)
 RETRY_BURST = 10.0
@@ -91,6 +99,7 @@ class ExpertCall:
         self._retries, self._budget = retries, RetryBudget()
         self._priced = {name for name, entry in experts.items() if entry.micro_usd(1, 1)}
         self._refusing: set[str] = set()  # experts that answered only without `stream_options`
+        self._limit_names: dict[str, str] = {}  # of experts that refused the other one
 
     async def answer(
         self,
@@ -127,7 +136,7 @@ class ExpertCall:
             tries += failure.code not in UNSENT
             following = self._following(decision, failures, failure) if tries <= self._retries else None
             if following is None:
-                if failure.status == 429:
+                if failure.status == 429 and failure.retry_after_s is not None:
                     failure.retry_after_s = self._shortest_wait_s(decision.ranking, failure)
                 raise failure.after(failures) if failures else failure
             failures[expert] = failure.cause
@@ -196,7 +205,7 @@ class ExpertCall:
                 if asks_usage:
                     response = await self._send_for_usage(expert, request)
                 else:
-                    response = await self._pool.backend(expert).send(request)
+                    response = await self._send_limit(expert, request)
         except BaseException:
             time.close()
             raise
@@ -204,16 +213,34 @@ class ExpertCall:
         return response
 
     async def _send_for_usage(self, expert: str, request: BackendRequest) -> BackendResponse:
-        """As the backend's `send`, with usage asked for unless the expert refuses that. Raises BackendError."""
-        backend, options = self._pool.backend(expert), request.body.get("stream_options") or {}
+        """As `_send_limit`, with usage asked for unless the expert refuses that."""
+        options = request.body.get("stream_options") or {}
         body = {**request.body, "stream_options": {**cast("dict[str, object]", options), "include_usage": True}}
-        response = await backend.send(replace(request, body=body))
+        response = await self._send_limit(expert, replace(request, body=body))
         if response.status not in REFUSALS:
             return response
         await response.chunks.aclose()
-        response = await backend.send(request)
+        response = await self._send_limit(expert, request)
         if 200 <= response.status < 300:
             self._refusing.add(expert)
+        return response
+
+    async def _send_limit(self, expert: str, request: BackendRequest) -> BackendResponse:
+        """As the backend's `send`, with the longest answer under the name that the expert takes."""
+        backend, name = self._pool.backend(expert), self._limit_names.get(expert)
+        response = await backend.send(with_limit(request, name))
+        if response.status not in REFUSALS or name is not None or LIMIT_NAMES.keys().isdisjoint(request.body):
+            return response
+        refusal = await read_all(response.chunks, MAX_ERROR_BYTES)
+        await response.chunks.aclose()
+        refused = UNKNOWN_LIMIT.search(refusal)
+        if refused is None or not any(code in refusal for code in UNKNOWN):
+            response.chunks = chunks_of([refusal])
+            return response
+        name = LIMIT_NAMES[refused[1].decode()]
+        response = await backend.send(with_limit(request, name))
+        if 200 <= response.status < 300:
+            self._limit_names[expert] = name
         return response
 
     def _following(self, decision: RoutingDecision, before: Collection[str], failure: ApiError) -> str | None:
@@ -251,8 +278,8 @@ class ExpertCall:
             # Anything below 500 is a sign of life: the request was at fault, or the expert is at its limit. What an
             # expert says of its key, its model or its address (401, 404, ...) was made a 502.
             failure = api_error(error)
-            if failure.status == 429:
-                pool.at_limit(expert, failure.retry_after_s or 0.0)
+            if failure.status == 429 and failure.retry_after_s is not None:
+                pool.at_limit(expert, failure.retry_after_s)
             else:
                 (pool.failed if failure.status >= 500 else pool.succeeded)(expert)
             raise
@@ -279,6 +306,15 @@ class ExpertCall:
             self._pool.failed(answer.expert)
         else:
             self._pool.abandoned(answer.expert)
+
+
+def with_limit(request: BackendRequest, name: str | None) -> BackendRequest:
+    """The request with its longest answer under that name; as it is for None."""
+    if name is None or LIMIT_NAMES[name] not in request.body:
+        return request
+    body = dict(request.body)
+    body.setdefault(name, body.pop(LIMIT_NAMES[name]))
+    return replace(request, body=body)
 
 
 def conversation_of(asked: Asked) -> str:

@@ -22,8 +22,8 @@ from base.errors import (
     VectorSpaceError,
 )
 from base.json_text import to_json
+from fleet.backend import RETRY_AFTER_S
 
-RETRY_AFTER_S = 1.0
 CLIENT_GONE_STATUS = 499  # nginx's number for a client that left first; it never travels
 MAX_UPSTREAM_MESSAGE_CHARS = 2000
 CODE = re.compile(r"[\w.:/-]{1,64}", re.ASCII)

@@ -10,8 +10,9 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from fleet.backend import RETRY_AFTER_S
 from gateway.asgi import IS_HERE, PEER, Peer, Scope, error_answer
-from gateway.http_errors import RETRY_AFTER_S, ApiError
+from gateway.http_errors import ApiError
 
 MAX_HEAD_BYTES = 32 * 1024
 HEAD_TIMEOUT_S = 15.0

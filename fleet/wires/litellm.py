@@ -168,11 +168,14 @@ def error_response(error: Exception) -> BackendResponse:
     headers = {"content-type": "application/json"}
     if response is not None and "retry-after" in response.headers:
         headers["retry-after"] = response.headers["retry-after"]
+    code = getattr(error, "code", None)
+    if type(error).__name__ == "ContextWindowExceededError":
+        code = "context_length_exceeded"  # which clients know
     values = {
         "message": str(getattr(error, "message", "the provider refused the request")),
         "type": str(getattr(error, "type", None) or "upstream_error"),
         "param": text_or_none(getattr(error, "param", None)),
-        "code": text_or_none(getattr(error, "code", None)),
+        "code": text_or_none(code),
     }
     return BackendResponse(status, one_chunk(to_json({"error": values})), headers)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ def read_line(number: int, raw: bytes, endpoint: str, max_bytes: int) -> Line:
     if len(raw) > max_bytes:
         return Line(number, None, error=("line_too_large", f"line {number} has more than {max_bytes} bytes"))
     try:
-        values = from_json(raw)
+        values = from_json(raw.removeprefix(codecs.BOM_UTF8))  # with which files of Windows may begin
     except JsonError as error:
         return Line(number, None, error=("invalid_json_line", f"line {number} {error}"))
     if not isinstance(values, dict):

@@ -12,6 +12,7 @@ from gateway.exchange import answer_id
 from gateway.http_errors import ApiError
 from gateway.surfaces.reading import Fields, Reading
 from gateway.surfaces.surface import Answer, Json, Surface
+from gateway.surfaces.turn import TEXT, texts_of
 from router.expert_config import Wire
 from router.gateway_config import GatewayConfig
 
@@ -98,7 +99,8 @@ class CompletionsAnswer:
 def text_choice(choice: Mapping[str, Any]) -> Json | None:
     """A choice of a chat completion as one of text; None for an event that brings neither text nor an end."""
     message = choice.get("delta") or choice.get("message") or {}
-    text, reason = message.get("content") or "", choice.get("finish_reason")
+    text = "".join(text for kind, text in texts_of(message) if kind == TEXT)
+    reason = choice.get("finish_reason")
     if not text and reason is None and "message" not in choice:
         return None
     return {"text": text, "index": choice.get("index", 0), "logprobs": None, "finish_reason": reason}

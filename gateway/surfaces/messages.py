@@ -36,10 +36,12 @@ FIELDS = Fields(
     native={
         "container": (),
         "context_management": ({"edits": []},),
+        "diagnostics": (),
         "inference_geo": (),
         "mcp_servers": ([],),
         "service_tier": ("auto", "standard_only"),
         "speed": ("standard",),
+        "user_profile_id": (),
     },
 )
 KEPT_THINKING = {"type": "clear_thinking_20251015", "keep": "all"}

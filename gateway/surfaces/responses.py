@@ -51,6 +51,7 @@ FIELDS = Fields(
         "conversation": STATELESS,
         "prompt": "stored prompts are not kept here: send 'instructions' and 'input'",
         "background": "answers are not kept here; allowed: false",
+        "background_options": "answers are not kept here",
     },
 )
 

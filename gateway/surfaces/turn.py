@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from base.errors import BackendError
+from base.json_text import to_json
 
 REASONING, TEXT, REFUSAL, CALL = "reasoning", "text", "refusal", "call"
-FIELDS = {"reasoning_content": REASONING, "reasoning": REASONING, "content": TEXT, "refusal": REFUSAL}
-"""Fields of a message that hold text, in the order of their parts. Engines have two names for reasoning."""
 
 
 @dataclass(slots=True)
@@ -57,12 +56,8 @@ class Turn:
         for choice in (event.get("choices") or ())[:1]:
             message = choice.get("delta") or choice.get("message") or {}
             is_whole = "message" in choice
-            kinds_seen = set()
-            for name, kind in FIELDS.items():
-                text = message.get(name)
-                if isinstance(text, str) and text and kind not in kinds_seen:
-                    kinds_seen.add(kind)
-                    yield from self._more(kind, text)
+            for kind, text in texts_of(message):
+                yield from self._more(kind, text)
             for place, call in enumerate(message.get("tool_calls") or ()):
                 yield from self._call(call, place if is_whole else call.get("index", place))
             self.finish_reason = text_of(choice, "finish_reason") or self.finish_reason
@@ -95,7 +90,8 @@ class Turn:
                 raise BackendError("the expert's calls of tools are interleaved", status=502)
             identity = given or f"call_{len(self.parts)}"
             yield from self._open(Part(CALL, len(self.parts), identity, name or "", call=index))
-        yield from self._add(text_of(function, "arguments") or "")
+        arguments = function.get("arguments") or ""  # an object of llama.cpp in early 2026, and of MLX
+        yield from self._add(arguments if isinstance(arguments, str) else to_json(arguments).decode())
 
     def _open(self, part: Part) -> Iterator[Step]:
         yield from self.close()
@@ -107,6 +103,24 @@ class Turn:
         if text:
             self.parts[-1].text += text
             yield Step("add", self.parts[-1], text)
+
+
+def texts_of(message: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The texts of a message, or of a piece of one, with their kinds. Engines have two names for reasoning; some use
+    both."""
+    yield from texts_in(message.get("reasoning_content") or message.get("reasoning"), REASONING)
+    yield from texts_in(message.get("content"), TEXT)
+    yield from texts_in(message.get("refusal"), REFUSAL)
+
+
+def texts_in(value: object, kind: str) -> Iterator[tuple[str, str]]:
+    """The texts of a field. Mistral's content may be a list of parts, of which those of reasoning hold parts again."""
+    if isinstance(value, str) and value:
+        yield kind, value
+    elif isinstance(value, list):
+        for part in value:
+            named = part.get("type")
+            yield from texts_in(part.get(named), REASONING if named == "thinking" else kind)
 
 
 def text_of(values: Mapping[str, Any], name: str) -> str | None:

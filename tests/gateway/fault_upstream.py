@@ -271,6 +271,25 @@ class FaultUpstream:
             await response.write(events(WORDS[0]))
             await asyncio.sleep(0.02)
 
+    async def _oversized(self, request: web.Request) -> web.StreamResponse:
+        """As OpenAI refuses a request that alone is above the limit of a minute."""
+        message = "Request too large for m on tokens per min (TPM): Limit 30000, Requested 36278."
+        return self._error(429, message, code="rate_limit_exceeded")
+
+    async def _reasoning(self, request: web.Request) -> web.StreamResponse:
+        """As OpenAI's reasoning models, which know one name of the longest answer."""
+        if "max_tokens" not in self.requests[-1]:
+            return await (self._stream if self.requests[-1].get("stream") else self._ok)(request)
+        message = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens'."
+        return self._error(400, message, code="unsupported_parameter")
+
+    async def _mistral(self, request: web.Request) -> web.StreamResponse:
+        """Knows the other name only."""
+        if "max_completion_tokens" not in self.requests[-1]:
+            return await (self._stream if self.requests[-1].get("stream") else self._ok)(request)
+        fault = {"type": "extra_forbidden", "loc": ["body", "max_completion_tokens"], "msg": "not permitted"}
+        return web.json_response({"detail": [fault]}, status=422)
+
     async def _too_long(self, request: web.Request) -> web.StreamResponse:
         """As llama.cpp says it."""
         error = {"code": 400, "message": "request (5031 tokens) exceeds the available context size (2048 tokens)",

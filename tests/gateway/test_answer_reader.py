@@ -53,6 +53,15 @@ def test_what_is_no_event_is_broken_and_comments_are_not() -> None:
     assert reader.is_broken
 
 
+def test_what_servers_send_beside_an_answer_is_not_taken_for_a_part_of_it() -> None:
+    """Azure begins with an event that names no model, others show with empty events that they are at work, or have an
+    empty finish reason in every event."""
+    reader = StreamReader()
+    reader.feed(b"data: \n\n" + events(b'{"model":"","choices":[]}', delta("he").replace(b"null", b'""')))
+    assert [reader.is_broken, reader.is_complete] == [False, False]
+    assert reader.model == "upstream-model"
+
+
 def test_boundary() -> None:
     reader = StreamReader()
     for piece, is_at_boundary in ((b"data: {}", False), (b"\n", False), (b"\n", True), (b"da", False)):

@@ -12,7 +12,9 @@ from openai import AsyncOpenAI
 
 from decision_log.read import has_failed
 from fleet.breaker import FAILURES_TO_OPEN, BreakerState
+from fleet.replicas import ReplicatedBackend
 from gateway.answer_guard import MASK, KeyFilter, upstream_error, without_keys
+from gateway.http_errors import TOO_LONG
 from tests.gateway.fault_upstream import WORDS, events, fault_upstream
 from tests.gateway.running import echoes, running, wire
 
@@ -193,6 +195,58 @@ async def test_an_expert_at_its_limit_rests_and_the_receipt_says_so() -> None:
         await pool.probe_due()
         async with gateway.chat("red") as answer:
             assert answer.headers["x-coe-expert"] == "ruby"
+
+
+@pytest.mark.parametrize("has_limit", [False, True])
+async def test_a_request_that_is_too_large_for_an_expert_alone_makes_it_rest_for_nobody(has_limit: bool) -> None:
+    async with fault_upstream("oversized") as upstream:
+        backend = wire(upstream.url)
+        backend = ReplicatedBackend("ruby", {upstream.url: backend}, 4) if has_limit else backend
+        async with running(echoes(ruby=backend)) as gateway:
+            async with gateway.chat("red") as answer:
+                assert (answer.status, answer.headers["x-coe-expert"]) == (200, "plain")
+            async with gateway.chat("red", model="ruby") as answer:
+                assert (answer.status, answer.headers.get("retry-after")) == (429, None)
+                assert "Limit 30000" in (await answer.json())["error"]["message"]
+            assert gateway.parts.pool.limited == frozenset()
+            assert len(upstream.requests) == 2
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+@pytest.mark.parametrize(
+    ("mode", "refused", "taken"),
+    [("reasoning", "max_tokens", "max_completion_tokens"), ("mistral", "max_completion_tokens", "max_tokens")],
+)
+async def test_the_longest_answer_goes_under_the_name_that_the_expert_takes(
+    mode: str, refused: str, taken: str, is_stream: bool
+) -> None:
+    entries = {"ruby": {"price_out_per_m_usd": 1.0}}  # so that streams are asked for usage, too
+    async with (
+        fault_upstream(mode) as upstream,
+        running(echoes(ruby=wire(upstream.url)), entries=entries) as gateway,
+    ):
+        for _ in range(2):
+            async with gateway.chat("red", model="ruby", stream=is_stream, **{refused: 9}) as answer:
+                assert answer.status == 200
+                await answer.read()
+    assert [name for each in upstream.requests for name in each if name.startswith("max_")] == [refused, taken, taken]
+    assert upstream.requests[-1][taken] == 9
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ([{"error": {"code": 400, "message": "The token count (9) exceeds the maximum number of tokens"}}], TOO_LONG),
+        ({"error": "This model's maximum prompt length is 8 but the request contains 9 tokens"}, TOO_LONG),
+        ({"message": "The input (9 tokens) is longer than the model's context length (8 tokens)."}, TOO_LONG),
+        ({"error": {"type": "invalid_request_error", "message": "prompt is too long: 9 tokens > 8"}}, TOO_LONG),
+        ({"detail": "tokens are missing"}, None),
+    ],
+)
+def test_refusals_are_read_in_the_forms_and_words_of_providers(body: object, code: str | None) -> None:
+    """Gemini, xAI, SGLang, Anthropic, and servers made with FastAPI."""
+    error = upstream_error("ruby", 400, orjson.dumps(body), {})
+    assert ("token" in error.message, error.code) == (True, code)
 
 
 async def test_where_all_are_at_their_limit_the_shortest_wait_is_told() -> None:

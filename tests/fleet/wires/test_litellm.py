@@ -128,6 +128,14 @@ async def test_an_error_of_any_shape_can_be_written() -> None:
     assert {orjson.loads(body)["error"][name] for name in ("code", "param")} == {None}
 
 
+async def test_a_prompt_that_is_too_long_has_the_code_that_clients_know() -> None:
+    from litellm.exceptions import ContextWindowExceededError
+
+    response = error_response(ContextWindowExceededError("too long", "m", "anthropic"))
+    body = b"".join([chunk async for chunk in response.chunks])
+    assert (response.status, orjson.loads(body)["error"]["code"]) == (400, "context_length_exceeded")
+
+
 async def test_nobody_there() -> None:
     async with provider("http://127.0.0.1:1/v1") as ask:
         with pytest.raises(BackendError, match="cannot be reached"):

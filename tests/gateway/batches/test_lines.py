@@ -29,7 +29,7 @@ def test_each_fault_is_said_with_its_line_and_what_is_allowed() -> None:
         (line("a" * 600), "invalid_value", "1 to 512"),
         (line("long", body={"x": "y" * 2000}), "line_too_large", "line 9 has more than 1000 bytes"),
     ]
-    text = b"\n".join([*(raw for raw, _, _ in bad), line("twice"), b"  ", line("twice")])
+    text = b"\n".join([*(raw for raw, _, _ in bad), b"\xef\xbb\xbf" + line("twice"), b"  ", line("twice")])
     read = list(read_lines([text], URL, 1000))
     for found, (_, code, message) in zip(read, bad, strict=False):
         assert found.error is not None

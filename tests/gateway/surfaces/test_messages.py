@@ -204,6 +204,29 @@ async def test_calls_that_an_engine_does_not_number_or_name_as_the_reason_are_ca
     assert message.stop_reason == "tool_use"
 
 
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_parts_and_objects_in_place_of_texts_are_not_lost(is_stream: bool) -> None:
+    """Mistral's models that reason send parts, and llama.cpp sent arguments as an object for a while."""
+    content = [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": "Sunny."}]
+    asked = [{**call(0, "", id="a", name="f"), "function": {"name": "f", "arguments": {"city": "Bern"}}}]
+    answer: Any = completion("tool_calls", content=content, tool_calls=asked)
+    if is_stream:
+        answer = events(*(chunk(content=[part]) for part in content), chunk("tool_calls", tool_calls=asked))
+    options: Any = {"model": "ruby", "max_tokens": 50, "messages": ASK, "thinking": {"type": "adaptive"}}
+    async with (
+        scripted(chat__completions=answer) as engine,
+        running(echoes(ruby=wire(engine.url))) as gateway,
+        client_of(gateway) as client,
+    ):
+        if is_stream:
+            async with client.messages.stream(**options) as streamed:
+                message = await streamed.get_final_message()
+        else:
+            message = await client.messages.create(**options)
+    thought, text, called = message.content
+    assert (thought.thinking, text.text, called.input) == ("hm", "Sunny.", {"city": "Bern"})
+
+
 async def test_arguments_that_are_no_object_are_not_lost() -> None:
     answer = completion("tool_calls", content=None, tool_calls=[call(0, "{broken", id="a", name="f")])
     async with (
