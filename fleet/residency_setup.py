@@ -29,11 +29,16 @@ MakeBoard = Callable[[Sequence[tuple[Sequence[str], str]]], Board]
 
 
 async def keeper_of(
-    config: CoeConfig, data_dir: Path, urls: Mapping[str, Sequence[str]], make_board: MakeBoard | None = None
-) -> Keeper | None:
-    """A keeper that has looked at every engine; None where experts.yaml has no `residency`.
+    config: CoeConfig,
+    wanted: ResidencyConfig,
+    data_dir: Path,
+    urls: Mapping[str, Sequence[str]],
+    make_board: MakeBoard | None = None,
+) -> Keeper:
+    """A keeper that has looked at every engine.
 
     Args:
+        wanted: the section of experts.yaml.
         urls: API roots per expert whose engines this host runs; others have their `url`.
         make_board: None where no other process shares these engines.
 
@@ -41,9 +46,6 @@ async def keeper_of(
         ConfigError: what is awake, or is to be, exceeds the memory that experts.yaml names.
         DataError: the file of the engines is damaged.
     """
-    wanted = config.residency
-    if wanted is None:
-        return None
     addresses = {name: entry.roots for name, entry in config.experts.items() if entry.roots}
     addresses |= {name: tuple(roots) for name, roots in urls.items()}
     record = read_vllm(data_dir)

@@ -35,7 +35,6 @@ from gateway.intake import Claim
 from gateway.keys.grants import EVERYBODY, Caller
 from gateway.listener import is_loopback
 from gateway.parts import Parts
-from gateway.retrieval.attachment import most_added_chars
 from gateway.strategy_run import StrategyRun
 from gateway.surfaces.completions import CompletionsSurface
 from gateway.surfaces.count_tokens import COUNT_PATH, TokenCount
@@ -89,12 +88,13 @@ class GatewayApp:
         self._origin_check = OriginCheck(bound_host, limits.allowed_hosts, limits.allowed_origins)
         self._is_exposed = not is_loopback(bound_host)
         entries = parts.chat_log.served.entries
+        added_chars = 0 if parts.attachments is None else parts.attachments.added_chars
         self._chat = ChatEndpoint(
             parts.decider,
             parts.experts,
             partial(StrategyRun, parts.experts, entries),
             parts.chat_log,
-            ChatLimits(limits, parts.admission, parts.limits, entries, most_added_chars(parts.config.retrieval)),
+            ChatLimits(limits, parts.admission, parts.limits, entries, added_chars),
             enricher=parts.attachments,
             judge=parts.judge,
         )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prometheus_client.core import Metric
 from pydantic import SecretStr
@@ -26,7 +27,6 @@ from decision_log.sink import DecisionLog, new_replica
 from fleet.connect import build_backends
 from fleet.engines import EngineAddresses
 from fleet.pool import ExpertPool
-from fleet.residency_setup import MakeBoard, keeper_of
 from fleet.vllm_addresses import VllmSleepers
 from gateway.auth import Auth
 from gateway.batches.batch_store import BatchStore
@@ -40,7 +40,6 @@ from gateway.keys.key_store import KeyStore
 from gateway.keys.oidc import Oidc
 from gateway.part_metrics import drift_metrics, trial_metrics
 from gateway.parts import Parts
-from gateway.residency_board import RedisBoard
 from gateway.serve import Gateway, expert_keys, live_router
 from gateway.services import Reporter, engines_of, experts_line, start_redis
 from gateway.settings import Settings, read_secrets
@@ -48,11 +47,14 @@ from gateway.siblings import Siblings
 from gateway.swap import Swap
 from gateway.telemetry.telemetry import Telemetry
 from gateway.trial_watch import TrialWatch
-from retrieval.service import retrieval_of
 from retrieval.stores.files import Files
 from router.config import CoeConfig
 from router.live_pointer import ROUTERS_FOLDER
 from router.log_config import LogConfig
+
+if TYPE_CHECKING:
+    from fleet.residency.keeper import Keeper
+    from retrieval.service import RetrievalService
 
 INCOMING = "incoming"
 """Folder of uploads while they arrive."""
@@ -154,17 +156,8 @@ async def start_gateway(
     siblings, share = membership.siblings, membership.share
     config = share(live_config.started)
     secrets = read_secrets(config)
-    database_url, folder = settings.database_url.get_secret_value(), settings.config_path.resolve().parent
     batches = await asyncio.to_thread(lambda: BatchStore(Files(database, settings.data_dir / INCOMING)))
-    opening = asyncio.to_thread(
-        retrieval_of,
-        config.retrieval,
-        folder,
-        settings.data_dir,
-        batches.files if siblings.store_owner is None else None,
-        database_url,
-        secrets,
-    )
+    opening = opened_retrieval(settings, config, batches.files if siblings.store_owner is None else None, secrets)
     live = live_router(settings, config)
     addresses, retrieval, _ = await asyncio.gather(start_engines(), opening, live.refresh())
     parts = Parts(
@@ -186,10 +179,12 @@ async def start_gateway(
         shares_redis=membership.shares_redis,
         live_config=live_config,
         telemetry=telemetry,
-        residency=await keeper_of(config, settings.data_dir, addresses.urls, board_maker(settings)),
+        residency=await opened_keeper(settings, config, addresses.urls),
     )
     gateway = Gateway(parts, host=settings.host, port=settings.port, listener=membership.listener)
-    swap = Swap(gateway, settings.data_dir, live_config.started, addresses, share, folder)
+    swap = Swap(
+        gateway, settings.data_dir, live_config.started, addresses, share, settings.config_path.resolve().parent
+    )
     stack.push_async_callback(swap.aclose)
     stack.push_async_callback(gateway.stop)
     await gateway.start()
@@ -202,8 +197,30 @@ async def start_gateway(
     return gateway
 
 
-def board_maker(settings: Settings) -> MakeBoard | None:
-    return None if settings.redis_url is None else partial(RedisBoard, settings.redis_url.get_secret_value())
+async def opened_retrieval(
+    settings: Settings, config: CoeConfig, files: Files | None, secrets: Mapping[str, str]
+) -> RetrievalService | None:
+    """None where experts.yaml has none, and then nothing of it is loaded. Raises as `retrieval_of` does."""
+    if config.retrieval is None:
+        return None
+    from retrieval.service import retrieval_of
+
+    folder, database_url = settings.config_path.resolve().parent, settings.database_url.get_secret_value()
+    return await asyncio.to_thread(
+        retrieval_of, config.retrieval, folder, settings.data_dir, files, database_url, secrets
+    )
+
+
+async def opened_keeper(settings: Settings, config: CoeConfig, urls: Mapping[str, Sequence[str]]) -> Keeper | None:
+    """None where experts.yaml asks for none, and then nothing of it is loaded. Raises as `keeper_of` does."""
+    if config.residency is None:
+        return None
+    from fleet.residency_setup import keeper_of
+    from gateway.residency_board import RedisBoard
+
+    redis_url = settings.redis_url
+    make_board = None if redis_url is None else partial(RedisBoard, redis_url.get_secret_value())
+    return await keeper_of(config, config.residency, settings.data_dir, urls, make_board)
 
 
 def make_runner(gateway: Gateway, batches: BatchStore, name: str) -> BatchRunner:

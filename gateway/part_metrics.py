@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import product
+from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from decision_log.sink import DecisionLog
 from fleet.breaker import BreakerState
 from fleet.pool import ExpertPool
-from fleet.residency.changes import Made
-from fleet.residency.keeper import Keeper
 from fleet.residency.types import Residency
 from gateway.drift_watch import DriftWatch
 from gateway.intake import Intake
-from gateway.judge import Judge
 from gateway.live_router import LiveRouter
 from gateway.shadow import Shadows
 from gateway.trial_watch import TrialWatch
-from retrieval.routing.live_pilots import LivePilots
+
+if TYPE_CHECKING:
+    from fleet.residency.keeper import Keeper
+    from gateway.judge import Judge
+    from retrieval.routing.live_pilots import LivePilots
 
 
 def log_metrics(sink: DecisionLog) -> Iterator[Metric]:
@@ -57,6 +59,8 @@ def expert_metrics(pool: ExpertPool) -> Iterator[Metric]:
 def residency_metrics(keeper: Keeper) -> Iterator[Metric]:
     """Engines by the name of their first expert. Every process tells states and accounts, which they share, and the
     changes that it made itself."""
+    from fleet.residency.changes import Made
+
     view = keeper.view
     states = GaugeMetricFamily("coe_engine_state", "1 for the state an engine is in", labels=["engine", "state"])
     account = GaugeMetricFamily("coe_engine_account", "Quality lost because an engine slept", labels=["engine"])

@@ -12,7 +12,6 @@ from decision_log.database import Database
 from decision_log.sink import DecisionLog
 from fleet.backend import ChatBackend
 from fleet.pool import ExpertPool
-from fleet.residency.keeper import Keeper
 from gateway.answer_cache import cache_of
 from gateway.auth import Auth
 from gateway.batches.batch_store import BatchStore
@@ -21,7 +20,6 @@ from gateway.conversations import Conversations
 from gateway.deciding import Decider
 from gateway.expert_call import ExpertCall
 from gateway.intake import Admission, Intake
-from gateway.judge import Judge
 from gateway.keys.limits import Limits
 from gateway.live_router import LiveRouter
 from gateway.metrics import Metrics
@@ -36,17 +34,19 @@ from gateway.part_metrics import (
 )
 from gateway.reach import Reach
 from gateway.readiness import Readiness
-from gateway.retrieval.attachment import Attachments
 from gateway.retrieval.log import RetrievalLog
 from gateway.siblings import Siblings
 from gateway.telemetry.telemetry import Telemetry
-from retrieval.service import RetrievalService
 from router.capabilities import capabilities
 from router.config import CoeConfig
 from router.strategies.types import StrategyName
 
 if TYPE_CHECKING:
+    from fleet.residency.keeper import Keeper
     from gateway.changes.live_config import LiveConfig
+    from gateway.judge import Judge
+    from gateway.retrieval.attachment import Attachments
+    from retrieval.service import RetrievalService
 
 LEASE_SLACK_S = 60.0
 """Between the end of the longest request that is allowed and its last settlement."""
@@ -125,12 +125,16 @@ class Parts:
         self.chat_log = ChatLog(self.sink, self.metrics, ServedModels(config.experts, self.metrics))
         self.attachments: Attachments | None = None
         if self.retrieval is not None:
+            from gateway.retrieval.attachment import Attachments
+
             self.attachments = Attachments(self.retrieval, self.retrieval_log, capabilities(config))
 
     def _make_lasting(self) -> Lasting:
         config, limits, metrics = self.config, self.config.gateway, Metrics()
         admission, judge = Admission(limits.max_concurrency), None
         if config.judge is not None and self.database is not None:
+            from gateway.judge import Judge
+
             judge = Judge(
                 config.judge,
                 config.experts,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fleet.pool import ExpertPool
-from fleet.residency.keeper import Keeper
 from router.pipeline import Router
 from router.types import Asleep, FloatArray, Query, RoutingDecision
+
+if TYPE_CHECKING:
+    from fleet.residency.keeper import Keeper
 
 
 class WaitFor(Exception):

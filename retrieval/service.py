@@ -160,22 +160,19 @@ def open_retrieval(config: RetrievalConfig, root: Path) -> RetrievalService:
 
 
 def retrieval_of(
-    config: RetrievalConfig | None,
+    config: RetrievalConfig,
     root: Path,
     data_dir: Path,
     files: Files | None,
     database_url: str,
     secrets: Mapping[str, str],
-) -> RetrievalService | None:
-    """The whole of retrieval, opened; None where experts.yaml has none. Blocks. Without `files` it has no vector
-    stores.
+) -> RetrievalService:
+    """The whole of retrieval, opened. Blocks. Without `files` it has no vector stores.
 
     Raises:
         ConfigError, MissingWeightsError, MissingExtraError, ArtifactError, VectorSpaceError, StoreError: see
             `open_retrieval` and `RetrievalService.open_stores`.
     """
-    if config is None:
-        return None
     require_stores()
     service = open_retrieval(config, root)
     if files is not None:

@@ -10,7 +10,6 @@ from typing import NamedTuple
 from base.errors import ConfigError
 from fleet.connect import is_same_engine
 from fleet.vllm_addresses import read_vllm
-from gateway.check import find_problems
 from router.config import CoeConfig, parse_text
 from router.expert_config import Engine, ExpertConfig
 from router.live_pointer import live_manifest, pin_problems
@@ -107,6 +106,8 @@ def checked(text: str, path: Path, data_dir: Path, started: CoeConfig | None) ->
     Raises:
         ConfigError: with one problem per fault, those that need a restart among them.
     """
+    from gateway.check import find_problems  # which loads retrieval
+
     config, manifest = parse_text(text, file=str(path)), live_manifest(data_dir)
     found = [] if manifest is None else pin_problems(config, manifest)
     if started is not None:

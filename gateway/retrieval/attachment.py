@@ -18,7 +18,7 @@ from retrieval.service import RetrievalService
 from retrieval.stores.cutting import count_tokens
 from retrieval.stores.store_search import Found, SearchRequest
 from router.capabilities import Capabilities
-from router.retrieval_config import AttachedStore, RetrievalConfig
+from router.retrieval_config import AttachedStore
 from router.section import AUTO
 from router.types import DecisionReason, RoutingDecision
 
@@ -72,7 +72,7 @@ class Sources:
 
 
 class Attachments:
-    """The stores of categories.
+    """The stores of categories, by which a prompt may grow by `added_chars` characters at most.
 
     Args:
         capabilities: by expert: sources that its context cannot hold are left out.
@@ -80,6 +80,8 @@ class Attachments:
 
     def __init__(self, service: RetrievalService, log: RetrievalLog, capabilities: Mapping[str, Capabilities]) -> None:
         self._service, self._log, self._capabilities = service, log, capabilities
+        stores = service.config.attach.values()
+        self.added_chars = max((each.max_chars + PREAMBLE_CHARS for each in stores), default=0)
 
     async def enrich(self, asked: Asked, decision: RoutingDecision) -> tuple[ChatRequest, Sources | None]:
         """The request with sources in its last ask, where a store is attached to the decision's category.
@@ -125,12 +127,6 @@ class Attachments:
         )[0]
         await self._log.write(searching, [outcome])
         return Sources(attached.store, answer.found, outcome.decision_id, outcome.decision.expert)
-
-
-def most_added_chars(config: RetrievalConfig | None) -> int:
-    """Characters that a prompt may grow by, at most."""
-    attached = config.attach.values() if config else ()
-    return max((each.max_chars + PREAMBLE_CHARS for each in attached), default=0)
 
 
 def fitting(found: Sequence[Found], attached: AttachedStore) -> list[Found]:

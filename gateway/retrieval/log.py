@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
@@ -13,11 +14,13 @@ from decision_log.decision_record import RETRIEVAL, DecisionKind, DecisionRecord
 from decision_log.privacy import MAX_SEARCH_CHARS
 from decision_log.sink import DecisionLog
 from gateway.exchange import MAX_MODEL_CHARS, Watch, new_decision_id
-from retrieval.routing.query_routing import RoutedQueries, why
 from retrieval.types import BASE, RetrievalDecision, RetrievalReason
 from router.features import to_bytes
 from router.retrieval_config import RetrievalConfig
 from router.types import DecisionReason, RoutingDecision
+
+if TYPE_CHECKING:
+    from retrieval.routing.query_routing import RoutedQueries
 
 POLICY = "retrieval"
 SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -190,6 +193,8 @@ def why_logged(record: DecisionRecord) -> str | None:
     trace, made = record.retrieval, record.decision
     if trace is None or made is None:
         return None
+    from retrieval.routing.query_routing import why
+
     decision = trace.model_dump(include=TRACED) | {"library_version": made.router_version}
     return f"{why(RetrievalDecision.model_validate(decision))}."
 

@@ -222,6 +222,12 @@ async def test_a_request_whose_best_expert_cannot_be_woken_waits_for_the_next() 
         assert await asked(it, "green") == "plain"
 
 
+async def kept(values: dict[str, Any], urls: dict[str, list[str]]) -> Keeper:
+    config = parse_config(values)
+    assert config.residency is not None
+    return await keeper_of(config, config.residency, Path("no-data"), urls)
+
+
 async def test_the_keeper_of_a_configuration_counts_what_its_engines_take() -> None:
     experts = {name: {"engine": "fake_vllm", "model": "m", "gpu_gib": 20} for name in EXPERTS}
     async with engines(("emerald",)) as urls:
@@ -231,13 +237,11 @@ async def test_the_keeper_of_a_configuration_counts_what_its_engines_take() -> N
             "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}},
         }
         values["residency"] = {"memory_gb": 41.5, "pins": ["ruby"]}
-        keeper = await keeper_of(parse_config(values), Path("no-data"), {})
-        assert keeper is not None
+        keeper = await kept(values, {})
         assert keeper.scheduler.serving == {"ruby", "plain"}
         await keeper.aclose()
         values["experts"]["plain"]["replica_urls"] = ["http://127.0.0.1:1/v1"]
-        keeper = await keeper_of(parse_config(values), Path("no-data"), {})
-        assert keeper is not None
+        keeper = await kept(values, {})
         assert [each.awake_gib for each in keeper.scheduler.residents] == [20, 20, 0]
         await keeper.aclose()
         del values["experts"]["plain"]["replica_urls"]
@@ -245,8 +249,7 @@ async def test_the_keeper_of_a_configuration_counts_what_its_engines_take() -> N
         del values["experts"]["plain"]["gpu_gib"]
         values["experts"]["plain"] |= {"replicas": 2, "engine_args": {"gpu_memory_utilization": 0.25}}
         values["residency"]["memory_gb"] = 80
-        keeper = await keeper_of(parse_config(values), Path("no-data"), {"plain": [urls["plain"], urls["plain"]]})
-        assert keeper is not None
+        keeper = await kept(values, {"plain": [urls["plain"], urls["plain"]]})
         assert keeper.scheduler.residents[2].devices == ("0", "0")
         assert keeper.scheduler.residents[2].awake_gib == 40
         await keeper.aclose()
@@ -255,4 +258,4 @@ async def test_the_keeper_of_a_configuration_counts_what_its_engines_take() -> N
         with pytest.raises(
             ConfigError, match=r"residency: engines .* need 41\.5 GiB on device 0; allowed: at most 30\.0"
         ):
-            await keeper_of(parse_config(values), Path("no-data"), {})
+            await kept(values, {})
