@@ -74,7 +74,7 @@ class AdminLog:
         """Adds a line for what was done elsewhere; the error says that it was done."""
         for tries in range(TRIES):
             try:
-                with self._database.transaction("write to the admin log in") as connection:
+                with self._database.transaction("write to the admin log") as connection:
                     add_line(connection, (actor, action, subject, before, after))
                 return
             except StoreError as error:
@@ -83,7 +83,7 @@ class AdminLog:
 
     def actions(self) -> list[AdminAction]:
         """All lines, oldest first."""
-        with self._database.transaction("read the admin log from") as connection:
+        with self._database.transaction("read the admin log") as connection:
             rows = connection.execute(select(ADMIN_LOG).order_by(ADMIN_LOG.c.number))
             return [AdminAction(*row) for row in rows]
 

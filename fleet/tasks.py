@@ -27,18 +27,24 @@ async def look_always(
     away: tuple[type[Exception], ...],
     longest_s: float = math.inf,
 ) -> None:
-    """Looks every so many seconds. Neither `away`, which says that something cannot be reached now, nor a fault of ours
-    ends it.
+    """Looks every so many seconds. Neither `away`, which says that something cannot be reached now and is logged once
+    until it can, nor a fault of ours ends it.
 
     Args:
         longest_s: the longest pause, however long a look took.
     """
+    waits = False
     while True:
         began_s = time.monotonic()
         try:
             await look()
+            if waits:
+                logger.info("%s waits no longer", what)
+            waits = False
         except away as error:
-            logger.warning("%s waits (%s)", what, reason_of(error))
+            if not waits:
+                logger.warning("%s waits (%s)", what, reason_of(error))
+            waits = True
         except Exception:
             logger.exception("%s continues after a fault", what)
         await asyncio.sleep(min(max(every_s, (time.monotonic() - began_s) / MAX_DUTY), longest_s))

@@ -54,4 +54,8 @@ class PolicyConfig(Section):
     @classmethod
     def off_is_no_budget(cls, value: object) -> object:
         """Reads `off`, which is false in YAML."""
-        return {} if value is False or value == "off" else value
+        if isinstance(value, dict | ExplorationConfig):
+            return value
+        if value is False or value == "off":
+            return {}
+        raise ValueError(f"must be 'off' or a budget, such as {{budget: 0.5%}} (got {value!r})")

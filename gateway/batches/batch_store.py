@@ -200,7 +200,7 @@ class BatchStore:
         query = select(RESULTS.c.line).where(RESULTS.c.batch_id == batch.batch_id, RESULTS.c.is_error == is_error)
         query = query.order_by(RESULTS.c.number).execution_options(yield_per=ROWS_AT_ONCE)
         with TemporaryFile(dir=self.files.incoming) as content:
-            with self._database.transaction("read results in") as connection:
+            with self._database.transaction("read results") as connection:
                 content.writelines(line + b"\n" for line in connection.execute(query).scalars())
             yield content
 

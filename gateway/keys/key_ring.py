@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from base.errors import StoreError
-from fleet.tasks import stop_task
+from fleet.tasks import look_always, stop_task
 from gateway.keys.grants import Caller, Grant, caller_of, tenant_of
 from gateway.keys.key_store import Holders, KeyStore, StoredKey
 
 POLL_S = 0.4
 """A revoked key is refused within a second."""
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,9 @@ class KeyRing:
         """Reads all keys. Raises StoreError."""
         if self._store is not None:
             await self._refresh(self._store)
-            self._task = asyncio.create_task(self._follow(self._store), name="keys")
+            refresh = partial(self._refresh, self._store)
+            looking = look_always("a newer state of keys", refresh, POLL_S, (StoreError,), POLL_S)
+            self._task = asyncio.create_task(looking, name="keys")
 
     async def aclose(self) -> None:
         await stop_task(self._task)
@@ -75,14 +75,6 @@ class KeyRing:
     def team(self, team: str) -> Grant | None:
         """The grant of a team that was named to the gateway; None for others."""
         return self._ring.teams.get(team)
-
-    async def _follow(self, store: KeyStore) -> None:
-        while True:
-            await asyncio.sleep(POLL_S)
-            try:
-                await self._refresh(store)
-            except StoreError as error:
-                logger.warning("keys are those of before: %s", error)
 
     async def _refresh(self, store: KeyStore) -> None:
         if await asyncio.to_thread(store.version) != self._ring.version:

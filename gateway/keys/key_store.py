@@ -91,11 +91,11 @@ class KeyStore:
         database.make_tables([*TABLES, ADMIN_LOG])
 
     def version(self) -> int:
-        with self._database.transaction("read the version of keys in") as connection:
+        with self._database.transaction("read the version of keys") as connection:
             return newest(connection)
 
     def holders(self) -> Holders:
-        with self._database.transaction("read keys from") as connection:
+        with self._database.transaction("read keys") as connection:
             version = newest(connection)  # first: a change after it is read again
             keys = tuple(stored_key(row._asdict()) for row in connection.execute(select(KEYS)))
             teams = {row.team: Grant.model_validate_json(row.grant_json) for row in connection.execute(select(TEAMS))}
@@ -128,7 +128,7 @@ class KeyStore:
 
     def grant_of(self, subject: str) -> Grant:
         """The grant of a key `TEAM/ID` or of a team; an empty one for a team that has none."""
-        with self._database.transaction("read keys from") as connection:
+        with self._database.transaction("read keys") as connection:
             if "/" in subject:
                 return live_key(connection, subject).grant
             check_team(subject)
@@ -151,7 +151,7 @@ class KeyStore:
     def _change(self, action: str, subject: str) -> Iterator[Connection]:
         """A transaction that ends with its line in the admin log. Of two at once the second fails."""
         try:
-            with self._database.transaction("change keys in") as connection:
+            with self._database.transaction("change keys") as connection:
                 before = state_hash(connection, subject)
                 yield connection
                 add_line(connection, (self._actor, action, subject, before, state_hash(connection, subject)))

@@ -57,3 +57,20 @@ async def test_what_takes_long_is_looked_at_less_often_within_bounds(
     with pytest.raises(asyncio.CancelledError):
         await look_always("a test", look, 1.0, (), 5.0)
     assert pauses == [pytest.approx(pause_s)]
+
+
+async def test_what_is_away_is_logged_once_until_it_is_back(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger=tasks.__name__)
+    looks = iter([OSError("a"), OSError("b"), None, None, OSError("c"), asyncio.CancelledError()])
+
+    async def look() -> None:
+        if (error := next(looks)) is not None:
+            raise error
+
+    with pytest.raises(asyncio.CancelledError):
+        await look_always("a test", look, 0.0, (OSError,))
+    assert [each.message for each in caplog.records] == [
+        "a test waits (OSError: a)",
+        "a test waits no longer",
+        "a test waits (OSError: c)",
+    ]

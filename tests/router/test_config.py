@@ -124,6 +124,11 @@ def test_every_fault_is_reported_at_once(values):
             {"default": {"budgets": {"active_params_b": float("inf")}}},
             "policies.default.budgets.active_params_b: must be a finite number (got inf)",
         ),
+        (
+            ("policies",),
+            {"default": {"exploration": True}},  # YAML's `on`
+            "policies.default.exploration: must be 'off' or a budget, such as {budget: 0.5%} (got True)",
+        ),
         (("experts", "auto"), {"engine": "echo", "model": "m"}, "'auto' is reserved"),
         (("experts", "bad name"), {"engine": "echo", "model": "m"}, "'bad name' is not a name"),
     ],

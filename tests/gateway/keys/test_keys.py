@@ -104,7 +104,7 @@ async def test_keys_outlive_the_database(keys: KeyStore, caplog: pytest.LogCaptu
     ring = KeyRing(keys)
     await ring.start()
     keys.version = failing  # type: ignore[method-assign]
-    await until(lambda: "keys are those of before" in caplog.text)
+    await until(lambda: "a newer state of keys waits" in caplog.text)
     assert ring.caller(digest_of(secret)) is not None
     await ring.aclose()
 
