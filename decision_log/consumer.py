@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,14 +22,26 @@ from decision_log.payloads import Logged
 from decision_log.redis_client import REDIS_ERRORS, ResponseError, connect
 from decision_log.replica_status import ReplicaStatus
 from decision_log.stream import Backoff
-from decision_log.stream_entries import GROUP, Content, Entry, Erased, content_of, dead_stream, entries_of
+from decision_log.stream_entries import (
+    DEAD_ID_FIELD,
+    GROUP,
+    Content,
+    Entry,
+    Erased,
+    content_of,
+    dead_stream,
+    entries_of,
+)
 from fleet.tasks import stop_task
 
 if TYPE_CHECKING:
     from redis.typing import EncodableT, FieldT
 
 BATCH_RECORDS = 400
-"""Of one transaction, whose fsync and changed pages all share: about 2 ms of Python in the writing thread."""
+"""Of one transaction, whose fsync and changed pages all share: about 2 ms of Python in the writing thread. More where
+the last entries that were read have more."""
+READ_ENTRIES = 16
+"""Of one reply: at most 2,048 records, some megabytes."""
 TURN_RECORDS = 25
 """Read in one turn of the event loop, which may have requests to serve: about 0.2 ms."""
 LINGER_S = 0.2
@@ -168,6 +181,8 @@ class Consumer:
                 self._next_claim = time.monotonic() + self._min_idle_ms / 1000
                 await self._claim(min_idle_ms=self._min_idle_ms)
             self._held = await self._read(block_ms)
+            while 0 < len(self._held) < BATCH_RECORDS and (more := await self._read(None)):
+                self._held += more
         count = len(self._held)
         await self._settle(self._held)
         self._held = []
@@ -185,7 +200,7 @@ class Consumer:
         """New entries, or from "0" on those that this consumer was given and has not acknowledged."""
         try:
             answer: Any = await self._redis.xreadgroup(
-                GROUP, self._name, {self._stream: start}, count=BATCH_RECORDS, block=block_ms
+                GROUP, self._name, {self._stream: start}, count=READ_ENTRIES, block=block_ms
             )
         except ResponseError as error:
             # NOGROUP: Redis came back without its data; UNBLOCKED: the stream was deleted while we waited.
@@ -193,43 +208,46 @@ class Consumer:
             raise
         return entries_of(answer[0][1]) if answer else []
 
-    async def _settle(self, entries: Sequence[Entry]) -> set[bytes]:
-        """Writes the entries, then acknowledges those that are in SQL or gone and returns their ids; the others stay
-        pending."""
-        done = [entry.id for entry in entries if entry.payload is None]
-        parsed: list[tuple[bytes, Content]] = []
+    async def _settle(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Writes the entries, acknowledges those that are in SQL or gone, and returns the others, which stay pending
+        with whatever has their id."""
+        left: list[Entry] = []
+        parsed: list[tuple[Entry, Content]] = []
         for start in range(0, len(entries), TURN_RECORDS):
-            turn = entries[start : start + TURN_RECORDS]
-            parsed += [(entry.id, content) for entry in turn if (content := content_of(entry)) is not None]
+            for entry in entries[start : start + TURN_RECORDS]:
+                if (content := content_of(entry)) is not None:
+                    parsed.append((entry, content))
+                elif entry.payload is not None:
+                    left.append(entry)
             await asyncio.sleep(0)
         if parsed:
-            done += await asyncio.to_thread(self._write_all, parsed)
-        if done:
+            left += await asyncio.to_thread(self._write_all, parsed)
+        if done := {entry.id for entry in entries} - {entry.id for entry in left}:
             await self._acknowledge(done)
-        return set(done)
+        return left
 
-    async def _acknowledge(self, ids: Sequence[bytes]) -> None:
+    async def _acknowledge(self, ids: Collection[bytes]) -> None:
         """Deletes entries that are in SQL: the stream holds what is on its way, and no text longer than that."""
         async with self._redis.pipeline(transaction=True) as pipeline:
             pipeline.xack(self._stream, GROUP, *ids)
             pipeline.xdel(self._stream, *ids)
             await pipeline.execute()
 
-    def _write_all(self, parsed: Sequence[tuple[bytes, Content]]) -> list[bytes]:
-        """Ids of the entries whose content is in SQL now. Raises StoreError when the database is away."""
-        records = [(entry_id, content) for entry_id, content in parsed if isinstance(content, Logged)]
-        others = [(entry_id, content) for entry_id, content in parsed if not isinstance(content, Logged)]
-        done = self._write(records) if records else []
-        for entry_id, content in others:
+    def _write_all(self, parsed: Sequence[tuple[Entry, Content]]) -> list[Entry]:
+        """Entries that the database refuses; the others are in SQL now. Raises StoreError when it is away."""
+        records = [(entry, content) for entry, content in parsed if isinstance(content, Logged)]
+        left = self._write(records) if records else []
+        for entry, content in parsed:
+            if isinstance(content, Logged):
+                continue
             try:
                 self._note_content(content)
             except StoreError as error:
                 if error.is_retryable:
                     raise
-                logger.error("entry %s cannot be written (%s)", entry_id, error)
-            else:
-                done.append(entry_id)
-        return done
+                logger.error("entry %s cannot be written (%s)", entry.id, error)
+                left.append(entry)
+        return left
 
     def _note_content(self, content: ReplicaStatus | Erased) -> None:
         if isinstance(content, ReplicaStatus):
@@ -237,8 +255,8 @@ class Consumer:
         else:
             self._ledger.note_erased([(content.replica, content.seq)], at=time.time())
 
-    def _write(self, parsed: Sequence[tuple[bytes, Logged]]) -> list[bytes]:
-        """Ids of the entries whose record is in SQL now. Raises StoreError when the database is away."""
+    def _write(self, parsed: Sequence[tuple[Entry, Logged]]) -> list[Entry]:
+        """Entries whose record the database refuses. Raises StoreError when it is away."""
         try:
             new = self._database.write_decisions([logged for _, logged in parsed])
         except StoreError as error:
@@ -246,12 +264,12 @@ class Consumer:
                 raise
             if len(parsed) == 1:
                 logger.error("decision %s cannot be written (%s)", parsed[0][1].record.decision_id, error)
-                return []
+                return [parsed[0][0]]
             # One record that the database refuses must not hold up the others.
-            return [done for one in parsed for done in self._write([one])]
+            return [left for one in parsed for left in self._write([one])]
         self._written += new
         self._repeated += len(parsed) - new
-        return [entry_id for entry_id, _ in parsed]
+        return []
 
     async def _claim(self, *, min_idle_ms: int) -> int:
         """Takes over entries that were delivered at least `min_idle_ms` ago and not acknowledged; returns how many.
@@ -262,13 +280,12 @@ class Consumer:
         count, start = 0, b"0-0"
         while True:
             answer: Any = await self._redis.xautoclaim(
-                self._stream, GROUP, self._name, min_idle_ms, start_id=start, count=BATCH_RECORDS
+                self._stream, GROUP, self._name, min_idle_ms, start_id=start, count=READ_ENTRIES
             )
             start, entries = answer[0], entries_of(answer[1])
             if entries:
                 deliveries = await self._deliveries(entries)
-                settled = await self._settle(entries)
-                left = [entry for entry in entries if entry.id not in settled]
+                left = await self._settle(entries)
                 await self._bury([entry for entry in left if deliveries.get(entry.id, 0) > MAX_DELIVERIES])
                 count += len(entries)
             if start == b"0-0":
@@ -282,16 +299,20 @@ class Consumer:
         return {row["message_id"]: row["times_delivered"] for row in rows}
 
     async def _bury(self, entries: Sequence[Entry]) -> None:
-        """Moves entries to the dead-letter stream."""
+        """Moves entries to the dead-letter stream, each record as an entry of its own."""
+        of_id: dict[bytes, list[Entry]] = defaultdict(list)
         for entry in entries:
+            of_id[entry.id].append(entry)
+        for entry_id, left in of_id.items():
             async with self._redis.pipeline(transaction=True) as pipeline:
-                fields: dict[FieldT, EncodableT] = {entry.field: entry.payload or b"", b"entry": entry.id}
-                pipeline.xadd(self._dead_stream, fields, maxlen=DEAD_MAX_ENTRIES, approximate=True)
-                pipeline.xack(self._stream, GROUP, entry.id)
-                pipeline.xdel(self._stream, entry.id)
+                for entry in left:
+                    fields: dict[FieldT, EncodableT] = {entry.field: entry.payload or b"", DEAD_ID_FIELD: entry_id}
+                    pipeline.xadd(self._dead_stream, fields, maxlen=DEAD_MAX_ENTRIES, approximate=True)
+                pipeline.xack(self._stream, GROUP, entry_id)
+                pipeline.xdel(self._stream, entry_id)
                 await pipeline.execute()
-            self._dead += 1
-            logger.error("entry %s went to %s after %d deliveries", entry.id, self._dead_stream, MAX_DELIVERIES)
+            self._dead += len(left)
+            logger.error("entry %s went to %s after %d deliveries", entry_id, self._dead_stream, MAX_DELIVERIES)
 
     async def _leave_group(self) -> None:
         """Removes this consumer's name, which would otherwise stay for ever; Redis drops pending entries with it."""

@@ -22,7 +22,7 @@ from decision_log.redis_client import RedisError
 from decision_log.spool_files import segment_paths
 from decision_log.spool_frames import HEADER, frame, scan
 from decision_log.sql_removal import Found, Removal, Removed, found_of
-from decision_log.stream_entries import Erased, dead_stream, entries_after
+from decision_log.stream_entries import Erased, dead_stream, entries_after, entries_of
 from router.gateway_config import GatewayConfig
 from router.types import ask_in, cap
 
@@ -94,19 +94,19 @@ async def erase(
     def match(payload: bytes) -> Found | None:
         return found_of(json_line(payload), subjects, at)
 
-    async def entries_in(name: str) -> dict[bytes, Found]:
-        return {
-            entry.id: decision
+    async def entries_in(name: str) -> list[tuple[bytes, Found]]:
+        return [
+            (entry.id, decision)
             async for entry in entries_after(client, name, b"0-0")
             if (decision := match(entry.payload or b"")) is not None
-        }
+        ]
 
     removal = Removal(database)
     in_sql = [] if not is_dry_run else await asyncio.to_thread(removal.decisions_of, subjects, at)
     gone = Removed(len(in_sql)) if is_dry_run else await asyncio.to_thread(removal.erase, subjects, at)
     spooled = await asyncio.to_thread(in_spools, root, match, is_dry_run=is_dry_run)
     streams = {name: await entries_in(name) for name in (stream, dead_stream(stream))}  # delivered or not
-    streamed = [decision for entries in streams.values() for decision in entries.values()]
+    streamed = [decision for entries in streams.values() for _, decision in entries]
     if is_dry_run:
         ids = {each.decision_id for each in (*in_sql, *spooled, *streamed)}
         feedback = await asyncio.to_thread(removal.count_feedback, ids, subjects, at)
@@ -115,10 +115,21 @@ async def erase(
         on_their_way = await asyncio.to_thread(removal.remove, [*spooled, *streamed], reason="erased", at=at)
         feedback = on_their_way.feedback
         for name, entries in streams.items():
-            for entry_id in entries:
-                await client.xdel(name, entry_id)
+            for entry_id in {entry_id for entry_id, _ in entries}:
+                await delete(client, name, entry_id, match)
         await rewrite_file(client)
     return Erasure(gone + Removed(feedback=feedback), len(streamed), len(spooled))
+
+
+async def delete(client: RedisClient, stream: str, entry_id: bytes, match: Match) -> None:
+    """Deletes an entry, and writes those of its records again that do not match."""
+    found = entries_of(await client.xrange(stream, entry_id, entry_id))
+    async with client.pipeline(transaction=True) as pipeline:
+        for entry in found:
+            if entry.payload is not None and match(entry.payload) is None:
+                pipeline.xadd(stream, {entry.field: entry.payload})
+        pipeline.xdel(stream, entry_id)
+        await pipeline.execute()
 
 
 async def rewrite_file(client: RedisClient) -> None:

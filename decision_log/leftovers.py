@@ -13,10 +13,7 @@ from decision_log.replica_status import read_status
 from decision_log.spool import Spool
 from decision_log.spool_files import HIDDEN, read_checkpoint, segment_paths, sent_bytes
 from decision_log.spool_frames import scan
-from decision_log.stream import STATUS_FIELD, DecisionStream
-
-READ_RECORDS = 128
-"""Records of one command: about 0.1 ms of the event loop, so that answers do not wait for the log."""
+from decision_log.stream import GROUP_RECORDS, STATUS_FIELD, DecisionStream
 
 
 async def send_next(spool: Spool, stream: DecisionStream, executor: Executor | None = None) -> int:
@@ -26,7 +23,7 @@ async def send_next(spool: Spool, stream: DecisionStream, executor: Executor | N
         executor: runs the file work; None is the loop's own.
     """
     loop = asyncio.get_running_loop()
-    payloads = await loop.run_in_executor(executor, spool.read, READ_RECORDS)
+    payloads = await loop.run_in_executor(executor, spool.read, GROUP_RECORDS)
     if payloads:
         await stream.send(payloads)
         await loop.run_in_executor(executor, spool.acknowledge, len(payloads))

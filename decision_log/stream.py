@@ -1,6 +1,9 @@
 """Payloads to a Redis stream, at least once and in order, waiting out whatever keeps Redis from taking them, and a
 stream that is full because no consumer keeps up.
 
+Records that are sent together are one entry, in frames as the spool has them: Redis keeps, gives and deletes an entry
+at the same price whatever is in it.
+
 Only commands that Valkey and Redis 6.2 or newer share are used.
 """
 
@@ -13,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from base.errors import reason_of
 from decision_log.redis_client import REDIS_ERRORS, TIMEOUT_S, connect
+from decision_log.spool_frames import frame
 
 ADD_ALL = """
 for i = 2, #ARGV do redis.call('XADD', KEYS[1], '*', ARGV[1], ARGV[i]) end
@@ -24,6 +28,11 @@ it is out of memory or read-only, which keeps order."""
 KEEPING_POLICY = "noeviction"
 RECORD_FIELD = b"record"
 STATUS_FIELD = b"status"
+GROUP_RECORDS = 128
+"""Sent in one command, and so the most in one entry: about 0.1 ms of the event loop, so that answers do not wait."""
+GROUPED_SHARE = 0.1
+"""Of `max_entries` records may be in entries of several; behind them each gets its own, so that entries count them."""
+
 FIRST_DELAY_S = 0.05
 MAX_DELAY_S = 2.0
 
@@ -113,7 +122,9 @@ class DecisionStream:
             if self._length >= self._max_entries:
                 self._length = await self._redis.xlen(self._name)
                 if self._length >= self._max_entries:
-                    return self._refused(f"{self._length} decisions are in the stream and in no database yet")
+                    return self._refused(f"{self._length} entries are in the stream and in no database yet")
+            if len(payloads) > 1 and (self._length + 1) * GROUP_RECORDS <= self._max_entries * GROUPED_SHARE:
+                payloads = [b"".join(map(frame, payloads))]
             self._length = await self._redis.eval(ADD_ALL, 1, self._name, field, *payloads)
         except REDIS_ERRORS as error:
             return self._refused(reason_of(error))

@@ -12,6 +12,7 @@ from base.redis_names import DEAD_LETTERS
 from decision_log.payloads import Logged, from_payload
 from decision_log.redis_client import same_slot
 from decision_log.replica_status import ReplicaStatus
+from decision_log.spool_frames import MAGIC, scan
 from decision_log.stream import RECORD_FIELD, STATUS_FIELD
 from router.types import Record
 
@@ -19,14 +20,16 @@ if TYPE_CHECKING:
     from decision_log.redis_client import RedisClient
 
 GROUP = "coe-sql"
-PAGE_ENTRIES = 1000
+PAGE_ENTRIES = 100
 ERASED_BEGINNING = b'{"erased"'
+DEAD_ID_FIELD = b"entry"  # of a dead letter: the id that it had in the stream
 
 logger = logging.getLogger(__name__)
 
 
 class Entry(NamedTuple):
-    """One stream entry; `payload` is None when the stream was trimmed under it."""
+    """One record or status of a stream entry, which may have several; `payload` is None when the stream was trimmed
+    under it."""
 
     id: bytes
     payload: bytes | None
@@ -46,15 +49,20 @@ Content = Logged | Erased | ReplicaStatus
 
 def entries_of(rows: Any) -> list[Entry]:
     """Entries of a reply. Redis 6.2 claims deleted entries as nil, others leave them out."""
-    return [entry_of(row[0], row[1]) for row in rows if row[0] is not None]
+    return [entry for row in rows if row[0] is not None for entry in unpacked(row[0], row[1])]
 
 
-def entry_of(entry_id: bytes, fields: dict[bytes, bytes] | None) -> Entry:
+def unpacked(entry_id: bytes, fields: dict[bytes, bytes] | None) -> list[Entry]:
     if not fields:
-        return Entry(entry_id, None)
+        return [Entry(entry_id, None)]
     if STATUS_FIELD in fields:
-        return Entry(entry_id, fields[STATUS_FIELD], STATUS_FIELD)
-    return Entry(entry_id, fields.get(RECORD_FIELD, b""))
+        return [Entry(entry_id, fields[STATUS_FIELD], STATUS_FIELD)]
+    value = fields.get(RECORD_FIELD, b"")
+    if value.startswith(MAGIC):
+        found = scan(value)
+        if found.end == len(value) and not found.damaged:
+            return [Entry(entry_id, intact.payload) for intact in found.frames]
+    return [Entry(entry_id, value)]
 
 
 def content_of(entry: Entry) -> Content | None:
@@ -117,24 +125,31 @@ async def dead_entries(client: RedisClient, stream: str) -> AsyncIterator[Entry]
 async def revive(client: RedisClient, stream: str) -> None:
     """Puts dead letters back into the stream that can be read by now: a coe of an earlier version may have given them
     up. Raises RedisError."""
-    async for entry in dead_entries(client, stream):
-        payload = entry.payload or b""
-        try:
-            parse(payload, entry.field)
-        except ValidationError:
-            continue
-        async with client.pipeline(transaction=True) as pipeline:
-            pipeline.xadd(stream, {entry.field: payload})
-            pipeline.xdel(dead_stream(stream), entry.id)
-            await pipeline.execute()
+    async for page in pages_after(client, dead_stream(stream), b"0-0"):
+        for entry_id, fields in page:
+            try:
+                for entry in unpacked(entry_id, fields):
+                    parse(entry.payload or b"", entry.field)
+            except ValidationError:
+                continue
+            async with client.pipeline(transaction=True) as pipeline:
+                pipeline.xadd(stream, {name: value for name, value in fields.items() if name != DEAD_ID_FIELD})
+                pipeline.xdel(dead_stream(stream), entry_id)
+                await pipeline.execute()
 
 
 async def entries_after(client: RedisClient, stream: str, last: bytes) -> AsyncIterator[Entry]:
     """Entries behind that id. Raises RedisError."""
+    async for page in pages_after(client, stream, last):
+        for entry in entries_of(page):
+            yield entry
+
+
+async def pages_after(client: RedisClient, stream: str, last: bytes) -> AsyncIterator[Any]:
+    """Ids and fields behind that id. Raises RedisError."""
     next_after: Any = last
     while rows := await client.xrange(stream, min=b"(" + next_after, count=PAGE_ENTRIES):
-        for entry in entries_of(rows):
-            yield entry
+        yield rows
         next_after = rows[-1][0]
 
 

