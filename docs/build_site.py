@@ -46,13 +46,13 @@ def help_of(name: str) -> str:
 
 def api_page() -> str:
     """Every route of the gateway with the first sentence of its description."""
-    from gateway.health import HEALTH
+    from gateway.plain import PLAIN
     from gateway.rest import MODULES
 
-    said = "A running gateway describes all but chats and health in `/openapi.json`."
+    said = "A running gateway describes all but chats in `/openapi.json`."
     parts = ["# API", "", said, "", "| call | purpose |", "| --- | --- |"]
     parts += [f"| `POST {path}` | {purpose} |" for path, purpose in CHATS.items()]
-    parts += [f"| `GET {path}` | {' '.join((answer.__doc__ or '').split())} |" for path, answer in HEALTH.items()]
+    parts += [f"| `GET {path}` | {' '.join((each.answer.__doc__ or '').split())} |" for path, each in PLAIN.items()]
     for route in [each for module in MODULES for each in module.api.routes if isinstance(each, APIRoute)]:
         parts += [f"| `{method} {route.path}` | {first_paragraph(route)} |" for method in sorted(route.methods)]
     return "\n".join(parts) + "\n"

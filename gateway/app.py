@@ -1,5 +1,5 @@
-"""The ASGI application: bare handlers for chats on every surface and for health, FastAPI for the rest, and one gate in
-front of all."""
+"""The ASGI application: bare handlers for chats on every surface and for what many ask, FastAPI for the rest, and one
+gate in front of all."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from gateway.auth import OriginCheck
 from gateway.chat import ChatEndpoint
 from gateway.chat_limits import ChatLimits
 from gateway.exchange import request_id_of
-from gateway.health import HEALTH
-from gateway.http_errors import ClientGoneError, api_error, invalid, method_not_allowed
+from gateway.http_errors import ClientGoneError, api_error, invalid, method_not_allowed, not_here
 from gateway.intake import Claim
 from gateway.keys.grants import EVERYBODY, Caller
 from gateway.listener import is_loopback
 from gateway.parts import Parts
+from gateway.plain import MODELS, answer_of
 from gateway.strategy_run import StrategyRun
 from gateway.surfaces.completions import CompletionsSurface
 from gateway.surfaces.count_tokens import COUNT_PATH, TokenCount
@@ -63,16 +63,15 @@ SURFACES: dict[str, Surface] = {
     "/v1/completions": CompletionsSurface(),
 }
 REST_PATHS = frozenset(
-    f"/v1/{name}"
-    for name in (
-        *("admin", "batches", "decisions", "embeddings", "experts", "feedback", "files", "logs", "models", "rerank"),
-        *("route", "spend", "vector_stores"),
+    (
+        *("/openapi.json", "/v1/admin", "/v1/batches", "/v1/decisions", "/v1/embeddings", "/v1/experts"),
+        *("/v1/feedback", "/v1/files", "/v1/logs", "/v1/rerank", "/v1/route", "/v1/spend", "/v1/vector_stores"),
     )
 )
-"""Paths of gateway/rest.py, to their second part: names of traces without the ids in them. They are written out so that
-following a request does not load it."""
+"""Paths of gateway/rest.py, to their second part: written out so that no other path loads it."""
 
-ROUTES = REST_PATHS | {COUNT_PATH, *SURFACES}
+ROUTES = REST_PATHS | {COUNT_PATH, MODELS, *SURFACES}
+"""Names of traces, without the ids in them."""
 
 
 class GatewayApp:
@@ -112,7 +111,9 @@ class GatewayApp:
             send = watch.watching(send)
         try:
             self._origin_check.check(headers)
-            needs_key = path.startswith(GUARDED) or (self._is_exposed and path != OPEN_PATH and not self._is_page(path))
+            needs_key = path.startswith(GUARDED) or (
+                self._is_exposed and path.removesuffix("/") != OPEN_PATH and not self._is_page(path)
+            )
             if "coe_caller" not in scope:  # the gateway asks lines of batches itself
                 scope["coe_caller"] = await self._auth.caller(headers) if needs_key else EVERYBODY
             with self._intake.claim(*senders(scope), is_here=IS_HERE in scope) as claim:
@@ -142,13 +143,22 @@ class GatewayApp:
             return
         if method == "HEAD":
             scope, method, send = {**scope, "method": "GET"}, "GET", without_body(send)
-        if path in HEALTH:
+        if (answer := answer_of(path)) is not None:
             if method != "GET":
                 raise method_not_allowed(method, "HEAD, GET")
-            reply = await HEALTH[path](self._parts, scope["coe_caller"])
-            await send_body(send, reply.status, reply.body, {}, reply.content_type)
+            reply = await answer(self._parts, scope["coe_caller"])
+            await send_body(
+                send, reply.status, reply.body, {"x-request-id": request_id_of(headers)}, reply.content_type
+            )
             return
-        body = b""
+        await self._ask_rest(scope, headers, claim, receive, send)
+
+    async def _ask_rest(
+        self, scope: Scope, headers: Mapping[bytes, bytes], claim: Claim, receive: Receive, send: Send
+    ) -> None:
+        path, method, body = scope["path"], scope["method"], b""
+        if "/".join(path.split("/")[:3]) not in REST_PATHS and not self._is_page(path):
+            raise not_here(path)
         if path == UPLOAD_PATH and method == "POST" and self._files is not None:
             rest = await self.rest()  # which loads what reads a form, too
             from gateway.upload import received_upload

@@ -145,6 +145,10 @@ def shutting_down() -> ApiError:
     return not_now("the gateway is stopping", "server_shutting_down")
 
 
+def not_here(path: str) -> ApiError:
+    return ApiError(f"there is no {path[:100]} here", status=404, code="not_found")
+
+
 def method_not_allowed(method: str, allowed: str) -> ApiError:
     error = ApiError(
         f"method {method[:16]} is not allowed here; allowed: {allowed}", status=405, code="method_not_allowed"

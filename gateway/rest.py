@@ -1,10 +1,13 @@
-"""The endpoints on FastAPI: everything but chats, health and metrics. Loaded when somebody first asks for one."""
+"""The endpoints on FastAPI: everything but chats and gateway/plain.py. Loaded when somebody first asks for one."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
@@ -20,7 +23,6 @@ from gateway.endpoints import (
     experts,
     feedback,
     files,
-    models,
     rerank,
     route,
     routers,
@@ -30,12 +32,12 @@ from gateway.endpoints import (
 from gateway.endpoints.access import validation_error
 from gateway.endpoints.retrieval_access import RetrievalDesk
 from gateway.exchange import request_id_of
-from gateway.http_errors import ApiError, ClientGoneError, api_error, method_not_allowed
+from gateway.http_errors import ApiError, ClientGoneError, api_error, method_not_allowed, not_here
 from gateway.parts import Parts
+from gateway.plain import PLAIN, Plain
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 MODULES = (
-    models,
     route,
     decisions,
     feedback,
@@ -65,6 +67,8 @@ def create_rest(parts: Parts) -> FastAPI:
     app.state.retrieval_desk = RetrievalDesk(
         parts.retrieval_log, parts.sink, parts.admission, parts.readiness, parts.decider.session_id, parts.limits
     )
+    for path, plain in PLAIN.items():
+        app.add_api_route(path, on_fastapi(plain, parts), response_model=plain.model)
     for module in MODULES:
         app.include_router(module.api)
 
@@ -79,6 +83,20 @@ def create_rest(parts: Parts) -> FastAPI:
     return app
 
 
+def on_fastapi(plain: Plain, parts: Parts) -> Callable[..., Awaitable[Response]]:
+    """An endpoint of gateway/plain.py as one of FastAPI's, which asks for what the path names."""
+
+    @wraps(plain.answer)
+    async def endpoint(request: Request, **named: str) -> Response:
+        reply = await plain.answer(parts, request.scope["coe_caller"], **named)
+        return Response(reply.body, reply.status, media_type=reply.content_type)
+
+    _, _, *own = signature(plain.answer, eval_str=True).parameters.values()
+    taken = Parameter("request", Parameter.POSITIONAL_OR_KEYWORD, annotation=Request)
+    endpoint.__signature__ = Signature([taken, *own])  # type: ignore[attr-defined]
+    return endpoint
+
+
 def framework_error(app: FastAPI, request: Request, error: Exception) -> Exception:
     """An error that FastAPI raised, as one of ours; others as they are."""
     if isinstance(error, RequestValidationError):
@@ -88,7 +106,7 @@ def framework_error(app: FastAPI, request: Request, error: Exception) -> Excepti
     if error.status_code == 405:
         return method_not_allowed(request.method, ", ".join(allowed_methods(app, request.scope)))
     if error.status_code == 404:
-        return ApiError(f"there is no {request.url.path[:100]} here", status=404, code="not_found")
+        return not_here(request.url.path)
     return ApiError("the request is not valid", status=error.status_code, code="invalid_request")
 
 

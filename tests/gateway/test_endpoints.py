@@ -296,10 +296,22 @@ async def test_openai_client() -> None:
             await client.chat.completions.create(model="auto", messages=[])
 
 
+async def test_what_many_ask_is_answered_without_fastapi() -> None:
+    asked = {"/healthz": 200, "/healthz/": 200, "/readyz": 200, "/metrics": 200, "/": 404, "/v1/nothing": 404}
+    asked |= {"/v1/models": 200, "/v1/models/": 200, "/v1/models/auto": 200, "/v1/models/gpt-4o": 404}
+    async with running() as gateway:
+        for path, status in asked.items():
+            assert (await gateway.client.get(gateway.root + path)).status == status, path
+        assert gateway.gateway._served.app._loading == {}
+
+
 async def test_openapi_names_the_endpoints_and_docs_load_nothing_from_elsewhere() -> None:
     async with running() as gateway:
         _, schema = await get(gateway, "/openapi.json")
         assert {"/v1/route", "/v1/feedback", "/v1/decisions/{decision_id}"} <= schema["paths"].keys()
+        described = {path: schema["paths"][path]["get"] for path in ("/healthz", "/metrics", "/v1/models/{name}")}
+        assert [len(each.get("parameters", [])) for each in described.values()] == [0, 0, 1]
+        assert described["/healthz"]["description"].startswith("Always ok")
         assert (await get(gateway, "/docs"))[0] == 404
 
 
