@@ -7,10 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from benchmarks.residency_clairvoyant import WINDOW_S, BoolArray
-from fleet.residency.demand import Demand, Float64Array
+from fleet.residency.demand import CategoryDemand, Demand, Float64Array
 from fleet.residency.policies import Off, OnDemand
 from fleet.residency.scheduler import Goal, Scheduler
 from fleet.residency.types import Residency
+
+
+class Recent(Demand):
+    """Requests of late, whatever the hour."""
+
+    def _growth(self, category: CategoryDemand, now_s: float) -> float:
+        return 1.0
 
 
 class ExpectedUse(OnDemand):
@@ -18,7 +25,7 @@ class ExpectedUse(OnDemand):
 
     def __init__(self, n_residents: int, memory_s: float) -> None:
         super().__init__(n_residents)
-        self._m, self._demand = n_residents, Demand(n_residents, memory_s, 0.0, uses_hours=False)
+        self._m, self._demand = n_residents, Recent(n_residents, memory_s, 0.0)
 
     def note(self, now_s: float, category: str, quality: Float64Array, served: int, begins: bool | None) -> None:
         self._demand.note(now_s, category, quality)
@@ -48,12 +55,12 @@ class FarthestNextUse(OnDemand):
 class Plan(Off):
     """Keeps a set for each window awake. `sets` (w, m), the first window beginning at `from_s`."""
 
-    def __init__(self, sets: BoolArray, from_s: float, window_s: float = WINDOW_S) -> None:
+    def __init__(self, sets: BoolArray, from_s: float) -> None:
         super().__init__()
-        self._sets, self._from_s, self._window_s = sets, from_s, window_s
+        self._sets, self._from_s = sets, from_s
 
     def _wanted(self, now_s: float) -> BoolArray:
-        window = int((now_s - self._from_s) / self._window_s)
+        window = int((now_s - self._from_s) / WINDOW_S)
         return np.asarray(self._sets[min(max(window, 0), len(self._sets) - 1)])
 
     def missed(self, now_s: float, view: Scheduler) -> Float64Array:

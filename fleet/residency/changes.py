@@ -11,17 +11,8 @@ from dataclasses import dataclass
 
 from base.errors import BackendError, DataError, RouterError
 from fleet.residency.scheduler import Scheduler, Step
-from fleet.residency.types import Residency
+from fleet.residency.types import TIME_OF, Residency
 from fleet.residency.vllm_actuator import VllmActuator
-
-TIME_OF = {
-    (Residency.SLEEP_1, True): "wake_1_s",
-    (Residency.SLEEP_2, True): "wake_2_s",
-    (Residency.STOPPED, True): "cold_start_s",
-    (Residency.SLEEP_1, False): "sleep_1_s",
-    (Residency.SLEEP_2, False): "sleep_2_s",
-}
-"""Field of `TransitionTimes` by the state beside awake, and whether the engine woke."""
 
 logger = logging.getLogger(__name__)
 

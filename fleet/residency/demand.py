@@ -53,8 +53,8 @@ class Demand:
     turns count nothing more. A request of no known conversation counts one.
     """
 
-    def __init__(self, n_residents: int, memory_s: float, now_s: float, *, uses_hours: bool = True) -> None:
-        self._m, self.memory_s, self._uses_hours = n_residents, memory_s, uses_hours
+    def __init__(self, n_residents: int, memory_s: float, now_s: float) -> None:
+        self._m, self.memory_s = n_residents, memory_s
         self._hour = int(now_s // HOUR_S)
         self.categories: dict[str, CategoryDemand] = {}
 
@@ -66,7 +66,6 @@ class Demand:
         *,
         lost: float = 0.0,
         begins: bool | None = None,
-        weight: float = 1.0,
     ) -> CategoryDemand:
         """One request.
 
@@ -80,10 +79,11 @@ class Demand:
         if found is None:
             found = self.categories[category] = CategoryDemand(now_s)
         decay = math.exp((found.at_s - now_s) / self.memory_s)
+        weight = 1.0
         if begins is not None:
             found.requests += 1
             found.conversations += begins
-            weight *= found.turns if begins else 0.0
+            weight = found.turns if begins else 0.0
         found.mass, found.lost, found.at_s = found.mass * decay + weight, found.lost * decay + lost, now_s
         found.this_hour += weight
         if not found.rows or not np.array_equal(found.rows[-1], quality):
@@ -102,8 +102,6 @@ class Demand:
 
     def _growth(self, category: CategoryDemand, now_s: float) -> float:
         """The mean of the hour that is coming over that of the one just past, where both are known."""
-        if not self._uses_hours:
-            return 1.0
         past = category.by_hour[int((now_s - self.memory_s / 2) // HOUR_S) % HOURS]
         coming = category.by_hour[int((now_s + self.memory_s / 2) // HOUR_S) % HOURS]
         if not (past >= 0 and coming >= 0):

@@ -32,8 +32,6 @@ LOOKS = 60
 LEAST_GAIN = 1e-6
 """Quality of one request, below which an account is nothing but rounding."""
 
-COMING = (Residency.AWAKE, Residency.STARTING)
-
 
 class Regret:
     """Wakes an engine when the predicted quality that recent requests lost because it was not awake exceeds the price
@@ -74,7 +72,8 @@ class Regret:
             return found
         accounts = weights @ np.maximum(rows - best_of(rows, view.mask)[:, None], 0.0)
         for number in np.argsort(-accounts)[:MOST_TRIED]:
-            if view.state(view.residents[number].name) in COMING or accounts[number] <= LEAST_GAIN:
+            is_coming = view.state(view.residents[number].name) in (Residency.AWAKE, Residency.STARTING)
+            if is_coming or accounts[number] <= LEAST_GAIN:
                 continue
             judged = self._judged(number, now_s, weights, rows, view, least=most)
             if judged is not None and (surplus := judged[1] - judged[2]) > most:
@@ -123,22 +122,15 @@ class Regret:
         goal = view.goal_of(view.residents[number].name, now_s, "regret", np.where(after, np.inf, later))
         if goal is None:
             return None
-        places = [view.index[each.resident] for each in goal.releases]
-        sleep_s = sum(
-            view.residents[i].times.sleep_s(each.state) for i, each in zip(places, goal.releases, strict=True)
-        )
-        stopped = sum(
-            later[i] for i, each in zip(places, goal.releases, strict=True) if each.state is Residency.STOPPED
-        )
+        releases = [(view.index[each.resident], each.state) for each in goal.releases]
+        sleep_s = sum(view.residents[i].times.sleep_s(state) for i, state in releases)
+        stopped = sum(later[i] for i, state in releases if state is Residency.STOPPED)
         serving, price = view.mask & after, 0.0
         for woken in (number, *np.flatnonzero(after & ~view.mask & (np.arange(len(after)) != number))):
             took_s = sleep_s + view.residents[woken].times.wake_s(view.state(view.residents[woken].name))
-            lost = float(weights @ (best - best_of(rows, serving)))
-            price += (
-                (max(lost, 0.0) + self._options.wait_price * weights.sum() * took_s / 2)
-                * took_s
-                / self._options.memory_s
-            )
+            lost = max(float(weights @ (best - best_of(rows, serving))), 0.0)
+            waited = self._options.wait_price * weights.sum() * took_s / 2
+            price += (lost + waited) * took_s / self._options.memory_s
             serving[woken], sleep_s = True, 0.0
         return goal, gain - float(stopped), price
 

@@ -48,9 +48,9 @@ def take_account(scheduler: Scheduler, text: str) -> None:
 
 def plain(category: CategoryDemand) -> dict[str, Any]:
     """Fields of a category; of numpy's arrays as lists, with None where nothing is known."""
-    values = {field.name: getattr(category, field.name) for field in dataclasses.fields(category)}
     rows = [[float(each) for each in row] for row in category.rows]
-    return values | {"rows": rows, "by_hour": [None if np.isnan(each) else float(each) for each in category.by_hour]}
+    by_hour = [None if np.isnan(each) else float(each) for each in category.by_hour]
+    return vars(category) | {"rows": rows, "by_hour": by_hour}
 
 
 def category_of(values: Mapping[str, Any], engines: Sequence[str], scheduler: Scheduler) -> CategoryDemand:

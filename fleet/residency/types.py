@@ -25,6 +25,15 @@ SleepLevel = Literal[1, 2]
 
 SLEEPS = (Residency.SLEEP_1, Residency.SLEEP_2)
 
+TIME_OF = {
+    (Residency.SLEEP_1, True): "wake_1_s",
+    (Residency.SLEEP_2, True): "wake_2_s",
+    (Residency.STOPPED, True): "cold_start_s",
+    (Residency.SLEEP_1, False): "sleep_1_s",
+    (Residency.SLEEP_2, False): "sleep_2_s",
+}
+"""Field of `TransitionTimes` by the state beside awake, and whether the engine wakes."""
+
 
 @dataclass(frozen=True, slots=True)
 class TransitionTimes:
@@ -38,17 +47,12 @@ class TransitionTimes:
 
     def wake_s(self, state: Residency) -> float:
         """From a state to awake."""
-        return {
-            Residency.SLEEP_1: self.wake_1_s,
-            Residency.SLEEP_2: self.wake_2_s,
-            Residency.STOPPED: self.cold_start_s,
-        }.get(state, 0.0)
+        return float(getattr(self, TIME_OF.get((state, True), ""), 0.0))
 
     def sleep_s(self, state: Residency) -> float:
         """From awake to a state; a process that is stopped ends within a second (ours)."""
-        return {Residency.SLEEP_1: self.sleep_1_s, Residency.SLEEP_2: self.sleep_2_s, Residency.STOPPED: 1.0}.get(
-            state, 0.0
-        )
+        ends_s = 1.0 if state is Residency.STOPPED else 0.0
+        return float(getattr(self, TIME_OF.get((state, False), ""), ends_s))
 
     def cycle_s(self, state: Residency) -> float:
         """To a state and back."""

@@ -12,16 +12,14 @@ DAY_S, HOUR_S = 86400.0, 3600.0
 
 
 def test_more_is_expected_before_the_hour_in_which_more_came_on_days_before() -> None:
-    with_hours, without = Demand(2, 1800.0, 0.0), Demand(2, 1800.0, 0.0, uses_hours=False)
+    demand = Demand(2, 1800.0, 0.0)
     for day, hour, requests in ((0, 9, 20), (0, 10, 200), (1, 9, 20), (1, 10, 200), (2, 9, 20)):
         for number in range(requests):
-            now_s = day * DAY_S + (hour + number / requests) * HOUR_S
-            for demand in (with_hours, without):
-                demand.note(now_s, "maths", QUALITY)
+            maths = demand.note(day * DAY_S + (hour + number / requests) * HOUR_S, "maths", QUALITY)
 
     def growth(hour: float) -> float:
         now_s = 2 * DAY_S + hour * HOUR_S
-        return float(with_hours.rows(now_s)[0][0] / without.rows(now_s)[0][0])
+        return float(demand.rows(now_s)[0][0] / (maths.mass * np.exp((maths.at_s - now_s) / 1800.0)))
 
     assert growth(9.4) == pytest.approx(1.0)
     assert growth(9.97) == pytest.approx(MOST_GROWTH)
