@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,31 +23,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.residency_arrivals import DAY_S, Draw, Trace, draw_arrivals, load_trace
 from benchmarks.residency_clairvoyant import most_quality
 from benchmarks.residency_tables import TABLES, Source, Table, load_table
-from benchmarks.residency_world import POLICIES, Case, simulate
+from benchmarks.residency_world import POLICIES, Case, Scenario, simulate
 from fleet.residency.demand import Float64Array
 
 DATA = Path(__file__).parent.parent / ".." / "shared" / "data"
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """A world of requests and the host that serves them.
-
-    Args:
-        clients: how many of the trace's; None: all that are present.
-        by_frequency: a client's category is drawn as often as it is in the table's prompts; otherwise with equal odds.
-        switch_s: of a host of equal slots.
-        days: counted, after `WARM_DAYS` unless it starts cold.
-    """
-
-    clients: int | None = None
-    by_frequency: bool = False
-    drifts: bool = False
-    starts_cold: bool = False
-    stalls: bool = False
-    switch_s: float | None = None
-    days: float = 0.5
-    policies: tuple[str, ...] = ("regret", "static", "clairvoyant", "all awake")
 
 
 PARTS: Mapping[str, Mapping[str, Any]] = {
@@ -57,7 +35,7 @@ PARTS: Mapping[str, Mapping[str, Any]] = {
     "cold start": {"starts_cold": True},
     "stalls": {"stalls": True},
     "the table's frequencies": {"by_frequency": True},
-    "equal slots": {"switch_s": 13.0, "policies": ("regret", "static", "clairvoyant", "lru", "all awake")},
+    "equal slots": {"switch_s": 13.0, "policies": ("regret", "static", "informed", "clairvoyant", "lru", "all awake")},
     "twenty clients": {"clients": 20},
 }
 """Of scenarios, each with what it changes in `Scenario`."""
@@ -72,7 +50,7 @@ def scenario_of(name: str) -> Scenario:
 
 PER_S, WARM_DAYS, TRACE_DAYS = 0.5, 0.2, 12
 BOOTSTRAPS = 2000
-COMPARED = ("regret", "clairvoyant")
+COMPARED = ("regret", "informed", "clairvoyant")
 BOUNDS: Mapping[str, float] = {f"at most {each} per 1,000": each for each in (1, 2, 5, 10, 30)}
 """Switches of any plan, by the name of the bound."""
 
@@ -85,16 +63,7 @@ def case_of(table: Table, fits: float, trace: Trace, scenario: Scenario, seed: i
     first = float(seed % TRACE_DAYS)
     odds = table.mass if scenario.by_frequency else np.full(len(table.mass), 1 / len(table.mass))
     draw = Draw((first, first + warm + scenario.days), odds, PER_S, scenario.clients, scenario.drifts)
-    return Case(
-        table,
-        fits,
-        draw_arrivals(trace, draw, seed),
-        (first + warm) * DAY_S,
-        odds,
-        starts_cold=scenario.starts_cold,
-        stalls=scenario.stalls,
-        switch_s=scenario.switch_s,
-    )
+    return Case(table, fits, draw_arrivals(trace, draw, seed), (first + warm) * DAY_S, odds, scenario)
 
 
 def runs(sources: Mapping[str, Source], data: Path, seeds: Sequence[int], scenarios: Sequence[str]) -> Iterator[Found]:
@@ -187,19 +156,20 @@ def table_lines(found: Sequence[Found]) -> list[str]:
 def page_lines(found: Sequence[Found]) -> Iterator[str]:
     scenarios = list(dict.fromkeys(run["scenario"] for run in found))
     yield (
-        "| | of what the clairvoyant wins | of what static loses: regret | clairvoyant | nobody more than "
-        "| points on test: regret | clairvoyant | switches | p95 wait |"
+        "| | of what the clairvoyant wins | of what static loses: regret | informed | clairvoyant | nobody more than "
+        "| points on test: regret | informed | clairvoyant | switches | p95 wait |"
     )
-    yield "| --- " * 9 + "|"
+    yield "| --- " * 11 + "|"
     for scenario in scenarios:
         own = [each for each in found if each["scenario"] == scenario]
         shares = [won_back(own, kind, key="predicted") for kind in (*COMPARED, "at most 2 per 1,000")]
         of_best = share_words(won_back(own, key="predicted", most="clairvoyant"))
-        parts = [of_best if shares[1][1] > 0 else "it may win nothing", *map(share_words, shares)]
+        parts = [of_best if shares[2][1] > 0 else "it may win nothing", *map(share_words, shares)]
         parts += [points_words(own, kind) for kind in COMPARED]
         switches = [mean_of([each for each in own if each["policy"] == kind], "switches") for kind in COMPARED]
         slower = [f"{most_waited(own, kind):+.1f}" for kind in COMPARED]
-        yield f"| {scenario} | {' | '.join(parts)} | {switches[0]:.2f}, {switches[1]:.2f} | {', '.join(slower)} |"
+        parts += [", ".join(f"{each:.2f}" for each in switches), ", ".join(slower)]
+        yield f"| {scenario} | {' | '.join(parts)} |"
     yield "\nThe most of what `static` loses that anybody who serves each request at once can win back, by switches:\n"
     yield f"| | {' | '.join(BOUNDS)} |"
     yield "| --- " * (1 + len(BOUNDS)) + "|"

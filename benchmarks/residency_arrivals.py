@@ -17,17 +17,26 @@ DAY_S = 86400.0
 WINDOW_S = 600.0
 """Length of the trace's windows."""
 
+RATE_S = 60.0
+"""So often the rates of categories are told."""
+
 BURSTINESS = (0.3, 8.0)
 """Least and greatest coefficient of variation of a client's gaps."""
 
 
 @dataclass(frozen=True)
 class Arrivals:
-    """n requests in order of time: when, of which category, and how much service each takes (mean 1)."""
+    """n requests in order of time: when, of which category, and how much service each takes (mean 1).
+
+    `rates` (t, k) are the requests per second of each category that these were drawn with, one row for each `RATE_S`
+    from `rates_from_s` on.
+    """
 
     at_s: Float64Array
     category: IntArray
     work: Float64Array
+    rates: Float64Array
+    rates_from_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -70,17 +79,22 @@ def draw_arrivals(trace: Trace, wanted: Draw, seed: int) -> Arrivals:
     total = sum(float(trace[name][1][0, inside[name]].sum()) * WINDOW_S for name in chosen)
     scale = wanted.per_s * (last_s - first_s) / total
     times, categories = [np.zeros(0)], [np.zeros(0, dtype=np.int64)]
+    told_s = np.arange(first_s, last_s, RATE_S)
+    told = np.zeros((len(told_s), len(wanted.odds)))
+    change_s = (first_s + last_s) / 2 if wanted.drifts else np.inf
     for name in chosen:
         own = rng.choice(len(wanted.odds), size=2, p=wanted.odds)
         at, rates = trace[name][0][inside[name]], trace[name][1][:, inside[name]]
         found = times_of(at, rates, scale, rng)
-        is_later = found > (first_s + last_s) / 2 if wanted.drifts else np.zeros(len(found), dtype=bool)
-        categories.append(own[is_later.astype(int)])
+        categories.append(own[(found > change_s).astype(int)])
         times.append(found)
+        window = np.searchsorted(at, told_s, side="right") - 1
+        now = np.where((window >= 0) & (told_s < at[window] + WINDOW_S), rates[0, window] * scale, 0.0)
+        told[np.arange(len(told_s)), own[(told_s > change_s).astype(int)]] += now
     when = np.concatenate(times)
     order = np.argsort(when, kind="stable")
     work = rng.lognormal(-0.5, 1.0, size=len(when))
-    return Arrivals(when[order], np.concatenate(categories)[order], work)
+    return Arrivals(when[order], np.concatenate(categories)[order], work, told, first_s)
 
 
 def times_of(at_s: Float64Array, rates: Float64Array, scale: float, rng: np.random.Generator) -> Float64Array:

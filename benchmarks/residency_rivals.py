@@ -1,4 +1,5 @@
-"""Policies to compare `regret` with: two evictions beside `lru`, and a plan by somebody who knows every arrival."""
+"""Policies to compare `regret` with: two evictions beside `lru`, somebody who knows the mix of requests, and a
+plan by somebody who knows every arrival."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from benchmarks.residency_arrivals import RATE_S, Arrivals
 from benchmarks.residency_clairvoyant import WINDOW_S, BoolArray
 from fleet.residency.demand import CategoryDemand, Demand, Float64Array
 from fleet.residency.policies import Off, OnDemand
@@ -50,6 +52,19 @@ class FarthestNextUse(OnDemand):
             if view.mask[number]:
                 found[number] = 1 / (1 + (times[place] - now_s if place < len(times) else 1e12))
         return found
+
+
+class TrueMix(Demand):
+    """The rates that arrivals are drawn with now, by category, instead of requests that came. No arrival is known, nor
+    how the rates go on."""
+
+    def __init__(self, arrivals: Arrivals, quality: Float64Array, memory_s: float) -> None:
+        super().__init__(quality.shape[1], memory_s, float(arrivals.at_s[0]))
+        self._arrivals, self._quality = arrivals, quality
+
+    def rows(self, now_s: float) -> tuple[Float64Array, Float64Array]:
+        place = int((now_s - self._arrivals.rates_from_s) / RATE_S)
+        return self.memory_s * self._arrivals.rates[min(place, len(self._arrivals.rates) - 1)], self._quality
 
 
 class Plan(Off):

@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.residency_arrivals import Arrivals, IntArray
 from benchmarks.residency_clairvoyant import WINDOW_S, BoolArray, best_plan
 from benchmarks.residency_host import Host, equal_slots, first_states, host_of, static_set
-from benchmarks.residency_rivals import ExpectedUse, FarthestNextUse, Plan
+from benchmarks.residency_rivals import ExpectedUse, FarthestNextUse, Plan, TrueMix
 from benchmarks.residency_tables import Table
 from fleet.residency.demand import Float64Array
 from fleet.residency.memory import Memory, Resident
@@ -28,7 +28,31 @@ ENOUGH_REQUESTS = 20
 OPTIONS = ResidencyConfig(memory_gb=1)
 """The defaults; the memory is the host's."""
 
+INFORMED = OPTIONS.model_copy(update={"memory_s": 3600.0})
+"""Of who is told the mix and need not remember it: an account of an hour, chosen on seeds from 100 on."""
+
 ON_DEMAND = ("lru", "expected use", "farthest next use")
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A world of requests and the host that serves them.
+
+    Args:
+        clients: how many of the trace's; None: all that are present.
+        by_frequency: a client's category is drawn as often as it is in the table's prompts; otherwise with equal odds.
+        switch_s: None: unequal sizes and published times; otherwise equal slots with this time of a switch.
+        days: counted, after `WARM_DAYS` unless it starts cold.
+    """
+
+    clients: int | None = None
+    by_frequency: bool = False
+    drifts: bool = False
+    starts_cold: bool = False
+    stalls: bool = False
+    switch_s: float | None = None
+    days: float = 0.5
+    policies: tuple[str, ...] = ("regret", "static", "informed", "clairvoyant", "all awake")
 
 
 @dataclass(frozen=True)
@@ -37,7 +61,6 @@ class Case:
 
     Args:
         odds: (k,) of a client's category, for which the static set is solved.
-        switch_s: None: unequal sizes and published times; otherwise equal slots with this time of a switch.
     """
 
     table: Table
@@ -45,14 +68,12 @@ class Case:
     arrivals: Arrivals
     from_s: float
     odds: Float64Array
-    starts_cold: bool = False
-    stalls: bool = False
-    switch_s: float | None = None
+    scenario: Scenario
 
     def host(self) -> tuple[tuple[Resident, ...], Memory]:
-        if self.switch_s is None:
+        if self.scenario.switch_s is None:
             return host_of(self.table, self.fits)
-        return equal_slots(self.table, self.fits, self.switch_s)
+        return equal_slots(self.table, self.fits, self.scenario.switch_s)
 
     def category(self) -> IntArray:
         """(n,) of the requests that count."""
@@ -72,7 +93,7 @@ Made = Callable[[Case, tuple[Resident, ...], Memory, BoolArray], ResidencyPolicy
 
 def static(case: Case, residents: tuple[Resident, ...], memory: Memory, first: BoolArray) -> ResidencyPolicy:
     """Changes nothing; after a cold start it wakes its set, and no other."""
-    if not case.starts_cold:
+    if not case.scenario.starts_cold:
         return Off()
     kept = static_set(case.table, residents, memory.device_gib["0"], case.odds)
     return Plan(np.array([[each.name in kept for each in residents]]), case.from_s)
@@ -80,6 +101,13 @@ def static(case: Case, residents: tuple[Resident, ...], memory: Memory, first: B
 
 def regret(case: Case, residents: tuple[Resident, ...], memory: Memory, first: BoolArray) -> ResidencyPolicy:
     return Regret(residents, float(case.arrivals.at_s[0]), OPTIONS)
+
+
+def informed(case: Case, residents: tuple[Resident, ...], memory: Memory, first: BoolArray) -> ResidencyPolicy:
+    """`regret` that knows the present mix of requests."""
+    policy = Regret(residents, float(case.arrivals.at_s[0]), INFORMED)
+    policy.demand = TrueMix(case.arrivals, case.table.predicted, INFORMED.memory_s)
+    return policy
 
 
 def clairvoyant(case: Case, residents: tuple[Resident, ...], memory: Memory, first: BoolArray) -> ResidencyPolicy:
@@ -97,6 +125,7 @@ POLICIES: Mapping[str, Made] = {
     "regret": regret,
     "static": static,
     "static in hindsight": lambda *_: Off(),
+    "informed": informed,
     "clairvoyant": clairvoyant,
     "lru": lambda case, residents, *_: OnDemand(len(residents)),
     "expected use": lambda case, residents, *_: ExpectedUse(len(residents), OPTIONS.memory_s),
@@ -115,13 +144,13 @@ def simulate(case: Case, kind: str, make: Made | None = None) -> dict[str, Any]:
         awake: tuple[str, ...] = case.table.experts
     else:
         mix = case.counts().sum(axis=0) if kind == "static in hindsight" else case.odds
-        awake = () if case.starts_cold else static_set(case.table, residents, gib, mix)
-    states = first_states(residents, memory, awake, starts_cold=case.starts_cold)
+        awake = () if case.scenario.starts_cold else static_set(case.table, residents, gib, mix)
+    states = first_states(residents, memory, awake, starts_cold=case.scenario.starts_cold)
     first = np.array([each.name in awake for each in residents])
     policy = (make or POLICIES[kind])(case, residents, memory, first)
     hold = 0.0 if kind in ON_DEMAND else HOLD_CYCLES
     scheduler = Scheduler(residents, memory, policy, states, hold_cycles=hold)
-    host = Host(case.table, scheduler, case.arrivals, on_demand=kind in ON_DEMAND, stalls=case.stalls)
+    host = Host(case.table, scheduler, case.arrivals, on_demand=kind in ON_DEMAND, stalls=case.scenario.stalls)
     tally = host.run(case.from_s)
     counted = case.arrivals.at_s >= case.from_s
     category, served, wait_s = case.category(), tally.served[counted], tally.wait_s[counted]

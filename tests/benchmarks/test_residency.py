@@ -7,13 +7,13 @@ import itertools
 import numpy as np
 import pytest
 
-from benchmarks.residency import Scenario, scenario_of, won_back
+from benchmarks.residency import scenario_of, won_back
 from benchmarks.residency_arrivals import Arrivals, Draw, draw_arrivals
 from benchmarks.residency_clairvoyant import BOUND_PRICES, most_quality, planned, sets_of
 from benchmarks.residency_host import host_of
 from benchmarks.residency_tables import Table
-from benchmarks.residency_world import OPTIONS, POLICIES, Case, simulate
-from fleet.residency.policies import Off
+from benchmarks.residency_world import INFORMED, OPTIONS, POLICIES, Case, Scenario, simulate
+from fleet.residency.policies import LOOKS, Off
 
 TABLE = Table(
     "small",
@@ -29,7 +29,8 @@ def case() -> Case:
     """For 20 minutes queries of the first category, then 20 of the third."""
     at_s = np.arange(0.0, 2400.0, 2.0)
     category = np.where(at_s < 1200, 0, 2)
-    return Case(TABLE, 1, Arrivals(at_s, category, np.ones(len(at_s))), from_s=0.0, odds=TABLE.mass)
+    rates = 0.5 * np.eye(3)[category[::30]]
+    return Case(TABLE, 1, Arrivals(at_s, category, np.ones(len(at_s)), rates), 0.0, TABLE.mass, Scenario())
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +49,12 @@ def test_regret_follows_the_mix_by_one_switch_and_static_does_not(found: dict[st
     assert found["regret"]["worst_loss"] < 0.3 < found["static"]["worst_loss"]
 
 
-def test_who_knows_the_arrivals_switches_when_the_mix_changes(found: dict[str, dict[str, float]]) -> None:
-    assert found["clairvoyant"]["quality"] == pytest.approx(0.9, abs=0.01)
-    assert found["clairvoyant"]["switches"] == pytest.approx(1000 / 1200)
+@pytest.mark.parametrize(("kind", "late_s"), [("clairvoyant", 0.0), ("informed", INFORMED.memory_s / LOOKS)])
+def test_who_knows_the_arrivals_or_the_mix_switches_when_it_changes(
+    kind: str, late_s: float, found: dict[str, dict[str, float]]
+) -> None:
+    assert found[kind]["quality"] == pytest.approx(0.9 - 0.4 * late_s / 2400, abs=0.01)
+    assert found[kind]["switches"] == pytest.approx(1000 / 1200)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -98,8 +102,8 @@ def test_requests_wait_for_an_engine_on_demand_and_never_with_regret(found: dict
 
 def test_who_finds_nobody_awake_is_answered_by_the_first_engine_that_is() -> None:
     at_s = np.arange(0.0, 2400.0, 5.0)
-    arrivals = Arrivals(at_s, np.arange(len(at_s)) % 3, np.ones(len(at_s)))
-    cold = Case(TABLE, 1, arrivals, from_s=0.0, odds=TABLE.mass, starts_cold=True)
+    arrivals = Arrivals(at_s, np.arange(len(at_s)) % 3, np.ones(len(at_s)), np.zeros((0, 3)))
+    cold = Case(TABLE, 1, arrivals, 0.0, TABLE.mass, Scenario(starts_cold=True))
     found = simulate(cold, "regret", lambda *_: Off())
     assert found["reasons"] == {"asked": 1}
     assert found["quality"] == pytest.approx(0.5 + 0.4 / 3)
@@ -124,6 +128,7 @@ def test_arrivals_keep_the_rate_and_give_each_client_a_category() -> None:
     assert len(drawn.at_s) == pytest.approx(0.05 * 86400, rel=0.1)
     assert (np.diff(drawn.at_s) >= 0).all()
     assert len(np.unique(drawn.category)) <= 2
+    assert 60 * drawn.rates.sum() == pytest.approx(0.05 * 86400)
 
 
 def test_twenty_clients_can_drift_and_then_change_their_categories_halfway() -> None:
@@ -133,4 +138,6 @@ def test_twenty_clients_can_drift_and_then_change_their_categories_halfway() -> 
     drawn = draw_arrivals(trace, Draw((0, 1), np.full(1000, 1e-3), per_s=0.05, drifts=True), seed=3)
     first, later = drawn.category[drawn.at_s <= 43200], drawn.category[drawn.at_s > 43200]
     assert set(first) != set(later)
+    assert set(drawn.rates[:721].argmax(axis=1)) == set(first)
+    assert set(drawn.rates[721:].argmax(axis=1)) == set(later)
     assert len(set(first)) == len(set(later)) == 1
