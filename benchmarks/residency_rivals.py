@@ -71,7 +71,6 @@ class Plan(Off):
     """Keeps a set for each window awake. `sets` (w, m), the first window beginning at `from_s`."""
 
     def __init__(self, sets: BoolArray, from_s: float) -> None:
-        super().__init__()
         self._sets, self._from_s = sets, from_s
 
     def _wanted(self, now_s: float) -> BoolArray:

@@ -12,7 +12,7 @@ import numpy as np
 
 from fleet.residency.demand import CategoryDemand, Demand, Float64Array
 from fleet.residency.memory import Resident
-from fleet.residency.scheduler import Goal, Outlook, Scheduler
+from fleet.residency.scheduler import Goal, Outlook, ResidencyPolicy, Scheduler
 from fleet.residency.sets import BoolArray, best_of, losses, set_with
 from fleet.residency.types import Residency
 from router.residency_config import ResidencyConfig
@@ -33,7 +33,7 @@ LEAST_GAIN = 1e-6
 """Quality of one request, below which an account is nothing but rounding."""
 
 
-class Regret:
+class Regret(ResidencyPolicy):
     """Wakes an engine when the predicted quality that recent requests lost because it was not awake exceeds the price
     of its wake (ski rental).
 
@@ -175,14 +175,11 @@ class Regret:
         return sorted(found, key=lambda each: each.unfair_since_s or 0.0)
 
 
-class Static:
+class Static(ResidencyPolicy):
     """The engines of a fixed set are woken; nothing else ever is."""
 
     def __init__(self, chosen: Collection[str]) -> None:
         self._chosen = frozenset(chosen)
-
-    def note(self, now_s: float, category: str, quality: Float64Array, served: int, begins: bool | None) -> None:
-        """A fixed set learns nothing."""
 
     def missed(self, now_s: float, view: Scheduler) -> Float64Array:
         return np.array([float(each.name in self._chosen) for each in view.residents])
@@ -193,23 +190,16 @@ class Static:
                 return view.goal_of(name, now_s, "static")
         return None
 
-    def outlooks(self, now_s: float, view: Scheduler) -> dict[str, Outlook]:
-        return {}
 
-
-class Off(Static):
+class Off(ResidencyPolicy):
     """Changes nothing of its own accord."""
 
-    def __init__(self) -> None:
-        super().__init__(())
 
-
-class OnDemand(Off):
+class OnDemand(ResidencyPolicy):
     """Every request gets the best engine of all, which is woken for it, first come first served; the engine used least
     recently makes room."""
 
     def __init__(self, n_residents: int) -> None:
-        super().__init__()
         self._used_s = np.full(n_residents, -np.inf)
 
     def note(self, now_s: float, category: str, quality: Float64Array, served: int, begins: bool | None) -> None:

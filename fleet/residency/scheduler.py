@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,24 +50,23 @@ class Outlook:
     price: float | None
 
 
-class ResidencyPolicy(Protocol):
-    """Decides what is worth a change."""
+class ResidencyPolicy:
+    """Decides what is worth a change: by itself nothing, so that only what is asked for or pinned is woken."""
 
     def note(self, now_s: float, category: str, quality: Float64Array, served: int, begins: bool | None) -> None:
         """A request of a category with predicted quality (m,) that resident `served` answers."""
-        ...
 
     def missed(self, now_s: float, view: Scheduler) -> Float64Array:
         """(m,) what is lost if an engine is put a step further from awake: the least is put away first."""
-        ...
+        return np.zeros(len(view.residents))
 
     def goal(self, now_s: float, view: Scheduler) -> Goal | None:
         """The next change worth making; None while there is nothing to do."""
-        ...
+        return None
 
     def outlooks(self, now_s: float, view: Scheduler) -> dict[str, Outlook]:
         """The engines that are not awake and that recent requests lost quality by."""
-        ...
+        return {}
 
 
 class Scheduler:
