@@ -34,6 +34,10 @@ from training.types import OutcomeTable
 MASS_PRIOR_DECISIONS = 20.0
 """Weight of the outcome table's mix of categories against the traffic's, in decisions (ours)."""
 
+GUESS_LEAD = 0.25
+"""Standard errors of the difference by which an expert has to lead who serves a category without grades, to take it:
+without any, a third of such moves were for the worse (ours; benchmarks/LOG.md)."""
+
 Float64Array = NDArray[np.float64]
 
 
@@ -120,11 +124,14 @@ def beside_serving(
     matrix: QualityMatrix, rows: Sequence[str], experts: Sequence[str], serving: Mapping[str, str]
 ) -> QualityMatrix:
     """The matrix with the server of each row (category -> expert): nobody takes over by a lead within its error. In a
-    category without grades, whose server is a guess, that is whoever seems best."""
+    category without grades, whose server is a guess, that is whoever seems best by `GUESS_LEAD`."""
     number = {name: column for column, name in enumerate(experts)}
-    own = np.array([number.get(serving.get(row, ""), -1) for row in rows], dtype=np.float32)
-    own[matrix.is_guess] = matrix.quality[matrix.is_guess].argmax(axis=1)
-    return replace(matrix, serving=own)
+    own = np.array([number.get(serving.get(row, ""), -1) for row in rows])
+    at, best = np.arange(len(own)), matrix.quality.argmax(axis=1)
+    error = np.hypot(matrix.stderr[at, best], matrix.stderr[at, own])
+    leads = matrix.quality[at, best] - matrix.quality[at, own] > GUESS_LEAD * error
+    own = np.where(matrix.is_guess & (leads | (own < 0)), best, own)
+    return replace(matrix, serving=own.astype(np.float32))
 
 
 def is_taught(

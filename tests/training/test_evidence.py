@@ -71,8 +71,19 @@ def test_who_was_not_tried_shares_the_level_of_a_new_category(elsewhere: float, 
     found = gather_evidence(graded, log, CATEGORIES).matrix
     assert found.quality[1, 1:] == pytest.approx([0.4 + level, 0.3 + level], abs=1e-6)
     assert found.is_guess.tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize(("lead", "serves"), [(0.24, "ruby"), (0.26, "emerald")])
+def test_a_category_without_grades_changes_hands_by_a_lead_of_a_quarter_of_its_error(lead: float, serves: str) -> None:
+    """Red has grades, and keeps who serves it; nobody serves `general`."""
+    log = log_table(["green"] * 24, ["ruby"] * 24, [0.0] * 24, is_held_out=np.zeros(24, dtype=bool))
+    found = gather_evidence(GRADED_RED, log, CATEGORIES).matrix
+    quality = np.array([[0.1, 0.9, 0.1], [0.5, 0.5 + lead * np.hypot(0.1, 0.1), 0.3], [0.5, 0.6, 0.1]], np.float32)
+    found = replace(found, quality=quality, stderr=np.full_like(quality, 0.1))
     served = beside_serving(found, ("red", "green", "general"), EXPERTS, dict.fromkeys(CATEGORIES, "ruby"))
-    assert served.serving.tolist() == [EXPERTS.index("ruby"), found.quality[1].argmax(), -1]
+    assert served.serving.tolist() == [EXPERTS.index("ruby"), EXPERTS.index(serves), -1]
+    unserved = beside_serving(found, ("red", "green", "general"), EXPERTS, {})
+    assert unserved.serving.tolist() == [-1, EXPERTS.index("emerald"), -1]
 
 
 @pytest.mark.parametrize(("keys", "is_failure", "is_guess"), [(5, False, True), (4, False, False), (5, True, False)])
