@@ -45,6 +45,7 @@ UNKNOWN_LIMIT = re.compile(rb"\b(max_tokens|max_completion_tokens)\b")
 UNKNOWN = (b"unsupported_parameter", b"extra_forbidden")
 """Codes of OpenAI and of pydantic, with which most servers in Python read requests."""
 
+EVENT_BEGINS = (b"data:", b"event:", b":")
 ERROR_EVENT = re.compile(rb'data: ?(\{"error": ?[^n].*)')
 RETRY_SHARE = 0.1  # of requests; gRPC's retry throttling uses the same order (A6: tokenRatio 0.1)
 RETRY_BURST = 10.0
@@ -266,7 +267,9 @@ class ExpertCall:
             asks_usage = chat.is_stream and self._asks_usage(asked, chat, expert, native)
             response = await self._send(asked, chat, expert, native, asks_usage)
             try:
-                answer = await read_beginning(expert, response, self._keys.get(expert), native)
+                answer = await read_beginning(
+                    expert, response, self._keys.get(expert), native, asks_stream=chat.is_stream
+                )
                 answer = await as_asked(answer, chat)
             except BaseException:
                 await response.chunks.aclose()
@@ -330,13 +333,19 @@ def cache_salt(tenant: str, hash_key: bytes) -> str:
 
 
 async def read_beginning(
-    expert: str, response: BackendResponse, key: str | None = None, native: Native | None = None
+    expert: str,
+    response: BackendResponse,
+    key: str | None = None,
+    native: Native | None = None,
+    *,
+    asks_stream: bool = False,
 ) -> StreamedAnswer | WholeAnswer:
     """Reads what must be there before the client hears anything: a stream's first piece, or all of a JSON answer.
 
     Args:
         key: ours for that expert, which no message may show.
         native: the request that it got, where that was not a chat request.
+        asks_stream: a stream is known by how it begins, too. Servers may give it no type or that of a text.
 
     Raises:
         ApiError: the expert answered with an error, whatever its status.
@@ -345,15 +354,18 @@ async def read_beginning(
     if not 200 <= response.status < 300:
         body = await read_all(response.chunks, MAX_ERROR_BYTES)
         raise upstream_error(expert, response.status, body, response.headers, key)
-    content_type, is_stream = shown_type(response.headers.get("content-type", JSON), key)
+    said = response.headers.get("content-type", "")
+    content_type, is_stream = shown_type(said or JSON, key)
+    first = await anext(response.chunks, b"") if is_stream or (asks_stream and "json" not in said.lower()) else b""
+    if not is_stream and first.startswith(EVENT_BEGINS):
+        content_type, is_stream = EVENT_STREAM, True
     if is_stream:
-        first = await anext(response.chunks, b"")
         if not first:
             raise BackendError(f"expert {expert} sent an empty stream", status=502, is_retryable=True)
         if native is None and (found := ERROR_EVENT.match(first)) and error_fields(found[1]):
             raise error_in_answer(expert, found[1], key)
         return StreamedAnswer(expert, content_type, first, response.chunks, native is not None, place=response.place)
-    body = await read_all(response.chunks, MAX_ANSWER_BYTES)
+    body = first + await read_all(response.chunks, MAX_ANSWER_BYTES)
     facts = await read_off_loop(partial(read_answer, as_chat=native.as_chat if native else None), body)
     if facts is None:
         kind = f"one of /v1/{native.wire}" if native else "a chat completion"

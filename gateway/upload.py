@@ -94,7 +94,7 @@ def boundary_of(headers: Mapping[bytes, bytes]) -> bytes:
 
 
 class Form:
-    """The form of an upload: one file, its purpose, and other fields, which are dropped."""
+    """The form of an upload: one file, its purpose, and other fields, which are dropped unless they promise an end."""
 
     def __init__(self, boundary: bytes, file: BinaryIO) -> None:
         self._file = file
@@ -159,6 +159,8 @@ class Form:
     def _name_part(self) -> None:
         _, options = parse_options_header(self._disposition)
         self._part = text_of(options.get(b"name", b""))
+        if self._part.startswith("expires_after"):
+            raise invalid("'expires_after' is not known here: files stay until they are deleted", "expires_after")
         if self._part != FILE:
             return
         if self._filename is not None:

@@ -113,7 +113,7 @@ class VllmBackend:
         timeout = aiohttp.ClientTimeout(total=PROBE_TIMEOUT_S)
         try:
             async with self._session(is_pooled=True).get(
-                self._root / "models", headers=self._headers, timeout=timeout, allow_redirects=False
+                self._at("models"), headers=self._headers, timeout=timeout, allow_redirects=False
             ) as response:
                 return response.status < 500
         except (aiohttp.ClientError, TimeoutError):
@@ -133,13 +133,17 @@ class VllmBackend:
     async def _post(self, request: BackendRequest, body: bytes, *, is_pooled: bool = True) -> Answer:
         posts = self._posts.get((request.path, is_pooled))
         if posts is None:
-            session, url = self._session(is_pooled=is_pooled), self._root / request.path
+            session, url = self._session(is_pooled=is_pooled), self._at(request.path)
             posts = self._posts[request.path, is_pooled] = Posts(session, url, self._headers, keeps_alive=is_pooled)
         headers = request.headers
         if request.request_id:
             headers = {**headers, "x-request-id": request.request_id}
         silence_s = min(self._options.timeout_s, request.timeout_s)
         return await posts.send(body, headers, limits_of(self._options.connect_timeout_s, silence_s))
+
+    def _at(self, path: str) -> URL:
+        """A path below the root, with the root's query: Azure has its `api-version` there."""
+        return (self._root / path).with_query(self._root.query)
 
     def _session(self, *, is_pooled: bool) -> aiohttp.ClientSession:
         """Made on first use, because its connections belong to an event loop."""

@@ -12,6 +12,7 @@ from gateway.chat_request import ChatRequest, Native
 from gateway.http_errors import ApiError
 from gateway.surfaces.messages_answer import MessagesAnswer, as_chat, error_values
 from gateway.surfaces.reading import (
+    STATELESS,
     Fields,
     Reading,
     a_text,
@@ -34,15 +35,20 @@ FIELDS = Fields(
         "cache_control"
     ),
     native={
+        "billing_policy": (),
+        "compaction": (),
         "container": (),
         "context_management": ({"edits": []},),
         "diagnostics": (),
+        "fallback_credit_token": (),
+        "fallbacks": ([],),
         "inference_geo": (),
         "mcp_servers": ([],),
         "service_tier": ("auto", "standard_only"),
         "speed": ("standard",),
         "user_profile_id": (),
     },
+    refused={"thread": STATELESS},
 )
 KEPT_THINKING = {"type": "clear_thinking_20251015", "keep": "all"}
 """An edit of the context that changes nothing."""

@@ -36,7 +36,10 @@ def error_values(error: ApiError) -> Json:
     kind = ERROR_TYPES.get(error.status, "api_error" if error.status >= 500 else "invalid_request_error")
     # There is no code in Anthropic's errors: Claude Code knows by these words that it has to shorten the conversation.
     words = "prompt is too long: " if error.code == TOO_LONG else ""
-    return {"type": "error", "error": {"type": kind, "message": f"{words}{error.message}"}, "request_id": None}
+    values: Json = {"type": kind, "message": f"{words}{error.message}"}
+    if error.param == "thread":  # then Anthropic's client sends the whole conversation instead
+        values["details"] = {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
+    return {"type": "error", "error": values, "request_id": None}
 
 
 class MessagesAnswer:

@@ -13,6 +13,8 @@ from gateway.http_errors import invalid
 from router.expert_config import Wire
 from router.gateway_config import GatewayConfig
 
+STATELESS = "nothing is stored here: send the whole conversation"
+
 
 @dataclass(frozen=True)
 class Fields:

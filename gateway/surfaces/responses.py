@@ -10,6 +10,7 @@ from gateway.body_fields import count, flag, listed, typed, unknown_kind, wrong
 from gateway.chat_request import ChatRequest, Native
 from gateway.http_errors import ApiError
 from gateway.surfaces.reading import (
+    STATELESS,
     Fields,
     Reading,
     a_text,
@@ -26,7 +27,6 @@ from gateway.surfaces.surface import Answer, Json, NamedEvents
 from router.expert_config import Wire
 from router.gateway_config import GatewayConfig
 
-STATELESS = "nothing is stored here: send the whole conversation as 'input'"
 FIELDS = Fields(
     same=listed(
         "model stream temperature top_p parallel_tool_calls user metadata safety_identifier service_tier "

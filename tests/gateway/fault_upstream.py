@@ -47,6 +47,7 @@ class FaultUpstream:
     mode: str = "ok"
     requests: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
+    targets: list[str] = field(default_factory=list)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
@@ -56,6 +57,7 @@ class FaultUpstream:
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(json.loads(await request.read()))
+        self.targets.append(request.raw_path)
         self.headers.append({name.lower(): value for name, value in request.headers.items()})
         self.arrived.set()
         is_stream = bool(self.requests[-1].get("stream"))
@@ -164,6 +166,13 @@ class FaultUpstream:
     async def _odd_type(self, request: web.Request) -> web.StreamResponse:
         """A content type in another case, with bytes that are no ASCII."""
         response = web.StreamResponse(headers={"content-type": "Text/Event-Stream; x=\u20ac"})
+        await response.prepare(request)
+        await response.write(STREAM)
+        return response
+
+    async def _untyped(self, request: web.Request) -> web.StreamResponse:
+        """As a server that forgets to say that it streams."""
+        response = web.StreamResponse(headers={"content-type": "text/plain; charset=utf-8"})
         await response.prepare(request)
         await response.write(STREAM)
         return response

@@ -142,8 +142,9 @@ async def test_broken_framing_ends_in_an_error_event_within_the_experts_time() -
         await until(lambda: gateway.parts.admission.running == 0)
 
 
-async def test_an_odd_content_type_is_still_a_stream() -> None:
-    async with fault_upstream("odd_type") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+@pytest.mark.parametrize("mode", ["odd_type", "untyped"])
+async def test_an_odd_content_type_is_still_a_stream(mode: str) -> None:
+    async with fault_upstream(mode) as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
         async with gateway.chat("red", stream=True) as answer:
             assert await answer.read() == STREAM
             assert answer.headers["content-type"] == "text/event-stream"

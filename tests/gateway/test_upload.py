@@ -51,6 +51,7 @@ BAD_FORMS = {
     "two files": (form(PURPOSE, FILE, FILE), "'file' is there twice"),
     "another purpose": (form(FILE, part("purpose", b"x")), "'purpose' is 'x'; allowed: assistants, batch, user_data"),
     "a purpose without end": (form(FILE, part("purpose", b"x" * 2000)), "'purpose' is longer than 1024 bytes"),
+    "an end": (form(PURPOSE, part("expires_after[seconds]", b"9"), FILE), "files stay until they are deleted"),
     "many fields": (form(PURPOSE, *[part(f"f{i}", b"x") for i in range(50)], FILE), "more than 32 fields"),
     "a header without end": (b"--xx\r\n" + b"x" * 100_000, "not a complete form"),
     "many headers": (b"--xx\r\n" + b"a: b\r\n" * 10_000, "not a complete form"),

@@ -32,9 +32,12 @@ async def body_of(options: Options, request: BackendRequest) -> bytes:
 
 async def test_body_gets_model_and_adapter_and_nothing_else() -> None:
     async with fault_upstream() as upstream:
-        options = Options(url=upstream.url, served_model="calc", extra_body={"lora": [{"id": 1, "scale": 1.0}]})
+        options = Options(
+            url=f"{upstream.url}?v=1", served_model="calc", extra_body={"lora": [{"id": 1, "scale": 1.0}]}
+        )
         sent = {**BODY, "lora": [{"id": 9, "scale": 5}], "seed": 3}
         assert await body_of(options, BackendRequest(sent)) == orjson.dumps(ANSWER)
+    assert upstream.targets == ["/v1/chat/completions?v=1"]
     assert upstream.requests == [{**BODY, "model": "calc", "lora": [{"id": 1, "scale": 1.0}], "seed": 3}]
 
 

@@ -272,6 +272,27 @@ async def test_what_cannot_be_said_is_named_in_anthropics_shape(fields: dict[str
     assert engine.asked == []
 
 
+async def test_a_tool_runner_that_would_keep_its_conversation_here_sends_it_whole() -> None:
+    @anthropic.beta_async_tool
+    async def get_weather(city: str) -> str:
+        """The weather of a city."""
+        return f"sunny in {city}"
+
+    answers = [
+        completion("tool_calls", content=None, tool_calls=[call(0, '{"city": "Bern"}', id="a", name="get_weather")])
+    ]
+    async with (
+        scripted(chat__completions=[*answers, completion(content="Sunny.")]) as engine,
+        running(echoes(ruby=wire(engine.url))) as gateway,
+        client_of(gateway) as client,
+    ):
+        runner = client.beta.messages.tool_runner(model="auto", max_tokens=50, messages=ASK, tools=[get_weather])
+        message = await runner.until_done()
+    assert message.content[0].text == "Sunny."
+    assert [each["role"] for each in engine.bodies[1]["messages"]] == ["user", "assistant", "tool"]
+    assert engine.bodies[1]["messages"][2]["content"] == "sunny in Bern"
+
+
 async def test_keys_come_in_either_header() -> None:
     async with (
         running(keys=[KEY]) as gateway,

@@ -186,7 +186,7 @@ async def test_parse_gives_an_object() -> None:
 @pytest.mark.parametrize(
     ("fields", "param", "words"),
     [
-        ({"previous_response_id": "resp_1"}, "previous_response_id", "send the whole conversation as 'input'"),
+        ({"previous_response_id": "resp_1"}, "previous_response_id", "send the whole conversation"),
         ({"conversation": "conv_1"}, "conversation", "nothing is stored here"),
         ({"background": True}, "background", "allowed: false"),
         ({"prompt": {"id": "pmpt_1"}}, "prompt", "send 'instructions'"),
