@@ -10,7 +10,7 @@ from typing import cast
 
 from base.errors import BackendError, BusyError, RouterError
 from decision_log.privacy import keyed_hash
-from fleet.backend import RETRY_AFTER_S, BackendRequest, BackendResponse, ChunkStream
+from fleet.backend import RETRY_AFTER_S, BackendRequest, BackendResponse
 from fleet.pool import ExpertPool
 from fleet.replicas import ReplicatedBackend
 from fleet.wires.builtin import chunks_of, frames, response_of
@@ -25,26 +25,17 @@ from gateway.answer_guard import (
     upstream_error,
     without_keys,
 )
-from gateway.answer_reader import chat_completion, read_answer, reply_json
+from gateway.answer_reader import MAX_ERROR_BYTES, chat_completion, read_all, read_answer, reply_json
 from gateway.asgi import off_loop, read_off_loop
 from gateway.chat_request import BEGIN, ChatRequest, Native, beginning
 from gateway.exchange import Asked
 from gateway.http_errors import TOO_LONG, UNSENT, ApiError, api_error
+from gateway.taken_fields import TakenFields
 from router.expert_config import ExpertConfig, Wire
 from router.types import RoutingDecision
 
-MAX_ERROR_BYTES = 1 << 20
 JSON = "application/json"
 MAX_ANSWER_BYTES = 64 << 20
-REFUSALS = (400, 422)
-LIMIT_NAMES = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
-"""The names of the longest answer, with the other one. OpenAI's reasoning models refuse the first, Mistral the second,
-and a client that is routed does not know whom it asks."""
-
-UNKNOWN_LIMIT = re.compile(rb"\b(max_tokens|max_completion_tokens)\b")
-UNKNOWN = (b"unsupported_parameter", b"extra_forbidden")
-"""Codes of OpenAI and of pydantic, with which most servers in Python read requests."""
-
 EVENT_BEGINS = (b"data:", b"event:", b":")
 ERROR_EVENT = re.compile(rb'data: ?(\{"error": ?[^n].*)')
 RETRY_SHARE = 0.1  # of requests; gRPC's retry throttling uses the same order (A6: tokenRatio 0.1)
@@ -99,8 +90,7 @@ class ExpertCall:
         self._pool, self._experts, self._keys, self._hash_key = pool, experts, keys, hash_key
         self._retries, self._budget = retries, RetryBudget()
         self._priced = {name for name, entry in experts.items() if entry.micro_usd(1, 1)}
-        self._refusing: set[str] = set()  # experts that answered only without `stream_options`
-        self._limit_names: dict[str, str] = {}  # of experts that refused the other one
+        self._taken = TakenFields()
 
     async def answer(
         self,
@@ -173,13 +163,13 @@ class ExpertCall:
     def _asks_usage(self, asked: Asked, chat: ChatRequest, expert: str, native: Native | None) -> bool:
         """Returns True where a stream's usage is needed and its client did not ask for it."""
         if native is None and chat.native is not None:
-            return expert not in self._refusing  # what is told to the client has it
+            return True  # what is told to the client has it
         body = chat.body if native is None else native.body
         options = body.get("stream_options") or {}
         if (native is not None and native.wire is not Wire.COMPLETIONS) or not isinstance(options, dict):
             return False
         is_needed = expert in self._priced or asked.caller.has_costs
-        return is_needed and options.get("include_usage") is not True and expert not in self._refusing
+        return is_needed and options.get("include_usage") is not True
 
     async def _send(
         self, asked: Asked, chat: ChatRequest, expert: str, native: Native | None, asks_usage: bool
@@ -197,51 +187,20 @@ class ExpertCall:
             request = replace(request, conversation=conversation_of(asked), is_batch=asked.is_batch)
         if native is not None:
             request = replace(request, body=native.body, path=native.wire.value, headers=native.headers)
+        if asks_usage:
+            options = cast("dict[str, object]", request.body.get("stream_options") or {})
+            request = replace(request, body={**request.body, "stream_options": {**options, "include_usage": True}})
         if asked.watch is not None:
             headers = asked.watch.calls(expert, entry, request)
             request = replace(request, headers={**request.headers, **headers})
         time = AnswerTime(entry.total_timeout_s)
         try:
             with time:
-                if asks_usage:
-                    response = await self._send_for_usage(expert, request)
-                else:
-                    response = await self._send_limit(expert, request)
+                response = await self._taken.send(expert, self._pool.backend(expert), request)
         except BaseException:
             time.close()
             raise
         response.chunks = GuardedChunks(response.chunks, time=time, key=self._keys.get(expert))
-        return response
-
-    async def _send_for_usage(self, expert: str, request: BackendRequest) -> BackendResponse:
-        """As `_send_limit`, with usage asked for unless the expert refuses that."""
-        options = request.body.get("stream_options") or {}
-        body = {**request.body, "stream_options": {**cast("dict[str, object]", options), "include_usage": True}}
-        response = await self._send_limit(expert, replace(request, body=body))
-        if response.status not in REFUSALS:
-            return response
-        await response.chunks.aclose()
-        response = await self._send_limit(expert, request)
-        if 200 <= response.status < 300:
-            self._refusing.add(expert)
-        return response
-
-    async def _send_limit(self, expert: str, request: BackendRequest) -> BackendResponse:
-        """As the backend's `send`, with the longest answer under the name that the expert takes."""
-        backend, name = self._pool.backend(expert), self._limit_names.get(expert)
-        response = await backend.send(with_limit(request, name))
-        if response.status not in REFUSALS or name is not None or LIMIT_NAMES.keys().isdisjoint(request.body):
-            return response
-        refusal = await read_all(response.chunks, MAX_ERROR_BYTES)
-        await response.chunks.aclose()
-        refused = UNKNOWN_LIMIT.search(refusal)
-        if refused is None or not any(code in refusal for code in UNKNOWN):
-            response.chunks = chunks_of([refusal])
-            return response
-        name = LIMIT_NAMES[refused[1].decode()]
-        response = await backend.send(with_limit(request, name))
-        if 200 <= response.status < 300:
-            self._limit_names[expert] = name
         return response
 
     def _following(self, decision: RoutingDecision, before: Collection[str], failure: ApiError) -> str | None:
@@ -309,15 +268,6 @@ class ExpertCall:
             self._pool.failed(answer.expert)
         else:
             self._pool.abandoned(answer.expert)
-
-
-def with_limit(request: BackendRequest, name: str | None) -> BackendRequest:
-    """The request with its longest answer under that name; as it is for None."""
-    if name is None or LIMIT_NAMES[name] not in request.body:
-        return request
-    body = dict(request.body)
-    body.setdefault(name, body.pop(LIMIT_NAMES[name]))
-    return replace(request, body=body)
 
 
 def conversation_of(asked: Asked) -> str:
@@ -414,15 +364,3 @@ def streamed(answer: WholeAnswer, chat: ChatRequest) -> StreamedAnswer:
     return StreamedAnswer(
         answer.expert, EVENT_STREAM, events, chunks_of(()), hides_usage=hides_usage, place=answer.place, is_whole=True
     )
-
-
-async def read_all(chunks: ChunkStream, max_bytes: int) -> bytes:
-    """Raises BackendError when the body is cut or larger than `max_bytes`."""
-    pieces: list[bytes] = []
-    size = 0
-    async for chunk in chunks:
-        pieces.append(chunk)
-        size += len(chunk)
-        if size > max_bytes:
-            raise BackendError(f"the expert's answer is larger than {max_bytes} bytes", status=502)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)

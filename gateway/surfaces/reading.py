@@ -69,6 +69,9 @@ class Reading:
         """The chat request, beside the native one. Raises ApiError as `chat_request` does."""
         if self.losses:  # may be all of the conversation
             self.chat["messages"] = self.chat.get("messages") or [{"role": "user", "content": ""}]
+        if not self.chat.get("tools"):  # beside which alone chat requests may have these
+            for name in ("tool_choice", "parallel_tool_calls"):
+                self.chat.pop(name, None)
         chat = chat_request(self.chat, self.bounds)
         facts = replace(chat.facts, needs_wire=self.wire.value if self.losses else None)
         return replace(chat, facts=facts, native=replace(native, losses=tuple(self.losses)))

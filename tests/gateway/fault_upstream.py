@@ -134,7 +134,7 @@ class FaultUpstream:
     async def _strict(self, request: web.Request) -> web.StreamResponse:
         """Knows no `stream_options`."""
         if "stream_options" in self.requests[-1]:
-            return web.Response(status=422, text="unknown field")
+            return web.Response(status=422, text="unknown field `stream_options`")
         return await self._stream(request)
 
     async def _paced(self, request: web.Request) -> web.StreamResponse:
@@ -298,6 +298,14 @@ class FaultUpstream:
             return await (self._stream if self.requests[-1].get("stream") else self._ok)(request)
         fault = {"type": "extra_forbidden", "loc": ["body", "max_completion_tokens"], "msg": "not permitted"}
         return web.json_response({"detail": [fault]}, status=422)
+
+    async def _groq(self, request: web.Request) -> web.StreamResponse:
+        """Knows no hint but `user`, and names one at a time."""
+        for name in ("prompt_cache_key", "metadata"):
+            if name in self.requests[-1]:
+                error = {"message": f"property '{name}' is unsupported", "type": "invalid_request_error"}
+                return web.json_response({"error": error}, status=400)
+        return await self._ok(request)
 
     async def _too_long(self, request: web.Request) -> web.StreamResponse:
         """As llama.cpp says it."""

@@ -88,6 +88,8 @@ async def test_a_whole_answer_and_what_it_was_asked_with() -> None:
             include=["reasoning.encrypted_content"],
             store=True,
             truncation="disabled",
+            tool_choice="auto",  # which vLLM refuses in a chat without tools
+            parallel_tool_calls=False,
         )
     response = raw.parse()
     assert response.output_text == "It is sunny."
