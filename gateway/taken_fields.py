@@ -14,17 +14,19 @@ from gateway.body_fields import listed
 
 REFUSALS = (400, 422)
 
-HINTS = listed(
-    "metadata prompt_cache_key prompt_cache_retention safety_identifier service_tier store stream_options user"
+OPTIONAL = listed(
+    "metadata prompt_cache_key prompt_cache_retention safety_identifier service_tier store stream_options user "
+    "temperature top_p frequency_penalty presence_penalty"
 )
-"""Fields that change nothing of what is said. Groq and Mistral refuse those that they do not know, and OpenAI takes
-`metadata` only of answers that it stores."""
+"""Fields that change nothing of what is said, and those of the choice of the next token. Groq and Mistral refuse hints
+that they do not know, OpenAI takes `metadata` only of answers that it stores, and its reasoning models choose tokens in
+one way only, so that every request of a client that sets `temperature` would end there."""
 
 LIMIT_NAMES = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 """Names of the longest answer, with the other one. OpenAI's reasoning models refuse the first, Mistral the second."""
 
-NAMES = re.compile(rb"\b(?:" + "|".join((*HINTS, *LIMIT_NAMES)).encode() + rb")\b")
-NOT_TAKEN = re.compile(rb"unsupported|not supported|forbidden|not permitted|unknown|unrecognized|only allowed", re.I)
+NAMES = re.compile(rb"\b(?:" + "|".join((*OPTIONAL, *LIMIT_NAMES)).encode() + rb")\b")
+NOT_TAKEN = re.compile(rb"(?:un|not )support|forbidden|not permitted|unknown|unrecognized|only allowed", re.I)
 
 
 class TakenFields:

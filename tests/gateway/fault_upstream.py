@@ -300,8 +300,8 @@ class FaultUpstream:
         return web.json_response({"detail": [fault]}, status=422)
 
     async def _groq(self, request: web.Request) -> web.StreamResponse:
-        """Knows no hint but `user`, and names one at a time."""
-        for name in ("prompt_cache_key", "metadata"):
+        """Knows no hint but `user`, has one temperature, and names one field at a time."""
+        for name in ("prompt_cache_key", "metadata", "temperature"):
             if name in self.requests[-1]:
                 error = {"message": f"property '{name}' is unsupported", "type": "invalid_request_error"}
                 return web.json_response({"error": error}, status=400)
