@@ -23,12 +23,13 @@ def check(
     import asyncio
     import os
 
-    from base.errors import ConfigError
+    from base.errors import ConfigError, RouterError
     from base.progress import working
     from base.terminal import Terminal
     from fleet.experts_up import experts_table
     from fleet.vllm_addresses import read_vllm
     from gateway.check import engine_problems, find_problems, not_asked, resolved_lines
+    from router.build import live_router
     from router.config import load_config
     from router.live_pointer import category_warnings, live_manifest, pin_problems
 
@@ -47,8 +48,14 @@ def check(
         raise ConfigError("\n".join(problems), problems)
     for line in resolved_lines(loaded):
         console.print(line, soft_wrap=True)
-    for line in [] if manifest is None else category_warnings(loaded, manifest):
-        echo(f"warning: {config}: {line}", to_stderr=True)
+    if manifest is not None:
+        warnings = category_warnings(loaded, manifest)
+        try:
+            live_router(loaded, data_dir)
+        except RouterError as error:
+            warnings.append(f"a gateway will not be ready: {error}")
+        for line in warnings:
+            echo(f"warning: {config}: {line}", to_stderr=True)
     if online and (others := not_asked(loaded)):
         console.print(f"not asked, because their engines list no models: {', '.join(others)}", soft_wrap=True)
     console.print(

@@ -218,7 +218,7 @@ def test_route_before_there_is_a_router_says_how_to_make_one(tmp_path, coe):
 
 
 def with_live_router(folder: Path, experts: tuple[str, ...], categories: tuple[str, ...]) -> None:
-    """A data folder whose live router has that manifest; `coe check` reads no more of it."""
+    """A data folder whose live router has that manifest, and no map."""
     manifest = {
         "created_at": "2026-01-01T00:00:00+00:00",
         "encoder": {"kind": "hashing", "fingerprint": "f", "dim": 4},
@@ -241,6 +241,7 @@ def test_what_the_live_router_does_not_know_is_told(tmp_path, coe):
     found = coe(*arguments)
     assert found.returncode == 0, found.stderr
     assert "does not know sql, chat; their queries go elsewhere until `coe train` has learned them" in found.stderr
+    assert "a gateway will not be ready: array 'quality' is missing" in found.stderr
     for entry in values["experts"].values():
         if "adapter" in entry:
             entry["adapter"] = str(ROOT / entry["adapter"])
