@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterable
-from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 
@@ -73,7 +72,8 @@ class DecisionCount:
         self._next += 1
         if not self._is_durable:
             self._unsettled[seq] = None
-            self.note(seq)
+            self.value = self._next
+            self._put(self.value, 0)
         return seq
 
     def open(self, folder: Path) -> None:
@@ -95,8 +95,10 @@ class DecisionCount:
 
     def _put(self, value: int, offset: int) -> None:
         if self._descriptor is not None:
-            with suppress(OSError):  # the next call tries again; the file was made with room for every value
+            try:
                 os.pwrite(self._descriptor, COUNT.pack(value), offset)
+            except OSError:
+                return  # the next call tries again; the file was made with room for every value
 
     def close(self) -> None:
         """Writes that the replica ended in order; harmless when the file is not open. Raises OSError."""

@@ -1,8 +1,8 @@
 """Payloads to a Redis stream, at least once and in order, waiting out whatever keeps Redis from taking them, and a
 stream that is full because no consumer keeps up.
 
-Records that are sent together are one entry, in frames as the spool has them: Redis keeps, gives and deletes an entry
-at the same price whatever is in it.
+Records that are sent together are one entry, because Redis keeps, gives and deletes an entry at the same price whatever
+is in it: a mark that occurs nowhere in UTF-8, their number, the length of each, and the records.
 
 Only commands that Valkey and Redis 6.2 or newer share are used.
 """
@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import struct
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 from base.errors import reason_of
 from decision_log.redis_client import REDIS_ERRORS, TIMEOUT_S, connect
-from decision_log.spool_frames import frame
 
 ADD_ALL = """
 for i = 2, #ARGV do redis.call('XADD', KEYS[1], '*', ARGV[1], ARGV[i]) end
@@ -28,6 +29,7 @@ it is out of memory or read-only, which keeps order."""
 KEEPING_POLICY = "noeviction"
 RECORD_FIELD = b"record"
 STATUS_FIELD = b"status"
+MARK, HEADER = b"\xc0\xe7", struct.Struct(">2sI")
 GROUP_RECORDS = 128
 """Sent in one command, and so the most in one entry: about 0.1 ms of the event loop, so that answers do not wait."""
 GROUPED_SHARE = 0.1
@@ -60,6 +62,25 @@ async def eviction_policy(client: RedisClient) -> str | None:
         found = [await client.info("memory", target_nodes=node) for node in client.get_primaries()]
     policies = [each.get("maxmemory_policy", KEEPING_POLICY) for each in found]
     return next((str(policy) for policy in policies if policy != KEEPING_POLICY), None)
+
+
+def packed(payloads: Sequence[bytes]) -> bytes:
+    """Several records as one."""
+    lengths = struct.pack(f">{len(payloads)}I", *map(len, payloads))
+    return b"".join((HEADER.pack(MARK, len(payloads)), lengths, *payloads))
+
+
+def unpacked(value: bytes) -> list[bytes]:
+    """The records of an entry; the value itself where it is one, or damaged."""
+    if not value.startswith(MARK):
+        return [value]
+    try:
+        count = HEADER.unpack_from(value)[1]
+        lengths = struct.unpack_from(f">{count}I", value, HEADER.size)
+    except struct.error:
+        return [value]
+    places = list(accumulate(lengths, initial=HEADER.size + 4 * count))
+    return [value[start:end] for start, end in pairwise(places)] if places[-1] == len(value) else [value]
 
 
 class Backoff:
@@ -124,7 +145,7 @@ class DecisionStream:
                 if self._length >= self._max_entries:
                     return self._refused(f"{self._length} entries are in the stream and in no database yet")
             if len(payloads) > 1 and (self._length + 1) * GROUP_RECORDS <= self._max_entries * GROUPED_SHARE:
-                payloads = [b"".join(map(frame, payloads))]
+                payloads = [packed(payloads)]
             self._length = await self._redis.eval(ADD_ALL, 1, self._name, field, *payloads)
         except REDIS_ERRORS as error:
             return self._refused(reason_of(error))

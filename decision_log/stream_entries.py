@@ -12,8 +12,7 @@ from base.redis_names import DEAD_LETTERS
 from decision_log.payloads import Logged, from_payload
 from decision_log.redis_client import same_slot
 from decision_log.replica_status import ReplicaStatus
-from decision_log.spool_frames import MAGIC, scan
-from decision_log.stream import RECORD_FIELD, STATUS_FIELD
+from decision_log.stream import RECORD_FIELD, STATUS_FIELD, unpacked
 from router.types import Record
 
 if TYPE_CHECKING:
@@ -49,20 +48,15 @@ Content = Logged | Erased | ReplicaStatus
 
 def entries_of(rows: Any) -> list[Entry]:
     """Entries of a reply. Redis 6.2 claims deleted entries as nil, others leave them out."""
-    return [entry for row in rows if row[0] is not None for entry in unpacked(row[0], row[1])]
+    return [entry for row in rows if row[0] is not None for entry in parts_of(row[0], row[1])]
 
 
-def unpacked(entry_id: bytes, fields: dict[bytes, bytes] | None) -> list[Entry]:
+def parts_of(entry_id: bytes, fields: dict[bytes, bytes] | None) -> list[Entry]:
     if not fields:
         return [Entry(entry_id, None)]
     if STATUS_FIELD in fields:
         return [Entry(entry_id, fields[STATUS_FIELD], STATUS_FIELD)]
-    value = fields.get(RECORD_FIELD, b"")
-    if value.startswith(MAGIC):
-        found = scan(value)
-        if found.end == len(value) and not found.damaged:
-            return [Entry(entry_id, intact.payload) for intact in found.frames]
-    return [Entry(entry_id, value)]
+    return [Entry(entry_id, payload) for payload in unpacked(fields.get(RECORD_FIELD, b""))]
 
 
 def content_of(entry: Entry) -> Content | None:
@@ -128,7 +122,7 @@ async def revive(client: RedisClient, stream: str) -> None:
     async for page in pages_after(client, dead_stream(stream), b"0-0"):
         for entry_id, fields in page:
             try:
-                for entry in unpacked(entry_id, fields):
+                for entry in parts_of(entry_id, fields):
                     parse(entry.payload or b"", entry.field)
             except ValidationError:
                 continue

@@ -21,7 +21,7 @@ from decision_log.doctor import number_of
 from decision_log.ledger import Account, Ledger
 from decision_log.redis_client import connect
 from decision_log.replica_status import ReplicaState, ReplicaStatus
-from decision_log.spool_frames import frame
+from decision_log.stream import packed
 from decision_log.stream_entries import GROUP, dead_stream, revive, waiting_entries
 from decision_log.tables import DECISIONS
 from fleet.redis_server import RedisServer
@@ -188,10 +188,10 @@ async def test_of_an_entry_of_several_only_what_cannot_be_written_is_dead(
 ) -> None:
     good = [make_record(seq).model_dump_json().encode() for seq in range(3)]
     later = good[2].replace(b'"schema_version":1', b'"schema_version":2')
-    client.xadd(STREAM, {"record": b"".join(map(frame, (good[0], b"garbage", good[1], later)))})
-    torn = frame(good[2])[:-1]
+    client.xadd(STREAM, {"record": packed([good[0], b"garbage", good[1], later])})
+    torn = packed(good)[:-1]
     client.xadd(STREAM, {"record": torn})
-    client.xadd(dead_stream(STREAM), {"record": frame(good[0]) + frame(good[2])})  # as an earlier coe gives it up
+    client.xadd(dead_stream(STREAM), {"record": packed([good[0], good[2]])})  # as an earlier coe gives it up
     consumer = make_consumer(redis_url, store)
     stats = await consumer.drain()
     assert (stats.written, stats.dead, client.xlen(STREAM)) == (2, 3, 0)

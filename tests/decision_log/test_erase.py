@@ -25,7 +25,7 @@ from decision_log.privacy import keyed_hash, load_key, session_hash
 from decision_log.removal_commands import erase_all
 from decision_log.sink import DecisionLog
 from decision_log.spool import Spool
-from decision_log.spool_frames import frame
+from decision_log.stream import packed
 from decision_log.stream_entries import dead_stream
 from fleet.pool import ExpertPool
 from fleet.redis_server import RedisServer
@@ -75,7 +75,7 @@ async def test_from_sql_feedback_stream_dead_letters_and_spools(
         await consumer.aclose()
         store.put_feedback(Feedback(decision_id="r1-0", kind=FeedbackKind.THUMB, value=1.0, at=0.0, key_id="me"))
         together = [to_payload(of(key_id, make_record(seq))) for seq, key_id in ((2, "me"), (3, "you"))]
-        client.xadd(CONFIG.stream, {"record": b"".join(map(frame, together))})
+        client.xadd(CONFIG.stream, {"record": packed(together)})
         client.xadd(dead_stream(CONFIG.stream), {"record": to_payload(of("me", make_record(4)))})
     leave_spool(tmp_path, [of("me", make_record(5)), of("you", make_record(6)), of("me", make_record(7))])
     for seq in (2, 3, 4, 5, 6):

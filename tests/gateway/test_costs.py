@@ -106,9 +106,11 @@ def counting() -> Iterator[Counter]:
     counter = Counter()
     threading.setprofile(counter.count)
     sys.setprofile(counter.count)
-    yield counter
-    sys.setprofile(None)
-    threading.setprofile(None)
+    try:
+        yield counter
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)
 
 
 def content_length(head: bytes) -> int:
@@ -159,9 +161,11 @@ def upstream() -> Iterator[str]:
 
         thread = threading.Thread(target=accept, daemon=True)
         thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
 
 
 def ask(connection: socket.socket, kind: str) -> None:
@@ -209,17 +213,20 @@ async def costs_of_chats(folder: Path, log: MemoryLog) -> dict[str, dict[str, fl
         live, key = live_router(settings, config), load_key(settings.data_dir)
         gateway = Gateway(Parts(config, ExpertPool(backends), live, log, hash_key=key))
         port = await gateway.start()
-        for kind in KINDS:
-            found["calls"][kind] = min(await costs_of_kind(port, kind, counter.reset, lambda: counter.calls))
-        sys.setprofile(None)
-        threading.setprofile(None)
-        tracemalloc.start()
-        memory = Memory()
-        for kind in KINDS:
-            found["bytes"][kind] = statistics.median(await costs_of_kind(port, kind, memory.reset, memory.cost))
-        tracemalloc.stop()
-        found["system_calls"] = await system_calls(port, folder / "trace")
-        await gateway.stop()
+        try:
+            for kind in KINDS:
+                found["calls"][kind] = min(await costs_of_kind(port, kind, counter.reset, lambda: counter.calls))
+            sys.setprofile(None)
+            threading.setprofile(None)
+            tracemalloc.start()
+            memory = Memory()
+            for kind in KINDS:
+                found["bytes"][kind] = statistics.median(await costs_of_kind(port, kind, memory.reset, memory.cost))
+            tracemalloc.stop()  # it would slow down what is traced next
+            found["system_calls"] = await system_calls(port, folder / "trace")
+        finally:
+            tracemalloc.stop()
+            await gateway.stop()
     return found
 
 
@@ -235,9 +242,11 @@ async def system_calls(port: int, trace: Path) -> dict[str, float]:
         if "attached" not in await asyncio.to_thread(tracer.stderr.readline):
             tracer.wait()
             return {}
-        await costs_of_kind(port, kind, lambda: None, lambda: 0.0)
-        tracer.send_signal(signal.SIGINT)
-        await asyncio.to_thread(tracer.communicate)
+        try:
+            await costs_of_kind(port, kind, lambda: None, lambda: 0.0)
+        finally:
+            tracer.send_signal(signal.SIGINT)
+            await asyncio.to_thread(tracer.communicate)
         found[kind] = fewest_calls(trace.read_text().splitlines())
     return found
 
@@ -254,19 +263,23 @@ async def costs_of_records(records: Sequence[DecisionRecord], folder: Path, redi
     log = DecisionLog(data_dir=folder / "data", redis_url=redis_url, config=LogConfig())
     with counting() as counter:
         await log.start()
-        for record in records:
-            log.append(record.model_copy(update={"replica": log.replica, "seq": log.next_seq()}))
-        await log.aclose()
+        try:
+            for record in records:
+                log.append(record.model_copy(update={"replica": log.replica, "seq": log.next_seq()}))
+        finally:
+            await log.aclose()
     logged = counter.calls / len(records)
     store = Database(f"sqlite:///{folder / 'data' / 'coe.db'}")
     statements = list[str]()
     event.listen(store._engine, "connect", lambda connection, _: connection.set_trace_callback(statements.append))
     store._engine.dispose()  # so that connections are made anew, and traced
     consumer = Consumer(redis_url=redis_url, stream=LogConfig().stream, database=store, name="one")
-    with counting() as counter:
-        stats = await consumer.drain()
-    await consumer.aclose()
-    store.close()
+    try:
+        with counting() as counter:
+            stats = await consumer.drain()
+    finally:
+        await consumer.aclose()
+        store.close()
     assert stats.written == len(records)
     consumed, sql = counter.calls / len(records), len(statements) / len(records)
     return {"calls_to_the_stream": logged, "calls_to_sql": consumed, "sql_statements": sql}
