@@ -38,8 +38,9 @@ from fleet.tasks import stop_task
 from router.log_config import Durability, LogConfig
 
 SEND_LINGER_S = 0.1
-RECENT_RECORDS = 512
-"""Records by which a receipt is answered until their rows are in SQL."""
+RECENT_RECORDS = 128
+"""Records by which a receipt is answered until their rows are in SQL, 2.5 kB each. Where more are on their way, a
+receipt waits for its row."""
 LEFTOVERS_EVERY_S = 30.0
 FLUSH_TIMEOUT_S = 5.0
 SPOOL_FOLDER = "spool"

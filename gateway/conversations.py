@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 KEPT_S = 3600
 """After an hour without a request an engine's prefix cache has other conversations (ours)."""
 
-MAX_KEPT = 4096
+MAX_KEPT = 1024
 """In this process, 160 bytes each. Of others Redis is asked, as after a start."""
 
 LINGER_S = 0.1

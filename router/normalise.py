@@ -41,7 +41,7 @@ HEAD_CHARS, TAIL_CHARS = 400, 200
 """Of a longer text an encoder gets its first and last characters: instructions are at the head or the tail, and reading
 more of the material between cost time and told the seed queries apart no better."""
 
-CACHED_TEXTS = 512
+CACHED_TEXTS = 256
 """Vectors of single texts that are kept in memory, some 4 kB each: retries and tool loops ask the same again."""
 
 MIN_REST_CHARS = 3

