@@ -200,7 +200,7 @@ class ReplicatedBackend:
         replica.breaker.start()
         try:
             response = await replica.backend.send(request)
-            begin = await anext(response.chunks, b"") if response.status == AT_LIMIT else b""
+            begin = await begin_of(response) if response.status == AT_LIMIT else b""
         except BackendError as error:
             self._end(replica, error)
             if error.is_retryable and not is_last:
@@ -261,6 +261,15 @@ class ReplicatedBackend:
                 for replica, load in zip(self.replicas, loads, strict=True):
                     replica.told = None if load is None else (load, replica.running)
                 await asyncio.sleep(POLL_EVERY_S)
+
+
+async def begin_of(response: BackendResponse) -> bytes:
+    """The first piece of an answer. Raises BackendError."""
+    try:
+        return await anext(response.chunks, b"")
+    except BaseException:
+        await response.chunks.aclose()
+        raise
 
 
 class CountedChunks:

@@ -38,7 +38,9 @@ TOO_LONG_WORDS = re.compile(
     r"|exceeds the (?:context window|maximum number of tokens)",  # OpenAI, Gemini
     re.IGNORECASE,
 )
-"""Ways to say that a prompt is longer than the expert's context."""
+"""Ways to say that a prompt is longer than the expert's context. llama.cpp's error has a type of its own."""
+
+CONTEXT_ERROR = "exceed_context_size_error"
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +178,7 @@ def upstream_error(
 ) -> ApiError:
     """The client's view of an expert's answer with an error status.
 
-    An error in OpenAI's shape keeps its status and, below 500, its body, without our key and what looks like one. What
+    An error keeps its status and what it says in the fields of OpenAI's, without our key and what looks like one. What
     an expert says of our key, its model or its address, or a redirect, is the gateway's fault and becomes a 502 with a
     text of ours. A 429 has a time to wait, unless the request alone is above the expert's limit.
     """
@@ -191,39 +193,26 @@ def upstream_error(
         )
     if status < 400:
         return ApiError(f"expert {expert} answered with status {status}", status=502, code="expert_broken_answer")
-    fields = error_fields(body)
-    is_retryable = is_large or status in ELSEWHERE
-    if is_large:
-        wait_s = None
-    elif wait_s is None and status in (429, 503, 529):
+    if wait_s is None and status in (429, 503, 529):
         wait_s = RETRY_AFTER_S
-    if fields is None:
-        return ApiError(
-            f"expert {expert} answered with status {status}",
-            status=status,
-            code="expert_error",
-            retry_after_s=wait_s,
-            is_retryable=is_retryable,
-        )
+    wordless = {"message": f"expert {expert} answered with status {status}", "code": "expert_error"}
+    fields = error_fields(body) or wordless
     shown = {name: without_keys(value, key) if isinstance(value, str) else value for name, value in fields.items()}
     message = str(shown["message"])[:MAX_UPSTREAM_MESSAGE_CHARS]
     code, param, kind = shown.get("code"), shown.get("param"), shown.get("type")
     if status >= 500:
         message = named(message, expert)
-    if is_context_overflow(status, message, kind):
+    if status == 400 and (kind == CONTEXT_ERROR or TOO_LONG_WORDS.search(message)):
         code = TOO_LONG
-    is_verbatim = code == fields.get("code") and shown == fields and status < 500 and is_openai_shape(body)
-    error = ApiError(
+    return ApiError(
         message,
         status=status,
         code=code if isinstance(code, str) else None,
         param=param if isinstance(param, str) else None,
         error_type=kind if isinstance(kind, str) and code != TOO_LONG else None,
-        retry_after_s=wait_s,
-        is_retryable=is_retryable,
+        retry_after_s=None if is_large else wait_s,
+        is_retryable=is_large or status in ELSEWHERE,
     )
-    error.verbatim = body if is_verbatim else None
-    return error
 
 
 def error_fields(body: bytes) -> dict[str, object] | None:
@@ -241,19 +230,3 @@ def error_fields(body: bytes) -> dict[str, object] | None:
     if isinstance(inner, str):
         return {"message": inner}
     return inner if isinstance(inner, dict) and isinstance(inner.get("message"), str) else None
-
-
-def is_openai_shape(body: bytes) -> bool:
-    """Returns True for OpenAI's error object: its four fields with their types, and nothing else."""
-    values = from_json(body, has_unique_keys=False)
-    inner = values.get("error") if isinstance(values, dict) and len(values) == 1 else None
-    return (
-        isinstance(inner, dict)
-        and inner.keys() == {"message", "type", "param", "code"}
-        and all(isinstance(inner[name], str | None) for name in ("type", "param", "code"))
-    )
-
-
-def is_context_overflow(status: int, message: str, kind: object) -> bool:
-    """llama.cpp names a type of its own; most others say it in words only."""
-    return status == 400 and (kind == "exceed_context_size_error" or TOO_LONG_WORDS.search(message) is not None)

@@ -218,6 +218,8 @@ def answer_text(body: bytes) -> str | None:
     """The first choice's text of a whole answer; None when it has none."""
     try:
         content = reply_json(body)["choices"][0]["message"]["content"]
+        if isinstance(content, list):  # as Mistral's models that reason send it
+            content = "".join(part["text"] for part in content if part["type"] == "text")
     except (JsonError, LookupError, TypeError):
         return None
     return content if isinstance(content, str) else None

@@ -84,7 +84,6 @@ class ApiError(RouterError):
         self.is_retryable = is_retryable
         self.more_headers: dict[str, str] = {}
         self.expert: str | None = None  # the one that failed, once it is known
-        self.verbatim: bytes | None = None  # the expert's own error body, where it passes unchanged
 
     @property
     def logged(self) -> str:
@@ -99,13 +98,11 @@ class ApiError(RouterError):
     def after(self, failed: Collection[str]) -> ApiError:
         """This error, which is that of the expert tried last, with the names of those that failed before it."""
         self.message = f"{self.message} (before it failed: {', '.join(failed)})"
-        self.args, self.verbatim = (self.message,), None
+        self.args = (self.message,)
         return self
 
     @property
     def body(self) -> bytes:
-        if self.verbatim is not None:
-            return self.verbatim
         values = {"message": self.message, "type": self.error_type, "param": self.param, "code": self.code}
         return to_json({"error": values})
 

@@ -45,8 +45,10 @@ class TakenFields:
                 if response.status < 300:
                     self._refused[expert] = refused
                 return response
-            refusal = await read_all(response.chunks, MAX_ERROR_BYTES)
-            await response.chunks.aclose()
+            try:
+                refusal = await read_all(response.chunks, MAX_ERROR_BYTES)
+            finally:
+                await response.chunks.aclose()
             named = {name.decode() for name in NAMES.findall(refusal)} & sent.body.keys() - refused
             if not named or NOT_TAKEN.search(refusal) is None:
                 response.chunks = chunks_of([refusal])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.answer_reader import HiddenUsage, StreamReader, read_answer
+from gateway.answer_reader import HiddenUsage, StreamReader, answer_text, read_answer
 from tests.gateway.fault_upstream import CRLF_STREAM, LARGE_STREAM, STREAM, WORDS, delta, events
 
 USAGE = b'{"choices":[],"usage":{"prompt_tokens":11,"completion_tokens":3}}'
@@ -60,6 +60,11 @@ def test_what_servers_send_beside_an_answer_is_not_taken_for_a_part_of_it() -> N
     reader.feed(b"data: \n\n" + events(b'{"model":"","choices":[]}', delta("he").replace(b"null", b'""')))
     assert [reader.is_broken, reader.is_complete] == [False, False]
     assert reader.model == "upstream-model"
+
+
+def test_the_text_of_an_answer_may_come_in_parts() -> None:
+    parts = b'[{"type":"thinking","thinking":[]},{"type":"text","text":"a"},{"type":"text","text":"b"}]'
+    assert answer_text(b'{"choices":[{"message":{"content":' + parts + b"}}]}") == "ab"
 
 
 def test_boundary() -> None:
