@@ -216,8 +216,8 @@ def upstream_error(
 
 
 def error_fields(body: bytes) -> dict[str, object] | None:
-    """The error object of an expert's body: OpenAI's `{"error": {...}}`, vLLM's older flat form, or the text that
-    FastAPI calls `detail`; None if none of them."""
+    """The error object of an expert's body: OpenAI's `{"error": {...}}`, vLLM's older flat form, or what FastAPI calls
+    `detail`, a text or a list of faults; None if none of them."""
     try:
         values = from_json(body, has_unique_keys=False)
     except JsonError:
@@ -227,6 +227,8 @@ def error_fields(body: bytes) -> dict[str, object] | None:
     if not isinstance(values, dict):
         return None
     inner = values.get("error", values.get("detail", values))
+    if isinstance(inner, list) and all(isinstance(each, dict) for each in inner):
+        inner = "; ".join(f"{each.get('loc')}: {each.get('msg')}" for each in inner)
     if isinstance(inner, str):
         return {"message": inner}
     return inner if isinstance(inner, dict) and isinstance(inner.get("message"), str) else None
