@@ -19,7 +19,7 @@ from router.pipeline import Router
 from router.types import FloatArray, QueryBatch, Verdict
 from training.change_points import ChangePoint, is_outdated
 from training.fit_inputs import judged_outcomes
-from training.gate import LEVEL, Comparison, GateResult, judge, shown
+from training.gate import Comparison, GateResult, judge, shown
 from training.log_answers import AskedAnswers, sample_rows
 from training.log_table import LogTable
 from training.logged_choices import BATCH_ROWS, batch_of, decisions_of, logged_batches
@@ -109,7 +109,7 @@ def without_passengers(gate: GateResult, newcomers: Newcomers | None) -> GateRes
     answers: what else it gains must not carry them."""
     if gate.verdict is not Verdict.PROMOTE or newcomers is None or newcomers.gain.log_e >= math.log(FAIR_ODDS):
         return gate
-    enough = f"{FAIR_ODDS * LEVEL:g} times that would be enough here"
+    enough = f"{FAIR_ODDS * newcomers.gain.level:g} times that would be enough here"
     reason = f"what {', '.join(newcomers.experts)} would get is not shown: {shown(newcomers.gain)}; {enough}"
     return replace(gate, verdict=Verdict.NEED_MORE, reason=reason)
 

@@ -11,7 +11,9 @@ price of a digital option, which pays PRIZE where the sum of gains ends above a 
     W_t = PRIZE Phi(d_t),    d_t = (S_t - strike) / (s sqrt(N - t)),
 
 and who holds W_t replicates it by the stake phi(d_t) / (Phi(d_t) s sqrt(N - t)) of the capital on each answer. PRIZE
-lies above 1 / LEVEL, so the option is sold before the end of the plan where its payment has become likely enough.
+lies above 1 / LEVEL, so the option is sold before the end of the plan where its payment has become likely enough. With
+a prize of twice what is asked it is a one-touch option: a sum that touches the strike ends above it with a chance of a
+half, and sums touch it twice as often as they end above it.
 
 Shapes: n answers, c = 1 + number of limited voices.
 """
@@ -19,12 +21,14 @@ Shapes: n answers, c = 1 + number of limited voices.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from training.gate import LEVEL, WITHOUT_ONE
+from training.probe_plan import MOST_LUCKY
 
 PLANNED_GAIN = 0.02
 """Gain that the plan is made for: it ends where so much is 1.64 standard errors (ours)."""
@@ -38,9 +42,6 @@ HEDGED = 0.6
 """Share of the first capital that replicates the option. The rest has stakes that never change: a small one, because an
 option that ended far below its strike recovers late, and a large one, because a great gain need not wait for a plan
 (ours; benchmarks/LOG.md)."""
-
-PRIZE = 120.0
-"""Payment of the option for a capital of 1 (ours)."""
 
 STEADY_STAKES = (0.2, 0.8)
 MAX_STAKE = 0.8
@@ -58,12 +59,41 @@ BLOCK = 20
 Float64Array = NDArray[np.float64]
 
 
-def log_e_gain(gains: NDArray[np.floating], voices: NDArray[np.integer], least: float, most_lost: float) -> float:
+@dataclass(frozen=True)
+class Bets:
+    """How evidence is sought: 1 / `level` is enough, `prize` is the payment of the option for a capital of 1, and its
+    plan ends after so many `answers`; None for when PLANNED_GAIN would show."""
+
+    level: float
+    prize: float
+    answers: float | None = None
+
+    def left(self, variance: Float64Array, n: Float64Array) -> Float64Array:
+        """(c,) answers to come of the plan, after n (c,) with gains of this variance (c,)."""
+        planned = (ndtri(1.0 - LEVEL) / PLANNED_GAIN) ** 2 * variance if self.answers is None else self.answers
+        return np.maximum(planned - n, STILL_TO_COME * (n + 50.0))
+
+
+OF_CANDIDATES = Bets(LEVEL, prize=120.0)
+"""Prize: ours; benchmarks/LOG.md."""
+
+OF_NEWCOMERS = Bets(MOST_LUCKY, prize=2.0 / MOST_LUCKY / HEDGED, answers=1200.0)
+"""A trial that may be wrong as often as probes may, planned for what people rate in some 4,000 decisions (ours)."""
+
+
+def log_e_gain(
+    gains: NDArray[np.floating],
+    voices: NDArray[np.integer],
+    least: float,
+    most_lost: float,
+    bets: Bets = OF_CANDIDATES,
+) -> float:
     """log E against "the mean gain is at most `least`", of which little may depend on any one voice.
 
     Every voice is left out in turn, with stakes that follow from the others' answers, and the least capital counts.
-    WITHOUT_ONE without a voice is worth as much as 1 / LEVEL with all, and there betting ends. Without a gain this is
-    reached with a chance of at most LEVEL, and of 1 / WITHOUT_ONE where one voice lies as well as it can.
+    WITHOUT_ONE of 1 / level without a voice is worth as much as all of it with all, and there betting ends. Without a
+    gain this is reached with a chance of at most the level, and of level / WITHOUT_ONE where one voice lies as well as
+    it can.
 
     Args:
         gains: (n,) per answer in order of time, each with a mean that is the true gain; 0 where both routers agree.
@@ -72,7 +102,7 @@ def log_e_gain(gains: NDArray[np.floating], voices: NDArray[np.integer], least: 
     """
     names, member = np.unique(voices, return_inverse=True)
     left_out = np.array([-1, *(np.flatnonzero(names >= 0) if len(names) > 1 else ())])
-    enough = np.where(left_out < 0, 1.0 / LEVEL, WITHOUT_ONE)
+    enough = np.where(left_out < 0, 1.0, WITHOUT_ONE) / bets.level
     hedged, stakes = np.full(len(left_out), HEDGED), np.array(STEADY_STAKES)[:, None, None]
     steady = np.full((len(stakes), len(left_out)), (1.0 - HEDGED) / len(stakes))
     seen = np.full(len(left_out), PRIOR_ANSWERS)
@@ -82,23 +112,22 @@ def log_e_gain(gains: NDArray[np.floating], voices: NDArray[np.integer], least: 
         part = slice(start, start + BLOCK)
         heard = (member[part, None] != left_out) & (hedged + steady.sum(axis=0) < enough)
         surplus = (gains[part] - least)[:, None] * heard
-        stake = hedging_stake(hedged / HEDGED, squares / seen, seen - PRIOR_ANSWERS)
+        variance = squares / seen
+        stake = hedging_stake(hedged / HEDGED / bets.prize, variance, bets.left(variance, seen - PRIOR_ANSWERS))
         hedged *= np.prod(1.0 + np.minimum(stake, MAX_STAKE * largest) * surplus, axis=0)
         steady *= np.prod(1.0 + stakes * largest * surplus, axis=1)
         seen += heard.sum(axis=0)
         squares += (surplus**2).sum(axis=0)
-    return math.log(float(((hedged + steady.sum(axis=0)) / enough).min()) / LEVEL)
+    return math.log(float(((hedged + steady.sum(axis=0)) / enough).min()) / bets.level)
 
 
-def hedging_stake(capital: Float64Array, variance: Float64Array, n: Float64Array) -> Float64Array:
-    """(c,) stakes, per unit of gain and of capital, that replicate the option of which that capital is the price.
+def hedging_stake(price: Float64Array, variance: Float64Array, left: Float64Array) -> Float64Array:
+    """(c,) stakes, per unit of gain and of capital, that replicate an option of this price (c,) per unit of its prize.
 
     Args:
-        capital: (c,) of those who began with 1; `variance` (c,) of a gain.
-        n: (c,) answers so far.
+        variance: (c,) of a gain.
+        left: (c,) answers until it pays.
     """
-    planned = (ndtri(1.0 - LEVEL) / PLANNED_GAIN) ** 2 * variance
-    left = np.maximum(planned - n, STILL_TO_COME * (n + 50.0))
-    price = np.clip(capital / PRIZE, 1e-12, 1.0 - 1e-9)
+    price = np.clip(price, 1e-12, 1.0 - 1e-9)
     density = np.exp(-(ndtri(price) ** 2) / 2.0) / math.sqrt(2.0 * math.pi)
     return np.asarray(density / (price * np.sqrt(variance * left)), dtype=np.float64)

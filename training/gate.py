@@ -25,6 +25,10 @@ COST_TOLERANCE = 0.01
 """Relative rise of the mean cost that counts as none: a choice per query moves it a little from fit to fit (ours)."""
 
 
+LEVEL = 0.05
+"""Chance at most with which a candidate that gains nothing is ever promoted by the log, however often it is judged."""
+
+
 @dataclass(frozen=True)
 class Comparison:
     """One paired comparison.
@@ -32,7 +36,8 @@ class Comparison:
     `effective_n` is the effective sample size, the plain one but for the log. `unsupported` is the share of the log's
     changed queries that only a model can judge; the interval allows for whatever the truth is there. `lacking` says why
     the comparison may not decide; empty if it may. `log_e` is the log's evidence that the gain is larger than
-    `least_gain`: where a key is left out, by the share of WITHOUT_ONE that it reaches (training.gain_evidence).
+    `least_gain`: where a key is left out, by the share of WITHOUT_ONE that it reaches (training.gain_evidence). It is
+    enough at 1 / `level`.
     """
 
     name: str
@@ -44,6 +49,7 @@ class Comparison:
     lacking: str = ""
     log_e: float = 0.0
     least_gain: float = 0.0
+    level: float = LEVEL
 
     @property
     def low(self) -> float:
@@ -63,6 +69,10 @@ class Comparison:
     def can_decide(self) -> bool:
         is_thick = self.effective_n >= MIN_EFFECTIVE_DECISIONS and self.unsupported <= MAX_UNSUPPORTED
         return is_thick and not self.lacking
+
+    @property
+    def is_evident(self) -> bool:
+        return self.log_e >= -math.log(self.level)
 
 
 class Terms(Record):
@@ -90,12 +100,9 @@ class Terms(Record):
 
 DEFAULT_TERMS = Terms()
 
-LEVEL = 0.05
-"""Chance at most with which a candidate that gains nothing is ever promoted by the log, however often it is judged."""
-
-WITHOUT_ONE = 15.0
-"""Evidence to 1 that has to be reached without any one voice as well. The luckiest of forty honest voices takes a
-third of a standard error with it, which asks for as much as evidence of some 48 to 1 of all would (ours;
+WITHOUT_ONE = 0.75
+"""Share of the evidence that has to be reached without any one voice as well. The luckiest of forty honest voices takes
+a third of a standard error with it, so 15 to 1 asks for as much as some 48 to 1 of all would (ours;
 benchmarks/LOG.md)."""
 
 EVIDENT = 1.25
@@ -141,7 +148,7 @@ def judge(
             loss = f"{comparison.name} falls by {-comparison.difference.value:.3f}"
             return GateResult(Verdict.DECLINE, f"{loss}, more than the margin {terms.margin:g}", compared)
     if log is not None and log.can_decide:
-        if log.log_e >= -math.log(LEVEL):
+        if log.is_evident:
             return GateResult(Verdict.PROMOTE, shown(log), compared)
         return needs_more(log, log, compared, terms)
     grades = crossed or outcomes
@@ -161,8 +168,8 @@ def judge(
 def odds_in_words(log: Comparison) -> str:
     """The evidence of a gain; no chance above 1 is evidence."""
     least = "a gain" if log.least_gain == 0 else f"a gain above {log.least_gain:+.3f}, for what it costs,"
-    reached = LEVEL * math.exp(min(max(log.log_e, 0.0), 20.0))
-    asked = f"{1 / LEVEL:g} to 1, and {WITHOUT_ONE:g} to 1 without any one key"
+    reached = log.level * math.exp(min(max(log.log_e, 0.0), 20.0))
+    asked = f"{1 / log.level:g} to 1, and {WITHOUT_ONE / log.level:g} to 1 without any one key"
     return f"the evidence of {least} is {reached:.3g} times what is asked ({asked})"
 
 

@@ -5,7 +5,6 @@ Shapes: n rows, m experts (the columns of the evidence, then experts that only t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -17,8 +16,8 @@ from router.types import BoolArray, Float64Array, FloatArray, IntArray, RoutingD
 from training.candidate_fit import folds_of
 from training.evidence import Evidence, category_rows
 from training.expert_map import row_numbers
-from training.gain_evidence import FULL_CHANCE, log_e_gain
-from training.gate import DEFAULT_TERMS, LEVEL, MAX_UNSUPPORTED, Comparison, Terms
+from training.gain_evidence import FULL_CHANCE, OF_CANDIDATES, OF_NEWCOMERS, Bets, log_e_gain
+from training.gate import DEFAULT_TERMS, MAX_UNSUPPORTED, Comparison, Terms
 from training.key_influence import counted_share, min_keys
 from training.log_answers import AskedAnswers
 from training.log_table import LogTable
@@ -64,7 +63,7 @@ class Newcomers:
 
     @property
     def is_evident(self) -> bool:
-        return self.gain.can_decide and self.gain.log_e >= -math.log(LEVEL)
+        return self.gain.can_decide and self.gain.is_evident
 
 
 @dataclass(frozen=True)
@@ -152,6 +151,7 @@ class RouterComparison:
         share: Float64Array,
         choices: Sequence[LoggedChoices] | None = None,
         terms: Terms = DEFAULT_TERMS,
+        bets: Bets = OF_CANDIDATES,
     ) -> LogComparison:
         """Reward of both routers on logged answers, each judged by the twin that did not learn from it.
 
@@ -169,6 +169,7 @@ class RouterComparison:
             share: (n,) how many queries of the traffic each answer represents, relative to the others.
             choices: of the live router and the candidate on these answers, when the caller has them.
             terms: what a rise of the mean cost takes.
+            bets: that find the evidence of a gain.
         """
         experts = self.experts
         logged, at = asked.log.expert_in(experts), np.arange(len(asked))
@@ -201,7 +202,7 @@ class RouterComparison:
         part = asked.log.weight * counted / max(float((asked.log.weight * counted).mean()), 1e-12)
         gains, lowest = doubly_robust_gains(asked.log, choices, logged, model, np.minimum(*tried))
         least = terms.least_gain(*costs)
-        log_e = log_e_gain(part * gains, asked.log.key, least, max(-float((part * lowest).min()), 1.0))
+        log_e = log_e_gain(part * gains, asked.log.key, least, max(-float((part * lowest).min()), 1.0), bets)
 
         columns = policy_columns(weights, values, asked.log.reward, share)
         metrics = bootstrap_sums(columns, asked.log.cluster, policy_values, self.rng)
@@ -218,7 +219,7 @@ class RouterComparison:
             return Comparison(name, live, candidate, difference, effective, unsupported, lacking)
 
         return LogComparison(
-            doubly_robust=replace(compared(LOG_NAME, 0, unsupported), log_e=log_e, least_gain=least),
+            doubly_robust=replace(compared(LOG_NAME, 0, unsupported), log_e=log_e, least_gain=least, level=bets.level),
             others=(compared("the same by SNIPS", 3), compared("the same by IPS", 6)),
             costs_usd=costs,
         )
@@ -250,7 +251,7 @@ class RouterComparison:
         chosen = np.where(given, candidate.chosen, live.chosen)[own]
         serves = np.where(given, candidate.serves, live.serves)[own]
         pair = [LoggedChoices(live.chosen[own], live.serves[own]), LoggedChoices(chosen, serves)]
-        found = self.on_log(asked.rows(own), share[own], pair, terms)
+        found = self.on_log(asked.rows(own), share[own], pair, terms, OF_NEWCOMERS)
         return Newcomers(tuple(self.experts[number] for number in numbers.tolist()), found.doubly_robust)
 
     def choices(self, asked: AskedAnswers) -> list[LoggedChoices]:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from training.gain_evidence import BLOCK, hedging_stake, log_e_gain
+from training.gain_evidence import BLOCK, OF_CANDIDATES, OF_NEWCOMERS, hedging_stake, log_e_gain
 from training.gate import LEVEL, WITHOUT_ONE
 
 ENOUGH = math.log(1 / LEVEL)
@@ -97,17 +97,32 @@ def test_a_stake_has_its_reference_value():
     planned = (1.6448536 / 0.02) ** 2 * 0.25
     seen = planned * np.array([0.7, 2.0])
     left = np.array([planned * 0.3, 0.25 * (seen[1] + 50)])
-    found = hedging_stake(np.full(2, 120 / 10), np.full(2, 0.25), seen)
+    variance = np.full(2, 0.25)
+    found = hedging_stake(np.full(2, 0.1), variance, OF_CANDIDATES.left(variance, seen))
     assert found == pytest.approx(norm.pdf(norm.ppf(0.1)) / (0.1 * 0.5 * np.sqrt(left)), rel=1e-6)
 
 
 @pytest.mark.slow
-def test_evidence_of_no_gain_seldom_reaches_twenty_at_any_time():
+@pytest.mark.parametrize("bets", [OF_CANDIDATES, OF_NEWCOMERS])
+def test_evidence_of_no_gain_seldom_reaches_what_is_enough_at_any_time(bets):
     rng = np.random.default_rng(4)
     runs = 1000
-    drawn = [gains_of(rng, 6000, 0.0) for _ in range(runs)]  # longer than the plan; betting ends at twenty
-    hits = sum(log_e_gain(gains, np.full(6000, -1), 0.0, lost) >= ENOUGH for gains, lost in drawn)
-    assert hits / runs < LEVEL + 2 * (LEVEL / runs) ** 0.5
+    drawn = [gains_of(rng, 6000, 0.0) for _ in range(runs)]  # longer than the plan; betting ends at what is enough
+    enough = -math.log(bets.level)
+    hits = sum(log_e_gain(gains, np.full(6000, -1), 0.0, lost, bets) >= enough for gains, lost in drawn)
+    assert hits / runs < bets.level + 2 * (bets.level / runs) ** 0.5
+
+
+def test_what_a_new_expert_gains_is_seen_within_its_trial():
+    """Two errors after 1,200 answers: a test at 10% that looks once, there, sees 76% (1 - Phi(1.28 - 2))."""
+    rng = np.random.default_rng(6)
+    n, s = 1200, 0.7
+    drawn = [rng.normal(2.0 * s / n**0.5, s, n).clip(-4, 4) for _ in range(40)]
+
+    def seen(bets):
+        return np.mean([log_e_gain(gains, np.full(n, -1), 0, 4, bets) >= -math.log(bets.level) for gains in drawn])
+
+    assert seen(OF_NEWCOMERS) > max(0.5, seen(OF_CANDIDATES))
 
 
 @pytest.mark.parametrize(("errors", "least", "most"), [(3.0, 0.6, 1.0), (0.0, 0.0, 0.1)])
@@ -131,4 +146,4 @@ def test_no_voice_alone_is_evidence(seed, n_voices):
     whole = log_e_gain(gains, np.full(60, -1), 0.0, lost)
     assert log_e_gain(gains, np.zeros(60, int), 0.0, lost) == whole, "who rates alone is not left out"
     loud = np.where(voices == 0, np.abs(gains), 0.0)
-    assert log_e_gain(loud, voices, 0.0, lost) <= ENOUGH - math.log(WITHOUT_ONE) + 1e-12
+    assert log_e_gain(loud, voices, 0.0, lost) <= -math.log(WITHOUT_ONE) + 1e-12

@@ -432,11 +432,11 @@ def test_a_newcomer_takes_what_its_own_answers_show(request_, monkeypatch, possi
 @pytest.mark.parametrize(("log_e", "verdict"), [(1.7, Verdict.PROMOTE), (1.5, Verdict.NEED_MORE)])
 def test_what_else_a_candidate_gains_does_not_carry_a_newcomer(log_e, verdict):
     unknown = Metric(value=-0.01)
-    gain = Comparison("reward on the log", unknown, unknown, unknown, 50.0, log_e=log_e)
+    gain = Comparison("reward on the log", unknown, unknown, unknown, 50.0, log_e=log_e, level=0.1)
     result = without_passengers(GateResult(Verdict.PROMOTE, "better", ()), Newcomers(("right",), gain))
     assert result.verdict is verdict
     assert ("right" in result.reason) is (verdict is Verdict.NEED_MORE)
-    assert result.reason.endswith("better" if verdict is Verdict.PROMOTE else "0.25 times that would be enough here")
+    assert result.reason.endswith("better" if verdict is Verdict.PROMOTE else "0.5 times that would be enough here")
 
 
 def test_a_category_that_nobody_was_graded_in_is_given_by_what_the_log_says(request_):

@@ -295,20 +295,20 @@ def test_a_newcomer_is_judged_by_the_answers_since_it_came_and_by_what_it_is_giv
 
     newcomers = found(red="plain", green="ruby")
     assert newcomers is not None
-    assert newcomers.experts == ("plain",)
+    assert (newcomers.experts, newcomers.gain.level) == (("plain",), 0.1)
     same = 2 * 0.6 + 0.1  # the two green answers together, and the general one
     assert shown(newcomers.gain) == pytest.approx(((3 * 0.4 + same) / 9, (3 * 1.3 + same) / 9, 3 * 0.9 / 9))
     assert found(green="ruby") is None
 
 
 @pytest.mark.parametrize(
-    ("effective_n", "odds", "is_evident"), [(20.0, 20.1, True), (19.9, 20.1, False), (20.0, 19.9, False)]
+    ("effective_n", "odds", "is_evident"), [(20.0, 10.1, True), (19.9, 10.1, False), (20.0, 9.9, False)]
 )
-def test_newcomers_are_evident_by_twenty_to_one_on_enough_answers(
+def test_newcomers_are_evident_by_ten_to_one_on_enough_answers(
     effective_n: float, odds: float, is_evident: bool
 ) -> None:
     unknown = Metric(value=0.0)
-    gain = Comparison("reward on the log", unknown, unknown, unknown, effective_n, log_e=math.log(odds))
+    gain = Comparison("reward on the log", unknown, unknown, unknown, effective_n, log_e=math.log(odds), level=0.1)
     assert Newcomers(("plain",), gain).is_evident is is_evident
 
 
