@@ -7,7 +7,6 @@ Shapes: n prompts of traffic, m experts of the world, t decisions.
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -52,7 +51,6 @@ from training.fit import prepare, write_router
 from training.fit_request import FitRequest
 from training.gate import (
     DEFAULT_TERMS,
-    LEVEL,
     Comparison,
     GateResult,
     Terms,
@@ -350,7 +348,7 @@ class Retraining:
             return made, router, without_guesses(map_changes(self.router, router), before, made.matrix)
 
         before = self.router.expert_of()
-        if newcomers is not None and newcomers.is_evident:
+        if newcomers is not None and newcomers.gain.is_evident:
             made, router, moves = with_rows(rows_given(candidate, newcomers.experts))
             if moves and all(move.candidate in newcomers.experts for move in moves):
                 self.take_over(made.matrix, made.experts, made.newest)
@@ -427,7 +425,7 @@ class Retraining:
             on_log = comparison.on_log(asked, share[rows], choices)
             newcomers = comparison.on_newcomers(asked, share[rows], choices)
         log_decides = on_log is not None and on_log.doubly_robust.can_decide
-        if on_log is not None and log_decides and on_log.doubly_robust.log_e < -math.log(LEVEL):
+        if on_log is not None and log_decides and not on_log.doubly_robust.is_evident:
             return Round(self.history.n, UNDECIDED, on_log, *values, newcomers=newcomers)  # whatever the grades say
         probes = evidence.outcomes
         vectors = self.world.encoder.encode(probes.texts)

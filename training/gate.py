@@ -72,7 +72,7 @@ class Comparison:
 
     @property
     def is_evident(self) -> bool:
-        return self.log_e >= -math.log(self.level)
+        return self.can_decide and self.log_e >= -math.log(self.level)
 
 
 class Terms(Record):
@@ -147,9 +147,9 @@ def judge(
         if comparison is not None and comparison.high < -terms.margin:
             loss = f"{comparison.name} falls by {-comparison.difference.value:.3f}"
             return GateResult(Verdict.DECLINE, f"{loss}, more than the margin {terms.margin:g}", compared)
+    if log is not None and log.is_evident:
+        return GateResult(Verdict.PROMOTE, shown(log), compared)
     if log is not None and log.can_decide:
-        if log.is_evident:
-            return GateResult(Verdict.PROMOTE, shown(log), compared)
         return needs_more(log, log, compared, terms)
     grades = crossed or outcomes
     gain = max(grades.low, 0.0) if grades.can_decide else 0.0

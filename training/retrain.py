@@ -232,7 +232,7 @@ def renewed_live(
             followed = f"{moved(still.moves)}, where no answer is graded: {gain:+.3f} by what is known"
         else:
             guessed, still = [], with_rows([])
-    if newcomers is not None and newcomers.is_evident:
+    if newcomers is not None and newcomers.gain.is_evident:
         experts = newcomers.experts
         kept = [name for name in carried if name not in experts]
         found = with_rows([*rows_given(comparison.candidate, experts), *guessed], kept)

@@ -61,10 +61,6 @@ class Newcomers:
     experts: tuple[str, ...]
     gain: Comparison
 
-    @property
-    def is_evident(self) -> bool:
-        return self.gain.can_decide and self.gain.is_evident
-
 
 @dataclass(frozen=True)
 class RouterComparison:

@@ -309,7 +309,7 @@ def test_newcomers_are_evident_by_ten_to_one_on_enough_answers(
 ) -> None:
     unknown = Metric(value=0.0)
     gain = Comparison("reward on the log", unknown, unknown, unknown, effective_n, log_e=math.log(odds), level=0.1)
-    assert Newcomers(("plain",), gain).is_evident is is_evident
+    assert gain.is_evident is is_evident
 
 
 @pytest.mark.parametrize(
