@@ -117,7 +117,7 @@ def test_what_a_new_expert_gains_is_seen_within_its_trial():
     """Two errors after 1,200 answers: a test at 10% that looks once, there, sees 76% (1 - Phi(1.28 - 2))."""
     rng = np.random.default_rng(6)
     n, s = 1200, 0.7
-    drawn = [rng.normal(2.0 * s / n**0.5, s, n).clip(-4, 4) for _ in range(40)]
+    drawn = [rng.normal(2.0 * s / n**0.5, s, n).clip(-4, 4) for _ in range(20)]
 
     def seen(bets):
         return np.mean([log_e_gain(gains, np.full(n, -1), 0, 4, bets) >= -math.log(bets.level) for gains in drawn])
