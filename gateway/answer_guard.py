@@ -227,8 +227,9 @@ def error_fields(body: bytes) -> dict[str, object] | None:
     if not isinstance(values, dict):
         return None
     inner = values.get("error", values.get("detail", values))
-    if isinstance(inner, list) and all(isinstance(each, dict) for each in inner):
-        inner = "; ".join(f"{each.get('loc')}: {each.get('msg')}" for each in inner)
-    if isinstance(inner, str):
+    if isinstance(inner, list):
+        faults = (each for each in inner if isinstance(each, dict) and "msg" in each)
+        inner = "; ".join(f"{each.get('loc')}: {each['msg']}" for each in faults)
+    if inner and isinstance(inner, str):
         return {"message": inner}
     return inner if isinstance(inner, dict) and isinstance(inner.get("message"), str) else None
