@@ -10,6 +10,7 @@ from typing import Annotated
 import pytest
 import typer
 
+from coe.__main__ import main as entry_point
 from coe.command_line import help_text, main, resolve, run
 from coe.commands import COMMANDS, Command
 
@@ -125,6 +126,23 @@ def test_commands_that_a_command_returns_run_after_it_up_to_one_that_fails(monke
         monkeypatch.setitem(COMMANDS, f"go {name}", Command(f"steps:{name}", ""))
     assert run("go first", []) == status
     assert called == ran
+
+
+def test_ctrl_c_while_modules_load_is_status_130(monkeypatch):
+    monkeypatch.setattr("coe.command_line.main", interrupted)
+    with pytest.raises(SystemExit, match="130"):
+        entry_point()
+
+
+def interrupted():
+    raise KeyboardInterrupt
+
+
+def test_a_reader_who_has_left_is_told_nothing():
+    with subprocess.Popen([sys.executable, "-m", "coe"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as helped:
+        helped.stdout.close()
+        assert helped.stderr.read() == b""
+    assert helped.returncode == 1
 
 
 def test_two_words_win_over_one():
