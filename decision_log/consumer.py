@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 BATCH_RECORDS = 400
 """Of one transaction, whose fsync and changed pages all share: about 2 ms of Python in the writing thread. More where
 the last entries that were read have more."""
-READ_ENTRIES = 16
+READ_ENTRIES = 8
 """Of one reply: at most 2,048 records, some megabytes."""
 TURN_RECORDS = 25
 """Read in one turn of the event loop, which may have requests to serve: about 0.2 ms."""
@@ -238,22 +238,17 @@ class Consumer:
         records = [(entry, content) for entry, content in parsed if isinstance(content, Logged)]
         left = self._write(records) if records else []
         for entry, content in parsed:
-            if isinstance(content, Logged):
-                continue
             try:
-                self._note_content(content)
+                if isinstance(content, ReplicaStatus):
+                    self._ledger.note_replicas([content])
+                elif isinstance(content, Erased):
+                    self._ledger.note_erased([(content.replica, content.seq)], at=time.time())
             except StoreError as error:
                 if error.is_retryable:
                     raise
                 logger.error("entry %s cannot be written (%s)", entry.id, error)
                 left.append(entry)
         return left
-
-    def _note_content(self, content: ReplicaStatus | Erased) -> None:
-        if isinstance(content, ReplicaStatus):
-            self._ledger.note_replicas([content])
-        else:
-            self._ledger.note_erased([(content.replica, content.seq)], at=time.time())
 
     def _write(self, parsed: Sequence[tuple[Entry, Logged]]) -> list[Entry]:
         """Entries whose record the database refuses. Raises StoreError when it is away."""

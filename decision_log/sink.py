@@ -44,7 +44,7 @@ receipt waits for its row."""
 LEFTOVERS_EVERY_S = 30.0
 FLUSH_TIMEOUT_S = 5.0
 SPOOL_FOLDER = "spool"
-TRY_BYTES = 16 * 1024
+TRY_BYTES = 16 * 1024  # of an entry that needs new room on Redis's disk
 
 T = TypeVar("T")
 
@@ -100,13 +100,10 @@ class DecisionLog:
         self._queue = SpoolWriter(
             self._spool, self._stream, self._executor, config, self._key, self._numbered, self._keep_line
         )
-        self._check = CommitCheck(self._spool, self._queue, self._stream, self._executor, self._try_redis)
+        try_redis = partial(self._tell, ReplicaState.RUNNING, TRY_BYTES)
+        self._check = CommitCheck(self._spool, self._queue, self._stream, self._executor, try_redis)
         self._is_closing = False
-        self._writer: asyncio.Task[None] | None = None
-        self._sender: asyncio.Task[None] | None = None
-        self._finder: asyncio.Task[None] | None = None
-        self._beater: asyncio.Task[None] | None = None
-        self._checker: asyncio.Task[None] | None = None
+        self._tasks: dict[str, asyncio.Task[None]] = {}
         self._appended = self._streamed = self._damaged = 0
         self._loop_error: str | None = None
 
@@ -192,21 +189,25 @@ class DecisionLog:
             await self._in_thread(self._open)
         except OSError as error:
             raise StoreError(f"spool {self._spool.folder} cannot be made ({error.strerror})") from error
-        self._writer = asyncio.create_task(self._guarded(self._queue.run), name="decision-log-writer")
-        self._sender = asyncio.create_task(self._guarded(self._send_all), name="decision-log-sender")
-        self._finder = asyncio.create_task(self._guarded(self._find_leftovers), name="decision-log-leftovers")
-        self._beater = asyncio.create_task(self._guarded(self._beat), name="decision-log-beat")
+        loops: dict[str, Callable[[], Awaitable[None]]] = {
+            "writer": self._queue.run,
+            "sender": self._send_all,
+            "leftovers": self._find_leftovers,
+            "beat": self._beat,
+        }
         if self.is_durable:
-            self._checker = asyncio.create_task(self._guarded(self._check.run), name="decision-log-checker")
+            loops["checker"] = self._check.run
+        for name, loop in loops.items():
+            self._tasks[name] = asyncio.create_task(self._guarded(loop), name=f"decision-log-{name}")
 
     async def aclose(self, timeout_s: float = FLUSH_TIMEOUT_S) -> None:
         """Writes out the queue and sends the spool; what Redis does not take in time stays for the next start."""
         self._is_closing = True
         self._queue.close()
-        flushing = [task for task in (self._writer, self._sender) if task is not None]
+        flushing = [task for name, task in self._tasks.items() if name in ("writer", "sender")]
         if flushing and (await asyncio.wait(flushing, timeout=timeout_s))[1]:
             logger.warning("%d decisions wait in %s for the next start", self._spool.pending, self._root)
-        for task in (self._writer, self._sender, self._finder, self._beater, self._checker):
+        for task in self._tasks.values():
             await stop_task(task)
         await self._check.aclose()
         await self._in_thread(partial(self._close_spool, must_stay=not await self._say_goodbye()))
@@ -229,23 +230,16 @@ class DecisionLog:
 
     async def _say_goodbye(self) -> bool:
         """Writes the number of this replica's decisions to the stream; False leaves that, with the spool, to others."""
-        if self._beater is None or self._spool.pending or self._stream.last_error is not None:
-            return self._beater is None
+        if not self._tasks or self._spool.pending or self._stream.last_error is not None:
+            return not self._tasks
         return await self._tell(ReplicaState.ENDED)
 
     async def _beat(self) -> None:
         """Writes to the stream again and again how many decisions there are."""
         while True:
-            await self._say_running()
+            await self._tell(ReplicaState.RUNNING)
             await asyncio.sleep(BEAT_S)
             await self._stream.look_at_policy()
-
-    async def _say_running(self) -> bool:
-        return await self._tell(ReplicaState.RUNNING)
-
-    async def _try_redis(self) -> bool:
-        """Returns whether Redis takes an entry of `TRY_BYTES`, so one that needs new room on its disk."""
-        return await self._tell(ReplicaState.RUNNING, TRY_BYTES)
 
     async def _tell(self, state: ReplicaState, size: int = 0) -> bool:
         numbered = self._numbered

@@ -28,7 +28,7 @@ from decision_log.spool_frames import HEADER, Frame, frame, scan
 from fleet.folder_lock import LOCK_NAME, FolderLock, holder_of
 
 SEGMENT_BYTES = 4 * 1024 * 1024
-LOAD_BYTES = 256 * 1024
+LOAD_BYTES = 1024 * 1024
 MARGIN_BYTES = 1024 * 1024
 PROBE_BYTES = 64 * 1024
 

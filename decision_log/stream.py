@@ -30,7 +30,7 @@ KEEPING_POLICY = "noeviction"
 RECORD_FIELD = b"record"
 STATUS_FIELD = b"status"
 MARK, HEADER = b"\xc0\xe7", struct.Struct(">2sI")
-GROUP_RECORDS = 128
+GROUP_RECORDS = 256
 """Sent in one command, and so the most in one entry: about 0.1 ms of the event loop, so that answers do not wait."""
 GROUPED_SHARE = 0.1
 """Of `max_entries` records may be in entries of several; behind them each gets its own, so that entries count them."""
