@@ -53,7 +53,8 @@ DatabaseOption = Annotated[
     typer.Option("--database-url", envvar="DATABASE_URL", help="SQL of the decision log; default: <data>/coe.db"),
 ]
 RedisOption = Annotated[
-    str | None, typer.Option("--redis-url", envvar="REDIS_URL", help="Redis of the decision log; default: our own")
+    str | None,
+    typer.Option("--redis-url", envvar="REDIS_URL", help="Redis of the decision log; default: an embedded Valkey"),
 ]
 KeyOption = Annotated[
     str | None,

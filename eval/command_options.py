@@ -11,7 +11,7 @@ import typer
 
 CacheOption = Annotated[
     Path | None,
-    typer.Option("--cache", envvar="COE_CACHE_DIR", help="folder that keeps embeddings; default: OUT/embeddings"),
+    typer.Option("--cache", envvar="COE_CACHE_DIR", help="folder that keeps embeddings; default: <out>/embeddings"),
 ]
 ExpertsOption = Annotated[str | None, typer.Option("--experts", help="experts to keep, separated by commas")]
 

@@ -50,7 +50,8 @@ def experts_probe(
         int, typer.Option("--probes", min=LISTED_PROBES[0], max=LISTED_PROBES[1], help="how many to ask at most")
     ] = 64,
     probes_from: Annotated[
-        Path | None, typer.Option("--probes-from", help="folder or JSON lines file of probes; default: our own")
+        Path | None,
+        typer.Option("--probes-from", help="folder or JSON lines file of probes; default: the shipped probes"),
     ] = None,
     categories: Annotated[
         str | None, typer.Option("--categories", help="only these, separated by commas; default: all")

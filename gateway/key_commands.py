@@ -28,7 +28,7 @@ NONE = "none"
 CONFIG, DATA = Path("experts.yaml"), Path("data")
 
 CAPS_HELP = "AMOUNT/minute, hour, day or month; repeat for several windows, 'none' for no cap"
-NAMES_HELP = "names of experts.yaml, comma separated, or 'all'"
+NAMES_HELP = "names of experts.yaml, separated by commas, or 'all'"
 
 
 class Changes(Record):

@@ -66,5 +66,5 @@ def check_exposure(host: str, *, has_keys: bool) -> None:
     if not has_keys and not is_loopback(host):
         raise ConfigError(
             f"COE_HOST={host} is reachable from other machines: make a key with `coe keys create`, set COE_API_KEYS "
-            "(comma separated), or bind 127.0.0.1"
+            "(separated by commas), or bind 127.0.0.1"
         )

@@ -15,4 +15,4 @@ class FitOptions(Record):
     scorer: str | None = Field(
         default=None, description="kind of scorer, instead of the configured one (with --table: map)"
     )
-    seed: int = Field(default=0, ge=0, description="of every random draw")
+    seed: int = Field(default=0, ge=0, description="seed of every random draw")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,7 +22,15 @@ def log(
     data_dir: DataOption = Path("data"),
     database_url: DatabaseOption = None,
     since: SinceOption = 0.0,
-    until: Annotated[str | None, typer.Option(help="ISO date or time; decisions from then on are left out")] = None,
+    until: Annotated[
+        float,
+        typer.Option(
+            parser=lambda value: unix_time(value, "--until"),
+            metavar="TIME",
+            show_default=False,
+            help="ISO date or time; decisions from then on are left out",
+        ),
+    ] = math.inf,
     foreign: Annotated[
         str | None,
         typer.Option(
@@ -48,13 +57,12 @@ def log(
     if foreign is not None or files:
         report_savings(foreign or "", files or [], out, config, data_dir)
         return
-    end = float("inf") if until is None else unix_time(until, "--until")
     with console_progress() as progress:
         progress("reading the decision log")
         url = database_url or default_database_url(data_dir)
         left_out: Counter[str] = Counter()
-        traffic = read_traffic(url, since=since, until=end, left_out=left_out, progress=progress)
-        events = read_events(url, since=since, until=end)
+        traffic = read_traffic(url, since=since, until=until, left_out=left_out, progress=progress)
+        events = read_events(url, since=since, until=until)
         progress(f"measuring {len(traffic):,} decisions")
         typed, now = command_line(sys.argv[1:]), datetime.now(UTC)
         report = measure_log(traffic, command=typed, now=now, events=events, left_out=left_out)
@@ -63,7 +71,7 @@ def log(
             update={"loop": measure_loop(request_of(config, data_dir, url, last), last, progress)}
         )
         progress("comparing the mix of categories with that of the labelled queries")
-        report = with_mix(report, config, data_dir / "routers", url, since, end)
+        report = with_mix(report, config, data_dir / "routers", url, since, until)
         progress("leaving each expert out of the map")
         report = with_worth(report, config, data_dir / "outcomes")
         progress("drawing the report")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from retrieval.types import RetrievalExpert
 
 CacheOption = Annotated[
-    Path | None, typer.Option(envvar="COE_CACHE_DIR", help="folder that keeps embeddings; default: OUT/../embeddings")
+    Path | None, typer.Option(envvar="COE_CACHE_DIR", help="folder that keeps embeddings; default: <out>/../embeddings")
 ]
 
 

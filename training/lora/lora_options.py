@@ -18,9 +18,11 @@ class AdapterOptions(Record):
 
     answers: str | None = Field(default=None, description="kind of answers; default: experts.yaml's, or text")
     max_tokens: int = Field(default=128, ge=1, le=2048, description="longest answer")
-    out: Path | None = Field(default=None, description="folder of the adapter; default: DATA/lora/NAME")
+    out: Path | None = Field(default=None, description="folder of the adapter; default: <data>/lora/NAME")
     no_add: bool = Field(default=False, description="train and measure only")
-    probes_from: Path | None = Field(default=None, description="folder or file of probes for the map; default: our own")
+    probes_from: Path | None = Field(
+        default=None, description="folder or file of probes for the map; default: the shipped probes"
+    )
     promote: bool = Field(default=False, description="make the router with it on the map live at once")
     base_url: str = Field(default="http://127.0.0.1:8000/v1", description="API root of the running gateway")
 
