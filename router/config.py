@@ -170,12 +170,13 @@ def parse_text(text: str, *, file: str) -> CoeConfig:
 
 def fault_line(file: str, fault: Any, model: type[BaseModel]) -> str:
     """One fault that pydantic found in the model of a file, as `file: key.path: what is wrong (got value); allowed`."""
-    path = ".".join(str(part) for part in fault["loc"])
+    is_key = fault["loc"][-1:] == ("[key]",)  # pydantic's word for the key itself, behind the key as text
+    path = ".".join(str(part) for part in fault["loc"][: -2 if is_key else None])
     if fault["type"] == "extra_forbidden":
         *parents, key = fault["loc"]
         return f"{file}: {path}: unknown key{allowed_values(str(key), fields_at(model, parents))}"
     got = "" if fault["type"] == "missing" else got_value(fault)
-    return f"{file}: {path}: {fault_words(fault)}{got}"
+    return f"{file}: {path}: {'key ' if is_key else ''}{fault_words(fault)}{got}"
 
 
 def fields_at(model: type[BaseModel], path: Sequence[str | int]) -> tuple[str, ...]:

@@ -130,7 +130,8 @@ def test_every_fault_is_reported_at_once(values):
             "policies.default.exploration: must be 'off' or a budget, such as {budget: 0.5%} (got True)",
         ),
         (("experts", "auto"), {"engine": "echo", "model": "m"}, "'auto' is reserved"),
-        (("experts", "bad name"), {"engine": "echo", "model": "m"}, "'bad name' is not a name"),
+        (("experts", "bad name"), {"engine": "echo", "model": "m"}, "experts: key 'bad name' is not a name"),
+        (("experts", True), {"engine": "echo", "model": "m"}, "experts: key must be text (got True)"),  # YAML's `yes`
     ],
 )
 def test_wrong_value_names_its_key_path(values, path, value, expected):
