@@ -28,9 +28,13 @@ def train(
     data_dir: DataOption = Path("data"),
     outcomes: OutcomesOption = None,
     queries: QueriesOption = None,
-    table: Annotated[bool, typer.Option(help="categories, queries and experts all come from --outcomes")] = False,
+    table: Annotated[
+        bool, typer.Option("--table", help="categories, queries and experts all come from --outcomes")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="where routers go; default: <data>/routers")] = None,
-    methods: Annotated[bool, typer.Option(help="with --table: also a router of every kind, in methods.json")] = False,
+    methods: Annotated[
+        bool, typer.Option("--methods", help="with --table: also a router of every kind, in methods.json")
+    ] = False,
     cache: Annotated[Path | None, typer.Option(help="with --table: folder that keeps embeddings by content")] = None,
     engine: EngineOption = WorkEngine.LOCAL,
     *,

@@ -16,20 +16,15 @@ VersionArgument = Annotated[str, typer.Argument(help="router version, or an unam
 
 
 def require_loadable(config: Path, folder: Path) -> None:
-    """Refuses a router that gateways could not load: each would refuse it, and say so only in its log.
-
-    Raises:
-        ConfigError: experts.yaml is wrong, or no gateway that reads it could load the router.
-        ArtifactError: the router is damaged.
-    """
+    """Refuses a router that gateways could not load: each would refuse it, and say so only in its log. Raises
+    ConfigError, also where experts.yaml is wrong."""
     from base.errors import ConfigError, RouterError
-    from router.artifact import load_artifact
-    from router.build import configured_router
+    from router.build import load_router
     from router.config import load_config
 
-    loaded, artifact = load_config(config), load_artifact(folder)
+    loaded = load_config(config)
     try:
-        configured_router(loaded, artifact)
+        load_router(loaded, folder)
     except RouterError as error:
         raise ConfigError(f"nothing was changed: gateways could not load that router with {config}: {error}") from error
 

@@ -87,7 +87,7 @@ def pilots(
         Path | None, typer.Option(help="folder of adapters, used with base and BM25 instead of experts.yaml")
     ] = None,
     remove: Annotated[str | None, typer.Option(help="take this expert out; nothing is measured")] = None,
-    rebuild: Annotated[bool, typer.Option(help="measure everything again")] = False,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="measure everything again")] = False,
     method: Annotated[str, typer.Option(help="gain (ours), mean (the paper) or max (its released code)")] = "gain",
     cache: CacheOption = None,
 ) -> None:
