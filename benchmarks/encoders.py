@@ -90,13 +90,29 @@ class Parts:
 
 
 @dataclass(frozen=True)
+class Judged:
+    """Queries (n,) of a part: `known` ones are of a category, `sure` ones are not sent to `general`, and none of no
+    category is `right`."""
+
+    queries: tuple[LabelledQuery, ...]
+    known: NDArray[np.bool_]
+    sure: NDArray[np.bool_]
+    right: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
 class Measured:
-    """One encoder's row. `right` (n,) of the queries of a category, by part."""
+    """One encoder's row, and what it makes of each part's queries."""
 
     name: str
     cells: tuple[str, ...]
-    right: dict[str, NDArray[np.bool_]]
+    parts: dict[str, Judged]
     figures: dict[str, Metric]
+
+    @property
+    def right(self) -> dict[str, NDArray[np.bool_]]:
+        """(n,) of the queries of a category, by part."""
+        return {name: part.right[part.known] for name, part in self.parts.items()}
 
 
 def read_parts(with_fresh: bool) -> Parts:
@@ -123,9 +139,10 @@ def labelled(queries: Sequence[LabelledQuery], embeddings: FloatArray, categorie
     return LabelledEmbeddings(embeddings, label_numbers(queries, categories))
 
 
-def is_right(stage: StageOne, data: LabelledEmbeddings, k: int) -> NDArray[np.bool_]:
-    known = data.labels < k
-    return stage.classifier.predict_proba(data.embeddings[known]).probs.argmax(axis=1) == data.labels[known]
+def judged(stage: StageOne, queries: tuple[LabelledQuery, ...], data: LabelledEmbeddings, probs: FloatArray) -> Judged:
+    """Queries with their calibrated probabilities (n, k)."""
+    sure = stage.is_sure(data.embeddings, probs, ALPHA)
+    return Judged(queries, data.labels < probs.shape[1], sure, probs.argmax(axis=1) == data.labels)
 
 
 def measure(name: str, config: PluginConfig, parts: Parts) -> Measured:
@@ -134,23 +151,21 @@ def measure(name: str, config: PluginConfig, parts: Parts) -> Measured:
     encoder = build_encoder(config)
     load_s = time.perf_counter() - start
     vectors, times = timed(encoder, [query.text for query in parts.held_out])
-    k = len(parts.categories)
     learned = labelled(parts.learned, embed(encoder, [q.text for q in parts.learned], silent), parts.categories)
     request = replace(fit_request(parts.categories), classifier=PluginConfig(kind="logistic"))
     with one_thread():
         stage = fit_stage_one(learned, request, np.random.default_rng(0))
     held_out = labelled(parts.held_out, vectors, parts.categories)
-    known = learned.labels < k
-    right = {
-        "cross-validated": stage.unseen[known].argmax(axis=1) == learned.labels[known],
-        "held out": is_right(stage, held_out, k),
+    found = {
+        "cross-validated": judged(stage, parts.learned, learned, stage.unseen),
+        "held out": judged(stage, parts.held_out, held_out, stage.probs(held_out.embeddings)),
     }
     if parts.fresh:
         fresh = labelled(parts.fresh, encoder.encode([q.text for q in parts.fresh]), parts.categories)
-        right["fresh"] = is_right(stage, fresh, k)
+        found["fresh"] = judged(stage, parts.fresh, fresh, stage.probs(fresh.embeddings))
     p50, p99 = np.percentile(times, [50, 99])
     cells = (str(encoder.dim), f"{load_s:.1f}", f"{p50:.2f} / {p99:.2f}")
-    return Measured(name, cells, right, stage_one_metrics(stage, held_out, ALPHA))
+    return Measured(name, cells, found, stage_one_metrics(stage, held_out, ALPHA))
 
 
 def shown(metric: Metric) -> str:
@@ -182,15 +197,32 @@ def row_of(measured: Measured, first: Measured) -> list[str]:
     ]
 
 
-def by_language(measured: Measured, parts: Parts) -> list[str]:
-    """Lines of accuracy in English and outside of it, by part."""
-    queries = {"cross-validated": parts.learned, "held out": parts.held_out, "fresh": parts.fresh}
-    lines = []
-    for part, right in measured.right.items():
-        english = np.array([query.language == "en" for query in queries[part] if query.category != GENERAL])
-        inside, outside = right[english], right[~english]
-        shares = [shown(wilson(int(some.sum()), len(some))) for some in (inside, outside)]
-        lines.append(f"- {measured.name}, {part}: English {shares[0]}, other languages {shares[1]}")
+LENGTHS = (60, 200)
+"""Characters up to which a query is short, and from which it is long."""
+
+
+def groups_of(query: LabelledQuery) -> tuple[str, ...]:
+    """The groups that a query belongs to."""
+    short, long = LENGTHS
+    n = len(query.text)
+    length = f"up to {short} characters" if n <= short else f"over {long}" if n > long else f"{short + 1} to {long}"
+    return ("English" if query.language == "en" else "other languages", length, query.category)
+
+
+def group_lines(measured: Measured) -> list[str]:
+    """A table of the promise by group: of its queries that are not sent to `general`, how many are misclassified."""
+    parts = {name: part for name, part in measured.parts.items() if name != "fresh"}
+    header = [f"{name}: {figure}" for name in parts for figure in ("right", "accepted", "wrong when sure")]
+    lines = [f"| group | {' | '.join(header)} |", f"|{' --- |' * (len(header) + 1)}"]
+    asked = {name: [groups_of(query) for query in part.queries] for name, part in parts.items()}
+    for group in [name for own in zip(*asked["cross-validated"], strict=True) for name in sorted(set(own))]:
+        cells = []
+        for name, part in parts.items():
+            inside = np.array([group in groups for groups in asked[name]], dtype=bool)
+            known, sure = inside & part.known, inside & part.sure
+            shares = ((part.right & known, known), (sure, inside), (sure & ~part.right, sure))
+            cells += [shown(wilson(int(own.sum()), int(of.sum()))) if of.any() else "" for own, of in shares]
+        lines.append(f"| {group} | {' | '.join(cells)} |")
     return lines
 
 
@@ -210,7 +242,9 @@ def page(results: Sequence[Measured], parts: Parts) -> str:
         f"|{' --- |' * len(COLUMNS)}",
         *(f"| {' | '.join(row_of(result, results[0]))} |" for result in results),
         "",
-        *(line for result in results[:1] for line in by_language(result, parts)),
+        f"## {results[0].name} by group",
+        "",
+        *group_lines(results[0]),
     ]
     return "\n".join(lines) + "\n"
 

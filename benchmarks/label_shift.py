@@ -35,7 +35,6 @@ from benchmarks.uncertainty import (
 from router import plugins
 from router.protocols import Encoder
 from router.types import GENERAL, FloatArray
-from router.uncertainty import Uncertainty
 from training.category_mix import AskedQueries, total_variation
 from training.fit_request import FitRequest
 from training.stage_one import LabelledEmbeddings, StageOne, fit_stage_one, following_traffic, label_numbers
@@ -78,9 +77,9 @@ def long_tail(labels: NDArray[np.int64], k: int, n: int, rng: np.random.Generato
 def figures(stage: StageOne, test: LabelledEmbeddings, alpha: float) -> tuple[float, ...]:
     """FIGURES on a test set: accuracy and calibration error of queries with a category, what is misclassified of those
     that are accepted, and the share of queries with a category that is."""
-    probs, doubt = stage.probs(test.embeddings), Uncertainty.from_state(stage.uncertainty, alpha=alpha)
+    probs = stage.probs(test.embeddings)
     known, right = test.labels < probs.shape[1], probs.argmax(axis=1) == test.labels
-    sure = doubt.score(test.embeddings, probs) <= doubt.threshold
+    sure = stage.is_sure(test.embeddings, probs, alpha)
     return (
         float(right[known].mean()),
         calibration_error(probs[known].max(axis=1), right[known].astype(np.float32)) or 0.0,

@@ -21,7 +21,6 @@ from base.blas import one_thread
 from benchmarks.uncertainty import fit_request, mean_interval
 from router.build import build_encoder
 from router.config import load_config
-from router.uncertainty import Uncertainty
 from training.fit_inputs import labelled_queries
 from training.split import split_of
 from training.stage_one import LabelledEmbeddings, StageOne, embed, fit_stage_one, label_numbers
@@ -64,9 +63,8 @@ def fitted(data: LabelledEmbeddings, held: Held) -> StageOne:
 
 def figures(stage: StageOne, held: Held, number: int) -> NDArray[np.float64]:
     """FIGURES of one category."""
-    test, doubt = held.test, Uncertainty.from_state(stage.uncertainty, alpha=held.alpha)
-    probs = stage.probs(test.embeddings)
-    sure, likely = doubt.score(test.embeddings, probs) <= doubt.threshold, probs.argmax(axis=1)
+    test, probs = held.test, stage.probs(held.test.embeddings)
+    sure, likely = stage.is_sure(test.embeddings, probs, held.alpha), probs.argmax(axis=1)
     own, other = test.labels == number, (test.labels != number) & (test.labels < len(held.categories))
     as_it = sure & (likely == number)
     return np.array(

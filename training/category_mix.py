@@ -159,7 +159,7 @@ def reweighed(
 
     Args:
         unseen: calibrated, for the labelled mix; `labels` (n,), k for queries of no category, whose share is kept.
-        uncertainty: its held-out queries are the same, those of a category first.
+        uncertainty: its first held-out queries are the same, those of a category before the others.
     """
     k = unseen.shape[1]
     order = np.argsort(labels == k, kind="stable")
@@ -167,7 +167,7 @@ def reweighed(
     gained = normalised_entropy(shifted[order]) - normalised_entropy(unseen[order])
     return shifted, {
         **uncertainty,
-        "held_out_scores": np.asarray(uncertainty["held_out_scores"], dtype=np.float32) + gained,
+        "held_out_scores": np.asarray(uncertainty["held_out_scores"], dtype=np.float32)[: len(gained)] + gained,
         "held_out_correct": (shifted.argmax(axis=1) == labels)[order].astype(np.uint8),
         "held_out_weight": np.append(ratio, np.float32(1))[labels[order]],
     }

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from router.features import unit_rows
 from router.types import BoolArray, FloatArray, IntArray
+from router.uncertainty import LEAST, normalised_entropy
 
 FEW_EXAMPLES = 30
 """Labelled queries below which a category is new (ours)."""
@@ -61,6 +64,47 @@ def spread_out(
         rows.append(unit_rows(moved))
         found.append(np.full(missing, category, dtype=np.int64))
     return np.concatenate(rows).astype(np.float32), np.concatenate(found)
+
+
+def beside_strangers(
+    uncertainty: Mapping[str, NDArray[np.generic]],
+    unseen: FloatArray,
+    labels: IntArray,
+    new: BoolArray,
+    ratio: FloatArray | None = None,
+) -> dict[str, NDArray[np.generic]]:
+    """The arrays of an uncertainty with the queries of new categories that are asked and of which no example is known.
+
+    A few examples cannot show how often their category's queries are surely taken for another one. Such a query is like
+    one of a known category that the classifier has never heard of: that category's probability is left out, and
+    whatever remains is wrong (ours). A new category has as many of them as it lacks to be of median size, less the
+    share of its own examples that are recognised.
+
+    Args:
+        unseen: (n, k) calibrated probabilities of the labelled queries, by classifiers that were not fitted on them.
+        labels: (n,) k for queries of no category; the first held-out queries are the others, in their order.
+        new: (k,) which categories are new; `ratio` (k,) how much more often each is asked than it is labelled.
+    """
+    inside = labels < len(new)
+    own, probs = labels[inside], unseen[inside]
+    known = np.flatnonzero(~new[own])
+    counts = np.bincount(own, minlength=len(new))
+    found = np.bincount(own[probs.argmax(axis=1) == own], minlength=len(new))
+    lacking = (
+        np.where(new, (usual_size(own) - counts) * (1 - found / np.maximum(counts, 1)), 0).round().astype(np.int64)
+    )
+    if not lacking.any() or len(np.unique(own[known])) < 2:
+        return dict(uncertainty)
+    drawn = np.random.default_rng(0).choice(known, int(lacking.sum()))
+    left = probs[drawn]
+    left[np.arange(len(drawn)), own[drawn]] = LEAST
+    left /= left.sum(axis=1, keepdims=True)
+    scores = np.asarray(uncertainty["held_out_scores"], dtype=np.float32)[drawn]
+    scores += normalised_entropy(left) - normalised_entropy(probs[drawn])
+    added = {"held_out_scores": scores, "held_out_correct": np.zeros(len(drawn), dtype=np.uint8)}
+    if ratio is not None:
+        added["held_out_weight"] = np.repeat(ratio, lacking)
+    return {**uncertainty, **{name: np.concatenate([uncertainty[name], rows]) for name, rows in added.items()}}
 
 
 def sure_of(probs: FloatArray, new: BoolArray, cluster: IntArray) -> tuple[IntArray, IntArray]:

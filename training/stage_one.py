@@ -26,7 +26,7 @@ from router.types import GENERAL, BoolArray, FloatArray, IntArray, Interval, Met
 from router.uncertainty import Uncertainty, apply_temperature, calibrated
 from training.calibrate import fit_temperature, fit_uncertainty
 from training.category_mix import AskedQueries, CategoryMix, estimate_mix, reweighed
-from training.few_examples import RECOGNISED, is_new, spread_out, sure_of, usual_size
+from training.few_examples import RECOGNISED, beside_strangers, is_new, spread_out, sure_of, usual_size
 from training.fit_request import FitRequest
 from training.types import LabelledQuery
 
@@ -70,6 +70,11 @@ class StageOne:
         raw = self.classifier.predict_proba(embeddings).probs
         return calibrated(raw, self.temperature, None if self.mix is None else self.mix.ratio)
 
+    def is_sure(self, embeddings: FloatArray, probs: FloatArray, alpha: float) -> BoolArray:
+        """(n,) queries with calibrated probabilities (n, k) that are not sent to `general`."""
+        doubt = Uncertainty.from_state(self.uncertainty, alpha=alpha)
+        return np.asarray(doubt.score(embeddings, probs) <= doubt.threshold)
+
 
 def embed(encoder: Encoder, texts: Sequence[str], progress: Progress) -> FloatArray:
     """(n, d) vectors of many texts, with a progress line per batch; a cache, which may be spread over machines, takes
@@ -101,10 +106,8 @@ def served_shares(stage: StageOne, embeddings: FloatArray, alpha: float) -> Floa
 
     What falls back counts for `general`, whatever its label: a budget is spent where queries go.
     """
-    uncertainty = Uncertainty.from_state(stage.uncertainty, alpha=alpha)
-    k = stage.unseen.shape[1]
-    is_unsure = uncertainty.score(embeddings, stage.unseen) > uncertainty.threshold
-    counts = np.bincount(np.where(is_unsure, k, stage.unseen.argmax(axis=1)), minlength=k + 1)
+    k, is_sure = stage.unseen.shape[1], stage.is_sure(embeddings, stage.unseen, alpha)
+    counts = np.bincount(np.where(is_sure, stage.unseen.argmax(axis=1), k), minlength=k + 1)
     counts = np.maximum(counts, 1)
     return np.asarray(counts / counts.sum(), dtype=np.float32)
 
@@ -118,8 +121,7 @@ def new_categories_of(request: FitRequest, labels: IntArray) -> BoolArray:
 
 def recognised_shares(stage: StageOne, data: LabelledEmbeddings, request: FitRequest) -> dict[str, Metric]:
     """For each category of few examples, the share of them that stage 1 serves as it when it has not seen them."""
-    doubt = Uncertainty.from_state(stage.uncertainty, alpha=request.alpha)
-    is_sure = doubt.score(data.embeddings, stage.unseen) <= doubt.threshold
+    is_sure = stage.is_sure(data.embeddings, stage.unseen, request.alpha)
     right = is_sure & (stage.unseen.argmax(axis=1) == data.labels)
     new = new_categories_of(request, data.labels)
     return {
@@ -155,7 +157,9 @@ def fit_stage_one(data: LabelledEmbeddings, request: FitRequest, rng: np.random.
         temperature=temperature,
         rng=rng,
     )
-    return StageOne(classifier, state, temperature, uncertainty, apply_temperature(unseen, temperature))
+    unseen = apply_temperature(unseen, temperature)
+    uncertainty = beside_strangers(uncertainty, unseen, data.labels, new_categories_of(request, data.labels))
+    return StageOne(classifier, state, temperature, uncertainty, unseen)
 
 
 def grown_examples(
@@ -178,23 +182,24 @@ def following_traffic(
     its threshold are then those of such traffic."""
     if request.asked is None:
         return stage
-    doubt = Uncertainty.from_state(stage.uncertainty, alpha=request.alpha)
-    probs = stage.probs(request.asked.embeddings)
-    kept, asked = doubt.score(request.asked.embeddings, probs) <= doubt.threshold, request.asked
+    asked, probs = request.asked, stage.probs(request.asked.embeddings)
+    kept = stage.is_sure(asked.embeddings, probs, request.alpha)
     counts = label_counts(stage, data, request)
     mix = estimate_mix(probs[kept], asked.cluster[kept], asked.weight[kept], counts, rng)
     if mix is None or mix.ratio is None:
         return replace(stage, mix=mix)
     unseen, uncertainty = reweighed(stage.unseen, data.labels, stage.uncertainty, mix.ratio)
+    new = new_categories_of(request, data.labels)
+    uncertainty = beside_strangers(uncertainty, unseen, data.labels, new, mix.ratio)
     return replace(stage, mix=mix, unseen=unseen, uncertainty=uncertainty)
 
 
 def label_counts(stage: StageOne, data: LabelledEmbeddings, request: FitRequest) -> IntArray:
     """(2, k) labelled queries of each category as they count for the classifier, to which a new one is of median size,
     and those of them that stage 1 is sure of."""
-    k, doubt = stage.unseen.shape[1], Uncertainty.from_state(stage.uncertainty, alpha=request.alpha)
+    k = stage.unseen.shape[1]
     known = data.labels < k
-    is_sure, labels = (doubt.score(data.embeddings, stage.unseen) <= doubt.threshold)[known], data.labels[known]
+    is_sure, labels = stage.is_sure(data.embeddings, stage.unseen, request.alpha)[known], data.labels[known]
     own = np.bincount(labels, minlength=k)
     times = np.where(new_categories_of(request, labels), usual_size(labels) / np.maximum(own, 1), 1.0)
     return np.stack([own * times, np.bincount(labels[is_sure], minlength=k) * times]).astype(np.int64)
@@ -248,12 +253,11 @@ def stage_one_metrics(stage: StageOne, held_out: LabelledEmbeddings, alpha: floa
     """
     from sklearn.metrics import f1_score
 
-    labels, k = held_out.labels, len(stage.classifier.categories_)
+    labels, k = held_out.labels, stage.unseen.shape[1]
     if len(labels) == 0:
         return {}
-    probs = apply_temperature(stage.classifier.predict_proba(held_out.embeddings).probs, stage.temperature)
-    fitted = Uncertainty.from_state(stage.uncertainty, alpha=alpha)
-    sure = fitted.score(held_out.embeddings, probs) <= fitted.threshold
+    probs = stage.probs(held_out.embeddings)
+    sure = stage.is_sure(held_out.embeddings, probs, alpha)
     known = labels < k
     predicted = probs.argmax(axis=1)
     right = (predicted == labels) & known

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from router.types import FloatArray
+from router.uncertainty import normalised_entropy, risk_threshold
 from tests.training.test_fit import request
 from training.category_mix import AskedQueries
-from training.few_examples import FEW_EXAMPLES, MOST_OF_ONE, is_new, spread_out, sure_of
+from training.few_examples import FEW_EXAMPLES, MOST_OF_ONE, beside_strangers, is_new, spread_out, sure_of
 from training.stage_one import LabelledEmbeddings, fit_stage_one, label_counts, new_categories_of
 
 
@@ -27,6 +29,40 @@ def test_a_new_category_is_spread_as_others_are_about_its_own_queries() -> None:
     assert rows.std(axis=0)[3:].mean() > own.std(axis=0)[3:].mean()
     nothing, _ = spread_out(known.embeddings[:400], known.labels[:400], np.array([False, False, False]), rng)
     assert nothing.shape == (0, 8)
+
+
+def test_a_new_category_makes_doubt_strict_by_the_queries_that_it_lacks() -> None:
+    """Whoever knows two of three categories well is as sure of the third one's queries, and wrong about all of them."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2, 3], [80, 80, 4, 6])  # the last are of no category
+    unseen = np.array([[0.9, 0.06, 0.04], [0.01, 0.9, 0.09], [0.5, 0.4, 0.1], [0.4, 0.3, 0.3]], np.float32)[labels]
+    before = {
+        "held_out_scores": normalised_entropy(unseen) + rng.normal(0, 0.01, 170).astype(np.float32),
+        "held_out_correct": (unseen.argmax(axis=1) == labels).astype(np.uint8),
+        "weight": np.ones(1, np.float32),
+    }
+    new = np.array([False, False, True])
+    assert len(beside_strangers(before, known_half(unseen), labels, new)["held_out_scores"]) == 170 + 38
+    found = beside_strangers(before, unseen, labels, new)
+    assert len(found["held_out_scores"]) == 170 + 76
+    np.testing.assert_array_equal(found["held_out_scores"][:170], before["held_out_scores"])
+    assert not found["held_out_correct"][170:].any()
+    likely = normalised_entropy(np.array([[0.0, 0.6, 0.4], [0.1, 0.0, 0.9]], np.float32))
+    added = found["held_out_scores"][170:]
+    assert (np.abs(added[:, None] - likely).min(axis=1) < 0.05).all()
+    scores, right = found["held_out_scores"], found["held_out_correct"].astype(bool)
+    assert risk_threshold(scores, right, 0.1) < risk_threshold(scores[:170], right[:170], 0.1)
+    assert beside_strangers(before, unseen, labels, np.zeros(3, dtype=bool)) == before
+    asked = {**before, "held_out_weight": np.ones(170, np.float32)}
+    weight = beside_strangers(asked, unseen, labels, new, np.array([1, 1, 0.5], np.float32))["held_out_weight"]
+    assert weight[170:].tolist() == [0.5] * 76
+
+
+def known_half(unseen: FloatArray) -> FloatArray:
+    """The same, with two of the new category's four examples recognised."""
+    half = unseen.copy()
+    half[160:162] = [0.1, 0.1, 0.8]
+    return half
 
 
 def test_only_sure_queries_of_a_new_category_become_examples_and_few_of_one_voice() -> None:

@@ -193,7 +193,7 @@ def test_feedback_that_confirms_the_map_changes_nothing_round_after_round(reques
         log_answers(request_, {"left": 0.9, "right": 0.2}, n=90, prefix=f"round{number}-", start=1000.0 + 100 * number)
         result = run_retrain(request_, now=NOW)
         assert result.reason == (
-            "declined: changes nothing, because it decides like the live router on 638 labelled, 60 graded and "
+            "declined: changes nothing, because it decides like the live router on 654 labelled, 60 graded and "
             f"{90 * (number + 1)} logged queries"
         )
         assert retrain_json(result)["verdict"] == "decline"
