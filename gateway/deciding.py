@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -85,7 +85,7 @@ class Decider:
         self._capabilities = capabilities(config)
         # One generator for the event loop, one for the encoder's thread: numpy's are not safe to share.
         self._inline_rng, self._thread_rng = np.random.default_rng(seed).spawn(2)
-        self._inline, self._encoding = CallsOfTurn(), BatchedCalls("coe-encoder")
+        self._inline, self._encoding = CallsOfTurn(encode_all), BatchedCalls("coe-encoder", encode_all)
         self.shadows = Shadows(seed)
         self.conversations = conversations or Conversations()
         self._cache = cache
@@ -210,9 +210,9 @@ class Decider:
         alive, facts = self._reach.alive, self._with_those_away(routed.query.facts)
         if facts is not routed.query.facts:
             routed = replace(routed, query=replace(routed.query, facts=facts))
-        if routed.router.encoder.is_inline:
-            return await self._inline.run(partial(self._decide, routed, alive, self._inline_rng, may_wait=may_wait))
-        return await self._encoding.run(partial(self._decide, routed, alive, self._thread_rng, may_wait=may_wait))
+        is_inline = routed.router.encoder.is_inline
+        calls, rng = (self._inline, self._inline_rng) if is_inline else (self._encoding, self._thread_rng)
+        return await calls.run(partial(self._decide, routed, alive, rng, may_wait=may_wait), routed)
 
     def _with_those_away(self, facts: QueryFacts) -> QueryFacts:
         asleep, limited = self._reach.asleep, self._reach.limited
@@ -246,6 +246,12 @@ class Decider:
             chosen=chosen_strategy(router, decision, vector, routed.chat, self._config.answers),
         )
         return decided, ideal
+
+
+def encode_all(together: Sequence[Routed]) -> None:
+    """Encodes the texts of several queries, whose decisions then find them in the memory of the encoder: its tables and
+    weights stay in the processor's caches from one text to the next."""
+    together[0].router.encoder.encode([each.query.text for each in together])
 
 
 def no_expert(

@@ -7,9 +7,11 @@ vectors. Applying it twice changes nothing more.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
+
+import numpy as np
 
 from router.courtesy import PHRASES, WORDS
 from router.protocols import Encoder
@@ -42,7 +44,10 @@ HEAD_CHARS, TAIL_CHARS = 400, 200
 more of the material between cost time and told the seed queries apart no better."""
 
 CACHED_TEXTS = 256
-"""Vectors of single texts that are kept in memory, some 4 kB each: retries and tool loops ask the same again."""
+"""Vectors that are kept in memory at most, some 4 kB each: retries and tool loops ask the same again."""
+
+KEPT_AT_ONCE = 16
+"""Vectors of more texts than these, which are read for training, are not kept."""
 
 MIN_REST_CHARS = 3
 """A shorter rest says less than the courtesy around it ("Thanks, ok")."""
@@ -160,7 +165,7 @@ def shortened(text: str) -> str:
 
 @dataclass(frozen=True)
 class NormalisedEncoder:
-    """An encoder that sees what a text asks, not how it is wrapped. It remembers the last single texts' vectors."""
+    """An encoder that sees what a text asks, not how it is wrapped. It remembers vectors."""
 
     encoder: Encoder
 
@@ -177,18 +182,27 @@ class NormalisedEncoder:
         return self.encoder.is_inline
 
     @cached_property
-    def encode_one(self) -> Callable[[str], FloatArray]:
-        """The vector (1, d) of one normalised text, read-only."""
-
-        @lru_cache(maxsize=CACHED_TEXTS)
-        def encode_one(text: str) -> FloatArray:
-            vector = self.encoder.encode([text])
-            vector.setflags(write=False)
-            return vector
-
-        return encode_one
+    def _kept(self) -> dict[str, FloatArray]:
+        """Vectors (d,), read-only, of normalised texts."""
+        return {}
 
     def encode(self, texts: Sequence[str]) -> FloatArray:
         """(n, d) of the normalised texts. Raises what the encoder raises."""
-        asked = [normalise(shortened(text)) for text in texts]
-        return self.encode_one(asked[0]) if len(asked) == 1 else self.encoder.encode(asked)
+        if not 0 < len(texts) <= KEPT_AT_ONCE:
+            return self.encoder.encode([normalise(shortened(text)) for text in texts])
+        asked = [asked_in(shortened(text)) for text in texts]
+        found = {text: self._kept.get(text) for text in asked}
+        if missing := [text for text, vector in found.items() if vector is None]:
+            made = self.encoder.encode(missing)
+            made.setflags(write=False)
+            new = dict(zip(missing, made, strict=True))
+            found.update(new)
+            if len(self._kept) + len(new) > CACHED_TEXTS:
+                self._kept.clear()
+            self._kept.update(new)
+        vectors = [vector for text in asked if (vector := found[text]) is not None]
+        return vectors[0][np.newaxis] if len(vectors) == 1 else np.stack(vectors)
+
+
+asked_in = lru_cache(maxsize=4 * KEPT_AT_ONCE)(normalise)
+"""`normalise` for texts of late: a query's is read with those of its turn, and again to find its vector."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -142,9 +143,8 @@ def write_graph(layers: Mapping[str, FloatArray], opening_tokens: int) -> bytes:
     """The rest of the network: `states` of a text's tokens between empty ones, and `root` (2, 1), the square roots of
     how many tokens the text and its opening have, to their vectors (2, 512), which together have unit length."""
     graph = Graph()
-    embedded, *parts = graph.split("states", PARTS)
-    features, shares = [shifted(graph, embedded, 0)], iter(parts[len(WINDOWS) :])
-    for (size, before), own in zip(WINDOWS, parts, strict=False):
+    features, shares = [shifted(graph, 0, 0)], count(1 + len(WINDOWS))
+    for own, (size, before) in enumerate(WINDOWS, start=1):
         seen = graph.add("Sum", *(shifted(graph, next(shares), i - before) for i in range(size)))
         state = graph.add("Add", graph.add("Relu", seen), shifted(graph, own, 0))
         levels, scale, zero = graph.quantise(state)  # before a token's row is copied into each of its windows
@@ -168,11 +168,12 @@ def write_graph(layers: Mapping[str, FloatArray], opening_tokens: int) -> bytes:
     )
 
 
-def shifted(graph: Graph, states: str, by: int) -> str:
-    """(t, w) from a part (t + 2 * EDGE, w) of states: row i is of the token `by` places after token i."""
-    start, end = EDGE + by, by - EDGE or REST
-    part = graph.add("Slice", states, *(graph.constant(np.array([each])) for each in (start, end, 0)))
-    return graph.cast(part, "float32")
+def shifted(graph: Graph, part: int, by: int) -> str:
+    """(t, w) of one of the PARTS of `states`: row i is of the token `by` places after token i. It is cut out of all of
+    them at once, because a split would copy them before."""
+    left = sum(PARTS[:part])
+    starts, ends = np.array([EDGE + by, left]), np.array([by - EDGE or REST, left + PARTS[part]])
+    return graph.cast(graph.add("Slice", "states", graph.constant(starts), graph.constant(ends)), "float32")
 
 
 def head(graph: Graph, pooled: str, layers: Mapping[str, FloatArray]) -> str:

@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 
 from gateway import batched_calls
-from gateway.batched_calls import MOST_AT_ONCE, BatchedCalls, CallsOfTurn, Waiting
+from gateway.batched_calls import MOST_AT_ONCE, BatchedCalls, CallsOfTurn, Prepare, Waiting
 from tests.waiting import DEADLINE_S
 
 
@@ -27,9 +27,9 @@ def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Sizes of the batches so far."""
     sizes, outcomes = list[int](), batched_calls.outcomes
 
-    def noted(batch: Sequence[Waiting]) -> list[tuple[object, Exception | None]]:
+    def noted(batch: Sequence[Waiting], prepare: Prepare | None) -> list[tuple[object, Exception | None]]:
         sizes.append(len(batch))
-        return outcomes(batch)
+        return outcomes(batch, prepare)
 
     monkeypatch.setattr(batched_calls, "outcomes", noted)
     return sizes
@@ -119,3 +119,20 @@ async def test_calls_of_one_turn_are_run_together_at_its_end(sizes: list[int]) -
     assert isinstance(found[0], ZeroDivisionError)
     assert found[1:] == [divmod(1, by) for by in range(1, MOST_AT_ONCE)]
     assert (made, sizes) == ([2], [MOST_AT_ONCE, 2])
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_of_calls_that_come_together_a_part_is_done_at_once(fails: bool) -> None:
+    prepared = list[object]()
+
+    def prepare(together: Sequence[object]) -> None:
+        prepared.append(list(together))
+        if fails:
+            raise ValueError
+
+    calls = CallsOfTurn(prepare)
+    gone, *both = (calls.run(partial(divmod, number, 2), number) for number in (1, 7, 8))
+    gone.cancel()
+    assert await asyncio.gather(*both) == [(3, 1), (4, 0)]
+    assert await calls.run(int, 9) == 0
+    assert prepared == [[7, 8]]  # what is alone has nothing to share

@@ -154,7 +154,7 @@ def test_of_a_long_text_the_head_and_the_tail_are_read():
     encoder = NormalisedEncoder(recorder)
     head, tail = "Sum this up: " + "a" * (HEAD_CHARS - 13), "b" * (TAIL_CHARS - 14) + " in two words."
     encoder.encode([head + tail, f"{head}{'middle ' * 20_000}{tail}", f"{head}{'other '}{tail}"])
-    assert recorder.seen == [head + tail, f"{head}\n{tail}", f"{head}\n{tail}"]
+    assert recorder.seen == [head + tail, f"{head}\n{tail}"]
 
 
 def test_a_single_text_is_encoded_once_whatever_its_wrapping():
@@ -172,3 +172,12 @@ def test_the_vectors_that_are_kept_are_bounded():
     for number in (*range(CACHED_TEXTS + 1), CACHED_TEXTS, 0):
         encoder.encode([f"{number} + 1"])
     assert recorder.seen[CACHED_TEXTS:] == [f"{CACHED_TEXTS} + 1", "0 + 1"]  # the oldest was given up, the last not
+
+
+def test_a_text_that_was_encoded_with_others_is_not_encoded_again():
+    recorder = Recorder()
+    encoder = NormalisedEncoder(recorder)
+    together = encoder.encode([ASK, "1 + 1", f"Hi! {ASK}"])
+    assert recorder.seen == [ASK, "1 + 1"]
+    np.testing.assert_array_equal(together, np.concatenate([encoder.encode([text]) for text in (ASK, "1 + 1", ASK)]))
+    assert recorder.seen == [ASK, "1 + 1"]
