@@ -15,7 +15,7 @@ from gateway.answer_guard import EVENT_STREAM, StreamedAnswer, WholeAnswer
 from gateway.answer_reader import HeldEnd, HiddenUsage, StreamReader, StreamTails, answer_text
 from gateway.asgi import ClientWatch, Receive, Scope, Send, decode_json, read_body, read_off_loop, send_body, send_head
 from gateway.chat_limits import ChatLimits
-from gateway.chat_log import ChatLog
+from gateway.chat_log import ChatLog, ChatRow
 from gateway.chat_request import ChatRequest, json_object
 from gateway.exchange import MAX_MODEL_CHARS, Asked, Outcome, Watch, new_decision_id, request_id_of, response_headers
 from gateway.http_errors import CLIENT_GONE_STATUS, ClientGoneError, api_error
@@ -66,7 +66,7 @@ class ChatEndpoint:
             ClientGoneError: the client left before the body was read.
         """
         asked = await self._read(headers, scope, claim, receive, surface)
-        await self.log.check()
+        await self.log.sink.check()
         await ChatExchange(self, asked, surface, send).run(ClientWatch(scope))
 
     async def _read(
@@ -104,7 +104,7 @@ class ChatExchange:
     def __init__(self, endpoint: ChatEndpoint, asked: Asked, surface: Surface, send: Send) -> None:
         self._endpoint, self._asked, self._surface, self._send = endpoint, asked, surface, send
         self._outcome = Outcome()
-        self._row = endpoint.log.row(asked)
+        self._row = ChatRow(endpoint.log, asked)
         self._has_started = False  # the head of the answer is on its way to the client
         self._is_waiting = False  # so is a stream that has only said that it waits
         self._reader: StreamReader | None = None  # follows the stream while one passes
@@ -229,7 +229,7 @@ class ChatExchange:
             as_chat=chat.native.as_chat if answer.is_native and chat.native is not None else None,
             on_event=None if telling is None else telling.read,
         )
-        end = HeldEnd(self._surface.end_mark) if telling is None and endpoint.log.is_durable else None
+        end = HeldEnd(self._surface.end_mark) if telling is None and endpoint.log.sink.is_durable else None
         self._has_started, outcome.status = True, 200
         try:
             await self._pass_on(answer, reader, end)
@@ -306,7 +306,7 @@ class ChatExchange:
         """
         outcome = self._outcome
         error = api_error(failure, outcome.expert, self._asked.request_id)
-        self._row.fail(error)
+        self._endpoint.log.metrics.failed(error)
         outcome.expert = error.expert or outcome.expert
         if outcome.decided is None:
             state = TerminalState.REJECTED

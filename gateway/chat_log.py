@@ -11,7 +11,6 @@ from decision_log.decision_record import DecisionRecord, Usage
 from decision_log.served_models import is_change, undated
 from fleet.price_list import listed_facts
 from gateway.exchange import Asked, Outcome, record_of
-from gateway.http_errors import ApiError
 from gateway.metrics import Metrics
 from router.expert_config import ExpertConfig
 
@@ -33,18 +32,6 @@ class ChatLog:
         # The library's own look-up of labels takes 3 us each time; there are few of them.
         self.requests, self.decisions = cache(metrics.requests.labels), cache(metrics.decisions.labels)
         self.ttft = cache(metrics.ttft.labels)
-
-    @property
-    def is_durable(self) -> bool:
-        """Returns True where the end of an answer waits until its row is safe."""
-        return self.sink.is_durable
-
-    async def check(self) -> None:
-        """Raises StoreError where answers wait for rows that could not be made safe now."""
-        await self.sink.check()
-
-    def row(self, asked: Asked) -> ChatRow:
-        return ChatRow(self, asked)
 
 
 class ChatRow:
@@ -71,15 +58,11 @@ class ChatRow:
         """
         if not outcome.is_admitted or self._is_written:
             return
-        if self._log.is_durable:
+        if self._log.sink.is_durable:
             self._is_written = True
             await self._log.sink.commit(self._record(outcome))
         else:
             self.take_number()
-
-    def fail(self, error: ApiError) -> None:
-        """Counts an unforeseen error."""
-        self._log.metrics.failed(error)
 
     def finish(self, outcome: Outcome) -> None:
         """Counts the chat and writes its row, once its last byte is out."""
