@@ -98,7 +98,8 @@ def run(name: str, arguments: list[str]) -> int:
         return ending.exit_code
     except usage_error() as error:
         said = error.format_message() if hasattr(error, "format_message") else str(error)  # names the option as well
-        return complain([said.replace("Value error, ", ""), f"see `coe {name} --help`"], status=2)
+        said = said.replace("Value error, ", "").replace("Input should be", "must be")  # pydantic's words, in ours
+        return complain([said, f"see `coe {name} --help`"], status=2)
     if isinstance(result, list):
         return next((status for words in result if (status := run(" ".join(words[:2]), words[2:]))), 0)
     return result if isinstance(result, int) else 0
