@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import aiohttp
 from yarl import URL
 
 from base.errors import EngineError
-from fleet.http_client import aiohttp
 
 TIMEOUT = aiohttp.ClientTimeout(total=10.0)
 

@@ -289,7 +289,7 @@ async def is_ready(spec: ProcessSpec) -> bool:
 
 async def answers(url: str, timeout_s: float = 2.0) -> bool:
     """Returns True when a GET gives 200."""
-    from fleet.http_client import aiohttp
+    import aiohttp
 
     try:
         async with (

@@ -16,6 +16,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
+import aiohttp
+
 from base.errors import BackendError, BusyError
 from fleet.backend import (
     ELSEWHERE,
@@ -29,7 +31,6 @@ from fleet.backend import (
     retry_after_s,
 )
 from fleet.breaker import Breaker, BreakerState
-from fleet.http_client import aiohttp
 from fleet.tasks import stop_task
 
 LOAD_BOUND = 1.25

@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import aiohttp
+
 from base.json_text import JsonError, from_json
 from decision_log.decision_record import PROBE_HEADER
-from fleet.http_client import aiohttp
 
 MAX_TOKENS = 12
 """Enough to see that an expert answers, little enough for sixteen answers in seconds on two cores."""

@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
+import aiohttp
 from yarl import URL
 
 from base.errors import RequestError
 from decision_log.decision_record import DecisionRecord
-from fleet.http_client import aiohttp
 from gateway.asgi import Receive, Scope, Send
 from gateway.http_errors import ClientGoneError
 

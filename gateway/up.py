@@ -8,12 +8,12 @@ import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
+import aiohttp
 from pydantic import SecretStr
 
 from base.errors import ArtifactError, EngineError, reason_of
 from base.leash import coe_command
 from base.shipped import answers_file
-from fleet.http_client import aiohttp
 from fleet.stop_signal import Life, live_until_signal
 from gateway.changes.history import History
 from gateway.composition import running_composition

@@ -11,12 +11,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+import aiohttp
 from yarl import URL
 
 from base.errors import BackendError
 from base.json_text import from_json
 from fleet.engine_wishes import WishedProcesses
-from fleet.http_client import aiohttp
 from fleet.residency.types import SLEEPS, Residency, SleepLevel
 
 TRANSITION_S = 600.0

@@ -11,9 +11,10 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import aiohttp
+from aiohttp.connector import Connection
+from aiohttp.http import HttpProcessingError
 from yarl import URL
-
-from fleet.http_client import aiohttp
 
 MAX_LINE_BYTES = 32 * 1024
 """Of a line of an answer's head."""
@@ -31,7 +32,7 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     content: aiohttp.StreamReader
-    connection: aiohttp.connector.Connection
+    connection: Connection
 
     def close(self) -> None:
         self.connection.close()
@@ -81,7 +82,7 @@ class Posts:
             return await answered(connection, head, body, timeout.sock_read)
         except BaseException as error:
             connection.close()
-            if isinstance(error, aiohttp.http_exceptions.HttpProcessingError):
+            if isinstance(error, HttpProcessingError):
                 raise aiohttp.ClientPayloadError("the head of the answer is not HTTP") from error
             if isinstance(error, OSError) and not isinstance(error, aiohttp.ClientError | TimeoutError):
                 raise aiohttp.ClientOSError(*error.args) from error
@@ -102,9 +103,7 @@ def lines(headers: Mapping[str, str]) -> str:
     return text
 
 
-async def answered(
-    connection: aiohttp.connector.Connection, head: bytes, body: bytes, silence_s: float | None
-) -> Answer:
+async def answered(connection: Connection, head: bytes, body: bytes, silence_s: float | None) -> Answer:
     """Writes a request and reads the head of its answer. Raises ClientError, HttpProcessingError, OSError."""
     protocol = connection.protocol
     assert protocol is not None

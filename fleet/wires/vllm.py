@@ -10,13 +10,13 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 
+import aiohttp
 from pydantic import Field, JsonValue, SecretStr
 from yarl import URL
 
 from base.errors import BackendError
 from base.json_text import to_json
 from fleet.backend import BackendRequest, BackendResponse, ChatBackend, ChunkStream
-from fleet.http_client import aiohttp
 from fleet.wires._post import MAX_LINE_BYTES, Answer, Posts
 from router.gateway_config import CACHE_SALT
 from router.section import Section

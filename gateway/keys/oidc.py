@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
+
 from base.errors import require_installed
 from base.json_text import from_json
 from decision_log.privacy import keyed_hash
-from fleet.http_client import aiohttp
 from gateway.http_errors import ApiError, not_now
 from gateway.keys.grants import TEAM, Caller, Grant, caller_of
 from router.gateway_config import OidcConfig, check_safe_url
