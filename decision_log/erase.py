@@ -22,6 +22,7 @@ from decision_log.redis_client import RedisError
 from decision_log.spool_files import segment_paths
 from decision_log.spool_frames import HEADER, frame, scan
 from decision_log.sql_removal import Found, Removal, Removed, found_of
+from decision_log.stream import RECORD_FIELD, packed
 from decision_log.stream_entries import Erased, dead_stream, entries_after, entries_of
 from router.gateway_config import GatewayConfig
 from router.types import ask_in, cap
@@ -33,6 +34,11 @@ MAX_TEXT_CHARS = GatewayConfig().max_text_chars
 
 REWRITE_TIMEOUT_S = 60.0
 POLL_S = 0.05
+
+REPLACE = """
+if redis.call('XDEL', KEYS[1], ARGV[1]) == 1 and ARGV[3] then redis.call('XADD', KEYS[1], '*', ARGV[2], ARGV[3]) end
+"""
+"""One command: an entry that a consumer has written and deleted since it was read does not come back."""
 
 Match = Callable[[bytes], Found | None]
 
@@ -122,14 +128,10 @@ async def erase(
 
 
 async def delete(client: RedisClient, stream: str, entry_id: bytes, match: Match) -> None:
-    """Deletes an entry, and writes those of its records again that do not match."""
-    found = entries_of(await client.xrange(stream, entry_id, entry_id))
-    async with client.pipeline(transaction=True) as pipeline:
-        for entry in found:
-            if entry.payload is not None and match(entry.payload) is None:
-                pipeline.xadd(stream, {entry.field: entry.payload})
-        pipeline.xdel(stream, entry_id)
-        await pipeline.execute()
+    """Deletes an entry; those of its records that do not match become another one."""
+    records = [entry.payload or b"" for entry in entries_of(await client.xrange(stream, entry_id, entry_id))]
+    kept = [payload for payload in records if match(payload) is None]
+    await client.eval(REPLACE, 1, stream, entry_id, RECORD_FIELD, *([packed(kept)] if kept else []))
 
 
 async def rewrite_file(client: RedisClient) -> None:

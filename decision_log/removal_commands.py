@@ -144,5 +144,5 @@ async def trim_dead(data_dir: Path, config: LogConfig, redis_url: str | None, be
 def erased_line(done: Erasure) -> str:
     return (
         f"{done.sql.decisions:,} decisions and {done.sql.feedback:,} pieces of feedback from SQL, "
-        f"{done.in_stream:,} entries from the stream, {done.in_spools:,} records from spools"
+        f"{done.in_stream:,} records from the stream, {done.in_spools:,} from spools"
     )

@@ -279,7 +279,7 @@ class DecisionLog:
                 return
             if not self._queue.is_done:
                 await self._queue.has_spooled.wait()
-                # They are safe on the disk: a pipeline of many costs a seventh of one for each.
+                # They are safe on the disk, and those that are sent together cost less.
                 await asyncio.sleep(0 if self._is_closing else SEND_LINGER_S)
 
     async def _find_leftovers(self) -> None:

@@ -33,7 +33,8 @@ MARK, HEADER = b"\xc0\xe7", struct.Struct(">2sI")
 GROUP_RECORDS = 256
 """Sent in one command, and so the most in one entry: about 0.1 ms of the event loop, so that answers do not wait."""
 GROUPED_SHARE = 0.1
-"""Of `max_entries` records may be in entries of several; behind them each gets its own, so that entries count them."""
+"""Of `max_entries` records so many may be in entries of several; behind them each has its own, so that entries count
+them."""
 
 FIRST_DELAY_S = 0.05
 MAX_DELAY_S = 2.0

@@ -80,6 +80,14 @@ def parse(payload: bytes, field: bytes = RECORD_FIELD) -> Content:
     return from_payload(payload)
 
 
+def is_readable(entry: Entry) -> bool:
+    try:
+        parse(entry.payload or b"", entry.field)
+    except ValidationError:
+        return False
+    return True
+
+
 async def waiting_entries(client: RedisClient, stream: str) -> AsyncIterator[Entry]:
     """Entries of the stream that are not in SQL yet, those that no consumer has first. Raises RedisError."""
     if not await client.exists(stream):
@@ -117,14 +125,11 @@ async def dead_entries(client: RedisClient, stream: str) -> AsyncIterator[Entry]
 
 
 async def revive(client: RedisClient, stream: str) -> None:
-    """Puts dead letters back into the stream that can be read by now: a coe of an earlier version may have given them
-    up. Raises RedisError."""
+    """Puts dead letters back into the stream that can be read by now, if only in part: a coe of an earlier version may
+    have given them up. Raises RedisError."""
     async for page in pages_after(client, dead_stream(stream), b"0-0"):
         for entry_id, fields in page:
-            try:
-                for entry in parts_of(entry_id, fields):
-                    parse(entry.payload or b"", entry.field)
-            except ValidationError:
+            if not any(map(is_readable, parts_of(entry_id, fields))):
                 continue
             async with client.pipeline(transaction=True) as pipeline:
                 pipeline.xadd(stream, {name: value for name, value in fields.items() if name != DEAD_ID_FIELD})

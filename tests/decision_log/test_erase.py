@@ -25,6 +25,7 @@ from decision_log.privacy import keyed_hash, load_key, session_hash
 from decision_log.removal_commands import erase_all
 from decision_log.sink import DecisionLog
 from decision_log.spool import Spool
+from decision_log.sql_removal import Found
 from decision_log.stream import packed
 from decision_log.stream_entries import dead_stream
 from fleet.pool import ExpertPool
@@ -101,6 +102,19 @@ async def test_from_sql_feedback_stream_dead_letters_and_spools(
     assert found.is_healthy
     assert (found.decisions, found.rows, found.removed, found.in_spool) == (8, 1, 5, 3)
     await server.stop()
+
+
+async def test_of_an_entry_that_a_consumer_has_written_meanwhile_nothing_comes_back(redis_url: str) -> None:
+    with Redis.from_url(redis_url) as client:
+        entry_id = client.xadd("s", {"record": packed([b"mine", b"yours"])})
+
+        def match(payload: bytes) -> Found | None:
+            client.xdel("s", entry_id)
+            return Found("d", "r", 0) if payload == b"mine" else None
+
+        async with AsyncRedis.from_url(redis_url) as erasing:
+            await erase.delete(erasing, "s", entry_id, match)
+        assert client.xlen("s") == 0
 
 
 def leave_spool(data_dir: Path, records: list[DecisionRecord]) -> None:

@@ -102,7 +102,7 @@ def test_a_dry_run_says_what_erasing_then_does_and_changes_nothing(
             return rows, segment.read_bytes(), client.xlen("coe:decisions"), client.xlen(dead_stream("coe:decisions"))
 
         before = everything()
-        told = "2 decisions and 4 pieces of feedback from SQL, 2 entries from the stream, 1 records from spools"
+        told = "2 decisions and 4 pieces of feedback from SQL, 2 records from the stream, 1 from spools"
         for _ in range(2):
             assert erase_decisions("key-1", None, tmp_path, config, redis_url, dry_run=True) == 0
             assert f"would erase {told}" in capsys.readouterr().out
@@ -111,7 +111,7 @@ def test_a_dry_run_says_what_erasing_then_does_and_changes_nothing(
         assert f"erased {told}" in capsys.readouterr().out
         assert everything() != before
         assert erase_decisions("key-1", None, tmp_path, config, redis_url, dry_run=True) == 0
-        assert "would erase 0 decisions and 0 pieces of feedback from SQL, 0 entries" in capsys.readouterr().out
+        assert "would erase 0 decisions and 0 pieces of feedback from SQL, 0 records from" in capsys.readouterr().out
     store.close()
 
 
