@@ -2,7 +2,7 @@
 
 A request that begins a conversation waits for nothing: what it leaves is sent to Redis beside its answer, or soon after
 where nobody else can ask for it. One that continues a conversation asks Redis once, and only where this process did not
-answer before.
+answer before, or has forgotten it.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ class Last(NamedTuple):
 
 
 last_of = lru_cache(maxsize=1024)(Last)
-"""Most conversations have one turn and one of a few experts, and thousands are kept."""
+"""Most conversations have one turn and one of a few experts."""
 
 
 class Conversations:
     """Remembers the expert of each conversation. One for each process.
 
-    While Redis is away, a gateway knows the conversations that it served itself; others are routed afresh.
+    While Redis is away, a gateway knows the last `MAX_KEPT` that it served itself; others are routed afresh.
 
     Args:
         is_shared: other processes read what this one notes.
