@@ -9,6 +9,10 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from base.errors import BackendError
+
+MAX_ERROR_BYTES = 1 << 20
+
 RETRY_AFTER_S = 1.0
 """Wait before another try where nobody says for how long."""
 
@@ -82,6 +86,18 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     except (ValueError, OverflowError):
         return None
     return min(max(seconds, 0.0), MAX_RETRY_AFTER_S)
+
+
+async def read_all(chunks: ChunkStream, max_bytes: int) -> bytes:
+    """Raises BackendError when the body is cut or larger than `max_bytes`."""
+    pieces: list[bytes] = []
+    size = 0
+    async for chunk in chunks:
+        pieces.append(chunk)
+        size += len(chunk)
+        if size > max_bytes:
+            raise BackendError(f"the expert's answer is larger than {max_bytes} bytes", status=502)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def is_too_large(status: int, body: bytes) -> bool:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Protocol
 
-from fleet.backend import ChatBackend
+from fleet.backend import BackendRequest, BackendResponse, ChatBackend
 from fleet.breaker import Breaker, BreakerState
 from fleet.connect import DisabledBackend
+from fleet.taken_fields import TakenFields
 from fleet.tasks import stop_task
 from fleet.wires.builtin import BuiltinBackend
 
@@ -46,6 +47,7 @@ class ExpertPool:
     ) -> None:
         self._sleepers = sleepers
         self._backends = dict(backends)
+        self._taken = {name: TakenFields(name, each) for name, each in backends.items()}
         self._clock = clock
         self._builtins = {name: each for name, each in backends.items() if isinstance(each, BuiltinBackend)}
         self._breakers = {name: Breaker() for name in backends}
@@ -72,11 +74,13 @@ class ExpertPool:
         return tuple(self._backends.values())
 
     def changed(self, backends: Mapping[str, ChatBackend]) -> ExpertPool:
-        """A pool of other backends. Those that both have share their breaker, and are not probed at its start."""
+        """A pool of other backends. Those that both have share their breaker and the fields that they refuse, and are
+        not probed at its start."""
         pool = ExpertPool(backends, self._clock, self._sleepers)
         kept = {name for name, backend in backends.items() if self._backends.get(name) is backend}
         pool._unprobed -= kept
         pool._breakers |= {name: self._breakers[name] for name in kept}
+        pool._taken |= {name: self._taken[name] for name in kept}
         pool._seen_at_s = {name: at_s for name, at_s in self._seen_at_s.items() if name in kept}
         pool.watcher, pool.asleep = self.watcher, self.asleep
         pool._refresh()
@@ -93,6 +97,11 @@ class ExpertPool:
 
     def backend(self, name: str) -> ChatBackend:
         return self._backends[name]
+
+    def send(self, name: str, request: BackendRequest, added: Collection[str] = ()) -> Awaitable[BackendResponse]:
+        """Sends a request without what that expert refuses; `added` are fields of ours. Raises as `ChatBackend.send`
+        does."""
+        return self._taken[name].send(request, added)
 
     def answering(self, body: Mapping[str, object]) -> tuple[str, ...]:
         """The experts that are not language models and that have an answer to a chat request."""

@@ -18,7 +18,6 @@ from decision_log.decision_record import Usage
 from fleet.backend import ChunkStream
 from gateway.http_errors import code_of
 
-MAX_ERROR_BYTES = 1 << 20
 MAX_HELD_BYTES = 8 * 1024 * 1024
 MAX_TAIL_S = 1.0
 MAX_REPLY_VALUES = 1_000_000  # the log-probabilities of a token are over a hundred
@@ -373,15 +372,3 @@ async def read_tail(chunks: ChunkStream) -> None:
                     pass
     finally:
         await chunks.aclose()
-
-
-async def read_all(chunks: ChunkStream, max_bytes: int) -> bytes:
-    """Raises BackendError when the body is cut or larger than `max_bytes`."""
-    pieces: list[bytes] = []
-    size = 0
-    async for chunk in chunks:
-        pieces.append(chunk)
-        size += len(chunk)
-        if size > max_bytes:
-            raise BackendError(f"the expert's answer is larger than {max_bytes} bytes", status=502)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -10,7 +10,7 @@ from typing import cast
 
 from base.errors import BackendError, BusyError, RouterError
 from decision_log.privacy import keyed_hash
-from fleet.backend import RETRY_AFTER_S, BackendRequest, BackendResponse
+from fleet.backend import MAX_ERROR_BYTES, RETRY_AFTER_S, BackendRequest, BackendResponse, read_all
 from fleet.pool import ExpertPool
 from fleet.replicas import ReplicatedBackend
 from fleet.wires.builtin import chunks_of, frames, response_of
@@ -25,12 +25,11 @@ from gateway.answer_guard import (
     upstream_error,
     without_keys,
 )
-from gateway.answer_reader import MAX_ERROR_BYTES, chat_completion, read_all, read_answer, reply_json
+from gateway.answer_reader import chat_completion, read_answer, reply_json
 from gateway.asgi import off_loop, read_off_loop
 from gateway.chat_request import BEGIN, ChatRequest, Native, beginning
 from gateway.exchange import Asked
 from gateway.http_errors import TOO_LONG, UNSENT, ApiError, api_error
-from gateway.taken_fields import TakenFields
 from router.expert_config import ExpertConfig, Wire
 from router.types import RoutingDecision
 
@@ -90,7 +89,6 @@ class ExpertCall:
         self._pool, self._experts, self._keys, self._hash_key = pool, experts, keys, hash_key
         self._retries, self._budget = retries, RetryBudget()
         self._priced = {name for name, entry in experts.items() if entry.micro_usd(1, 1)}
-        self._taken = TakenFields()
 
     async def answer(
         self,
@@ -187,8 +185,10 @@ class ExpertCall:
             request = replace(request, conversation=conversation_of(asked), is_batch=asked.is_batch)
         if native is not None:
             request = replace(request, body=native.body, path=native.wire.value, headers=native.headers)
+        added: tuple[str, ...] = ()
         if asks_usage:
             options = cast("dict[str, object]", request.body.get("stream_options") or {})
+            added = () if options else ("stream_options",)
             request = replace(request, body={**request.body, "stream_options": {**options, "include_usage": True}})
         if asked.watch is not None:
             headers = asked.watch.calls(expert, entry, request)
@@ -196,7 +196,7 @@ class ExpertCall:
         time = AnswerTime(entry.total_timeout_s)
         try:
             with time:
-                response = await self._taken.send(expert, self._pool.backend(expert), request)
+                response = await self._pool.send(expert, request, added)
         except BaseException:
             time.close()
             raise

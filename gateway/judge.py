@@ -21,10 +21,10 @@ from base.errors import BackendError, RouterError
 from decision_log.database import Database
 from decision_log.decision_record import TerminalState
 from decision_log.feedback_types import JudgedAnswer
-from fleet.backend import BackendRequest
+from fleet.backend import BackendRequest, read_all
 from fleet.pool import ExpertPool
 from fleet.tasks import stop_task
-from gateway.answer_reader import answer_text, read_all, read_answer
+from gateway.answer_reader import answer_text, read_answer
 from gateway.chat_request import text_of
 from gateway.exchange import Asked, Outcome, cost_usd
 from gateway.expert_call import MAX_ANSWER_BYTES
@@ -203,7 +203,7 @@ class Judge:
             raise BackendError(f"expert {expert} is no longer in experts.yaml", status=503)
         timeout_s = self._experts[expert].timeout_s
         request = BackendRequest({"model": expert, **body}, request_id="judge", timeout_s=timeout_s)
-        response = await self._pool.backend(expert).send(request)
+        response = await self._pool.send(expert, request)
         try:
             raw = await read_all(response.chunks, MAX_ANSWER_BYTES)
         finally:

@@ -8,9 +8,9 @@ from typing import Any
 
 from base.errors import RouterError
 from base.json_text import to_json
-from fleet.backend import BackendRequest
+from fleet.backend import MAX_ERROR_BYTES, BackendRequest, read_all
 from fleet.pool import ExpertPool
-from gateway.answer_reader import MAX_ERROR_BYTES, read_all, reply_json
+from gateway.answer_reader import reply_json
 from gateway.asgi import Receive, Send, decode_json, read_body, read_off_loop, send_body
 from gateway.chat_request import ChatRequest, json_object
 from gateway.deciding import Decider

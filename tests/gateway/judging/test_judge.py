@@ -15,6 +15,7 @@ from decision_log.feedback_types import JudgedAnswer
 from decision_log.sql_removal import Removal
 from fleet.backend import BackendRequest, BackendResponse
 from fleet.wires import echo
+from fleet.wires.builtin import chunks_of
 from gateway.judge import Judge
 from router.config import parse_config
 from tests.gateway.changes.test_swap import swap
@@ -216,6 +217,25 @@ class Held:
     async def __call__(self) -> None:
         self.waiting += 1
         await self.gate.wait()
+
+
+class Reasoning(Scripted):
+    """Takes what OpenAI's reasoning models take."""
+
+    async def send(self, request: BackendRequest) -> BackendResponse:
+        for name in ("temperature", "max_tokens"):
+            if name in request.body:
+                return BackendResponse(400, chunks_of([f"Unsupported parameter: '{name}'".encode()]))
+        return await super().send(request)
+
+
+async def test_a_judge_may_be_a_model_that_has_one_temperature():
+    judge = Reasoning(prefers_ruby)
+    async with judged(judge) as (gateway, worker):
+        async with gateway.chat("red") as answer:
+            await answer.read()
+        await until(lambda: worker.judged + worker.left_out == 1)
+    assert worker.judged == 1
 
 
 async def test_a_judge_of_torn_queries_leaves_the_others_alone():

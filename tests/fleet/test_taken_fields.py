@@ -1,0 +1,95 @@
+"""Fields that an expert refuses: which are left out, for whom, and what stays refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+
+import orjson
+import pytest
+
+from fleet.backend import BackendRequest, BackendResponse, read_all
+from fleet.pool import ExpertPool
+from fleet.wires.builtin import chunks_of
+
+Body = Mapping[str, object]
+HINTS = {"metadata": {}, "temperature": 0.5, "user": "u"}
+
+
+class Refusing:
+    """An expert that answers unless `refuse` gives the text of a refusal. `asked` has the names of each request."""
+
+    def __init__(self, refuse: Callable[[Body], str | None]) -> None:
+        self._refuse = refuse
+        self.asked: list[list[str]] = []
+
+    async def send(self, request: BackendRequest) -> BackendResponse:
+        self.asked.append(list(request.body))
+        refusal = self._refuse(request.body)
+        return BackendResponse(200 if refusal is None else 400, chunks_of([(refusal or "{}").encode()]))
+
+    async def is_alive(self) -> bool:
+        return True
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+async def statuses(expert: Refusing, *bodies: Body, path: str = "chat/completions") -> list[int]:
+    pool = ExpertPool({"ruby": expert})
+    return [(await pool.send("ruby", BackendRequest(body, path=path))).status for body in bodies]
+
+
+def without_metadata(body: Body) -> str | None:
+    """As servers in Rust that know no other fields say it."""
+    return "unknown field `metadata`, expected one of `messages`, `temperature`, `user`" if "metadata" in body else None
+
+
+def with_number(body: Body) -> str | None:
+    """As FastAPI says what is of a wrong type, with what it got."""
+    value = body.get("temperature", 0)
+    fault = {"loc": ["body", "temperature"], "msg": "Input should be a valid number", "input": value}
+    return None if isinstance(value, float | int) else json.dumps({"detail": [fault]})
+
+
+async def test_fields_that_a_refusal_lists_as_known_are_kept_and_what_helped_outlives_a_swap() -> None:
+    expert = Refusing(without_metadata)
+    pool = ExpertPool({"ruby": expert})
+    for each in (pool, pool.changed({"ruby": expert})):
+        assert (await each.send("ruby", BackendRequest(HINTS))).status == 200
+    kept = ["temperature", "user"]
+    assert expert.asked == [list(HINTS), kept, kept]
+
+
+async def test_words_of_a_client_that_a_refusal_repeats_change_nothing_for_others() -> None:
+    expert = Refusing(with_number)
+    assert await statuses(expert, {"temperature": "Not Permitted"}, {"temperature": 0.5}) == [200, 200]
+    assert expert.asked[-1] == ["temperature"]
+
+
+@pytest.mark.parametrize("wrong", [{"temperature": "warm"}, {"temperature": "warm", "user": "u"}])
+async def test_a_fault_of_one_request_stays_a_refusal(wrong: Body) -> None:
+    expert = Refusing(with_number)
+    assert await statuses(expert, wrong) == [400]
+    assert len(expert.asked) == 1
+
+
+async def test_an_expert_that_stores_unless_told_is_always_told_and_wires_are_told_apart() -> None:
+    expert = Refusing(lambda body: "store is not supported" if "store" in body else None)
+    bodies = [{"store": False}]
+    assert await statuses(expert, *bodies, path="responses") == [400]
+    assert await statuses(expert, *bodies) == [200]
+    pool = ExpertPool({"ruby": expert})
+    for path in ("chat/completions", "responses"):
+        await pool.send("ruby", BackendRequest(bodies[0], path=path))
+    assert expert.asked[-3:] == [["store"], [], ["store"]]
+
+
+async def test_a_field_of_ours_is_left_out_after_a_refusal_that_names_none() -> None:
+    expert = Refusing(lambda body: "bad request" if "stream_options" in body else None)
+    pool, request = ExpertPool({"ruby": expert}), BackendRequest({"stream_options": {"include_usage": True}})
+    assert (await pool.send("ruby", request)).status == 400
+    for _ in range(2):
+        response = await pool.send("ruby", request, ("stream_options",))
+        assert (response.status, orjson.loads(await read_all(response.chunks, 9))) == (200, {})
+    assert expert.asked == [["stream_options"], ["stream_options"], [], []]
