@@ -17,6 +17,7 @@ async def engine(status: int = 200, body: object = None) -> AsyncIterator[str]:
     """An engine that lists two models for whoever has the key."""
 
     async def models(request: web.Request) -> web.Response:
+        assert request.query_string == "v=1"
         if status != 200 or body is not None:
             return web.json_response(body, status=status)
         if request.headers.get("authorization") != "Bearer right":
@@ -29,7 +30,7 @@ async def engine(status: int = 200, body: object = None) -> AsyncIterator[str]:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1?v=1"
     finally:
         await runner.cleanup()
 
