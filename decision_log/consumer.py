@@ -40,8 +40,9 @@ if TYPE_CHECKING:
 BATCH_RECORDS = 400
 """Of one transaction, whose fsync and changed pages all share: about 2 ms of Python in the writing thread. More where
 the last entries that were read have more."""
-READ_ENTRIES = 8
-"""Of one reply: at most 2,048 records, some megabytes."""
+READ_GROUPS, READ_SINGLES = 8, 64
+"""Entries of one reply: few where the last ones had several records, so that it has some megabytes at most, and more
+otherwise, because a reply of eight records takes as long as what is done with them."""
 TURN_RECORDS = 25
 """Read in one turn of the event loop, which may have requests to serve: about 0.2 ms."""
 LINGER_S = 0.2
@@ -100,6 +101,7 @@ class Consumer:
         self._min_idle_ms = min_idle_ms
         self._next_claim = 0.0  # on the monotonic clock
         self._has_group = False
+        self._read_entries = READ_GROUPS
         self._held: list[Entry] = []  # delivered and not yet in SQL because the database is away
         self._task: asyncio.Task[None] | None = None
         self._written = self._repeated = self._dead = 0
@@ -200,13 +202,20 @@ class Consumer:
         """New entries, or from "0" on those that this consumer was given and has not acknowledged."""
         try:
             answer: Any = await self._redis.xreadgroup(
-                GROUP, self._name, {self._stream: start}, count=READ_ENTRIES, block=block_ms
+                GROUP, self._name, {self._stream: start}, count=self._read_entries, block=block_ms
             )
         except ResponseError as error:
             # NOGROUP: Redis came back without its data; UNBLOCKED: the stream was deleted while we waited.
             self._has_group = not str(error).startswith(("NOGROUP", "UNBLOCKED"))
             raise
-        return entries_of(answer[0][1]) if answer else []
+        return self._entries_of(answer[0][1]) if answer else []
+
+    def _entries_of(self, rows: Sequence[Any]) -> list[Entry]:
+        """Entries of a reply, by which the size of the next one follows."""
+        entries = entries_of(rows)
+        if entries:
+            self._read_entries = READ_GROUPS if len(entries) > len(rows) else READ_SINGLES
+        return entries
 
     async def _settle(self, entries: Sequence[Entry]) -> list[Entry]:
         """Writes the entries, acknowledges those that are in SQL or gone, and returns the others, which stay pending
@@ -275,9 +284,9 @@ class Consumer:
         count, start = 0, b"0-0"
         while True:
             answer: Any = await self._redis.xautoclaim(
-                self._stream, GROUP, self._name, min_idle_ms, start_id=start, count=READ_ENTRIES
+                self._stream, GROUP, self._name, min_idle_ms, start_id=start, count=self._read_entries
             )
-            start, entries = answer[0], entries_of(answer[1])
+            start, entries = answer[0], self._entries_of(answer[1])
             if entries:
                 deliveries = await self._deliveries(entries)
                 left = await self._settle(entries)

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -200,6 +201,25 @@ async def test_of_an_entry_of_several_only_what_cannot_be_written_is_dead(
         await revive(reviving, STREAM)
     assert (await consumer.drain()).written == 3
     assert [fields[b"record"] for _, fields in client.xrange(dead_stream(STREAM))] == [b"garbage", later, torn, b"{"]
+    await consumer.aclose()
+
+
+async def test_more_entries_are_read_at_once_where_each_has_one_record(
+    redis_url: str, client: Redis, store: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(client, [make_record(seq) for seq in range(80)])
+    together = [make_record(seq).model_dump_json().encode() for seq in range(80, 400)]
+    client.xadd(STREAM, {"record": packed(together)})
+    consumer, asked = make_consumer(redis_url, store), list[int]()
+    read = consumer._redis.xreadgroup
+
+    async def counted(*args: Any, count: int, **options: Any) -> Any:
+        asked.append(count)
+        return await read(*args, count=count, **options)
+
+    monkeypatch.setattr(consumer._redis, "xreadgroup", counted)
+    assert (await consumer.drain()).written == 400
+    assert asked[:4] == [8, 64, 64, 8]
     await consumer.aclose()
 
 
