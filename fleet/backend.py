@@ -17,8 +17,8 @@ RETRY_AFTER_S = 1.0
 """Wait before another try where nobody says for how long."""
 
 ELSEWHERE = frozenset({429, 502, 503, 504, *range(520, 525), 529})
-"""Statuses by which an engine or what is before it did nothing for a request, which another one may take: above 520 of
-Cloudflare, 529 of Anthropic when it is overloaded."""
+"""Statuses by which an engine, or what is before it, says that it gives no answer now, which another one may give: from
+520 on Cloudflare's, and 529 Anthropic's when it is overloaded."""
 
 MAX_RETRY_AFTER_S = 3600.0
 NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
@@ -70,12 +70,13 @@ class BackendResponse:
     """An expert's answer. `chunks` yields the body exactly as it came.
 
     `headers` holds only what a client may see (content-type, retry-after). `place` is set by an expert with several
-    engines, or with places that are counted."""
+    engines, or with places that are counted. `left_out` are fields of the client's that the expert does not take."""
 
     status: int
     chunks: ChunkStream
     headers: dict[str, str] = field(default_factory=dict)
     place: Place | None = None
+    left_out: tuple[str, ...] = ()
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:

@@ -62,6 +62,9 @@ class TakenFields:
                     self._refused[request.path] = self._refused.get(request.path, known) | refused
                     names = ", ".join(sorted(refused - known))
                     logger.info("expert %s refuses %s, and is asked without from now on", self._expert, names)
+                if refused:
+                    own = refused & request.body.keys() - LIMIT_NAMES.keys() - set(added)
+                    response.left_out = tuple(sorted(own))
                 return response
             try:
                 refusal = await read_all(response.chunks, MAX_ERROR_BYTES)

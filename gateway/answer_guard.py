@@ -51,6 +51,7 @@ class StreamedAnswer:
         is_native: the expert got the client's own request and answers on its wire.
         hides_usage: the gateway asked for the usage that the stream may report; its client did not.
         is_whole: the expert sent it in one piece, which is all in `first`.
+        left_out: fields of the request that the expert does not take.
     """
 
     expert: str
@@ -61,6 +62,7 @@ class StreamedAnswer:
     hides_usage: bool = False
     place: Place | None = None
     is_whole: bool = False
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,7 @@ class WholeAnswer:
     facts: JsonAnswer
     is_native: bool = False
     place: Place | None = None
+    left_out: tuple[str, ...] = ()
 
 
 def without_keys(text: str, key: str | None) -> str:

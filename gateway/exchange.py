@@ -156,6 +156,7 @@ class Outcome:
     overhead_ms: float = 0.0
     ttft_ms: float | None = None
     place: Place | None = None  # at the expert
+    left_out: tuple[str, ...] = ()  # fields of the request that the expert does not take
     is_admitted: bool = False  # it got past the limits, so the log has a row of it
     sources: Sources | None = None
     hold: Hold | None = None  # of a caller with caps
@@ -195,6 +196,8 @@ def response_headers(asked: Asked, outcome: Outcome) -> dict[str, str]:
     }
     if outcome.place is not None and outcome.place.queue_ms is not None:
         headers["x-coe-queue-ms"] = f"{outcome.place.queue_ms:.1f}"
+    if outcome.left_out:
+        headers["x-coe-left-out"] = ", ".join(outcome.left_out)
     if decision.stay is not None:
         headers["x-coe-conversation"] = stay_note(decision.stay)
     if outcome.decided is not None and outcome.decided.alias is not None:

@@ -230,6 +230,8 @@ class ExpertCall:
                     expert, response, self._keys.get(expert), native, asks_stream=chat.is_stream
                 )
                 answer = await as_asked(answer, chat)
+                if response.left_out:
+                    answer = replace(answer, left_out=response.left_out)
             except BaseException:
                 await response.chunks.aclose()
                 raise

@@ -90,8 +90,10 @@ class Turn:
                 raise BackendError("the expert's calls of tools are interleaved", status=502)
             identity = given or f"call_{len(self.parts)}"
             yield from self._open(Part(CALL, len(self.parts), identity, name or "", call=index))
-        arguments = function.get("arguments") or ""  # an object of llama.cpp in early 2026, and of MLX
-        yield from self._add(arguments if isinstance(arguments, str) else to_json(arguments).decode())
+        arguments = function.get("arguments")  # an object of llama.cpp in early 2026, and of MLX
+        if not isinstance(arguments, str | None):
+            arguments = to_json(arguments).decode()
+        yield from self._add(arguments or "")
 
     def _open(self, part: Part) -> Iterator[Step]:
         yield from self.close()

@@ -239,6 +239,7 @@ async def test_what_an_expert_refuses_and_no_answer_needs_is_left_out_from_then_
         for _ in range(2):
             async with gateway.chat("red", **hints) as answer:
                 assert (answer.status, answer.headers["x-coe-expert"]) == (200, "ruby")
+                assert answer.headers["x-coe-left-out"] == "metadata, prompt_cache_key, temperature"
         upstream.mode = "refuses"
         async with gateway.chat("red", **hints) as answer:
             assert (answer.status, (await answer.json())["error"]["code"]) == (400, "invalid_value")

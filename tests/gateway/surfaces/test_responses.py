@@ -9,6 +9,7 @@ import openai
 import pytest
 from pydantic import BaseModel
 
+from gateway.surfaces.turn import Turn
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.running import Running, echoes, running, wire
 from tests.gateway.surfaces.scripted import CALLS, SPENT, TEXT, THOUGHT, call, chunk, completion, events, scripted
@@ -22,6 +23,11 @@ TOOL: Any = {
 }
 IMAGE = "data:image/png;base64,AAAA"
 IMAGE_PART = {"type": "input_image", "image_url": IMAGE}
+
+
+def test_a_call_whose_arguments_are_an_empty_object_has_them_as_text() -> None:
+    steps = Turn().read({"choices": [{"delta": {"tool_calls": [{"function": {"name": "f", "arguments": {}}}]}}]})
+    assert [step.text for step in steps] == ["", "{}"]
 
 
 def client_of(gateway: Running) -> openai.AsyncOpenAI:
