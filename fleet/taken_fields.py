@@ -1,4 +1,4 @@
-"""What of a request an expert takes, as its refusals say: a client that is routed does not know whom it asks, and
+"""Fields that an expert does not take, as its refusals say: a client that is routed does not know whom it asks, and
 providers refuse each other's fields."""
 
 from __future__ import annotations

@@ -264,6 +264,14 @@ def test_refusals_are_read_in_the_forms_and_words_of_providers(body: object, cod
     assert ("token" in error.message, error.code) == (True, code)
 
 
+@pytest.mark.parametrize("status", [413, 429])
+def test_too_many_tokens_for_one_expert_may_be_few_for_the_next_and_too_many_bytes_are_not(status: int) -> None:
+    tokens = upstream_error("ruby", status, b'{"error":{"message":"Request too large for model `m` on TPM"}}', {})
+    size = upstream_error("ruby", status, b"<html>413 Request Entity Too Large</html>", {})
+    assert (tokens.is_retryable, tokens.retry_after_s) == (True, None)
+    assert (size.is_retryable, size.retry_after_s) == ((False, None) if status == 413 else (True, 1.0))
+
+
 async def test_where_all_are_at_their_limit_the_shortest_wait_is_told() -> None:
     async with fault_upstream("busy") as long, fault_upstream("busy") as short:
         long.retry_after, short.retry_after = "50", "20"
