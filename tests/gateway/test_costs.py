@@ -48,9 +48,12 @@ FIGURES = tomllib.loads((Path(__file__).parents[1] / "costs.toml").read_text())
 MOST, LEAST = {"bytes": 1.15, "system_calls": 1.25}, {"system_calls": 0.5}
 """Share of its figure at which a count has become too large (1.08 of others), and at which the figure must be lowered
 (0.75 of others). Between them lie versions of Python and of libraries, the garbage of what came before in bytes, and in
-system calls how many pieces of an answer a busy kernel hands over together: 9 were counted once where 13 are usual."""
+system calls how many pieces of an answer a busy kernel hands over together."""
 
 WARM_UP, COUNTED = 15, 35
+TURNS_AFTER = 4
+"""Turns of the event loop that the end of a chat may take after its last byte."""
+
 NUMBERS = itertools.count(1000)
 TEXT = "Which river flows through the old town, and how many bridges are there? " * 3
 KINDS = {
@@ -72,8 +75,8 @@ def check(kind: str, name: str, found: float) -> None:
     """Fails where a count is above its figure, or so far below that the figure no longer guards it."""
     figure = FIGURES[kind][name]
     where, most, least = f"tests/costs.toml [{kind}] {name}", MOST.get(kind, 1.08), LEAST.get(kind, 0.75)
-    assert found <= most * figure, f"{where}: {found:.0f}, at most {figure} and {most - 1:.0%} more are allowed"
-    assert found >= least * figure, f"{where}: {found:.1f} is far below {figure}: lower the figure"
+    assert found <= most * figure, f"{where}: {found:g}, at most {figure} and {most - 1:.0%} more are allowed"
+    assert found >= least * figure, f"{where}: {found:g} is far below {figure}: lower the figure"
 
 
 class Counter:
@@ -189,14 +192,27 @@ def client_of(port: int, work: Callable[[socket.socket], None]) -> Callable[[], 
     return run
 
 
-async def costs_of_kind(port: int, kind: str, start: Callable[[], None], cost: Callable[[], float]) -> list[float]:
+def settle(loop: asyncio.AbstractEventLoop, turns: int) -> None:
+    """Waits for turns of another thread's event loop, which has things to do after an answer, such as its record: on a
+    busy machine the client runs before it has. No call of this is counted: the loop runs a function of C."""
+    for _ in range(turns):
+        has_turned = threading.Lock()
+        has_turned.acquire()
+        loop.call_soon_threadsafe(has_turned.release)
+        assert has_turned.acquire(timeout=DEADLINE_S)
+
+
+async def costs_of_kind(
+    port: int, kind: str, start: Callable[[], None], cost: Callable[[], float], *, turns: int = TURNS_AFTER
+) -> list[float]:
     """Costs of many chats. Some meet what the gateway does by the clock, or an answer that came in more pieces."""
-    found = list[float]()
+    found, loop = list[float](), asyncio.get_running_loop()
 
     def work(connection: socket.socket) -> None:
         for _ in range(WARM_UP + COUNTED):
             start()
             ask(connection, kind)
+            settle(loop, turns)
             found.append(cost())
 
     await asyncio.to_thread(client_of(port, work))
@@ -243,19 +259,19 @@ async def system_calls(port: int, trace: Path) -> dict[str, float]:
             tracer.wait()
             return {}
         try:
-            await costs_of_kind(port, kind, lambda: None, lambda: 0.0)
+            await costs_of_kind(port, kind, lambda: None, lambda: 0.0, turns=0)  # a turn is a system call
         finally:
             tracer.send_signal(signal.SIGINT)
             await asyncio.to_thread(tracer.communicate)
-        found[kind] = fewest_calls(trace.read_text().splitlines())
+        found[kind] = usual_calls(trace.read_text().splitlines())
     return found
 
 
-def fewest_calls(lines: Sequence[str]) -> float:
-    """The fewest lines of a trace between the arrivals of two chats."""
+def usual_calls(lines: Sequence[str]) -> float:
+    """Lines of a trace between the arrivals of two chats, the median. Some have an answer in more or fewer pieces."""
     is_arrival = re.compile(r'(read|recv\w*)\(\d+, "POST ')
     arrivals = [number for number, line in enumerate(lines) if is_arrival.match(line)]
-    return min(later - earlier for earlier, later in itertools.pairwise(arrivals))
+    return statistics.median(later - earlier for earlier, later in itertools.pairwise(arrivals))
 
 
 async def costs_of_records(records: Sequence[DecisionRecord], folder: Path, redis_url: str) -> dict[str, float]:

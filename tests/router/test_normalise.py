@@ -174,6 +174,18 @@ def test_the_vectors_that_are_kept_are_bounded():
     assert recorder.seen[CACHED_TEXTS:] == [f"{CACHED_TEXTS} + 1", "0 + 1"]  # the oldest was given up, the last not
 
 
+def test_texts_that_fill_the_memory_are_all_in_it_afterwards():
+    recorder = Recorder()
+    encoder = NormalisedEncoder(recorder)
+    for number in range(CACHED_TEXTS):
+        encoder.encode([f"{number} + 1"])
+    together = [ASK, f"{CACHED_TEXTS - 1} + 1"]  # one is new, the other is kept
+    encoder.encode(together)
+    for text in together:
+        encoder.encode([text])
+    assert recorder.seen[CACHED_TEXTS:] == [ASK]
+
+
 def test_a_text_that_was_encoded_with_others_is_not_encoded_again():
     recorder = Recorder()
     encoder = NormalisedEncoder(recorder)
