@@ -249,8 +249,8 @@ class Decider:
 
 
 def encode_all(together: Sequence[Routed]) -> None:
-    """Encodes the texts of several queries, whose decisions then find them in the memory of the encoder: its tables and
-    weights stay in the processor's caches from one text to the next."""
+    """Encodes the texts of several queries one after another, while tables and weights are in the processor's caches.
+    Their decisions then find the vectors in the memory of the encoder, which all routers share."""
     together[0].router.encoder.encode([each.query.text for each in together])
 
 

@@ -44,10 +44,11 @@ HEAD_CHARS, TAIL_CHARS = 400, 200
 more of the material between cost time and told the seed queries apart no better."""
 
 CACHED_TEXTS = 256
-"""Vectors that are kept in memory at most, some 4 kB each: retries and tool loops ask the same again."""
+"""Vectors that are kept in memory at most, some 4 kB each: retries and tool loops ask the same again. When there would
+be more, all are given up, which threads need no lock for."""
 
 KEPT_AT_ONCE = 16
-"""Vectors of more texts than these, which are read for training, are not kept."""
+"""The most texts of one call whose vectors are kept. Training reads more at once, and each only once."""
 
 MIN_REST_CHARS = 3
 """A shorter rest says less than the courtesy around it ("Thanks, ok")."""
@@ -191,18 +192,18 @@ class NormalisedEncoder:
         if not 0 < len(texts) <= KEPT_AT_ONCE:
             return self.encoder.encode([normalise(shortened(text)) for text in texts])
         asked = [asked_in(shortened(text)) for text in texts]
-        found = {text: self._kept.get(text) for text in asked}
-        if missing := [text for text, vector in found.items() if vector is None]:
+        kept = self._kept
+        found = {text: vector for text in asked if (vector := kept.get(text)) is not None}
+        if missing := [text for text in dict.fromkeys(asked) if text not in found]:
             made = self.encoder.encode(missing)
             made.setflags(write=False)
-            new = dict(zip(missing, made, strict=True))
-            found.update(new)
-            if len(self._kept) + len(new) > CACHED_TEXTS:
-                self._kept.clear()
-            self._kept.update(new)
-        vectors = [vector for text in asked if (vector := found[text]) is not None]
+            found.update(zip(missing, made, strict=True))
+            if len(kept) + len(missing) > CACHED_TEXTS:
+                kept.clear()
+            kept.update(found)  # those that were kept before as well: who asked for them together asks again for each
+        vectors = [found[text] for text in asked]
         return vectors[0][np.newaxis] if len(vectors) == 1 else np.stack(vectors)
 
 
 asked_in = lru_cache(maxsize=4 * KEPT_AT_ONCE)(normalise)
-"""`normalise` for texts of late: a query's is read with those of its turn, and again to find its vector."""
+"""`normalise`, which remembers the last texts: a query's is encoded with those of its turn, then looked up alone."""
