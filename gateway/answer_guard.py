@@ -229,6 +229,8 @@ def error_fields(body: bytes) -> dict[str, object] | None:
         values = values[0]
     if not isinstance(values, dict):
         return None
+    if isinstance(values.get("message"), dict):  # around what FastAPI says, as Mistral sends it
+        values = values["message"]
     inner = values.get("error", values.get("detail", values))
     if isinstance(inner, list):
         faults = (each for each in inner if isinstance(each, dict) and "msg" in each)

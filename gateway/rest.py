@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import wraps
-from inspect import Parameter, Signature, signature
+from inspect import Signature, signature
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
@@ -68,7 +68,7 @@ def create_rest(parts: Parts) -> FastAPI:
         parts.retrieval_log, parts.sink, parts.admission, parts.readiness, parts.decider.session_id, parts.limits
     )
     for path, plain in PLAIN.items():
-        app.add_api_route(path, on_fastapi(plain, parts), response_model=plain.model)
+        app.add_api_route(path, described(plain), response_model=plain.model)
     for module in MODULES:
         app.include_router(module.api)
 
@@ -83,17 +83,15 @@ def create_rest(parts: Parts) -> FastAPI:
     return app
 
 
-def on_fastapi(plain: Plain, parts: Parts) -> Callable[..., Awaitable[Response]]:
-    """An endpoint of gateway/plain.py as one of FastAPI's, which asks for what the path names."""
+def described(plain: Plain) -> Callable[[], None]:
+    """An endpoint for `/openapi.json` alone: gateway/app.py answers its path without FastAPI."""
 
     @wraps(plain.answer)
-    async def endpoint(request: Request, **named: str) -> Response:
-        reply = await plain.answer(parts, request.scope["coe_caller"], **named)
-        return Response(reply.body, reply.status, media_type=reply.content_type)
+    def endpoint() -> None:
+        raise NotImplementedError
 
-    _, _, *own = signature(plain.answer, eval_str=True).parameters.values()
-    taken = Parameter("request", Parameter.POSITIONAL_OR_KEYWORD, annotation=Request)
-    endpoint.__signature__ = Signature([taken, *own])  # type: ignore[attr-defined]
+    _, _, *named = signature(plain.answer, eval_str=True).parameters.values()
+    endpoint.__signature__ = Signature(named)  # type: ignore[attr-defined]
     return endpoint
 
 

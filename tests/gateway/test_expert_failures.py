@@ -255,11 +255,12 @@ async def test_what_an_expert_refuses_and_no_answer_needs_is_left_out_from_then_
         ({"message": "The input (9 tokens) is longer than the model's context length (8 tokens)."}, TOO_LONG),
         ({"error": {"type": "invalid_request_error", "message": "prompt is too long: 9 tokens > 8"}}, TOO_LONG),
         ({"detail": "tokens are missing"}, None),
+        ({"object": "error", "message": {"detail": [{"loc": ["body"], "msg": "no tokens"}]}}, None),
         ({"detail": [{"type": "missing", "loc": ["body", "tokens"], "msg": "Field required", "input": "x"}]}, None),
     ],
 )
 def test_refusals_are_read_in_the_forms_and_words_of_providers(body: object, code: str | None) -> None:
-    """Gemini, xAI, SGLang, Anthropic, and servers made with FastAPI."""
+    """Gemini, xAI, SGLang, Anthropic, servers made with FastAPI, and Mistral."""
     error = upstream_error("ruby", 400, orjson.dumps(body), {})
     assert ("token" in error.message, error.code) == (True, code)
 
