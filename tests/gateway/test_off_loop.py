@@ -75,12 +75,12 @@ async def test_endpoints_are_loaded_once_while_others_are_answered_and_again_aft
     monkeypatch.setattr("gateway.app.load_rest", held)
     async with running() as gateway:
 
-        async def status_of_models() -> int:
-            async with gateway.client.get(f"{gateway.gateway.url}/models") as answer:
+        async def status_of_experts() -> int:
+            async with gateway.client.get(f"{gateway.gateway.url}/experts") as answer:
                 return answer.status
 
-        assert await status_of_models() == 500
-        waiting = [asyncio.create_task(status_of_models()) for _ in range(2)]
+        assert await status_of_experts() == 500
+        waiting = [asyncio.create_task(status_of_experts()) for _ in range(2)]
         assert await asyncio.to_thread(began.wait, 10)
         async with gateway.chat("red") as answer:
             assert answer.status == 200
