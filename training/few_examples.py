@@ -73,12 +73,12 @@ def beside_strangers(
     new: BoolArray,
     ratio: FloatArray | None = None,
 ) -> dict[str, NDArray[np.generic]]:
-    """The arrays of an uncertainty with the queries of new categories that are asked and of which no example is known.
+    """The arrays of an uncertainty, with strangers in place of the queries that new categories lack.
 
-    A few examples cannot show how often their category's queries are surely taken for another one. Such a query is like
-    one of a known category that the classifier has never heard of: that category's probability is left out, and
-    whatever remains is wrong (ours). A new category has as many of them as it lacks to be of median size, less the
-    share of its own examples that are recognised.
+    A few examples cannot show how often other queries of their category are surely taken for those of another one. A
+    stranger is a query of a known category with the probability of its own category removed, as if the classifier had
+    never heard of it, and counts as misclassified (ours). A new category has as many of them as it lacks to be of
+    median size, less the share of its examples that are classified right.
 
     Args:
         unseen: (n, k) calibrated probabilities of the labelled queries, by classifiers that were not fitted on them.
@@ -90,9 +90,8 @@ def beside_strangers(
     known = np.flatnonzero(~new[own])
     counts = np.bincount(own, minlength=len(new))
     found = np.bincount(own[probs.argmax(axis=1) == own], minlength=len(new))
-    lacking = (
-        np.where(new, (usual_size(own) - counts) * (1 - found / np.maximum(counts, 1)), 0).round().astype(np.int64)
-    )
+    unfound = 1 - found / np.maximum(counts, 1)
+    lacking = np.where(new, (usual_size(own) - counts) * unfound, 0).round().astype(np.int64)
     if not lacking.any() or len(np.unique(own[known])) < 2:
         return dict(uncertainty)
     drawn = np.random.default_rng(0).choice(known, int(lacking.sum()))
