@@ -99,6 +99,7 @@ def run(name: str, arguments: list[str]) -> int:
     except usage_error() as error:
         said = error.format_message() if hasattr(error, "format_message") else str(error)  # names the option as well
         said = said.replace("Value error, ", "").replace("Input should be", "must be")  # pydantic's words, in ours
+        said = said.partition(", unable to parse")[0]
         return complain([said, f"see `coe {name} --help`"], status=2)
     if isinstance(result, list):
         return next((status for words in result if (status := run(" ".join(words[:2]), words[2:]))), 0)

@@ -58,4 +58,4 @@ class PolicyConfig(Section):
             return value
         if value is False or value == "off":
             return {}
-        raise ValueError(f"must be 'off' or a budget, such as {{budget: 0.5%}} (got {value!r})")
+        raise ValueError("must be 'off' or a budget, such as {budget: 0.5%}")

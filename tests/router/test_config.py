@@ -140,6 +140,7 @@ def test_wrong_value_names_its_key_path(values, path, value, expected):
         target = target[key]
     target[path[-1]] = value
     assert expected in problems_of(values)
+    assert ") (got" not in problems_of(values)
 
 
 def test_parse_is_pure(values):
