@@ -13,7 +13,7 @@ from decision_log.replica_status import read_status
 from decision_log.spool import Spool
 from decision_log.spool_files import HIDDEN, read_checkpoint, segment_paths, sent_bytes
 from decision_log.spool_frames import scan
-from decision_log.stream import GROUP_RECORDS, STATUS_FIELD, DecisionStream
+from decision_log.stream import GROUP_RECORDS, STATUS_FIELD, Backoff, DecisionStream
 
 
 async def send_next(spool: Spool, stream: DecisionStream, executor: Executor | None = None) -> int:
@@ -25,7 +25,10 @@ async def send_next(spool: Spool, stream: DecisionStream, executor: Executor | N
     loop = asyncio.get_running_loop()
     payloads = await loop.run_in_executor(executor, spool.read, GROUP_RECORDS)
     if payloads:
-        await stream.send(payloads)
+        backoff = Backoff()
+        while not await stream.try_send(payloads):
+            await backoff.wait()
+            payloads = await loop.run_in_executor(executor, spool.read_again, GROUP_RECORDS)
         await loop.run_in_executor(executor, spool.acknowledge, len(payloads))
     return len(payloads)
 

@@ -180,6 +180,16 @@ class Spool:
             self.pending = 0  # also where records were damaged on the disk after they were counted
         return [loaded.payload for loaded, _ in zip(self._loaded, range(max_records), strict=False)]
 
+    def read_again(self, max_records: int) -> list[bytes]:
+        """What `read` gave, as the disk has it now: a record may have been erased there meanwhile."""
+        segment, start = self._position
+        with self._path(segment).open("rb") as file:
+            file.seek(start)
+            data = file.read(self._loaded[-1].end - start)
+        places = [(end - len(payload) - start, end - start) for payload, end in self._loaded]
+        self._loaded = deque(Frame(data[begin:end], start + end) for begin, end in places)
+        return self.read(max_records)
+
     def acknowledge(self, count: int) -> None:
         """Marks the `count` oldest payloads, which `read` gave, as safely in the stream."""
         for _ in range(count):
