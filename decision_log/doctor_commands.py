@@ -114,7 +114,7 @@ def drain(
         bool, typer.Option("--follow", help="keep consuming the stream, in addition to the gateways, until stopped")
     ] = False,
 ) -> int:
-    """Write what waits in spools and stream to SQL, and dead letters that can be read; exit status 1 when an entry
+    """Write what waits in spools and stream to SQL, and dead letters that can be read; exit status 1 when a record
     could not be written."""
     from base.progress import working
     from base.terminal import Terminal

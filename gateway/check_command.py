@@ -31,7 +31,7 @@ def check(
     from gateway.check import engine_problems, find_problems, not_asked, resolved_lines
     from router.build import live_router
     from router.config import load_config
-    from router.live_pointer import category_warnings, live_manifest, pin_problems
+    from router.live_pointer import LIVE_FILE, ROUTERS_FOLDER, category_warnings, live_manifest, pin_problems
 
     loaded, console = load_config(config), Terminal()
     addresses = read_vllm(data_dir).urls
@@ -48,14 +48,14 @@ def check(
         raise ConfigError("\n".join(problems), problems)
     for line in resolved_lines(loaded):
         console.print(line, soft_wrap=True)
-    if manifest is not None:
-        warnings = category_warnings(loaded, manifest)
+    warnings = [] if manifest is None else category_warnings(loaded, manifest)
+    if (data_dir / ROUTERS_FOLDER / LIVE_FILE).exists():  # its manifest may be what cannot be read
         try:
             live_router(loaded, data_dir)
         except RouterError as error:
             warnings.append(f"a gateway will not be ready: {error}")
-        for line in warnings:
-            echo(f"warning: {config}: {line}", to_stderr=True)
+    for line in warnings:
+        echo(f"warning: {config}: {line}", to_stderr=True)
     if online and (others := not_asked(loaded)):
         console.print(f"not asked, because their engines list no models: {', '.join(others)}", soft_wrap=True)
     console.print(

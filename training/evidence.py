@@ -124,7 +124,7 @@ def beside_serving(
     matrix: QualityMatrix, rows: Sequence[str], experts: Sequence[str], serving: Mapping[str, str]
 ) -> QualityMatrix:
     """The matrix with the server of each row (category -> expert): nobody takes over by a lead within its error. In a
-    category without grades, whose server is a guess, that is whoever seems best by `GUESS_LEAD`."""
+    category without grades, whose server is a guess, the best expert has taken over if it leads by `GUESS_LEAD`."""
     number = {name: column for column, name in enumerate(experts)}
     own = np.array([number.get(serving.get(row, ""), -1) for row in rows])
     at, best = np.arange(len(own)), matrix.quality.argmax(axis=1)

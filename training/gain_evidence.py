@@ -61,8 +61,8 @@ Float64Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Bets:
-    """How evidence is sought: 1 / `level` is enough, `prize` is the payment of the option for a capital of 1, and its
-    plan ends after so many `answers`; None for when PLANNED_GAIN would show."""
+    """Terms by which evidence is sought: 1 / `level` is enough. `prize` is what the option pays for a capital of 1.
+    Its plan ends after so many `answers`; None: when PLANNED_GAIN would show."""
 
     level: float
     prize: float

@@ -233,6 +233,14 @@ def with_live_router(folder: Path, experts: tuple[str, ...], categories: tuple[s
     write_pointer(folder / "routers", pointer)
 
 
+def test_a_live_router_whose_manifest_is_damaged_is_told(tmp_path, coe):
+    with_live_router(tmp_path, ("generalist",), ("code",))
+    next(tmp_path.glob("routers/*/manifest.json")).write_text("{")
+    found = coe("check", "--config", str(ROOT / "experts.yaml"), "--data-dir", str(tmp_path))
+    assert found.returncode == 0, found.stderr
+    assert re.search(r"a gateway will not be ready: .*manifest\.json: is not a router manifest", found.stderr)
+
+
 def test_what_the_live_router_does_not_know_is_told(tmp_path, coe):
     values = yaml.safe_load((ROOT / "experts.yaml").read_text())
     known = tuple(name for name in values["categories"] if name not in ("general", "sql", "chat"))
