@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -68,15 +68,19 @@ class WishedProcesses:
             each.url == url and each.state not in (ProcessState.STOPPED, ProcessState.FAILED) for each in engines
         )
 
-    async def start(self, expert: str) -> None:
+    async def start(self, expert: str, absent: Collection[str]) -> None:
         """Starts the engines of an expert, also those that failed; waits for those that are being started. Raises
-        BackendError."""
+        BackendError.
+
+        Args:
+            absent: API roots that nobody reaches: whoever runs an engine there as ready has not noticed yet that it
+                ended.
+        """
         engines = self._engines(expert)
+        ended = {each.pid for each in engines if each.state is ProcessState.READY and each.url in absent}
         failed = frozenset(each.name for each in engines if each.state is ProcessState.FAILED)
         await self._stop(expert, failed)
-        names = frozenset(each.name for each in engines)
-        change_wishes(self._data_dir, lambda was: was.model_copy(update={"stopped": was.stopped - names}))
-        await self._until(expert, names, ProcessState.READY)
+        await self._until(expert, frozenset(each.name for each in engines), ProcessState.READY, ended)
 
     async def stop(self, expert: str) -> None:
         """Ends the engines of an expert. Raises BackendError."""
@@ -86,17 +90,35 @@ class WishedProcesses:
         change_wishes(self._data_dir, lambda was: was.model_copy(update={"stopped": was.stopped | names}))
         await self._until(expert, names, ProcessState.STOPPED)
 
-    async def _until(self, expert: str, names: frozenset[str], state: ProcessState) -> None:
+    async def _until(
+        self, expert: str, names: frozenset[str], state: ProcessState, ended: Collection[int | None] = ()
+    ) -> None:
+        """Waits for a state, and for another process where that one `ended`. Raises BackendError.
+
+        Those that are to be ready are wished for whenever they are found stopped: whoever runs an engine gives it up
+        where it ends asleep, perhaps only now.
+        """
         until_s = time.monotonic() + self._timeout_s
-        while late := [each for each in self._engines(expert) if each.name in names and each.state is not state]:
-            for each in late:
-                if each.state is ProcessState.FAILED and state is ProcessState.READY:
-                    raise BackendError(f"the engine of {expert} does not start; log: {each.log}")
+        while late := [
+            each
+            for each in self._engines(expert)
+            if each.name in names and (each.state is not state or each.pid in ended)
+        ]:
+            if state is ProcessState.READY:
+                for each in late:
+                    if each.state is ProcessState.FAILED:
+                        raise BackendError(f"the engine of {expert} does not start; log: {each.log}")
+                down = frozenset(each.name for each in late if each.state is ProcessState.STOPPED)
+                if not down.isdisjoint(read_wishes(self._data_dir).stopped):
+                    self._no_longer_stopped(down)
             if time.monotonic() > until_s:
                 raise BackendError(
                     f"the engine of {expert} is {late[0].state} after {self._timeout_s:g} s, not {state}"
                 )
             await asyncio.sleep(LOOK_EVERY_S)
+
+    def _no_longer_stopped(self, names: frozenset[str]) -> None:
+        change_wishes(self._data_dir, lambda was: was.model_copy(update={"stopped": was.stopped - names}))
 
     def _engines(self, expert: str) -> list[EngineRecord]:
         """Raises BackendError where nobody runs them."""

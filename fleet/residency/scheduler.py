@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fleet.residency.demand import Float64Array
 from fleet.residency.memory import Memory, Resident, States, sleep_state
-from fleet.residency.types import SLEEPS, Residency
+from fleet.residency.types import ABSENT, SLEEPS, Residency
 
 HOLD_CYCLES = 2.0
 """An engine that was woken stays awake for so many times its cycle (ours)."""
@@ -255,7 +255,7 @@ class Scheduler:
         best, least = None, np.inf
         for number, each in enumerate(self.residents):
             state = states[each.name]
-            is_gone = state in (Residency.STOPPED, Residency.STARTING)  # one that starts may sleep once it is awake
+            is_gone = state in ABSENT  # one that starts may sleep once it is awake
             if each.name == name or is_gone or not self._may_sleep(each, now_s, ignores_hold):
                 continue
             target = sleep_state(each, host_free_gib) if state is Residency.AWAKE else Residency.STOPPED
@@ -318,12 +318,14 @@ class Scheduler:
 
     def failed(self, now_s: float, state: Residency) -> None:
         """The change under way was not made, and this is the state now. The engine is left alone for a while, longer
-        each time."""
+        each time; but one whose process ended while it woke is started at once, and who waits for it still does."""
         step = self._end_step()
         times = self._failures.get(step.resident, (0, 0.0))[0]
-        self._failures[step.resident] = (times + 1, now_s + min(FIRST_RETRY_S * 2**times, LAST_RETRY_S))
+        has_ended = step.state is Residency.AWAKE and self._states[step.resident] in SLEEPS and state in ABSENT
+        if not has_ended or times:
+            self._failures[step.resident] = (times + 1, now_s + min(FIRST_RETRY_S * 2**times, LAST_RETRY_S))
+            self._forget(step.resident)
         self._states[step.resident] = state
-        self._forget(step.resident)
         self.goal = None
         self._refresh()
 

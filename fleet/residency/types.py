@@ -24,6 +24,7 @@ class Residency(StrEnum):
 SleepLevel = Literal[1, 2]
 
 SLEEPS = (Residency.SLEEP_1, Residency.SLEEP_2)
+ABSENT = (Residency.STOPPED, Residency.STARTING)
 
 TIME_OF = {
     (Residency.SLEEP_1, True): "wake_1_s",

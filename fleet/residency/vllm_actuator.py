@@ -17,14 +17,13 @@ from yarl import URL
 from base.errors import BackendError
 from base.json_text import from_json
 from fleet.engine_wishes import WishedProcesses
-from fleet.residency.types import SLEEPS, Residency, SleepLevel
+from fleet.residency.types import ABSENT, SLEEPS, Residency, SleepLevel
 
 TRANSITION_S = 600.0
 """Running requests may take minutes to end before a sleep, and 72B of weights to be read from a disk."""
 
 LOOK_S = 5.0
 SLEEP_STATE = re.compile(r'^vllm:engine_sleep_state\{[^}]*sleep_state="(\w+)"[^}]*\} 1(?:\.0)?$', re.MULTILINE)
-ABSENT = (Residency.STOPPED, Residency.STARTING)
 STATE_OF = {"weights_offloaded": Residency.SLEEP_1, "discard_all": Residency.SLEEP_2}
 
 
@@ -61,8 +60,9 @@ class VllmActuator:
     async def wake(self, expert: str) -> None:
         """Wakes an engine from either level, or starts it where it is stopped. Raises BackendError."""
         states = await self._states(expert)
-        if not states or any(state in ABSENT for _, state in states):
-            await self._of_this_host(expert).start(expert)
+        absent = {place.root for place, state in states if state in ABSENT}
+        if absent or not states:
+            await self._of_this_host(expert).start(expert, absent)
         await asyncio.gather(*(self._wake(place, state) for place, state in states))
         if any(state is not Residency.AWAKE for _, state in await self._states(expert)):
             raise BackendError(f"the engine of {expert} did not wake")

@@ -110,6 +110,9 @@ async def test_an_engine_that_its_supervisor_starts_again_is_waited_for(tmp_path
         if state is ProcessState.STARTING:
             with pytest.raises(BackendError, match="is starting after 0 s, not ready"):
                 await actuator.wake("coder")
+    write_vllm(tmp_path, [EngineRecord.model_validate({**record, "experts": ["coder"], "state": "ready", "pid": 7})])
+    with pytest.raises(BackendError, match="is ready after 0 s, not ready"):  # it ended, and nobody has noticed yet
+        await actuator.wake("coder")
     lock.release()
     with pytest.raises(BackendError, match="no vLLM engine runs"):
         await actuator.wake("coder")

@@ -164,6 +164,18 @@ def test_an_engine_that_fails_to_wake_is_left_alone_longer_each_time() -> None:
     assert scheduler.ask(50.0, "a")
 
 
+def test_an_engine_that_ends_while_it_wakes_is_started_for_who_waits() -> None:
+    scheduler = Scheduler((resident("a"),), Memory({"0": 25.0}), Off(), {"a": Residency.SLEEP_2})
+    assert scheduler.ask(0.0, "a")
+    assert scheduler.step(0.0) == Step("a", Residency.AWAKE)
+    scheduler.failed(1.0, Residency.STARTING)
+    assert scheduler.is_asked("a")
+    assert scheduler.step(1.0) == Step("a", Residency.AWAKE)
+    scheduler.failed(2.0, Residency.STOPPED)  # nor does it start
+    assert not scheduler.is_asked("a")
+    assert not scheduler.ask(3.0, "a")
+
+
 def test_pins_and_states_that_exceed_the_memory_are_refused() -> None:
     with pytest.raises(ValueError, match=r"pinned engines need 40\.0 GiB on device 0; allowed: at most 30\.0"):
         Scheduler((resident("a", is_pinned=True), resident("b", is_pinned=True)), Memory({"0": 30.0}), Off())
