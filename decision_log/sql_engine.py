@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 BUSY_TIMEOUT_MS = 10_000
 AGAIN_S = 0.01
+PRIMARY_CODE = 0xFF  # of SQLite's codes, which say more in their other bits
 KEPT_STATEMENTS = 8
 """Of each connection to SQLite, compiled. With Python's 128 the statements for batches of all sizes took 40 MB."""
 
@@ -77,8 +78,8 @@ def write_ahead(connection: Any) -> None:
         try:
             connection.execute("PRAGMA journal_mode=WAL").close()
             return
-        except sqlite3.OperationalError:
-            if time.monotonic() >= until_s:
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & PRIMARY_CODE != sqlite3.SQLITE_BUSY or time.monotonic() >= until_s:
                 raise
             time.sleep(AGAIN_S)
 

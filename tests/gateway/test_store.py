@@ -15,7 +15,7 @@ from decision_log.database import Database
 from decision_log.decision_record import DecisionRecord, TerminalState
 from decision_log.feedback_types import Feedback, FeedbackKind
 from decision_log.ledger import Ledger
-from decision_log.sql_engine import open_log
+from decision_log.sql_engine import open_log, write_ahead
 from decision_log.tables import DECISIONS, SCHEMA_VERSION
 
 
@@ -306,3 +306,15 @@ def test_a_row_of_another_version_is_left_out_or_named(store: Database) -> None:
     assert left_out == {"rows of schema_version 3; this coe reads 1": 1}
     with pytest.raises(StoreError, match="rows of schema_version 3; this coe reads 1"):
         store.get_decision("r1-1")
+
+
+def test_a_file_that_cannot_be_written_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "coe.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE t (a)")
+    monkeypatch.setattr("decision_log.sql_engine.time.sleep", lambda _: pytest.fail("it waits"))
+    with (
+        closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection,
+        pytest.raises(sqlite3.OperationalError, match="readonly"),
+    ):
+        write_ahead(connection)
