@@ -181,7 +181,7 @@ class Spool:
         return [loaded.payload for loaded, _ in zip(self._loaded, range(max_records), strict=False)]
 
     def read_again(self, max_records: int) -> list[bytes]:
-        """What `read` gave, as the disk has it now: a record may have been erased there meanwhile."""
+        """Reads the payloads of the last `read` again from the disk, where a record may have been erased meanwhile."""
         segment, start = self._position
         with self._path(segment).open("rb") as file:
             file.seek(start)

@@ -29,9 +29,7 @@ NOT_STORED = ("responses", "store")
 """A path and the field that never is left out there: without it OpenAI stores the answer."""
 
 NAMES = re.compile(rb"\b(?:" + "|".join((*OPTIONAL, *LIMIT_NAMES)).encode() + rb")\b")
-NOT_TAKEN = (
-    *(b"unsupport", b"not support", b"forbidden", b"not permitted", b"unknown", b"unrecognized", b"only allowed"),
-)
+NOT_TAKEN = (b"unsupport", b"not support", b"forbidden", b"not permitted", b"unknown", b"unrecognized", b"only allowed")
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +42,8 @@ class TakenFields:
         self._refused: dict[str, frozenset[str]] = {}  # by path: wires have different fields of one name
 
     async def send(self, request: BackendRequest, added: Collection[str] = ()) -> BackendResponse:
-        """As the backend's `send`, and again without the fields that refusals name, one at a time: some go on to list
-        those that are known.
+        """Sends a request as the backend does, and after a refusal again without the field that it names first: some go
+        on to list those that are known.
 
         What helped is remembered, unless the request itself has words of a refusal. Some servers repeat what they got,
         and then a client could have fields of all others left out.

@@ -183,8 +183,8 @@ class GatewayApp:
         return await self._loaded("rest", partial(load_rest, self._parts))
 
     async def _loaded(self, name: str, load: Callable[[], T]) -> T:
-        """The result of `load`, which runs once, in a thread, when a request first needs it; chats go on meanwhile.
-        After a failure, such as too many open files, the next request tries again."""
+        """Runs `load` once, in a thread, when a request first needs its result; chats go on meanwhile. After a failure,
+        such as too many open files, the next request tries again."""
         loading = self._loading.get(name)
         if loading is None:
             loading = self._loading[name] = asyncio.create_task(asyncio.to_thread(load), name=f"load-{name}")

@@ -91,7 +91,7 @@ async def list_models(parts: Parts, caller: Caller) -> Reply:
 
 
 async def show_model(parts: Parts, caller: Caller, name: str) -> Reply:
-    """Shows one name. 404 when there is no such model for the caller."""
+    """Shows one of these names; 404 for others, and for those that the caller may not ask."""
     config = parts.config
     found = next((card for card in cards(config, caller) if card.id == name), None)
     alias = alias_of(name, config.aliases)
