@@ -45,7 +45,7 @@ CONTEXT_ERROR = "exceed_context_size_error"
 
 @dataclass(frozen=True, slots=True)
 class StreamedAnswer:
-    """A stream whose first piece is here. Close `chunks` in any case.
+    """A stream whose first content is here. Close `chunks` in any case.
 
     Args:
         is_native: the expert got the client's own request and answers on its wire.

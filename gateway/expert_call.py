@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -10,7 +11,7 @@ from typing import cast
 
 from base.errors import BackendError, BusyError, RouterError
 from decision_log.privacy import keyed_hash
-from fleet.backend import MAX_ERROR_BYTES, RETRY_AFTER_S, BackendRequest, BackendResponse, read_all
+from fleet.backend import MAX_ERROR_BYTES, RETRY_AFTER_S, BackendRequest, BackendResponse, ChunkStream, read_all
 from fleet.pool import ExpertPool
 from fleet.replicas import ReplicatedBackend
 from fleet.wires.builtin import chunks_of, frames, response_of
@@ -36,7 +37,18 @@ from router.types import RoutingDecision
 JSON = "application/json"
 MAX_ANSWER_BYTES = 64 << 20
 EVENT_BEGINS = (b"data:", b"event:", b":")
-ERROR_EVENT = re.compile(rb'data: ?(\{"error": ?[^n].*)')
+CONTENT = re.compile(
+    rb'"(?:content|text|delta|reasoning(?:_content)?|thinking|refusal|arguments|partial_json|name|data)"\s*:\s*"[^"]'
+    rb'|"(?:finish|stop)_reason"\s*:\s*"[^"]|"status"\s*:\s*"(?:completed|incomplete)"|^data:\s*\[DONE\]',
+    re.MULTILINE,
+)
+"""What of a stream is more than comments, a role and empty texts, on any wire, or its end. Inside a JSON string every
+quote is escaped, so no text matches."""
+
+ERROR_EVENT = re.compile(rb'^data:[ \t]*(\{[^\n]*"error"\s*:\s*[{"])', re.MULTILINE)
+MAX_LEAD_S, MAX_LEAD_BYTES = 10.0, 64 * 1024
+"""What a stream says before its content waits no longer: comments keep the connections of clients open, too."""
+
 RETRY_SHARE = 0.1  # of requests; gRPC's retry throttling uses the same order (A6: tokenRatio 0.1)
 RETRY_BURST = 10.0
 
@@ -67,7 +79,7 @@ class RetryBudget:
 class ExpertCall:
     """Calls experts and keeps their breakers informed.
 
-    Only failures before the first byte lead to another expert, at most `retries` times, within the budget of further
+    Only failures before the first content lead to another expert, at most `retries` times, within the budget of further
     tries that all requests share. After a prompt that was too long that is one with a larger context. An expert that
     cannot be reached got nothing, so it counts for neither: with it go all that share its engine.
 
@@ -292,7 +304,7 @@ async def read_beginning(
     *,
     asks_stream: bool = False,
 ) -> StreamedAnswer | WholeAnswer:
-    """Reads what must be there before the client hears anything: a stream's first piece, or all of a JSON answer.
+    """Reads what must be there before the client hears anything: a stream's first content, or all of a JSON answer.
 
     Args:
         key: ours for that expert, which no message may show.
@@ -308,14 +320,11 @@ async def read_beginning(
         raise upstream_error(expert, response.status, body, response.headers, key)
     said = response.headers.get("content-type", "")
     content_type, is_stream = shown_type(said or JSON, key)
-    first = await anext(response.chunks, b"") if is_stream or (asks_stream and "json" not in said.lower()) else b""
+    first = await lead(response.chunks) if is_stream or (asks_stream and "json" not in said.lower()) else b""
     if not is_stream and first.startswith(EVENT_BEGINS):
         content_type, is_stream = EVENT_STREAM, True
     if is_stream:
-        if not first:
-            raise BackendError(f"expert {expert} sent an empty stream", status=502, is_retryable=True)
-        if native is None and (found := ERROR_EVENT.match(first)) and error_fields(found[1]):
-            raise error_in_answer(expert, found[1], key)
+        first = await through_content(expert, response.chunks, first, key)
         return StreamedAnswer(expert, content_type, first, response.chunks, native is not None, place=response.place)
     body = first + await read_all(response.chunks, MAX_ANSWER_BYTES)
     facts = await read_off_loop(partial(read_answer, as_chat=native.as_chat if native else None), body)
@@ -325,6 +334,37 @@ async def read_beginning(
     if native is None and not facts.has_choice:
         raise error_in_answer(expert, body, key)
     return WholeAnswer(expert, content_type, body, facts, native is not None, response.place)
+
+
+async def through_content(expert: str, chunks: ChunkStream, first: bytes, key: str | None) -> bytes:
+    """A stream until its first content: the client has seen nothing yet, so another expert may answer in its place.
+
+    Raises:
+        ApiError: an error comes instead.
+        BackendError: it breaks off or ends before.
+    """
+    held, ends_s = first, time.monotonic() + MAX_LEAD_S
+    while True:
+        content = CONTENT.search(held)
+        if (error := ERROR_EVENT.search(held, 0, content.start() if content else len(held))) is not None:
+            line, is_whole, _ = held[error.start(1) :].partition(b"\n")
+            if is_whole or not first:
+                raise error_in_answer(expert, line, key)
+        elif content or len(held) > MAX_LEAD_BYTES or time.monotonic() > ends_s:
+            return held
+        elif not first:
+            raise BackendError(f"expert {expert} sent an empty stream", status=502, is_retryable=True)
+        first = await lead(chunks)
+        held += first
+
+
+async def lead(chunks: ChunkStream) -> bytes:
+    """A piece from before the first content; nothing at the end. Raises BackendError, which allows another try."""
+    try:
+        return await anext(chunks, b"")
+    except BackendError as cut:
+        cut.is_retryable = cut.status == 502
+        raise
 
 
 def error_in_answer(expert: str, body: bytes, key: str | None) -> ApiError:

@@ -54,6 +54,7 @@ class FaultUpstream:
     bytes_sent: int = 0
     url: str = ""
     retry_after: str = "7"
+    lead: tuple[bytes, ...] = ()
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(json.loads(await request.read()))
@@ -110,6 +111,10 @@ class FaultUpstream:
         if is_cut:
             drop(request)
         return response
+
+    async def _dies(self, request: web.Request) -> web.StreamResponse:
+        """Breaks off after pieces that the test chose."""
+        return await self._stream(request, *(self.lead or (b"",)), is_cut=True)
 
     async def _split(self, request: web.Request) -> web.StreamResponse:
         """Pieces that end in the middle of events, of UTF-8 sequences and of line ends."""

@@ -13,9 +13,10 @@ from openai import AsyncOpenAI
 from decision_log.read import has_failed
 from fleet.breaker import FAILURES_TO_OPEN, BreakerState
 from fleet.replicas import ReplicatedBackend
+from gateway import expert_call
 from gateway.answer_guard import MASK, KeyFilter, upstream_error, without_keys
 from gateway.http_errors import TOO_LONG
-from tests.gateway.fault_upstream import WORDS, events, fault_upstream
+from tests.gateway.fault_upstream import ERROR_EVENT, WORDS, events, fault_upstream
 from tests.gateway.running import echoes, running, wire
 
 KEY = "Zq7-live/0123456789+abc="
@@ -378,6 +379,44 @@ async def test_an_error_in_place_of_an_answer_has_a_status_of_its_own_and_anothe
         gateway.parts.pool.alive = frozenset(echoes())
         async with gateway.chat("red", model="ruby", stream=is_stream) as answer:
             assert (answer.status, (await answer.json())["error"]["message"]) == (status, message)
+
+
+ROLE = orjson.dumps({"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]})
+
+
+@pytest.mark.parametrize(
+    ("lead", "cause"),
+    [
+        ((), "expert_broken_answer"),
+        ((b": OPENROUTER PROCESSING\n\n",), "expert_broken_answer"),
+        ((b": ping\n\n", events(ROLE)[:9], events(ROLE)[9:]), "expert_broken_answer"),
+        ((b": ping\n\n", events(ERROR_EVENT)[:20], events(ERROR_EVENT)[20:]), "engine_dead"),
+        (
+            (events(b'{"id":"c","error":{"message":"x","code":502},"choices":[{"finish_reason":"error"}]}'),),
+            "api_error",
+        ),
+    ],
+)
+async def test_an_expert_that_dies_before_it_says_anything_is_followed_by_another(
+    lead: tuple[bytes, ...], cause: str
+) -> None:
+    async with fault_upstream("dies") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+        upstream.lead = lead
+        async with gateway.chat("red", stream=True) as answer:
+            received = await answer.read()
+        assert (answer.status, answer.headers["x-coe-expert"]) == (200, "plain")
+        assert received.endswith(b"data: [DONE]\n\n")
+        assert (await gateway.record()).failures == {"ruby": cause}
+        async with gateway.chat("red", model="ruby", stream=True) as answer:
+            assert (answer.status, answer.content_type) == (502, "application/json")
+
+
+async def test_comments_do_not_wait_for_ever(monkeypatch) -> None:
+    monkeypatch.setattr(expert_call, "MAX_LEAD_S", -1.0)
+    async with fault_upstream("dies") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+        upstream.lead = (b": ping\n\n",)
+        async with gateway.chat("red", stream=True) as answer:
+            assert (answer.headers["x-coe-expert"], await answer.content.readline()) == ("ruby", b": ping\n")
 
 
 async def test_an_engine_that_was_put_to_sleep_is_passed_over_and_named() -> None:

@@ -85,6 +85,11 @@ FAILED: dict[str, bytes] = {
 WIRES = tuple(REQUESTS)
 
 
+def unended(path: str) -> bytes:
+    """A stream that never comes to its end."""
+    return STREAMS[path].partition(LAST[path])[0].replace(b'"stop"', b"null").replace(b'"end_turn"', b"null")
+
+
 async def post(gateway: Running, path: str, **fields: Any) -> tuple[int, bytes]:
     body = {"model": "auto", **REQUESTS[path], **fields}
     headers = {"anthropic-version": "2023-06-01", "anthropic-beta": "b-1"}
@@ -152,26 +157,25 @@ async def test_the_end_of_a_stream_waits_for_its_row(path: str) -> None:
 @pytest.mark.parametrize("path", WIRES)
 async def test_an_error_within_a_stream_passes_and_is_logged(path: str) -> None:
     async with (
-        scripted(**{path: FAILED[path]}) as engine,
+        scripted(**{path: unended(path) + FAILED[path]}) as engine,
         running(echoes(ruby=wire(engine.url)), entries=NATIVE, router=ROUTER, retries=0) as gateway,
     ):
         _, stream = await post(gateway, path, stream=True)
         record = await gateway.record()
-    assert stream.startswith(FAILED[path])
+    assert stream.startswith(unended(path) + FAILED[path])
     assert (record.state.value, record.error_code) == ("upstream_error", "dead")
 
 
 @pytest.mark.parametrize("path", WIRES)
 async def test_a_stream_without_an_end_is_an_error_in_the_shape_of_its_wire(path: str) -> None:
-    begun = STREAMS[path].partition(LAST[path])[0].replace(b'"stop"', b"null").replace(b'"end_turn"', b"null")
     async with (
-        scripted(**{path: begun}) as engine,
+        scripted(**{path: unended(path)}) as engine,
         running(echoes(ruby=wire(engine.url)), entries=NATIVE, router=ROUTER, retries=0) as gateway,
     ):
         _, stream = await post(gateway, path, stream=True)
         record = await gateway.record()
-    assert stream.startswith(begun)
-    rest = stream.removeprefix(begun)
+    assert stream.startswith(unended(path))
+    rest = stream.removeprefix(unended(path))
     assert rest.startswith(b"data: {" if path == "completions" else b"event: error\n")
     assert b"was cut off" in rest
     assert record.state.value == "upstream_error"
