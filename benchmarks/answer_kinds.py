@@ -31,9 +31,8 @@ from eval.grading import KIND_OF, answer_kind_of
 from eval.probe_set import load_probes
 from router import plugins
 from router.encoders.concat import Options, build
-from router.strategies.kind_of import FAMILY
 from router.strategies.kinds import judge as judge_kind
-from router.strategies.types import AnswerKind, KeyOf, Question
+from router.strategies.types import FAMILY, AnswerKind, KeyOf, Question
 
 GROUPS = Path(__file__).with_name("answer_groups.jsonl")
 OF_ONE_ANSWER = ("facts", "translation")

@@ -36,8 +36,7 @@ from router import plugins
 from router.protocols import Encoder
 from router.types import GENERAL, FloatArray
 from training.category_mix import AskedQueries, total_variation
-from training.fit_request import FitRequest
-from training.stage_one import LabelledEmbeddings, StageOne, fit_stage_one, following_traffic, label_numbers
+from training.stage_one import FitRequest, LabelledEmbeddings, StageOne, fit_stage_one, following_traffic, label_numbers
 from training.types import LabelledQuery
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results" / "label-shift.md"

@@ -48,7 +48,6 @@ from training.evidence import Evidence, beside_serving, gather_evidence
 from training.expert_map import measure_quality
 from training.feedback_bias import ReplyBin, ReplyRates
 from training.fit import prepare, write_router
-from training.fit_request import FitRequest
 from training.gate import (
     DEFAULT_TERMS,
     Comparison,
@@ -56,12 +55,12 @@ from training.gate import (
     Terms,
     judge,
 )
-from training.log_answers import AskedAnswers
+from training.log_answers import AskedAnswers, LoggedChoices
 from training.log_table import FOLDS, LogTable
-from training.logged_choices import LoggedChoices
 from training.new_experts import LEAST_MOVE, Renewed, exploration_moved, explored_shares, renewed, rows_given
 from training.router_comparison import LogComparison, Newcomers, RouterComparison, Twin
 from training.scorer_fit import FittedScorer
+from training.stage_one import FitRequest
 from training.takeover import find_takeover, opening_of, weighty_keys, without_guesses
 from training.types import OutcomeTable
 

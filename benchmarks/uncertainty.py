@@ -30,8 +30,15 @@ from router.quality import QualityMatrix
 from router.section import PluginConfig
 from router.types import GENERAL, FloatArray
 from router.uncertainty import apply_temperature
-from training.fit_request import FitRequest
-from training.stage_one import LabelledEmbeddings, StageOne, embed, fit_stage_one, label_numbers, stage_one_metrics
+from training.stage_one import (
+    FitRequest,
+    LabelledEmbeddings,
+    StageOne,
+    embed,
+    fit_stage_one,
+    label_numbers,
+    stage_one_metrics,
+)
 from training.types import LabelledQuery
 
 DATA = Path(__file__).parent.parent / ".." / "shared" / "data"

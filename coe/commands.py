@@ -52,11 +52,11 @@ COMMANDS = {
     ),
     "router ls": Command("training.train_command:router_ls", "List trained routers, or show one."),
     "router try": Command(
-        "training.trial_commands:router_try",
+        "training.train_command:router_try",
         "Try a router on a share of the traffic, or in the shadow of the live one; a worse one is withdrawn.",
     ),
-    "router promote": Command("training.trial_commands:router_promote", "Make a router the live one."),
-    "router rollback": Command("training.trial_commands:router_rollback", "Go back to the router before."),
+    "router promote": Command("training.train_command:router_promote", "Make a router the live one."),
+    "router rollback": Command("training.train_command:router_rollback", "Go back to the router before."),
     "categories propose": Command(
         "training.category_commands:categories_propose",
         "Find topics that the router does not know, and categories without traffic.",
@@ -111,7 +111,7 @@ COMMANDS = {
         "Write vector stores and the feedback on their searches as collections.",
     ),
     "outcomes import": Command(
-        "training.datasets.import_command:import_outcomes", "Make an outcome table of another tool's files."
+        "training.datasets.import_formats:import_outcomes", "Make an outcome table of another tool's files."
     ),
     "outcomes export": Command(
         "eval.export:export_outcomes",

@@ -15,8 +15,7 @@ from eval.graders import Grader
 from eval.probe_set import GraderSpec, Probe
 from router import plugins
 from router.section import PluginConfig
-from router.strategies.kind_of import FAMILY
-from router.strategies.types import AnswerKind, Question
+from router.strategies.types import FAMILY, AnswerKind, Question
 from router.types import FloatArray
 from training.datasets.outcomes import numbered_answers
 from training.split import split_of

@@ -36,8 +36,7 @@ from router.config import CoeConfig
 from router.features import features_hash
 from router.pipeline import Router
 from router.section import AUTO, PluginConfig
-from router.strategies.kind_of import answer_kind
-from router.strategies.types import Chosen
+from router.strategies.types import Chosen, answer_kind
 from router.types import DecisionReason, FloatArray, Query, QueryFacts, RoutingDecision
 
 MAX_SHOWN_LOSSES = 5

@@ -25,7 +25,7 @@ from router.policy_config import PolicyConfig
 from router.residency_config import ResidencyConfig, residency_problems
 from router.retrieval_config import RetrievalConfig
 from router.section import AUTO, Name, PluginConfig, Seconds, Section
-from router.strategies.kind_of import FAMILY as ANSWER_KINDS
+from router.strategies.types import FAMILY as ANSWER_KINDS
 from router.strategies.types import StrategyName
 from router.types import GENERAL
 

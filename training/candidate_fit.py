@@ -21,10 +21,10 @@ from training.evidence import Evidence, logged_queries
 from training.expert_map import row_numbers
 from training.fit import Prepared, finish, prepare
 from training.fit_inputs import fit_request
-from training.fit_request import FitRequest
 from training.log_answers import AskedAnswers, drawn_rows, sample_rows
 from training.log_table import FOLDS
 from training.retrain_inputs import RetrainInputs
+from training.stage_one import FitRequest
 from training.types import OutcomeTable
 
 MAX_LEARNED = 10_000

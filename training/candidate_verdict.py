@@ -20,9 +20,8 @@ from router.types import FloatArray, QueryBatch, Verdict
 from training.change_points import ChangePoint, is_outdated
 from training.fit_inputs import judged_outcomes
 from training.gate import Comparison, GateResult, judge, shown
-from training.log_answers import AskedAnswers, sample_rows
+from training.log_answers import BATCH_ROWS, AskedAnswers, batch_of, decisions_of, logged_batches, sample_rows
 from training.log_table import LogTable
-from training.logged_choices import BATCH_ROWS, batch_of, decisions_of, logged_batches
 from training.retrain_inputs import RetrainInputs
 from training.router_comparison import LogComparison, Newcomers, RouterComparison
 from training.split import split_of

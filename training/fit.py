@@ -24,11 +24,11 @@ from router.strategies.learned import LearnedStrategies
 from router.types import CategoryProbs, FloatArray, Metric
 from training.category_mix import MIX_MOVED
 from training.expert_map import cell_sums, row_numbers
-from training.fit_request import FitRequest
 from training.graded_queries import GradedQueries, LoggedQueries
 from training.scorer_fit import FittedScorer, fit_scorer
 from training.split import split_of
 from training.stage_one import (
+    FitRequest,
     LabelledEmbeddings,
     StageOne,
     embed,

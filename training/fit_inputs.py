@@ -27,9 +27,8 @@ from training.datasets.outcome_folders import graded_models, outcome_folders, re
 from training.expert_map import measure_quality
 from training.fit import fit_router
 from training.fit_options import FitOptions
-from training.fit_request import FitRequest
 from training.split import split_of
-from training.stage_one import label_numbers
+from training.stage_one import FitRequest, label_numbers
 from training.types import LabelledQuery, OutcomeTable
 
 

@@ -10,15 +10,16 @@ import hashlib
 import sys
 from array import array
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from base.progress import Progress, silent
-from decision_log.decision_record import DecisionRecord
+from decision_log.decision_record import CallState, DecisionRecord
 from decision_log.feedback_types import ImplicitKind
 from decision_log.read import (
     ASKED_BY_COE,
@@ -38,7 +39,64 @@ from training.builtin_feedback import RatedBuiltin
 from training.feedback_bias import Replies
 from training.key_influence import UNLIMITED, clusters
 from training.split import question_of
-from training.strategies.panels import Panels
+from training.types import NO_ANSWER, NOT_COMPARED
+
+
+@dataclass
+class Panels:
+    """Requests that a strategy asked several experts for, a column each. Calls have the number of their panel.
+
+    `answer` is the number of the answer, NO_ANSWER for none; `served` that of the one that was served; `reward` its
+    feedback, NaN for none.
+    """
+
+    categories: dict[str, int] = field(default_factory=dict)
+    experts: dict[str, int] = field(default_factory=dict)
+    category: array[int] = field(default_factory=lambda: array("i"))
+    served: array[int] = field(default_factory=lambda: array("i"))
+    reward: array[float] = field(default_factory=lambda: array("d"))
+    at: array[float] = field(default_factory=lambda: array("d"))
+    panel: array[int] = field(default_factory=lambda: array("i"))
+    expert: array[int] = field(default_factory=lambda: array("i"))
+    answer: array[int] = field(default_factory=lambda: array("i"))
+
+    def __len__(self) -> int:
+        return len(self.category)
+
+    def add(self, record: DecisionRecord, reward: float | None) -> None:
+        """One request that was answered; nothing of one that no two experts answered."""
+        assert record.decision is not None
+        assert record.strategy is not None
+        calls = [c for c in record.strategy.calls if c.state is CallState.ANSWERED and not c.is_judge]
+        if len(calls) < 2 or not record.strategy.is_settled:
+            return
+        by_expert = {call.expert: NO_ANSWER if call.answer is None else call.answer for call in calls}
+        self.category.append(self.categories.setdefault(record.decision.category, len(self.categories)))
+        self.served.append(by_expert.get(record.served_expert or "", NO_ANSWER))
+        self.reward.append(np.nan if reward is None else reward)
+        self.at.append(record.at)
+        for name, answer in by_expert.items():
+            self.panel.append(len(self.category) - 1)
+            self.expert.append(self.experts.setdefault(name, len(self.experts)))
+            self.answer.append(answer)
+
+    def row_in(self, rows: Sequence[str]) -> IntArray:
+        """(n,) row of each panel's category; the last one, `general`, for a category that has none."""
+        numbers = {name: i for i, name in enumerate(rows)}
+        found = np.array([numbers.get(name, len(rows) - 1) for name in self.categories], dtype=np.int64)
+        return found[np.array(self.category, dtype=np.int64)] if len(self) else np.zeros(0, dtype=np.int64)
+
+    def keys(self, experts: Sequence[str]) -> IntArray:
+        """(n, m) what each of some experts answered; NOT_COMPARED for who was not asked."""
+        found = np.full((len(self), len(experts)), NOT_COMPARED, dtype=np.int64)
+        numbers = {name: i for i, name in enumerate(experts)}
+        column = np.array([numbers.get(name, -1) for name in self.experts], dtype=np.int64)
+        if len(self):
+            column = column[np.array(self.expert, dtype=np.int64)]
+            known = column >= 0
+            found[np.array(self.panel)[known], column[known]] = np.array(self.answer, dtype=np.int64)[known]
+        return found
+
 
 KEY_STRIDE = 7
 """Parts by which a key's answers to a question are moved on; it has no divisor in common with `FOLDS`."""
@@ -129,57 +187,60 @@ def renumbered(values: NDArray[np.int32], own: tuple[str, ...], names: tuple[str
     return index[values] if len(own) else np.zeros(0, dtype=np.int64)
 
 
+COLUMN_CODES = dict(category="i", expert="i", reward="d", propensity="d", at="d", question="q", is_failure="b")
+"""Column -> type code of `array`, its final width."""
+
+
 @dataclass
 class Columns:
-    """Columns that grow row by row, at their final width; names are numbered in order of appearance."""
+    """Columns that grow row by row; names are numbered in order of appearance. `key_weight`: how much the feedback of
+    the row's key counts."""
 
     ids: list[bytes] = field(default_factory=list)
     categories: dict[str, int] = field(default_factory=dict)
     experts: dict[str, int] = field(default_factory=dict)
-    category: array[int] = field(default_factory=lambda: array("i"))
-    expert: array[int] = field(default_factory=lambda: array("i"))
-    reward: array[float] = field(default_factory=lambda: array("d"))
-    propensity: array[float] = field(default_factory=lambda: array("d"))
-    at: array[float] = field(default_factory=lambda: array("d"))
-    question: array[int] = field(default_factory=lambda: array("q"))
-    is_failure: array[int] = field(default_factory=lambda: array("b"))
+    numbers: dict[str, Any] = field(default_factory=lambda: {name: array(code) for name, code in COLUMN_CODES.items()})
     keys: list[str] = field(default_factory=list)
+    key_weight: array[float] = field(default_factory=lambda: array("d"))
 
-    def add(self, record: DecisionRecord, reward: float | None) -> None:
+    def add(self, record: DecisionRecord, reward: float | None, key_weight: float) -> None:
         """One decision with its reward; None: its expert failed."""
-        assert record.decision is not None, "a row without a decision has no reward"
+        decision = record.decision
+        assert decision is not None, "a row without a decision has no reward"
         self.ids.append(record.decision_id.encode())
-        self.category.append(self.categories.setdefault(record.decision.category, len(self.categories)))
-        self.expert.append(self.experts.setdefault(record.decision.expert, len(self.experts)))
-        self.reward.append(reward or 0.0)
-        self.is_failure.append(reward is None)
-        self.propensity.append(record.decision.propensity)
-        self.at.append(record.at)
-        self.question.append(question_of(record))
+        category = self.categories.setdefault(decision.category, len(self.categories))
+        expert = self.experts.setdefault(decision.expert, len(self.experts))
+        row = (category, expert, reward or 0.0, decision.propensity, record.at, question_of(record), reward is None)
+        for column, value in zip(self.numbers.values(), row, strict=True):
+            column.append(value)
         self.keys.append(sys.intern(record.key_id or ""))
+        self.key_weight.append(key_weight)
 
-    def table(self, weight: Float64Array, unlimited: Collection[str], max_key_share: float) -> LogTable:
-        """The columns in order of time."""
-        order = np.argsort(np.array(self.at, dtype=np.float64), kind="stable")
-        question = np.array(self.question, dtype=np.int64)[order]
+    def table(self, replies: Replies, unlimited: Collection[str], max_key_share: float) -> LogTable:
+        """The columns in order of time, each row weighed by how rarely such an answer gets feedback, relative to the
+        average reply, and by its key.
+
+        A reply represents the unrated answers like it. A failure is always seen, so it represents only itself: its
+        weight is the share of answers that got a reply, or 0 if none did, since then nothing is known of what did not
+        fail.
+        """
+        columns: dict[str, Any] = {name: np.array(values) for name, values in self.numbers.items()}
+        columns["is_failure"] = columns["is_failure"].astype(bool)
+        weight = np.full(len(self.ids), replies.rates.overall)
+        weight[~columns["is_failure"]] = replies.weights()
         numbers = {name: i for i, name in enumerate(dict.fromkeys(name for name in self.keys if name not in unlimited))}
-        key = np.array([numbers.get(name, UNLIMITED) for name in self.keys], dtype=np.int64)[order]
-        return LogTable(
-            ids=np.array(self.ids, dtype=np.bytes_)[order],
+        key = np.array([numbers.get(name, UNLIMITED) for name in self.keys], dtype=np.int64)
+        table = LogTable(
+            ids=np.array(self.ids, dtype=np.bytes_),
             categories=tuple(self.categories),
             experts=tuple(self.experts),
-            category=np.array(self.category, dtype=np.int32)[order],
-            expert=np.array(self.expert, dtype=np.int32)[order],
-            reward=np.array(self.reward, dtype=np.float64)[order],
-            propensity=np.array(self.propensity, dtype=np.float64)[order],
-            weight=weight[order],
-            at=np.array(self.at, dtype=np.float64)[order],
-            question=question,
+            weight=weight * np.array(self.key_weight),
             key=key,
-            is_held_out=np.zeros(len(order), dtype=bool),
-            is_failure=np.array(self.is_failure, dtype=bool)[order],
+            is_held_out=np.zeros(len(key), dtype=bool),
             max_key_share=max_key_share,
+            **columns,
         )
+        return table.rows(np.argsort(table.at, kind="stable"))
 
 
 def read_log_table(
@@ -220,7 +281,6 @@ def collect(
     """Sorts records into used and dropped, and weighs what is used: by how rarely such an answer gets feedback, and by
     whose it is. A log of one key is that key's own, so no share limits it."""
     columns, replies, digest, models, panels = Columns(), Replies(), hashlib.sha256(), ModelHistory(), Panels()
-    key_weight = array("d")
     builtins: list[RatedBuiltin] = []
     dropped: Counter[str] = Counter()
     traffic: Counter[str] = Counter()
@@ -248,11 +308,9 @@ def collect(
             dropped[reason] += 1
             continue
         digest.update(repr(reward).encode())
-        columns.add(record, reward)
-        key_weight.append(feedback.key_weights.get(record.key_id or "", 1.0))
-    weight = row_weights(columns, replies) * np.array(key_weight, dtype=np.float64)
+        columns.add(record, reward, feedback.key_weights.get(record.key_id or "", 1.0))
     is_limited = len(asking) > 1 and feedback.max_key_share < 1
-    table = columns.table(weight, feedback.trusted_keys if is_limited else asking, feedback.max_key_share)
+    table = columns.table(replies, feedback.trusted_keys if is_limited else asking, feedback.max_key_share)
     counts = table.weight > 0
     if not counts.all():
         dropped[NOTHING_TO_WEIGH] = int((~counts).sum())
@@ -280,15 +338,3 @@ def why_left_out(
             if (name := getattr(record.decision, kind)) not in names:
                 return f"{kind} '{name}' is not in experts.yaml"
     return reason
-
-
-def row_weights(columns: Columns, replies: Replies) -> Float64Array:
-    """(n,) how many requests each row represents, relative to the average reply.
-
-    A reply represents the unrated answers like it. A failure is always seen, so it represents only itself: its weight
-    is the share of answers that got a reply, or 0 if none did, since then nothing is known of what did not fail.
-    """
-    is_failure = np.array(columns.is_failure, dtype=bool)
-    weight = np.full(len(is_failure), replies.rates.overall)
-    weight[~is_failure] = replies.weights()
-    return weight

@@ -19,9 +19,8 @@ from training.expert_map import row_numbers
 from training.gain_evidence import FULL_CHANCE, OF_CANDIDATES, OF_NEWCOMERS, Bets, log_e_gain
 from training.gate import DEFAULT_TERMS, MAX_UNSUPPORTED, Comparison, Terms
 from training.key_influence import counted_share, min_keys
-from training.log_answers import AskedAnswers
+from training.log_answers import AskedAnswers, LoggedChoices, batch_of, chance_matrix, choices_on
 from training.log_table import LogTable
-from training.logged_choices import LoggedChoices, batch_of, chance_matrix, choices_on
 from training.off_policy import (
     MAX_WEIGHT,
     bootstrap_sums,

@@ -5,7 +5,7 @@ Shapes: n labelled queries, d dimensions, k categories.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from types import ModuleType
@@ -22,13 +22,43 @@ from base.intervals import wilson_interval
 from base.progress import Progress
 from router import plugins
 from router.protocols import CategoryClassifier, ClassifierOf, Encoder
+from router.quality import QualityMatrix
+from router.section import PluginConfig
 from router.types import GENERAL, BoolArray, FloatArray, IntArray, Interval, Metric
 from router.uncertainty import Uncertainty, apply_temperature, calibrated
 from training.calibrate import fit_temperature, fit_uncertainty
 from training.category_mix import AskedQueries, CategoryMix, estimate_mix, reweighed
 from training.few_examples import RECOGNISED, beside_strangers, is_new, spread_out, sure_of, usual_size
-from training.fit_request import FitRequest
-from training.types import LabelledQuery
+from training.graded_queries import LoggedQueries
+from training.types import LabelledQuery, OutcomeTable
+
+
+@dataclass(frozen=True)
+class FitRequest:
+    """Request of a fit. `experts` are the columns of `evidence`. Without `is_holding_out` every query is trained on and
+    the manifest holds no figures: for a caller that keeps its own test set."""
+
+    encoder_config: PluginConfig
+    classifier: PluginConfig
+    scorer: PluginConfig
+    categories: tuple[str, ...]
+    experts: tuple[str, ...]
+    evidence: QualityMatrix
+    alpha: float
+    data_fingerprints: Mapping[str, str]
+    parents: tuple[str, ...] = ()
+    is_holding_out: bool = True
+    outcomes: OutcomeTable | None = None
+    """Graded queries that a learned scorer is fitted on; None leaves the map."""
+    builtins: OutcomeTable | None = None
+    """Grades of the experts that are not language models; an answer that they did not give has no tokens."""
+    logged: LoggedQueries | None = None
+    """Answers of the decision log that a learned scorer is fitted on as well."""
+    asked: AskedQueries | None = None
+    """Queries of the log, whose mix of categories stage 1's prior follows; None: that of the labelled queries."""
+    is_traffic: bool = False
+    """The labelled queries are a sample of the traffic: a category's mass is the share of them that is served as it."""
+
 
 BATCH_SIZE, CACHED_AT_ONCE = 64, 2048
 FOLDS = 10

@@ -22,8 +22,8 @@ from training.datasets.outcomes import read_outcomes
 from training.expert_map import measure_quality
 from training.fit import fit_router, prepare, write_router
 from training.fit_inputs import fingerprint_outcomes, opened_encoder
-from training.fit_request import FitRequest
 from training.scorer_fit import FAMILY, fit_kind
+from training.stage_one import FitRequest
 from training.types import MIN_TABLE_PROMPTS, LabelledQuery
 
 METHODS_FILE = "methods.json"

@@ -18,7 +18,6 @@ MIN_TABLE_PROMPTS = 5
 ONE_CATEGORY = "all"
 """Category of every prompt where none of the table's own can be learned."""
 
-
 NO_ANSWER, NOT_COMPARED = -1, -2
 COLUMNS = ("prompt_ids", "texts", "categories", "splits")
 MATRICES = ("scores", "cost_usd", "output_tokens", "latency_ms", "answers", "logprobs")

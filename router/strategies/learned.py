@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from base.errors import ArtifactError
 from router.artifact import require_array, require_finite
 from router.protocols import ArrayState
-from router.strategies.machines import Agree, Escalate, Sequential, Vote
+from router.strategies.machines import SIGNALS, TELLS, Agree, Escalate, Sequential, Vote, Votes
 from router.strategies.types import Strategy, StrategyName
-from router.strategies.votes import SIGNALS, TELLS, Votes
 from router.types import FloatArray, IntArray
 
 NOBODY = -1

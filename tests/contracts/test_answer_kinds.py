@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from base.errors import ConfigError
 from router import plugins
-from router.strategies.kind_of import FAMILY
-from router.strategies.types import AnswerKind, KeyOf, Question
+from router.strategies.types import FAMILY, AnswerKind, KeyOf, Question
 
 CASES = [
     pytest.param(kind, number, id=f"{kind}-{number}")

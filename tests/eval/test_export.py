@@ -70,7 +70,7 @@ def there_and_back(table: OutcomeTable, format_name: str, suffix: str) -> Outcom
         out = Path(folder) / f"routing{suffix}"
         export(format_name, Path(folder) / "made", out)
         importer = load_importer(format_name)
-        return read_outcomes_of(importer, find_files(importer, [str(out)]), ImportOptions(), "made").table
+        return read_outcomes_of(importer, find_files(importer, [str(out)]), ImportOptions(), "made")[0]
 
 
 @pytest.mark.parametrize(("format_name", "suffix"), ROUND_TRIPS)
@@ -133,9 +133,9 @@ def test_the_recipe_of_the_docs_makes_json_lines_that_are_imported_unchanged(tmp
     write_outcomes(table, tmp_path / "data" / "outcomes" / "mine")
     subprocess.run([sys.executable, "-c", recipe], cwd=tmp_path, check=True)
     importer = load_importer("flat")
-    again = read_outcomes_of(
-        importer, find_files(importer, [str(tmp_path / "scores.jsonl")]), ImportOptions(), "made"
-    ).table
+    again = read_outcomes_of(importer, find_files(importer, [str(tmp_path / "scores.jsonl")]), ImportOptions(), "made")[
+        0
+    ]
     for name in ("prompt_ids", "texts", "categories", "splits", "experts", "metric", "source"):
         assert getattr(again, name) == getattr(table, name), name
     np.testing.assert_array_equal(again.scores, table.scores)

@@ -156,7 +156,7 @@ def test_changes_at_the_same_time_lose_nothing(registry):
 
 
 def test_the_commands_say_what_they_did(registry, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("training.trial_commands.require_loadable", lambda config, folder: None)
+    monkeypatch.setattr("training.train_command.require_loadable", lambda config, folder: None)
     one, two = add(registry, 1.0), add(registry, 2.0)
 
     def coe(name: str, *arguments: str) -> tuple[int, str]:

@@ -16,8 +16,7 @@ from training.calibrate import (
     fit_temperature,
     fit_uncertainty,
 )
-from training.fit_request import FitRequest
-from training.stage_one import LabelledEmbeddings, fit_stage_one, stage_one_metrics
+from training.stage_one import FitRequest, LabelledEmbeddings, fit_stage_one, stage_one_metrics
 
 
 def test_the_temperature_that_spoilt_probabilities_is_found() -> None:

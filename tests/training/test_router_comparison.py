@@ -20,8 +20,8 @@ from training.candidate_verdict import judged_rows
 from training.change_points import ChangePoint
 from training.gate import Comparison
 from training.key_influence import UNLIMITED
+from training.log_answers import chance_matrix, choices_on
 from training.log_table import FOLDS
-from training.logged_choices import chance_matrix, choices_on
 from training.router_comparison import Newcomers, Twin, doubly_robust_gains, too_few_keys
 from training.types import LabelledQuery
 

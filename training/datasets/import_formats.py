@@ -1,5 +1,5 @@
-"""Formats of other tools that become outcome tables. The file name is the registry: `importers/lm_eval.py` is
-`--format lm_eval`.
+"""`coe outcomes import`: files of other tools become outcome tables. The file name is the registry:
+`importers/lm_eval.py` is `--format lm_eval`.
 
 Each importer module has three public names: `OPTIONS` (the fields of `ImportOptions` that it reads beside
 the categories' and the score range), `PATTERNS` (which files of a folder are its own) and `read(files, options)`, which
@@ -10,17 +10,26 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
+from typing import Annotated
 
+import numpy as np
+import typer
 from pydantic import Field, field_validator
 
 from base.errors import ConfigError, DataError, allowed_values
+from base.options import require_folder, with_options
+from base.progress import working
+from base.visible_text import echo
 from router.plugins import kinds
 from router.types import Record
-from training.datasets.outcome_rows import LeftOutCounts, Rows, table_of_rows
+from training.datasets.outcome_files import PROMPTS_FILE
+from training.datasets.outcome_rows import LeftOut, reasons, table_of_rows
+from training.datasets.outcomes import write_outcomes
 from training.types import OutcomeTable
 
 FAMILY = "training.datasets.importers"
@@ -85,57 +94,40 @@ def bounds_of(text: str) -> tuple[float, float]:
     return float(low), float(high)
 
 
-@dataclass(frozen=True)
-class Importer:
-    """One format."""
-
-    name: str
-    options: frozenset[str]
-    patterns: tuple[str, ...]
-    read: Callable[[Sequence[ImportFile], ImportOptions], Rows]
-
-
-@dataclass(frozen=True)
-class Imported:
-    """A table and what is not in it."""
-
-    table: OutcomeTable
-    left_out: LeftOutCounts
-
-
 def import_formats() -> tuple[str, ...]:
     """Names of all formats, sorted."""
     return kinds(FAMILY)
 
 
-def load_importer(name: str) -> Importer:
-    """The importer of a format.
+def load_importer(name: str) -> ModuleType:
+    """The module of a format.
 
     Raises:
         ConfigError: no such format, with the formats there are.
     """
     if name not in import_formats():
         raise ConfigError(f"--format: unknown format '{name}'{allowed_values(name, import_formats())}")
-    module = importlib.import_module(f"{FAMILY}.{name}")
-    return Importer(name, frozenset(module.OPTIONS), tuple(module.PATTERNS), module.read)
+    return importlib.import_module(f"{FAMILY}.{name}")
 
 
-def read_outcomes_of(importer: Importer, files: Sequence[ImportFile], options: ImportOptions, source: str) -> Imported:
-    """An outcome table of another tool's files. `source` names it.
+def read_outcomes_of(
+    importer: ModuleType, files: Sequence[ImportFile], options: ImportOptions, source: str
+) -> tuple[OutcomeTable, list[LeftOut]]:
+    """An outcome table of another tool's files, and what is not in it. `source` names it.
 
     Raises:
         ConfigError: an option that the format does not read.
         DataError: a malformed file, with row and field.
     """
     some = ("text_field", "metric", "filter", "field", "score_range")  # others are for every format
-    unread = [name for name in some if getattr(options, name) and name not in importer.options]
+    unread = [name for name in some if getattr(options, name) and name not in importer.OPTIONS]
     if unread:
-        raise ConfigError(f"--{unread[0].replace('_', '-')}: format '{importer.name}' does not read it")
-    table, left_out = table_of_rows(importer.read(files, options), source, options.bounds)
-    return Imported(table, left_out)
+        name = importer.__name__.rpartition(".")[2]
+        raise ConfigError(f"--{unread[0].replace('_', '-')}: format '{name}' does not read it")
+    return table_of_rows(importer.read(files, options), source, options.bounds)
 
 
-def find_files(importer: Importer, arguments: Sequence[str]) -> tuple[ImportFile, ...]:
+def find_files(importer: ModuleType, arguments: Sequence[str]) -> tuple[ImportFile, ...]:
     """The files that a command line names: a file, `model=file`, or a folder of files.
 
     Raises:
@@ -148,10 +140,51 @@ def find_files(importer: Importer, arguments: Sequence[str]) -> tuple[ImportFile
         path = Path(rest if is_named else argument)
         paths = [path]
         if path.is_dir():
-            paths = sorted({file for pattern in importer.patterns for file in path.rglob(pattern)})
+            paths = sorted({file for pattern in importer.PATTERNS for file in path.rglob(pattern)})
             if not paths:
-                raise DataError(f"{path}: holds no file named {' or '.join(importer.patterns)}")
+                raise DataError(f"{path}: holds no file named {' or '.join(importer.PATTERNS)}")
         elif not path.is_file():
             raise DataError(f"{path}: no such file or folder")
         found += [ImportFile(file, name if is_named else None) for file in paths]
     return tuple(found)
+
+
+@with_options
+def import_outcomes(
+    files: Annotated[
+        list[str], typer.Argument(help="files, folders of files, or MODEL=FILE to name the model of a file")
+    ],
+    format_name: Annotated[str, typer.Option("--format", help=f"format of the files: {', '.join(import_formats())}")],
+    out: Annotated[Path, typer.Option(help="folder of the new outcome table")],
+    source: Annotated[str | None, typer.Option(help="name of the table; default: that of the folder")] = None,
+    *,
+    options: ImportOptions,
+) -> None:
+    """Make an outcome table of another tool's files."""
+    importer = load_importer(format_name)
+    require_folder(out)
+    if (out / PROMPTS_FILE).exists():
+        raise ConfigError(f"--out {out}: there is an outcome table already; name another folder, or remove it")
+    if options.category is not None and options.category_field is not None:
+        raise ConfigError("give either --category-field or --category")
+    with working("reading files ..."):
+        table, left_out = read_outcomes_of(importer, find_files(importer, files), options, source or out.resolve().name)
+        write_outcomes(table, out)
+    for line in (*summary(table, left_out), f"wrote {out}"):
+        echo(line)
+
+
+def summary(table: OutcomeTable, left_out: Sequence[LeftOut]) -> list[str]:
+    """Lines for a person about what was read and what was not."""
+    known = np.isfinite(table.scores)
+    experts = list(enumerate(table.experts))
+    n_incomplete = int((~known.all(axis=1)).sum())
+    lines = [
+        f"{known.sum()} scores by {table.metric}: {len(table.prompt_ids)} prompts in "
+        f"{len(set(table.categories))} categories, {len(table.experts)} models",
+        *(f"  {name}: mean {np.nanmean(table.scores[:, e]):.3f} of {known[:, e].sum()}" for e, name in experts),
+        *reasons(left_out),
+    ]
+    if n_incomplete:
+        lines.append(f"{n_incomplete} prompts lack a score of some model; comparisons of all models leave these out")
+    return lines

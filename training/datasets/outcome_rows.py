@@ -51,20 +51,12 @@ class LeftOut:
 Rows = Iterable[OutcomeRow | LeftOut]
 
 
-@dataclass
-class LeftOutCounts:
-    """Counts of the reasons to leave a row out, each with its first place."""
-
-    count: dict[str, int] = field(default_factory=dict)
-    first: dict[str, str] = field(default_factory=dict)
-
-    def add(self, left_out: LeftOut) -> None:
-        self.count[left_out.reason] = self.count.get(left_out.reason, 0) + 1
-        self.first.setdefault(left_out.reason, left_out.place)
-
-    def lines(self) -> list[str]:
-        """One line a reason, for a person."""
-        return [f"left out: {n} x {reason} (first: {self.first[reason]})" for reason, n in self.count.items()]
+def reasons(left_out: Iterable[LeftOut]) -> list[str]:
+    """One line a reason, for a person, with the first place."""
+    places: dict[str, list[str]] = {}
+    for each in left_out:
+        places.setdefault(each.reason, []).append(each.place)
+    return [f"left out: {len(found)} x {reason} (first: {found[0]})" for reason, found in places.items()]
 
 
 def text_id(*parts: str) -> str:
@@ -130,8 +122,8 @@ class Prompt:
 
 def table_of_rows(
     rows: Rows, source: str, score_range: tuple[float, float] | None
-) -> tuple[OutcomeTable, LeftOutCounts]:
-    """An outcome table with the prompts in the order of the rows and the models sorted.
+) -> tuple[OutcomeTable, list[LeftOut]]:
+    """An outcome table with the prompts in the order of the rows and the models sorted, and what is not in it.
 
     Args:
         score_range: lowest and highest possible score, which become 0 and 1; None: scores are in [0, 1] already.
@@ -140,16 +132,16 @@ def table_of_rows(
         DataError: as the rows do; a score out of range, a pair scored twice, rows that differ about a prompt, no row.
     """
     prompts: dict[str, Prompt] = {}
-    left_out = LeftOutCounts()
+    left_out: list[LeftOut] = []
     for row in rows:
         if isinstance(row, LeftOut):
-            left_out.add(row)
+            left_out.append(row)
             continue
         check_row(row, score_range or UNIT_RANGE)
         prompt_id = row.prompt_id or text_id(row.text)
         prompts.setdefault(prompt_id, Prompt(row)).add(prompt_id, row)
     if not prompts:
-        raise DataError("; ".join([f"{source}: no score was found", *left_out.lines()]))
+        raise DataError("; ".join([f"{source}: no score was found", *reasons(left_out)]))
     return assemble(prompts, source, score_range or UNIT_RANGE), left_out
 
 

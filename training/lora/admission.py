@@ -20,8 +20,7 @@ from fleet.vllm_command import adapter_folder
 from router.config import CoeConfig, config_text, load_config, parse_text
 from router.expert_config import Engine, ExpertConfig
 from router.section import check_name
-from router.strategies.kind_of import built_kind
-from router.strategies.types import AnswerKind, Question
+from router.strategies.types import AnswerKind, Question, built_kind
 from training.lora.adapter_fit import Recipe
 from training.lora.causal_lm import MERGED, CausalLm, base_folder
 from training.lora.examples import Example, halves, read_examples

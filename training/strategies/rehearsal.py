@@ -28,7 +28,7 @@ class Known:
     logprobs: Float64Array | None = None
 
     def tells(self, expert: int) -> Float64Array:
-        """(n, TELLS) as `router.strategies.votes.tells`."""
+        """(n, TELLS) as `router.strategies.machines.tells`."""
         nothing = np.full(len(self.keys), np.nan)
         known = nothing if self.logprobs is None else self.logprobs[:, expert]
         return np.stack([np.nan_to_num(known), np.isnan(known).astype(np.float64)], axis=1)

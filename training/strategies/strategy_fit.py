@@ -13,7 +13,7 @@ import numpy as np
 from base.progress import Progress
 from router.quality import CAUTION, QualityMatrix, reference_of
 from router.strategies.learned import NEVER, NOBODY, LearnedStrategies, Variants, with_bias
-from router.strategies.votes import SIGNALS, TELLS
+from router.strategies.machines import SIGNALS, TELLS
 from router.types import BoolArray, Float64Array, FloatArray, IntArray
 from training.expert_map import cell_sums, shrink
 from training.graded_queries import GradedQueries

@@ -12,8 +12,8 @@ from itertools import combinations
 
 import numpy as np
 
+from router.strategies.machines import SIGNALS, TELLS
 from router.strategies.types import StrategyName
-from router.strategies.votes import SIGNALS, TELLS
 from router.types import BoolArray, Float64Array, IntArray
 from training.strategies.rehearsal import (
     Known,

@@ -13,9 +13,8 @@ import orjson
 from aiohttp import web
 
 from router.pipeline import Router
-from router.strategies.machines import Vote
+from router.strategies.machines import Vote, Votes
 from router.strategies.types import Strategy, StrategyName
-from router.strategies.votes import Votes
 from router.strategy_plan import StrategyPlan
 from router.types import FloatArray
 from tests.gateway.running import Running, running, wire

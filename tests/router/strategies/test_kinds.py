@@ -9,8 +9,7 @@ import pytest
 
 from router import plugins
 from router.section import PluginConfig
-from router.strategies.kind_of import FAMILY, MORE_THAN_TEXT, answer_kind
-from router.strategies.types import AnswerKind, Question
+from router.strategies.types import FAMILY, MORE_THAN_TEXT, AnswerKind, Question, answer_kind
 from router.types import FloatArray, QueryFacts
 
 QUESTION = Question(

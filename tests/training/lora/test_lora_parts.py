@@ -23,7 +23,7 @@ from fleet.vllm_addresses import claim_vllm, read_vllm, write_vllm
 from fleet.vllm_command import read_adapter_ranks, vllm_processes
 from router.config import CoeConfig, load_config, parse_config
 from router.expert_config import ExpertConfig
-from router.strategies.kind_of import built_kind
+from router.strategies.types import built_kind
 from tests.fleet.test_vllm_addresses import engine_record
 from tests.training.log_records import record
 from training.lora.admission import Candidate, Comparison, adapted_entry, add_expert, add_to_engine, compare

@@ -7,9 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from router.strategies.machines import Agree, Escalate, Sequential, Vote
+from router.strategies.machines import SIGNALS, TELLS, Agree, Escalate, Sequential, Vote, Votes
 from router.strategies.types import Reply, Settled, Strategy
-from router.strategies.votes import SIGNALS, TELLS, Votes
 from tests.training.strategies.known_answers import known
 from training.strategies.rehearsal import (
     Known,

@@ -15,8 +15,8 @@ from router.capabilities import Capabilities
 from router.map_solver import ExpertCosts
 from router.policy_config import Budgets, PolicyConfig
 from router.strategies.learned import LEARNED, LearnedStrategies, learned_strategies
+from router.strategies.machines import SIGNALS
 from router.strategies.types import StrategyName
-from router.strategies.votes import SIGNALS
 from router.strategy_plan import StrategyPlan, choices_of, solve_plan
 from router.types import GENERAL, CategoryProbs
 from tests.outcome_tables import scored_table

@@ -23,19 +23,22 @@ from tests.training.datasets.importers.format_shapes import (
     put,
 )
 from training.datasets.import_formats import (
-    Imported,
     ImportOptions,
     find_files,
     import_formats,
     load_importer,
     read_outcomes_of,
 )
+from training.datasets.outcome_rows import LeftOut, reasons
 from training.datasets.outcomes import read_outcomes, write_outcomes
+from training.types import OutcomeTable
 
 each_shape = pytest.mark.parametrize("shape", SHAPES, ids=[shape.name for shape in SHAPES])
 
 
-def import_shape(shape: Shape, arguments: list[str], options: ImportOptions | None = None) -> Imported:
+def import_shape(
+    shape: Shape, arguments: list[str], options: ImportOptions | None = None
+) -> tuple[OutcomeTable, list[LeftOut]]:
     importer = load_importer(shape.format)
     return read_outcomes_of(importer, find_files(importer, arguments), options or shape.options, "quiz")
 
@@ -59,20 +62,19 @@ def test_every_format_is_documented_with_a_command() -> None:
 
 @each_shape
 def test_texts_labels_and_scores_are_read(shape: Shape, tmp_path: Path) -> None:
-    imported = import_shape(shape, shape.write(tmp_path))
-    table = imported.table
+    table, left_out = import_shape(shape, shape.write(tmp_path))
     assert table.experts == ("large", "small")
     assert table.texts == tuple(TEXTS.values())
     assert table.categories == tuple(CATEGORIES.values())
     expected = [[SCORES[p, m] for m in ("large", "small")] for p in TEXTS]
     np.testing.assert_allclose(table.scores, expected, atol=1e-9)
     assert table.source == "quiz"
-    assert imported.left_out.count == {}
+    assert left_out == []
 
 
 @each_shape
 def test_an_imported_table_is_read_back_from_its_folder(shape: Shape, tmp_path: Path) -> None:
-    table = import_shape(shape, shape.write(tmp_path / "in")).table
+    table = import_shape(shape, shape.write(tmp_path / "in"))[0]
     write_outcomes(table, tmp_path / "out")
     again = read_outcomes(tmp_path / "out")
     for name in ("prompt_ids", "texts", "categories", "splits", "experts", "metric", "source"):
@@ -132,7 +134,7 @@ def test_a_score_out_of_range_is_refused(shape: Shape, tmp_path: Path) -> None:
 def test_scores_are_rescaled_from_a_named_range(shape: Shape, tmp_path: Path) -> None:
     arguments = shape.write(tmp_path, lambda records: put(records[0], shape.score, 5))
     options = ImportOptions(category_field=shape.options.category_field, score_range="0:5")
-    scores = import_shape(shape, arguments, options).table.scores
+    scores = import_shape(shape, arguments, options)[0].scores
     assert scores.max() == 1.0
     assert sorted(set(scores[scores < 1].tolist())) == pytest.approx(
         [0.0, 0.2] if scores[0, 1] == 1 else [0.0, 0.1, 0.2]
@@ -141,11 +143,11 @@ def test_scores_are_rescaled_from_a_named_range(shape: Shape, tmp_path: Path) ->
 
 @each_shape
 def test_a_row_without_a_score_is_counted_not_dropped_silently(shape: Shape, tmp_path: Path) -> None:
-    imported = import_shape(shape, shape.write(tmp_path, lambda records: put(records[1], shape.score, None)))
-    (line,) = imported.left_out.lines()
+    table, left_out = import_shape(shape, shape.write(tmp_path, lambda records: put(records[1], shape.score, None)))
+    (line,) = reasons(left_out)
     assert line.startswith("left out: 1 x no ")
     assert "row 2" in line
-    assert np.isnan(imported.table.scores).sum() == 1
+    assert np.isnan(table.scores).sum() == 1
 
 
 def repeat(records: Records) -> None:
@@ -183,11 +185,11 @@ def test_an_option_is_read_or_refused(shape: Shape, option: str, tmp_path: Path)
     value = ["prompt_id=nothing"] if option == "field" else "nothing"
     arguments = shape.write(tmp_path)
     options = ImportOptions(category_field=shape.options.category_field, **{option: value})
-    if option not in load_importer(shape.format).options:
+    if option not in load_importer(shape.format).OPTIONS:
         with pytest.raises(ConfigError, match=f"format '{shape.format}' does not read it"):
             import_shape(shape, arguments, options)
     elif option == "field":
-        assert import_shape(shape, arguments, options).table.prompt_ids != tuple(TEXTS)
+        assert import_shape(shape, arguments, options)[0].prompt_ids != tuple(TEXTS)
     else:
         with pytest.raises(DataError, match="nothing"):
             import_shape(shape, arguments, options)

@@ -11,10 +11,12 @@ import pytest
 from base.errors import DataError
 from tests.training.datasets.importers import format_shapes as shapes
 from tests.training.datasets.importers.format_shapes import Records, dump_csv, dump_jsonl
-from training.datasets.import_formats import Imported, ImportOptions, find_files, load_importer, read_outcomes_of
+from training.datasets.import_formats import ImportOptions, find_files, load_importer, read_outcomes_of
+from training.datasets.outcome_rows import LeftOut
+from training.types import OutcomeTable
 
 
-def read(format_name: str, *arguments: object, **options: Any) -> Imported:
+def read(format_name: str, *arguments: object, **options: Any) -> tuple[OutcomeTable, list[LeftOut]]:
     importer = load_importer(format_name)
     return read_outcomes_of(importer, find_files(importer, [str(a) for a in arguments]), ImportOptions(**options), "t")
 
@@ -34,17 +36,17 @@ def test_a_frame_may_hold_turns_and_columns_of_its_own(tmp_path: Path) -> None:
     for record in records:
         record["embedding"] = "0.1"
     dump_csv(tmp_path / "frame.csv", records)
-    imported = read("routerbench", tmp_path / "frame.csv")
-    assert imported.table.texts == ("Name a prime.\n\nAnd its double?", "[1, 2] is a list of what?")
-    assert list(imported.left_out.count) == ["column 'embedding', which belongs to no model"]
-    assert imported.table.cost_usd[0].tolist() == pytest.approx([0.002, 0.0001])
+    table, left_out = read("routerbench", tmp_path / "frame.csv")
+    assert table.texts == ("Name a prime.\n\nAnd its double?", "[1, 2] is a list of what?")
+    assert [each.reason for each in left_out] == ["column 'embedding', which belongs to no model"]
+    assert table.cost_usd[0].tolist() == pytest.approx([0.002, 0.0001])
 
 
 def test_booleans_of_a_frame_are_scores(tmp_path: Path) -> None:
     records = shapes.routerbench()
     records[0]["small"], records[1]["small"] = True, False
     dump_csv(tmp_path / "frame.csv", records)
-    assert read("routerbench", tmp_path / "frame.csv").table.scores[:, 1].tolist() == [1.0, 0.0]
+    assert read("routerbench", tmp_path / "frame.csv")[0].scores[:, 1].tolist() == [1.0, 0.0]
 
 
 def lm_eval_files(folder: Path, change: Any = lambda records: None) -> Path:
@@ -58,7 +60,7 @@ def lm_eval_files(folder: Path, change: Any = lambda records: None) -> Path:
 
 
 def test_model_and_task_come_from_folder_and_file_name(tmp_path: Path) -> None:
-    table = read("lm_eval", lm_eval_files(tmp_path)).table
+    table = read("lm_eval", lm_eval_files(tmp_path))[0]
     assert table.experts == ("org/large", "org/small")
     assert table.categories == ("quiz_hard", "quiz_hard")
     assert table.prompt_ids == ("quiz_hard/0", "quiz_hard/1")
@@ -66,7 +68,7 @@ def test_model_and_task_come_from_folder_and_file_name(tmp_path: Path) -> None:
 
 def test_a_model_can_be_named_on_the_command_line(tmp_path: Path) -> None:
     file = next(lm_eval_files(tmp_path).rglob("org__small/*.jsonl"))
-    assert read("lm_eval", f"mine={file}").table.experts == ("mine",)
+    assert read("lm_eval", f"mine={file}")[0].experts == ("mine",)
 
 
 def test_a_chat_prompt_is_its_last_question(tmp_path: Path) -> None:
@@ -76,7 +78,7 @@ def test_a_chat_prompt_is_its_last_question(tmp_path: Path) -> None:
         records[0]["arguments"] = {"gen_args_0": {"arg_0": json.dumps(chat)}}
         records[1]["arguments"] = [[shapes.BOOKS, " Goethe"]]
 
-    assert read("lm_eval", lm_eval_files(tmp_path, as_chat)).table.texts == (shapes.MATHS, shapes.BOOKS)
+    assert read("lm_eval", lm_eval_files(tmp_path, as_chat))[0].texts == (shapes.MATHS, shapes.BOOKS)
 
 
 def test_prompts_in_a_models_own_template_need_the_field_of_the_question(tmp_path: Path) -> None:
@@ -87,7 +89,7 @@ def test_prompts_in_a_models_own_template_need_the_field_of_the_question(tmp_pat
     lm_eval_files(tmp_path, wrap)
     with pytest.raises(DataError, match=r"worded otherwise .* --text-field; fields of doc: question, subject, answer"):
         read("lm_eval", tmp_path)
-    assert read("lm_eval", tmp_path, text_field="question").table.texts == (shapes.MATHS, shapes.BOOKS)
+    assert read("lm_eval", tmp_path, text_field="question")[0].texts == (shapes.MATHS, shapes.BOOKS)
 
 
 def test_another_document_under_the_same_number_is_refused(tmp_path: Path) -> None:
@@ -104,17 +106,17 @@ def test_one_of_several_filters_and_metrics_must_be_chosen(tmp_path: Path) -> No
     dump_jsonl(tmp_path / "samples_quiz.jsonl", records)
     with pytest.raises(DataError, match=r"choose one with --filter: flexible-extract, strict-match"):
         read("lm_eval", tmp_path)
-    imported = read("lm_eval", tmp_path, filter="flexible-extract")
-    assert imported.table.scores.tolist() == [[1.0], [1.0]]
-    assert imported.left_out.count == {"under another filter than 'flexible-extract'": 2}
+    table, left_out = read("lm_eval", tmp_path, filter="flexible-extract")
+    assert table.scores.tolist() == [[1.0], [1.0]]
+    assert [each.reason for each in left_out] == ["under another filter than 'flexible-extract'"] * 2
     for record in records:
         record["metrics"] = ["acc", "acc_norm"]
         record |= {"acc": True, "acc_norm": 0.25}
     dump_jsonl(tmp_path / "samples_quiz.jsonl", records)
     with pytest.raises(DataError, match=r"row 1, field 'metrics': .*choose one with --metric: acc, acc_norm"):
         read("lm_eval", tmp_path, filter="strict-match")
-    assert read("lm_eval", tmp_path, filter="strict-match", metric="acc").table.scores.tolist() == [[1.0], [1.0]]
-    assert read("lm_eval", tmp_path, filter="strict-match", metric="acc_norm").table.metric == "acc_norm"
+    assert read("lm_eval", tmp_path, filter="strict-match", metric="acc")[0].scores.tolist() == [[1.0], [1.0]]
+    assert read("lm_eval", tmp_path, filter="strict-match", metric="acc_norm")[0].metric == "acc_norm"
 
 
 def test_generic_fields_may_have_other_names_and_chats(tmp_path: Path) -> None:
@@ -136,7 +138,7 @@ def test_generic_fields_may_have_other_names_and_chats(tmp_path: Path) -> None:
         field=["prompt=chat", "model=who", "score=mark", "prompt_id=id"],
         category_field="meta.topic",
         score_range="1:5",
-    ).table
+    )[0]
     assert (table.prompt_ids, table.texts, table.experts) == (("0", "1"), ("question 0", "question 1"), ("a", "b"))
     assert table.categories == ("t", "t")
     assert table.scores.tolist() == [[0.5, 0.5], [0.75, 0.75]]
@@ -172,7 +174,7 @@ def test_a_malformed_csv_is_named_with_row_and_column(content: str, complaint: s
 def test_excel_marks_long_prompts_and_line_breaks_are_read(tmp_path: Path) -> None:
     long = "a line\r\nand, another " + "x" * 200_000
     (tmp_path / "x.csv").write_bytes(f'\ufeffprompt,category,model,score\r\n"{long}",c,m,1\r\n'.encode())
-    assert read("flat", tmp_path / "x.csv").table.texts == (long,)
+    assert read("flat", tmp_path / "x.csv")[0].texts == (long,)
 
 
 def test_what_is_no_utf8_is_told(tmp_path: Path) -> None:
