@@ -29,6 +29,7 @@ from gateway.serve import Gateway, live_router
 from gateway.settings import Settings
 from router.config import CoeConfig, load_config
 from tests.gateway.retrieval.serving import serving
+from tests.gateway.running import MemoryStore
 from tests.memory_log import MemoryLog
 from tests.training.test_retrain import NOW, log_answers, retrainable
 from tests.training.trained_folder import EXPERTS, make_trained
@@ -223,7 +224,7 @@ async def small_gateway() -> AsyncIterator[Gateway]:
         live = live_router(Settings(config_path=folder / "experts.yaml", data_dir=data), config)
         await live.refresh()
         pool = ExpertPool({name: echo.build(echo.Options(model=name)) for name in EXPERTS})
-        gateway = Gateway(Parts(config, pool, live, MemoryLog(), hash_key=load_key(data), seed=0))
+        gateway = Gateway(Parts(config, pool, live, MemoryLog(), MemoryStore(), hash_key=load_key(data), seed=0))
         await gateway.start()
         try:
             yield gateway

@@ -30,6 +30,7 @@ from gateway.settings import Settings
 from gateway.telemetry.exporting import Exporting
 from gateway.telemetry.telemetry import Telemetry
 from router.config import parse_config
+from tests.gateway.running import MemoryStore
 from tests.memory_log import MemoryLog
 
 CHATS = 50
@@ -85,7 +86,8 @@ async def measure(port: int, rounds: int) -> dict[str, list[float]]:
     for name, telemetry in ways.items():
         backends = {"m": vllm.build(vllm.Options(url=f"http://127.0.0.1:{port}/v1", served_model="m"))}
         live = live_router(settings, config)
-        gateways[name] = Gateway(Parts(config, ExpertPool(backends), live, MemoryLog(), telemetry=telemetry))
+        parts = Parts(config, ExpertPool(backends), live, MemoryLog(), MemoryStore(), telemetry=telemetry)
+        gateways[name] = Gateway(parts)
         await gateways[name].start()
     body = {"model": "m", "messages": [{"role": "user", "content": "say it"}]}
     async with aiohttp.ClientSession() as client:

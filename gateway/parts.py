@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from copy import copy
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from decision_log.database import Database
@@ -33,7 +34,6 @@ from gateway.part_metrics import (
     router_metrics,
 )
 from gateway.reach import Reach
-from gateway.readiness import Readiness
 from gateway.retrieval.log import RetrievalLog
 from gateway.siblings import Siblings
 from gateway.telemetry.telemetry import Telemetry
@@ -52,17 +52,32 @@ LEASE_SLACK_S = 60.0
 """Between the end of the longest request that is allowed and its last settlement."""
 
 
-@dataclass(frozen=True)
-class Lasting:
-    """Parts that a change of experts.yaml leaves as they are: they count, or hold what all requests share."""
+@dataclass
+class Readiness:
+    """The reasons why a gateway cannot serve: at the start of `coe serve`, on `/readyz`, and while it stops."""
 
-    metrics: Metrics
-    admission: Admission
-    intake: Intake
-    limits: Limits
-    conversations: Conversations
-    retrieval_log: RetrievalLog
-    judge: Judge | None
+    pool: ExpertPool
+    live: LiveRouter
+    sink: DecisionLog
+    is_stopping: bool = False
+
+    def missing(self, *, is_answered: bool = True) -> list[str]:
+        """Lists them; empty when the gateway is ready.
+
+        Args:
+            is_answered: an expert that gets requests is there, as `ExpertPool.is_answering` found.
+        """
+        lacks = []
+        if self.is_stopping:
+            lacks.append("the gateway is stopping")
+        if self.live.current is None:
+            reason = f" ({self.live.last_error})" if self.live.last_error else ""
+            lacks.append(f"no router is loaded{reason}")
+        if self.sink.problem is not None:
+            lacks.append(f"the decision log cannot be written ({self.sink.problem})")
+        if not ((self.pool.alive or self.pool.limited) and is_answered):
+            lacks.append(f"no expert answers: {', '.join(self.pool.names)}")
+        return lacks
 
 
 @dataclass
@@ -77,7 +92,6 @@ class Parts:
         shares_redis: other processes read there what this one writes.
         live_config: puts other configurations in force; None where there is one for good.
         seed: makes exploration and samples repeatable in tests.
-        lasting: that of the parts whose place these take; None makes it.
         telemetry: follows requests; None where the environment asks for neither traces nor lines.
         residency: decides which engines are awake; None where experts.yaml does not ask for it.
     """
@@ -86,7 +100,7 @@ class Parts:
     pool: ExpertPool
     live: LiveRouter
     sink: DecisionLog
-    database: Database | None = None
+    database: Database
     auth: Auth = field(default_factory=Auth)
     hash_key: bytes = b""
     expert_keys: Mapping[str, str] = field(default_factory=dict)
@@ -97,18 +111,41 @@ class Parts:
     redis_url: str | None = None
     shares_redis: bool = True
     live_config: LiveConfig | None = None
-    lasting: Lasting | None = None
     telemetry: Telemetry | None = None
     residency: Keeper | None = None
 
     def __post_init__(self) -> None:
+        """Makes what a change of experts.yaml leaves as it is, because it counts, or holds what all requests share."""
+        config, limits = self.config, self.config.gateway
+        admission = self.admission = Admission(limits.max_concurrency)
+        self.metrics = Metrics()
+        self.intake = Intake(limits.max_bytes_in_flight, limits.max_bodies_per_client, limits.max_connections)
+        self.limits = Limits(self.redis_url, lease_s=0.0)
+        self.conversations = Conversations(self.redis_url, is_shared=self.shares_redis)
+        self.retrieval_log = RetrievalLog(
+            self.sink, self.metrics.registry, keeps_embeddings=config.log.embeddings, config=config.retrieval
+        )
+        self.judge: Judge | None = None
+        if config.judge is not None:
+            from gateway.judge import Judge
+
+            self.judge = Judge(
+                config.judge,
+                config.experts,
+                self.pool,
+                self.database,
+                lambda: admission.running,
+                self.seed,
+                None if self.telemetry is None else self.telemetry.graded,
+            )
+        self._connect()
+
+    def _connect(self) -> None:
+        """Makes what belongs to one experts.yaml."""
         config, limits = self.config, self.config.gateway
         longest_s = max(entry.total_timeout_s for entry in config.experts.values()) * (limits.retries + 1)
         if any(policy.strategy is not StrategyName.SINGLE for policy in config.policies.values()):
             longest_s += sum(entry.total_timeout_s for entry in config.experts.values())
-        self.lasting = lasting = self.lasting or self._make_lasting()
-        self.metrics, self.admission, self.intake = lasting.metrics, lasting.admission, lasting.intake
-        self.limits, self.retrieval_log, self.judge = lasting.limits, lasting.retrieval_log, lasting.judge
         self.limits.allow(longest_s + LEASE_SLACK_S)
         self.cache = cache_of(config, self.redis_url)
         self.readiness = Readiness(self.pool, self.live, self.sink)
@@ -118,7 +155,7 @@ class Parts:
             Reach(self.pool, self.residency),
             self.hash_key,
             seed=self.seed,
-            conversations=lasting.conversations,
+            conversations=self.conversations,
             cache=self.cache,
         )
         self.experts = ExpertCall(self.pool, config.experts, self.expert_keys, self.hash_key, retries=limits.retries)
@@ -129,34 +166,12 @@ class Parts:
 
             self.attachments = Attachments(self.retrieval, self.retrieval_log, capabilities(config))
 
-    def _make_lasting(self) -> Lasting:
-        config, limits, metrics = self.config, self.config.gateway, Metrics()
-        admission, judge = Admission(limits.max_concurrency), None
-        if config.judge is not None and self.database is not None:
-            from gateway.judge import Judge
-
-            judge = Judge(
-                config.judge,
-                config.experts,
-                self.pool,
-                self.database,
-                lambda: admission.running,
-                self.seed,
-                None if self.telemetry is None else self.telemetry.graded,
-            )
-        return Lasting(
-            metrics,
-            admission,
-            Intake(limits.max_bytes_in_flight, limits.max_bodies_per_client, limits.max_connections),
-            Limits(self.redis_url, lease_s=0.0),
-            Conversations(self.redis_url, is_shared=self.shares_redis),
-            RetrievalLog(self.sink, metrics.registry, keeps_embeddings=config.log.embeddings, config=config.retrieval),
-            judge,
-        )
-
     def changed(self, config: CoeConfig, pool: ExpertPool, live: LiveRouter, expert_keys: Mapping[str, str]) -> Parts:
         """Parts for another experts.yaml, to be served by `Gateway.change`."""
-        return replace(self, config=config, pool=pool, live=live, expert_keys=expert_keys)
+        parts = copy(self)
+        parts.config, parts.pool, parts.live, parts.expert_keys = config, pool, live, expert_keys
+        parts._connect()
+        return parts
 
     async def start(self) -> None:
         """Probes the experts and loads the promoted router. The sink's owner starts it."""
@@ -188,7 +203,7 @@ class Parts:
             await self.retrieval.aclose()
         await self.auth.aclose()
         await self.limits.aclose()
-        await self.decider.conversations.aclose()
+        await self.conversations.aclose()
         await self.close_changed()
 
 

@@ -53,13 +53,6 @@ async def batch_store(found: Annotated[BatchStore | None, part("batches")]) -> B
     return found
 
 
-async def required_database(found: Annotated[Database | None, part("database")]) -> Database:
-    """Raises ApiError 503 where this gateway keeps none."""
-    if found is None:
-        raise ApiError("this gateway keeps no decisions: it has no database", status=503, code="store_unavailable")
-    return found
-
-
 async def kept_files(batches: Annotated[BatchStore, Depends(batch_store)]) -> Files:
     return batches.files
 
@@ -71,8 +64,7 @@ async def decoded_body(request: Request) -> object:
 
 Config = Annotated[CoeConfig, part("config")]
 Sink = Annotated[DecisionLog, part("sink")]
-OptionalDatabase = Annotated[Database | None, part("database")]
-RequiredDatabase = Annotated[Database, Depends(required_database)]
+LogDatabase = Annotated[Database, part("database")]
 OtherProcesses = Annotated[Siblings, part("siblings")]
 LiveConfigOf = Annotated[LiveConfig | None, part("live_config")]
 CallerOf = Annotated[Caller, Depends(caller_of)]

@@ -27,9 +27,8 @@ from decision_log.listing import DecisionFilter, DecisionLine, Page, Place
 from decision_log.sink import DecisionLog
 from gateway.endpoints.access import (
     CallerOf,
-    OptionalDatabase,
+    LogDatabase,
     OtherProcesses,
-    RequiredDatabase,
     Sink,
     api_router,
     scan,
@@ -195,9 +194,7 @@ class ListQuery(DecisionFilter):
 
 
 @api.get("/v1/decisions", response_model=None)
-async def list_decisions(
-    wanted: Annotated[ListQuery, Query()], database: RequiredDatabase, caller: CallerOf
-) -> Response:
+async def list_decisions(wanted: Annotated[ListQuery, Query()], database: LogDatabase, caller: CallerOf) -> Response:
     """The decisions of the caller's team that match, newest first; one that was made a moment ago may be missing."""
 
     async def page(after: Place | None, limit: int) -> Page:
@@ -245,7 +242,7 @@ def csv_text(rows: Iterable[Iterable[object]]) -> bytes:
 
 @api.get("/v1/decisions/{decision_id}", response_model=Receipt)
 async def show_decision(
-    decision_id: str, sink: Sink, database: OptionalDatabase, siblings: OtherProcesses, caller: CallerOf
+    decision_id: str, sink: Sink, database: LogDatabase, siblings: OtherProcesses, caller: CallerOf
 ) -> Response:
     """The decision, what was weighed, what became of it and what was said; 404 when there is none, or another
     team made it."""
@@ -265,14 +262,14 @@ async def show_decision(
         why=in_words,
         signals=signals_of(decision) if decision and is_routed else None,
         experts=weighed_experts(decision) if decision and is_routed else (),
-        feedback=await asyncio.to_thread(database.get_feedback, record.decision_id) if database else (),
-        implicit=await asyncio.to_thread(database.get_signals, record.decision_id) if database else (),
+        feedback=await asyncio.to_thread(database.get_feedback, record.decision_id),
+        implicit=await asyncio.to_thread(database.get_signals, record.decision_id),
     )
     return Response(to_json(receipt.compact()), media_type="application/json")
 
 
 async def find_decision(
-    sink: DecisionLog, database: Database | None, siblings: Siblings, decision_id: str, tenant: str
+    sink: DecisionLog, database: Database, siblings: Siblings, decision_id: str, tenant: str
 ) -> DecisionRecord:
     """The record from memory, from the database, or from the memory of another worker. One whose id is new is waited
     for: another gateway may have made it a moment ago.
@@ -286,11 +283,11 @@ async def find_decision(
     """
     named, decision_id = decision_id, decision_named(decision_id)
     record = await asyncio.to_thread(sink.recent, decision_id)  # it redacts the text
-    if record is None and database is not None:
+    if record is None:
         record = await asyncio.to_thread(database.get_decision, decision_id)
     if record is None:
         record = await siblings.decision(decision_id)
-    if record is None and database is not None and is_new(decision_id):
+    if record is None and is_new(decision_id):
         record = await arriving(database, decision_id)
     if record is None or tenant_of(record.key_id) != tenant:
         raise no_decision(named)

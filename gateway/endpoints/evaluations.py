@@ -48,7 +48,7 @@ async def decision_about(record: LogRecord, desk: FeedbackDesk) -> str:
         with suppress(ApiError):
             return (await desk.find(decision_id)).decision_id
     of_trace: Sequence[str] = ()
-    if desk.database is not None and TRACE.fullmatch(record.trace_id):
+    if TRACE.fullmatch(record.trace_id):
         of_trace = await asyncio.to_thread(desk.database.decisions_of_trace, record.trace_id)
     own = []
     for decision_id in of_trace:

@@ -16,7 +16,7 @@ from base.request_body import Body, ColumnText
 from decision_log.decision_record import DecisionKind, DecisionRecord
 from decision_log.feedback_types import DocumentFeedback, Feedback, FeedbackKind, FeedbackStatus
 from gateway.answer_cache import AnswerCache
-from gateway.endpoints.access import CallerOf, Config, OptionalDatabase, OtherProcesses, Sink, api_router, part
+from gateway.endpoints.access import CallerOf, Config, LogDatabase, OtherProcesses, Sink, api_router, part
 from gateway.endpoints.decisions import find_decision, no_decision
 from gateway.http_errors import ApiError, invalid
 from gateway.metrics import Metrics
@@ -85,7 +85,7 @@ class FeedbackDesk:
     """Keeps what a caller says of answers."""
 
     sink: Sink
-    database: OptionalDatabase
+    database: LogDatabase
     config: Config
     siblings: OtherProcesses
     metrics: Annotated[Metrics, part("metrics")]
@@ -97,11 +97,9 @@ class FeedbackDesk:
         return await find_decision(self.sink, self.database, self.siblings, decision_id, self.caller.tenant)
 
     async def keep(self, said: FeedbackRequest) -> FeedbackAnswer:
-        """Raises ApiError: 404 for an unknown decision, 429 over a cap, 503 without a database."""
-        record, database, caps = await self.find(said.decision_id), self.database, self.config.feedback
+        """Raises ApiError: 404 for an unknown decision, 429 over a cap."""
+        record, caps = await self.find(said.decision_id), self.config.feedback
         check_subject(record, said.document_id)
-        if database is None:
-            raise ApiError("this gateway keeps no feedback: it has no database", status=503, code="store_unavailable")
         value = await asyncio.to_thread(reward_of, said)
         about = {"decision_id": record.decision_id, "value": value, "at": time.time(), "key_id": self.caller.key_id}
         feedback = (
@@ -109,7 +107,7 @@ class FeedbackDesk:
             if said.document_id is None
             else DocumentFeedback(document_id=said.document_id, **about)
         )
-        status = await asyncio.to_thread(database.put_feedback, feedback, caps, record)
+        status = await asyncio.to_thread(self.database.put_feedback, feedback, caps, record)
         self.metrics.feedback.labels(said.kind.value, status.value).inc()
         if status is FeedbackStatus.ERASED:
             raise no_decision(said.decision_id)

@@ -24,7 +24,7 @@ from gateway.intake import Admission
 from gateway.keys.counters import NOTHING, Cost
 from gateway.keys.grants import NANO_PER_MICRO, Caller
 from gateway.keys.limits import Limits
-from gateway.readiness import Readiness
+from gateway.parts import Readiness
 from gateway.retrieval.log import Outcome, RetrievalExchange, RetrievalLog, response_headers
 from retrieval.routing.query_routing import why
 from retrieval.service import RetrievalService, VectorStores

@@ -19,7 +19,7 @@ from decision_log.e_process import Arm
 from decision_log.router_versions import RouterVersions
 from fleet.router_registry import Registry
 from gateway.auth import require_admin
-from gateway.endpoints.access import CallerOf, OptionalDatabase, api_router, part
+from gateway.endpoints.access import CallerOf, LogDatabase, api_router, part
 from gateway.endpoints.admin import name_of
 from gateway.http_errors import ApiError
 from gateway.keys.grants import Caller
@@ -39,14 +39,14 @@ class TrialRequest(Body):
 
 
 @api.get("", response_model=None)
-async def list_routers(live: Live, database: OptionalDatabase, caller: CallerOf) -> Response:
+async def list_routers(live: Live, database: LogDatabase, caller: CallerOf) -> Response:
     """Every router with its part now, newest first; the evidence of a trial; the last rounds of `coe retrain`."""
     require_admin(caller)
     return await answered(lambda: state_of(live, database))
 
 
 @api.post("/rollback", response_model=None)
-async def rollback_router(live: Live, database: OptionalDatabase, caller: CallerOf) -> Response:
+async def rollback_router(live: Live, database: LogDatabase, caller: CallerOf) -> Response:
     """Ends the trial where one runs, else goes back to the router before. 400: there is neither."""
     require_admin(caller)
 
@@ -61,7 +61,7 @@ async def rollback_router(live: Live, database: OptionalDatabase, caller: Caller
 
 
 @api.post("/{version}/promote", response_model=None)
-async def promote_router(version: str, live: Live, database: OptionalDatabase, caller: CallerOf) -> Response:
+async def promote_router(version: str, live: Live, database: LogDatabase, caller: CallerOf) -> Response:
     """Makes a router live; a trial ends. 400: it is unknown or damaged, or this gateway could not serve it."""
     require_admin(caller)
 
@@ -75,15 +75,16 @@ async def promote_router(version: str, live: Live, database: OptionalDatabase, c
     return await answered(promote)
 
 
-def note(database: object, caller: Caller, action: str, before: LivePointer | Trial | None, after: LivePointer) -> None:
+def note(
+    database: Database, caller: Caller, action: str, before: LivePointer | Trial | None, after: LivePointer
+) -> None:
     """Adds a line to the admin log. Raises StoreError."""
-    if isinstance(database, Database):
-        AdminLog(database).note(name_of(caller), action, "router", before.version if before else "", after.version)
+    AdminLog(database).note(name_of(caller), action, "router", before.version if before else "", after.version)
 
 
 @api.post("/{version}/try", response_model=None)
 async def try_router(
-    version: str, wanted: TrialRequest, live: Live, database: OptionalDatabase, caller: CallerOf
+    version: str, wanted: TrialRequest, live: Live, database: LogDatabase, caller: CallerOf
 ) -> Response:
     """Begins a trial, in the place of one that runs. 400 as for `promote`, or the router is live already."""
     require_admin(caller)
@@ -106,7 +107,7 @@ async def answered(work: Callable[[], dict[str, Any]]) -> Response:
         raise ApiError(str(error), code="invalid_router") from error
 
 
-def state_of(live: LiveRouter, database: object) -> dict[str, Any]:
+def state_of(live: LiveRouter, database: Database) -> dict[str, Any]:
     registry = Registry(live.folder)
     pointer = registry.live()
     trial = None if pointer is None else pointer.trial
@@ -130,10 +131,10 @@ def router_view(manifest: RouterManifest, pointer: LivePointer | None) -> dict[s
     }
 
 
-def trial_view(pointer: LivePointer, trial: Trial, database: object) -> dict[str, Any]:
+def trial_view(pointer: LivePointer, trial: Trial, database: Database) -> dict[str, Any]:
     """A trial with what the log says of it so far; a canary ends once a value of `log_e` reaches `limit`."""
     values: dict[str, Any] = trial.model_dump(mode="json")
-    if trial.mode is TrialMode.SHADOW or not isinstance(database, Database):
+    if trial.mode is TrialMode.SHADOW:
         return values
     evidence = RouterVersions(database).evidence(pointer.version, trial)
     finding = find(evidence, trial)

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import FiniteFloat
 
 from decision_log.listing import Spend
-from gateway.endpoints.access import CallerOf, RequiredDatabase, api_router, scan
+from gateway.endpoints.access import CallerOf, LogDatabase, api_router, scan
 from gateway.keys.grants import tenant_of
 from router.types import Record
 
@@ -36,7 +36,7 @@ class SpendList(Record):
 
 @api.get("/v1/spend")
 async def show_spend(
-    database: RequiredDatabase, caller: CallerOf, since: FiniteFloat | None = None, until: FiniteFloat | None = None
+    database: LogDatabase, caller: CallerOf, since: FiniteFloat | None = None, until: FiniteFloat | None = None
 ) -> SpendList:
     """Sums over the logged requests with since <= at < until (Unix seconds; by default the last 30 days)."""
     begin = time.time() - DEFAULT_DAYS * DAY_S if since is None else since

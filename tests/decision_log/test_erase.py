@@ -37,7 +37,7 @@ from gateway.settings import read_settings
 from router.gateway_config import GatewayConfig
 from router.log_config import LogConfig, PrivacyLevel
 from tests.decision_log.running_log import make_record
-from tests.gateway.running import config_of
+from tests.gateway.running import MemoryStore, config_of
 from tests.waiting import until
 
 CANARY = b"canary words"
@@ -163,7 +163,8 @@ async def test_a_session_is_found_by_its_name_and_a_text_by_itself(tmp_path: Pat
     settings = read_settings({"COE_DATA_DIR": str(tmp_path)})
     config = config_of()
     log = DecisionLog(data_dir=tmp_path, redis_url=redis_url, config=config.log)
-    parts = Parts(config, ExpertPool({}), live_router(settings, config), log, hash_key=load_key(tmp_path))
+    live, key = live_router(settings, config), load_key(tmp_path)
+    parts = Parts(config, ExpertPool({}), live, log, MemoryStore(), hash_key=key)
     asked = make_record(0, text="hello there").model_copy(
         update={"session_id": parts.decider.session_id("named:support-4711", "")}
     )
@@ -172,7 +173,6 @@ async def test_a_session_is_found_by_its_name_and_a_text_by_itself(tmp_path: Pat
     kept = log.recent(asked.decision_id)
     await log.aclose()
     assert kept is not None
-    key = load_key(tmp_path)
     assert kept.session_id in stored_forms("support-4711", key)
     assert kept.text_hash in stored_forms("hello there", key)
     assert "key-1234abcd" in stored_forms("key-1234abcd", key)

@@ -40,6 +40,7 @@ from gateway.settings import Settings
 from router.build import build_encoder
 from router.config import load_config
 from router.log_config import LogConfig
+from tests.gateway.running import MemoryStore
 from tests.memory_log import MemoryLog
 from tests.training.trained_folder import EXPERTS, make_trained
 from tests.waiting import DEADLINE_S
@@ -227,7 +228,7 @@ async def costs_of_chats(folder: Path, log: MemoryLog) -> dict[str, dict[str, fl
     with upstream() as url, counting() as counter:
         backends = {name: vllm.build(vllm.Options(url=url, served_model=name)) for name in config.experts}
         live, key = live_router(settings, config), load_key(settings.data_dir)
-        gateway = Gateway(Parts(config, ExpertPool(backends), live, log, hash_key=key))
+        gateway = Gateway(Parts(config, ExpertPool(backends), live, log, MemoryStore(), hash_key=key))
         port = await gateway.start()
         try:
             for kind in KINDS:

@@ -70,7 +70,8 @@ async def test_a_router_is_promoted_and_rolled_back(tmp_path: Path) -> None:
 async def test_a_trial_begins_under_terms_or_in_the_shadow(tmp_path: Path) -> None:
     first, second = saved(tmp_path, 1.0), saved(tmp_path, 2.0)
     Registry(tmp_path).promote(first, NOW)
-    async with running(routers=tmp_path, load=load) as gateway:
+    store = Database(f"sqlite:///{tmp_path / 'coe.db'}")
+    async with running(routers=tmp_path, load=load, store=store) as gateway:
         for canary, mode, share in (({"share": 0.2}, "canary", 0.2), ({}, "canary", 0.05), (None, "shadow", 0.0)):
             async with gateway.client.post(f"{gateway.root}{ADMIN}/{second}/try", json={"canary": canary}) as answer:
                 trial = (await answer.json())["trial"]
@@ -81,6 +82,7 @@ async def test_a_trial_begins_under_terms_or_in_the_shadow(tmp_path: Path) -> No
         async with gateway.client.post(f"{gateway.root}{ADMIN}/{first}/try", json={"canary": {}}) as answer:
             assert "is live already" in await answer.text()
         assert (await ask(gateway, "POST", f"{ADMIN}/rollback"))[1]["trial"] is None
+    store.close()
 
 
 async def test_a_router_that_the_gateway_cannot_load_stays_where_it_is(tmp_path: Path) -> None:

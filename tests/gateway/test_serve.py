@@ -43,7 +43,7 @@ class Log(support.MemoryLog):
 
 async def serve(settings, config, experts):
     sink = Log()
-    parts = Parts(config, ExpertPool(experts), live_router(settings, config), sink)
+    parts = Parts(config, ExpertPool(experts), live_router(settings, config), sink, support.MemoryStore())
     served = Gateway(parts, host=settings.host, port=settings.port)
     with stop_on_signal() as stop:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
+from decision_log.database import Database
 from decision_log.sink import DecisionLog
 from fleet.backend import ChatBackend
 from fleet.connect import build_backends
@@ -15,6 +16,7 @@ from gateway.parts import Parts
 from gateway.serve import Gateway
 from gateway.swap import Swap
 from router.config import CoeConfig, parse_config
+from tests.gateway.running import MemoryStore
 from tests.gateway.small_router import small_router
 from tests.memory_log import MemoryLog
 
@@ -43,7 +45,7 @@ def backends_of(parts: Parts, swap: Swap, config: CoeConfig) -> dict[str, ChatBa
 
 def parts_of(config: CoeConfig, backends: dict[str, ChatBackend]) -> Parts:
     live = LiveRouter(Path("no-routers"), lambda folder: small_router(), small_router())
-    return Parts(config=config, pool=ExpertPool(backends), live=live, sink=cast(DecisionLog, MemoryLog()))
+    return Parts(config, ExpertPool(backends), live, cast(DecisionLog, MemoryLog()), cast(Database, MemoryStore()))
 
 
 def test_an_expert_of_an_embedded_engine_goes_and_comes_back_with_every_adapter_told(tmp_path: Path) -> None:
