@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from base.errors import StoreError
 from decision_log.database import Database
 from decision_log.sql_removal import Removal
-from fleet.tasks import look_always, stop_task
+from fleet.tasks import Poller
 
 if TYPE_CHECKING:
     from decision_log.sink import DecisionLog
@@ -23,7 +23,7 @@ DAY_S = 86_400.0
 logger = logging.getLogger(__name__)
 
 
-class Housekeeper:
+class Housekeeper(Poller):
     """Looks for erasures every `LOOK_EVERY_S` and prunes every `PRUNE_EVERY_S`; a database that is away delays both.
 
     Args:
@@ -32,20 +32,13 @@ class Housekeeper:
     """
 
     def __init__(self, database: Database, log: DecisionLog | None, *, keep_days: float | None) -> None:
+        super().__init__("the log's housekeeping", LOOK_EVERY_S, (StoreError,))
         self._removal = Removal(database)
         self._log = log
         self._keep_days = keep_days
         self._looked = time.time()
         self._known: dict[str, float] = {}  # erasures that were seen already
         self._next_prune = 0.0  # on the monotonic clock
-        self._task: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        looking = look_always("the log's housekeeping", self.look, LOOK_EVERY_S, (StoreError,))
-        self._task = asyncio.create_task(looking, name="decision-log-housekeeper")
-
-    async def aclose(self) -> None:
-        await stop_task(self._task)
 
     async def look(self) -> None:
         """Runs once what is due. Raises StoreError."""

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable
+from abc import ABC, abstractmethod
 from typing import TypeVar
 
 from base.errors import reason_of
@@ -20,34 +20,51 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
-async def look_always(
-    what: str,
-    look: Callable[[], Awaitable[object]],
-    every_s: float,
-    away: tuple[type[Exception], ...],
-    longest_s: float = math.inf,
-) -> None:
-    """Looks every so many seconds. Neither `away`, which says that something cannot be reached now and is logged once
-    until it can, nor a fault of ours ends it.
+class Poller(ABC):
+    """Looks again and again, from `start` to `aclose`. Neither `away`, which says that something cannot be reached now
+    and is logged once until it can, nor a fault of ours ends it.
 
     Args:
+        what: its name in the log.
         longest_s: the longest pause, however long a look took.
     """
-    waits = False
-    while True:
-        began_s = time.monotonic()
-        try:
-            await look()
-            if waits:
-                logger.info("%s waits no longer", what)
-            waits = False
-        except away as error:
-            if not waits:
-                logger.warning("%s waits (%s)", what, reason_of(error))
-            waits = True
-        except Exception:
-            logger.exception("%s continues after a fault", what)
-        await asyncio.sleep(min(max(every_s, (time.monotonic() - began_s) / MAX_DUTY), longest_s))
+
+    def __init__(
+        self, what: str, every_s: float, away: tuple[type[Exception], ...] = (), longest_s: float = math.inf
+    ) -> None:
+        self._what, self._every_s, self._away, self._longest_s = what, every_s, away, longest_s
+        self._polling: asyncio.Task[None] | None = None
+
+    @abstractmethod
+    async def look(self) -> object:
+        """Looks once."""
+
+    async def start(self) -> None:
+        """Begins."""
+        self._polling = asyncio.create_task(self.poll(), name=self._what)
+
+    async def aclose(self) -> None:
+        """Ends it, whatever it is at."""
+        await stop_task(self._polling)
+
+    async def poll(self) -> None:
+        """Looks until it is cancelled."""
+        waits = False
+        while True:
+            began_s = time.monotonic()
+            try:
+                await self.look()
+                if waits:
+                    logger.info("%s waits no longer", self._what)
+                waits = False
+            except self._away as error:
+                if not waits:
+                    logger.warning("%s waits (%s)", self._what, reason_of(error))
+                waits = True
+            except Exception:
+                logger.exception("%s continues after a fault", self._what)
+            took_s = time.monotonic() - began_s
+            await asyncio.sleep(min(max(self._every_s, took_s / MAX_DUTY), self._longest_s))
 
 
 async def stop_task(task: asyncio.Task[None] | None) -> None:

@@ -188,12 +188,12 @@ async def start_gateway(
     stack.push_async_callback(swap.aclose)
     stack.push_async_callback(gateway.stop)
     await gateway.start()
-    live_config.start(swap)
+    await live_config.follow(swap)
     stack.push_async_callback(live_config.aclose)
     if membership.runs_batches:
         runner = make_runner(gateway, batches, sink.replica)
         stack.push_async_callback(runner.aclose)
-        runner.start()
+        await runner.start()
     return gateway
 
 

@@ -10,7 +10,7 @@ from collections import Counter
 from base.errors import StoreError
 from decision_log.drift import ACCURACY, DriftMonitor, SignalChange
 from decision_log.reward_pages import PAGE, RewardPage, RewardPages
-from fleet.tasks import look_always, stop_task
+from fleet.tasks import Poller
 
 LOOK_EVERY_S = 10.0
 SETTLED_S = 5.0
@@ -22,15 +22,15 @@ HISTORY = 2000
 logger = logging.getLogger(__name__)
 
 
-class DriftWatch:
+class DriftWatch(Poller):
     """Looks every `LOOK_EVERY_S` at the feedback that is new. Every gateway does, and all find the same."""
 
     def __init__(self, pages: RewardPages) -> None:
+        super().__init__("the watch over drift", LOOK_EVERY_S, (StoreError,))
         self._pages = pages
         self._monitor = DriftMonitor()
         self._last: int | None = None  # number of the last feedback that was seen; None before the history
         self._waiting: list[int] = []  # numbers of feedback up to there that could not be taken yet
-        self._task: asyncio.Task[None] | None = None
         self.alarms: Counter[str] = Counter()
 
     @property
@@ -43,13 +43,6 @@ class DriftWatch:
     def rewards(self) -> int:
         """Rewards with a prediction that were taken."""
         return self._monitor.counts.get(ACCURACY, 0)
-
-    async def start(self) -> None:
-        looking = look_always("the watch over drift", self.look, LOOK_EVERY_S, (StoreError,))
-        self._task = asyncio.create_task(looking, name="drift-watch")
-
-    async def aclose(self) -> None:
-        await stop_task(self._task)
 
     async def look(self, until: float | None = None) -> list[SignalChange]:
         """Takes the feedback that is new, and returns the changes that it brings. What is fresher, or has no decision

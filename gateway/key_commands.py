@@ -20,7 +20,7 @@ from decision_log.connections import opened_database, run_with_redis
 from decision_log.redis_client import connect
 from fleet.redis_server import running_url
 from gateway.keys.grants import Cap, Grant, Measure, parse_caps
-from gateway.keys.key_store import KeyStore, StoredKey
+from gateway.keys.key_store import KeyRow, KeyStore
 from router.config import load_config
 from router.types import Record
 
@@ -212,7 +212,7 @@ def grant_words(grant: Grant) -> str:
     return "; ".join(parts) or "no limits"
 
 
-def state_of(key: StoredKey, now: float) -> str:
+def state_of(key: KeyRow, now: float) -> str:
     if key.revoked_at is not None:
         return "revoked"
     return "expired" if key.grant.expires_at is not None and key.grant.expires_at <= now else "active"

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from base.errors import ArtifactError, ConfigError, RouterError
 from fleet.router_registry import withdraw
+from fleet.tasks import Poller, stop_task
 from router.live_pointer import LIVE_FILE, LivePointer, Trial, TrialMode, read_pointer
 from router.pipeline import Router
 
@@ -56,7 +57,7 @@ class Serving(NamedTuple):
         return self.candidate.router if is_shadow and self.candidate else None
 
 
-class LiveRouter:
+class LiveRouter(Poller):
     """Holds the routers in force and follows `live.json`.
 
     Args:
@@ -66,9 +67,9 @@ class LiveRouter:
     """
 
     def __init__(self, folder: Path, load: Callable[[Path], Router], current: Router | None = None) -> None:
+        super().__init__("a newer router", POLL_EVERY_S, longest_s=POLL_EVERY_S)
         self.folder = folder
         self._load = load
-        self._poller: asyncio.Task[None] | None = None
         self._refused: set[tuple[str, int]] = set()  # (version, written_ns): not tried again until written again
         self._refreshing = asyncio.Lock()
         self._seen_ns: int | None = None  # when the `live.json` that was acted upon was written
@@ -97,16 +98,19 @@ class LiveRouter:
         """The trial that runs here."""
         return self.serving.candidate.trial if self.serving.candidate else None
 
-    async def start(self, poll_every_s: float = POLL_EVERY_S) -> None:
+    async def start(self) -> None:
         """Loads what is promoted now, then follows changes."""
         await self.refresh()
-        self._poller = asyncio.create_task(self._poll(poll_every_s), name="live-router")
+        await super().start()
 
     async def aclose(self) -> None:
-        tasks = [task for task in (self._poller, self._catching_up) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await super().aclose()
+        await stop_task(self._catching_up)
+
+    async def look(self) -> None:
+        """Follows `live.json`, and ends the trial of a candidate that could not decide a query."""
+        await self.refresh()
+        await self._withdraw_faulty()
 
     def try_load(self, folder: Path) -> None:
         """Reads a router as if it were promoted. Raises ConfigError: this gateway could not serve it."""
@@ -201,14 +205,7 @@ class LiveRouter:
         kept = self.current.version if self.current else "none"
         logger.error("router %s is refused, %s stays live: %s", version, kept, self.last_error)
 
-    async def _poll(self, every_s: float) -> None:
-        while True:
-            await asyncio.sleep(every_s)
-            await self.refresh()
-            await self._withdraw_faulty()
-
     async def _withdraw_faulty(self) -> None:
-        """Ends the trial of a candidate that could not decide a query."""
         trial = self.trial
         if trial is None or not self.faults.get(trial.version):
             return

@@ -18,7 +18,7 @@ from base.errors import ArtifactError, StoreError
 from decision_log.e_process import log_e_shadow_worse, log_e_worse
 from decision_log.router_versions import RouterVersions, TrialEvidence
 from fleet.router_registry import withdraw
-from fleet.tasks import look_always, stop_task
+from fleet.tasks import Poller
 from router.artifact import RouterManifest, read_manifest
 from router.live_pointer import LivePointer, Trial, TrialMode, read_pointer
 
@@ -63,24 +63,16 @@ def reason_to_withdraw(evidence: TrialEvidence, finding: TrialFinding, trial: Tr
     return None
 
 
-class TrialWatch:
+class TrialWatch(Poller):
     """Looks every `LOOK_EVERY_S` at `live.json` in a folder; a database that is away delays it."""
 
     def __init__(self, folder: Path, versions: RouterVersions) -> None:
+        super().__init__("the watch over routers", LOOK_EVERY_S, (StoreError, ArtifactError, OSError))
         self._folder = folder
         self._versions = versions
-        self._task: asyncio.Task[None] | None = None
         self._noted: LivePointer | None = None
         self.finding: TrialFinding | None = None
         self.withdrawals = 0
-
-    async def start(self) -> None:
-        away = StoreError, ArtifactError, OSError
-        looking = look_always("the watch over routers", self.look, LOOK_EVERY_S, away)
-        self._task = asyncio.create_task(looking, name="trial-watch")
-
-    async def aclose(self) -> None:
-        await stop_task(self._task)
 
     async def look(self) -> None:
         """Keeps the content of `live.json` in SQL, and judges the trial once.

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from base.errors import StoreError
-from fleet.tasks import look_always, stop_task
+from fleet.tasks import Poller, stop_task
 from gateway.asgi import Application, Message, replay
 from gateway.batches.batch_store import CANCELLING, COMPLETED, EXPIRED, FAILED, VALIDATING, Batch, BatchStore
 from gateway.batches.lines import LATE, MAX_LINES, Line, answer_line, error_line, raw_lines, read_lines
@@ -218,7 +218,7 @@ class BatchRun:
         return self.is_stopped or time.time() >= self._batch.expires_at
 
 
-class BatchRunner:
+class BatchRunner(Poller):
     """The batches that this process runs.
 
     Args:
@@ -226,24 +226,20 @@ class BatchRunner:
     """
 
     def __init__(self, store: BatchStore, name: str, asker: Asker) -> None:
+        # A look renews claims, so however slow the database is, the next one comes before they end.
+        super().__init__("the running of batches", POLL_S, (StoreError,), CLAIM_S / 3)
         self._store, self._name, self._asker = store, name, asker
         self._runs: dict[str, tuple[BatchRun, asyncio.Task[None]]] = {}
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        # A look renews claims, so however slow the database is, the next one comes before they end.
-        looking = look_always("the running of batches", self._look, POLL_S, (StoreError,), CLAIM_S / 3)
-        self._task = asyncio.create_task(looking, name="batches")
 
     async def aclose(self) -> None:
         """Ends all runs; lines that have no result are asked again by whoever claims their batch next."""
-        await stop_task(self._task)
+        await super().aclose()
         for _, task in self._runs.values():
             await stop_task(task)
         with suppress(StoreError):
             await asyncio.to_thread(self._store.give_back, self._name)
 
-    async def _look(self) -> None:
+    async def look(self) -> None:
         """Keeps the claims of what runs, stops what was cancelled, and begins what waits. Raises StoreError."""
         self._runs = {name: each for name, each in self._runs.items() if not each[1].done()}
         if self._runs:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from base.errors import ConfigError, RouterError
-from fleet.tasks import stop_task
+from fleet.tasks import Poller
 from gateway.changes.confirmations import Confirmation, Confirmed
 from gateway.changes.difference import checked, differences
 from gateway.changes.history import History, InForce, Note, previous
@@ -28,7 +28,7 @@ class Prepared(Protocol):
     async def drop(self) -> None: ...
 
 
-class LiveConfig:
+class LiveConfig(Poller):
     """Follows `<data>/config/live.json`, and puts configurations there.
 
     Args:
@@ -38,6 +38,7 @@ class LiveConfig:
     """
 
     def __init__(self, settings: Settings, started: CoeConfig, found: InForce | None, note: Note | None = None) -> None:
+        super().__init__("the configuration in force", POLL_EVERY_S, longest_s=POLL_EVERY_S)
         self.started = self._served = started
         self.history = History(settings.data_dir, note)
         self.problem: str | None = None  # why the last change was not taken
@@ -45,18 +46,17 @@ class LiveConfig:
         self._settings = settings
         self._seen = 0 if found is None else found.change
         self._changing = asyncio.Lock()
-        self._poller: asyncio.Task[None] | None = None
         self._confirmation: Confirmation | None = None
 
-    def start(self, prepare: Callable[[CoeConfig], Awaitable[Prepared]]) -> None:
+    async def follow(self, prepare: Callable[[CoeConfig], Awaitable[Prepared]]) -> None:
         """Follows from now on. `prepare` raises RouterError where the gateway cannot serve a configuration."""
         self._prepare = prepare
         self._confirmation = Confirmation(self.history.root)
         self._confirm()
-        self._poller = asyncio.create_task(self._poll(), name="live-config")
+        await self.start()
 
     async def aclose(self) -> None:
-        await stop_task(self._poller)
+        await super().aclose()
         if self._confirmation is not None:
             self._confirmation.close()
 
@@ -142,11 +142,6 @@ class LiveConfig:
         self._served = config
         self._seen, self.number, self.problem = found.change, found.number, None
         logger.info("configuration %d, put in force by %s, is served", found.number, found.by)
-
-    async def _poll(self) -> None:
-        while True:
-            await asyncio.sleep(POLL_EVERY_S)
-            await self.look()
 
 
 def variables(config: CoeConfig) -> set[str]:

@@ -7,12 +7,11 @@ import hmac
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 
 from base.errors import StoreError
-from fleet.tasks import look_always, stop_task
+from fleet.tasks import Poller
 from gateway.keys.grants import Caller, Grant, caller_of, tenant_of
-from gateway.keys.key_store import Holders, KeyStore, StoredKey
+from gateway.keys.key_store import Holders, KeyRow, KeyStore
 
 POLL_S = 0.4
 """A revoked key is refused within a second."""
@@ -36,24 +35,19 @@ class Ring:
     teams: Mapping[str, Grant] = field(default_factory=dict)
 
 
-class KeyRing:
+class KeyRing(Poller):
     """Without a store it is empty for ever. While SQL is away, the keys are those that were read last."""
 
     def __init__(self, store: KeyStore | None = None) -> None:
+        super().__init__("a newer state of keys", POLL_S, (StoreError,), POLL_S)
         self._store, self._ring = store, Ring()
         self.has_keys = False  # true once a key was made, also when it was revoked: nobody gets in without one then
-        self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Reads all keys. Raises StoreError."""
         if self._store is not None:
-            await self._refresh(self._store)
-            refresh = partial(self._refresh, self._store)
-            looking = look_always("a newer state of keys", refresh, POLL_S, (StoreError,), POLL_S)
-            self._task = asyncio.create_task(looking, name="keys")
-
-    async def aclose(self) -> None:
-        await stop_task(self._task)
+            await self.look()
+            await super().start()
 
     def caller(self, digest: bytes) -> Caller | None:
         """The caller whose secret has that SHA-256; None for an unknown, revoked or expired one.
@@ -76,9 +70,10 @@ class KeyRing:
         """The grant of a team that was named to the gateway; None for others."""
         return self._ring.teams.get(team)
 
-    async def _refresh(self, store: KeyStore) -> None:
-        if await asyncio.to_thread(store.version) != self._ring.version:
-            holders = await asyncio.to_thread(store.holders)
+    async def look(self) -> None:
+        """Reads the keys where they have changed. Raises StoreError."""
+        if self._store is not None and await asyncio.to_thread(self._store.version) != self._ring.version:
+            holders = await asyncio.to_thread(self._store.holders)
             self._ring, self.has_keys = ring_of(holders), bool(holders.keys)
 
 
@@ -88,7 +83,7 @@ def ring_of(holders: Holders) -> Ring:
     return Ring(holders.version, {secret.digest: secret for secret in found}, teams)
 
 
-def secrets_of(key: StoredKey, team: Grant) -> list[Secret]:
+def secrets_of(key: KeyRow, team: Grant) -> list[Secret]:
     """The secrets of a key that work now, or did before they expired."""
     if key.revoked_at is not None:
         return []

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Float, LargeBinary, Text, select
 from sqlalchemy.exc import IntegrityError
@@ -42,6 +42,10 @@ class KeyRow(SQLModel, table=True):
     created_at: float = Field(sa_type=Float)
     revoked_at: float | None = Field(default=None, sa_type=Float)
 
+    @property
+    def grant(self) -> Grant:
+        return Grant.model_validate_json(self.grant_json)
+
 
 class TeamRow(SQLModel, table=True):
     """One team with its own limits, beside those of its keys."""
@@ -57,25 +61,12 @@ TEAMS: Table = SQLModel.metadata.tables["access_teams"]
 TABLES = [KEYS, TEAMS]
 
 
-class StoredKey(NamedTuple):
-    """A key as the database has it, without its grant's JSON."""
-
-    key_id: str
-    name: str
-    grant: Grant
-    digest: bytes
-    old_digest: bytes | None
-    old_until: float | None
-    created_at: float
-    revoked_at: float | None
-
-
 @dataclass(frozen=True)
 class Holders:
     """Every key and team at one version, which is the number of admin actions so far."""
 
     version: int
-    keys: tuple[StoredKey, ...]
+    keys: tuple[KeyRow, ...]
     teams: Mapping[str, Grant]
 
 
@@ -97,7 +88,7 @@ class KeyStore:
     def holders(self) -> Holders:
         with self._database.transaction("read keys") as connection:
             version = newest(connection)  # first: a change after it is read again
-            keys = tuple(stored_key(row._asdict()) for row in connection.execute(select(KEYS)))
+            keys = tuple(KeyRow(**row._mapping) for row in connection.execute(select(KEYS)))
             teams = {row.team: Grant.model_validate_json(row.grant_json) for row in connection.execute(select(TEAMS))}
         return Holders(version, tuple(sorted(keys, key=lambda key: key.key_id)), teams)
 
@@ -161,7 +152,7 @@ class KeyStore:
             raise
 
 
-def live_key(connection: Connection, key_id: str) -> StoredKey:
+def live_key(connection: Connection, key_id: str) -> KeyRow:
     """Raises ConfigError: no such key, or it was revoked."""
     row = connection.execute(select(KEYS).where(KEYS.c.key_id == key_id)).one_or_none()
     if row is None:
@@ -170,12 +161,7 @@ def live_key(connection: Connection, key_id: str) -> StoredKey:
         raise ConfigError(f"there is no key '{key_id}'{allowed_values(key_id, known)}")
     if row.revoked_at is not None:
         raise ConfigError(f"the key '{key_id}' is revoked; allowed: a key that is not")
-    return stored_key(row._asdict())
-
-
-def stored_key(row: Mapping[str, object]) -> StoredKey:
-    values = {name: row[name] for name in StoredKey._fields if name != "grant"}
-    return StoredKey(grant=Grant.model_validate_json(str(row["grant_json"])), **values)  # type: ignore[arg-type]
+    return KeyRow(**row._mapping)
 
 
 def state_hash(connection: Connection, subject: str) -> str:

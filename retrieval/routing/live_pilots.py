@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from base.errors import RouterError
-from fleet.tasks import stop_task
+from fleet.tasks import Poller
 from retrieval.build_experts import first_lexical
 from retrieval.routing.fusion import plain_column
 from retrieval.routing.pilot_library import MANIFEST_FILE, PilotLibrary, RoutingMethod, is_library, load_library
@@ -40,7 +40,7 @@ def make_choices(library: PilotLibrary | None, experts: Mapping[str, RetrievalEx
     )
 
 
-class LivePilots:
+class LivePilots(Poller):
     """Follows the folder of a pilot library, and gives `routing` its choices.
 
     Args:
@@ -48,9 +48,9 @@ class LivePilots:
     """
 
     def __init__(self, folder: Path, routing: QueryRouting) -> None:
+        super().__init__("a newer pilot library", POLL_EVERY_S, longest_s=POLL_EVERY_S)
         self.folder = folder
         self._routing = routing
-        self._poller: asyncio.Task[None] | None = None
         self._seen: Stamp = ()
         self._refused: Stamp | None = None  # the manifest of a library that was refused and logged
         self._refreshing = asyncio.Lock()
@@ -80,14 +80,7 @@ class LivePilots:
             self.folder,
         )
 
-    async def start(self, poll_every_s: float = POLL_EVERY_S) -> None:
-        """Follows changes."""
-        self._poller = asyncio.create_task(self._poll(poll_every_s), name="live-pilots")
-
-    async def aclose(self) -> None:
-        await stop_task(self._poller)
-
-    async def refresh(self) -> None:
+    async def look(self) -> None:
         """Takes over a library that was written since the last look; one that cannot be used is refused."""
         async with self._refreshing:
             try:
@@ -142,8 +135,3 @@ class LivePilots:
         self._refused = manifest
         self.refusals += 1
         logger.error("a pilot library is refused, %s keeps serving: %s", self.version, self.last_error)
-
-    async def _poll(self, every_s: float) -> None:
-        while True:
-            await asyncio.sleep(every_s)
-            await self.refresh()

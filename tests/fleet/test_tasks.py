@@ -1,12 +1,25 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from fleet import tasks
-from fleet.tasks import look_always, stop_task
+from fleet.tasks import Poller, stop_task
+
+
+class Looks(Poller):
+    """Looks by a function."""
+
+    def __init__(self, look: Callable[[], Awaitable[None]], *settings: Any) -> None:
+        super().__init__("a test", *settings)
+        self._look = look
+
+    async def look(self) -> None:
+        await self._look()
 
 
 async def test_a_task_that_swallows_a_cancel_is_stopped() -> None:
@@ -55,7 +68,7 @@ async def test_what_takes_long_is_looked_at_less_often_within_bounds(
     monkeypatch.setattr(tasks, "time", SimpleNamespace(monotonic=iter([0.0, took_s, took_s]).__next__))
     monkeypatch.setattr(tasks, "asyncio", SimpleNamespace(sleep=noted))
     with pytest.raises(asyncio.CancelledError):
-        await look_always("a test", look, 1.0, (), 5.0)
+        await Looks(look, 1.0, (), 5.0).poll()
     assert pauses == [pytest.approx(pause_s)]
 
 
@@ -68,7 +81,7 @@ async def test_what_is_away_is_logged_once_until_it_is_back(caplog: pytest.LogCa
             raise error
 
     with pytest.raises(asyncio.CancelledError):
-        await look_always("a test", look, 0.0, (OSError,))
+        await Looks(look, 0.0, (OSError,)).poll()
     assert [each.message for each in caplog.records] == [
         "a test waits (OSError: a)",
         "a test waits no longer",

@@ -129,7 +129,7 @@ async def test_a_pointer_that_says_nothing_keeps_no_request_waiting(tmp_path: Pa
 async def test_answers_come_from_the_new_router_although_the_poll_is_late(tmp_path: Path) -> None:
     first = promoted(tmp_path, 1.0, age_s=60)
     async with running(routers=tmp_path, load=load, has_router=False) as gateway:
-        gateway.parts.live._poller.cancel()
+        gateway.parts.live._polling.cancel()
         async with gateway.chat("red") as answer:
             assert answer.headers["x-coe-router-version"] == first
         second = promoted(tmp_path, 2.0, age_s=2)

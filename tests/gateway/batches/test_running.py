@@ -99,7 +99,7 @@ async def batching(
             made = Batching(gateway, store, client)
             running_batches = made.runner()
             if runs:
-                running_batches.start()
+                await running_batches.start()
             try:
                 yield made
             finally:
@@ -260,9 +260,9 @@ async def test_another_gateway_continues_where_one_stopped(tmp_path: Path, monke
     ):
         batch = await made.make([line(f"q{n}", f"text {n}", model="ruby") for n in range(6)])
         first, second = made.runner("first"), made.runner("second")
-        first.start()
+        await first.start()
         await held(upstream, 2)
-        second.start()
+        await second.start()
         await first.aclose()
         await held(upstream, 4)
         upstream.gate.set()

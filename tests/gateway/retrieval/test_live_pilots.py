@@ -110,17 +110,17 @@ async def test_what_cannot_be_used_is_logged_once_and_the_old_library_goes_on(
         experts = running.service.routing.experts
         good = favouring(experts, "words")
         save_library(good, folder)
-        await pilots.refresh()
+        await pilots.look()
 
         (folder / MANIFEST_FILE).write_text("{")
         for _ in range(3):
-            await pilots.refresh()
+            await pilots.look()
         assert len(refused(caplog)) == pilots.refusals == 1
         assert f"{good.manifest.version} keeps serving" in refused(caplog)[0]
         assert await version_of_search(running, store_id) == good.manifest.version
 
         save_library(favouring(experts, "words", base="another" * 4), folder)
-        await pilots.refresh()
+        await pilots.look()
         assert "was made on base another" in refused(caplog)[1]
         empty = favouring(experts, "words")
         nothing = RoutingSettings(method=RoutingMethod.MEAN)
@@ -135,13 +135,13 @@ async def test_what_cannot_be_used_is_logged_once_and_the_old_library_goes_on(
             ),
             folder,
         )
-        await pilots.refresh()
+        await pilots.look()
         assert pilots.refusals == 3, "a library that cannot decide counts as none"
         assert await version_of_search(running, store_id) == good.manifest.version
 
         better = favouring(experts, "animals")
         save_library(better, folder)
-        await pilots.refresh()
+        await pilots.look()
         assert pilots.last_error is None
         assert await version_of_search(running, store_id) == better.manifest.version
 
@@ -162,10 +162,10 @@ async def test_a_library_that_is_copied_file_by_file_is_taken_over_in_the_end(
         for size in (None, 0, 100, 1000):
             if size is not None:
                 (folder / source.name).write_bytes(source.read_bytes()[:size])
-            await pilots.refresh()
+            await pilots.look()
         assert len(refused(caplog)) == pilots.refusals == 1
         (folder / source.name).write_bytes(source.read_bytes())
-        await pilots.refresh()
+        await pilots.look()
         assert pilots.version == library.manifest.version
 
 
@@ -182,7 +182,7 @@ async def test_searches_during_changes_name_one_version_each_and_its_expert(tmp_
         async def change() -> None:
             for number in range(10):
                 save_library(libraries[("animals", "words")[number % 2]], folder)
-                await pilots.refresh()
+                await pilots.look()
                 await version_of_search(running, store_id)
             is_done.set()
 
