@@ -6,14 +6,14 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
 from base.errors import EngineError, MissingWeightsError, require_installed
 from fleet.adapter_files import converted_adapters
-from fleet.llamacpp import EngineOptions
+from fleet.llamacpp import LOOPBACK, EngineOptions
 from fleet.orphans import OWNER, owner_mark
 from fleet.process import ProcessSpec, answers
 from fleet.residency.types import SleepLevel
@@ -23,7 +23,6 @@ from router.config import CoeConfig
 from router.expert_config import Engine
 from router.weights import resolve_weights
 
-LOOPBACK = "127.0.0.1"
 SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD")
 RESERVED_CORES = 1
 """Left to the gateway, the encoder and everybody else. llama.cpp's threads wait for each other at every layer, so one
@@ -39,7 +38,7 @@ class EnginePlan:
     """One process to run, the experts it serves, and where it listens. `stdin` of all of them is closed.
 
     Engines of a `step` are started together, after those of earlier ones; `sleeps_at` is the level at which it waits
-    then, None for one that stays awake.
+    then, None for one that stays awake. `lora_ids` are llama.cpp's adapter numbers by expert, None for its bare base.
     """
 
     spec: ProcessSpec
@@ -48,6 +47,7 @@ class EnginePlan:
     max_restarts: int = 5
     step: int = 0
     sleeps_at: SleepLevel | None = None
+    lora_ids: dict[str, int | None] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -102,28 +102,30 @@ def llamacpp_plan(
     model = weights_of(names[0], config.experts[names[0]].model, folder)
     with_adapter = {n: adapter_folder(config.experts[n], folder) for n in names if config.experts[n].adapter}
     adapters = converted_adapters(with_adapter, model, data_dir / "adapters")
-    port, threads = free_port(), engine.threads or max(1, cores() - RESERVED_CORES)
-    ready_file = data_dir / "engines" / f"{name}.{os.getpid()}.json"
     options = EngineOptions(
         model=str(model),
-        adapters={expert: str(file) for expert, file in adapters.items()},
-        host=LOOPBACK,
-        port=port,
+        adapters=tuple(map(str, adapters.values())),
+        port=free_port(),
         slots=engine.slots,
         context_tokens=engine.context_tokens,
-        threads=threads,
-        ready_file=str(ready_file),
+        threads=engine.threads or max(1, cores() - RESERVED_CORES),
     )
     spec = ProcessSpec(
         name=name,
         argv=(sys.executable, "-P", "-m", "fleet.llamacpp", json.dumps(asdict(options))),
         log=data_dir / "engines" / f"{name}.log",
-        ready_file=ready_file,
+        is_ready=is_healthy(options.port),
         env=environment,
         start_timeout_s=engine.start_timeout_s,
         secrets=secrets_of(environment),
     )
-    return EnginePlan(spec, tuple(names), port)
+    numbers = {expert: number for number, expert in enumerate(adapters)}
+    return EnginePlan(spec, tuple(names), options.port, lora_ids={expert: numbers.get(expert) for expert in names})
+
+
+def is_healthy(port: int) -> Callable[[], Awaitable[bool]]:
+    """Asks whether the engine at a port is ready."""
+    return partial(answers, f"http://{LOOPBACK}:{port}/health")
 
 
 def weights_of(expert: str, model: str, folder: Path) -> Path:
@@ -149,7 +151,7 @@ def vllm_plans(config: CoeConfig, folder: Path, data_dir: Path, environment: Map
             name=process.name,
             argv=process.argv,
             log=data_dir / "engines" / f"{process.name}.log",
-            is_ready=partial(answers, f"http://{LOOPBACK}:{process.port}/health"),
+            is_ready=is_healthy(process.port),
             env=env,
             start_timeout_s=engine.start_timeout_s,
             stop_grace_s=20.0,
@@ -201,16 +203,3 @@ def free_port() -> int:
 def cores() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-
-
-def read_lora_ids(ready_file: Path) -> dict[str, int]:
-    """Adapter number per expert, as the engine wrote it.
-
-    Raises:
-        EngineError: the file is gone or damaged.
-    """
-    try:
-        adapters = json.loads(ready_file.read_text(encoding="utf-8"))["adapters"]
-        return {str(name): int(number) for name, number in adapters.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise EngineError(f"{ready_file} does not say which adapter has which number: {error}") from error

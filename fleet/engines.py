@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from base.errors import BackendError, EngineError
-from fleet.engine_plans import EnginePlan, llamacpp_plans, read_lora_ids, refuse_taken_ports, vllm_plans
+from fleet.engine_plans import EnginePlan, llamacpp_plans, refuse_taken_ports, vllm_plans
 from fleet.process import ProcessState, ProcessStatus, RestartPolicy, SupervisedProcess
 from fleet.residency.types import Residency
 from fleet.vllm_addresses import EngineRecord
@@ -217,9 +217,7 @@ class Fleet:
         for plan in self._plans:
             for name in plan.experts:
                 addresses.urls[name] = (*addresses.urls.get(name, ()), plan.url)
-            if plan.spec.ready_file is not None:  # llama.cpp's
-                numbers = read_lora_ids(plan.spec.ready_file)
-                addresses.lora_ids.update({name: numbers.get(name) for name in plan.experts})
+            addresses.lora_ids.update(plan.lora_ids)
         return addresses
 
 

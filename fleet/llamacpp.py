@@ -1,10 +1,11 @@
 """The embedded engine: llama.cpp's OpenAI-compatible server with one base model and many LoRA experts.
 
-    python -m fleet.llamacpp '{"model": "FILE.gguf", "adapters": {"NAME": "FILE.gguf"}, "ready_file": "PATH"}'
+    python -m fleet.llamacpp '{"model": "FILE.gguf", "adapters": ["FILE.gguf"], "port": 8100}'
 
 What a request body must hold, found by running adapters and the base against each other:
 
-- Expert k: `"lora": [{"id": k, "scale": 1.0}]`, k as the ready file says. Adapters not listed have scale 0.
+- Expert k: `"lora": [{"id": k, "scale": 1.0}]`, k its adapter's place in the list, from 0. Those that the field
+  does not name have scale 0.
 - The base: all adapters with scale 0. An empty list or no such field computes the same, but see below. An unknown
   id is ignored without an error and gives the base; a `lora` that is not a list gives 400. `model` is not checked
   and not needed. So the caller maps names to ids, and overwrites `lora` and `cache_prompt` of a client's body.
@@ -20,7 +21,7 @@ when the base continued from the prompt before.
 A prompt longer than a slot's context gets 400 with `error.type` "exceed_context_size_error",
 `n_prompt_tokens` and `n_ctx`; an answer that reaches it ends with finish_reason "length". Without a model
 or adapter file, or with one that llama.cpp cannot load, the process ends with status 1 before it listens,
-the reason on stderr and no ready file.
+the reason on stderr.
 """
 
 from __future__ import annotations
@@ -30,33 +31,27 @@ import os
 import signal
 import sys
 import threading
-import time
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from base.errors import EngineError
-from base.whole_files import write_whole
 
-START_TIMEOUT_S = 120.0
+LOOPBACK = "127.0.0.1"
 PARENT_POLL_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """`model` and `adapters`, these by expert, are GGUF files. `context_tokens` is what one request may use, prompt and
-    answer together; llama.cpp rounds it up to 256s. Port 0 takes any free one. `ready_file` gets port, process id and
-    adapter ids once the server answers."""
+    """`model` and `adapters` are GGUF files; a request names an adapter by its place, from 0. `context_tokens` is what
+    one request may use, prompt and answer together; llama.cpp rounds it up to 256s. Port 0 takes any free one."""
 
     model: str
-    adapters: dict[str, str]
-    host: str = "127.0.0.1"
+    adapters: tuple[str, ...] = ()
     port: int = 0
     slots: int = 4
     context_tokens: int = 2048
     threads: int = 2
-    ready_file: str | None = None
 
 
 def start_server(options: EngineOptions) -> Any:
@@ -65,14 +60,14 @@ def start_server(options: EngineOptions) -> Any:
     Raises:
         EngineError: a file is missing or is not what llama.cpp can load.
     """
-    for path in (options.model, *options.adapters.values()):
+    for path in (options.model, *options.adapters):
         if not Path(path).is_file():
             raise EngineError(f"no such file: {path}")
     import xllamacpp
 
     params = xllamacpp.CommonParams()
     params.model.path = options.model
-    params.hostnames = [options.host]
+    params.hostnames = [LOOPBACK]
     params.port = options.port
     params.n_parallel = options.slots
     params.n_ctx = options.context_tokens * options.slots  # llama.cpp divides it among the slots
@@ -83,41 +78,13 @@ def start_server(options: EngineOptions) -> Any:
     params.cache_ram_mib = 0
     params.endpoint_metrics = True
     params.verbosity = 1
-    params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(path, 0.0) for path in options.adapters.values()]
+    params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(path, 0.0) for path in options.adapters]
     try:
         return xllamacpp.Server(params)
     except RuntimeError as error:
         raise EngineError(
-            f"llama.cpp refused {options.model} with adapters {sorted(options.adapters)}: {error}"
+            f"llama.cpp refused {options.model} with adapters {list(options.adapters)}: {error}"
         ) from error
-
-
-def get_json(url: str) -> Any:
-    """The decoded body of a GET."""
-    with urllib.request.urlopen(url, timeout=5) as response:
-        return json.load(response)
-
-
-def wait_healthy(url: str, timeout_s: float) -> None:
-    """Returns once `/health` says ok; raises EngineError when it does not in time."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        try:
-            if get_json(f"{url}/health").get("status") == "ok":
-                return
-        except (OSError, ValueError) as error:
-            reason = str(error)
-        else:
-            reason = "not ready"
-        if time.monotonic() > deadline:
-            raise EngineError(f"{url}/health is not ok after {timeout_s:g} s: {reason}")
-        time.sleep(0.05)
-
-
-def read_adapter_ids(url: str, adapters: dict[str, str]) -> dict[str, int]:
-    """Expert name to the id that a request names, as the server itself lists them."""
-    id_of = {entry["path"]: int(entry["id"]) for entry in get_json(f"{url}/lora-adapters")}
-    return {name: id_of[path] for name, path in adapters.items()}
 
 
 def serve(options: EngineOptions) -> None:
@@ -127,17 +94,9 @@ def serve(options: EngineOptions) -> None:
         signal.signal(number, lambda *_: stopped.set())
     parent_pid = os.getppid()
     server = start_server(options)
-    wait_healthy(server.listening_address, START_TIMEOUT_S)
-    ready_file = None if options.ready_file is None else Path(options.ready_file)
-    if ready_file is not None:
-        port = int(server.listening_address.rsplit(":", 1)[1])
-        adapters = read_adapter_ids(server.listening_address, options.adapters)
-        write_whole(ready_file, json.dumps({"port": port, "pid": os.getpid(), "adapters": adapters}))
     while not stopped.wait(PARENT_POLL_S) and os.getppid() == parent_pid:
         pass
     del server
-    if ready_file is not None:
-        ready_file.unlink(missing_ok=True)
 
 
 def main(words: str) -> int:

@@ -6,12 +6,13 @@ import json
 import os
 import socket
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from base.errors import EngineError, MissingWeightsError
-from fleet.engine_plans import llamacpp_plans, read_lora_ids, refuse_taken_ports, secrets_of, vllm_plans
+from fleet.engine_plans import llamacpp_plans, refuse_taken_ports, secrets_of, vllm_plans
 from fleet.llamacpp import EngineOptions
 from router.config import CoeConfig, parse_config
 
@@ -41,10 +42,10 @@ def test_one_llamacpp_process_per_base_model(tmp_path: Path) -> None:
     )
     one, two = llamacpp_plans(config, tmp_path, tmp_path / "data", {"HOME": "/root"})
     assert (one.experts, two.experts) == (("a", "c"), ("b",))
-    ready = tmp_path / "data" / "engines" / f"llamacpp.{os.getpid()}.json"
     assert one.spec.argv[:-1] == (sys.executable, "-P", "-m", "fleet.llamacpp")
-    options = EngineOptions(str(tmp_path / "one.gguf"), {}, "127.0.0.1", one.port, 3, 512, 5, str(ready))
-    assert EngineOptions(**json.loads(one.spec.argv[-1])) == options
+    options = EngineOptions(str(tmp_path / "one.gguf"), (), one.port, 3, 512, 5)
+    assert json.loads(one.spec.argv[-1]) == {**asdict(options), "adapters": []}
+    assert one.spec.is_ready.args == (f"http://127.0.0.1:{one.port}/health",)
     assert one.url == f"http://127.0.0.1:{one.port}/v1"
     assert (one.spec.start_timeout_s, one.spec.env) == (7.0, {"HOME": "/root"})
     assert two.spec.log == tmp_path / "data" / "engines" / "llamacpp-2.log"
@@ -90,12 +91,3 @@ def test_a_taken_port_names_the_engine_and_the_key(tmp_path: Path) -> None:
         with pytest.raises(EngineError, match=rf"^vllm-a cannot listen on port {port} .*engines\.vllm\.first_port$"):
             refuse_taken_ports(plans)
     refuse_taken_ports(plans)
-
-
-def test_lora_numbers_come_from_the_ready_file(tmp_path: Path) -> None:
-    ready = tmp_path / "ready.json"
-    ready.write_text(json.dumps({"port": 1, "pid": 2, "adapters": {"b": 1, "a": 0}}))
-    assert read_lora_ids(ready) == {"a": 0, "b": 1}
-    ready.write_text("{}")
-    with pytest.raises(EngineError, match=r"ready\.json"):
-        read_lora_ids(ready)

@@ -1,5 +1,6 @@
 """The embedded engine on its real weights: adapters by request, no answer from another one's cache, a clean end."""
 
+import asyncio
 import importlib.util
 import json
 import os
@@ -18,6 +19,7 @@ import pytest
 
 from base.shipped import EXAMPLE, shipped_root
 from fleet.connect import lora_selection
+from fleet.engine_plans import free_port, is_healthy
 from fleet.llamacpp import EngineOptions
 from fleet.lora_gguf import convert_adapter, read_base_shape
 from fleet.wires import vllm
@@ -25,6 +27,7 @@ from tests.gateway.running import echoes, running
 from tests.waiting import DEADLINE_S, wait_until
 
 EXPERTS = ("calculator", "labeler")
+NUMBERS = {"calculator": 0, "labeler": 1}
 PROMPTS = ("Find the product: 8 x 7", "Is the sentiment positive or negative? I love this phone.")
 # (expert or None for the base, prompt), in an order in which every kind of change of adapter occurs.
 REQUESTS = [(expert, prompt) for prompt in PROMPTS for expert in (None, *EXPERTS)]
@@ -54,34 +57,35 @@ def model() -> Path:
 @pytest.fixture(scope="module")
 def options(model: Path, tmp_path_factory: pytest.TempPathFactory) -> EngineOptions:
     folder, shipped = tmp_path_factory.mktemp("adapters"), shipped_root() / EXAMPLE / "adapters"
-    shape, adapters = read_base_shape(model), {}
-    for expert in EXPERTS:
-        convert_adapter(shipped / expert, shape, folder / f"{expert}.gguf")
-        adapters[expert] = str(folder / f"{expert}.gguf")
-    return EngineOptions(str(model), adapters, threads=1, slots=2, context_tokens=256)
+    shape, adapters = read_base_shape(model), [folder / f"{expert}.gguf" for expert in EXPERTS]
+    for expert, file in zip(EXPERTS, adapters, strict=True):
+        convert_adapter(shipped / expert, shape, file)
+    files = tuple(map(str, adapters))
+    return EngineOptions(str(model), files, free_port(), threads=1, slots=2, context_tokens=256)
+
+
+def is_ready(port: int) -> bool:
+    return asyncio.run(is_healthy(port)())
 
 
 @pytest.fixture(scope="module")
-def engine(options: EngineOptions, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    ready_file = tmp_path_factory.mktemp("engine") / "ready.json"
-    words = command(replace(options, ready_file=str(ready_file)))
-    with subprocess.Popen(words, stderr=subprocess.DEVNULL) as process:
-        wait_until(ready_file.exists, "ready file")
-        yield json.loads(ready_file.read_text()) | {"process": process}
+def engine(options: EngineOptions) -> Iterator[str]:
+    with subprocess.Popen(command(options), stderr=subprocess.DEVNULL) as process:
+        wait_until(lambda: is_ready(options.port), "the engine")
+        yield f"http://127.0.0.1:{options.port}"
         process.send_signal(signal.SIGTERM)
         assert process.wait(DEADLINE_S) == 0
-    assert not ready_file.exists()
 
 
-def post(engine: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
-    url = f"http://127.0.0.1:{engine['port']}/v1/chat/completions"
+def post(engine: str, body: dict[str, Any]) -> dict[str, Any]:
+    url = f"{engine}/v1/chat/completions"
     request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=DEADLINE_S) as response:
         return json.load(response)
 
 
-def ask(engine: dict[str, Any], expert: str | None, prompt: str, **fields: Any) -> dict[str, Any]:
-    selected = lora_selection(None if expert is None else engine["adapters"][expert], engine["adapters"])
+def ask(engine: str, expert: str | None, prompt: str, **fields: Any) -> dict[str, Any]:
+    selected = lora_selection(None if expert is None else NUMBERS[expert], NUMBERS)
     messages = [{"role": "user", "content": prompt}]
     return post(engine, {"messages": messages, "max_tokens": 5, "temperature": 0, **selected, **fields})
 
@@ -91,13 +95,14 @@ def text_of(reply: dict[str, Any]) -> str:
 
 
 @pytest.fixture(scope="module")
-def answers(engine: dict[str, Any]) -> dict[tuple[str | None, str], str]:
+def answers(engine: str) -> dict[tuple[str | None, str], str]:
     return {request: text_of(ask(engine, *request, cache_prompt=False)) for request in REQUESTS}
 
 
-def test_ready_file(engine: dict[str, Any]) -> None:
-    assert engine["pid"] == engine["process"].pid
-    assert engine["adapters"] == {"calculator": 0, "labeler": 1}
+def test_adapters_are_numbered_in_their_order(engine: str, options: EngineOptions) -> None:
+    with urllib.request.urlopen(f"{engine}/lora-adapters", timeout=DEADLINE_S) as response:
+        listed = json.load(response)
+    assert [(each["id"], each["path"]) for each in listed] == list(enumerate(options.adapters))
 
 
 def test_experts_answer_as_trained(answers: dict[tuple[str | None, str], str]) -> None:
@@ -106,35 +111,29 @@ def test_experts_answer_as_trained(answers: dict[tuple[str | None, str], str]) -
     assert answers[None, PROMPTS[0]] not in {"56", answers["labeler", PROMPTS[0]]}
 
 
-def test_requests_without_an_adapter_get_the_base(
-    engine: dict[str, Any], answers: dict[tuple[str | None, str], str]
-) -> None:
+def test_requests_without_an_adapter_get_the_base(engine: str, answers: dict[tuple[str | None, str], str]) -> None:
     body = {"messages": [{"role": "user", "content": PROMPTS[0]}], "max_tokens": 5, "temperature": 0}
     assert text_of(post(engine, body)) == answers[None, PROMPTS[0]]
 
 
-def test_mixed_requests_at_once_answer_as_one_by_one(
-    engine: dict[str, Any], answers: dict[tuple[str | None, str], str]
-) -> None:
+def test_mixed_requests_at_once_answer_as_one_by_one(engine: str, answers: dict[tuple[str | None, str], str]) -> None:
     with ThreadPoolExecutor(len(REQUESTS)) as pool:
         replies = list(pool.map(lambda request: text_of(ask(engine, *request, cache_prompt=False)), REQUESTS))
     assert dict(zip(REQUESTS, replies, strict=True)) == answers
 
 
-def test_no_answer_comes_from_another_adapters_cache(
-    engine: dict[str, Any], answers: dict[tuple[str | None, str], str]
-) -> None:
+def test_no_answer_comes_from_another_adapters_cache(engine: str, answers: dict[tuple[str | None, str], str]) -> None:
     for expert, prompt in (*REQUESTS, *REQUESTS[::-1]):
         assert text_of(ask(engine, expert, prompt)) == answers[expert, prompt], (expert, prompt)
 
 
-def test_the_base_continues_from_its_own_prompt(engine: dict[str, Any]) -> None:
+def test_the_base_continues_from_its_own_prompt(engine: str) -> None:
     first, again = (ask(engine, None, PROMPTS[0]) for _ in range(2))
     assert again["usage"]["prompt_tokens_details"]["cached_tokens"] > 0
     assert text_of(again) == text_of(first)
 
 
-def test_the_context_is_each_slots_own(engine: dict[str, Any]) -> None:
+def test_the_context_is_each_slots_own(engine: str) -> None:
     assert ask(engine, None, "word " * 120, max_tokens=1)["usage"]["prompt_tokens"] > 256 / 2
     with pytest.raises(urllib.error.HTTPError) as caught:
         ask(engine, None, "word " * 300)
@@ -143,31 +142,29 @@ def test_the_context_is_each_slots_own(engine: dict[str, Any]) -> None:
     assert (response.code, error["type"], error["n_ctx"]) == (400, "exceed_context_size_error", 256)
 
 
-def test_ends_with_its_parent(options: EngineOptions, tmp_path: Path) -> None:
-    ready_file = tmp_path / "ready.json"
-    start = "import subprocess, sys; subprocess.Popen(sys.argv[1:]); sys.stdin.read()"
-    full_command = [sys.executable, "-c", start, *command(replace(options, ready_file=str(ready_file)))]
-    with subprocess.Popen(full_command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as parent:
-        wait_until(ready_file.exists, "ready file")
-        pid = json.loads(ready_file.read_text())["pid"]
+def test_ends_with_its_parent(options: EngineOptions) -> None:
+    port = free_port()
+    start = "import subprocess, sys; print(subprocess.Popen(sys.argv[1:]).pid, flush=True); sys.stdin.read()"
+    words = [sys.executable, "-c", start, *command(replace(options, port=port))]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(words, **pipes) as parent:
+        pid = int(parent.stdout.readline())
+        wait_until(lambda: is_ready(port), "the engine")
         parent.kill()
     wait_until(lambda: has_ended(pid), "end of the engine")
 
 
 @pytest.mark.parametrize("missing", ["model", "adapter"])
 def test_missing_file(model: Path, tmp_path: Path, missing: str) -> None:
-    absent, ready_file = tmp_path / "absent.gguf", tmp_path / "ready.json"
-    options = EngineOptions(str(absent), {}) if missing == "model" else EngineOptions(str(model), {"x": str(absent)})
-    words = command(replace(options, ready_file=str(ready_file)))
-    ended = subprocess.run(words, capture_output=True, text=True)
+    absent = str(tmp_path / "absent.gguf")
+    options = EngineOptions(absent) if missing == "model" else EngineOptions(str(model), (absent,))
+    ended = subprocess.run(command(options), capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (1, f"llamacpp: no such file: {absent}\n")
-    assert not ready_file.exists()
 
 
 @pytest.mark.parametrize("wires", [[], ["responses", "completions"]], ids=["translated", "native"])
-async def test_other_apis_reach_the_adapter_and_count_alike(engine: dict[str, Any], wires: list[str]) -> None:
-    selection = lora_selection(engine["adapters"]["calculator"], engine["adapters"])
-    url = f"http://127.0.0.1:{engine['port']}/v1"
+async def test_other_apis_reach_the_adapter_and_count_alike(engine: str, wires: list[str]) -> None:
+    selection, url = lora_selection(NUMBERS["calculator"], NUMBERS), f"{engine}/v1"
     calculator = vllm.build(vllm.Options(url=url, served_model="calculator", extra_body=selection, renames_answer=True))
     messages = [{"role": "user", "content": PROMPTS[0]}]
     requests = {

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fleet.adapter_files import converted_adapters
-from fleet.llamacpp import START_TIMEOUT_S, EngineOptions, read_adapter_ids, start_server, wait_healthy
+from fleet.llamacpp import EngineOptions, start_server
 
 BASE = "base"  # the name under which the model without an adapter is scored
 SLOTS = 4
@@ -51,12 +51,10 @@ def running_engine(base_gguf: Path, adapter_dirs: list[Path], work_dir: Path, th
     """Converts the adapters into `work_dir` and runs the engine with all of them in this process.
 
     Raises:
-        EngineError: it did not answer in time; its own message is on stderr.
+        EngineError: it cannot load them; its own message is on stderr.
     """
     files = converted_adapters({folder.name: folder for folder in adapter_dirs}, base_gguf, work_dir)
-    adapters = {name: str(file) for name, file in files.items()}
-    options = EngineOptions(str(base_gguf), adapters, slots=SLOTS, threads=threads)
+    options = EngineOptions(str(base_gguf), tuple(map(str, files.values())), slots=SLOTS, threads=threads)
     server = start_server(options)  # lives as long as its name
-    wait_healthy(server.listening_address, START_TIMEOUT_S)
-    yield Engine(server.listening_address, read_adapter_ids(server.listening_address, adapters))
+    yield Engine(server.listening_address, {name: number for number, name in enumerate(files)})
     del server
