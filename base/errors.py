@@ -169,7 +169,8 @@ def got_value(fault: Mapping[str, Any]) -> str:
     key where the name of its variable belongs."""
     if any(str(part).startswith(("api_key", "index_url")) for part in fault["loc"]):
         return ""
-    return f" (got {shorten(fault['input'])})"
+    value = fault["input"]
+    return f" (got {'nothing' if value is None else shorten(value)})"
 
 
 def shorten(value: object) -> str:

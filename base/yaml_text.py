@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError
+from yaml.reader import ReaderError
 
 from base.errors import ConfigError
 
@@ -53,5 +54,10 @@ def read_yaml(text: str, *, file: str) -> object:
         return yaml.load(text, StrictLoader)
     except RecursionError as error:
         raise ConfigError(f"{file}: is not valid YAML: nested too deep") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file}: is not valid YAML: {' '.join(str(error).split())}") from error
+    except ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ConfigError(f"{file}:{line}: is not valid YAML: U+{error.character:04X} is not allowed") from error
+    except yaml.MarkedYAMLError as error:  # its own text also shows the line, in which a key may be
+        mark, reasons = error.problem_mark, filter(None, (error.context, error.problem))
+        place = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file
+        raise ConfigError(f"{place}: is not valid YAML: {', '.join(reasons)}") from error

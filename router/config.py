@@ -136,7 +136,7 @@ def parse_config(values: object, *, file: str = "experts.yaml") -> CoeConfig:
 def checked_values(model: type[M], values: object, file: str) -> M:
     """A file's model from its plain values. Raises ConfigError as `parse_config` does."""
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{file}: the top level must be a mapping, got {type(values).__name__}")
+        raise ConfigError(f"{file}: the top level must be a mapping{got_value({'loc': (), 'input': values})}")
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:

@@ -6,7 +6,7 @@ from functools import partial
 
 from eval.log.traffic_records import LogReport
 from eval.log.traffic_words import moment
-from eval.report.numbers import metric_cell, money, number, percent, points
+from eval.report.numbers import metric_cell, money, percent, points
 from eval.report.page import Block, Cell, Columns, Note, Row, Section, Table, table_of
 from router.types import Metric
 from training.category_mix import mix_sentence
@@ -24,11 +24,10 @@ def loop_section(loop: LoopWorth) -> Section:
     ]
     texts = ["Router", "Categories that changed hands"]
     note = (
-        f"Since {moment(loop.since)} UTC. The worth of learning is the reward of router {loop.live[:8]} less that of "
-        f"router {loop.before[:8]} on the same decisions: doubly robust, by the logged probabilities, on the half of "
-        "the questions that no router learned from, since the first of these routers became live. The cost of "
-        "exploring is what the planned experts would have earned less what was earned. Probes of coe itself count "
-        "for nothing."
+        f"Since {moment(loop.since)} UTC. The worth of learning is the reward of the live router less that of the one "
+        "that was live before it learned, on the same decisions: doubly robust, by the logged probabilities, on the "
+        "half of the questions that no router learned from, since the first change. The cost of exploring is what the "
+        "planned experts would have earned less what was earned. Probes of coe itself count for nothing."
     )
     table = [Table(["Live since (UTC)", *texts], rows, texts=texts)] if rows else []
     return Section("loop", "What learning was worth", [*loop_sentences(loop), *table, Note(note)])
@@ -74,7 +73,7 @@ def worth_table(worth: CompositionWorth, spent: dict[str, float]) -> Table:
         "Cost in this traffic": lambda name, _: money(spent.get(name, 0.0)),
         "Saved per 1,000": lambda _, one: money(one.saved_usd),
         "Points per $": lambda _, one: points_cell(one.loss_per(one.saved_usd)),
-        "GB freed": lambda _, one: number(one.freed_gb, 1),
+        "GB freed": lambda _, one: f"{one.freed_gb:.3g}",
         "Points per GB": lambda _, one: points_cell(one.loss_per(one.freed_gb)),
     }
     return table_of("Expert", {one.expert: one for one in worth.experts}, columns)

@@ -89,4 +89,4 @@ def microseconds(value: float | None) -> str:
 def milliseconds(value: float | None) -> str:
     if value is None:
         return ""
-    return f"{value:,.0f} ms" if value < 10_000 else f"{value / 1000:,.1f} s"
+    return f"{value:,.0f} ms" if value < 1000 else f"{value / 1000:,.1f} s"

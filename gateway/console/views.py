@@ -68,7 +68,7 @@ def usd(value: float) -> str:
 def milliseconds(value: float | None) -> str:
     if value is None:
         return NOTHING
-    return f"{value:,.0f} ms" if value < 10_000 else f"{value / 1000:,.1f} s"
+    return f"{value:,.0f} ms" if value < 1000 else f"{value / 1000:,.1f} s"
 
 
 def share(value: float | None) -> str:
