@@ -216,9 +216,8 @@ class Asking:
 def told(client: ChatClient, expert: str, error: CallError) -> str:
     """A server's error with its address and the model."""
     said = f': "{error.quoted}"' if error.quoted else ""
-    return (
-        f"{client.shown_url} gives {error.reason} for model '{expert}'{said}; check the address, the key and the name"
-    )
+    what = f"{client.shown_url} gives {error.reason} for model '{expert}'{said}"
+    return f"{what}; check --base-url, COE_API_KEY and the name"
 
 
 def listed_errors(errors: Mapping[tuple[str, str], int]) -> str:

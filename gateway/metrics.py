@@ -86,8 +86,8 @@ class Metrics:
 
     def _usage(self) -> Iterator[Metric]:
         tokens = CounterMetricFamily("coe_tokens", "Tokens of answers", labels=["expert", "type"])
-        cost = CounterMetricFamily("coe_cost_usd", "Their cost by the prices of experts.yaml", labels=["expert"])
-        seconds = CounterMetricFamily("coe_answer_seconds", "Time that they took", labels=["expert"])
+        cost = CounterMetricFamily("coe_cost_usd", "Cost of answers by the prices of experts.yaml", labels=["expert"])
+        seconds = CounterMetricFamily("coe_answer_seconds", "Time that answers took", labels=["expert"])
         for expert, used in self.used.copy().items():
             tokens.add_metric([expert, "input"], used.input_tokens)
             tokens.add_metric([expert, "output"], used.output_tokens)

@@ -42,7 +42,9 @@ def router_metrics(live: LiveRouter, shadows: Shadows) -> Iterator[Metric]:
     yield CounterMetricFamily("coe_router_refusals", "Promoted routers refused", value=live.refusals)
     share = live.trial.share if live.trial else 0.0
     yield GaugeMetricFamily("coe_router_trial", "1 while a router is on trial", value=live.trial is not None)
-    yield GaugeMetricFamily("coe_router_trial_share", "Share of the conversations that it serves", value=share)
+    yield GaugeMetricFamily(
+        "coe_router_trial_share", "Share of the conversations that the router on trial serves", value=share
+    )
     help_text = "Candidates taken back because they could not decide"
     yield CounterMetricFamily("coe_router_faulty_trials", help_text, value=live.withdrawals)
     yield CounterMetricFamily("coe_shadow_left_out", "Shadow decisions left out", value=shadows.left_out)
@@ -74,7 +76,9 @@ def residency_metrics(keeper: Keeper) -> Iterator[Metric]:
             price.add_metric([name], outlook.price)
     made = CounterMetricFamily("coe_engine_changes", "Changes of an engine's state", labels=["engine", "state"])
     failed = CounterMetricFamily("coe_engine_change_failures", "Those that failed", labels=["engine", "state"])
-    seconds = CounterMetricFamily("coe_engine_change_seconds", "Time that they took", labels=["engine", "state"])
+    seconds = CounterMetricFamily(
+        "coe_engine_change_seconds", "Time that changes of engines took", labels=["engine", "state"]
+    )
     for key in product(view.states, (Residency.AWAKE, Residency.SLEEP_1, Residency.SLEEP_2, Residency.STOPPED)):
         found, labels = keeper.made.get(key, Made()), [*key]
         made.add_metric(labels, found.count)

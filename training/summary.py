@@ -81,7 +81,7 @@ def print_routers(registry: Registry) -> None:
     """One line per router, newest last."""
     live = registry.live()
     trial = live.trial if live is not None else None
-    table = Grid("version", "part", "created", "parents", "category accuracy", "experts")
+    table = Grid("version", "role", "created", "parents", "category accuracy", "experts")
     for manifest in registry.versions():
         accuracy = manifest.metrics.get("category_accuracy")
         table.add_row(

@@ -165,7 +165,10 @@ def test_parse_is_pure(values):
         ("version: " + "9" * 5000, "9' is not a valid int: Exceeds the limit|9 is not a valid int: Exceeds the limit"),
         ('"\\ud800": 1', "is not a valid str: 'utf-8' codec can't encode"),
         ("[" * 5000, "not valid YAML: nested too deep"),
-        ("version: 1\nexperts: {a: {}}\nexperts: {b: {}}", "yaml:3:1: .*the key 'experts' appears twice in one mapping"),
+        (
+            "version: 1\nexperts: {a: {}}\nexperts: {b: {}}",
+            "yaml:3:1: .*the key 'experts' appears twice in one mapping",
+        ),
         ("experts: {a: {}, b: {}, a: {}}", "the key 'a' appears twice"),
     ],
 )
