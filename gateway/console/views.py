@@ -32,7 +32,15 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"when": when, "clock": clock, "usd": usd, "ms": milliseconds, "share": share, "count": count}
+    made.filters |= {
+        "when": when,
+        "clock": clock,
+        "usd": usd,
+        "ms": milliseconds,
+        "share": share,
+        "count": count,
+        "odds": odds,
+    }
     made.globals |= {"states": list(TerminalState), "opinions": list(Opinion), "doubts": list(Doubt)}
     return made
 
@@ -73,6 +81,10 @@ def milliseconds(value: float | None) -> str:
 
 def share(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.2f}"
+
+
+def odds(log_e: float) -> str:
+    return f"{math.exp(log_e):.2g} to 1"
 
 
 def count(value: float) -> str:
