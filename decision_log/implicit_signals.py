@@ -19,6 +19,16 @@ if TYPE_CHECKING:
 REASKED_WITHIN_S = 600.0
 """Ten minutes: later the same words are a new wish rather than a complaint (ours)."""
 
+CAME_AGAIN = """
+WITH asked (decision_id, session_id, text_hash) AS (VALUES ROWS)
+SELECT asked.session_id, asked.text_hash FROM asked WHERE EXISTS (
+  SELECT 1 FROM decisions AS d
+  WHERE d.session_id = asked.session_id AND d.at BETWEEN ? AND ?
+    AND d.text_hash = asked.text_hash AND d.decision_id <> asked.decision_id)
+"""
+"""ROWS: three placeholders for each ask; then the times from and to. Few asks have another row, so that is looked for
+first: to look at all rows around each ask takes four times as long."""
+
 NEAREST = """
 SELECT d.decision_id, d.session_id, d.text_hash, d.at FROM asked JOIN decisions AS d ON d.decision_id = (
   SELECT o.decision_id FROM decisions AS o
@@ -84,21 +94,28 @@ def reasked_signals(connection: Connection, records: Sequence[RecordPart]) -> li
 
 def rows_around(connection: Connection, asked: Sequence[RecordPart]) -> list[Row[Any]]:
     """The rows of the same asks in the time of these, and of each ask the last one before and the first one after. (All
-    rows of ten minutes would be as well, and too many where one session asks the same all the time.) Where all asks of
-    a statement came only once, their rows are left out.
+    rows of ten minutes would be as well, and too many where one session asks the same all the time.) Asks without
+    another row in the ten minutes around these are left out.
 
     As text: SQLAlchemy took three times as long to compile the same as a union than the database takes to answer it.
     """
     first, last = min(record.at for record in asked), max(record.at for record in asked)
-    groups = sorted({(str(record.session_id), str(record.text_hash)) for record in asked})
+    asks = sorted((record.decision_id, record.session_id, record.text_hash) for record in asked)
+    again = rows_of(connection, CAME_AGAIN, asks, (first - REASKED_WITHIN_S, last + REASKED_WITHIN_S))
     spans = ((first, last), (first - REASKED_WITHIN_S, first), (last, last + REASKED_WITHIN_S))
     rest = [value for span in spans for value in (*span, IN_LOOP)]
+    return rows_of(connection, ROWS_AROUND, sorted({tuple(row) for row in again}), rest)
+
+
+def rows_of(
+    connection: Connection, query: str, given: Sequence[tuple[object, ...]], rest: Sequence[object]
+) -> list[Row[Any]]:
+    """The rows that a query finds for the values of `ROWS`, some at a time, and the `rest` of its values."""
     found: list[Row[Any]] = []
-    for part in in_parts(groups):
-        statement = ROWS_AROUND.replace("ROWS", ", ".join(["(?, ?)"] * len(part)))
+    for part in in_parts(given):
+        places = ", ".join(["?"] * len(part[0]))
+        statement = query.replace("ROWS", ", ".join([f"({places})"] * len(part)))
         if connection.dialect.paramstyle != "qmark":
             statement = statement.replace("?", "%s")
-        rows = connection.exec_driver_sql(statement, (*chain.from_iterable(part), *rest)).all()
-        if len(rows) > len(part):  # as hardly ever: each ask has its own row
-            found += rows
+        found += connection.exec_driver_sql(statement, (*chain.from_iterable(part), *rest)).all()
     return found
