@@ -32,7 +32,7 @@ OWN = {"calculator": "arithmetic", "converter": "conversion"}
 
 
 def built() -> dict[str, Builtin]:
-    return {kind: plugins.load(FAMILY, kind).build(plugins.load(FAMILY, kind).examples[0]) for kind in OWN}
+    return {kind: plugins.load(FAMILY, kind).build(plugins.load(FAMILY, kind).EXAMPLES[0]) for kind in OWN}
 
 
 def report_probes(name: str, probes: Iterable[Probe], experts: Mapping[str, Builtin]) -> None:

@@ -21,7 +21,7 @@ from rich.console import Console
 from threadpoolctl import threadpool_limits
 
 from benchmarks.ceiling_cases import RELATED, SAMPLES, Case, Float64Array, Prompts, read_case, sampled_rates
-from eval.metrics.bootstrap import bootstrap_means, gap_closed_draws, percentile_interval
+from eval.metrics.bootstrap import bootstrap_means, gap_closed, percentile_interval
 from training.graded_queries import principal_directions
 from training.scorer_fit import best_margin, chosen_scores
 
@@ -232,7 +232,7 @@ def closed_shares(
             found[case.name] = {}
             for arm in arms[case.name]:
                 own = names.index((case.name, arm))
-                value, drawn = (gap_closed_draws(v[:, own], v[:, single], v[:, oracle]) for v in (means, draws))
+                value, drawn = (gap_closed(v[:, own], v[:, single], v[:, oracle]) for v in (means, draws))
                 found[case.name][arm] = Share(float(value[0]), drawn)
     return found
 

@@ -90,7 +90,7 @@ def plugin_problems(config: CoeConfig) -> Iterator[str]:
             yield from (f"{key}: {problem}" for problem in error.problems)
             continue
         for where, kind, options in parts:
-            yield from faults(where, kind.require_imports)
+            yield from faults(where, partial(plugins.require_imports, kind))
             for name, value in options:
                 if isinstance(value, str) and value.startswith(PACKAGE_SCHEME):
                     yield from faults(f"{where}.{name}", partial(resolve_weights, value))
@@ -122,7 +122,8 @@ def expert_problems(config: CoeConfig, folder: Path) -> Iterator[str]:
         elif entry.engine is Engine.BUILTIN:
             yield from faults(f"experts.{name}", partial(check_builtin, entry))
         elif entry.engine is Engine.LITELLM:
-            yield from faults(f"experts.{name}.engine", plugins.load("fleet.wires", "litellm").require_imports)
+            litellm = plugins.load("fleet.wires", "litellm")
+            yield from faults(f"experts.{name}.engine", partial(plugins.require_imports, litellm))
         elif entry.engine.is_vllm and entry.url is None:
             yield from faults(f"experts.{name}.model", partial(expanded, entry.model))
         if entry.adapter is not None and (entry.engine is Engine.LLAMACPP or entry.engine.is_vllm):
@@ -132,7 +133,7 @@ def expert_problems(config: CoeConfig, folder: Path) -> Iterator[str]:
 def check_builtin(entry: ExpertConfig) -> None:
     """Raises ConfigError, MissingExtraError."""
     plugins.validate_options(FAMILY, entry.model, entry.params)
-    plugins.load(FAMILY, entry.model).require_imports()
+    plugins.require_imports(plugins.load(FAMILY, entry.model))
 
 
 def adapter_problems(name: str, entry: ExpertConfig, folder: Path) -> Iterator[str]:

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -31,31 +32,15 @@ class Inner:
     options: Mapping[str, object] = field(default_factory=dict)
 
 
-def no_inner(_: Any) -> tuple[Inner, ...]:
-    return ()
+def require_imports(plugin: ModuleType) -> None:
+    """Raises MissingExtraError when a package that a plugin names is not installed. Imports nothing."""
+    packages = getattr(plugin, "IMPORTS", ())
+    require_installed(getattr(plugin, "EXTRA", ""), f"kind '{plugin.__name__.rpartition('.')[2]}'", *packages)
 
 
-@dataclass(frozen=True)
-class Plugin:
-    """One kind of one family: its options model, its constructor, its example options, what it is made of, and the
-    packages beyond those of the project that it imports, which one extra of the project installs."""
-
-    kind: str
-    options_type: type[BaseModel]
-    make: Callable[[BaseModel], Any]
-    examples: tuple[BaseModel, ...]
-    inner: Callable[[Any], tuple[Inner, ...]]
-    imports: tuple[str, ...] = ()
-    extra: str = ""
-
-    def require_imports(self) -> None:
-        """Raises MissingExtraError when a package is not installed. Imports nothing."""
-        require_installed(self.extra, f"kind '{self.kind}'", *self.imports)
-
-    def build(self, options: BaseModel) -> Any:
-        """The live object. Raises MissingExtraError, and what the plugin raises."""
-        self.require_imports()
-        return self.make(options)
+def inner_of(plugin: ModuleType, options: BaseModel) -> tuple[Inner, ...]:
+    """The plugins that one with such options is made of."""
+    return tuple(plugin.inner(options)) if hasattr(plugin, "inner") else ()
 
 
 def modules_of(family: str) -> dict[str, str]:
@@ -71,8 +56,8 @@ def kinds(family: str) -> tuple[str, ...]:
     return tuple(sorted(modules_of(family)))
 
 
-def load(family: str, kind: str) -> Plugin:
-    """The plugin of that kind.
+def load(family: str, kind: str) -> ModuleType:
+    """The module of that kind.
 
     Raises:
         ConfigError: no such kind, with the kinds there are.
@@ -80,10 +65,7 @@ def load(family: str, kind: str) -> Plugin:
     known = modules_of(family)
     if kind not in known:
         raise ConfigError(f"unknown kind '{kind}' of {family}{allowed_values(kind, sorted(known))}")
-    module = importlib.import_module(known[kind])
-    inner = getattr(module, "inner", no_inner)
-    imports, extra = getattr(module, "IMPORTS", ()), getattr(module, "EXTRA", "")
-    return Plugin(kind, module.Options, module.build, tuple(module.EXAMPLES), inner, imports, extra)
+    return importlib.import_module(known[kind])
 
 
 def validate_options(family: str, kind: str, options: Mapping[str, object]) -> BaseModel:
@@ -94,11 +76,11 @@ def validate_options(family: str, kind: str, options: Mapping[str, object]) -> B
     """
     plugin = load(family, kind)
     try:
-        checked = plugin.options_type.model_validate(dict(options))
+        checked: BaseModel = plugin.Options.model_validate(dict(options))
     except ValidationError as error:
         problems = [option_problem(plugin, fault) for fault in error.errors(include_url=False)]
         raise ConfigError(f"{family} '{kind}': " + "; ".join(problems), problems) from error
-    problems = [problem for part in plugin.inner(checked) for problem in inner_problems(part)]
+    problems = [problem for part in inner_of(plugin, checked) for problem in inner_problems(part)]
     if problems:
         raise ConfigError(f"{family} '{kind}': " + "; ".join(problems), problems)
     return checked
@@ -106,11 +88,11 @@ def validate_options(family: str, kind: str, options: Mapping[str, object]) -> B
 
 def parts_of(
     key: str, family: str, kind: str, options: Mapping[str, object]
-) -> Iterator[tuple[str, Plugin, BaseModel]]:
+) -> Iterator[tuple[str, ModuleType, BaseModel]]:
     """A plugin and all that it is made of, each with the key where it is and its options. Raises ConfigError."""
     checked, plugin = validate_options(family, kind, options), load(family, kind)
     yield key, plugin, checked
-    for part in plugin.inner(checked):
+    for part in inner_of(plugin, checked):
         yield from parts_of(f"{key}.{part.key}", part.family, part.kind, part.options)
 
 
@@ -123,11 +105,11 @@ def inner_problems(part: Inner) -> list[str]:
     return []
 
 
-def option_problem(plugin: Plugin, fault: Any) -> str:
+def option_problem(plugin: ModuleType, fault: Any) -> str:
     """One pydantic fault as a line: option, value, what is allowed."""
     path = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
-        return f"{path}: unknown option{allowed_values(str(fault['loc'][-1]), plugin.options_type.model_fields)}"
+        return f"{path}: unknown option{allowed_values(str(fault['loc'][-1]), plugin.Options.model_fields)}"
     if fault["type"] == "missing":
         return f"{path}: required option is missing"
     return f"{path}: {fault_words(fault)}{got_value(fault)}"
@@ -136,5 +118,6 @@ def option_problem(plugin: Plugin, fault: Any) -> str:
 def build(family: str, kind: str, options: Mapping[str, object]) -> Any:
     """The live object of a plugin. Raises ConfigError as `validate_options` does, MissingExtraError without a package
     that it imports, and what the plugin raises."""
-    checked = validate_options(family, kind, options)
-    return load(family, kind).build(checked)
+    checked, plugin = validate_options(family, kind, options), load(family, kind)
+    require_imports(plugin)
+    return plugin.build(checked)

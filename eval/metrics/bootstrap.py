@@ -53,16 +53,10 @@ class Estimate(Record):
         return cls(mean=float(value), interval=percentile_interval(draws))
 
 
-def gap_closed(router: float, best_single: float, query_oracle: float) -> float | None:
-    """(router - best single) / (query oracle - best single): 0 is as good as the best single expert, 1 as good as the
-    best expert for each query; None where there is no gap. The measure of RouterBench-like comparisons (ROUTING: ours).
-    """
-    gap = query_oracle - best_single
-    return (router - best_single) / gap if gap > 0 else None
-
-
-def gap_closed_draws(router: Float64Array, best_single: Float64Array, query_oracle: Float64Array) -> Float64Array:
-    """`gap_closed` of each bootstrap draw (b,); draws without a gap are left out."""
+def gap_closed(router: Float64Array, best_single: Float64Array, query_oracle: Float64Array) -> Float64Array:
+    """(router - best single) / (query oracle - best single) of each value (b,): 0 is as good as the best single expert,
+    1 as good as the best expert for each query; those without a gap are left out. The measure of RouterBench-like
+    comparisons (ROUTING: ours)."""
     gap = query_oracle - best_single
     has_gap = gap > 0
     return np.asarray((router - best_single)[has_gap] / gap[has_gap], dtype=np.float64)

@@ -13,7 +13,6 @@ from eval.metrics.bootstrap import (
     Estimate,
     bootstrap_means,
     gap_closed,
-    gap_closed_draws,
     percentile_interval,
     queries_to_show,
     smallest_shown,
@@ -135,9 +134,9 @@ def power_of(scores: Float64Array, arms: Sequence[Choice]) -> Power:
 
 def closed(means: Float64Array, draws: Float64Array, columns: Sequence[int]) -> Estimate | None:
     """`gap_closed` with its interval. `columns` of `means` (a,) and `draws` (b, a): a choice, best single, oracle."""
-    value = gap_closed(*(float(means[i]) for i in columns))
-    drawn = gap_closed_draws(*(draws[:, i] for i in columns))
-    return None if value is None or not len(drawn) else Estimate.of(value, drawn)
+    value = gap_closed(*(means[[i]] for i in columns))
+    drawn = gap_closed(*(draws[:, i] for i in columns))
+    return Estimate.of(value[0], drawn) if len(value) and len(drawn) else None
 
 
 def regret_record(trial: Trial, rng: np.random.Generator) -> Regret:

@@ -35,17 +35,16 @@ def build_frontier(trial: Trial, rng: np.random.Generator) -> Frontier:
     """By budget: the map, the map with a draw, the fixed mixture, every method with a sample and every strategy that
     was played under limits. A budget is left out where the amount is unknown of an expert, or the same for all."""
     found: Frontier = {}
-    rows = None
-    if trial.evidence is not None:
-        served = [decision.category for decision in trial.decisions]
-        number = {name: i for i, name in enumerate(trial.evidence.categories)}
-        rows = np.array([number[name] for name in served], dtype=np.int64)
+    rows, evidence = None, trial.evidence
+    if evidence is not None:
+        rows = np.array([trial.rows.index(decision.category) for decision in trial.decisions], dtype=np.int64)
     for budget in known_budgets(trial):
         curves: dict[str, Sequence[Spending]] = {}
-        if trial.evidence is not None and rows is not None:
-            curves[MAP] = map_curve(trial.evidence.quality, trial.evidence.mass, rows, budget)
+        if evidence is not None and rows is not None:
+            quality, mass = evidence.quality.astype(np.float64), evidence.mass.astype(np.float64)
+            curves[MAP] = map_curve(quality, mass, rows, budget)
             if budget.name != "hosted_params_b":
-                curves[DRAWN_MAP] = drawn_map_curve(trial.evidence.quality, trial.evidence.mass, rows, budget)
+                curves[DRAWN_MAP] = drawn_map_curve(quality, mass, rows, budget)
         for method in trial.methods:
             if method.sample_quality is not None:
                 curves[method.name] = soft_curve(
@@ -62,8 +61,7 @@ def known_budgets(trial: Trial) -> list[Budget]:
     """Budgets whose amounts are known of every expert and differ, each over its own grid, what each expert alone needs,
     the limit that the trial sets, and what its strategies spend."""
     fit_cost_usd = mean_costs(trial.fit)
-    evidence = trial.evidence
-    by_row = None if evidence is None else costs_by_category(trial.fit, evidence.categories[:-1])
+    by_row = None if trial.evidence is None else costs_by_category(trial.fit, trial.rows[:-1])
     kinds: list[tuple[BudgetName, Float64Array, Float64Array, Float64Array | None]] = [
         ("active_params_b", trial.sizes_b, trial.sizes_b, None),
         ("cost_usd", fit_cost_usd, trial.cost_usd, by_row),

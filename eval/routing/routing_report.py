@@ -46,8 +46,8 @@ from eval.routing.routing_records import (
 )
 from eval.routing.routing_request import RoutingRequest
 from eval.routing.routing_words import headline
-from eval.routing.trial import MapEvidence, Trial
-from router.types import GENERAL, Float64Array
+from eval.routing.trial import Trial
+from router.types import GENERAL, Float64Array, FloatArray
 
 CATEGORY = "category"
 SHOWN_CATEGORIES = 20
@@ -180,7 +180,7 @@ def diagnose(trial: Trial, frontier: Sequence[FrontierPoint]) -> Diagnostics | N
     experts = trial.test.experts
     shares = np.bincount(trial.decided, minlength=len(experts)) / len(trial.decided)
     top = int(shares.argmax())
-    thin = thin_cells(trial.evidence, experts)
+    thin = thin_cells(trial.evidence.count, trial.rows, experts)
     return Diagnostics(
         routing_entropy=routing_entropy(shares),
         top_expert=experts[top],
@@ -240,17 +240,17 @@ def underused(trial: Trial) -> tuple[CategoryFinding, ...]:
     return tuple(found)
 
 
-def thin_cells(cells: MapEvidence, experts: Sequence[str]) -> list[ThinCell]:
-    """Cells with fewer than `NEEDED_PER_CELL` graded answers, fewest first; `general` cannot be sampled from."""
-    is_learned = np.array([category != GENERAL for category in cells.categories])
-    rows, columns = np.nonzero((cells.count < NEEDED_PER_CELL) & is_learned[:, None])
-    order = np.argsort(cells.count[rows, columns], kind="stable")
+def thin_cells(counts: FloatArray, categories: Sequence[str], experts: Sequence[str]) -> list[ThinCell]:
+    """Cells (k, m) with fewer than `NEEDED_PER_CELL` graded answers, fewest first; `general` cannot be sampled from."""
+    is_learned = np.array([category != GENERAL for category in categories])
+    rows, columns = np.nonzero((counts < NEEDED_PER_CELL) & is_learned[:, None])
+    order = np.argsort(counts[rows, columns], kind="stable")
     return [
         ThinCell(
-            category=cells.categories[rows[i]],
+            category=categories[rows[i]],
             expert=experts[columns[i]],
-            count=int(cells.count[rows[i], columns[i]]),
-            missing=NEEDED_PER_CELL - int(cells.count[rows[i], columns[i]]),
+            count=int(counts[rows[i], columns[i]]),
+            missing=NEEDED_PER_CELL - int(counts[rows[i], columns[i]]),
         )
         for i in order
     ]

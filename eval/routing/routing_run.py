@@ -34,7 +34,6 @@ from eval.routing.trial import (
     costs,
     costs_by_category,
     filled_costs,
-    map_evidence,
     mean_costs,
 )
 from eval.routing.trial_tables import Tables, fingerprint, read_tables, require_amounts
@@ -45,8 +44,9 @@ from router.pipeline import Router
 from router.policy_config import Budgets, PolicyConfig
 from router.preference import amounts_by_row
 from router.protocols import Encoder
+from router.quality import cautious_quality
 from router.strategies.learned import LEARNED
-from router.types import CategoryProbs, FloatArray, QueryBatch
+from router.types import GENERAL, CategoryProbs, FloatArray, QueryBatch
 from training.datasets.outcomes import write_outcomes
 from training.table_fit import METHODS_FILE, TableRequest, fit_table
 from training.types import OutcomeTable
@@ -201,9 +201,10 @@ def with_methods(
         artifact = load_artifact(place)
         loaded = load(artifact, trial.fit, request.budgets, router.encoder)
         outputs.append(method_output(artifact, loaded, fit_s, trial, default.manifest.scorer.kind))
-    manifest = default.manifest
-    evidence = map_evidence(evidence_of(default), manifest.categories, manifest.experts, trial.test.experts)
-    return replace(trial, methods=tuple(outputs), evidence=evidence)
+    manifest, matrix = default.manifest, evidence_of(default)
+    cautious = replace(matrix, quality=cautious_quality(matrix))
+    evidence = cautious.columns([manifest.experts.index(name) for name in trial.test.experts])
+    return replace(trial, methods=tuple(outputs), evidence=evidence, rows=(*manifest.categories, GENERAL))
 
 
 def with_strategies(trial: Trial, artifact: RouterArtifact, router: Router, request: RoutingRequest) -> Trial:

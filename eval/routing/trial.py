@@ -13,7 +13,7 @@ import numpy as np
 
 from eval.routing import baselines
 from router.policy_config import Budgets
-from router.quality import QualityMatrix, cautious_quality
+from router.quality import QualityMatrix
 from router.types import GENERAL, BoolArray, Float64Array, FloatArray, IntArray, RoutingDecision
 from training.types import OutcomeTable
 
@@ -42,17 +42,6 @@ class MethodOutput:
     valid_score: float | None = None
     is_default: bool = False
     sample_rows: IntArray | None = None
-
-
-@dataclass(frozen=True)
-class MapEvidence:
-    """The evidence that the map was solved from: `quality` and `count` (k, m), `mass` (k,), and the names of the rows,
-    `general` last."""
-
-    categories: tuple[str, ...]
-    quality: Float64Array
-    mass: Float64Array
-    count: Float64Array
 
 
 @dataclass(frozen=True)
@@ -89,7 +78,8 @@ class Trial:
 
     Both tables have the same experts and complete scores; embeddings have unit rows. `how` says how the router chooses.
     Costs and sizes of an expert are NaN where unknown. `strategies` are arms that ask several experts, and `limited`
-    their curves by budget, at the limits of `known_budgets`.
+    their curves by budget, at the limits of `known_budgets`. `evidence` is what the map was solved from, by `rows`
+    (categories, `general` last) and the experts of the test table, its quality the cautious one.
     """
 
     fit: OutcomeTable
@@ -102,7 +92,8 @@ class Trial:
     how: str = "the map's expert for the predicted category"
     binding: tuple[str, ...] = ()
     methods: tuple[MethodOutput, ...] = ()
-    evidence: MapEvidence | None = None
+    evidence: QualityMatrix | None = None
+    rows: tuple[str, ...] = ()
     strategies: tuple[Choice, ...] = ()
     limited: Mapping[str, Mapping[str, Sequence[Spending]]] = field(default_factory=dict)
 
@@ -167,20 +158,6 @@ class Trial:
     def default(self) -> MethodOutput | None:
         """The method that is reported as this router; None when none is marked."""
         return next((method for method in self.methods if method.is_default), None)
-
-
-def map_evidence(
-    matrix: QualityMatrix, categories: Sequence[str], experts: Sequence[str], wanted: Sequence[str]
-) -> MapEvidence:
-    """From a router's quality matrix (k + 1, m) with its k learned categories and the experts of its columns; the
-    columns are put in the order of the `wanted` experts, those of the test table."""
-    columns = [list(experts).index(name) for name in wanted]
-    return MapEvidence(
-        categories=(*categories, GENERAL),
-        quality=cautious_quality(matrix)[:, columns].astype(np.float64),
-        mass=matrix.mass.astype(np.float64),
-        count=matrix.count[:, columns].astype(np.float64),
-    )
 
 
 def active_params(table: OutcomeTable) -> Float64Array:

@@ -58,7 +58,7 @@ def test_whatever_stands_anywhere_is_told_in_our_words(path, value) -> None:
 @pytest.mark.parametrize("family", ["router.encoders", "router.classifiers", "router.scorers", "fleet.wires"])
 def test_options_of_every_kind_too(family) -> None:
     for kind in plugins.kinds(family):
-        for name in plugins.load(family, kind).options_type.model_fields:
+        for name in plugins.load(family, kind).Options.model_fields:
             for odd in (None, -1, "", [[]], {"a": {}}, "ftp://x"):
                 problems = problems_of(partial(plugins.validate_options, family, kind, {name: odd}))
                 assert [problem for problem in problems if PYDANTIC.search(problem)] == []

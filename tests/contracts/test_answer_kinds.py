@@ -13,7 +13,7 @@ from router.strategies.types import FAMILY, AnswerKind, KeyOf, Question
 CASES = [
     pytest.param(kind, number, id=f"{kind}-{number}")
     for kind in plugins.kinds(FAMILY)
-    for number in range(len(plugins.load(FAMILY, kind).examples))
+    for number in range(len(plugins.load(FAMILY, kind).EXAMPLES))
 ]
 PIECES = (
     'the answer is|The|B|(C)|A.|\\boxed{|}|=|3/4|1,234.5|-7|\\frac{1}{2}|%|positive|not spam|spam|{"a": 1.0}|{"a":|[1]|'
@@ -24,7 +24,7 @@ ANSWERS = st.one_of(st.text(max_size=200), st.lists(st.sampled_from(PIECES.split
 
 @pytest.mark.parametrize(("kind", "number"), CASES)
 def test_options_survive_a_round_trip_and_refuse_what_they_do_not_know(kind: str, number: int) -> None:
-    options = plugins.load(FAMILY, kind).examples[number]
+    options = plugins.load(FAMILY, kind).EXAMPLES[number]
     values = options.model_dump(mode="json")
     assert plugins.validate_options(FAMILY, kind, values) == options
     with pytest.raises(ConfigError, match="no_such_option"):
@@ -33,7 +33,7 @@ def test_options_survive_a_round_trip_and_refuse_what_they_do_not_know(kind: str
 
 def keys_of(kind: str, number: int) -> KeyOf:
     """The keys of answers to a prompt that shows an example and a table, beside an encoder and a judge."""
-    built: AnswerKind = plugins.load(FAMILY, kind).build(plugins.load(FAMILY, kind).examples[number])
+    built: AnswerKind = plugins.load(FAMILY, kind).build(plugins.load(FAMILY, kind).EXAMPLES[number])
     encoder = plugins.build("router.encoders", "hashing", {"dim": 16})
     key = built.key_for(Question("add(2, 3) == 5; users(id, name)", encoder.encode, lambda expert, body: "different"))
     assert key is not None
@@ -41,7 +41,7 @@ def keys_of(kind: str, number: int) -> KeyOf:
 
 
 def of_text(kind: str) -> bool:
-    return not plugins.load(FAMILY, kind).build(plugins.load(FAMILY, kind).examples[0]).is_slow
+    return not plugins.load(FAMILY, kind).build(plugins.load(FAMILY, kind).EXAMPLES[0]).is_slow
 
 
 @pytest.mark.parametrize(("kind", "number"), [case for case in CASES if of_text(str(case.values[0]))])

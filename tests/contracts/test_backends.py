@@ -12,14 +12,14 @@ from fleet.backend import BackendRequest, ChatBackend
 from router import plugins
 
 FAMILY = "fleet.wires"
-CASES = [(kind, number) for kind in plugins.kinds(FAMILY) for number in range(len(plugins.load(FAMILY, kind).examples))]
+CASES = [(kind, number) for kind in plugins.kinds(FAMILY) for number in range(len(plugins.load(FAMILY, kind).EXAMPLES))]
 
 
 def build(kind: str, number: int) -> ChatBackend:
     if kind == "litellm" and importlib.util.find_spec("litellm") is None:
         pytest.skip("the 'providers' extra is not installed")
     plugin = plugins.load(FAMILY, kind)
-    return plugin.build(plugin.examples[number])
+    return plugin.build(plugin.EXAMPLES[number])
 
 
 def test_the_kinds_there_are() -> None:
@@ -37,12 +37,12 @@ async def test_examples_build_without_any_connection(kind: str, number: int) -> 
 @pytest.mark.parametrize(("kind", "number"), CASES)
 def test_options_are_frozen_and_refuse_unknown_keys(kind: str, number: int) -> None:
     plugin = plugins.load(FAMILY, kind)
-    options = plugin.examples[number].model_dump()
+    options = plugin.EXAMPLES[number].model_dump()
     with pytest.raises(ValidationError, match="nonsense"):
-        plugin.options_type.model_validate({**options, "nonsense": 1})
+        plugin.Options.model_validate({**options, "nonsense": 1})
     field = next(iter(options))
     with pytest.raises(ValidationError, match="frozen"):
-        setattr(plugin.examples[number], field, "other")
+        setattr(plugin.EXAMPLES[number], field, "other")
 
 
 @pytest.mark.parametrize("kind", [kind for kind in plugins.kinds(FAMILY) if kind != "litellm"])

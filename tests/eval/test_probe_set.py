@@ -157,8 +157,8 @@ def test_grader_spec_refuses_unknown_kinds_and_options() -> None:
 @pytest.mark.parametrize("kind", plugins.kinds("eval.graders"))
 def test_every_example_builds_a_grader_that_takes_any_text(kind: str) -> None:
     plugin = plugins.load("eval.graders", kind)
-    assert plugin.examples
-    for options in plugin.examples:
+    assert plugin.EXAMPLES
+    for options in plugin.EXAMPLES:
         assert type(options).model_validate_json(options.model_dump_json()) == options
         grade = plugin.build(options)
         assert all(0.0 <= grade(answer) <= 1.0 for answer in ("", "x", "\x00", "42", "\ud800"))

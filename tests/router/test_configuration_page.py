@@ -74,10 +74,10 @@ def test_every_kind_is_there_with_its_options(heading: str, family: str) -> None
     rows = rows_under(f"### {heading}")
     assert tuple(sorted(rows)) == plugins.kinds(family)
     for kind, cells in rows.items():
-        fields = set(plugins.load(family, kind).options_type.model_fields)
+        fields = set(plugins.load(family, kind).Options.model_fields)
         named = re.findall(r"`(\w+)`", cells[-1])
         if (heading, kind) in LIKE_THE_ENCODER:
-            fields -= set(plugins.load("router.encoders", kind).options_type.model_fields)
+            fields -= set(plugins.load("router.encoders", kind).Options.model_fields)
         assert fields <= set(named), kind
         assert (cells[-1] == "none") == (not fields), kind
 

@@ -5,20 +5,17 @@ Shapes: n prompts, m experts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from base.columns import read_table, texts
 from base.errors import DataError
-from router.types import FloatArray, IntArray
 from training.datasets.outcome_files import PROMPTS_FILE, SCORES_FILE
 from training.datasets.outcomes import read_outcomes
-from training.types import NOT_COMPARED, OutcomeTable, unknown
-
-Place = tuple[int, int]
-"""Number of a table and of a prompt in it."""
+from training.types import COLUMNS, NOT_COMPARED, OutcomeTable, unknown
 
 
 def read_outcome_folders(root: Path, experts: Sequence[str]) -> OutcomeTable:
@@ -84,61 +81,37 @@ def graded_at(root: Path) -> dict[str, float]:
 
 
 def merged(tables: Sequence[OutcomeTable], experts: Sequence[str]) -> OutcomeTable:
-    """One table of several, the later ones over the earlier ones."""
+    """One table of several, the later ones over the earlier ones. A score comes with the cost, length and latency of
+    its own answer; numbers of answers are of the last table that has some of the prompt, for those of two tables cannot
+    be compared."""
     names = tuple(name for name in experts if any(name in table.experts for table in tables))
-    rows: dict[tuple[str, str, str], int] = {}
-    first: list[Place] = []
-    for number, table in enumerate(tables):
-        for i, asked in enumerate(zip(table.categories, table.texts, strict=True)):
-            if rows.setdefault((table.metric, *asked), len(rows)) == len(first):
-                first.append((number, i))
+    numbers: dict[tuple[str, str, str], int] = {}
+    asked = [[(table.metric, *pair) for pair in zip(table.categories, table.texts, strict=True)] for table in tables]
+    rows = [np.array([numbers.setdefault(each, len(numbers)) for each in own], dtype=np.int64) for own in asked]
+    shape, matrices = (len(numbers), len(names)), dict[str, Any]()
+    for table, row in zip(tables, rows, strict=True):
+        columns = np.array([names.index(name) for name in table.experts])
+        prompt, expert = np.nonzero(np.isfinite(table.scores))
+        for kind in (matrices.keys() | table.matrices) - {"answers"}:
+            values = table.matrices.get(kind, unknown(kind, table.scores.shape))
+            matrix = matrices.setdefault(kind, unknown(kind, shape))
+            matrix[row[prompt], columns[expert]] = values[prompt, expert]
+        if table.answers is not None:
+            answers = matrices.setdefault("answers", unknown("answers", shape))
+            answers[row] = NOT_COMPARED
+            answers[row[:, None], columns] = table.answers
+    _, first = np.unique(np.concatenate(rows), return_index=True)
+    texts_of = {name: [text for table in tables for text in getattr(table, name)] for name in COLUMNS}
+    kept: dict[str, Any] = {name: tuple(values[i] for i in first) for name, values in texts_of.items()}
     return OutcomeTable(
-        prompt_ids=distinct(tables[number].prompt_ids[i] for number, i in first),
-        texts=tuple(tables[number].texts[i] for number, i in first),
-        categories=tuple(tables[number].categories[i] for number, i in first),
-        splits=tuple(tables[number].splits[i] for number, i in first),
+        **kept | {"prompt_ids": distinct(kept["prompt_ids"])},
+        **matrices,
         experts=names,
-        **merged_matrices(tables, rows, names),
         metric=" + ".join(sorted({table.metric for table in tables})),
         source=" + ".join(sorted({table.source for table in tables})),
         active_params_b={name: size for table in tables for name, size in table.active_params_b.items()},
         is_cost_estimated=any(table.is_cost_estimated for table in tables),
-        answers=merged_answers(tables, rows, names),
     )
-
-
-def merged_matrices(
-    tables: Sequence[OutcomeTable], rows: Mapping[tuple[str, str, str], int], names: tuple[str, ...]
-) -> dict[str, FloatArray]:
-    """The matrices (n, m). A score comes with the cost, length and latency of its own answer."""
-    kinds = {name for table in tables for name in table.matrices} - {"answers"}
-    matrices = {name: unknown(name, (len(rows), len(names))) for name in kinds}
-    for table in tables:
-        row = np.array([rows[(table.metric, *asked)] for asked in zip(table.categories, table.texts, strict=True)])
-        for column, name in enumerate(table.experts):
-            has_score = np.isfinite(table.scores[:, column])
-            for kind, matrix in matrices.items():
-                values = getattr(table, kind)
-                own = np.nan if values is None else values[has_score, column]
-                matrix[row[has_score], names.index(name)] = own
-    return matrices
-
-
-def merged_answers(
-    tables: Sequence[OutcomeTable], rows: Mapping[tuple[str, str, str], int], names: tuple[str, ...]
-) -> IntArray | None:
-    """(n, m) numbers of answers; None where no table has any. Those of a prompt in several tables are of the last one
-    that has them, for numbers of two tables cannot be compared."""
-    if all(table.answers is None for table in tables):
-        return None
-    merged = unknown("answers", (len(rows), len(names)))
-    for table in tables:
-        if table.answers is not None:
-            row = np.array([rows[(table.metric, *asked)] for asked in zip(table.categories, table.texts, strict=True)])
-            merged[row] = NOT_COMPARED
-            columns = np.array([names.index(name) for name in table.experts])
-            merged[row[:, None], columns] = table.answers
-    return merged
 
 
 def distinct(ids: Iterable[str]) -> tuple[str, ...]:

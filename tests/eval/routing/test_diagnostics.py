@@ -10,9 +10,8 @@ import pytest
 from eval.routing import routing_report
 from eval.routing.routing_records import Diagnostics, FrontierPoint
 from eval.routing.routing_report import largest_always, routing_entropy
-from eval.routing.trial import MapEvidence
 from router.types import GENERAL
-from tests.eval.routing.trial_data import EXPERTS, decision, table, trial
+from tests.eval.routing.trial_data import EXPERTS, decision, evidence, table, trial
 
 SIZES = np.array([2.0, 7.0, 70.0])
 MAP = {"a": "maths", "b": "law", GENERAL: "small"}
@@ -28,12 +27,12 @@ def diagnose(
     """The findings where the experts score the same on every query; the first two are of category a."""
     categories = ["a", "a", "b", "b"][: len(chosen)]
     decisions = [decision(EXPERTS[e], "a", is_fallback=away) for e, away in zip(chosen, fallback, strict=True)]
-    evidence = MapEvidence(("a", "b", GENERAL), np.full((3, 3), 0.5), np.ones(3), count)
+    known = {"evidence": evidence(np.full((3, 3), 0.5), np.ones(3), count), "rows": ("a", "b", GENERAL)}
     test = table([scores] * len(chosen), categories, "test")
-    found = replace(trial(), test=test, decisions=decisions, expert_of=MAP, evidence=evidence)
-    known = routing_report.diagnose(found, [])
-    assert known is not None
-    return known
+    found = replace(trial(), test=test, decisions=decisions, expert_of=MAP, **known)
+    diagnosed = routing_report.diagnose(found, [])
+    assert diagnosed is not None
+    return diagnosed
 
 
 def point(budget: float, shares: dict[str, float]) -> FrontierPoint:

@@ -22,10 +22,10 @@ from eval.routing import routing_words as words
 from eval.routing.budget_section import budget_section, frontier_sentences, label_positions, one_number_table
 from eval.routing.routing_page import routing_page
 from eval.routing.routing_records import CategoryFinding, CheapStrong, Diagnostics, Power, Report
-from eval.routing.trial import MapEvidence, MethodOutput
+from eval.routing.trial import MethodOutput
 from router.types import GENERAL, Metric
 from tests.eval.drawn import charts_of_page
-from tests.eval.routing.trial_data import TEST_SCORES, report_of, trial, with_costs
+from tests.eval.routing.trial_data import TEST_SCORES, evidence, report_of, trial, with_costs
 
 SECTIONS = (
     "scores",
@@ -58,8 +58,8 @@ def full_report() -> Report:
         MethodOutput("soft", "Soft <map>", "it adds up", scores, scores.argmax(axis=1), sample_quality=scores),
         MethodOutput("best", "Best", "it knows", scores, scores.argmax(axis=1), sample_quality=scores, is_default=True),
     ]
-    evidence = MapEvidence(("a", "b", GENERAL), np.full((3, 3), 0.5), np.ones(3), np.full((3, 3), 9.0))
-    bare = report_of(replace(found, methods=tuple(methods), evidence=evidence))
+    known = {"evidence": evidence(np.full((3, 3), 0.5), np.ones(3), np.full((3, 3), 9.0)), "rows": ("a", "b", GENERAL)}
+    bare = report_of(replace(found, methods=tuple(methods), **known))
     order = CallOrder(
         apgr=Estimate(mean=0.6, interval=(0.5, 0.7)),
         cpt={50: Estimate(mean=0.3, interval=(0.2, 0.4)), 80: Estimate(mean=0.7, interval=(0.6, 0.8))},

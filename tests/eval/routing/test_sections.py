@@ -12,14 +12,13 @@ from eval.routing.arm_records import build_lost, build_router_arena
 from eval.routing.budget_curves import build_frontier
 from eval.routing.routing_records import Report
 from eval.routing.routing_report import build_cheap_strong, build_confusion
-from eval.routing.trial import MapEvidence, MethodOutput, Trial, map_evidence
+from eval.routing.trial import MethodOutput, Trial
 from router.policy_config import Budgets
-from router.quality import QualityMatrix
 from router.types import GENERAL
-from tests.eval.routing.trial_data import TEST_SCORES, report_of, trial, with_costs
+from tests.eval.routing.trial_data import TEST_SCORES, evidence, report_of, trial, with_costs
 
-EVIDENCE = MapEvidence(
-    categories=("a", "b", GENERAL),
+ROWS = ("a", "b", GENERAL)
+EVIDENCE = evidence(
     quality=np.array([[0.4, 1.0, 0.0], [0.4, 0.0, 0.75], [0.4, 0.5, 0.375]]),
     mass=np.array([0.4, 0.4, 0.2]),
     count=np.array([[30.0, 30, 30], [30, 30, 4], [60, 60, 34]]),
@@ -40,7 +39,7 @@ def worst() -> MethodOutput:
 
 def tried(**changes: object) -> Trial:
     found = with_costs(trial(), [0.001, 0.004, 0.009])
-    return replace(found, methods=(oracle(fit_s=1.5, decide_us=20.0), worst()), evidence=EVIDENCE, **changes)
+    return replace(found, methods=(oracle(fit_s=1.5, decide_us=20.0), worst()), evidence=EVIDENCE, rows=ROWS, **changes)
 
 
 def with_oracle(found: Trial) -> Trial:
@@ -192,17 +191,6 @@ def test_two_experts_get_a_curve_of_strong_calls() -> None:
     assert of_random is not None
     assert (of_random.mean, *of_random.interval) == pytest.approx((0.5, 0.5, 0.5))
     assert {level: each.mean for level, each in found.orders["random"].cpt.items()} == pytest.approx({50: 0.5, 80: 0.8})
-
-
-def test_evidence_is_put_in_the_order_of_the_test_table() -> None:
-    matrix = QualityMatrix(
-        *[np.arange(6.0, dtype=np.float32).reshape(2, 3) / 10] * 3,
-        *[np.ones(2, np.float32)] * 2,
-        *[np.ones((2, 3), np.float32)] * 2,
-    )
-    found = map_evidence(matrix, ["a"], ["x", "y", "z"], ["z", "x"])
-    assert found.categories == ("a", GENERAL)
-    np.testing.assert_allclose(found.count, [[0.2, 0.0], [0.5, 0.3]])
 
 
 def test_diagnostics_need_evidence_and_name_thin_cells() -> None:
