@@ -58,8 +58,10 @@ OUR_FAULTS = frozenset(
 )
 """Error codes of the gateway's own outages and settings: they say nothing of the expert (docs/decision-log.md)."""
 
-LIMITS = frozenset({"context_length_exceeded", "expert_rate_limited", "expert_busy"})
+LIMITS = frozenset({"context_length_exceeded", "expert_rate_limited", "expert_out_of_quota", "expert_busy"})
 """Error codes of an expert that may not or cannot take a request now: they say nothing of its answers."""
+
+NO_FAILURES = OUR_FAULTS | LIMITS
 
 ASKED_BY_COE = "asked by coe itself"
 BY_SEVERAL = "several experts were asked"
@@ -268,12 +270,12 @@ def has_failed(record: DecisionRecord) -> bool:
     if decision is None or record.is_probe or decision.reason in NOT_OF_THE_MAP or asked_several(record):
         return False
     if (code := record.failures.get(decision.expert)) is not None:
-        return code not in LIMITS
+        return code not in NO_FAILURES
     if record.served_expert not in (None, decision.expert):
         return True  # a row of before `failures` were kept
     if record.state not in (TerminalState.UPSTREAM_ERROR, TerminalState.TIMED_OUT):
         return False
-    if record.error_code in OUR_FAULTS or record.error_code in LIMITS:
+    if record.error_code in NO_FAILURES:
         return False
     return record.status in (200, 408) or record.status >= 500
 

@@ -107,6 +107,18 @@ def is_too_large(status: int, body: bytes) -> bool:
     return status in (413, 429) and b"request too large" in body.lower()
 
 
+SPENT = re.compile(
+    rb'"(?:code|type)"\s*:\s*"(?:insufficient_quota|billing_hard_limit_reached)"'  # OpenAI
+    rb'|"message"\s*:\s*"Your credit balance is too low'  # Anthropic
+)
+
+
+def is_spent(status: int, body: bytes) -> bool:
+    """Returns True where a refusal says that the account with the provider has no quota or credit left, which somebody
+    has to pay for: no short wait helps."""
+    return status == 402 or (status in (400, 429) and SPENT.search(body) is not None)
+
+
 @runtime_checkable
 class ChatBackend(Protocol):
     """Sends requests to one expert."""

@@ -10,6 +10,7 @@ FAILURES_TO_OPEN = 5
 FIRST_BACKOFF_S = 1.0
 MAX_BACKOFF_S = 30.0
 MAX_REST_S = 60.0
+SPENT_REST_S = 600.0
 
 
 class BreakerState(StrEnum):
@@ -18,7 +19,7 @@ class BreakerState(StrEnum):
     CLOSED = "closed"  # all of them
     HALF_OPEN = "half_open"  # the next one, as a trial
     OPEN = "open"  # none
-    LIMITED = "limited"  # none, because the expert is at its rate limit
+    LIMITED = "limited"  # none, because the expert is at its rate limit, or without quota
 
 
 @dataclass(slots=True)
@@ -30,6 +31,7 @@ class Breaker:
     backoff_s: float = FIRST_BACKOFF_S
     probe_at_s: float = 0.0  # when one that is open or limited may be probed
     has_trial: bool = False  # the one request of a half-open breaker is on its way
+    is_spent: bool = False  # limited by an account without quota
 
     @property
     def admits(self) -> bool:
@@ -52,9 +54,10 @@ class Breaker:
         if self.state is not BreakerState.LIMITED:  # a request that was sent before ends no rest
             self.state = BreakerState.CLOSED
 
-    def limit(self, now_s: float, rest_s: float) -> None:
-        """The expert refused a request because of its rate limit, and asks for so long a rest: a sign of life."""
-        until_s = now_s + min(rest_s, MAX_REST_S)
+    def limit(self, now_s: float, rest_s: float, *, is_spent: bool = False) -> None:
+        """The expert refused a request because of its rate limit, and asks for so long a rest: a sign of life. Without
+        quota it rests for SPENT_REST_S."""
+        until_s, self.is_spent = now_s + (SPENT_REST_S if is_spent else min(rest_s, MAX_REST_S)), is_spent
         self.probe_at_s = max(until_s, self.probe_at_s) if self.state is BreakerState.LIMITED else until_s
         self.state = BreakerState.LIMITED
         self.succeed()

@@ -60,10 +60,11 @@ class ExpertPool:
         self.limited: frozenset[str] = frozenset()  # at their rate limit
         self.alive: frozenset[str] = frozenset(backends)  # replaced on every change, so reading it costs nothing
 
-    @property
-    def disabled(self) -> tuple[str, ...]:
-        """The reason for each expert that cannot be called until the gateway starts again."""
-        return tuple(each.problem for each in self._backends.values() if isinstance(each, DisabledBackend))
+    def problems(self) -> dict[str, str]:
+        """The reason for each expert that cannot be called until somebody changes something."""
+        found = {name: each.problem for name, each in self._backends.items() if isinstance(each, DisabledBackend)}
+        spent = (name for name in sorted(self.limited) if self._breakers[name].is_spent)
+        return found | {name: f"expert {name} {self._words(self._breakers[name])}" for name in spent}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -151,11 +152,11 @@ class ExpertPool:
         self._breakers[name].fail(self._clock())
         self._refresh()
 
-    def at_limit(self, name: str, rest_s: float) -> None:
-        """It refused a request because of its rate limit, and asks for a rest (s)."""
+    def at_limit(self, name: str, rest_s: float, *, is_spent: bool = False) -> None:
+        """It refused a request because of its rate limit, and asks for a rest (s), or because no quota is left."""
         self._ended(name)
         self._seen_at_s[name] = self._clock()
-        self._breakers[name].limit(self._clock(), rest_s)
+        self._breakers[name].limit(self._clock(), rest_s, is_spent=is_spent)
         self._refresh()
 
     def rests_s(self) -> dict[str, float]:
@@ -243,7 +244,8 @@ class ExpertPool:
         if breaker.state is BreakerState.CLOSED:
             return "answers again"
         if breaker.state is BreakerState.LIMITED:
-            return f"is at its rate limit and is skipped for {breaker.rest_s(self._clock()):.0f} s"
+            limit = "without quota or credit at its provider" if breaker.is_spent else "at its rate limit"
+            return f"is {limit} and is skipped for {breaker.rest_s(self._clock()):.0f} s"
         if breaker.state is BreakerState.OPEN:
             return f"is failing and is skipped for {max(breaker.probe_at_s - self._clock(), 0.0):.0f} s"
         return "is tried with one request" if breaker.has_trial else "answers a probe; the next request tries it"

@@ -27,6 +27,7 @@ from fleet.backend import (
     ChatBackend,
     ChunkStream,
     Place,
+    is_spent,
     is_too_large,
     retry_after_s,
 )
@@ -211,7 +212,7 @@ class ReplicatedBackend:
             self._end(replica, error)
             raise
         fault = None if response.status < 500 else BackendError("", status=response.status)
-        if response.status == AT_LIMIT and not is_too_large(AT_LIMIT, begin):
+        if response.status == AT_LIMIT and not (is_too_large(AT_LIMIT, begin) or is_spent(AT_LIMIT, begin)):
             rest_s = retry_after_s(response.headers)
             rest_s = RETRY_AFTER_S if rest_s is None else rest_s
             fault = BackendError("", status=AT_LIMIT, retry_after_s=rest_s)

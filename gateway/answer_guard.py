@@ -11,14 +11,15 @@ from types import TracebackType
 
 from base.errors import BackendError
 from base.json_text import JsonError, from_json
-from fleet.backend import ELSEWHERE, RETRY_AFTER_S, ChunkStream, Place, is_too_large, retry_after_s
+from fleet.backend import ELSEWHERE, RETRY_AFTER_S, ChunkStream, Place, is_spent, is_too_large, retry_after_s
+from fleet.breaker import SPENT_REST_S
 from gateway.answer_reader import JsonAnswer
-from gateway.http_errors import MAX_UPSTREAM_MESSAGE_CHARS, TOO_LONG, ApiError, named
+from gateway.http_errors import MAX_UPSTREAM_MESSAGE_CHARS, OUT_OF_QUOTA, TOO_LONG, ApiError, named
 
 EVENT_STREAM = "text/event-stream"
 MASK = "***"
 
-MISCONFIGURED = frozenset({402, 404, 405, 410})
+MISCONFIGURED = frozenset({404, 405, 410})
 """Statuses of an expert whose entry in experts.yaml is wrong: no request of a client can cause these."""
 
 KEY_LIKE = re.compile(
@@ -183,19 +184,22 @@ def upstream_error(
 
     An error keeps its status and what it says in the fields of OpenAI's, without our key and what looks like one. What
     an expert says of our key, its model or its address, or a redirect, is the gateway's fault and becomes a 502 with a
-    text of ours. A 429 has a time to wait, unless the request alone is above the expert's limit.
+    text of ours, and another expert may be asked: nothing was generated. So is an account without quota, which becomes
+    a 429. A 429 has a time to wait, unless the request alone is above the expert's limit.
     """
+    if is_spent(status, body):
+        message = f"expert {expert} is without quota or credit at its provider"
+        return ApiError(message, status=429, code=OUT_OF_QUOTA, retry_after_s=SPENT_REST_S, is_retryable=True)
     wait_s, is_large = retry_after_s(headers), is_too_large(status, body)
+    fault: tuple[str, str] | None = None
     if status in (401, 403, 407):
-        return ApiError(f"expert {expert} refused the gateway's credentials", status=502, code="expert_credentials")
-    if status in MISCONFIGURED:
-        return ApiError(
-            f"expert {expert} answered with status {status}: its address, model or account is not what it serves",
-            status=502,
-            code="expert_misconfigured",
-        )
-    if status < 400:
-        return ApiError(f"expert {expert} answered with status {status}", status=502, code="expert_broken_answer")
+        fault = "expert_credentials", "refused the gateway's credentials"
+    elif status in MISCONFIGURED:
+        fault = "expert_misconfigured", f"answered with status {status}: its address or model is not what it serves"
+    elif status < 400:
+        fault = "expert_broken_answer", f"answered with status {status}"
+    if fault is not None:
+        return ApiError(f"expert {expert} {fault[1]}", status=502, code=fault[0], is_retryable=True)
     if wait_s is None and status in (429, 503, 529):
         wait_s = RETRY_AFTER_S
     wordless = {"message": f"expert {expert} answered with status {status}", "code": "expert_error"}

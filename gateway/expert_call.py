@@ -30,7 +30,7 @@ from gateway.answer_reader import chat_completion, read_answer, reply_json
 from gateway.asgi import off_loop, read_off_loop
 from gateway.chat_request import BEGIN, ChatRequest, Native, beginning
 from gateway.exchange import Asked
-from gateway.http_errors import TOO_LONG, UNSENT, ApiError, api_error
+from gateway.http_errors import OUT_OF_QUOTA, TOO_LONG, UNSENT, ApiError, api_error
 from router.expert_config import ExpertConfig, Wire
 from router.types import RoutingDecision
 
@@ -255,7 +255,7 @@ class ExpertCall:
             # expert says of its key, its model or its address (401, 404, ...) was made a 502.
             failure = api_error(error)
             if failure.status == 429 and failure.retry_after_s is not None:
-                pool.at_limit(expert, failure.retry_after_s)
+                pool.at_limit(expert, failure.retry_after_s, is_spent=failure.code == OUT_OF_QUOTA)
             else:
                 (pool.failed if failure.status >= 500 else pool.succeeded)(expert)
             raise

@@ -31,7 +31,7 @@ UNREACHABLE, BUSY = "expert_unreachable", "expert_busy"
 UNSENT = (UNREACHABLE, BUSY)
 """Codes of failures where the expert got nothing."""
 
-RATE_LIMITED = "expert_rate_limited"
+RATE_LIMITED, OUT_OF_QUOTA = "expert_rate_limited", "expert_out_of_quota"
 TOO_LONG = "context_length_exceeded"  # the code by which clients know that they must shorten a conversation
 
 logger = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ class ApiError(RouterError):
     @property
     def cause(self) -> str:
         """The code of an expert's failure; a rate limit has one for all providers."""
-        return RATE_LIMITED if self.status == 429 else self.logged
+        return RATE_LIMITED if self.status == 429 and self.code != OUT_OF_QUOTA else self.logged
 
     def after(self, failed: Collection[str]) -> ApiError:
         """This error, which is that of the expert tried last, with the names of those that failed before it."""

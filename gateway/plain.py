@@ -24,8 +24,8 @@ MODELS = "/v1/models"
 
 
 class Health(Record):
-    """`missing` says what keeps the gateway from serving, `warnings` which experts are disabled and why, and why the
-    configuration in force is not served here."""
+    """`missing` says what keeps the gateway from serving, `warnings` what does not: experts disabled or without quota,
+    and a configuration in force that is not served here."""
 
     status: Literal["ok", "not_ready"]
     missing: tuple[str, ...] = ()
@@ -68,10 +68,11 @@ async def readyz(parts: Parts, caller: Caller) -> Reply:
     pool, router, live = parts.pool, parts.live.current, parts.live_config
     is_answered = await pool.is_answering()
     missing = parts.readiness.missing(is_answered=is_answered)
+    warnings = (*pool.problems().values(), *([live.problem] if live is not None and live.problem else ()))
     health = Health(
         status="not_ready" if missing else "ok",
         missing=tuple(missing),
-        warnings=pool.disabled if live is None or live.problem is None else (*pool.disabled, live.problem),
+        warnings=warnings,
         router_version=router.version if router else None,
         experts_alive=tuple(sorted(pool.alive)) if is_answered else (),
     )

@@ -13,7 +13,7 @@ from router.types import GENERAL, DecisionReason, QueryFacts, RoutingDecision
 
 NOT_REACHABLE = "is not reachable"
 ASLEEP = "is asleep"
-LIMITED = "is at its rate limit"
+LIMITED = "is at its provider's limit"
 FOR_NOW = (NOT_REACHABLE, ASLEEP, LIMITED)
 """Reasons why an expert is not eligible that the request did not cause."""
 

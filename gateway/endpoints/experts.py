@@ -96,11 +96,8 @@ async def residencies(experts: Collection[str], data_dir: Path) -> dict[str, Res
 def view_of(
     name: str, entry: ExpertConfig, pool: ExpertPool, n_sharing: int, residency: Residency | None
 ) -> ExpertView:
-    backend = pool.backend(name)
-    problem = backend.problem if isinstance(backend, DisabledBackend) else None
     if residency is Residency.AWAKE and entry.adapter is not None:
         residency = Residency.ADAPTER
-    state = STATES[pool.state(name)]
     return ExpertView(
         name=name,
         description=entry.description,
@@ -108,8 +105,8 @@ def view_of(
         model=entry.model,
         is_hosted=entry.engine in HOSTED,
         shares_base_with=n_sharing - 1,
-        state="disabled" if problem else state,
-        problem=problem,
+        state="disabled" if isinstance(pool.backend(name), DisabledBackend) else STATES[pool.state(name)],
+        problem=pool.problems().get(name),
         residency=residency,
         params_b=entry.params_b,
         active_params_b=entry.active_b,

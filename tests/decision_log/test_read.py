@@ -148,6 +148,7 @@ FAILED = {"state": TerminalState.UPSTREAM_ERROR, "served_expert": None, "status"
         (FAILED | {"failures": {"left": "expert_unreachable"}, "status": 429}, True),  # what the chosen one met counts
         (FAILED | {"failures": {"left": "expert_rate_limited"}}, False),
         ({"served_expert": "right", "failures": {"left": "context_length_exceeded"}}, False),
+        ({"served_expert": "right", "failures": {"left": "expert_credentials"}}, False),
         ({"served_expert": "right", "failures": {"left": "expert_broken_answer"}}, True),
         (FAILED | {"status": 200, "served_expert": "left", "error_code": "expert_broken_answer"}, True),
         ({"served_expert": "right"}, True),  # it failed, another one answered, and nobody noted why

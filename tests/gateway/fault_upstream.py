@@ -242,6 +242,11 @@ class FaultUpstream:
     async def _busy(self, request: web.Request) -> web.StreamResponse:
         return self._error(429, "slow down", code="rate_limited", headers={"Retry-After": self.retry_after})
 
+    async def _spent(self, request: web.Request) -> web.StreamResponse:
+        """As OpenAI says that nothing is paid for any more."""
+        error = {"message": "You exceeded your current quota", "type": "insufficient_quota", "code": "credit_balance"}
+        return web.json_response({"error": error}, status=429)
+
     async def _fault(self, request: web.Request) -> web.StreamResponse:
         return self._error(500, "boom", code="boom")
 

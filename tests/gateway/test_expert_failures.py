@@ -184,7 +184,7 @@ async def test_an_expert_at_its_limit_rests_and_the_receipt_says_so() -> None:
         assert len(upstream.requests) == 1
         url = f"{gateway.gateway.url}/decisions/{answer.headers['x-coe-decision-id']}"
         async with gateway.client.get(url) as receipt:
-            assert "cannot serve this request (ruby is at its rate limit)" in (await receipt.json())["why"]
+            assert "cannot serve this request (ruby is at its provider's limit)" in (await receipt.json())["why"]
         async with gateway.client.get(f"{gateway.root}/metrics") as metrics:
             assert 'coe_expert_state{expert="ruby",state="limited"} 1.0' in await metrics.text()
         async with gateway.client.get(f"{gateway.gateway.url}/experts") as listed:
@@ -196,6 +196,58 @@ async def test_an_expert_at_its_limit_rests_and_the_receipt_says_so() -> None:
         await pool.probe_due()
         async with gateway.chat("red") as answer:
             assert answer.headers["x-coe-expert"] == "ruby"
+
+
+@pytest.mark.parametrize("has_places", [False, True])
+async def test_an_expert_without_quota_rests_for_long_and_everyone_is_told(has_places: bool, caplog) -> None:
+    caplog.set_level(logging.INFO, "fleet.pool")
+    async with fault_upstream("spent") as upstream:
+        backend = wire(upstream.url)
+        backend = ReplicatedBackend("ruby", {upstream.url: backend}, 4) if has_places else backend
+        async with running(echoes(ruby=backend)) as gateway:
+            pool, now = gateway.parts.pool, 0.0
+            assert pool._prober is not None
+            pool._prober.cancel()
+            pool._clock = lambda: now
+            async with gateway.chat("red") as answer:
+                assert (answer.status, answer.headers["x-coe-expert"]) == (200, "plain")
+            now = 100.0
+            await pool.probe_due()
+            told = "expert ruby is without quota or credit at its provider and is skipped for"
+            assert [line.message for line in caplog.records] == [f"{told} 600 s"]
+            async with gateway.client.get(f"{gateway.root}/readyz") as ready:
+                assert (ready.status, (await ready.json())["warnings"]) == (200, [f"{told} 500 s"])
+            async with gateway.client.get(f"{gateway.gateway.url}/experts") as listed:
+                ruby = (await listed.json())["data"][0]
+                assert (ruby["state"], ruby["problem"]) == ("at its limit", f"{told} 500 s")
+            async with gateway.chat("red", model="ruby") as answer:
+                assert (answer.status, answer.headers["retry-after"]) == (429, "500")
+            assert (await gateway.record()).failures == {"ruby": "expert_out_of_quota"}
+            assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "is_spent"),
+    [
+        (402, {"message": "Insufficient Balance"}, True),
+        (400, {"type": "invalid_request_error", "message": "Your credit balance is too low to use the API."}, True),
+        (429, {"type": "requests", "code": "rate_limit_exceeded", "message": "insufficient_quota"}, False),
+        (400, {"message": 'no such tool "code": "insufficient_quota"'}, False),
+    ],
+)
+def test_an_account_without_quota_is_known_by_what_no_client_can_write(
+    status: int, error: dict[str, str], is_spent: bool
+) -> None:
+    failure = upstream_error("ruby", status, orjson.dumps({"error": error}), {})
+    assert (failure.code == "expert_out_of_quota", failure.retry_after_s == 600.0) == (is_spent, is_spent)
+
+
+@pytest.mark.parametrize("mode", ["refuses_key", "no_model", "redirect"])
+async def test_a_wrong_entry_of_one_expert_costs_no_client_an_answer(mode: str) -> None:
+    async with fault_upstream(mode) as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+        async with gateway.chat("red") as answer:
+            assert (answer.status, answer.headers["x-coe-expert"]) == (200, "plain")
+        assert not has_failed(await gateway.record()) or mode == "redirect"
 
 
 @pytest.mark.parametrize("has_limit", [False, True])

@@ -174,7 +174,7 @@ async def test_an_expert_whose_key_is_not_set_is_disabled(caplog: pytest.LogCapt
     pool = ExpertPool(build_backends(parse_config(keyed), {}, {}, {}))
     await pool.probe_all()
     problem = "experts.far.api_key_env: environment variable FAR_KEY is not set"
-    assert (pool.disabled, pool.alive) == ((problem,), frozenset())
+    assert (pool.problems(), pool.alive) == ({"far": problem}, frozenset())
     assert f"{problem}; the expert is disabled" in caplog.text
     with pytest.raises(BackendError, match="FAR_KEY is not set"):
         await pool.backend("far").send(BackendRequest({}, is_stream=False))
