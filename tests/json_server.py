@@ -31,7 +31,7 @@ class JsonHandler(BaseHTTPRequestHandler):
 def answering(handler: type[JsonHandler]) -> Iterator[str]:
     """The address at which it answers."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"

@@ -9,6 +9,8 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.served_app import app_of, serving
+
 Json = dict[str, Any]
 USAGE = {"prompt_tokens": 20, "completion_tokens": 8, "total_tokens": 28}
 ANSWER, AFTER_TOOL = "It is sunny in Bern.", "The tool says: sunny."
@@ -95,15 +97,7 @@ async def write(response: web.StreamResponse, event: Json) -> None:
 async def helpful_engine(answer: Callable[[Json], Json] = message_for) -> AsyncIterator[HelpfulEngine]:
     """A running engine."""
     engine = HelpfulEngine(answer)
-    app = web.Application(client_max_size=64 << 20)
-    app.router.add_post("/v1/chat/completions", engine.chat)
-    app.router.add_get("/v1/models", engine.models)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    engine.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-    try:
+    routes = {"POST /v1/chat/completions": engine.chat, "GET /v1/models": engine.models}
+    async with serving(app_of(routes)) as root:
+        engine.url = f"{root}/v1"
         yield engine
-    finally:
-        await runner.cleanup()

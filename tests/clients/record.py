@@ -18,6 +18,7 @@ from aiohttp import ClientSession, web
 
 from tests.clients.agents import ANSWER, Exchange, agents_gateway, event_types, save
 from tests.gateway.running import Running
+from tests.served_app import app_of, serving
 
 ASKS = ("List the files.", "And now count them, in red.")
 CONFIG = """
@@ -68,15 +69,9 @@ async def record(name: str) -> None:
     """Runs an agent's session and writes what it sent."""
     async with agents_gateway() as (gateway, _):
         recorder = Recorder(gateway)
-        app = web.Application(client_max_size=64 << 20)
-        app.router.add_route("*", "/{path:.*}", recorder)
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        root = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        with tempfile.TemporaryDirectory() as home:
-            said = [await run(command, Path(home), root) for command in COMMANDS[name]]
-        await runner.cleanup()
+        async with serving(app_of({"* /{path:.*}": recorder})) as root:
+            with tempfile.TemporaryDirectory() as home:
+                said = [await run(command, Path(home), root) for command in COMMANDS[name]]
     if not all(ANSWER in text for text in said[1:]):
         raise SystemExit(f"{name} did not come to its end:\n{said}")
     save(name, said[0].strip(), recorder.exchanges)

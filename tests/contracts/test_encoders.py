@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import cache
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -19,6 +18,7 @@ from base.errors import ConfigError, MissingExtraError, MissingWeightsError
 from router import plugins
 from router.encoders.hashing import HashingEncoder
 from router.protocols import Encoder
+from tests.json_server import JsonHandler, answering
 
 FAMILY = "router.encoders"
 CASES = [
@@ -39,40 +39,27 @@ TEXTS = (
 BLANK = (3, 5)
 
 
-class Embeddings(BaseHTTPRequestHandler):
+class Embeddings(JsonHandler):
     """A tiny `/embeddings` endpoint over the hashing encoder."""
 
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        asked = self.body()
         vectors = 3 * HashingEncoder(384).encode(asked["input"])
         is_text = asked["encoding_format"] == "base64"
         data = [
             {"index": i, "embedding": base64.b64encode(v.tobytes()).decode() if is_text else v.tolist()}
             for i, v in enumerate(vectors)
         ]
-        answer = json.dumps({"data": data[::-1]}).encode()
-        self.send_response(200)
-        self.send_header("content-length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
+        self.send_json({"data": data[::-1]})
 
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Embeddings)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/v1"
-    built.cache_clear()
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with answering(Embeddings) as url:
+        yield f"{url}/v1"
+        built.cache_clear()
 
 
 @cache

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager, suppress
 
 import aiohttp
 import pytest
-from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +22,7 @@ from fleet.fake_vllm.server import FakeServer
 from fleet.replicas import LOAD_BOUND, Replica, ReplicatedBackend, chosen, engine_load
 from fleet.wires.echo import EchoBackend, Options
 from router.config import parse_config
+from tests.served_app import serving
 from tests.waiting import DEADLINE_S
 
 CONVERSATIONS = [f"conversation {number}" for number in range(300)]
@@ -66,13 +66,8 @@ async def served(**options: object) -> AsyncIterator[tuple[FakeEngine, str]]:
     """A fake vLLM and its API root."""
     values = {"model": "m", "served_model_name": ("coder",), "host": "127.0.0.1", "port": 0}
     engine = FakeEngine(FakeOptions.model_validate(values | options))
-    runner = web.AppRunner(FakeServer(engine).app(), access_log=None, handler_cancellation=True)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield engine, f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-    finally:
-        await runner.cleanup()
+    async with serving(FakeServer(engine).app()) as root:
+        yield engine, f"{root}/v1"
 
 
 def backend_of(url: str, *others: str, most: int | None = None) -> ReplicatedBackend:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import threading
 from collections.abc import Iterator
 from datetime import date
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 
 import pytest
 from hypothesis import given
@@ -20,6 +18,7 @@ from fleet.setup.litellm_file import litellm_experts
 from fleet.setup.tensorzero_file import tensorzero_experts
 from router.config import load_config, parse_text
 from router.section import check_name
+from tests.json_server import JsonHandler, answering
 
 MODELS = [
     {"id": "Qwen/Qwen2.5-Coder-32B-Instruct", "owned_by": "vllm", "max_model_len": 32768},
@@ -27,27 +26,18 @@ MODELS = [
 ]
 
 
-class Models(BaseHTTPRequestHandler):
+class Models(JsonHandler):
     """Lists two models for whoever has the key, at /v1; lists none at /empty."""
 
     def do_GET(self) -> None:
         is_known = self.headers.get("authorization") == "Bearer right"
-        body = json.dumps({"data": [] if self.path.startswith("/empty") else MODELS}).encode()
-        self.send_response(200 if is_known else 401)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
+        self.send_json({"data": [] if self.path.startswith("/empty") else MODELS}, 200 if is_known else 401)
 
 
 @pytest.fixture
 def address() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Models)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with answering(Models) as url:
+        yield url
 
 
 def test_every_model_of_an_endpoint_becomes_an_expert(address, tmp_path, monkeypatch, capsys) -> None:
@@ -103,7 +93,8 @@ def test_a_file_that_exists_is_never_written_over(tmp_path, capsys) -> None:
 
 
 def test_a_hosted_model_comes_with_its_list_price(tmp_path) -> None:
-    pytest.importorskip("litellm", reason="prices come with the 'providers' extra")
+    if find_spec("litellm") is None:  # imported it takes seconds
+        pytest.skip("prices come with the 'providers' extra")
     out = tmp_path / "experts.yaml"
     assert run("init", ["anthropic/claude-sonnet-4-5", "--out", str(out)]) == 0
     expert = load_config(out).experts["claude-sonnet-4-5"]

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from aiohttp import web
 
 from base.errors import BackendError
 from fleet.engine_wishes import WishedProcesses
@@ -20,6 +19,7 @@ from fleet.process import ProcessState
 from fleet.residency.types import Residency, SleepLevel
 from fleet.residency.vllm_actuator import VllmActuator
 from fleet.vllm_addresses import EngineRecord, vllm_file, write_vllm
+from tests.served_app import serving
 
 
 @asynccontextmanager
@@ -28,17 +28,12 @@ async def served(**options: object) -> AsyncIterator[tuple[FakeEngine, VllmActua
     values = {"model": "m", "served_model_name": ("coder",), "host": "127.0.0.1", "port": 0, "is_dev": True}
     engine = FakeEngine(FakeOptions.model_validate(values | {"enable_sleep_mode": True} | options))
     await engine.start()
-    runner = web.AppRunner(FakeServer(engine).app(), access_log=None, handler_cancellation=True)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    actuator = VllmActuator(
-        lambda: {"coder": (f"http://127.0.0.1:{runner.addresses[0][1]}/v1",), "gone": ("http://127.0.0.1:1/v1",)}
-    )
-    try:
-        yield engine, actuator
-    finally:
-        await actuator.aclose()
-        await runner.cleanup()
+    async with serving(FakeServer(engine).app()) as root:
+        actuator = VllmActuator(lambda: {"coder": (f"{root}/v1",), "gone": ("http://127.0.0.1:1/v1",)})
+        try:
+            yield engine, actuator
+        finally:
+            await actuator.aclose()
 
 
 async def said(engine: FakeEngine) -> str:

@@ -12,6 +12,8 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from tests.served_app import app_of, serving
+
 ANSWER: dict[str, Any] = {
     "id": "chatcmpl-1",
     "object": "chat.completion",
@@ -350,16 +352,10 @@ def drop(request: web.Request) -> None:
 async def fault_upstream(mode: str = "ok") -> AsyncIterator[FaultUpstream]:
     """A running upstream."""
     upstream = FaultUpstream(mode)
-    app = web.Application(client_max_size=64 << 20)
-    app.router.add_post("/v1/chat/completions", upstream.chat)
-    app.router.add_get("/v1/models", upstream.models)
-    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    upstream.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-    try:
-        yield upstream
-    finally:
-        upstream.gate.set()
-        await runner.cleanup()
+    routes = {"POST /v1/chat/completions": upstream.chat, "GET /v1/models": upstream.models}
+    async with serving(app_of(routes)) as root:
+        upstream.url = f"{root}/v1"
+        try:
+            yield upstream
+        finally:
+            upstream.gate.set()

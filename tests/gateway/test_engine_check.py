@@ -10,6 +10,7 @@ from aiohttp import web
 
 from gateway.check import engine_problems, not_asked
 from router.config import CoeConfig, parse_config
+from tests.served_app import app_of, serving
 
 
 @asynccontextmanager
@@ -24,15 +25,8 @@ async def engine(status: int = 200, body: object = None) -> AsyncIterator[str]:
             return web.json_response({"error": "no"}, status=401)
         return web.json_response({"object": "list", "data": [{"id": "org/large-7b"}, {"id": "tuned"}]})
 
-    app = web.Application()
-    app.router.add_get("/v1/models", models)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1?v=1"
-    finally:
-        await runner.cleanup()
+    async with serving(app_of({"GET /v1/models": models})) as root:
+        yield f"{root}/v1?v=1"
 
 
 def config_of(**experts: object) -> CoeConfig:

@@ -3,35 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 
 import aiohttp
 from aiohttp import web
 
 from gateway.first_answers import FirstAnswer, ask, tokens_per_s
+from tests.served_app import Handler, app_of, serving
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 HEADERS = {"x-coe-category": "code", "x-coe-confidence": "0.87", "x-coe-expert": "coder"}
 
 
-@asynccontextmanager
-async def serving(handler: Handler) -> AsyncIterator[str]:
-    app = web.Application()
-    app.router.add_post("/v1/chat/completions", handler)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-    finally:
-        await runner.cleanup()
-
-
 async def answer_of(handler: Handler) -> FirstAnswer:
-    async with serving(handler) as url, aiohttp.ClientSession() as session:
-        return await ask(session, url, "code", "how?")
+    app = app_of({"POST /v1/chat/completions": handler})
+    async with serving(app) as root, aiohttp.ClientSession() as session:
+        return await ask(session, f"{root}/v1", "code", "how?")
 
 
 def streaming(events: list[str], headers: dict[str, str]) -> Handler:

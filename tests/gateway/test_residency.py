@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 
 from base.errors import ConfigError
 from fleet.fake_vllm.command import Bug, FakeOptions
@@ -32,6 +31,7 @@ from router.types import DecisionReason
 from tests.fleet.residency.driver import resident
 from tests.gateway.running import Running, running, wire
 from tests.gateway.small_router import EXPERTS, small_router
+from tests.served_app import serving
 from tests.waiting import until
 
 
@@ -46,11 +46,7 @@ async def engines(
             values = {"model": "m", "served_model_name": (name,), "host": "127.0.0.1", "port": 0, "is_dev": True}
             engine = made[name] = FakeEngine(FakeOptions.model_validate(values | {"enable_sleep_mode": True} | options))
             await engine.start()
-            runner = web.AppRunner(FakeServer(engine).app(), access_log=None, handler_cancellation=True)
-            await runner.setup()
-            stack.push_async_callback(runner.cleanup)
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
-            urls[name] = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+            urls[name] = await stack.enter_async_context(serving(FakeServer(engine).app())) + "/v1"
         actuator = VllmActuator(lambda: {name: (url,) for name, url in urls.items()})
         stack.push_async_callback(actuator.aclose)
         for name in asleep:

@@ -160,8 +160,7 @@ def test_a_hosted_expert_gets_the_key_of_the_environment(
     folder: Path, tmp_path: Path, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = (Path(__file__).parents[3] / "experts.yaml").read_text().split("\nretrieval:")[0]
-    url = f"http://127.0.0.1:{endpoint.server_address[1]}/v1"
-    hosted = f"{{kind: openai, url: '{url}', model: m, dim: 2, api_key_env: EMBEDDINGS_KEY}}"
+    hosted = f"{{kind: openai, url: '{endpoint.url}', model: m, dim: 2, api_key_env: EMBEDDINGS_KEY}}"
     (tmp_path / "experts.yaml").write_text(f"{text}\nretrieval:\n  experts:\n    hosted: {hosted}\n")
     monkeypatch.setenv("EMBEDDINGS_KEY", "secret-of-ours")
     endpoint.status = 401

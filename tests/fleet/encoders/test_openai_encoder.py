@@ -21,7 +21,7 @@ def endpoint() -> Iterator[Endpoint]:
 
 
 def options_of(server: Endpoint, **changes: object) -> Options:
-    values = {"url": f"http://127.0.0.1:{server.server_address[1]}/v1/", "model": "m", "dim": 2, "encoding": "float"}
+    values = {"url": f"{server.url}/", "model": "m", "dim": 2, "encoding": "float"}
     return Options.model_validate(values | changes)
 
 

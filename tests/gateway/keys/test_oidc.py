@@ -22,6 +22,7 @@ from gateway.keys.grants import Cap, Grant, Measure, Window
 from gateway.keys.oidc import Oidc
 from router.gateway_config import OidcConfig
 from tests.gateway.running import config_of, running
+from tests.served_app import app_of, serving
 
 AUDIENCE = "coe"
 TEAMS = {
@@ -73,17 +74,9 @@ class Provider:
 @pytest.fixture
 async def provider() -> AsyncIterator[Provider]:
     made = Provider()
-    app = web.Application()
-    app.router.add_get("/.well-known/openid-configuration", made.discovery)
-    app.router.add_get("/keys", made.jwks)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    host, port = runner.addresses[0][:2]
-    made.issuer = f"http://{host}:{port}"
-    yield made
-    await runner.cleanup()
+    routes = {"GET /.well-known/openid-configuration": made.discovery, "GET /keys": made.jwks}
+    async with serving(app_of(routes)) as made.issuer:
+        yield made
 
 
 def oidc(provider: Provider, **changes: Any) -> Oidc:

@@ -19,6 +19,7 @@ from router.strategy_plan import StrategyPlan
 from router.types import FloatArray
 from tests.gateway.running import Running, running, wire
 from tests.gateway.small_router import EXPERTS, small_router
+from tests.served_app import app_of, serving
 
 HANG, FAIL, GARBAGE, STREAM, ERROR = "<hang>", "<fail>", "<garbage>", "<stream>", "<error>"
 VOTES = Votes(weights=(2.0, 1.5, 1.0), doubt=0.0)
@@ -77,17 +78,9 @@ class Panel:
 
 @asynccontextmanager
 async def served(panel: Panel) -> AsyncIterator[Panel]:
-    app = web.Application()
-    app.router.add_post("/v1/chat/completions", panel.chat)
-    app.router.add_get("/v1/models", panel.models)
-    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    panel.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-    try:
+    async with serving(app_of({"POST /v1/chat/completions": panel.chat, "GET /v1/models": panel.models})) as root:
+        panel.url = f"{root}/v1"
         yield panel
-    finally:
-        await runner.cleanup()
 
 
 @dataclass(frozen=True)

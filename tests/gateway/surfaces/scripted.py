@@ -10,6 +10,8 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.served_app import app_of, serving
+
 Json = dict[str, Any]
 USAGE = {
     "prompt_tokens": 30,
@@ -97,15 +99,6 @@ async def scripted(**answers: Json | bytes | Sequence[Json | bytes]) -> AsyncIte
         for name, answer in answers.items()
     }
     engine = Scripted(lists)
-    app = web.Application(client_max_size=64 << 20)
-    app.router.add_get("/v1/models", engine.models)
-    app.router.add_post("/{path:.*}", engine.answer)
-    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    engine.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-    try:
+    async with serving(app_of({"GET /v1/models": engine.models, "POST /{path:.*}": engine.answer})) as root:
+        engine.url = f"{root}/v1"
         yield engine
-    finally:
-        await runner.cleanup()

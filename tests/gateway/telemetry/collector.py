@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -19,6 +18,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from gateway.settings import parse_signals
 from gateway.telemetry.exporting import Exporting
 from gateway.telemetry.telemetry import Telemetry
+from tests.served_app import app_of, serving
 from tests.waiting import until
 
 KINDS = {1: "INTERNAL", 2: "SERVER", 3: "CLIENT"}
@@ -127,12 +127,8 @@ def value_of(value: AnyValue) -> Any:
 @asynccontextmanager
 async def collecting() -> AsyncIterator[Collector]:
     collector = Collector()
-    app = web.Application(client_max_size=64 << 20)
-    app.router.add_post("/v1/traces", collector.traces)
-    app.router.add_post("/v1/metrics", collector.metrics)
-    app.router.add_post("/v1/logs", collector.logs)
-    async with TestServer(app) as server:
-        collector.url = str(server.make_url("")).rstrip("/")
+    routes = {f"POST /v1/{name}": getattr(collector, name) for name in ("traces", "metrics", "logs")}
+    async with serving(app_of(routes)) as collector.url:
         yield collector
 
 
