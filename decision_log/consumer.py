@@ -21,10 +21,9 @@ from decision_log.ledger import Ledger
 from decision_log.payloads import Logged
 from decision_log.redis_client import REDIS_ERRORS, ResponseError, connect
 from decision_log.replica_status import ReplicaStatus
-from decision_log.stream import Backoff
+from decision_log.stream import GROUP, Backoff
 from decision_log.stream_entries import (
     DEAD_ID_FIELD,
-    GROUP,
     Content,
     Entry,
     Erased,
@@ -153,6 +152,8 @@ class Consumer:
             try:
                 count = await self._step(block_ms=self._block_ms)
                 backoff.reset()
+                if self._last_error is not None:
+                    logger.info("decisions go from the stream to SQL again")
                 self._last_error = None
                 if count < BATCH_RECORDS:
                     await asyncio.sleep(LINGER_S)  # a commit for many costs what one for a single row does

@@ -136,6 +136,12 @@ class DecisionLog:
         """Obstacle to making answers safe, as last seen; None where nothing does, or they do not wait."""
         return self._check.problem if self.is_durable else None
 
+    @property
+    def detour(self) -> str | None:
+        """Where decisions wait, and why, as last seen; None where they reach SQL."""
+        error = self._queue.error
+        return self._stream.detour if error is None else f"decisions wait in memory or go straight to Redis ({error})"
+
     def _remember(self, record: DecisionRecord) -> None:
         self._appended += 1
         self._recent[record.decision_id] = record
@@ -182,7 +188,7 @@ class DecisionLog:
         Raises:
             StoreError: the spool's folder cannot be made or written, or answers wait for rows that Redis may evict.
         """
-        await self._stream.look_at_policy()
+        await self._stream.look()
         if self.is_durable and (problem := self._stream.eviction_problem) is not None:
             raise StoreError(f"log.durability promises rows that would not be safe: {problem}")
         try:
@@ -239,7 +245,7 @@ class DecisionLog:
         while True:
             await self._tell(ReplicaState.RUNNING)
             await asyncio.sleep(BEAT_S)
-            await self._stream.look_at_policy()
+            await self._stream.look()
 
     async def _tell(self, state: ReplicaState, size: int = 0) -> bool:
         numbered = self._numbered

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import struct
+import time
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ return redis.call('XLEN', KEYS[1])
 """A script is one command with one answer, where a pipeline has one for each payload. Redis refuses it as a whole when
 it is out of memory or read-only, which keeps order."""
 
+GROUP = "coe-sql"
 KEEPING_POLICY = "noeviction"
 RECORD_FIELD = b"record"
 STATUS_FIELD = b"status"
@@ -33,8 +35,11 @@ MARK, HEADER = b"\xc0\xe7", struct.Struct(">2sI")
 GROUP_RECORDS = 256
 """Sent in one command, and so the most in one entry: about 0.1 ms of the event loop, so that answers do not wait."""
 GROUPED_SHARE = 0.1
-"""Of `max_entries` records so many may be in entries of several; behind them each has its own, so that entries count
-them."""
+"""Of `max_entries` records so many may be in entries of several. Behind them each has its own, and fewer entries are
+allowed, so that there are never more records."""
+
+MAX_WAIT_S = 20.0
+"""In the stream. A consumer that died leaves its entries to others after 15 s."""
 
 FIRST_DELAY_S = 0.05
 MAX_DELAY_S = 2.0
@@ -63,6 +68,13 @@ async def eviction_policy(client: RedisClient) -> str | None:
         found = [await client.info("memory", target_nodes=node) for node in client.get_primaries()]
     policies = [each.get("maxmemory_policy", KEEPING_POLICY) for each in found]
     return next((str(policy) for policy in policies if policy != KEEPING_POLICY), None)
+
+
+async def oldest_s(client: RedisClient, stream: str) -> float:
+    """The age (s) of the oldest entry that consumers have and that is not in SQL yet; 0 without any. Raises what a
+    command may raise."""
+    found: Any = await client.xpending(stream, GROUP)
+    return max(0.0, time.time() - int(found["min"].split(b"-")[0]) / 1e3) if found["min"] else 0.0
 
 
 def packed(payloads: Sequence[bytes]) -> bytes:
@@ -104,33 +116,46 @@ class DecisionStream:
     Args:
         redis_url: as `decision_log.redis_client.connect` takes it.
         name: key of the stream.
-        max_entries: at about this many the stream takes no more, and payloads wait in the spool. Consumers delete what
-            they have written, so whatever is in the stream is in no database yet: trimming it would lose rows.
+        max_entries: at about this many records the stream takes no more, and payloads wait in the spool. Consumers
+            delete what they have written, so whatever is in the stream is in no database yet: trimming would lose it.
         timeout_s: how long Redis may take to answer before the connection is given up.
     """
 
     def __init__(self, redis_url: str, *, name: str, max_entries: int, timeout_s: float = TIMEOUT_S) -> None:
         self._redis = connect(redis_url, timeout_s=timeout_s)
         self._name = name
-        self._max_entries = max_entries
+        self._max_groups = int(max_entries * GROUPED_SHARE / GROUP_RECORDS)
+        self._max_entries = max_entries - self._max_groups * (GROUP_RECORDS - 1)
         self._length = 0  # when last heard of
         self.last_error: str | None = None
         self.evicts_by: str | None = None  # the policy by which Redis gives up what it has taken, as last heard of
+        self.waits_s = 0.0  # of the oldest entry that a consumer has, as last heard of
 
     @property
     def eviction_problem(self) -> str | None:
         """Fault of the server's settings, in words."""
         return None if self.evicts_by is None else evicting(self.evicts_by)
 
-    async def look_at_policy(self) -> None:
-        """Asks Redis what it does when its memory is full; keeps what was known where it does not say."""
+    @property
+    def detour(self) -> str | None:
+        """Where decisions wait, and why; None where they reach SQL."""
+        if self.last_error is not None:
+            return f"decisions wait in the spool: Redis does not take them ({self.last_error})"
+        if self.waits_s > MAX_WAIT_S:
+            return f"decisions wait in the stream: for {self.waits_s:.0f} s none has reached SQL"
+        return None
+
+    async def look(self) -> None:
+        """Asks Redis what it does when its memory is full, and for how long SQL has taken nothing; keeps what was known
+        where it does not say."""
         try:
             policy = await eviction_policy(self._redis)
+            if policy is not None and policy != self.evicts_by:
+                logger.error("%s", evicting(policy))
+            self.evicts_by = policy
+            self.waits_s = await oldest_s(self._redis, self._name)
         except REDIS_ERRORS:
             return
-        if policy is not None and policy != self.evicts_by:
-            logger.error("%s", evicting(policy))
-        self.evicts_by = policy
 
     async def send(self, payloads: Sequence[bytes], field: bytes = RECORD_FIELD) -> None:
         """Returns once every payload is in the stream; tries until then. A payload may get there twice."""
@@ -145,7 +170,7 @@ class DecisionStream:
                 self._length = await self._redis.xlen(self._name)
                 if self._length >= self._max_entries:
                     return self._refused(f"{self._length} entries are in the stream and in no database yet")
-            if len(payloads) > 1 and (self._length + 1) * GROUP_RECORDS <= self._max_entries * GROUPED_SHARE:
+            if len(payloads) > 1 and self._length < self._max_groups:
                 payloads = [packed(payloads)]
             self._length = await self._redis.eval(ADD_ALL, 1, self._name, field, *payloads)
         except REDIS_ERRORS as error:

@@ -12,13 +12,12 @@ from base.redis_names import DEAD_LETTERS
 from decision_log.payloads import Logged, from_payload
 from decision_log.redis_client import same_slot
 from decision_log.replica_status import ReplicaStatus
-from decision_log.stream import RECORD_FIELD, STATUS_FIELD, unpacked
+from decision_log.stream import GROUP, RECORD_FIELD, STATUS_FIELD, unpacked
 from router.types import Record
 
 if TYPE_CHECKING:
     from decision_log.redis_client import RedisClient
 
-GROUP = "coe-sql"
 PAGE_ENTRIES = 100
 ERASED_BEGINNING = b'{"erased"'
 DEAD_ID_FIELD = b"entry"  # of a dead letter: the id that it had in the stream

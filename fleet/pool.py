@@ -47,7 +47,7 @@ class ExpertPool:
     ) -> None:
         self._sleepers = sleepers
         self._backends = dict(backends)
-        self._taken = {name: TakenFields(name, each) for name, each in backends.items()}
+        self._taken = {name: TakenFields(name, each, clock) for name, each in backends.items()}
         self._clock = clock
         self._builtins = {name: each for name, each in backends.items() if isinstance(each, BuiltinBackend)}
         self._breakers = {name: Breaker() for name in backends}

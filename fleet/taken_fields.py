@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection
+import time
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
-from base.json_text import to_json
+from base.json_text import JsonError, from_json, to_json
 from fleet.backend import MAX_ERROR_BYTES, BackendRequest, BackendResponse, ChatBackend, read_all
 from fleet.wires.builtin import chunks_of
 
@@ -30,36 +32,56 @@ NOT_STORED = ("responses", "store")
 
 NAMES = re.compile(rb"\b(?:" + "|".join((*OPTIONAL, *LIMIT_NAMES)).encode() + rb")\b")
 NOT_TAKEN = (b"unsupport", b"not support", b"forbidden", b"not permitted", b"unknown", b"unrecognized", b"only allowed")
+CODES = ("unsupported_parameter", "unsupported_value", "unknown_parameter")
+"""Codes by which OpenAI says the same of the field in `param`."""
+
+SWITCHES = ("store", "reasoning_effort", "reasoning", "thinking")
+"""Fields on whose values it depends whether others are taken: some models take `temperature` unless they reason."""
+
+FORGOTTEN_AFTER_S = 3600.0
+"""The model behind an address may be another one by then."""
+
+MAX_KEPT = 200
+
+Kind = tuple[object, ...]
 
 logger = logging.getLogger(__name__)
+
+
+class Refused(NamedTuple):
+    """A field that a refusal names: by a code that says so, and beside others, on which it may depend."""
+
+    field: str
+    by_code: bool = False
+    is_beside: bool = False
 
 
 class TakenFields:
     """Sends requests to an expert without the fields that it was found to refuse."""
 
-    def __init__(self, expert: str, backend: ChatBackend) -> None:
-        self._expert, self._backend = expert, backend
-        self._refused: dict[str, frozenset[str]] = {}  # by path: wires have different fields of one name
+    def __init__(self, expert: str, backend: ChatBackend, clock: Callable[[], float] = time.monotonic) -> None:
+        self._expert, self._backend, self._clock = expert, backend, clock
+        self._refused: dict[tuple[str, Kind], float] = {}  # a field, of what requests, and until when
 
     async def send(self, request: BackendRequest, added: Collection[str] = ()) -> BackendResponse:
         """Sends a request as the backend does, and after a refusal again without the field that it names first: some go
         on to list those that are known.
 
-        What helped is remembered, unless the request itself has words of a refusal. Some servers repeat what they got,
-        and then a client could have fields of all others left out.
+        What helped is remembered for an hour, for requests like this one (`kinds_of`), unless only words said it and
+        the request itself has such words. Some servers repeat what they got, and then a client could have fields of all
+        others left out.
 
         Args:
             added: fields that are not the client's, which are left out after a refusal that names none, too.
         """
-        known = refused = self._refused.get(request.path, frozenset())
+        refused = self._known(request) if self._refused else frozenset[str]()
+        new: list[Refused] = []
         while True:
             sent = without(request, refused)
             response = await self._backend.send(sent)
             if response.status not in REFUSALS:
-                if refused != known and response.status < 300 and not says_not_taken(to_json(request.body)):
-                    self._refused[request.path] = self._refused.get(request.path, known) | refused
-                    names = ", ".join(sorted(refused - known))
-                    logger.info("expert %s refuses %s, and is asked without from now on", self._expert, names)
+                if new and response.status < 300:
+                    self._remember(request, new)
                 if refused:
                     own = refused & request.body.keys() - LIMIT_NAMES.keys() - set(added)
                     response.left_out = tuple(sorted(own))
@@ -68,20 +90,51 @@ class TakenFields:
                 refusal = await read_all(response.chunks, MAX_ERROR_BYTES)
             finally:
                 await response.chunks.aclose()
-            field = refused_field(refusal, sent)
-            field = next((name for name in added if name in sent.body), None) if field is None else field
-            if field is None or field in refused:
+            ours = (Refused(name) for name in added if name in sent.body)
+            found = refused_in(refusal, sent) or next(ours, None)
+            if found is None or found.field in refused:
                 response.chunks = chunks_of([refusal])
                 return response
-            refused |= {field}
+            refused |= {found.field}
+            new.append(found)
+
+    def _known(self, request: BackendRequest) -> frozenset[str]:
+        kinds, now_s = kinds_of(request), self._clock()
+        return frozenset(field for (field, kind), ends_s in self._refused.items() if kind in kinds and now_s < ends_s)
+
+    def _remember(self, request: BackendRequest, new: Sequence[Refused]) -> None:
+        if says_not_taken(to_json(request.body)) and not all(each.by_code for each in new):
+            return
+        if len(self._refused) > MAX_KEPT:
+            self._refused.clear()
+        kinds, ends_s = kinds_of(request), self._clock() + FORGOTTEN_AFTER_S
+        self._refused |= {(each.field, kinds[each.is_beside]): ends_s for each in new}
+        names = ", ".join(sorted(each.field for each in new))
+        logger.info("expert %s refuses %s, and is asked without for an hour", self._expert, names)
 
 
-def refused_field(refusal: bytes, sent: BackendRequest) -> str | None:
+def kinds_of(request: BackendRequest) -> tuple[Kind, Kind]:
+    """What a refusal may depend on: the path, since wires have different fields of one name, and the values of some
+    fields; with the names of those beside it."""
+    body = request.body
+    usual = request.path, to_json({name: body[name] for name in SWITCHES if name in body})[:MAX_KEPT]
+    return usual, (*usual, frozenset(body.keys() & {*OPTIONAL, *LIMIT_NAMES}))
+
+
+def refused_in(refusal: bytes, sent: BackendRequest) -> Refused | None:
     """The first field of a request that its refusal names as one that is not taken at all; None for other faults."""
-    if not says_not_taken(refusal):
+    try:
+        error = from_json(refusal, has_unique_keys=False)["error"]
+        code, param = error.get("code"), str(error.get("param")).partition(".")[0]
+    except (JsonError, LookupError, TypeError, AttributeError):
+        code, param = None, ""
+    by_code = code in CODES and bool(NAMES.fullmatch(param.encode()))
+    if not (by_code or says_not_taken(refusal)):
         return None
-    named = (name.decode() for name in NAMES.findall(refusal))
-    return next((name for name in named if name in sent.body and (sent.path, name) != NOT_STORED), None)
+    named = [name.decode() for name in NAMES.findall(refusal)]
+    first = [param] if param in named else named
+    field = next((name for name in first if name in sent.body and (sent.path, name) != NOT_STORED), None)
+    return None if field is None else Refused(field, by_code, bool({*named} - {field, LIMIT_NAMES.get(field)}))
 
 
 def says_not_taken(text: bytes) -> bool:

@@ -25,7 +25,7 @@ MODELS = "/v1/models"
 
 class Health(Record):
     """`missing` says what keeps the gateway from serving, `warnings` what does not: experts disabled or without quota,
-    and a configuration in force that is not served here."""
+    a log whose decisions wait for Redis, SQL or the disk, and a configuration in force that is not served here."""
 
     status: Literal["ok", "not_ready"]
     missing: tuple[str, ...] = ()
@@ -68,11 +68,13 @@ async def readyz(parts: Parts, caller: Caller) -> Reply:
     pool, router, live = parts.pool, parts.live.current, parts.live_config
     is_answered = await pool.is_answering()
     missing = parts.readiness.missing(is_answered=is_answered)
-    warnings = (*pool.problems().values(), *([live.problem] if live is not None and live.problem else ()))
+    warnings = [*pool.problems().values(), *([live.problem] if live is not None and live.problem else ())]
+    if parts.sink.detour is not None:
+        warnings.append(f"the decision log is degraded: {parts.sink.detour}")
     health = Health(
         status="not_ready" if missing else "ok",
         missing=tuple(missing),
-        warnings=warnings,
+        warnings=tuple(warnings),
         router_version=router.version if router else None,
         experts_alive=tuple(sorted(pool.alive)) if is_answered else (),
     )

@@ -16,6 +16,7 @@ class MemoryLog:
         self.replica = replica
         self.is_durable = False
         self.problem: str | None = None
+        self.detour: str | None = None
         self.records: list[DecisionRecord] = []
         self._seqs = itertools.count()
 

@@ -10,7 +10,8 @@ from redis import Redis
 from base.errors import StoreError
 from decision_log.consumer import Consumer, ConsumerStats
 from decision_log.database import Database
-from decision_log.stream_entries import GROUP, dead_stream
+from decision_log.stream import GROUP
+from decision_log.stream_entries import dead_stream
 from tests.decision_log.running_log import make_record
 
 STREAM = "coe:decisions"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import math
 import sqlite3
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -22,8 +23,8 @@ from decision_log.doctor import number_of
 from decision_log.ledger import Account, Ledger
 from decision_log.redis_client import connect
 from decision_log.replica_status import ReplicaState, ReplicaStatus
-from decision_log.stream import packed
-from decision_log.stream_entries import GROUP, dead_stream, revive, waiting_entries
+from decision_log.stream import GROUP, packed
+from decision_log.stream_entries import dead_stream, revive, waiting_entries
 from decision_log.tables import DECISIONS
 from fleet.redis_server import RedisServer
 from fleet.tasks import stop_task
@@ -130,8 +131,9 @@ async def test_consumer_killed_between_write_and_acknowledgement(
 
 
 async def test_nothing_is_acknowledged_while_sql_is_away_and_no_delivery_is_used_up(
-    tmp_path: Path, redis_url: str, client: Redis, store: Database
+    tmp_path: Path, redis_url: str, client: Redis, store: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "decision_log.consumer")
     lock = sqlite3.connect(tmp_path / "coe.db", isolation_level=None)
     lock.execute("BEGIN IMMEDIATE")
     add(client, [make_record(seq) for seq in range(5)])
@@ -143,6 +145,7 @@ async def test_nothing_is_acknowledged_while_sql_is_away_and_no_delivery_is_used
         await until(lambda: consumer.stats() == ConsumerStats(written=5))
         await until(lambda: pending(client) == 0)
     assert store.count() == 5
+    assert [line.message for line in caplog.records][-1] == "decisions go from the stream to SQL again"
 
 
 async def test_garbage_goes_to_the_dead_letters_after_five_deliveries(

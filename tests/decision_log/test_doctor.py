@@ -12,7 +12,8 @@ from decision_log.ledger import Account
 from decision_log.redis_client import connect
 from decision_log.replica_status import DecisionCount, ReplicaState, ReplicaStatus
 from decision_log.spool import Spool
-from decision_log.stream_entries import GROUP, dead_stream
+from decision_log.stream import GROUP
+from decision_log.stream_entries import dead_stream
 from tests.decision_log.running_log import make_record
 
 STREAM = "coe:decisions"

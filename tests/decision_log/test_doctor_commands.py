@@ -21,7 +21,8 @@ from decision_log.doctor_commands import consume_until_signal, doctor, drain
 from decision_log.ledger import Ledger
 from decision_log.replica_status import DecisionCount, ReplicaState, ReplicaStatus
 from decision_log.spool import Spool
-from decision_log.stream_entries import GROUP, dead_stream
+from decision_log.stream import GROUP
+from decision_log.stream_entries import dead_stream
 from router.log_config import LogConfig
 from tests.decision_log.running_log import evicting_redis, make_record
 from tests.waiting import until

@@ -14,7 +14,7 @@ from decision_log.database import Database
 from decision_log.decision_record import DecisionRecord
 from decision_log.doctor_commands import examine
 from decision_log.sink import DecisionLog
-from decision_log.stream_entries import GROUP
+from decision_log.stream import GROUP
 from decision_log.tables import TABLES
 from fleet.tasks import stop_task
 from router.log_config import LogConfig

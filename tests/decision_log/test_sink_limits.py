@@ -45,6 +45,7 @@ async def test_full_disk_with_redis_there_loses_nothing(
         append_new(log, 300)
         await until(lambda: log.stats().pending == 0)
         assert log.stats().last_error == "spool: No space left on device"
+        assert log.detour == "decisions wait in memory or go straight to Redis (spool: No space left on device)"
         assert (log.stats().spooled, log.stats().streamed, log.stats().dropped) == (0, 300, 0)
     assert [seq for _, seq in streamed(redis_url)] == list(range(300))
 

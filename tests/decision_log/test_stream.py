@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from redis import Redis
 
 from base.errors import ConfigError
 from decision_log.redis_client import connect
-from decision_log.stream import GROUP_RECORDS, Backoff, DecisionStream
+from decision_log.stream import GROUP, GROUP_RECORDS, Backoff, DecisionStream
 from decision_log.stream_entries import entries_of
 from fleet.redis_server import RedisServer
 
@@ -59,6 +60,30 @@ async def test_a_full_stream_takes_nothing_until_a_consumer_has_made_room(redis_
         await sending
         assert stream.last_error is None
     assert payloads_in(redis_url) == [b"old"] * 999 + [b"new"]
+
+
+async def test_entries_of_several_records_count_as_many(redis_url: str) -> None:
+    most, group = 20 * GROUP_RECORDS, [b"x"] * GROUP_RECORDS
+    async with stream_to(redis_url, max_entries=most) as stream:
+        while await stream.try_send(group):
+            pass
+    with Redis.from_url(redis_url) as client:
+        assert most <= len(entries_of(client.xrange("s"))) < most + GROUP_RECORDS
+
+
+async def test_decisions_that_sql_does_not_take_are_seen_from_the_stream(redis_url: str) -> None:
+    async with stream_to(redis_url) as stream:
+        await stream.look()
+        assert stream.detour is None
+        with Redis.from_url(redis_url) as client:
+            client.xadd("s", {"record": b"a"}, id=f"{int(time.time() * 1000) - 60_000}-0")
+            client.xgroup_create("s", GROUP, id="0")
+            entry = client.xreadgroup(GROUP, "c", {"s": ">"})[0][1][0][0]
+            await stream.look()
+            assert stream.detour == "decisions wait in the stream: for 60 s none has reached SQL"
+            client.xack("s", GROUP, entry)
+        await stream.look()
+        assert stream.detour is None
 
 
 async def test_out_of_memory_refuses_the_batch_as_a_whole(redis_url: str) -> None:

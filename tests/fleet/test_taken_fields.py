@@ -93,3 +93,47 @@ async def test_a_field_of_ours_is_left_out_after_a_refusal_that_names_none() -> 
         response = await pool.send("ruby", request, ("stream_options",))
         assert (response.status, orjson.loads(await read_all(response.chunks, 9))) == (200, {})
     assert expert.asked == [["stream_options"], ["stream_options"], [], []]
+
+
+def openai_error(message: str, param: str, code: str | None) -> str:
+    return json.dumps({"error": {"message": message, "type": "invalid_request_error", "param": param, "code": code}})
+
+
+async def test_a_refusal_is_forgotten_after_an_hour() -> None:
+    expert, now = Refusing(without_metadata), 0.0
+    pool = ExpertPool({"ruby": expert}, clock=lambda: now)
+    for at_s, asked in ((0.0, 2), (3599.0, 3), (3600.0, 5)):
+        now = at_s
+        assert (await pool.send("ruby", BackendRequest(HINTS))).status == 200
+        assert len(expert.asked) == asked
+
+
+@pytest.mark.parametrize(
+    ("refused", "taken", "refusal"),
+    [
+        (
+            {"metadata": {}},
+            {"metadata": {}, "store": True},
+            openai_error("The 'metadata' parameter is only allowed when 'store' is enabled.", "metadata", None),
+        ),
+        (
+            {"temperature": 0, "reasoning_effort": "high"},
+            {"temperature": 0, "reasoning_effort": "none"},
+            openai_error("'temperature' cannot be used here", "temperature", "unsupported_parameter"),
+        ),
+    ],
+)
+async def test_what_depends_on_another_field_is_left_out_only_where_that_is_the_same(
+    refused: Body, taken: Body, refusal: str
+) -> None:
+    expert = Refusing(lambda body: refusal if body == refused else None)
+    assert await statuses(expert, refused, refused, taken) == [200, 200, 200]
+    first = next(iter(refused))
+    assert [first in asked for asked in expert.asked] == [True, False, False, True]
+
+
+async def test_a_code_says_it_in_any_language_and_whatever_the_client_wrote() -> None:
+    refusal = openai_error("temperature und user: so nicht", "user", "unsupported_parameter")
+    expert, body = Refusing(lambda body: refusal if "user" in body else None), {"temperature": 0, "user": "unknown"}
+    assert await statuses(expert, body, body) == [200, 200]
+    assert expert.asked == [["temperature", "user"], ["temperature"], ["temperature"]]

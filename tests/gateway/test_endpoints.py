@@ -201,6 +201,9 @@ async def test_readiness_says_what_is_missing(tmp_path: Path) -> None:
         status, health = await get(gateway, "/readyz")
         assert (status, health["router_version"]) == (200, "0123456789abcdef")
         assert (health["experts_alive"], health["warnings"]) == (["emerald", "plain", "ruby"], [])
+        gateway.log.detour = "decisions wait in the spool"
+        status, health = await get(gateway, "/readyz")
+        assert (status, health["warnings"]) == (200, ["the decision log is degraded: decisions wait in the spool"])
         gateway.parts.readiness.is_stopping = True
         assert (await get(gateway, "/readyz"))[0] == 503
 
