@@ -26,7 +26,7 @@ from decision_log.tombstones import delete_of, erased_among, lock, note_removed
 from router.feedback_config import FeedbackConfig
 
 if TYPE_CHECKING:
-    from sqlalchemy import Table
+    from sqlalchemy import Executable, Row, Table
     from sqlalchemy.engine import Connection
 
 PAGE_ROWS = 500
@@ -226,6 +226,16 @@ class Database:
         """Raises StoreError, which says what could not be done (`action`), without any value of a statement."""
         with translated_errors(f"{action} in"), self._engine.begin() as connection:
             yield connection
+
+    def rows(self, action: str, query: Executable) -> Sequence[Row[*tuple[Any, ...]]]:
+        """All that one statement gives, in a transaction of its own. Raises StoreError as `transaction` does."""
+        with self.transaction(action) as connection:
+            return connection.execute(query).all()
+
+    def change(self, action: str, statement: Executable) -> int:
+        """The number of rows that one statement changes. Raises StoreError as `transaction` does."""
+        with self.transaction(action) as connection:
+            return connection.execute(statement).rowcount
 
 
 def insert_rows(connection: Connection, rows: Sequence[tuple[object, ...]]) -> int:

@@ -26,7 +26,6 @@ from retrieval.stores.document_reader import DocumentReader, ReadingLimits
 from retrieval.stores.document_vectors import DocumentVectors, StaleWordsError
 from retrieval.stores.files import Files, new_id, not_found
 from retrieval.stores.ingestion import Ingestion
-from retrieval.stores.reading_queue import ReadingQueue
 from retrieval.stores.store_records import Addition, StoreFile, VectorStore
 from retrieval.stores.store_search import SearchAnswer, SearchRequest, StoreSearch
 from router.retrieval_config import IndexKind, RetrievalConfig, StoresConfig
@@ -89,8 +88,7 @@ class RetrievalService:
                 memory_bytes=settings.read_memory_mb << 20,
             )
         )
-        queue = ReadingQueue(files.database)
-        ingestion = Ingestion(catalog, queue, chunks, vectors, reader, self._pieces, is_alone=is_alone)
+        ingestion = Ingestion(catalog, chunks, vectors, reader, self._pieces, is_alone=is_alone)
         chunking = StaticChunking(
             max_chunk_size_tokens=settings.chunk_tokens,
             chunk_overlap_tokens=min(settings.chunk_overlap_tokens, settings.chunk_tokens // 2),

@@ -1,4 +1,7 @@
-"""Vector stores in SQL. Every read and every change names its owner: what another key made is not found."""
+"""Vector stores in SQL, and the queue of files to read: those in progress, with the claims of processes on them.
+
+What requests read and change names its owner: what another key made is not found.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,14 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, or_, select
 
 from base.errors import RequestError
 from retrieval.stores.chunking import StaticChunking
 from retrieval.stores.files import Files
 from retrieval.stores.filters import Scalar
 from retrieval.stores.paging import Page, in_order, paged
-from retrieval.stores.store_records import Addition, FileStatus, StoreFile, VectorStore, pairs_of
+from retrieval.stores.store_records import DAY_S, Addition, FileStatus, StoreFile, VectorStore, pairs_of
 from retrieval.stores.tables import BATCHES, CHUNKS, FILES, STORE_FILES, STORES, TABLES, is_file
 
 if TYPE_CHECKING:
@@ -22,7 +25,8 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
 MAX_STORE_FILES = 10_000
-CLAIM = ("claimed_until", "attempts")  # columns of the reading queue
+CLAIM = ("claimed_until", "attempts")  # columns of the queue
+WAITS = STORE_FILES.c.status == FileStatus.IN_PROGRESS.value
 STORE_FILE_COLUMNS = (*(column for column in STORE_FILES.c if column.name not in CLAIM), FILES.c.filename)
 
 
@@ -35,16 +39,14 @@ class Catalog:
 
     def stores_of(self, file_id: str) -> list[str]:
         """Stores that a file is in."""
-        with self._database.transaction("find a file's stores") as connection:
-            return list(
-                connection.execute(select(STORE_FILES.c.store_id).where(STORE_FILES.c.file_id == file_id)).scalars()
-            )
+        query = select(STORE_FILES.c.store_id).where(STORE_FILES.c.file_id == file_id)
+        return [row.store_id for row in self._database.rows("find a file's stores", query)]
 
     def put_store(self, store: VectorStore) -> None:
         names = [column.name for column in STORES.c if column.name != "metadata_json"]
         values = {name: getattr(store, name) for name in names}
-        with self._database.transaction("make a vector store") as connection:
-            connection.execute(STORES.insert().values(metadata_json=json.dumps(store.metadata), **values))
+        insert = STORES.insert().values(metadata_json=json.dumps(store.metadata), **values)
+        self._database.change("make a vector store", insert)
 
     def store(self, store_id: str, owner: str | None) -> VectorStore | None:
         """A store with its counts. `owner` None: of any owner, as experts.yaml attaches it."""
@@ -64,25 +66,19 @@ class Catalog:
 
     def all_stores(self) -> list[tuple[str, str]]:
         """Ids of every owner's stores, each with its owner."""
-        with self._database.transaction("list vector stores") as connection:
-            rows = connection.execute(select(STORES.c.store_id, STORES.c.owner))
-            return [(row.store_id, row.owner) for row in rows]
+        rows = self._database.rows("list vector stores", select(STORES.c.store_id, STORES.c.owner))
+        return [(row.store_id, row.owner) for row in rows]
 
     def expired_stores(self) -> list[str]:
         """Stores past their time."""
-        with self._database.transaction("find expired vector stores") as connection:
-            rows = connection.execute(
-                select(STORES.c.store_id).where(
-                    STORES.c.expires_days.is_not(None),
-                    STORES.c.last_active_at + STORES.c.expires_days * 86_400 < time.time(),
-                )
-            )
-            return list(rows.scalars())
+        is_expired = STORES.c.last_active_at + STORES.c.expires_days * DAY_S < time.time()
+        query = select(STORES.c.store_id).where(STORES.c.expires_days.is_not(None), is_expired)
+        return [row.store_id for row in self._database.rows("find expired vector stores", query)]
 
     def change_store(self, store_id: str, values: Mapping[str, object]) -> None:
         """Sets columns of a store."""
-        with self._database.transaction("change a vector store") as connection:
-            connection.execute(STORES.update().where(STORES.c.store_id == store_id).values(**values))
+        statement = STORES.update().where(STORES.c.store_id == store_id).values(**values)
+        self._database.change("change a vector store", statement)
 
     def delete_store(self, store_id: str) -> None:
         """Deletes a store with its chunks. The uploaded files stay."""
@@ -124,9 +120,7 @@ class Catalog:
     def store_file(self, store_id: str, file_id: str) -> StoreFile | None:
         """A file of a store. Check the store's owner before."""
         query = store_files_query().where(*is_file(store_id, file_id))
-        with self._database.transaction("read a store's file") as connection:
-            row = connection.execute(query).one_or_none()
-        return None if row is None else store_file_of(row)
+        return next(map(store_file_of, self._database.rows("read a store's file", query)), None)
 
     def store_files(
         self, store_id: str, page: Page, status: FileStatus | None = None, batch_id: str | None = None
@@ -157,20 +151,18 @@ class Catalog:
 
     def change_store_file(self, store_id: str, file_id: str, values: Mapping[str, object]) -> bool:
         """Sets columns of a store's file; False when it is gone."""
-        statement = STORE_FILES.update().where(*is_file(store_id, file_id))
-        with self._database.transaction("change a store's file") as connection:
-            return bool(connection.execute(statement.values(**values)).rowcount)
+        statement = STORE_FILES.update().where(*is_file(store_id, file_id)).values(**values)
+        return bool(self._database.change("change a store's file", statement))
 
     def cancel_batch(self, store_id: str, batch_id: str) -> None:
         """Cancels the files of a batch that no reader has begun."""
         statement = STORE_FILES.update().where(
             STORE_FILES.c.store_id == store_id,
             STORE_FILES.c.batch_id == batch_id,
-            STORE_FILES.c.status == FileStatus.IN_PROGRESS.value,
+            WAITS,
             STORE_FILES.c.claimed_until.is_(None),
         )
-        with self._database.transaction("cancel a batch") as connection:
-            connection.execute(statement.values(status=FileStatus.CANCELLED.value))
+        self._database.change("cancel a batch", statement.values(status=FileStatus.CANCELLED.value))
 
     def detach(self, store_id: str, file_id: str) -> bool:
         """Takes a file out of a store with its chunks; False when it was not in it."""
@@ -183,8 +175,65 @@ class Catalog:
         query = select(STORE_FILES.c.file_id, STORE_FILES.c.attributes_json).where(
             STORE_FILES.c.store_id == store_id, STORE_FILES.c.status == FileStatus.COMPLETED.value
         )
-        with self._database.transaction("read attributes") as connection:
-            return {row.file_id: pairs_of(row.attributes_json, row.file_id) for row in connection.execute(query)}
+        rows = self._database.rows("read attributes", query)
+        return {row.file_id: pairs_of(row.attributes_json, row.file_id) for row in rows}
+
+    def claim(self, store_id: str, file_id: str, seconds: float) -> int:
+        """Counts an attempt at reading the file, before it begins, and returns its number from 1; 0 when the file does
+        not wait or another process has it in hand."""
+        now = time.time()
+        is_free = or_(STORE_FILES.c.claimed_until.is_(None), STORE_FILES.c.claimed_until < now)
+        statement = (
+            STORE_FILES.update()
+            .where(*is_file(store_id, file_id), WAITS, is_free)
+            .values(claimed_until=now + seconds, attempts=STORE_FILES.c.attempts + 1)
+            .returning(STORE_FILES.c.attempts)
+        )
+        return next((row.attempts for row in self._database.rows("claim a file", statement)), 0)
+
+    def give_back(self, store_id: str, file_id: str) -> None:
+        """Undoes a claim, so that another attempt may follow at once: what ended this one was not the file."""
+        values = {"claimed_until": None, "attempts": STORE_FILES.c.attempts - 1}
+        is_claimed = STORE_FILES.c.claimed_until.is_not(None)
+        statement = STORE_FILES.update().where(*is_file(store_id, file_id), is_claimed).values(**values)
+        self._database.change("give a file back", statement)
+
+    def owners_waiting(self) -> list[str]:
+        """Owners of files that are to be read, that of the oldest file first."""
+        query = (
+            select(STORES.c.owner)
+            .join(STORE_FILES, STORE_FILES.c.store_id == STORES.c.store_id)
+            .where(WAITS)
+            .group_by(STORES.c.owner)
+            .order_by(func.min(STORE_FILES.c.created_at))
+        )
+        return [row.owner for row in self._database.rows("find files to read", query)]
+
+    def waiting_of_owner(self, owner: str) -> list[tuple[str, str]]:
+        """(store, file) of what is to be read of an owner, oldest first."""
+        query = (
+            select(STORE_FILES.c.store_id, STORE_FILES.c.file_id)
+            .join(STORES, STORES.c.store_id == STORE_FILES.c.store_id)
+            .where(WAITS, STORES.c.owner == owner)
+            .order_by(STORE_FILES.c.created_at)
+        )
+        return [(row.store_id, row.file_id) for row in self._database.rows("find files to read", query)]
+
+    def waiting_of_store(self, store_id: str) -> set[str]:
+        """Files of a store that are to be read."""
+        query = select(STORE_FILES.c.file_id).where(STORE_FILES.c.store_id == store_id, WAITS)
+        return {row.file_id for row in self._database.rows("find files to read", query)}
+
+    def read_again(self, store_id: str) -> None:
+        """Every file of a store that was read is to be read once more."""
+        is_read = STORE_FILES.c.status == FileStatus.COMPLETED.value
+        statement = STORE_FILES.update().where(STORE_FILES.c.store_id == store_id, is_read)
+        values = {"status": FileStatus.IN_PROGRESS.value, "claimed_until": None, "attempts": 0}
+        self._database.change("have files read again", statement.values(**values))
+
+    def release_claims(self) -> None:
+        """Ends all claims: for a process that knows it is the only one."""
+        self._database.change("release claims", STORE_FILES.update().values(claimed_until=None))
 
 
 def new_row(

@@ -69,8 +69,7 @@ class ChunkTable:
     def texts_of_file(self, store_id: str, file_id: str) -> list[str]:
         """The chunks of a file in order."""
         query = select(CHUNKS.c.text).where(CHUNKS.c.store_id == store_id, CHUNKS.c.file_id == file_id)
-        with self._database.transaction("read chunks") as connection:
-            return list(connection.execute(query.order_by(CHUNKS.c.position)).scalars())
+        return [row.text for row in self._database.rows("read chunks", query.order_by(CHUNKS.c.position))]
 
     def texts_of(self, keys: Sequence[int]) -> dict[int, str]:
         """Texts by key; those of chunks that are gone are left out."""
@@ -84,14 +83,12 @@ class ChunkTable:
     def all_keys(self, store_id: str) -> KeyArray:
         """Keys of a whole store, in order."""
         query = select(CHUNKS.c.key).where(CHUNKS.c.store_id == store_id).order_by(CHUNKS.c.key)
-        with self._database.transaction("find chunks") as connection:
-            return np.array(connection.execute(query).scalars().all(), dtype=np.int64)
+        return np.array([row.key for row in self._database.rows("find chunks", query)], dtype=np.int64)
 
     def texts(self, store_id: str) -> tuple[KeyArray, list[str]]:
         """Keys and texts of a whole store, by key."""
         query = select(CHUNKS.c.key, CHUNKS.c.text).where(CHUNKS.c.store_id == store_id).order_by(CHUNKS.c.key)
-        with self._database.transaction("read chunks") as connection:
-            rows = connection.execute(query).all()
+        rows = self._database.rows("read chunks", query)
         return np.array([row.key for row in rows], dtype=np.int64), [row.text for row in rows]
 
     def count_read(self, store_id: str) -> int:
@@ -99,14 +96,13 @@ class ChunkTable:
         is_file = and_(STORE_FILES.c.store_id == CHUNKS.c.store_id, STORE_FILES.c.file_id == CHUNKS.c.file_id)
         is_read = STORE_FILES.c.status == FileStatus.COMPLETED.value
         query = select(func.count()).select_from(CHUNKS).join(STORE_FILES, is_file)
-        with self._database.transaction("count chunks") as connection:
-            return int(connection.execute(query.where(CHUNKS.c.store_id == store_id, is_read)).scalar_one())
+        (row,) = self._database.rows("count chunks", query.where(CHUNKS.c.store_id == store_id, is_read))
+        return int(row[0])
 
     def stamp(self, store_id: str) -> tuple[int, int]:
         """Number of chunks and the largest key: changes with every change of a store's chunks."""
         query = select(func.count(), func.coalesce(func.max(CHUNKS.c.key), 0)).where(CHUNKS.c.store_id == store_id)
-        with self._database.transaction("count chunks") as connection:
-            row = connection.execute(query).one()
+        (row,) = self._database.rows("count chunks", query)
         return int(row[0]), int(row[1])
 
 

@@ -91,9 +91,8 @@ def export_store(database: Database, store_id: str, folder: Path, since: float =
     """
     require_new(folder)
     database.make_tables(TABLES)
-    with database.transaction("read a vector store") as connection:
-        if connection.execute(select(STORES.c.store_id).where(STORES.c.store_id == store_id)).first() is None:
-            raise DataError(f"there is no vector store '{store_id}' in the database")
+    if not database.rows("read a vector store", select(STORES.c.store_id).where(STORES.c.store_id == store_id)):
+        raise DataError(f"there is no vector store '{store_id}' in the database")
     judged = judged_stores(database, since).get(store_id, Judged())
     exported = write_collection(database, store_id, judged, folder)
     if not exported.documents:
@@ -154,16 +153,14 @@ def write_collection(database: Database, store_id: str, judged: Judged, folder: 
 def files_of(database: Database, store_id: str) -> list[str]:
     """Ids of the files of a store; none where it is gone."""
     query = select(STORE_FILES.c.file_id).where(STORE_FILES.c.store_id == store_id).order_by(STORE_FILES.c.file_id)
-    with database.transaction("read a vector store") as connection:
-        return list(connection.execute(query).scalars())
+    return [row.file_id for row in database.rows("read a vector store", query)]
 
 
 def document_ids(database: Database, store_id: str, files: list[str]) -> set[str]:
     """Ids of the chunks of those files."""
     query = select(CHUNKS.c.file_id, CHUNKS.c.position).where(CHUNKS.c.store_id == store_id)
     kept = set(files)
-    with database.transaction("read chunks") as connection:
-        return {f"{row.file_id}#{row.position}" for row in connection.execute(query) if row.file_id in kept}
+    return {f"{row.file_id}#{row.position}" for row in database.rows("read chunks", query) if row.file_id in kept}
 
 
 def relevant_documents(judged: Judged, known: set[str], exported: Exported) -> dict[str, list[str]]:

@@ -67,11 +67,10 @@ class Files:
         """The bytes of a file in parts of `PART_BYTES`; none when it is gone. Check its owner before."""
         for number in count():
             query = select(FILE_PARTS.c.content).where(FILE_PARTS.c.file_id == file_id, FILE_PARTS.c.number == number)
-            with self.database.transaction("read a file") as connection:
-                part = connection.execute(query).scalar_one_or_none()
-            if not part:
+            found = self.database.rows("read a file", query)
+            if not found or not found[0].content:
                 return
-            yield part
+            yield found[0].content
 
     def copy(self, file_id: str, out: BinaryIO) -> int:
         """Writes a file out part by part: the number of bytes, 0 when it is gone. Check its owner before."""
@@ -80,9 +79,7 @@ class Files:
 
     def find(self, owner: str, file_id: str) -> StoredFile | None:
         query = select(FILES).where(FILES.c.file_id == file_id, FILES.c.owner == owner)
-        with self.database.transaction("read a file") as connection:
-            row = connection.execute(query).one_or_none()
-        return None if row is None else StoredFile(**row._mapping)
+        return next((StoredFile(**row._mapping) for row in self.database.rows("read a file", query)), None)
 
     def page(self, owner: str, page: Page, purpose: str | None = None) -> list[StoredFile]:
         """At most one more than the page holds, so that the caller sees whether more follow."""

@@ -27,7 +27,6 @@ from retrieval.stores.cutting import CHARS_PER_TOKEN
 from retrieval.stores.document_reader import DocumentReader, ReaderDiedError, ReadingProcess
 from retrieval.stores.document_text import UnreadableFileError
 from retrieval.stores.document_vectors import DocumentVectors
-from retrieval.stores.reading_queue import ReadingQueue
 from retrieval.stores.store_records import FileStatus, StoreFile
 
 CLAIM_S = 600.0
@@ -51,7 +50,6 @@ class Ingestion:
     def __init__(
         self,
         catalog: Catalog,
-        queue: ReadingQueue,
         chunks: ChunkTable,
         vectors: DocumentVectors,
         reader: DocumentReader,
@@ -59,7 +57,7 @@ class Ingestion:
         *,
         is_alone: bool,
     ) -> None:
-        self._catalog, self._queue, self._chunks, self._vectors = catalog, queue, chunks, vectors
+        self._catalog, self._chunks, self._vectors = catalog, chunks, vectors
         self._reader, self._threads = reader, threads
         self._is_alone = is_alone
         self._has_work = asyncio.Event()
@@ -72,7 +70,7 @@ class Ingestion:
     async def start(self) -> None:
         """Continues with the files that an earlier process left. Raises StoreError."""
         if self._is_alone:
-            await asyncio.to_thread(self._queue.release_claims)
+            await asyncio.to_thread(self._catalog.release_claims)
         self._tasks = [
             asyncio.create_task(self._run(), name="retrieval-ingestion"),
             asyncio.create_task(self._backfill(), name="retrieval-backfill"),
@@ -85,7 +83,7 @@ class Ingestion:
         await self._reader.aclose()
         for store_id, file_id in self._in_hand:
             with contextlib.suppress(StoreError):
-                await asyncio.to_thread(self._queue.give_back, store_id, file_id)
+                await asyncio.to_thread(self._catalog.give_back, store_id, file_id)
 
     def wake(self) -> None:
         """Says that there is something to read."""
@@ -97,7 +95,7 @@ class Ingestion:
         deadline_s = time.monotonic() + WAIT_S
         while time.monotonic() < deadline_s:
             async with self._has_finished:
-                if not file_ids & await asyncio.to_thread(self._queue.of_store, store_id):
+                if not file_ids & await asyncio.to_thread(self._catalog.waiting_of_store, store_id):
                     return
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(RETRY_S):
@@ -108,7 +106,7 @@ class Ingestion:
             self._has_work.clear()
             try:
                 await asyncio.to_thread(self._repair)
-                for owner in await asyncio.to_thread(self._queue.owners):
+                for owner in await asyncio.to_thread(self._catalog.owners_waiting):
                     if owner not in self._owners:
                         self._owners[owner] = asyncio.create_task(self._read_of(owner), name="retrieval-reading")
                 await asyncio.to_thread(self._tidy)
@@ -126,7 +124,7 @@ class Ingestion:
             is_new = True
             while is_new:
                 wakes, has_read = self._wakes, False
-                for store_id, file_id in await asyncio.to_thread(self._queue.of_owner, owner):
+                for store_id, file_id in await asyncio.to_thread(self._catalog.waiting_of_owner, owner):
                     has_read |= await self._read(owner, store_id, file_id)
                     async with self._has_finished:
                         self._has_finished.notify_all()
@@ -147,7 +145,7 @@ class Ingestion:
         for store_id in sorted(self._vectors.damaged):
             store = self._catalog.store(store_id, None)
             if store is None or store.space == self._vectors.base_space:
-                self._queue.read_again(store_id)
+                self._catalog.read_again(store_id)
                 self._vectors.drop(store_id)
 
     async def _backfill(self) -> None:
@@ -189,7 +187,7 @@ class Ingestion:
         except ReaderDiedError:
             done = {"claimed_until": None}
         except StoreError as error:
-            await asyncio.to_thread(self._queue.give_back, *name)
+            await asyncio.to_thread(self._catalog.give_back, *name)
             self._in_hand.discard(name)
             if isinstance(error, DamagedIndexError):
                 return False  # it waits for `_repair`, and those of other stores need not
@@ -211,12 +209,8 @@ class Ingestion:
             UnreadableFileError: too many attempts have ended without an end.
         """
         file = await asyncio.to_thread(self._catalog.store_file, store_id, file_id)
-        attempt = (
-            0
-            if file is None
-            else await asyncio.to_thread(self._queue.claim, store_id, file_id, self._reader.wall_s + CLAIM_S)
-        )
-        if file is None or not attempt:
+        seconds = self._reader.wall_s + CLAIM_S
+        if file is None or not (attempt := await asyncio.to_thread(self._catalog.claim, store_id, file_id, seconds)):
             return None
         self._in_hand.add((store_id, file_id))
         if attempt > MAX_ATTEMPTS:
@@ -241,7 +235,8 @@ class Ingestion:
         for some in parts(keys, max(1, min(PIECE_TEXTS, PIECE_CHARS // size))):
             for space in self._vectors.spaces:
                 await self._threads.run(owner, self._vectors.add, file.store_id, space, some)
-            if not await asyncio.to_thread(self._queue.keep, file.store_id, file.file_id, CLAIM_S):
+            claim = {"claimed_until": time.time() + CLAIM_S}
+            if not await asyncio.to_thread(self._catalog.change_store_file, file.store_id, file.file_id, claim):
                 await asyncio.to_thread(self._forget, file.store_id, keys)
                 raise AbandonedError
 

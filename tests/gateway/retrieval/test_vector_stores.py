@@ -13,7 +13,6 @@ import pytest
 
 from decision_log.decision_record import DecisionKind
 from retrieval.service import VectorStores
-from retrieval.stores.reading_queue import ReadingQueue
 from retrieval.stores.store_records import Addition
 from tests.gateway import running as plain
 from tests.gateway.retrieval.serving import (
@@ -263,7 +262,7 @@ async def test_stores_outlive_the_gateway_and_unfinished_files_are_read_at_the_n
             len(b"A quokka is an animal that smiles."),
         )
         await stores.attach("", store_id, [Addition(late.file_id)])
-        assert ReadingQueue(running.store).claim(store_id, late.file_id, 600.0)  # as if the gateway had died over it
+        assert running.service.stores.catalog.claim(store_id, late.file_id, 600.0)  # as if the gateway had died over it
     async with serving(tmp_path) as running:
         await running.service.stores.ingestion.until_read(store_id, {late.file_id})
         _, answer, _ = await running.search(store_id, "quokka smiles")
