@@ -9,17 +9,22 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-def write_whole(path: Path, text: str, mode: int | None = None) -> None:
-    """Replaces a file, so that a reader finds the old text or the new one.
+def write_whole(path: Path, content: str | bytes, mode: int | None = None, *, is_synced: bool = False) -> None:
+    """Replaces a file, so that a reader finds the old content or the new one.
 
     Args:
         mode: its permissions; None: those of a new file.
+        is_synced: the new content outlives a power cut.
     """
     staged = path.with_name(f".{path.name}.{os.getpid()}")
-    staged.write_text(text, encoding="utf-8")
+    staged.write_bytes(content.encode() if isinstance(content, str) else content)
     if mode is not None:
         staged.chmod(mode)
+    if is_synced:
+        sync_path(staged)
     staged.replace(path)
+    if is_synced:
+        sync_path(path.parent)
 
 
 @contextmanager
@@ -38,9 +43,9 @@ def write_all(descriptor: int, block: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder outlive a power cut. Raises OSError."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def sync_path(path: Path) -> None:
+    """Makes a file's content, or the names in a folder, outlive a power cut. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:

@@ -16,7 +16,7 @@ from sqlalchemy import func, select
 
 from base.errors import DataError
 from base.progress import Progress, silent
-from base.whole_files import locked, sync_folder
+from base.whole_files import locked, sync_path
 from decision_log.database import Database
 from decision_log.read import id_batches
 from decision_log.sql_removal import BATCH_ROWS, Found, Removal, Removed, found_of
@@ -181,7 +181,7 @@ def write_rows(file: Path, schema: pa.Schema, pages: Iterable[list[dict[str, Any
     with part.open("rb") as written:
         os.fsync(written.fileno())
     part.replace(file)
-    sync_folder(file.parent)
+    sync_path(file.parent)
 
 
 def part_of(file: Path) -> Path:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from base.errors import StoreError
-from base.whole_files import sync_folder, write_all
+from base.whole_files import sync_path, write_all
 from decision_log.replica_status import MARK_NAME
 from decision_log.spool_files import (
     CHECKPOINT_NAME,
@@ -166,7 +166,7 @@ class Spool:
                 self._has_unsynced = False
         if self._has_new_names:
             for folder in (self.folder, *self.folder.absolute().parents[:2]):
-                sync_folder(folder)
+                sync_path(folder)
             self._has_new_names = False
 
     def read(self, max_records: int) -> list[bytes]:

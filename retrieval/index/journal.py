@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from base.errors import DamagedIndexError, StoreError
-from base.whole_files import sync_folder, write_all
+from base.whole_files import sync_path, write_all
 from retrieval.index.space import KeyArray
 from router.types import FloatArray
 
@@ -85,7 +85,7 @@ class Journal:
             is_new = not self._path.exists()
             with self._path.open("x+b" if is_new else "r+b", buffering=0) as file:
                 if is_new:
-                    sync_folder(self._path.parent)
+                    sync_path(self._path.parent)
                 yield file
         except OSError as error:
             raise StoreError(f"journal {self._path} cannot be used ({error.strerror})", is_retryable=True) from error

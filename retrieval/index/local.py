@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from base.errors import DamagedIndexError, StoreError
-from base.whole_files import sync_folder
+from base.whole_files import write_whole
 from retrieval.index.journal import Change, Journal, stored
 from retrieval.index.rows import BITS, WORDS, Rows, hyperplanes
 from retrieval.index.space import Hits, KeyArray, VectorSpace, best, require_same_space, require_vectors
@@ -232,17 +232,7 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Replaces the old one in one step."""
-    path = folder / f"{MANIFEST}.new"
-    path.write_text(manifest.model_dump_json())
-    sync_file(path)
-    path.replace(folder / MANIFEST)
-    sync_folder(folder)
-
-
-def sync_file(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    write_whole(folder / MANIFEST, manifest.model_dump_json(), is_synced=True)
 
 
 def sections(n: int, dim: int) -> list[tuple[str, tuple[int, ...]]]:

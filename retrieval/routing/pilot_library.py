@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from base.errors import ArtifactError
+from base.whole_files import write_whole
 from retrieval.routing.domains import Domains, find_domains
 from retrieval.types import BASE, Arm
 from router.artifact import content_version, read_arrays, read_regular_file, require_array, require_finite
@@ -157,16 +157,8 @@ def save_library(library: PilotLibrary, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     weights = packed_arrays({name: getattr(library, name) for name in STORED})
     kept = weights_file(folder, library.manifest)
-    for file, content in (
-        (kept, weights),
-        (folder / MANIFEST_FILE, library.manifest.model_dump_json(indent=1).encode()),
-    ):
-        staged = folder / f".{file.name}.new"
-        with staged.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        staged.replace(file)
+    write_whole(kept, weights, is_synced=True)
+    write_whole(folder / MANIFEST_FILE, library.manifest.model_dump_json(indent=1), is_synced=True)
     for old in folder.glob(WEIGHTS_FILES):
         if old != kept:
             old.unlink(missing_ok=True)
