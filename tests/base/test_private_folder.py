@@ -18,12 +18,9 @@ from base.private_folder import close_to_others, data_folder_of, make_private
 from decision_log.database import Database
 from gateway.settings import Settings
 from gateway.start import make_data_folder
+from tests.small_composition import composition_of
 
-CONFIG = {
-    "categories": {"code": "programs", "general": "the rest"},
-    "experts": {"coder": {"engine": "echo", "model": "m"}},
-    "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "knn"}},
-}
+CONFIG = composition_of({"coder": {"engine": "echo", "model": "m"}})
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ import pytest
 
 from fleet.engine_plans import free_port
 from fleet.vllm_command import read_adapter_ranks, vllm_processes
-from router.config import parse_config
+from tests.small_composition import config_of
 from tests.vllm_build import ENVIRONMENT, READY_S, ROOT, vllm_interpreter, write_base
 
 ADAPTERS = ROOT / "examples" / "smollm2" / "adapters"
@@ -39,16 +39,9 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     model = str(write_base(python, folder / "base")) if is_real else "base"
     engine = {"engine": "vllm" if is_real else "fake_vllm", "model": model, "context_tokens": CONTEXT_TOKENS}
     args = {"dtype": "bfloat16", "enforce-eager": True, "max-num-seqs": 2}
-    config = parse_config(
-        {
-            "categories": {"arithmetic": "numbers", "general": "the rest"},
-            "experts": {"generalist": engine, "calculator": {**engine, "adapter": str(ADAPTERS / "calculator")}},
-            "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}},
-            "engines": {
-                "vllm": {"python": python, "args": args, "first_port": free_port(), "env": {**ENVIRONMENT, **DEV}}
-            },
-        }
-    )
+    experts = {"generalist": engine, "calculator": {**engine, "adapter": str(ADAPTERS / "calculator")}}
+    vllm = {"python": python, "args": args, "first_port": free_port(), "env": {**ENVIRONMENT, **DEV}}
+    config = config_of(experts, engines={"vllm": vllm})
     (process,) = vllm_processes(config, ROOT, read_adapter_ranks(config, ROOT))
     environment = {**os.environ, **process.env, "PYTHONPATH": str(ROOT)}
     with (folder / "log").open("wb") as log:

@@ -25,13 +25,10 @@ from decision_log.stream import GROUP
 from decision_log.stream_entries import dead_stream
 from router.log_config import LogConfig
 from tests.decision_log.running_log import evicting_redis, make_record
+from tests.small_composition import composition_of
 from tests.waiting import until
 
-CONFIG = {
-    "categories": {"code": "programs", "general": "the rest"},
-    "experts": {"coder": {"engine": "echo", "model": "m"}},
-    "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "knn"}},
-}
+CONFIG = composition_of({"coder": {"engine": "echo", "model": "m"}})
 
 
 @pytest.fixture

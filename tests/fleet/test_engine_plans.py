@@ -14,18 +14,7 @@ import pytest
 from base.errors import EngineError, MissingWeightsError
 from fleet.engine_plans import llamacpp_plans, refuse_taken_ports, secrets_of, vllm_plans
 from fleet.llamacpp import EngineOptions
-from router.config import CoeConfig, parse_config
-
-
-def config_of(experts: dict[str, object], engines: dict[str, object] | None = None) -> CoeConfig:
-    return parse_config(
-        {
-            "categories": {"code": "programs", "general": "the rest"},
-            "experts": experts,
-            "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}},
-            "engines": engines or {},
-        }
-    )
+from tests.small_composition import config_of
 
 
 def test_one_llamacpp_process_per_base_model(tmp_path: Path) -> None:
@@ -38,7 +27,7 @@ def test_one_llamacpp_process_per_base_model(tmp_path: Path) -> None:
             "c": {"engine": "llamacpp", "model": "one.gguf"},
             "d": {"engine": "vllm", "model": "m"},
         },
-        {"llamacpp": {"slots": 3, "context_tokens": 512, "threads": 5, "start_timeout_s": 7}},
+        engines={"llamacpp": {"slots": 3, "context_tokens": 512, "threads": 5, "start_timeout_s": 7}},
     )
     one, two = llamacpp_plans(config, tmp_path, tmp_path / "data", {"HOME": "/root"})
     assert (one.experts, two.experts) == (("a", "c"), ("b",))
@@ -61,7 +50,7 @@ def test_a_model_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
 def test_vllm_gets_our_environment_and_its_own(tmp_path: Path) -> None:
     config = config_of(
         {"a": {"engine": "vllm", "model": "m", "engine_env": {"CUDA_VISIBLE_DEVICES": "3"}}},
-        {"vllm": {"env": {"HF_HOME": "/models"}, "first_port": 9100, "max_restarts": 2, "start_timeout_s": 11}},
+        engines={"vllm": {"env": {"HF_HOME": "/models"}, "first_port": 9100, "max_restarts": 2, "start_timeout_s": 11}},
     )
     (plan,) = vllm_plans(config, tmp_path, tmp_path / "data", {"HF_TOKEN": "hf_secret", "HF_HOME": "/elsewhere"})
     assert plan.spec.env == {
@@ -86,7 +75,7 @@ def test_a_taken_port_names_the_engine_and_the_key(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        config = config_of({"a": {"engine": "vllm", "model": "m"}}, {"vllm": {"first_port": port}})
+        config = config_of({"a": {"engine": "vllm", "model": "m"}}, engines={"vllm": {"first_port": port}})
         plans = vllm_plans(config, tmp_path, tmp_path, {})
         with pytest.raises(EngineError, match=rf"^vllm-a cannot listen on port {port} .*engines\.vllm\.first_port$"):
             refuse_taken_ports(plans)

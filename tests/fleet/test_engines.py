@@ -25,6 +25,7 @@ from fleet.vllm_addresses import claim_vllm, read_vllm, write_vllm
 from router.config import CoeConfig, parse_config
 from router.expert_config import Engine
 from tests.fleet.test_vllm_addresses import engine_record
+from tests.small_composition import composition_of
 from tests.waiting import DEADLINE_S, until
 
 ROOT = Path(__file__).parents[2]
@@ -47,14 +48,8 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])
 
 
 def config_of(experts: dict[str, object], vllm: dict[str, object] | None = None) -> CoeConfig:
-    return parse_config(
-        {
-            "categories": {"code": "programs", "general": "the rest"},
-            "experts": experts,
-            "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}},
-            "engines": {"vllm": vllm or {}, "llamacpp": {"threads": 1, "slots": 1, "context_tokens": 256}},
-        }
-    )
+    engines = {"vllm": vllm or {}, "llamacpp": {"threads": 1, "slots": 1, "context_tokens": 256}}
+    return parse_config(composition_of(experts, engines=engines))
 
 
 def first_of_free_ports(count: int) -> int:

@@ -37,6 +37,7 @@ from gateway.services import engines_of
 from gateway.settings import Settings
 from router.config import CoeConfig, parse_config
 from tests.fleet.test_engines import first_of_free_ports
+from tests.small_composition import composition_of
 from tests.waiting import DEADLINE_S, until
 
 ROOT = Path(__file__).parents[2]
@@ -46,17 +47,12 @@ def config_of(tmp_path: Path) -> CoeConfig:
     """Two experts of 50 and 40 GiB on a GPU of 80 GiB; the second one is awake after the start only while the first one
     sleeps."""
     args = {"enable-sleep-mode": True, "fake-card": str(tmp_path / "card"), "fake-weights-gib": 30}
-    return parse_config(
-        {
-            "categories": {"code": "programs", "general": "the rest"},
-            "experts": {
-                "coder": {"engine": "fake_vllm", "model": "c", "gpu_gib": 50},
-                "writer": {"engine": "fake_vllm", "model": "w", "gpu_gib": 40},
-            },
-            "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}},
-            "engines": {"vllm": {"args": args, "gpus": {"0": 80}, "first_port": first_of_free_ports(2)}},
-        }
-    )
+    experts = {
+        "coder": {"engine": "fake_vllm", "model": "c", "gpu_gib": 50},
+        "writer": {"engine": "fake_vllm", "model": "w", "gpu_gib": 40},
+    }
+    vllm = {"args": args, "gpus": {"0": 80}, "first_port": first_of_free_ports(2)}
+    return parse_config(composition_of(experts, engines={"vllm": vllm}))
 
 
 async def test_engines_take_turns_restart_stop_and_wake(

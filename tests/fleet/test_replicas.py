@@ -21,8 +21,8 @@ from fleet.fake_vllm.engine import FakeEngine
 from fleet.fake_vllm.server import FakeServer
 from fleet.replicas import LOAD_BOUND, Replica, ReplicatedBackend, chosen, engine_load
 from fleet.wires.echo import EchoBackend, Options
-from router.config import parse_config
 from tests.served_app import serving
+from tests.small_composition import config_of
 from tests.waiting import DEADLINE_S
 
 CONVERSATIONS = [f"conversation {number}" for number in range(300)]
@@ -72,14 +72,7 @@ async def served(**options: object) -> AsyncIterator[tuple[FakeEngine, str]]:
 
 def backend_of(url: str, *others: str, most: int | None = None) -> ReplicatedBackend:
     entry = {"engine": "vllm", "model": "coder", "url": url, "replica_urls": others, "max_concurrency": most}
-    config = parse_config(
-        {
-            "categories": {"code": "programs", "general": "the rest"},
-            "experts": {"coder": entry},
-            "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}},
-        }
-    )
-    backend = build_backends(config, {}, {}, {})["coder"]
+    backend = build_backends(config_of({"coder": entry}), {}, {}, {})["coder"]
     assert isinstance(backend, ReplicatedBackend)
     return backend
 
@@ -95,9 +88,8 @@ def backend_of(url: str, *others: str, most: int | None = None) -> ReplicatedBac
     ],
 )
 def test_engines_that_cannot_be_are_refused(entry: dict[str, object], problem: str) -> None:
-    values = {"categories": {"code": "", "general": ""}, "experts": {"coder": {"model": "m", **entry}}}
     with pytest.raises(ConfigError, match=problem):
-        parse_config({**values, "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}}})
+        config_of({"coder": {"model": "m", **entry}})
 
 
 async def ask(backend: ReplicatedBackend, conversation: str = "", *, is_batch: bool = False) -> str:

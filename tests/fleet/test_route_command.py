@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from fleet.route_command import answering
-from router.config import parse_config
+from tests.small_composition import config_of
 
 
 def test_builtin_experts_say_whether_they_have_an_answer() -> None:
-    config = parse_config(
+    config = config_of(
         {
-            "categories": {"sums": "numbers", "general": "the rest"},
-            "experts": {
-                "model": {"engine": "echo", "model": "m"},
-                "adder": {"engine": "builtin", "model": "calculator"},
-                "units": {"engine": "builtin", "model": "converter"},
-                "never": {"engine": "builtin", "model": "refuse", "params": {"sentence": "No."}},
-                "seen": {"engine": "builtin", "model": "cache"},
-            },
-            "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}},
+            "model": {"engine": "echo", "model": "m"},
+            "adder": {"engine": "builtin", "model": "calculator"},
+            "units": {"engine": "builtin", "model": "converter"},
+            "never": {"engine": "builtin", "model": "refuse", "params": {"sentence": "No."}},
+            "seen": {"engine": "builtin", "model": "cache"},
         }
     )
     assert answering(config, "what is 17 * 23?") == ("adder", "never")

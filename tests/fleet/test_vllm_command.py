@@ -9,21 +9,10 @@ import pytest
 
 from base.errors import ArtifactError, ConfigError
 from fleet.vllm_command import each_replica, read_adapter_ranks, served_rank, vllm_processes
-from router.config import CoeConfig, parse_config
+from tests.small_composition import config_of
 
 FOLDER = Path("/srv/coe")
 MODULE = "vllm.entrypoints.openai.api_server"
-
-
-def config_of(experts: dict[str, object], vllm: dict[str, object] | None = None) -> CoeConfig:
-    return parse_config(
-        {
-            "categories": {"code": "programs", "general": "the rest"},
-            "experts": experts,
-            "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}},
-            "engines": {"vllm": vllm or {}},
-        }
-    )
 
 
 def test_base_and_two_adapters_share_one_process() -> None:
@@ -44,7 +33,12 @@ def test_base_and_two_adapters_share_one_process() -> None:
                 "context_tokens": 4096,
             },
         },
-        {"python": "/opt/vllm/bin/python", "args": {"gpu-memory-utilization": 0.9, "enable_prefix_caching": True}},
+        engines={
+            "vllm": {
+                "python": "/opt/vllm/bin/python",
+                "args": {"gpu-memory-utilization": 0.9, "enable_prefix_caching": True},
+            }
+        },
     )
     (process,) = vllm_processes(config, FOLDER, {"law": 8, "med": 12})
     assert process.argv == (
@@ -64,7 +58,7 @@ def test_replicas_have_ports_in_a_row_and_divide_the_gpus_that_are_named() -> No
             "a": {"engine": "vllm", "model": "m", "replicas": 2, "engine_env": {"CUDA_VISIBLE_DEVICES": "4,5,6,7"}},
             "b": {"engine": "vllm", "model": "m"},
         },
-        {"first_port": 9000},
+        engines={"vllm": {"first_port": 9000}},
     )
     processes = each_replica(vllm_processes(config, FOLDER, {}))
     assert [(each.name, each.port, each.env.get("CUDA_VISIBLE_DEVICES")) for each in processes] == [
@@ -86,7 +80,7 @@ def test_other_arguments_or_environment_make_another_process() -> None:
             },
             "pinned": {"engine": "vllm", "model": "m", "engine_env": {"CUDA_VISIBLE_DEVICES": "7"}},
         },
-        {"first_port": 9000, "env": {"HF_HOME": "/models", "VLLM_NO_USAGE_STATS": "0"}},
+        engines={"vllm": {"first_port": 9000, "env": {"HF_HOME": "/models", "VLLM_NO_USAGE_STATS": "0"}}},
     )
     big, small, pinned = vllm_processes(config, FOLDER, {})
     assert big.argv == (
@@ -110,7 +104,9 @@ def test_adapters_alone_leave_the_base_under_its_model_name() -> None:
 
 
 def test_an_engine_that_may_load_adapters_later_is_started_for_them() -> None:
-    config = config_of({"base": {"engine": "vllm", "model": "m"}}, {"env": {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}})
+    config = config_of(
+        {"base": {"engine": "vllm", "model": "m"}}, engines={"vllm": {"env": {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}}}
+    )
     (process,) = vllm_processes(config, FOLDER, {})
     assert process.argv[-1] == "--enable-lora"
     assert process.adapters == {}
@@ -119,7 +115,7 @@ def test_an_engine_that_may_load_adapters_later_is_started_for_them() -> None:
 def test_an_experts_arguments_win_over_the_engines_and_over_what_is_derived() -> None:
     config = config_of(
         {"a": {"engine": "vllm", "model": "m", "engine_args": {"max_model_len": 100, "dtype": "float16"}}},
-        {"args": {"--dtype": "auto", "max-num-seqs": 8}},
+        engines={"vllm": {"args": {"--dtype": "auto", "max-num-seqs": 8}}},
     )
     (process,) = vllm_processes(config, FOLDER, {})
     assert process.argv[-6:] == ("--max-model-len", "100", "--dtype", "float16", "--max-num-seqs", "8")
@@ -156,7 +152,8 @@ def test_an_adapter_whose_name_another_expert_of_the_engine_has_is_refused(other
 
 def test_ports_that_run_out_are_named() -> None:
     config = config_of(
-        {"a": {"engine": "vllm", "model": "m"}, "b": {"engine": "vllm", "model": "n"}}, {"first_port": 65535}
+        {"a": {"engine": "vllm", "model": "m"}, "b": {"engine": "vllm", "model": "n"}},
+        engines={"vllm": {"first_port": 65535}},
     )
     with pytest.raises(ConfigError, match=r"engines\.vllm\.first_port: 65535 leaves no port for 'b'"):
         vllm_processes(config, FOLDER, {})

@@ -19,6 +19,7 @@ from fleet.experts_up import engine_lines, run_experts
 from fleet.vllm_addresses import read_vllm
 from router.config import CoeConfig, parse_config
 from tests.fleet.test_engines import first_of_free_ports
+from tests.small_composition import composition_of
 from tests.vllm_build import ENVIRONMENT, READY_S, ROOT, vllm_interpreter, write_base, write_small
 
 ADAPTER = ROOT / "examples" / "smollm2" / "adapters" / "calculator"
@@ -38,26 +39,19 @@ def base_model(vllm_python: str, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 def config_of(python: str, base: Path, small: Path) -> CoeConfig:
     model = {"engine": "vllm", "model": str(base), "context_tokens": 1024}
-    return parse_config(
-        {
-            "categories": {"arithmetic": "numbers", "general": "the rest"},
-            "experts": {
-                "generalist": model,
-                "calculator": {**model, "adapter": str(ADAPTER)},
-                "small": {**model, "model": str(small)},
-            },
-            "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}},
-            "engines": {
-                "vllm": {
-                    "python": python,
-                    "first_port": first_of_free_ports(2),
-                    "start_timeout_s": READY_S,
-                    "args": {"dtype": "bfloat16", "enforce-eager": True, "max-num-seqs": 4},
-                    "env": ENVIRONMENT,
-                }
-            },
-        }
-    )
+    experts = {
+        "generalist": model,
+        "calculator": {**model, "adapter": str(ADAPTER)},
+        "small": {**model, "model": str(small)},
+    }
+    vllm = {
+        "python": python,
+        "first_port": first_of_free_ports(2),
+        "start_timeout_s": READY_S,
+        "args": {"dtype": "bfloat16", "enforce-eager": True, "max-num-seqs": 4},
+        "env": ENVIRONMENT,
+    }
+    return parse_config(composition_of(experts, engines={"vllm": vllm}))
 
 
 async def answer_of(backend: ChatBackend, text: str) -> str:

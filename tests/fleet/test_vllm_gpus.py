@@ -11,7 +11,8 @@ import pytest
 from base.errors import ConfigError
 from fleet.vllm_command import VllmProcess, each_replica, vllm_processes
 from fleet.vllm_gpus import needs_of, on_gpus, visible_gpus
-from router.config import CoeConfig, parse_config
+from router.config import CoeConfig
+from tests.small_composition import config_of
 
 TWO = {"0": 80.0, "1": 80.0}
 
@@ -19,14 +20,8 @@ TWO = {"0": 80.0, "1": 80.0}
 def composition(
     experts: dict[str, dict[str, object]], vllm: dict[str, object] | None = None
 ) -> tuple[CoeConfig, tuple[VllmProcess, ...]]:
-    config = parse_config(
-        {
-            "categories": {"code": "programs", "general": "the rest"},
-            "experts": {name: {"engine": "vllm", "model": name, **entry} for name, entry in experts.items()},
-            "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}},
-            "engines": {"vllm": vllm or {}},
-        }
-    )
+    entries = {name: {"engine": "vllm", "model": name, **entry} for name, entry in experts.items()}
+    config = config_of(entries, engines={"vllm": vllm or {}})
     return config, each_replica(vllm_processes(config, Path(), {}))
 
 

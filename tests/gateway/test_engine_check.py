@@ -9,8 +9,8 @@ import pytest
 from aiohttp import web
 
 from gateway.check import engine_problems, not_asked
-from router.config import CoeConfig, parse_config
 from tests.served_app import app_of, serving
+from tests.small_composition import config_of
 
 
 @asynccontextmanager
@@ -27,16 +27,6 @@ async def engine(status: int = 200, body: object = None) -> AsyncIterator[str]:
 
     async with serving(app_of({"GET /v1/models": models})) as root:
         yield f"{root}/v1?v=1"
-
-
-def config_of(**experts: object) -> CoeConfig:
-    return parse_config(
-        {
-            "categories": {"code": "programs", "general": "the rest"},
-            "experts": experts,
-            "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}},
-        }
-    )
 
 
 @pytest.mark.parametrize(
@@ -56,7 +46,7 @@ def config_of(**experts: object) -> CoeConfig:
 @pytest.mark.parametrize("kind", ["openai", "vllm"])
 async def test_an_engine_that_others_run_is_asked_for_model_or_served_model(entry, problem, kind) -> None:
     async with engine() as url:
-        config = config_of(big={"engine": kind, "url": url, "api_key_env": "KEY", **entry})
+        config = config_of({"big": {"engine": kind, "url": url, "api_key_env": "KEY", **entry}})
         found = await engine_problems(config, {"KEY": "right", "WRONG": "wrong"}, {})
     if problem is None:
         assert found == []
@@ -75,15 +65,17 @@ async def test_an_engine_that_others_run_is_asked_for_model_or_served_model(entr
 )
 async def test_an_engine_that_is_not_one_is_named(status, body, problem) -> None:
     async with engine(status, body) as url:
-        (line,) = await engine_problems(config_of(big={"engine": "openai", "model": "m", "url": url}), {}, {})
+        (line,) = await engine_problems(config_of({"big": {"engine": "openai", "model": "m", "url": url}}), {}, {})
     assert problem in line
 
 
 async def test_an_engine_that_does_not_answer_or_run_is_named() -> None:
     config = config_of(
-        far={"engine": "openai", "model": "m", "url": "http://127.0.0.1:1/v1"},
-        own={"engine": "vllm", "model": "m"},
-        echo={"engine": "echo", "model": "m"},
+        {
+            "far": {"engine": "openai", "model": "m", "url": "http://127.0.0.1:1/v1"},
+            "own": {"engine": "vllm", "model": "m"},
+            "echo": {"engine": "echo", "model": "m"},
+        }
     )
     assert await engine_problems(config, {}, {}) == [
         "experts.far: http://127.0.0.1:1/v1 does not answer (ClientConnectorError)",
@@ -94,6 +86,6 @@ async def test_an_engine_that_does_not_answer_or_run_is_named() -> None:
 
 async def test_an_engine_that_we_started_is_asked_for_the_experts_name() -> None:
     async with engine(body={"data": [{"id": "own"}]}) as url:
-        config = config_of(own={"engine": "vllm", "model": "org/m"}, other={"engine": "vllm", "model": "org/m"})
+        config = config_of({"own": {"engine": "vllm", "model": "org/m"}, "other": {"engine": "vllm", "model": "org/m"}})
         (line,) = await engine_problems(config, {}, {"own": (url,), "other": (url,)})
     assert line.startswith("experts.other.served_model: ")

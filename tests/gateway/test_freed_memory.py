@@ -17,6 +17,7 @@ from gateway import freed_memory
 from gateway.freed_memory import FreedMemory, glibc
 from gateway.intake import Intake
 from tests.gateway.served import end_gateway, start_gateway
+from tests.small_composition import composition_of
 from tests.waiting import DEADLINE_S, until
 
 MB = 1024 * 1024
@@ -96,13 +97,11 @@ async def test_what_ends_while_memory_is_returned_is_returned_too(monkeypatch: p
     await until(lambda: calls == [1, 1])
 
 
-EXPERTS_FILE = {
-    "categories": {"red": "red", "general": "the rest"},
-    "experts": {"ruby": {"engine": "echo", "model": "echo"}},
-    "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}},
-    "retrieval": {"encoder": {"kind": "hashing", "dim": 64}},
-    "gateway": {"drain_s": 0},
-}
+EXPERTS_FILE = composition_of(
+    {"ruby": {"engine": "echo", "model": "echo"}},
+    retrieval={"encoder": {"kind": "hashing", "dim": 64}},
+    gateway={"drain_s": 0},
+)
 
 
 @pytest.mark.slow

@@ -32,6 +32,7 @@ from tests.fleet.residency.driver import resident
 from tests.gateway.running import Running, running, wire
 from tests.gateway.small_router import EXPERTS, small_router
 from tests.served_app import serving
+from tests.small_composition import composition_of
 from tests.waiting import until
 
 
@@ -227,12 +228,8 @@ async def kept(values: dict[str, Any], urls: dict[str, list[str]]) -> Keeper:
 async def test_the_keeper_of_a_configuration_counts_what_its_engines_take() -> None:
     experts = {name: {"engine": "fake_vllm", "model": "m", "gpu_gib": 20} for name in EXPERTS}
     async with engines(("emerald",)) as urls:
-        values: dict[str, Any] = {
-            "categories": {"red": "red", "general": "the rest"},
-            "experts": {name: entry | {"url": urls[name]} for name, entry in experts.items()},
-            "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}},
-        }
-        values["residency"] = {"memory_gb": 41.5, "pins": ["ruby"]}
+        entries = {name: entry | {"url": urls[name]} for name, entry in experts.items()}
+        values = composition_of(entries, residency={"memory_gb": 41.5, "pins": ["ruby"]})
         keeper = await kept(values, {})
         assert keeper.scheduler.serving == {"ruby", "plain"}
         await keeper.aclose()

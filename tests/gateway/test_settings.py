@@ -8,7 +8,8 @@ import pytest
 
 from fleet.process import ProcessSpec, SupervisedProcess
 from gateway.settings import engine_environment, without_secrets
-from router.config import CoeConfig, parse_config
+from router.config import CoeConfig
+from tests.small_composition import config_of
 
 SECRET = {
     "COE_API_KEYS": "one,two",
@@ -39,15 +40,8 @@ KEPT = {
 
 @pytest.fixture
 def config() -> CoeConfig:
-    return parse_config(
-        {
-            "categories": {"code": "programs", "general": "the rest"},
-            "experts": {
-                "far": {"engine": "openai", "model": "m", "url": "http://127.0.0.1:9/v1", "api_key_env": "PROVIDER"}
-            },
-            "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}},
-        }
-    )
+    far = {"engine": "openai", "model": "m", "url": "http://127.0.0.1:9/v1", "api_key_env": "PROVIDER"}
+    return config_of({"far": far})
 
 
 def test_what_is_ours_is_left_out_and_what_engines_need_is_kept(config: CoeConfig) -> None:

@@ -20,6 +20,7 @@ from router.policy_config import Budgets
 from router.quality import CAUTION, UNPROVEN, QualityMatrix, cautious_quality, quality_from_arrays
 from router.section import PluginConfig
 from tests.gateway.fault_upstream import fault_upstream
+from tests.small_composition import config_of
 
 CONFIG: dict[str, Any] = {
     "categories": {"code": "programs", "facts": "questions", "general": "the rest"},
@@ -211,13 +212,7 @@ def test_each_base_counts_its_own_adapters() -> None:
         "two": {**entry, "model": "b.gguf", "adapter": "y"},
         "three": {**entry, "model": "b.gguf", "adapter": "z"},
     }
-    config = parse_config(
-        {
-            "categories": {"code": "programs", "general": "the rest"},
-            "experts": experts,
-            "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}},
-        }
-    )
+    config = config_of(experts)
     assert ids_on_base(config, "a.gguf", {"one": 0, "two": 0, "three": 1}) == {"one": 0}
     assert ids_on_base(config, "b.gguf", {"one": 0, "two": 0, "three": 1}) == {"two": 0, "three": 1}
 

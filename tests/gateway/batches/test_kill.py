@@ -16,6 +16,7 @@ import yaml
 
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.served import end_gateway, start_gateway
+from tests.small_composition import composition_of
 from tests.waiting import DEADLINE_S, until
 
 LINES = 120
@@ -24,13 +25,8 @@ CONCURRENCY = 4
 
 def experts_file(folder: Path, url: str) -> Path:
     path = folder / "e.yaml"
-    values = {
-        "categories": {"red": "red", "general": "the rest"},
-        "experts": {"ruby": {"engine": "openai", "model": "ruby", "url": url}},
-        "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}},
-        "gateway": {"batch_concurrency": CONCURRENCY},
-    }
-    path.write_text(yaml.safe_dump(values))
+    ruby = {"engine": "openai", "model": "ruby", "url": url}
+    path.write_text(yaml.safe_dump(composition_of({"ruby": ruby}, gateway={"batch_concurrency": CONCURRENCY})))
     return path
 
 

@@ -15,24 +15,15 @@ from gateway.live_router import LiveRouter
 from gateway.parts import Parts
 from gateway.serve import Gateway
 from gateway.swap import Swap
-from router.config import CoeConfig, parse_config
+from router.config import CoeConfig
 from tests.gateway.running import MemoryStore
 from tests.gateway.small_router import small_router
 from tests.memory_log import MemoryLog
+from tests.small_composition import config_of
 
 URL = "http://127.0.0.1:9/v1"
 LORA_IDS = {"base": None, "poet": 0, "coder": 1}
 ADDRESSES = EngineAddresses(dict.fromkeys(LORA_IDS, (URL,)), dict(LORA_IDS))
-
-
-def config_of(**entries: dict[str, Any]) -> CoeConfig:
-    return parse_config(
-        {
-            "categories": {"red": "red", "general": "the rest"},
-            "experts": entries,
-            "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}},
-        }
-    )
 
 
 def adapted(**more: Any) -> dict[str, dict[str, Any]]:
@@ -50,12 +41,12 @@ def parts_of(config: CoeConfig, backends: dict[str, ChatBackend]) -> Parts:
 
 def test_an_expert_of_an_embedded_engine_goes_and_comes_back_with_every_adapter_told(tmp_path: Path) -> None:
     hosted = {"engine": "openai", "model": "m", "url": URL}
-    started = config_of(**adapted(), hosted=hosted)
+    started = config_of({**adapted(), "hosted": hosted})
     first = build_backends(started, ADDRESSES.urls, ADDRESSES.lora_ids, {})
     parts = parts_of(started, first)
     swap = Swap(Gateway(parts), tmp_path, started, ADDRESSES, lambda config: config)
 
-    without = config_of(**{name: entry for name, entry in adapted().items() if name != "coder"}, hosted=hosted)
+    without = config_of({**{name: entry for name, entry in adapted().items() if name != "coder"}, "hosted": hosted})
     kept = backends_of(parts, swap, without)
     assert kept == {name: first[name] for name in ("base", "poet", "hosted")}
 
@@ -66,16 +57,20 @@ def test_an_expert_of_an_embedded_engine_goes_and_comes_back_with_every_adapter_
 
 
 def test_a_backend_is_kept_where_only_what_is_said_of_the_expert_changes(tmp_path: Path) -> None:
-    started = config_of(one={"engine": "openai", "model": "m", "url": URL}, other={"engine": "echo", "model": "e"})
+    started = config_of(
+        {"one": {"engine": "openai", "model": "m", "url": URL}, "other": {"engine": "echo", "model": "e"}}
+    )
     first = build_backends(started, {}, {}, {})
     parts = parts_of(started, first)
     swap = Swap(Gateway(parts), tmp_path, started, EngineAddresses(), lambda config: config)
     dearer = config_of(
-        one={"engine": "openai", "model": "m", "url": URL, "price_in_per_m_usd": 9, "supports_tools": True},
-        other={"engine": "openai", "model": "e", "url": URL},
+        {
+            "one": {"engine": "openai", "model": "m", "url": URL, "price_in_per_m_usd": 9, "supports_tools": True},
+            "other": {"engine": "openai", "model": "e", "url": URL},
+        }
     )
     changed = backends_of(parts, swap, dearer)
     assert changed["one"] is first["one"]
     assert changed["other"] is not first["other"]
-    moved = config_of(one={"engine": "openai", "model": "m", "url": f"{URL}/b"})
+    moved = config_of({"one": {"engine": "openai", "model": "m", "url": f"{URL}/b"}})
     assert backends_of(parts, swap, moved)["one"] is not first["one"]

@@ -12,14 +12,12 @@ import pytest
 import yaml
 
 from tests.gateway.served import end_gateway, start_gateway
+from tests.small_composition import composition_of
 from tests.waiting import DEADLINE_S
 
-EXPERTS_FILE = {
-    "categories": {"red": "red", "general": "the rest"},
-    "experts": {"ruby": {"engine": "echo", "model": "echo"}},
-    "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}},
-    "retrieval": {"encoder": {"kind": "hashing", "dim": 64}},
-}
+EXPERTS_FILE = composition_of(
+    {"ruby": {"engine": "echo", "model": "echo"}}, retrieval={"encoder": {"kind": "hashing", "dim": 64}}
+)
 FILES = 40
 
 
