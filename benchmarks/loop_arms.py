@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +41,7 @@ from router.scorers.map import MapScorer
 from router.section import PluginConfig
 from router.types import Interval, Metric, Verdict
 from training.candidate_fit import folds_of
-from training.candidate_verdict import MapChange, judged_rows, map_changes, without_passengers
+from training.candidate_verdict import judged_rows, without_passengers
 from training.change_points import ChangePoint, find_change_points
 from training.evidence import Evidence, beside_serving, gather_evidence
 from training.expert_map import measure_quality
@@ -57,11 +56,11 @@ from training.gate import (
 )
 from training.log_answers import AskedAnswers, LoggedChoices
 from training.log_table import FOLDS, LogTable
-from training.new_experts import LEAST_MOVE, Renewed, exploration_moved, explored_shares, renewed, rows_given
+from training.new_experts import Renewed, explored_shares, renewed
 from training.router_comparison import LogComparison, Newcomers, RouterComparison, Twin
 from training.scorer_fit import FittedScorer
 from training.stage_one import FitRequest
-from training.takeover import find_takeover, opening_of, weighty_keys, without_guesses
+from training.takeover import find_renewal
 from training.types import OutcomeTable
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -320,52 +319,35 @@ class Retraining:
         changes = find_change_points(log)
         evidence = self.learned(self.probes, log, changes)
         candidate = router_of(self.stage, evidence.matrix, self.experts, self.settings)
-        done = self.compare(moment, log, prompt, changes, candidate, evidence)
+        comparison = self.with_live(candidate, evidence)
+        done = self.compare(moment, log, prompt, changes, comparison)
         if done.is_promoted:
             self.take_over(evidence.matrix, self.experts)
-        elif self.renew(evidence, log, changes, candidate, done.newcomers):
+        elif self.renew(comparison, log, changes, done.newcomers):
             done = replace(done, gain_of_takeover=self.value(moment) - done.live_value)
         self.rounds.append(done)
 
     def renew(
-        self,
-        evidence: Evidence,
-        log: LogTable,
-        changes: tuple[ChangePoint, ...],
-        candidate: Router,
-        newcomers: Newcomers | None,
+        self, comparison: RouterComparison, log: LogTable, changes: tuple[ChangePoint, ...], newcomers: Newcomers | None
     ) -> bool:
-        """Lets a new expert take what it is shown to be better at, the next best take over from an expert that fell, or
-        in a category without grades, or the live router explore by newer evidence. Returns whether an expert took
-        over."""
+        """Lets the live router learn what it may without the gate. Returns whether an expert took over."""
 
-        guessed = np.flatnonzero(evidence.matrix.is_guess).tolist()
+        def with_rows(rows: Sequence[int], _: Sequence[str]) -> tuple[Renewed, Router]:
+            made = renewed(self.evidence, self.router.experts, comparison.evidence, rows)
+            return made, router_of(self.stage, made.matrix, made.experts, self.settings, made.newest)
 
-        def with_rows(rows: Sequence[int]) -> tuple[Renewed, Router, tuple[MapChange, ...]]:
-            made = renewed(self.evidence, self.router.experts, evidence, [*rows, *guessed])
-            router = router_of(self.stage, made.matrix, made.experts, self.settings, made.newest)
-            return made, router, without_guesses(map_changes(self.router, router), before, made.matrix)
-
-        before = self.router.expert_of()
-        if newcomers is not None and newcomers.gain.is_evident:
-            made, router, moves = with_rows(rows_given(candidate, newcomers.experts))
-            if moves and all(move.candidate in newcomers.experts for move in moves):
-                self.take_over(made.matrix, made.experts, made.newest)
-                return True
-        opening = opening_of(before, changes)
-        if opening.rows:
-            made, router, moves = with_rows(opening.rows)
-            keys = (log.rows(log.key != key) for key in weighty_keys(log, moves))
-            without_keys = (self.learned(self.probes, each, changes) for each in keys)
-            if find_takeover(moves, before, opening, chain([evidence], without_keys)):
-                self.take_over(made.matrix, made.experts, made.newest)
-                return True
-        made, router, moves = with_rows(())
-        is_other = made.experts != self.router.experts or exploration_moved(self.router, router) > LEAST_MOVE
-        is_moved = router.expert_of() != before
-        if (is_other or is_moved) and not moves:
+        made, words = find_renewal(
+            comparison,
+            newcomers,
+            changes,
+            self.settings.terms,
+            log,
+            with_rows,
+            lambda other: self.learned(self.probes, other, changes),
+        )
+        if made is not None:
             self.take_over(made.matrix, made.experts, made.newest)
-        return is_moved and not moves
+        return bool(words)
 
     def twins(self, log: LogTable, changes: tuple[ChangePoint, ...]) -> list[Twin]:
         """The candidate without each part of what it learned from."""
@@ -375,14 +357,22 @@ class Retraining:
             found.append(Twin(router_of(self.stage, evidence.matrix, self.experts, still), evidence))
         return found
 
+    def with_live(self, candidate: Router, evidence: Evidence) -> RouterComparison:
+        return RouterComparison(
+            live=self.router,
+            candidate=candidate,
+            evidence=evidence,
+            costs_usd=np.zeros(evidence.matrix.quality.shape, dtype=np.float32),
+            rng=self.rng,
+        )
+
     def compare(
         self,
         moment: Moment,
         log: LogTable,
         prompt: IntArray,
         changes: tuple[ChangePoint, ...],
-        candidate: Router,
-        evidence: Evidence,
+        comparison: RouterComparison,
         *,
         is_named_before: bool = False,
     ) -> Round:
@@ -391,18 +381,11 @@ class Retraining:
         Args:
             is_named_before: the candidate follows from nothing in the log, so it judges without twins.
         """
-        wanted, at = wanted_by(candidate, self.world), np.arange(len(self.rows))
+        wanted, at = wanted_by(comparison.candidate, self.world), np.arange(len(self.rows))
         values = [float(moment.mix @ moment.quality[at, own[self.rows]]) for own in (self.wanted, wanted)]
         used = np.unique(self.rows)
         if (wanted[used] == self.wanted[used]).all():
             return Round(self.history.n, None, None, *values)
-        comparison = RouterComparison(
-            live=self.router,
-            candidate=candidate,
-            evidence=evidence,
-            costs_usd=np.zeros(evidence.matrix.quality.shape, dtype=np.float32),
-            rng=self.rng,
-        )
         rows, share = judged_rows(log, changes, comparison)
         asked, decided = self.asked(log.rows(rows), prompt[rows]), self.rows[prompt[rows]]
         if not is_named_before and len(rows):
@@ -426,7 +409,7 @@ class Retraining:
         log_decides = on_log is not None and on_log.doubly_robust.can_decide
         if on_log is not None and log_decides and not on_log.doubly_robust.is_evident:
             return Round(self.history.n, UNDECIDED, on_log, *values, newcomers=newcomers)  # whatever the grades say
-        probes = evidence.outcomes
+        probes = comparison.evidence.outcomes
         vectors = self.world.encoder.encode(probes.texts)
         gate = judge(
             SAME_ACCURACY,

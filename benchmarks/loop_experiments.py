@@ -77,7 +77,7 @@ def covering_run(
     log, prompt = arm.log()
     changes = find_change_points(log)
     evidence, candidate = arm.learned(arm.probes, log, changes), router_of(stage, wrong, arm.experts, settings)
-    done = arm.compare(moment, log, prompt, changes, candidate, evidence, is_named_before=True)
+    done = arm.compare(moment, log, prompt, changes, arm.with_live(candidate, evidence), is_named_before=True)
     return None if done.on_log is None or done.on_log.doubly_robust.lacking else coverage_of(done)
 
 

@@ -89,7 +89,7 @@ def decide_promotion(inputs: RetrainInputs, comparison: RouterComparison) -> Jud
     on_outcomes = comparison.on_outcomes(graded, asked, is_held_out=is_held_out)
     crossed = None if is_held_out else comparison.crossed(graded, asked)
     on_log, newcomers, n_judged = judge_on_log(inputs, comparison)
-    costs = mean_costs(comparison) if on_log is None else on_log.costs_usd
+    costs = mean_costs(comparison.live, comparison.candidate) if on_log is None else on_log.costs_usd
     gate = judge(
         comparison.on_labels(queries, embed(inputs.encoder, [query.text for query in queries], inputs.progress)),
         on_outcomes,
@@ -147,12 +147,10 @@ def judged_rows(
     return np.flatnonzero(kept), share
 
 
-def mean_costs(comparison: RouterComparison) -> tuple[float, float]:
+def mean_costs(live: Router, candidate: Router) -> tuple[float, float]:
     """Mean cost of a query under the default policies, USD."""
-    live, candidate = (
-        float(router.policy("default").solution.used["cost_usd"]) for router in (comparison.live, comparison.candidate)
-    )
-    return live, candidate
+    now, then = (float(router.policy("default").solution.used["cost_usd"]) for router in (live, candidate))
+    return now, then
 
 
 def map_changes(live: Router, candidate: Router) -> tuple[MapChange, ...]:

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -24,16 +22,16 @@ from router.pipeline import Router
 from router.types import Metric, Verdict
 from training.builtin_feedback import recounted, trust_moved
 from training.candidate_fit import FittedTwin, fit_candidate
-from training.candidate_verdict import Judgement, MapChange, decide_promotion, find_equal, map_changes, mean_costs
+from training.candidate_verdict import Judgement, MapChange, decide_promotion, find_equal, map_changes
 from training.category_mix import MIX_MOVED
 from training.change_points import ChangePoint, is_stale
 from training.evidence import Evidence
-from training.gate import Comparison, GateResult, shown
+from training.gate import Comparison, GateResult
 from training.log_table import LogTable
-from training.new_experts import LEAST_MOVE, can_renew, exploration_moved, renew, rows_given
+from training.new_experts import can_renew, renew
 from training.retrain_inputs import RetrainInputs, RetrainRequest, read_inputs
 from training.router_comparison import Newcomers, RouterComparison, Twin
-from training.takeover import find_takeover, known_gain, moved, opening_of, weighty_keys, without_guesses
+from training.takeover import find_renewal, joined
 
 
 @dataclass(frozen=True)
@@ -186,16 +184,6 @@ def promote(registry: Registry, folder: Path, compared_with: str, now: datetime,
     return ""
 
 
-class Renewal(NamedTuple):
-    """The live router with some rows decided anew, in the folder `made`; its `moves`, and the `others` of them, in
-    categories where somebody was graded."""
-
-    made: Path
-    router: Router
-    moves: tuple[MapChange, ...]
-    others: tuple[MapChange, ...]
-
-
 def renewed_live(
     live_folder: Path,
     scratch: Path,
@@ -204,52 +192,32 @@ def renewed_live(
     newcomers: Newcomers | None,
 ) -> tuple[Path | None, tuple[str, ...], str]:
     """Folder of the live router with what the candidate knows, the names of the experts that are new to it, and what it
-    does differently: categories without grades follow the evidence, and newcomers take what they are shown to be better
-    at, the next best takes over from an expert that fell (training.takeover), or it explores by newer evidence. None
-    where its map, or much of its exploring, would not be as it should."""
-    live, evidence, before = load_artifact(live_folder), comparison.evidence, comparison.live.expert_of()
+    does differently (training.takeover). None where there is nothing, or its map does not take newer evidence."""
+    live, evidence = load_artifact(live_folder), comparison.evidence
     if not can_renew(live, inputs.config.learned_categories):
+        return None, (), ""
+    carried = () if inputs.carried is None else inputs.carried.experts
+
+    def with_rows(rows: Sequence[int], experts: Sequence[str]) -> tuple[Path, Router]:
+        kept = [name for name in carried if name not in experts]
+        made = scratch / renew(scratch, live, evidence, rows, kept).manifest.version
+        return made, load_router(inputs.config, made, comparison.candidate.encoder)
+
+    made, words = find_renewal(
+        comparison,
+        newcomers,
+        inputs.changes,
+        inputs.request.terms,
+        inputs.log,
+        with_rows,
+        lambda log: inputs.evidence(log=log),
+    )
+    if made is None:
         return None, (), ""
     is_exploring = any(policy.exploration.budget > 0 for policy in inputs.config.policies.values())
     names = tuple(name for name in evidence.outcomes.experts if name not in live.manifest.experts and is_exploring)
     joining = f"{', '.join(names)} joins the live router to be explored" if names else ""
-    carried = () if inputs.carried is None else inputs.carried.experts
-
-    def with_rows(rows: Sequence[int], kept: Sequence[str] = carried) -> Renewal:
-        made = scratch / renew(scratch, live, evidence, rows, kept).manifest.version
-        router = load_router(inputs.config, made, comparison.candidate.encoder)
-        moves = map_changes(comparison.live, router)
-        return Renewal(made, router, moves, without_guesses(moves, before, evidence.matrix))
-
-    def pays(router: Router, gain: float) -> bool:
-        return gain >= inputs.request.terms.least_gain(*mean_costs(replace(comparison, candidate=router)))
-
-    guessed = np.flatnonzero(evidence.matrix.is_guess).tolist()
-    still, followed = with_rows(guessed), ""
-    if still.moves:
-        gain = known_gain(still.moves, evidence, before)
-        if not still.others and pays(still.router, gain):
-            followed = f"{moved(still.moves)}, where no answer is graded: {gain:+.3f} by what is known"
-        else:
-            guessed, still = [], with_rows([])
-    if newcomers is not None and newcomers.gain.is_evident:
-        experts = newcomers.experts
-        kept = [name for name in carried if name not in experts]
-        found = with_rows([*rows_given(comparison.candidate, experts), *guessed], kept)
-        if found.others and all(move.candidate in experts for move in found.others):
-            words = f"{moved(found.others)}: {shown(newcomers.gain)}"
-            return found.made, names, "; ".join(filter(None, (words, followed, joining)))
-    opening = opening_of(before, inputs.changes)
-    if opening.rows:
-        found, log = with_rows([*opening.rows, *guessed]), inputs.log
-        without_keys = (inputs.evidence(log=log.rows(log.key != key)) for key in weighty_keys(log, found.others))
-        taken = find_takeover(found.others, before, opening, chain([evidence], without_keys))
-        if taken is not None and pays(found.router, taken.gain):
-            return found.made, names, "; ".join(filter(None, (taken.words, followed, joining)))
-    is_other = is_exploring and (bool(names) or exploration_moved(comparison.live, still.router) > LEAST_MOVE)
-    if (still.moves or is_other) and not still.others:
-        return still.made, names, "; ".join(filter(None, (followed, joining))) or "explores by newer evidence"
-    return None, (), ""
+    return made, names, joined(words, joining) or "explores by newer evidence"
 
 
 def load_comparison(

@@ -1,43 +1,98 @@
-"""Categories that change hands without waiting for the gate, because the next best takes over from an expert that fell.
+"""What becomes of the live router where its candidate is not promoted: categories that change hands without the gate.
 
-The gate judges by answers from after a change, whoever gave them, and so waits until the other expert was tried often
-enough since then. But the next best did not change, so what was known of it holds, and that the other fell shows in the
-many answers of its own. Who serves a category in which nobody was graded is a guess, and follows the newest evidence in
-every round: there is nothing to be defended against a candidate. Pure.
+The next best takes over from an expert that fell. The gate judges by answers from after a change, whoever gave them,
+and so waits until the other expert was tried often enough since then. But the next best did not change, so what was
+known of it holds, and that the other fell shows in the many answers of its own. Who serves a category in which nobody
+was graded is a guess, and follows the newest evidence in every round: there is nothing to be defended against a
+candidate. A new expert takes what its own answers show it to be better at. Pure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from typing import TypeVar
 
 import numpy as np
 
+from router.pipeline import Router
 from router.quality import QualityMatrix
 from router.types import IntArray
-from training.candidate_verdict import MapChange
+from training.candidate_verdict import MapChange, map_changes, mean_costs
 from training.change_points import MIN_SIDE, ChangePoint
 from training.evidence import Evidence
-from training.gate import LEVEL
+from training.gate import LEVEL, Terms, shown
 from training.log_table import LogTable
+from training.new_experts import LEAST_MOVE, exploration_moved, rows_given
+from training.router_comparison import Newcomers, RouterComparison
 
 LEAST_SHARE = 0.01
 """Share of the answers of the moved categories from which on a key is left out in turn (ours)."""
 
 DRAWS = 10_000
+Made = TypeVar("Made")
 
 
-@dataclass(frozen=True)
-class Takeover:
-    """Moves of a map. `gain` is what the traffic gains on average beyond luck, without the key that speaks most for
-    it."""
+def find_renewal(
+    comparison: RouterComparison,
+    newcomers: Newcomers | None,
+    changes: Sequence[ChangePoint],
+    terms: Terms,
+    log: LogTable,
+    with_rows: Callable[[Sequence[int], Sequence[str]], tuple[Made, Router]],
+    evidence_of: Callable[[LogTable], Evidence],
+) -> tuple[Made | None, str]:
+    """The live router with what the candidate knows, and in words what changes hands. None where its map, or much of
+    its exploring, would not be as it should; no words where it only explores otherwise.
 
-    moves: tuple[MapChange, ...]
-    gain: float
+    Args:
+        with_rows: makes the live router with these rows of its map decided anew, by what is new of these experts too.
+        evidence_of: the evidence of another log.
+    """
+    live, evidence, before = comparison.live, comparison.evidence, comparison.live.expert_of()
+    guessed = np.flatnonzero(evidence.matrix.is_guess).tolist()
 
-    @property
-    def words(self) -> str:
-        return f"{moved(self.moves)}: {self.gain:+.3f} or more"
+    def decided(
+        rows: Sequence[int], experts: Sequence[str] = ()
+    ) -> tuple[Made, Router, tuple[MapChange, ...], tuple[MapChange, ...]]:
+        """That router, its moves, and those of categories where somebody was graded."""
+        made, router = with_rows([*rows, *guessed], experts)
+        moves = map_changes(live, router)
+        return made, router, moves, without_guesses(moves, before, evidence.matrix)
+
+    def pays(router: Router, gain: float) -> bool:
+        return gain >= terms.least_gain(*mean_costs(live, router))
+
+    still, router, moves, others = decided(())
+    followed = ""
+    if moves:
+        gain = known_gain(moves, evidence, before)
+        if not others and pays(router, gain):
+            followed = f"{moved(moves)}, where no answer is graded: {gain:+.3f} by what is known"
+        else:
+            guessed = []
+            still, router, moves, others = decided(())
+    if newcomers is not None and newcomers.gain.is_evident:
+        made, _, _, given = decided(rows_given(comparison.candidate, newcomers.experts), newcomers.experts)
+        if given and all(move.candidate in newcomers.experts for move in given):
+            return made, joined(f"{moved(given)}: {shown(newcomers.gain)}", followed)
+    opening = opening_of(before, changes)
+    if opening.rows:
+        made, taking, _, taken = decided(opening.rows)
+        without_keys = (evidence_of(log.rows(log.key != key)) for key in weighty_keys(log, taken))
+        gain = find_takeover(taken, before, opening, chain([evidence], without_keys))
+        if gain > 0 and pays(taking, gain):
+            return made, joined(f"{moved(taken)}: {gain:+.3f} or more", followed)
+    is_other = live.experts != router.experts or exploration_moved(live, router) > LEAST_MOVE
+    is_exploring = any(policy.exploration is not None for policy in router.policies.values())
+    return (still if (moves or (is_other and is_exploring)) and not others else None), followed
+
+
+def joined(*sentences: str) -> str:
+    """Those that say something, as one."""
+    return "; ".join(filter(None, sentences))
 
 
 def moved(moves: Iterable[MapChange]) -> str:
@@ -84,21 +139,22 @@ def weighty_keys(log: LogTable, moves: Sequence[MapChange]) -> IntArray:
 
 def find_takeover(
     moves: Sequence[MapChange], live: Mapping[str, str], opening: Opening, found: Iterable[Evidence]
-) -> Takeover | None:
-    """Gain beyond luck by the moves of a map whose opened rows follow newer evidence. None if a move is not open, or if
-    no gain is shown by one of the evidences: all of it, and that without each of the `weighty_keys`.
+) -> float:
+    """Gain of the traffic beyond luck by the moves of a map whose opened rows follow newer evidence: the least that is
+    shown by all of the evidence, and by that without each of the `weighty_keys`. 0 where that is none, or if a move is
+    not open.
 
     Args:
         live: who serves each row of the evidence (category -> expert).
     """
     if not moves or not all(move.live in opening.fell for move in moves):
-        return None
-    gains = []
+        return 0.0
+    least = math.inf
     for evidence in found:
-        gains.append(gain_beyond_luck(moves, evidence, live, opening))
-        if gains[-1] <= 0:
-            return None
-    return Takeover(tuple(moves), min(gains))
+        least = min(least, gain_beyond_luck(moves, evidence, live, opening))
+        if least <= 0:
+            return 0.0
+    return least
 
 
 def known_gain(moves: Sequence[MapChange], evidence: Evidence, live: Mapping[str, str]) -> float:
