@@ -35,8 +35,7 @@ from router.protocols import Encoder
 from router.quality import reference_of
 from router.section import PluginConfig
 from training.expert_map import measure_quality, row_numbers
-from training.onboarding import joined_evidence
-from training.probe_bars import held_back
+from training.onboarding import held_back, joined_evidence
 from training.probe_plan import MOST_LUCKY, Bars, chances_of_luck, run_plan
 
 BLOCK = 500

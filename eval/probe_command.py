@@ -31,8 +31,7 @@ from router.types import GENERAL, Float64Array
 from training.datasets.outcome_folders import read_outcome_folders
 from training.datasets.outcomes import read_outcomes
 from training.expert_map import cell_sums, row_numbers
-from training.onboarding import Onboarding, check_can_join, onboard
-from training.probe_bars import bars_of
+from training.onboarding import Onboarding, bars_of, check_can_join, onboard
 from training.probe_plan import MOST_LUCKY, chances_of_luck, run_plan
 from training.summary import result_console
 from training.types import OutcomeTable

@@ -55,9 +55,6 @@ class ReplyRates:
     answers: Counter[Group] = field(default_factory=Counter)
     replies: Counter[Group] = field(default_factory=Counter)
 
-    def add(self, reply_bin: ReplyBin, *, has_reply: bool) -> None:
-        self.count(reply_bin, 1, int(has_reply))
-
     def count(self, reply_bin: ReplyBin, answers: int, replies: int) -> None:
         """Adds so many answers of a bin, of which so many got feedback."""
         for part in coarser(reply_bin):
@@ -200,7 +197,7 @@ class Replies:
         """One answer that the router chose the expert of; `reward` is None without feedback."""
         made = ReplyBin(decision.category, decision.expert, signals)
         reply_bin = self._known.setdefault(made, made)
-        self.rates.add(reply_bin, has_reply=reward is not None)
+        self.rates.count(reply_bin, 1, int(reward is not None))
         for kind in signals:
             self.with_signal[kind] += 1
         if reward is not None:

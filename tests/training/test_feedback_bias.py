@@ -23,7 +23,7 @@ def rates_of(*bins: tuple[ReplyBin, int, int]) -> ReplyRates:
     rates = ReplyRates()
     for reply_bin, answers, replies in bins:
         for number in range(answers):
-            rates.add(reply_bin, has_reply=number < replies)
+            rates.count(reply_bin, 1, int(number < replies))
     return rates
 
 
@@ -102,7 +102,7 @@ def corrected(category, expert, has_signal, reward, replied):
     ]
     rates = ReplyRates()
     for reply_bin, has_reply in zip(bins, replied, strict=True):
-        rates.add(reply_bin, has_reply=bool(has_reply))
+        rates.count(reply_bin, 1, int(has_reply))
     weights = np.array([rates.weight(bins[i]) for i in np.flatnonzero(replied)])
     return weighted_mean(reward[replied], weights), weighted_mean(reward[replied], np.ones(replied.sum()))
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from benchmarks.probes import one_run
 from router.quality import QualityMatrix, cautious_quality, reference_of
-from training.probe_bars import held_back
+from training.onboarding import held_back
 from training.probe_plan import MOST_LUCKY, Bars, chances_of_luck, run_plan, simulated
 
 RUNS = 100
