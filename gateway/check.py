@@ -44,7 +44,8 @@ that they share."""
 
 
 def find_problems(config: CoeConfig, path: Path, environment: Mapping[str, str] | None = None) -> list[str]:
-    """Finds all that would keep a gateway from starting, one line each, with file, key path, value and what is allowed.
+    """Finds all that would keep a gateway from starting or an expert from answering, one line each, with file, key
+    path, value and what is allowed.
 
     Args:
         environment: where the keys of experts and the addresses of databases are; None looks for none.

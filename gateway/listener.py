@@ -27,8 +27,9 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host.strip("[]"), port), family=family, backlog=BACKLOG)
     except OSError as error:
+        reason = str(error.strerror).partition(" (while")[0]  # Python adds the address, which is named here
         raise ConfigError(
-            f"cannot listen on {host}:{port}: {error.strerror}; choose another by --port (0: any free one) or COE_PORT"
+            f"cannot listen on {host}:{port}: {reason}; choose another by --port (0: any free one) or COE_PORT"
         ) from error
 
 

@@ -71,7 +71,9 @@ class Readiness:
         if self.is_stopping:
             lacks.append("the gateway is stopping")
         if self.live.current is None:
-            reason = f" ({self.live.last_error})" if self.live.last_error else ""
+            reason = (
+                f" ({self.live.last_error})" if self.live.last_error else "; `coe up` or `coe train` makes the first"
+            )
             lacks.append(f"no router is loaded{reason}")
         if self.sink.problem is not None:
             lacks.append(f"the decision log cannot be written ({self.sink.problem})")

@@ -163,6 +163,8 @@ class Gateway:
         watch_parts(self.parts.metrics, lambda: self.parts)
         self._server = QuietServer(server_config(self), self.parts.config.gateway.shutdown_grace_s)
         await self._server.begin([listener])
+        for lacking in self.parts.readiness.missing():
+            logger.warning("not ready: %s", lacking)
         return self.port
 
     async def drain(self, urgent: asyncio.Event) -> None:

@@ -47,8 +47,6 @@ async def run_serve(settings: Settings, reporter: Reporter) -> None:
 
         async with running_composition(settings, config, reporter, found) as gateway:
             life.is_starting = False
-            for lacking in gateway.parts.readiness.missing():
-                logger.warning("not ready: %s", lacking)
             await life.stop.wait()
             await gateway.drain(life.stop.urgent)
 
