@@ -18,7 +18,7 @@ import yaml
 from numpy.typing import NDArray
 
 from benchmarks.strategies import TABLES
-from eval.metrics.bootstrap import bootstrap_means, percentile_interval
+from eval.metrics.intervals import bootstrap_means, percentile_interval
 from training.agreement import Anchors, agreement_cells, beliefs
 from training.datasets.outcomes import read_outcomes
 from training.expert_map import cell_sums, row_numbers, shrink, without_difficulty

@@ -21,7 +21,7 @@ from rich.console import Console
 from threadpoolctl import threadpool_limits
 
 from benchmarks.ceiling_cases import RELATED, SAMPLES, Case, Float64Array, Prompts, read_case, sampled_rates
-from eval.metrics.bootstrap import bootstrap_means, gap_closed, percentile_interval
+from eval.metrics.intervals import bootstrap_means, gap_closed, percentile_interval
 from training.graded_queries import principal_directions
 from training.scorer_fit import best_margin, chosen_scores
 

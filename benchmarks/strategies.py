@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from base.progress import silent
 from base.text_identity import normalised_text
-from eval.metrics.bootstrap import bootstrap_means, percentile_interval
+from eval.metrics.intervals import bootstrap_means, percentile_interval
 from eval.routing import baselines
 from eval.routing.routing_request import RoutingRequest
 from eval.routing.routing_run import load, run_trial

@@ -9,7 +9,7 @@ import numpy as np
 from decision_log.read import NOT_OF_THE_MAP
 from eval.log.traffic import Traffic
 from eval.log.traffic_records import CategoryRegret, Regret
-from eval.metrics.rates import Gap, Rate, gap, rate
+from eval.metrics.intervals import Gap, Rate, gap, rate
 from router.types import DecisionReason
 
 MIN_EFFECTIVE = 10.0

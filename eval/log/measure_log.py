@@ -33,7 +33,7 @@ from eval.log.traffic_records import (
     Totals,
 )
 from eval.log.traffic_words import headline, warnings
-from eval.metrics.rates import Gap, gap, rate
+from eval.metrics.intervals import Gap, gap, rate
 from router.types import BoolArray, Float64Array
 
 BUCKETS_S = (60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 86400.0, 7 * 86400.0, 30 * 86400.0)

@@ -17,8 +17,8 @@ from base.progress import Progress
 from decision_log.served_models import undated
 from eval.log.foreign_logs import Call
 from eval.log.traffic_words import shares_text
-from eval.metrics.bootstrap import DRAWS, bootstrap_means, percentile_interval
-from eval.report.numbers import metric_cell, money, percent, points, points_range
+from eval.metrics.intervals import DRAWS, bootstrap_means, percentile_interval
+from eval.report.numbers import cell_of, money, percent, points, points_range
 from eval.report.page import Cell, Columns, Command, Figure, Note, Page, Section, Table, table_of
 from router.artifact import RouterArtifact
 from router.build import evidence_of, typical_lengths
@@ -303,7 +303,7 @@ def verdict(saved: Cell, gained: Cell) -> tuple[str, str]:
     return "Routing cannot be told from what served", ""
 
 
-savings_cell = partial(metric_cell, unknown="unknown", is_difference=True)
+savings_cell = partial(cell_of, unknown="unknown", is_difference=True)
 
 
 def saved_table(title: str, groups: Sequence[SavedGroup]) -> Table:

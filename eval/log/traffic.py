@@ -18,7 +18,7 @@ from decision_log.read import read_records, read_rewards, read_router_events
 from decision_log.served_models import ModelChange, ModelHistory
 from decision_log.sql_engine import open_log
 from eval.log.traffic_records import RouterEvent
-from eval.metrics.rates import Rate, rate
+from eval.metrics.intervals import Rate, rate
 from router.types import BoolArray, DecisionReason, Float64Array, IntArray
 from training.split import question_of
 

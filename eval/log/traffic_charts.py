@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from eval.log.traffic_records import LogReport
-from eval.metrics.rates import Rate
+from eval.metrics.intervals import Rate
 from eval.report import charts
 from eval.report.charts import ACCENT, EXPERT, HINDSIGHT, INK, ROW_HEIGHT, SOFT, VIOLET, Look
 from eval.report.numbers import percent

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from eval.log.traffic_charts import SHOWN_CATEGORIES, quality_chart, rates_chart, timeline_chart, volume_chart
 from eval.log.traffic_records import Bias, CategoryRegret, Disagreement, Drift, Group, LogReport, Regret, Switch
 from eval.log.traffic_words import (
-    between,
-    gap_range,
     moment,
     per_thousand,
     shares_text,
@@ -18,11 +16,19 @@ from eval.log.traffic_words import (
     worsened,
 )
 from eval.log.worth_section import loop_section, mix_section, worth_section
-from eval.metrics.rates import Gap, Rate
-from eval.report.numbers import milliseconds, money, number, percent, points
+from eval.report.numbers import (
+    cell_of,
+    milliseconds,
+    money,
+    number,
+    percent,
+    percent_range,
+    points,
+    points_range,
+    rated,
+)
 from eval.report.page import (
     Block,
-    Cell,
     Chart,
     Columns,
     Command,
@@ -35,8 +41,6 @@ from eval.report.page import (
     Table,
     table_of,
 )
-
-UNKNOWN = Cell("unknown")
 
 
 def traffic_page(report: LogReport) -> Page:
@@ -77,10 +81,10 @@ def figures(report: LogReport) -> list[Figure]:
     needed = f"needs {'more feedback' if regret.is_explored else 'exploration and feedback'}"
     lost = Figure("Regret per category", "unknown", needed)
     if regret.total is not None:
-        lost = Figure("Regret per category", f"{points(regret.total.value)} pts", gap_range(regret.total))
+        lost = Figure("Regret per category", f"{points(regret.total.value)} pts", points_range(regret.total.interval))
     slow = "" if totals.p95_ms is None else f"95% within {milliseconds(totals.p95_ms)}"
     return [
-        Figure("Quality, corrected", percent(quality.value), between(quality))
+        Figure("Quality, corrected", percent(quality.value), percent_range(quality.interval))
         if quality
         else Figure("Quality, corrected", "unknown", "no feedback"),
         lost,
@@ -93,14 +97,6 @@ def figures(report: LogReport) -> list[Figure]:
             "bad" if worsened(report.drift.alarms) else "",
         ),
     ]
-
-
-def rate_cell(rate: Rate | None) -> Cell:
-    return UNKNOWN if rate is None else Cell(percent(rate.value), between(rate))
-
-
-def gap_cell(gap: Gap | None) -> Cell:
-    return UNKNOWN if gap is None else Cell(points(gap.value), gap_range(gap))
 
 
 def volume_section(report: LogReport) -> Section:
@@ -132,7 +128,7 @@ def group_table(title: str, groups: Sequence[Group]) -> Table:
         "Share": lambda _, group: percent(group.share),
         "Answered": lambda _, group: percent(group.answered.value if group.answered else None),
         "Rated": lambda _, group: f"{group.n_rated:,}",
-        "Quality": lambda _, group: rate_cell(group.quality),
+        "Quality": lambda _, group: cell_of(group.quality, unknown="unknown"),
         "Cost": lambda _, group: money(group.cost_usd),
         "Per 1,000": lambda _, group: per_thousand(group.cost_usd, group.n),
         "p50": lambda _, group: milliseconds(group.p50_ms),
@@ -163,8 +159,8 @@ def regret_section(regret: Regret) -> Section:
     if regret.total is not None:
         text = (
             f"With the best expert of each category in hindsight, quality would differ by {points(regret.total.value)} "
-            f"points ({gap_range(regret.total)}), over the {percent(regret.coverage, 0)} of the routed traffic where "
-            "that is known."
+            f"points ({points_range(regret.total.interval)}), over the {percent(regret.coverage, 0)} of the routed "
+            "traffic where that is known."
         )
     if regret.given_up is not None:
         text += (
@@ -172,15 +168,15 @@ def regret_section(regret: Regret) -> Section:
             "exploration and stage 1."
         )
     if regret.explored is not None:
-        text += f" Explored decisions earned {percent(regret.explored.value)} ({between(regret.explored)})"
+        text += f" Explored decisions earned {rated(regret.explored)}"
         if regret.exploited is not None:
-            text += f", the others {percent(regret.exploited.value)} ({between(regret.exploited)})"
+            text += f", the others {rated(regret.exploited)}"
         text += "."
     columns: Columns[CategoryRegret] = {
         "Decisions": lambda _, row: f"{row.n:,}",
-        "Served": lambda _, row: rate_cell(row.served),
+        "Served": lambda _, row: cell_of(row.served, unknown="unknown"),
         "Best expert": lambda _, row: row.best or "",
-        "Regret in points": lambda _, row: gap_cell(row.regret) if row.regret else row.unknown,
+        "Regret in points": lambda _, row: cell_of(row.regret, points, "unknown") if row.regret else row.unknown,
     }
     table = table_of("Category", {row.category: row for row in regret.categories}, columns)
     note = Note(
@@ -199,10 +195,10 @@ def drift_section(drift: Drift) -> Section:
     text = "No rated answer has a prediction to compare with."
     if found is not None:
         text = (
-            "The router's prediction fell on the right side of one half for "
-            f"{percent(found.accuracy.value)} of {found.n:,} rated answers ({between(found.accuracy)}); it was off by "
-            f"{number(found.error, 2)} on average, and the reward lay {points(found.bias)} points from the "
-            "prediction. Every prediction was made before its reward was known."
+            f"The router's prediction fell on the right side of one half for {percent(found.accuracy.value)} of "
+            f"{found.n:,} rated answers ({percent_range(found.accuracy.interval)}); it was off by "
+            f"{number(found.error, 2)} on average, and the reward lay {points(found.bias)} points from the prediction. "
+            "Every prediction was made before its reward was known."
         )
     rows = [
         Row(alarm.signal, [moment(alarm.at), number(alarm.before, 3), number(alarm.after, 3)]) for alarm in drift.alarms
@@ -221,10 +217,10 @@ def bias_section(bias: Bias) -> Section:
     if bias.raw is None or bias.rated is None or bias.corrected is None:
         return Section("bias", "Who gives feedback", ["There was no feedback in this time."])
     text = (
-        f"{percent(bias.rated.value)} of the answers were rated ({between(bias.rated)}). Their mean reward is "
-        f"{percent(bias.raw.value)} ({between(bias.raw)}); counting each for the answers of its category and expert "
-        f"gives {percent(bias.corrected.value)} ({between(bias.corrected)}). {percent(bias.coverage, 0)} of the "
-        "answers lie in a category and expert with feedback; of the rest nothing is known."
+        f"{percent(bias.rated.value)} of the answers were rated ({percent_range(bias.rated.interval)}). Their mean "
+        f"reward is {rated(bias.raw)}; counting each for the answers of its category and expert gives "
+        f"{rated(bias.corrected)}. {percent(bias.coverage, 0)} of the answers lie in a category and expert with "
+        "feedback; of the rest nothing is known."
     )
     rates = [
         (group.name if group.by == "latency" else f"{group.by}: {group.name}", group.rated)
@@ -279,7 +275,7 @@ def moves_table(switch: Switch) -> Table:
                 shares_text(row.before),
                 shares_text(row.after),
                 f"{row.n_before:,}, {row.n_after:,}",
-                gap_cell(row.quality),
+                cell_of(row.quality, points, "unknown"),
             ],
         )
         for row in switch.moved

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from decision_log.served_models import ModelChange
-from eval.metrics.rates import Gap, Rate
+from eval.metrics.intervals import Gap, Rate
 from router.types import Record
 from training.category_mix import TrafficMix
 from training.expert_worth import CompositionWorth

@@ -6,8 +6,7 @@ from datetime import UTC, datetime
 
 from eval.log.category_regret import MIN_EFFECTIVE
 from eval.log.traffic_records import Alarm, LogReport, Switch, Totals
-from eval.metrics.rates import Gap, Rate
-from eval.report.numbers import counted, money, percent, percent_range, points, points_range
+from eval.report.numbers import counted, money, percent, percent_range, points, points_range, rated
 
 SHOWN_CHANGES = 10
 FEW_RATED = 30
@@ -27,15 +26,15 @@ def headline(report: LogReport) -> str:
     bias = report.bias
     if bias.corrected is not None and bias.rated is not None:
         sentences.append(
-            f"Answers are worth {percent(bias.corrected.value)} ({between(bias.corrected)}), judged by the "
-            f"{percent(bias.rated.value)} that got feedback and corrected for who gives it."
+            f"Answers are worth {rated(bias.corrected)}, judged by the {percent(bias.rated.value)} that got feedback "
+            "and corrected for who gives it."
         )
     else:
         sentences.append("No answer has feedback, so nothing can be said about quality.")
     if report.regret.total is not None:
         sentences.append(
             f"The best expert per category in hindsight would change that by "
-            f"{points(report.regret.total.value)} points ({gap_range(report.regret.total)})."
+            f"{points(report.regret.total.value)} points ({points_range(report.regret.total.interval)})."
         )
     sentences.append(alarm_sentence(report.drift.alarms))
     return " ".join(sentences)
@@ -62,7 +61,7 @@ def verdict(report: LogReport) -> tuple[str, str]:
     if corrected is None:
         return f"{report.totals.n:,} decisions of unknown quality: no answer has feedback", ""
     if corrected.high - corrected.low > WIDEST:
-        return f"Too little feedback to tell: answers are worth {between(corrected)}", ""
+        return f"Too little feedback to tell: answers are worth {percent_range(corrected.interval)}", ""
     return f"Nothing became worse: answers are worth {percent(corrected.value)}", "good"
 
 
@@ -131,21 +130,14 @@ def switch_sentence(switch: Switch) -> str:
         effect = "One of the two has no feedback, so their quality cannot be compared."
     else:
         sure = "better" if switch.quality.low > 0 else "worse" if switch.quality.high < 0 else "not surely different"
-        effect = f"Quality changed by {points(switch.quality.value)} points ({gap_range(switch.quality)}): {sure}."
+        interval = points_range(switch.quality.interval)
+        effect = f"Quality changed by {points(switch.quality.value)} points ({interval}): {sure}."
     together = f" They served side by side for {switch.n_overlap:,} decisions." if switch.n_overlap else ""
     return f"{switch.n_before:,} decisions before, {switch.n_after:,} after. {effect}{together}"
 
 
 def moment(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M")
-
-
-def between(rate: Rate) -> str:
-    return percent_range((rate.low, rate.high))
-
-
-def gap_range(gap: Gap) -> str:
-    return points_range((gap.low, gap.high))
 
 
 def per_thousand(value: float, n: int) -> str:

@@ -6,8 +6,8 @@ from functools import partial
 
 from eval.log.traffic_records import LogReport
 from eval.log.traffic_words import moment
-from eval.report.numbers import metric_cell, money, percent, points
-from eval.report.page import Block, Cell, Columns, Note, Row, Section, Table, table_of
+from eval.report.numbers import cell_of, money, percent, points
+from eval.report.page import Block, Columns, Note, Row, Section, Table, table_of
 from router.types import Metric
 from training.category_mix import mix_sentence
 from training.expert_worth import CompositionWorth, ExpertWorth, sentence
@@ -40,7 +40,7 @@ def mix_section(report: LogReport) -> Section:
         return Section("mix", "How far the traffic has moved", [f"Not known: {report.mix_unknown}."])
     columns: Columns[Metric] = {
         "Labelled": lambda name, _: percent(mix.labelled[name]),
-        "Traffic": lambda _, share: share_cell(share),
+        "Traffic": lambda _, share: cell_of(share),
     }
     note = (
         "Shares by expectation maximisation over stage 1's probabilities of the newest queries that it is sure of, if "
@@ -50,11 +50,6 @@ def mix_section(report: LogReport) -> Section:
     table = table_of("Category", mix.traffic, columns)
     sentence = mix_sentence(mix.moved, is_followed=mix.is_followed)
     return Section("mix", "How far the traffic has moved", [sentence, table, Note(note)])
-
-
-def share_cell(share: Metric) -> Cell:
-    low, high = (share.interval.low, share.interval.high) if share.interval else (0.0, 1.0)
-    return Cell(percent(share.value), f"{percent(low)} to {percent(high)}")
 
 
 def worth_section(report: LogReport) -> Section:
@@ -87,7 +82,7 @@ def categories_table(worth: CompositionWorth) -> Table:
     return Table(["Category", "Without", "Lost, points", "Graded prompts"], rows, texts=["Without"])
 
 
-points_cell = partial(metric_cell, words=points, is_difference=True)
+points_cell = partial(cell_of, words=points, is_difference=True)
 
 
 def how_measured(worth: CompositionWorth) -> str:

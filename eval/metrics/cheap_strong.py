@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import Field
 
-from eval.metrics.bootstrap import DRAWS, Estimate
+from eval.metrics.intervals import DRAWS, Estimate
 from router.types import Float64Array, IntArray, Record
 
 CPT_LEVELS = (50, 80)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
-from eval.metrics.bootstrap import Estimate, Range
+from eval.metrics.intervals import Estimate, Gap, Range
 from eval.report.page import Cell
-from router.types import Metric
+from router.types import Interval, Metric
 
 MINUS = "\u2212"
 
@@ -19,8 +20,16 @@ def percent(share: float | None, digits: int = 1) -> str:
     return text.lstrip("-") if not text.strip("-0.%") else text.replace("-", MINUS)
 
 
+whole_percent = partial(percent, digits=0)
+
+
 def percent_range(interval: Range, digits: int = 1) -> str:
     return f"{percent(interval[0], digits)} to {percent(interval[1], digits)}"
+
+
+def rated(found: Gap) -> str:
+    """A share or score with its interval, such as 61.5% (58.0% to 65.0%)."""
+    return f"{percent(found.value)} ({percent_range(found.interval)})"
 
 
 def points(difference: float) -> str:
@@ -38,19 +47,19 @@ def tone(interval: Range) -> str:
     return "good" if interval[0] > 0 else "bad" if interval[1] < 0 else ""
 
 
-def percent_cell(share: Estimate | None, digits: int = 1, unknown: str = "") -> Cell:
-    """A share or score above its interval."""
-    return Cell(unknown) if share is None else Cell(percent(share.mean, digits), percent_range(share.interval, digits))
-
-
-def metric_cell(
-    metric: Metric | None, words: Callable[[float], str] = percent, unknown: str = "", *, is_difference: bool = False
+def cell_of(
+    found: Estimate | Gap | Metric | None,
+    words: Callable[[float], str] = percent,
+    unknown: str = "",
+    *,
+    is_difference: bool = False,
 ) -> Cell:
-    """A metric above its interval, if it has one; a difference with its tone."""
-    if metric is None or metric.interval is None:
-        return Cell(unknown if metric is None else words(metric.value))
-    ends = (metric.interval.low, metric.interval.high)
-    return Cell(words(metric.value), f"{words(ends[0])} to {words(ends[1])}", tone(ends) if is_difference else "")
+    """A figure above its interval, if it has one; a difference with its tone."""
+    if found is None or found.interval is None:
+        return Cell(unknown if found is None else words(found.value))
+    interval = found.interval
+    ends = (interval.low, interval.high) if isinstance(interval, Interval) else interval
+    return Cell(words(found.value), f"{words(ends[0])} to {words(ends[1])}", tone(ends) if is_difference else "")
 
 
 def counted(n: int, one: str, several: str) -> str:

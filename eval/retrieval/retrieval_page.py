@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from eval.metrics.bootstrap import Estimate, Range
+from eval.metrics.intervals import Estimate, Range
 from eval.report import charts
 from eval.report.charts import ACCENT, SOFT, Look
 from eval.report.numbers import tone

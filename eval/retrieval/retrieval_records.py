@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from eval.metrics.bootstrap import Estimate, Range
+from eval.metrics.intervals import Estimate, Range
 from router.types import Record
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from base.errors import DataError
-from eval.metrics.bootstrap import DRAWS, Estimate, bootstrap_means, percentile_interval
+from eval.metrics.intervals import DRAWS, Estimate, bootstrap_means, percentile_interval
 from eval.retrieval.arms import MEANING, Compared, PlainFusions, Situation, compare, plain_fusions
 from eval.retrieval.retrieval_page import headline, losses, notes
 from eval.retrieval.retrieval_records import (

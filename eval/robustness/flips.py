@@ -10,7 +10,7 @@ import numpy as np
 
 from base.errors import DataError
 from base.intervals import Z_95
-from eval.metrics.rates import rate
+from eval.metrics.intervals import rate
 from eval.robustness.cases import Case, build_families, make_cases
 from eval.robustness.flip_records import FamilyFlips, FlippedCase, Flips, Move, RobustnessRecord
 from router.types import FloatArray, Interval, Metric, RoutingDecision

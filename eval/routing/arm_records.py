@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from eval.metrics.bootstrap import (
+from eval.metrics.intervals import (
     Estimate,
     bootstrap_means,
     gap_closed,

@@ -6,9 +6,19 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from eval.report import charts
-from eval.report.numbers import billions, dollars, microseconds, percent, percent_cell, percent_range, seconds
+from eval.report.numbers import (
+    billions,
+    cell_of,
+    dollars,
+    microseconds,
+    percent,
+    percent_range,
+    points,
+    seconds,
+    whole_percent,
+)
 from eval.report.page import Block, Cell, Chart, Columns, Note, Section, Spec, Table, table_of
-from eval.routing.budget_section import ROLE_OF_ARM, ROLES, gain_cell
+from eval.routing.budget_section import ROLE_OF_ARM, ROLES
 from eval.routing.routing_records import Arm, MethodRecord, Report
 from eval.routing.routing_words import out_of_fold_sentence
 
@@ -77,7 +87,7 @@ def arms_table(report: Report) -> Table:
     columns: Columns[Arm] = {
         "Mean score": lambda _, arm: percent(arm.mean_score),
         "95% interval": lambda _, arm: percent_range(arm.interval),
-        "Router minus arm": lambda name, _: gain_cell(report.gain.get(name)),
+        "Router minus arm": lambda name, _: cell_of(report.gain.get(name), points),
         "Active parameters": lambda _, arm: billions(arm.mean_active_params_b),
         "Cost per 1,000 queries": lambda _, arm: dollars(arm.mean_cost_usd),
     }
@@ -119,12 +129,12 @@ def methods_table(report: Report) -> Table:
     mark = "default" if report.data.method is None else "named"
     columns: Columns[MethodRecord] = {
         "Mean score": lambda _, method: Cell(percent(method.mean_score), percent_range(method.interval)),
-        "Gap closed": lambda _, method: percent_cell(method.gap_closed, 0),
-        "Minus best single": lambda _, method: gain_cell(method.gain["best_single"]),
-        "Minus best single in hindsight": lambda _, method: gain_cell(method.gain["best_single_hindsight"]),
-        "Minus map on true labels": lambda _, method: gain_cell(method.gain["map_true"]),
-        "Minus k-NN": lambda _, method: gain_cell(method.gain["knn"]),
-        "Minus this router": lambda _, method: gain_cell(method.gain["coe"]),
+        "Gap closed": lambda _, method: cell_of(method.gap_closed, whole_percent),
+        "Minus best single": lambda _, method: cell_of(method.gain["best_single"], points),
+        "Minus best single in hindsight": lambda _, method: cell_of(method.gain["best_single_hindsight"], points),
+        "Minus map on true labels": lambda _, method: cell_of(method.gain["map_true"], points),
+        "Minus k-NN": lambda _, method: cell_of(method.gain["knn"], points),
+        "Minus this router": lambda _, method: cell_of(method.gain["coe"], points),
     }
     return table_of(
         "Method",
@@ -150,8 +160,8 @@ def method_costs_table(report: Report) -> Table:
         "Active parameters": lambda _, method: billions(method.mean_active_params_b),
         "Cost per 1,000": lambda _, method: dollars(method.mean_cost_usd),
         "Calibration error": lambda name, _: percent(ece.get(name)),
-        "AIQ": lambda name, _: percent_cell(report.aiq.get(name)),
-        "RouterArena": lambda name, _: percent_cell(report.router_arena.get(name)),
+        "AIQ": lambda name, _: cell_of(report.aiq.get(name)),
+        "RouterArena": lambda name, _: cell_of(report.router_arena.get(name)),
     }
     methods, own = by_score(report.methods), default_method(report)
     caption = "What the methods cost"

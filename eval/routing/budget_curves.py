@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from eval.metrics.bootstrap import Estimate, bootstrap_means
+from eval.metrics.intervals import Estimate, bootstrap_means
 from eval.metrics.quality_over_cost import aiq, non_decreasing_hull
 from eval.routing.frontier import (
     MIXTURE,

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from eval.metrics.bootstrap import Estimate
 from eval.report import charts
 from eval.report.charts import ACCENT, EXPERT, HINDSIGHT, INK, SOFT, VIOLET, Look
-from eval.report.numbers import billions, counted, dollars, percent, percent_cell, percent_range, points, points_range
+from eval.report.numbers import billions, cell_of, counted, dollars, percent, percent_range, points, points_range
 from eval.report.page import Block, Cell, Chart, Columns, Fold, Heading, Note, Row, Section, Spec, Table, table_of
 from eval.routing.frontier import first_reaching
 from eval.routing.routing_records import ExpertRow, FrontierPoint, Report
@@ -87,11 +86,6 @@ def telling_curves(report: Report) -> dict[str, Curves]:
         for name, curves in report.frontier.items()
         if not is_flat([point.amount for curve in curves.values() for point in curve])
     }
-
-
-def gain_cell(difference: Estimate | None) -> Cell:
-    """A difference in points above its interval; empty where there is none."""
-    return Cell("") if difference is None else Cell(points(difference.mean), points_range(difference.interval))
 
 
 def frontier_sentences(report: Report) -> list[str]:
@@ -200,7 +194,7 @@ def frontier_table(report: Report, budget: str) -> Fold:
         for curve in shown:
             at = curves[curve][i]
             cells += [percent(at.mean_score), amount(at.amount, budget)]
-            cells += [gain_cell(at.gain)] if curve != "best_mixture" else []
+            cells += [cell_of(at.gain, points)] if curve != "best_mixture" else []
         rows.append(Row(amount(point.budget, budget), cells))
     caption = "Mean score on test, what was used, and points above the best fixed mixture that may spend as much"
     return Fold(f"Every budget on {name.lower()}", [Table(columns, rows, caption, is_wide=True)])
@@ -299,8 +293,8 @@ def one_number_table(report: Report) -> Table:
     )
     label = {name: report.arms[name].label if name in report.arms else curve_label(report, name) for name in names}
     columns: Columns[str] = {
-        "AIQ": lambda name, _: percent_cell(aiq.get(name)),
-        "RouterArena score": lambda name, _: percent_cell(arena.get(name)),
+        "AIQ": lambda name, _: cell_of(aiq.get(name)),
+        "RouterArena score": lambda name, _: cell_of(arena.get(name)),
     }
     caption = "Quality and cost as one number, each of 100"
     return table_of("Choice", label, columns, caption=caption, label=lambda _, said: said, own="coe")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from eval.report import charts
 from eval.report.charts import ACCENT, EXPERT, HINDSIGHT, SOFT, SQUARE, VIOLET, Look
-from eval.report.numbers import number, percent, percent_cell
+from eval.report.numbers import cell_of, number, percent
 from eval.report.page import Cell, Chart, Columns, Row, Section, Spec, Table, table_of
 from eval.routing.routing_records import Calibration, CheapStrong, Report
 from eval.routing.routing_words import CATEGORY_CURVE, ORDER_NAMES, call_label, leading_method, shown_orders
@@ -21,7 +21,7 @@ def calls_section(report: Report, pair: CheapStrong) -> Section:
     for name, order in pair.orders.items():
         ends = [] if order.apgr is None else [f"{each:.3f}" for each in (order.apgr.mean, *order.apgr.interval)]
         cells = [Cell(ends[0], " to ".join(ends[1:])) if ends else Cell("no gap")]
-        cells += [percent_cell(order.cpt.get(level)) for level in GAP_LEVELS]
+        cells += [cell_of(order.cpt.get(level)) for level in GAP_LEVELS]
         rows.append(Row(call_label(report, name), cells, is_own=name == lead))
     text = (
         f"{pair.weak} alone scores {percent(pair.weak_score)}, {pair.strong} {percent(pair.strong_score)}, and the "

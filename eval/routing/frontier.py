@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from eval.metrics.bootstrap import bootstrap_means, percentile_interval
+from eval.metrics.intervals import bootstrap_means, percentile_interval
 from eval.routing.arm_records import difference, shares
 from eval.routing.baselines import best_mixture, best_single
 from eval.routing.routing_records import FrontierPoint

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from base.text_identity import normalised_text
-from eval.metrics.bootstrap import bootstrap_means
+from eval.metrics.intervals import bootstrap_means
 from eval.routing.arm_records import closed, difference, expected_amount
 from eval.routing.baselines import best_single
 from eval.routing.routing_records import OutOfFold, UnseenStrategy

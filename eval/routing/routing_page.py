@@ -9,14 +9,14 @@ from eval.report import charts
 from eval.report.charts import ACCENT, HINDSIGHT, INK, ROW_HEIGHT, SOFT, Look
 from eval.report.numbers import (
     billions,
+    cell_of,
     counted,
-    metric_cell,
     percent,
-    percent_cell,
     percent_range,
     points,
     points_range,
     tone,
+    whole_percent,
 )
 from eval.report.page import (
     Block,
@@ -97,7 +97,7 @@ def gain_tone(report: Report) -> str:
 
 def figures(report: Report) -> list[Figure]:
     own, gain, knn = report.arms["coe"], report.gain["best_single"], report.gain["knn"]
-    gap = percent_cell(report.gap_closed, 0, "no gap")
+    gap = cell_of(report.gap_closed, whole_percent, "no gap")
     found = [
         Figure("This router", percent(own.mean_score), percent_range(own.interval)),
         Figure("Against the best single", f"{points(gain.mean)} pts", points_range(gain.interval), gain_tone(report)),
@@ -113,8 +113,8 @@ def stability_section(stable: RobustnessRecord) -> Section:
     """Flips of decisions under changes that leave the question the same."""
     columns: Columns[FamilyFlips] = {
         "Cases": lambda _, found: str(found.experts.n),
-        "Other expert": lambda _, found: metric_cell(found.experts),
-        "Other category": lambda _, found: metric_cell(found.categories),
+        "Other expert": lambda _, found: cell_of(found.experts),
+        "Other category": lambda _, found: cell_of(found.categories),
         "Change of score": lambda _, found: points(found.quality_change.value) if found.quality_change else "",
     }
     table = table_of("Change", stable.families, columns, label=lambda name, _: name.replace("_", " "))

@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from eval.metrics.bootstrap import Estimate, Range
 from eval.metrics.cheap_strong import CallOrder
+from eval.metrics.intervals import Estimate, Range
 from eval.robustness.flip_records import RobustnessRecord
 from router.types import Record
 

@@ -14,8 +14,8 @@ from math import ceil
 import numpy as np
 
 from base.calibration import brier, calibration_error, reliability_bins
-from eval.metrics.bootstrap import bootstrap_means
 from eval.metrics.cheap_strong import call_figures
+from eval.metrics.intervals import bootstrap_means
 from eval.robustness.flip_records import RobustnessRecord
 from eval.routing.arm_records import (
     arm_records,

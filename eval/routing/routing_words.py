@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from eval.metrics.bootstrap import Estimate
+from eval.metrics.intervals import Estimate
 from eval.report.numbers import billions, counted, dollars, percent, points, points_range
 from eval.routing.routing_records import (
     Arm,

@@ -26,7 +26,7 @@ from eval.log.measure_log import bucket_seconds, latency_quarters, measure_log
 from eval.log.traffic import gather, read_events, read_traffic
 from eval.log.traffic_page import traffic_page
 from eval.log.traffic_records import LogReport
-from eval.metrics.rates import Rate, gap, rate
+from eval.metrics.intervals import Rate, gap, rate
 from eval.report import page
 from router.live_pointer import LivePointer, Withdrawal
 from router.types import DecisionReason

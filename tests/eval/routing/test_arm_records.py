@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from eval.metrics.bootstrap import bootstrap_means
+from eval.metrics.intervals import bootstrap_means
 from eval.routing import arm_records
 from eval.routing import trial as trials
 from eval.routing.routing_records import Arm

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eval.metrics.bootstrap import Estimate
 from eval.metrics.cheap_strong import CallOrder
+from eval.metrics.intervals import Estimate
 from eval.report import numbers, page
 from eval.robustness.flip_records import FamilyFlips, Flips, RobustnessRecord
 from eval.routing import routing_words as words
