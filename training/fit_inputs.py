@@ -40,10 +40,6 @@ def data_fingerprint(parts: list[str]) -> str:
     return digest.hexdigest()[:16]
 
 
-def fingerprint_queries(queries: tuple[LabelledQuery, ...]) -> str:
-    return data_fingerprint([f"{query.category}\t{query.text}" for query in queries])
-
-
 def fingerprint_outcomes(table: OutcomeTable) -> str:
     return data_fingerprint([*table.prompt_ids, *table.experts, repr(np.nan_to_num(table.scores, nan=-1).tobytes())])
 
@@ -190,6 +186,7 @@ def fit_request(
     builtins: OutcomeTable | None = None,
 ) -> FitRequest:
     """Request that experts.yaml and the options make; `builtins` are grades of experts that are not language models."""
+    labelled = data_fingerprint([f"{query.category}\t{query.text}" for query in queries])
     return FitRequest(
         encoder_config=PluginConfig(kind=options.encoder) if options.encoder else config.router.encoder,
         classifier=PluginConfig(kind=options.classifier) if options.classifier else config.router.classifier,
@@ -198,7 +195,7 @@ def fit_request(
         experts=table.experts,
         evidence=measure_quality(table, config.learned_categories),
         alpha=config.router.alpha,
-        data_fingerprints={"queries": fingerprint_queries(queries), "outcomes": fingerprint_outcomes(table)},
+        data_fingerprints={"queries": labelled, "outcomes": fingerprint_outcomes(table)},
         outcomes=replace(table, active_params_b={name: config.experts[name].active_b for name in table.experts}),
         builtins=builtins,
     )

@@ -31,10 +31,6 @@ class Options(Record):
     threshold: float | None = Field(default=None, gt=0, le=1)
 
 
-def _ngrams(text: str, max_n: int) -> tuple[Counter[str], ...]:
-    return tuple(Counter(text[i : i + n] for i in range(len(text) - n + 1)) for n in range(1, max_n + 1))
-
-
 def _f_score(answer: tuple[Counter[str], ...], reference: tuple[Counter[str], ...], beta: float) -> float:
     precisions: list[float] = []
     recalls: list[float] = []
@@ -55,7 +51,8 @@ def build(options: Options) -> Grader:
 
     def counted(text: str) -> tuple[Counter[str], ...]:
         folded = text.casefold() if options.lowercase else text
-        return _ngrams("".join(folded.split()), options.max_n)
+        solid, sizes = "".join(folded.split()), range(1, options.max_n + 1)
+        return tuple(Counter(solid[i : i + n] for i in range(len(solid) - n + 1)) for n in sizes)
 
     references = tuple(counted(reference) for reference in options.references)
 

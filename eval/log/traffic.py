@@ -7,7 +7,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from itertools import islice
+from itertools import islice, takewhile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,8 +117,8 @@ def read_traffic(
     """
     with open_log(database_url) as connection:
         rewards = read_rewards(connection)
-        records = counted(records_until(read_records(connection, since, left_out), until), progress)
-        found = gather(records, rewards)
+        records = takewhile(lambda record: record.at < until, read_records(connection, since, left_out))
+        found = gather(counted(records, progress), rewards)
     if len(found) == 0:
         others = "".join(f", and {count} that are not traffic ({name})" for name, count in found.left_out.items())
         raise DataError(f"the decision log holds no decision of that time{others}; nothing to report on yet")
@@ -132,13 +132,6 @@ def read_events(database_url: str, *, since: float = 0.0, until: float = float("
     """
     with open_log(database_url) as connection:
         return tuple(RouterEvent(**row) for row in read_router_events(connection, since, until))
-
-
-def records_until(records: Iterable[DecisionRecord], until: float) -> Iterator[DecisionRecord]:
-    for record in records:
-        if record.at >= until:
-            return
-        yield record
 
 
 def counted(records: Iterable[DecisionRecord], progress: Callable[[str], None]) -> Iterator[DecisionRecord]:

@@ -82,7 +82,8 @@ def run_retrieval(
     library = fit(measured, experts, arms, now, locate(searchers, share))
     plain_dev = {one.collection.name: one.plain_dev for one in measured if one.plain_dev is not None}
     situation = Situation(library, tuple(experts), arms, plain_dev)
-    compared, left_out = compare_all(measured, situation)
+    compared = [compare(one.test, situation, one.plain_test, one.multitask) for one in measured]
+    left_out = [compare(one.test, situation.without(one.collection.name), one.plain_test) for one in measured]
     progress("measuring latency")
     latency = measure_latency(experts, library, searchers)
     rng = np.random.default_rng(request.seed)
@@ -116,12 +117,6 @@ def run_retrieval(
         notes=notes(measured_skips=[(m.collection.name, m.collection.skipped) for m in measured]),
     )
     return report, library
-
-
-def compare_all(measured: Sequence[Measured], situation: Situation) -> tuple[list[Compared], list[Compared]]:
-    """Every collection with all that is known, and again without its labels and its expert."""
-    compared = [compare(one.test, situation, one.plain_test, one.multitask) for one in measured]
-    return compared, [compare(one.test, situation.without(one.collection.name), one.plain_test) for one in measured]
 
 
 def measure(

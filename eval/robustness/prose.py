@@ -71,16 +71,11 @@ def patterns() -> tuple[re.Pattern[str], ...]:
     )
 
 
-def protected_spans(text: str) -> list[tuple[int, int]]:
-    """Stretches that no case may change, in order of the patterns; they may overlap."""
-    return [match.span() for pattern in patterns() for match in pattern.finditer(text)]
-
-
 def prose_words(text: str) -> tuple[Word, ...]:
     """The words that are only letters, perhaps with an apostrophe or hyphen, outside of every protected stretch."""
     is_protected = bytearray(len(text))
-    for start, end in protected_spans(text):
-        is_protected[start:end] = b"\1" * (end - start)
+    for match in (match for pattern in patterns() for match in pattern.finditer(text)):
+        is_protected[match.start() : match.end()] = b"\1" * len(match.group())
     words: list[Word] = []
     for match in re.finditer(r"\S+", text):
         token = match.group()

@@ -109,10 +109,6 @@ def call_label(report: Report, name: str) -> str:
     return ORDER_NAMES.get(name) or curve_label(report, name)
 
 
-def lower_first(text: str) -> str:
-    return text[:1].lower() + text[1:]
-
-
 def amount(value: float, budget: str) -> str:
     """An amount of a budget: dollars per 1,000 queries, or billions of parameters."""
     return dollars(value) if budget == "cost_usd" else billions(value)
@@ -168,11 +164,12 @@ def headline(
 ) -> str:
     """The findings in two or three sentences."""
     own, single, oracle = arms["coe"], arms["best_single"], arms["query_oracle"]
+    name = single.label[:1].lower() + single.label[1:]
     sentences = [
         f"{verdict(gain['best_single'], data.n_test, power)}: on "
         f"{counted(data.n_test, 'held-out query', 'held-out queries')} over "
         f"{counted(len(data.experts), 'expert', 'experts')} it scores {percent(own.mean_score)}, the "
-        f"{lower_first(single.label)} {percent(single.mean_score)}, a difference of "
+        f"{name} {percent(single.mean_score)}, a difference of "
         f"{points(gain['best_single'].mean)} points (95% interval {points_range(gain['best_single'].interval)})."
     ]
     if power is not None and (told := power_sentence(gain["best_single"], data.n_test, power)):

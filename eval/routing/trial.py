@@ -203,17 +203,12 @@ def costs_by_category(table: OutcomeTable, categories: Sequence[str]) -> Float64
     return np.stack([*(np.where(np.isfinite(own), own, means) for own in by_category), means])
 
 
-def mean_latencies(table: OutcomeTable) -> Float64Array:
-    """(m,) mean milliseconds per query, NaN where none is known."""
-    return np.asarray(with_means(table.latency_ms).mean(axis=0), dtype=np.float64)
-
-
 def averaged_limits(table: OutcomeTable, budgets: Budgets) -> list[tuple[float, Float64Array]]:
     """The limits on averages that are set, each with the mean amounts (m,) of the experts; NaN is unknown."""
     limits = [
         (budgets.active_params_b, active_params(table)),
         (budgets.cost_usd, mean_costs(table)),
-        (budgets.latency_ms, mean_latencies(table)),
+        (budgets.latency_ms, with_means(table.latency_ms).mean(axis=0)),
     ]
     return [(limit, amounts) for limit, amounts in limits if limit is not None]
 

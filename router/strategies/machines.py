@@ -71,11 +71,6 @@ def voters(replies: Replies, key: str) -> list[int]:
     return sorted(expert for expert, reply in replies.items() if reply.key == key)
 
 
-def first_served(experts: Iterable[int], replies: Replies) -> int | None:
-    """The first of some experts that replied at all."""
-    return next((e for e in experts if e in replies and not replies[e].is_failure), None)
-
-
 Rule = tuple[float, ...]
 """Coefficients of `Votes.signals`, for `Escalate` of `tells`, too: what asking on gains, less its price. Above 0 the
 next expert is asked."""
@@ -85,7 +80,7 @@ def settle(experts: Sequence[int], replies: Replies, votes: Votes) -> Settled:
     """Serves the most probable answer, or, where nobody gave one, the first reply in the order of `experts`."""
     ranked = votes.posterior(replies)
     if not ranked:
-        return Settled(first_served(experts, replies))
+        return Settled(next((e for e in experts if e in replies and not replies[e].is_failure), None))
     key, confidence = next(iter(ranked.items()))
     return Settled(votes.speaker(replies, key), confidence, len(voters(replies, key)))
 

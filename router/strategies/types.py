@@ -148,11 +148,8 @@ def answer_kind(facts: QueryFacts, category: str, declared: Mapping[str, PluginC
     config = declared.get(category)
     if config is None:
         return f"no kind of answers is declared for category '{category}'"
-    return built_kind(config.kind, tuple(sorted(_hashable(config).items())))
-
-
-def _hashable(config: PluginConfig) -> dict[str, object]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in config.options.items()}
+    options = {name: tuple(value) if isinstance(value, list) else value for name, value in config.options.items()}
+    return built_kind(config.kind, tuple(sorted(options.items())))
 
 
 @lru_cache(maxsize=256)

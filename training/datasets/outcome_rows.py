@@ -59,12 +59,6 @@ def reasons(left_out: Iterable[LeftOut]) -> list[str]:
     return [f"left out: {len(found)} x {reason} (first: {found[0]})" for reason, found in places.items()]
 
 
-def text_id(*parts: str) -> str:
-    """First 16 hex digits of a SHA-256 over texts: the id of a prompt that has none."""
-    encoded = json.dumps(parts, ensure_ascii=True).encode()
-    return hashlib.sha256(encoded).hexdigest()[:16]
-
-
 def ask_of(record: Record, name: str, value: Any) -> str:
     """Extracts what is asked in a prompt: a text, or a chat whose last user message counts (the text parts of one with
     several).
@@ -138,7 +132,7 @@ def table_of_rows(
             left_out.append(row)
             continue
         check_row(row, score_range or UNIT_RANGE)
-        prompt_id = row.prompt_id or text_id(row.text)
+        prompt_id = row.prompt_id or hashlib.sha256(json.dumps([row.text]).encode()).hexdigest()[:16]
         prompts.setdefault(prompt_id, Prompt(row)).add(prompt_id, row)
     if not prompts:
         raise DataError("; ".join([f"{source}: no score was found", *reasons(left_out)]))

@@ -61,7 +61,8 @@ def fit_strategies(
     ballots = Ballots(np.maximum(part.table.answers, NO_ANSWER), part.table.scores.astype(np.float64), part.embeddings)
     logprobs = None if part.table.logprobs is None else part.table.logprobs.astype(np.float64)
     known = Known(ballots.keys, ballots.scores, unseen_weights(ballots, part.folds, rng), logprobs)
-    company = company_of(ballots.scores, amounts_of(part))
+    best = np.argsort(-ballots.scores.mean(axis=0), kind="stable")[:CONTENDERS]
+    company = Company(tuple(best.tolist()), amounts_of(part))
     progress("trying ways to ask several experts")
     single, rows = reference_of(evidence), np.array(part.decided)
     is_measured = np.bincount(rows, minlength=len(evidence.mass)) >= MIN_IN_CATEGORY
@@ -92,12 +93,6 @@ def amounts_of(data: GradedQueries) -> Float64Array:
         if np.isfinite(amounts).all() and (amounts > 0).all():
             return np.asarray(amounts / amounts.mean(), dtype=np.float64)
     return np.ones(len(table.experts))
-
-
-def company_of(scores: Float64Array, costs: Float64Array) -> Company:
-    """The best experts, with what all cost."""
-    best = np.argsort(-scores.mean(axis=0), kind="stable")[:CONTENDERS]
-    return Company(tuple(int(e) for e in best), costs)
 
 
 def worth_keeping(ways: Sequence[Way], costs: Float64Array) -> list[Way]:
