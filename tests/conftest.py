@@ -72,7 +72,14 @@ def postgres_url(postgres: str) -> str:
     return postgres
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Runs what asks for a database on both kinds, or on those that the file names as `DATABASES`."""
+    if "database_url" in metafunc.fixturenames:
+        kinds = getattr(metafunc.module, "DATABASES", ("sqlite", "postgres"))
+        metafunc.parametrize("database_url", kinds, indirect=True)
+
+
+@pytest.fixture
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'coe.db'}"
@@ -82,8 +89,5 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def store(database_url: str) -> Iterator[Database]:
     opened = Database(database_url)
-    with opened._engine.begin() as connection:
-        for table in ("decisions", "feedback", "implicit_signals"):
-            connection.exec_driver_sql(f"DELETE FROM {table}")
     yield opened
     opened.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,16 +11,11 @@ from base.errors import StoreError
 from decision_log.admin_log import AdminLog, first_broken, note_command, operator
 from decision_log.database import Database
 
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = Database(f"sqlite:///{tmp_path / 'coe.db'}")
-    yield opened
-    opened.close()
+DATABASES = ("sqlite",)
 
 
-def test_lines_written_at_once_are_one_chain(database: Database) -> None:
-    log = AdminLog(database)
+def test_lines_written_at_once_are_one_chain(store: Database) -> None:
+    log = AdminLog(store)
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(lambda n: log.note("ann@host", "promote", "router", str(n), str(n + 1)), range(40)))
     actions = log.actions()
@@ -30,15 +24,15 @@ def test_lines_written_at_once_are_one_chain(database: Database) -> None:
     assert first_broken(actions) is None
 
 
-def test_a_command_is_of_its_user(database: Database, tmp_path: Path) -> None:
+def test_a_command_is_of_its_user(store: Database, tmp_path: Path) -> None:
     note_command(tmp_path, None, "rollback", "configuration", "4", "3")
-    (action,) = AdminLog(database).actions()
+    (action,) = AdminLog(store).actions()
     assert action[2:7] == (operator(), "rollback", "configuration", "4", "3")
 
 
-def test_what_was_done_without_a_line_is_said(database: Database) -> None:
-    log = AdminLog(database)
-    with database.transaction("break") as connection:
+def test_what_was_done_without_a_line_is_said(store: Database) -> None:
+    log = AdminLog(store)
+    with store.transaction("break") as connection:
         connection.exec_driver_sql("DROP TABLE access_log")
     with pytest.raises(StoreError, match="this was done, but the admin log does not have it"):
         log.note("ann@host", "promote", "router", "1", "2")

@@ -32,6 +32,8 @@ from router.types import QueryFacts
 from tests.decision_log.running_log import append_new, make_record, running_log
 from tests.waiting import until
 
+DATABASES = ("sqlite",)
+
 STREAM = "coe:decisions"
 TOO_LARGE = 10**20  # for a column of SQLite
 
@@ -41,13 +43,6 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream_module, "MAX_DELAY_S", 0.05)
     monkeypatch.setattr("decision_log.consumer.LINGER_S", 0.0)
     monkeypatch.setattr("decision_log.sql_engine.BUSY_TIMEOUT_MS", 20)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Database]:
-    opened = Database(f"sqlite:///{tmp_path / 'coe.db'}")
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

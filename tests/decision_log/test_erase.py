@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,16 +39,11 @@ from tests.decision_log.running_log import make_record
 from tests.gateway.running import MemoryStore, config_of
 from tests.waiting import until
 
+DATABASES = ("sqlite",)
+
 CANARY = b"canary words"
 EMBEDDING = bytes(range(48))  # of a subject
 CONFIG = LogConfig(privacy=PrivacyLevel.TEXT, embeddings=True)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Database]:
-    opened = Database(f"sqlite:///{tmp_path / 'coe.db'}")
-    yield opened
-    opened.close()
 
 
 def of(key_id: str, record: DecisionRecord) -> DecisionRecord:

@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 
 import pytest
 
@@ -15,6 +14,8 @@ from decision_log.tombstones import subject_hash
 from tests.decision_log.running_log import make_record
 from tests.waiting import until
 
+DATABASES = ("sqlite",)
+
 
 class Memory:
     """Notes what it is told to forget."""
@@ -25,13 +26,6 @@ class Memory:
     def forget(self, erased: Mapping[str, float]) -> int:
         self.told.append(dict(erased))
         return 0
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Database]:
-    opened = Database(f"sqlite:///{tmp_path / 'coe.db'}")
-    yield opened
-    opened.close()
 
 
 async def test_an_erasure_is_told_once(store: Database) -> None:

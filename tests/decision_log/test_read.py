@@ -14,6 +14,8 @@ from router.types import DecisionReason
 from tests.training.log_records import record as any_record
 from training.log_table import collect
 
+DATABASES = ("sqlite",)
+
 EMBEDDING = b"\x00\x3c\x00\x00"  # 1, 0
 
 
@@ -26,20 +28,8 @@ def say(store: Database, decision_id: str, kind: FeedbackKind, value: float, key
 
 
 @pytest.fixture
-def url(tmp_path):
-    return f"sqlite:///{tmp_path / 'coe.db'}"
-
-
-@pytest.fixture
-def store(url):
-    opened = Database(url)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def connection(url, store):
-    engine = create_engine(url)
+def connection(database_url, store):
+    engine = create_engine(database_url)
     with engine.connect() as opened:
         yield opened
     engine.dispose()

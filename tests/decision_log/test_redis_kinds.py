@@ -20,6 +20,8 @@ from tests.decision_log.redis_kinds import Server, Watched, cluster
 from tests.decision_log.running_log import make_record
 from tests.waiting import until
 
+DATABASES = ("sqlite",)
+
 CONFIG = LogConfig()
 
 
@@ -27,13 +29,6 @@ CONFIG = LogConfig()
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream_module, "MAX_DELAY_S", 0.2)
     monkeypatch.setattr("decision_log.consumer.LINGER_S", 0.0)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Database]:
-    opened = Database(f"sqlite:///{tmp_path / 'coe.db'}")
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ from decision_log.stream_entries import dead_stream
 from tests.decision_log.running_log import make_record
 from tests.gateway.running import config_of
 
+DATABASES = ("sqlite",)
+
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
@@ -35,9 +37,8 @@ def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_old_is_erased(
-    tmp_path: Path, config: Path, redis_url: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, store: Database, config: Path, redis_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store = Database(f"sqlite:///{tmp_path / 'coe.db'}")
     now = time.time()
     store.write_decisions([make_record(seq).model_copy(update={"at": now - 86_400 * seq - 60}) for seq in range(4)])
     with Redis.from_url(redis_url) as client:
@@ -56,21 +57,20 @@ def test_what_is_old_is_erased(
     assert erase_decisions(None, "2d", tmp_path, config, redis_url) == 0
     assert erase_decisions(None, "99999d", tmp_path, config, redis_url) == 0  # before 1970
     assert capsys.readouterr().out.count("erased 0 decisions, 0 pieces of feedback, 0 dead letters") == 2
-    store.close()
 
 
-def test_erase(tmp_path: Path, config: Path, redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    store = Database(f"sqlite:///{tmp_path / 'coe.db'}")
+def test_erase(
+    tmp_path: Path, store: Database, config: Path, redis_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     store.write_decisions([make_record(0).model_copy(update={"key_id": "key-1"}), make_record(1)])
     for erased in (1, 0):
         assert erase_decisions("key-1", None, tmp_path, config, redis_url) == 0
         assert f"erased {erased} decisions and 0 pieces of feedback from SQL" in capsys.readouterr().out
     assert store.count() == 1
-    store.close()
 
 
 def test_a_dry_run_says_what_erasing_then_does_and_changes_nothing(
-    tmp_path: Path, config: Path, redis_url: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, store: Database, config: Path, redis_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def of(key: str, seq: int) -> DecisionRecord:
         return make_record(seq).model_copy(update={"key_id": key})
@@ -78,7 +78,6 @@ def test_a_dry_run_says_what_erasing_then_does_and_changes_nothing(
     def say(decision_id: str, kind: FeedbackKind, key: str) -> None:
         store.put_feedback(Feedback(decision_id=decision_id, kind=kind, value=1.0, at=time.time() - 9, key_id=key))
 
-    store = Database(f"sqlite:///{tmp_path / 'coe.db'}")
     store.write_decisions([of("key-1", 0), of("key-1", 1), of("key-2", 2)])
     say("r1-0", FeedbackKind.THUMB, "key-1")
     say("r1-0", FeedbackKind.EDIT, "key-1")
@@ -112,7 +111,6 @@ def test_a_dry_run_says_what_erasing_then_does_and_changes_nothing(
         assert everything() != before
         assert erase_decisions("key-1", None, tmp_path, config, redis_url, dry_run=True) == 0
         assert "would erase 0 decisions and 0 pieces of feedback from SQL, 0 records from" in capsys.readouterr().out
-    store.close()
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("30d", 2.592e6), ("1.5h", 5400.0), ("2w", 1.2096e6), ("5m", 300.0)])

@@ -24,13 +24,6 @@ from tests.waiting import until
 GATEWAYS, CONSUMERS, ROUNDS, PER_ROUND = 3, 3, 6, 40
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'coe.db'}"
-    return str(request.getfixturevalue("postgres_url"))
-
-
 async def test_each_decision_is_one_row_although_a_consumer_dies(
     database_url: str, tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,12 +18,7 @@ from gateway.part_metrics import drift_metrics
 from router.types import Query
 from tests.gateway.small_router import small_router
 
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Database]:
-    opened = Database(f"sqlite:///{tmp_path / 'coe.db'}")
-    yield opened
-    opened.close()
+DATABASES = ("sqlite",)
 
 
 def add(store: Database, first: int, rewards: list[float], kind: str = "thumb") -> None:

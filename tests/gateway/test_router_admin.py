@@ -27,6 +27,8 @@ from tests.fleet.test_vllm_addresses import engine_record
 from tests.gateway.running import Running, echoes, running
 from tests.gateway.small_router import MANIFEST, small_router
 
+DATABASES = ("sqlite",)
+
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ADMIN = "/v1/admin/routers"
 
@@ -45,10 +47,9 @@ async def ask(gateway: Running, method: str, path: str, key: str = "") -> tuple[
         return answer.status, await answer.json()
 
 
-async def test_a_router_is_promoted_and_rolled_back(tmp_path: Path) -> None:
+async def test_a_router_is_promoted_and_rolled_back(tmp_path: Path, store: Database) -> None:
     first, second = saved(tmp_path, 1.0), saved(tmp_path, 2.0)
     Registry(tmp_path).promote(first, NOW)
-    store = Database(f"sqlite:///{tmp_path / 'coe.db'}")
     async with running(routers=tmp_path, load=load, store=store) as gateway:
         status, state = await ask(gateway, "POST", f"{ADMIN}/{second[:8]}/promote")
         assert (status, state["live"]) == (200, second)
@@ -64,13 +65,11 @@ async def test_a_router_is_promoted_and_rolled_back(tmp_path: Path) -> None:
         ("api", "promote", "router", first, second),
         ("api", "rollback", "router", second, first),
     ]
-    store.close()
 
 
-async def test_a_trial_begins_under_terms_or_in_the_shadow(tmp_path: Path) -> None:
+async def test_a_trial_begins_under_terms_or_in_the_shadow(tmp_path: Path, store: Database) -> None:
     first, second = saved(tmp_path, 1.0), saved(tmp_path, 2.0)
     Registry(tmp_path).promote(first, NOW)
-    store = Database(f"sqlite:///{tmp_path / 'coe.db'}")
     async with running(routers=tmp_path, load=load, store=store) as gateway:
         for canary, mode, share in (({"share": 0.2}, "canary", 0.2), ({}, "canary", 0.05), (None, "shadow", 0.0)):
             async with gateway.client.post(f"{gateway.root}{ADMIN}/{second}/try", json={"canary": canary}) as answer:
@@ -82,7 +81,6 @@ async def test_a_trial_begins_under_terms_or_in_the_shadow(tmp_path: Path) -> No
         async with gateway.client.post(f"{gateway.root}{ADMIN}/{first}/try", json={"canary": {}}) as answer:
             assert "is live already" in await answer.text()
         assert (await ask(gateway, "POST", f"{ADMIN}/rollback"))[1]["trial"] is None
-    store.close()
 
 
 async def test_a_router_that_the_gateway_cannot_load_stays_where_it_is(tmp_path: Path) -> None:
@@ -101,17 +99,15 @@ async def test_a_router_that_the_gateway_cannot_load_stays_where_it_is(tmp_path:
         assert Registry(tmp_path).live().version == first
 
 
-async def test_a_trial_shows_its_evidence(tmp_path: Path) -> None:
+async def test_a_trial_shows_its_evidence(tmp_path: Path, store: Database) -> None:
     first, second = saved(tmp_path / "routers", 1.0), saved(tmp_path / "routers", 2.0)
     registry, began = Registry(tmp_path / "routers"), time.time() - 60
     registry.promote(first, NOW)
     registry.try_out(Trial(version=second, mode=TrialMode.CANARY, share=0.5, started_at=began))
-    store = Database(f"sqlite:///{tmp_path / 'coe.db'}")
     versions = (first, second, second)
     store.write_decisions([made(i, {"router_version": v}, at=began + i) for i, v in enumerate(versions, start=1)])
     async with running(routers=tmp_path / "routers", load=load, store=store) as gateway:
         _, state = await ask(gateway, "GET", ADMIN)
-    store.close()
     trial = state["trial"]
     assert (trial["mode"], trial["answered"]) == (
         "canary",
@@ -162,8 +158,7 @@ async def test_an_expert_on_vllm_says_whether_its_engine_sleeps(tmp_path: Path) 
     assert "asleep, weights in host memory" in page
 
 
-async def test_spend_is_added_up_by_key_and_a_team_sees_its_own(tmp_path: Path) -> None:
-    store = Database(f"sqlite:///{tmp_path / 'coe.db'}")
+async def test_spend_is_added_up_by_key_and_a_team_sees_its_own(tmp_path: Path, store: Database) -> None:
     keys, now = KeyStore(store, "ann@host"), time.time()
     (acme, secret), (other, _) = keys.create("acme", "", Grant()), keys.create("other", "", Grant())
     _, admin = keys.create("ops", "", Grant(is_admin=True))
@@ -179,7 +174,6 @@ async def test_spend_is_added_up_by_key_and_a_team_sees_its_own(tmp_path: Path) 
         refused, _ = await ask(gateway, "GET", "/v1/spend?until=inf", secret)
         assert refused == 400
         status, _ = await ask(gateway, "GET", ADMIN, secret)
-    store.close()
     mine = {
         "key_id": acme,
         "team": "acme",

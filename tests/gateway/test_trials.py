@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,8 @@ from tests.gateway.running import Running, echoes, running
 from tests.gateway.small_router import MANIFEST, ColourClassifier, small_router
 from tests.training.trained_folder import make_trained
 from tests.waiting import DEADLINE_S, until
+
+DATABASES = ("sqlite",)
 
 OLD, NEW = "a" * 16, "b" * 16
 
@@ -148,13 +150,6 @@ async def test_a_candidate_that_cannot_decide_hurts_nobody_and_is_withdrawn(tmp_
     assert pointer is not None
     assert pointer.trial is None
     assert "could not decide" in pointer.withdrawn[0].reason
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Database]:
-    opened = Database(f"sqlite:///{tmp_path / 'coe.db'}")
-    yield opened
-    opened.close()
 
 
 def fill(

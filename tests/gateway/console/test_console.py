@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import aiohttp
@@ -24,6 +24,8 @@ from tests.gateway.running import Running, running
 from tests.gateway.test_store import record
 from tests.waiting import until
 
+DATABASES = ("sqlite",)
+
 KEY = "a key of many characters"
 Answer = tuple[int, str, Mapping[str, str]]
 
@@ -38,13 +40,6 @@ async def post(gateway: Running, path: str, fields: Mapping[str, str], **headers
     url = f"{gateway.root}/console{path}"
     async with gateway.client.post(url, data=fields, headers=given, allow_redirects=False) as answer:
         return answer.status, await answer.text(), answer.headers
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> AsyncIterator[Database]:
-    opened = Database(f"sqlite:///{tmp_path / 'coe.db'}")
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,16 +27,11 @@ from tests.gateway.running import Running, running
 from tests.gateway.telemetry.collector import collecting, exporting_to
 from tests.waiting import until
 
+DATABASES = ("sqlite",)
+
 KEY, OTHER = "a-key-of-enough-length", "another-key-of-enough-length"
 HEADERS = {"authorization": f"Bearer {KEY}"}
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Database]:
-    opened = Database(f"sqlite:///{tmp_path / 'coe.db'}")
-    yield opened
-    opened.close()
 
 
 @asynccontextmanager
