@@ -71,12 +71,15 @@ def table_of(
     how: Callable[[T], str] = lambda _: "",
     own: str | None = None,
 ) -> Table:
-    """A table of figures with a row for every item, the one named `own` marked. `label` is what readers call it."""
+    """A table of figures with a row for every item, the one named `own` marked; a column without figures is left out.
+    `label` is what readers call an item."""
+    made = {title: [cell(*item) for item in items.items()] for title, cell in columns.items()}
+    filled = {title: cells for title, cells in made.items() if any(cell not in ("", Cell("")) for cell in cells)}
     rows = [
-        Row(label(name, item), [cell(name, item) for cell in columns.values()], how(item), name == own)
-        for name, item in items.items()
+        Row(label(name, item), [cells[i] for cells in filled.values()], how(item), name == own)
+        for i, (name, item) in enumerate(items.items())
     ]
-    return Table([heading, *columns], rows, caption, is_wide=len(columns) > 5)
+    return Table([heading, *filled], rows, caption, is_wide=len(filled) > 5)
 
 
 @dataclass(frozen=True)
