@@ -6,6 +6,7 @@ else in the project imports it, and nothing nested deeper than `MAX_DEPTH` is de
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import isinf
 from typing import Any
 
@@ -50,10 +51,14 @@ def from_json(text: bytes | str, *, max_values: int = MAX_VALUES, has_unique_key
     return value
 
 
-def to_json(value: object) -> bytes:
-    """The JSON of a value that `from_json` gave or that this project made, never of one of unbounded depth."""
+def to_json(value: object, plain: Callable[[Any], object] | None = None) -> bytes:
+    """The JSON of a value that `from_json` gave or that this project made, never of one of unbounded depth.
+
+    Args:
+        plain: the fields of a model of pydantic's, which writes them itself where this is None.
+    """
     try:
-        return orjson.dumps(value)
+        return orjson.dumps(value, plain)
     except orjson.JSONEncodeError:  # it writes no whole number of more than 64 bits
         return pydantic_core.to_json(value)
 

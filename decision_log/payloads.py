@@ -5,11 +5,18 @@ It is encoded once; SQL gets the same line. An embedding as base64 would be a th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import chain
+from math import isfinite
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from base.json_text import to_json
 from decision_log.decision_record import RECORD_VERSION, DecisionRecord
+
+NO_CHANGES: Mapping[str, object] = MappingProxyType({})
 
 
 class Part(BaseModel):
@@ -58,10 +65,33 @@ class Logged(NamedTuple):
     embedding: bytes | None = None
 
 
-def to_payload(record: DecisionRecord) -> bytes:
-    """Raises ValueError: JSON cannot hold it."""
-    line = record.model_dump_json(exclude={"embedding"}).encode()
-    return line if record.embedding is None else b"%b\n%b" % (line, record.embedding)
+def to_payload(record: DecisionRecord, changes: Mapping[str, object] = NO_CHANGES) -> bytes:
+    """The record as it is kept. pydantic's own encoder takes three times as long.
+
+    Args:
+        changes: fields that are kept otherwise than the record has them.
+
+    Raises:
+        ValueError: JSON cannot hold it.
+    """
+    values = {**vars(record), **changes}
+    embedding = values.pop("embedding")
+    line = to_json(values, vars if is_plain(record) else None)
+    return line if embedding is None else b"%b\n%b" % (line, embedding)
+
+
+def is_plain(record: DecisionRecord) -> bool:
+    """Returns True where JSON has all numbers of a record: NaN and infinities are texts, which pydantic writes. Of the
+    parts that few records have none is looked at, and of a decision's numbers their sum."""
+    decision = record.decision
+    if record.retrieval or record.shadow or record.strategy:
+        return False
+    if decision is None:
+        return True
+    of_experts = (decision.eligible_probs, decision.predicted_quality, decision.excluded_quality)
+    means = (decision.predicted_cost_usd, decision.predicted_wait_ms, decision.category_probs.values())
+    alone = (decision.confidence, decision.uncertainty, decision.threshold, decision.propensity)
+    return decision.asleep is None and isfinite(sum(filter(None, chain(*of_experts, *means, alone))))
 
 
 def json_line(payload: bytes) -> bytes:

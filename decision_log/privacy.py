@@ -33,8 +33,9 @@ KEY_BYTES = 32
 SESSION_DIGITS = 16
 
 
-def apply_privacy(record: DecisionRecord, level: PrivacyLevel, key: bytes) -> DecisionRecord:
-    """The record as the log may keep it. `text_hash` is of the text before redaction, so equal asks stay equal.
+def private_fields(record: DecisionRecord, level: PrivacyLevel, key: bytes) -> dict[str, object]:
+    """The fields that the log keeps otherwise than the record has them. `text_hash` is of the text before redaction, so
+    equal asks stay equal.
 
     `session_id` is a keyed hash already, of what the client called the conversation or of how it began, and so is the
     hash of the features. They link asks to each other, which `none` rules out, unless the embedding itself is kept.
@@ -46,12 +47,11 @@ def apply_privacy(record: DecisionRecord, level: PrivacyLevel, key: bytes) -> De
         inputs = record.inputs
         if inputs is not None and record.embedding is None:
             inputs = inputs.model_copy(update={"features": ""})
-        return record.model_copy(update={"text": None, "text_hash": None, "session_id": None, "inputs": inputs})
+        return {"text": None, "text_hash": None, "session_id": None, "inputs": inputs}
     if record.text is None:
-        return record
-    text_hash = keyed_hash(record.text, key)
+        return {}
     text = redact(record.text) if level is PrivacyLevel.TEXT else None
-    return record.model_copy(update={"text": text, "text_hash": text_hash})
+    return {"text": text, "text_hash": keyed_hash(record.text, key)}
 
 
 def keyed_hash(text: str, key: bytes) -> str:

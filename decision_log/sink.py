@@ -28,7 +28,7 @@ from decision_log.commit_check import CommitCheck
 from decision_log.decision_record import DecisionRecord, read_record
 from decision_log.leftovers import send_leftovers, send_next, spooled_bytes
 from decision_log.payloads import json_line
-from decision_log.privacy import apply_privacy, load_key
+from decision_log.privacy import load_key, private_fields
 from decision_log.replica_status import BEAT_S, DecisionCount, ReplicaState, ReplicaStatus
 from decision_log.spool import Spool
 from decision_log.spool_writer import SpoolWriter
@@ -156,7 +156,8 @@ class DecisionLog:
         """One of the latest records, as the log keeps it, without its embedding; None when it is not there."""
         found = self._recent.get(decision_id)
         if isinstance(found, DecisionRecord):
-            return apply_privacy(found, self._privacy, self._key).model_copy(update={"embedding": None})
+            kept = private_fields(found, self._privacy, self._key)
+            return found.model_copy(update={**kept, "embedding": None})
         return None if found is None else read_record(found)
 
     def forget(self, erased: Mapping[str, float]) -> int:

@@ -21,7 +21,7 @@ from typing import NamedTuple, TypeVar
 from base.errors import StoreError
 from decision_log.decision_record import DecisionRecord
 from decision_log.payloads import to_payload
-from decision_log.privacy import apply_privacy
+from decision_log.privacy import private_fields
 from decision_log.replica_status import DecisionCount
 from decision_log.spool import Spool
 from decision_log.stream import Backoff, DecisionStream
@@ -193,7 +193,7 @@ class SpoolWriter:
         payloads: list[bytes | None] = []
         for record in records:
             try:
-                payloads.append(to_payload(apply_privacy(record, self._privacy, self._key)))
+                payloads.append(to_payload(record, private_fields(record, self._privacy, self._key)))
             except ValueError:
                 logger.exception("decision %s cannot be written as JSON", record.decision_id)
                 payloads.append(None)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from base.errors import ConfigError
-from decision_log.decision_record import DecisionInputs
-from decision_log.privacy import apply_privacy, load_key, passes_luhn, redact, session_hash
+from decision_log.decision_record import DecisionInputs, DecisionRecord
+from decision_log.privacy import load_key, passes_luhn, private_fields, redact, session_hash
 from router.log_config import PrivacyLevel
 from router.types import QueryFacts
 from tests.decision_log.running_log import make_record
@@ -18,9 +18,13 @@ from tests.decision_log.running_log import make_record
 KEY = b"k" * 32
 
 
+def kept_of(record: DecisionRecord, level: PrivacyLevel, key: bytes) -> DecisionRecord:
+    return record.model_copy(update=private_fields(record, level, key))
+
+
 def test_level_none_keeps_neither_text_nor_hash_nor_session() -> None:
     record = make_record(0, text="hello").model_copy(update={"text_hash": "abc", "session_id": "def"})
-    kept = apply_privacy(record, PrivacyLevel.NONE, KEY)
+    kept = kept_of(record, PrivacyLevel.NONE, KEY)
     assert (kept.text, kept.text_hash, kept.session_id) == (None, None, None)
 
 
@@ -33,7 +37,7 @@ def test_level_none_keeps_no_hash_of_features_but_beside_an_embedding(
 ) -> None:
     inputs = DecisionInputs(encoder="e", features="f00", settings="s", facts=QueryFacts())
     record = make_record(0, text="hello").model_copy(update={"inputs": inputs, "embedding": embedding})
-    kept = apply_privacy(record, level, KEY)
+    kept = kept_of(record, level, KEY)
     assert kept.inputs == inputs.model_copy(update={"features": features})
     assert kept.embedding == embedding
 
@@ -41,7 +45,7 @@ def test_level_none_keeps_no_hash_of_features_but_beside_an_embedding(
 @pytest.mark.parametrize("level", [PrivacyLevel.HASH, PrivacyLevel.TEXT])
 def test_the_other_levels_keep_the_session_which_is_a_hash(level: PrivacyLevel) -> None:
     record = make_record(0).model_copy(update={"session_id": "def"})
-    assert apply_privacy(record, level, KEY).session_id == "def"
+    assert kept_of(record, level, KEY).session_id == "def"
 
 
 def test_what_a_client_calls_its_session_is_kept_by_its_keyed_hash_only() -> None:
@@ -51,22 +55,22 @@ def test_what_a_client_calls_its_session_is_kept_by_its_keyed_hash_only() -> Non
 
 
 def test_level_hash_keeps_a_keyed_hash_only() -> None:
-    kept = apply_privacy(make_record(0, text="hello"), PrivacyLevel.HASH, KEY)
+    kept = kept_of(make_record(0, text="hello"), PrivacyLevel.HASH, KEY)
     assert kept.text is None
     assert kept.text_hash == hmac.new(KEY, b"hello", hashlib.sha256).hexdigest()
-    assert kept.text_hash != apply_privacy(make_record(0, text="hello"), PrivacyLevel.HASH, b"o" * 32).text_hash
+    assert kept.text_hash != kept_of(make_record(0, text="hello"), PrivacyLevel.HASH, b"o" * 32).text_hash
 
 
 def test_level_text_redacts_and_hashes_what_was_asked() -> None:
     text = "write to jo@example.org"
-    kept = apply_privacy(make_record(0, text=text), PrivacyLevel.TEXT, KEY)
+    kept = kept_of(make_record(0, text=text), PrivacyLevel.TEXT, KEY)
     assert kept.text == "write to [email]"
-    assert kept.text_hash == apply_privacy(make_record(0, text=text), PrivacyLevel.HASH, KEY).text_hash
+    assert kept.text_hash == kept_of(make_record(0, text=text), PrivacyLevel.HASH, KEY).text_hash
 
 
 def test_everything_else_of_the_record_stays() -> None:
     record = make_record(3, text="hi")
-    kept = apply_privacy(record, PrivacyLevel.TEXT, KEY)
+    kept = kept_of(record, PrivacyLevel.TEXT, KEY)
     assert kept.model_copy(update={"text_hash": None}) == record
 
 

@@ -14,8 +14,7 @@ import pytest
 
 from base.errors import StoreError
 from decision_log import spool_writer as writer_module
-from decision_log.decision_record import DecisionRecord
-from decision_log.privacy import apply_privacy
+from decision_log.privacy import private_fields
 from decision_log.sink import DecisionLog
 from decision_log.spool_frames import scan
 from router.log_config import LogConfig
@@ -72,11 +71,11 @@ async def test_texts_are_redacted_off_the_event_loop(
 ) -> None:
     threads: list[str] = []
 
-    def noted(*arguments: object) -> DecisionRecord:
+    def noted(*arguments: object) -> dict[str, object]:
         threads.append(threading.current_thread().name)
-        return apply_privacy(*arguments)
+        return private_fields(*arguments)
 
-    monkeypatch.setattr(writer_module, "apply_privacy", noted)
+    monkeypatch.setattr(writer_module, "private_fields", noted)
     async with running_log(tmp_path, durability=durability, privacy="text") as log:
         log.append(make_record(0, text="mail to jo@example.org"))
         await until(lambda: spooled(tmp_path) == 1)

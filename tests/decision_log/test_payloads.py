@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from decision_log.decision_record import read_record
+from decision_log.payloads import from_payload, to_payload
+from router.types import RoutingDecision
+from tests.decision_log.running_log import make_record
+
+NUMBERS = {name: str(each.annotation) for name, each in RoutingDecision.model_fields.items() if "float" in str(each)}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("number", [math.inf, -math.inf])
+def test_a_number_of_a_decision_that_json_lacks_is_read_back(name: str, number: float) -> None:
+    value: object = (0.5, number) if "tuple" in NUMBERS[name] else number
+    record = make_record(0)
+    assert record.decision is not None
+    changes = {name: {"law": number} if "dict" in NUMBERS[name] else value}
+    decision = record.decision.model_copy(update=changes)
+    logged = from_payload(to_payload(record.model_copy(update={"decision": decision, "embedding": b"{}\n"})))
+    assert logged.embedding == b"{}\n"
+    if name in ("confidence", "propensity"):  # which nothing reads back: they are probabilities
+        assert f'"{name}":"{"-" * (number < 0)}Infinity"' in logged.line
+    else:
+        assert read_record(logged.line).decision == decision
