@@ -136,3 +136,13 @@ class ChatBackend(Protocol):
         ...
 
     async def aclose(self) -> None: ...
+
+
+class Unconnected:
+    """Probe and end of a backend that holds no connection."""
+
+    async def is_alive(self) -> bool:
+        return True
+
+    async def aclose(self) -> None:
+        """Nothing is open."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from base.errors import BackendError, ConfigError
-from fleet.backend import BackendRequest, BackendResponse, ChatBackend
+from fleet.backend import BackendRequest, BackendResponse, ChatBackend, Unconnected
 from fleet.replicas import ReplicatedBackend
 from router import plugins
 from router.config import CoeConfig
@@ -48,7 +48,7 @@ def is_same_engine(one: ExpertConfig, other: ExpertConfig) -> bool:
 
 
 @dataclass(frozen=True)
-class DisabledBackend:
+class DisabledBackend(Unconnected):
     """An expert that cannot be called until the gateway starts again; `problem` says why."""
 
     problem: str
@@ -58,9 +58,6 @@ class DisabledBackend:
 
     async def is_alive(self) -> bool:
         return False
-
-    async def aclose(self) -> None:
-        """Nothing is open."""
 
 
 def build_backends(

@@ -9,7 +9,7 @@ from typing import Any, cast
 from pydantic import Field
 
 from base.json_text import to_json
-from fleet.backend import BackendRequest, BackendResponse, ChatBackend
+from fleet.backend import BackendRequest, BackendResponse, ChatBackend, Unconnected
 from fleet.builtins import Builtin
 from fleet.wires.echo import event, last_question, wants_usage
 from router import plugins
@@ -54,7 +54,7 @@ def build(options: Options) -> ChatBackend:
     return BuiltinBackend(options.name, plugins.build(FAMILY, options.kind, options.params))
 
 
-class BuiltinBackend:
+class BuiltinBackend(Unconnected):
     """Costs nothing: usage is 0."""
 
     def __init__(self, name: str, builtin: Builtin) -> None:
@@ -77,12 +77,6 @@ class BuiltinBackend:
             body = to_json({"error": {**error, "code": ABSTAINED}})
             return BackendResponse(ABSTAINED_STATUS, chunks_of([body]), {"content-type": "application/json"})
         return response_of(self._name, text, request)
-
-    async def is_alive(self) -> bool:
-        return True
-
-    async def aclose(self) -> None:
-        """Nothing is open."""
 
 
 NO_TOKENS = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}

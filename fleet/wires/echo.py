@@ -9,7 +9,7 @@ from typing import cast
 from pydantic import Field
 
 from base.json_text import to_json
-from fleet.backend import BackendRequest, BackendResponse, ChatBackend
+from fleet.backend import BackendRequest, BackendResponse, ChatBackend, Unconnected
 from router.section import Section
 
 
@@ -27,7 +27,7 @@ def build(options: Options) -> ChatBackend:
     return EchoBackend(options)
 
 
-class EchoBackend:
+class EchoBackend(Unconnected):
     """Answers at once with the last user message."""
 
     def __init__(self, options: Options) -> None:
@@ -40,12 +40,6 @@ class EchoBackend:
             return BackendResponse(200, chunks, {"content-type": "text/event-stream"})
         chunks = self._paced(iter([json_answer(self._options.model, question, request.request_id)]))
         return BackendResponse(200, chunks, {"content-type": "application/json"})
-
-    async def is_alive(self) -> bool:
-        return True
-
-    async def aclose(self) -> None:
-        """Nothing is open."""
 
     async def _paced(self, events: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
         for event in events:

@@ -15,7 +15,8 @@ from pydantic import Field, SecretStr
 
 from base.errors import BackendError
 from base.json_text import to_json
-from fleet.backend import BackendRequest, BackendResponse, ChatBackend
+from fleet.backend import BackendRequest, BackendResponse, ChatBackend, Unconnected
+from fleet.wires.builtin import chunks_of
 from router.section import Section
 
 FORWARDED = frozenset(
@@ -72,8 +73,8 @@ def build(options: Options) -> ChatBackend:
     return LitellmBackend(options)
 
 
-class LitellmBackend:
-    """One hosted model."""
+class LitellmBackend(Unconnected):
+    """One hosted model. It always counts as alive: hosted providers offer no probe that is free."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
@@ -90,12 +91,8 @@ class LitellmBackend:
         if request.is_stream:
             return BackendResponse(200, stream_events(answer, request), {"content-type": "text/event-stream"})
         answer.id = f"chatcmpl-{request.request_id}"
-        body = one_chunk(answer.model_dump_json(exclude_none=True).encode())
+        body = chunks_of([answer.model_dump_json(exclude_none=True).encode()])
         return BackendResponse(200, body, {"content-type": "application/json"})
-
-    async def is_alive(self) -> bool:
-        """Returns True: hosted providers offer no probe that is free."""
-        return True
 
     async def aclose(self) -> None:
         """Closes the connections that litellm shares among all models."""
@@ -131,10 +128,6 @@ def import_litellm() -> Any:
     litellm.suppress_debug_info = True
     litellm.telemetry = False
     return litellm
-
-
-async def one_chunk(body: bytes) -> AsyncGenerator[bytes, None]:
-    yield body
 
 
 async def stream_events(chunks: AsyncIterator[Any], request: BackendRequest) -> AsyncGenerator[bytes, None]:
@@ -177,7 +170,7 @@ def error_response(error: Exception) -> BackendResponse:
         "param": text_or_none(getattr(error, "param", None)),
         "code": text_or_none(code),
     }
-    return BackendResponse(status, one_chunk(to_json({"error": values})), headers)
+    return BackendResponse(status, chunks_of([to_json({"error": values})]), headers)
 
 
 def text_or_none(value: object) -> str | None:

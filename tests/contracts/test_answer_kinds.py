@@ -6,29 +6,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from base.errors import ConfigError
 from router import plugins
 from router.strategies.types import FAMILY, AnswerKind, KeyOf, Question
+from tests.contracts.examples import cases_of
 
-CASES = [
-    pytest.param(kind, number, id=f"{kind}-{number}")
-    for kind in plugins.kinds(FAMILY)
-    for number in range(len(plugins.load(FAMILY, kind).EXAMPLES))
-]
+CASES = cases_of(FAMILY)
 PIECES = (
     'the answer is|The|B|(C)|A.|\\boxed{|}|=|3/4|1,234.5|-7|\\frac{1}{2}|%|positive|not spam|spam|{"a": 1.0}|{"a":|[1]|'
 )
 PIECES += "\n|is|:|answer|an|,|1e5"
 ANSWERS = st.one_of(st.text(max_size=200), st.lists(st.sampled_from(PIECES.split("|")), max_size=12).map(" ".join))
-
-
-@pytest.mark.parametrize(("kind", "number"), CASES)
-def test_options_survive_a_round_trip_and_refuse_what_they_do_not_know(kind: str, number: int) -> None:
-    options = plugins.load(FAMILY, kind).EXAMPLES[number]
-    values = options.model_dump(mode="json")
-    assert plugins.validate_options(FAMILY, kind, values) == options
-    with pytest.raises(ConfigError, match="no_such_option"):
-        plugins.validate_options(FAMILY, kind, values | {"no_such_option": 1})
 
 
 def keys_of(kind: str, number: int) -> KeyOf:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib.util
 
 import pytest
-from pydantic import ValidationError
 
 from base.errors import BackendError
 from fleet.backend import BackendRequest, ChatBackend
 from router import plugins
+from tests.contracts.examples import cases_of
 
 FAMILY = "fleet.wires"
-CASES = [(kind, number) for kind in plugins.kinds(FAMILY) for number in range(len(plugins.load(FAMILY, kind).EXAMPLES))]
+CASES = cases_of(FAMILY)
 
 
 def build(kind: str, number: int) -> ChatBackend:
@@ -32,17 +32,6 @@ async def test_examples_build_without_any_connection(kind: str, number: int) -> 
     assert isinstance(backend, ChatBackend)
     await backend.aclose()
     await backend.aclose()
-
-
-@pytest.mark.parametrize(("kind", "number"), CASES)
-def test_options_are_frozen_and_refuse_unknown_keys(kind: str, number: int) -> None:
-    plugin = plugins.load(FAMILY, kind)
-    options = plugin.EXAMPLES[number].model_dump()
-    with pytest.raises(ValidationError, match="nonsense"):
-        plugin.Options.model_validate({**options, "nonsense": 1})
-    field = next(iter(options))
-    with pytest.raises(ValidationError, match="frozen"):
-        setattr(plugin.EXAMPLES[number], field, "other")
 
 
 @pytest.mark.parametrize("kind", [kind for kind in plugins.kinds(FAMILY) if kind != "litellm"])

@@ -9,17 +9,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from base.errors import ArtifactError, ConfigError
+from base.errors import ArtifactError
 from router import plugins
 from router.protocols import ClassifierOf
+from tests.contracts.examples import cases_of
 
 FAMILY, FITTERS = "router.classifiers", "training.classifiers"
 CATEGORIES = ("code", "chat", "facts")
-CASES = [
-    pytest.param(kind, number, id=f"{kind}-{number}")
-    for kind in plugins.kinds(FAMILY)
-    for number in range(len(plugins.load(FAMILY, kind).EXAMPLES))
-]
+CASES = cases_of(FAMILY)
 
 
 def toy(n: int, seed: int, k: int = 3) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -47,15 +44,6 @@ def fitted_state(kind: str, number: int, k: int = 3) -> dict[str, NDArray[np.gen
 def test_every_classifier_has_a_fitter_and_every_fitter_a_classifier() -> None:
     assert {"knn", "logistic"} <= set(plugins.kinds(FAMILY))
     assert plugins.kinds(FAMILY) == plugins.kinds(FITTERS)
-
-
-@pytest.mark.parametrize(("kind", "number"), CASES)
-def test_options_survive_a_round_trip_and_refuse_what_they_do_not_know(kind: str, number: int) -> None:
-    options = plugins.load(FAMILY, kind).EXAMPLES[number]
-    values = options.model_dump(mode="json")
-    assert plugins.validate_options(FAMILY, kind, values) == options
-    with pytest.raises(ConfigError, match="no_such_option"):
-        plugins.validate_options(FAMILY, kind, values | {"no_such_option": 1})
 
 
 @pytest.mark.parametrize(("kind", "number"), CASES)

@@ -12,20 +12,16 @@ from functools import cache
 
 import numpy as np
 import pytest
-from pydantic import BaseModel
 
-from base.errors import ConfigError, MissingExtraError, MissingWeightsError
+from base.errors import MissingExtraError, MissingWeightsError
 from router import plugins
 from router.encoders.hashing import HashingEncoder
 from router.protocols import Encoder
+from tests.contracts.examples import cases_of
 from tests.json_server import JsonHandler, answering
 
 FAMILY = "router.encoders"
-CASES = [
-    pytest.param(kind, number, id=f"{kind}-{number}")
-    for kind in plugins.kinds(FAMILY)
-    for number in range(len(plugins.load(FAMILY, kind).EXAMPLES))
-]
+CASES = cases_of(FAMILY)
 TEXTS = (
     "what is 17 * 23?",
     "Traduis « bonjour tout le monde » en anglais, s'il te plaît",
@@ -86,16 +82,6 @@ def build(endpoint: str) -> Callable[[str, int], Encoder]:
 def test_the_kinds_that_the_documentation_names_exist() -> None:
     named = {"hashing", "onnx", "openai", "sentence_transformer", "static", "use_multilingual"}
     assert named <= set(plugins.kinds(FAMILY))
-
-
-@pytest.mark.parametrize(("kind", "number"), CASES)
-def test_options_survive_a_round_trip_and_refuse_what_they_do_not_know(kind: str, number: int) -> None:
-    options: BaseModel = plugins.load(FAMILY, kind).EXAMPLES[number]
-    values = options.model_dump(mode="json")
-    assert plugins.validate_options(FAMILY, kind, values) == options
-    with pytest.raises(ConfigError, match="no_such_option"):
-        plugins.validate_options(FAMILY, kind, values | {"no_such_option": 1})
-    assert options.model_config["frozen"]
 
 
 @pytest.mark.parametrize(("kind", "number"), CASES)

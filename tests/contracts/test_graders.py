@@ -6,25 +6,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from base.errors import ConfigError
 from router import plugins
+from tests.contracts.examples import cases_of
 
 FAMILY = "eval.graders"
-CASES = [
-    pytest.param(kind, number, id=f"{kind}-{number}")
-    for kind in plugins.kinds(FAMILY)
-    for number in range(len(plugins.load(FAMILY, kind).EXAMPLES))
-]
+CASES = cases_of(FAMILY)
 QUICK = [case for case in CASES if case.values[0] != "python_tests"]  # a subprocess per answer
-
-
-@pytest.mark.parametrize(("kind", "number"), CASES)
-def test_options_survive_a_round_trip_and_refuse_what_they_do_not_know(kind: str, number: int) -> None:
-    options = plugins.load(FAMILY, kind).EXAMPLES[number]
-    values = options.model_dump(mode="json")
-    assert plugins.validate_options(FAMILY, kind, values) == options
-    with pytest.raises(ConfigError, match="no_such_option"):
-        plugins.validate_options(FAMILY, kind, values | {"no_such_option": 1})
 
 
 @pytest.mark.parametrize(("kind", "number"), CASES)

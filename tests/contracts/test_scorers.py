@@ -16,6 +16,7 @@ from router import plugins
 from router.protocols import ArrayState, ExpertScorer, ScorerOf
 from router.quality import Measured
 from router.types import CategoryProbs, QueryBatch
+from tests.contracts.examples import cases_of
 from tests.outcome_tables import scored_table
 from training.graded_queries import GradedQueries
 from training.scorer_fit import FAMILY, FITS, fit_arrays, out_of_fold
@@ -23,11 +24,7 @@ from training.scorer_fit import FAMILY, FITS, fit_arrays, out_of_fold
 EXPERTS = ("a", "b", "idle")
 CATEGORIES = ("code", "facts")
 WORDS = ("def sort(values): return a list in order", "Which river is the longest of the continent?")
-CASES = [
-    pytest.param(kind, number, id=f"{kind}-{number}")
-    for kind in plugins.kinds(FAMILY)
-    for number in range(len(plugins.load(FAMILY, kind).EXAMPLES))
-]
+CASES = cases_of(FAMILY)
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 

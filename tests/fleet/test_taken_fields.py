@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import orjson
 import pytest
 
-from fleet.backend import BackendRequest, BackendResponse, read_all
+from fleet.backend import BackendRequest, BackendResponse, Unconnected, read_all
 from fleet.pool import ExpertPool
 from fleet.wires.builtin import chunks_of
 
@@ -16,7 +16,7 @@ Body = Mapping[str, object]
 HINTS = {"metadata": {}, "temperature": 0.5, "user": "u"}
 
 
-class Refusing:
+class Refusing(Unconnected):
     """An expert that answers unless `refuse` gives the text of a refusal. `asked` has the names of each request."""
 
     def __init__(self, refuse: Callable[[Body], str | None]) -> None:
@@ -27,12 +27,6 @@ class Refusing:
         self.asked.append(list(request.body))
         refusal = self._refuse(request.body)
         return BackendResponse(200 if refusal is None else 400, chunks_of([(refusal or "{}").encode()]))
-
-    async def is_alive(self) -> bool:
-        return True
-
-    async def aclose(self) -> None:
-        """Nothing is open."""
 
 
 async def statuses(expert: Refusing, *bodies: Body, path: str = "chat/completions") -> list[int]:

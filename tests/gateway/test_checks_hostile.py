@@ -13,7 +13,7 @@ import orjson
 import pytest
 
 from base.errors import ConfigError
-from fleet.backend import BackendRequest, BackendResponse
+from fleet.backend import BackendRequest, BackendResponse, Unconnected
 from gateway.expert_call import JSON
 from gateway.listener import check_exposure, check_strength
 from gateway.settings import read_settings
@@ -103,14 +103,9 @@ async def test_check_22_deep_nesting_is_refused_everywhere(path: str, body: byte
 async def test_an_experts_deep_answer_is_read_no_further(is_stream: bool) -> None:
     deep = b'{"choices":[{"message":{"content":"x"},"delta":{"content":"x"}}],"z":' + b"[" * 251 + b"]" * 251 + b"}"
 
-    class Deep:
+    class Deep(Unconnected):
         async def send(self, request: BackendRequest) -> BackendResponse:
             return BackendResponse(200, chunks(), {"content-type": "text/event-stream" if is_stream else JSON})
-
-        async def is_alive(self) -> bool:
-            return True
-
-        async def aclose(self) -> None: ...
 
     async def chunks() -> AsyncGenerator[bytes, None]:
         yield b"data: " + deep + b"\n\ndata: [DONE]\n\n" if is_stream else deep
@@ -338,14 +333,9 @@ async def test_a_fault_of_an_endpoint_is_logged_with_the_id_that_its_client_got(
 
 
 async def test_unforeseen_error_is_500_without_its_text() -> None:
-    class Broken:
+    class Broken(Unconnected):
         async def send(self, request: object) -> None:
             raise ZeroDivisionError("secret text")
-
-        async def is_alive(self) -> bool:
-            return True
-
-        async def aclose(self) -> None: ...
 
     async with running(echoes(ruby=Broken())) as gateway:
         async with gateway.chat("red") as answer:

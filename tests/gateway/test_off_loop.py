@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from base.json_text import from_json
-from fleet.backend import BackendRequest, BackendResponse
+from fleet.backend import BackendRequest, BackendResponse, Unconnected
 from fleet.wires.echo import json_answer
 from gateway import answer_reader, asgi
 from gateway.asgi import LARGE_BYTES, MANY_VALUES, Application
@@ -112,14 +112,9 @@ async def test_a_large_answer_is_read_beside_the_loop(monkeypatch: pytest.Monkey
     threads: list[str] = []
     said = iter(["short", NOT_LARGE, LARGE])
 
-    class Expert:
+    class Expert(Unconnected):
         async def send(self, request: BackendRequest) -> BackendResponse:
             return BackendResponse(200, pieces(json_answer("m", next(said), "r")))
-
-        async def is_alive(self) -> bool:
-            return True
-
-        async def aclose(self) -> None: ...
 
     async def pieces(body: bytes) -> AsyncGenerator[bytes, None]:
         yield body

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from fleet.backend import BackendRequest, BackendResponse
+from fleet.backend import BackendRequest, BackendResponse, Unconnected
 from fleet.price_list import listed_facts
 from fleet.wires import echo
 from gateway.chat_log import ServedModels, priced
@@ -18,7 +18,7 @@ OLD, NEW = "gpt-4o-2024-08-06", "gpt-4o-mini-2024-07-18"
 ENTRY = {"engine": "litellm", "model": "openai/gpt-4o", "price_in_per_m_usd": 2.5, "price_out_per_m_usd": 10.0}
 
 
-class Redirecting:
+class Redirecting(Unconnected):
     """A provider whose answers name a model that a test sets."""
 
     def __init__(self) -> None:
@@ -26,12 +26,6 @@ class Redirecting:
 
     async def send(self, request: BackendRequest) -> BackendResponse:
         return await echo.build(echo.Options(model=self.model)).send(request)
-
-    async def is_alive(self) -> bool:
-        return True
-
-    async def aclose(self) -> None:
-        """Nothing is open."""
 
 
 async def ask(gateway: Running, number: int, *, is_stream: bool = False) -> tuple[str | None, float]:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
-from fleet.backend import BackendRequest, BackendResponse, ChatBackend
+from fleet.backend import BackendRequest, BackendResponse, ChatBackend, Unconnected
 from fleet.breaker import BreakerState
 from gateway.parts import Parts
 from router.config import CoeConfig
@@ -18,7 +18,7 @@ SWAPS = 25
 ASKERS = 8
 
 
-class Gated:
+class Gated(Unconnected):
     """An expert whose answers wait until the gate opens, and never come once it is closed."""
 
     def __init__(self, inner: ChatBackend) -> None:
@@ -30,9 +30,6 @@ class Gated:
         await self.gate.wait()
         assert not self.is_closed
         return await self._inner.send(request)
-
-    async def is_alive(self) -> bool:
-        return True
 
     async def aclose(self) -> None:
         self.is_closed = True

@@ -13,7 +13,7 @@ from base.errors import ConfigError
 from decision_log.database import Database
 from decision_log.feedback_types import JudgedAnswer
 from decision_log.sql_removal import Removal
-from fleet.backend import BackendRequest, BackendResponse
+from fleet.backend import BackendRequest, BackendResponse, Unconnected
 from fleet.wires import echo
 from fleet.wires.builtin import chunks_of
 from gateway.judge import Judge
@@ -24,7 +24,7 @@ from tests.gateway.test_store import record
 from tests.waiting import until
 
 
-class Scripted:
+class Scripted(Unconnected):
     """An expert whose answer is a function of the last message; it remembers what it was asked."""
 
     def __init__(self, answer: Callable[[str], str], status: int = 200) -> None:
@@ -38,12 +38,6 @@ class Scripted:
         reply = {"messages": [{"role": "user", "content": self._answer(text)}]}
         found = await inner.send(BackendRequest(reply, is_stream=request.is_stream))
         return BackendResponse(self._status, found.chunks, found.headers)
-
-    async def is_alive(self) -> bool:
-        return True
-
-    async def aclose(self) -> None:
-        """Nothing is open."""
 
 
 def prefers_ruby(text: str) -> str:
