@@ -145,10 +145,6 @@ async def send_head(send: Send, status: int, headers: Mapping[str, str]) -> None
     await send({"type": "http.response.start", "status": status, "headers": pairs})
 
 
-async def send_error(send: Send, error: ApiError, headers: Mapping[str, str]) -> None:
-    await send_body(send, error.status, error.body, {**headers, **error.headers})
-
-
 def replay(body: bytes, receive: Receive) -> Receive:
     """A `receive` that gives the body read before, then what comes after it."""
     is_given = False
@@ -176,7 +172,7 @@ def error_answer(error: ApiError, headers: Mapping[str, str] | None = None) -> A
     """An application that answers every request with an error."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        await send_error(send, error, headers or {})
+        await send_body(send, error.status, error.body, {**(headers or {}), **error.headers})
 
     return answer
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from gateway.asgi import Application
-from gateway.http_errors import ApiError
+from gateway.http_errors import ApiError, no_key
 from gateway.keys.grants import EVERYBODY, Caller
 from gateway.keys.key_ring import KeyRing
 from gateway.keys.oidc import Oidc, is_token
@@ -64,7 +64,7 @@ class Auth:
         """The caller by its key or token; everybody while no key was ever made.
 
         Raises:
-            ApiError: 401, the key is missing, unknown, revoked or expired; of a token as `Oidc.caller` says.
+            ApiError: 401, the key is missing, unknown, revoked or expired; of a token as `Oidc.session` says.
         """
         if not self.needs_key:
             return EVERYBODY
@@ -72,14 +72,14 @@ class Auth:
         if given is None and b"x-api-key" in headers:  # Anthropic's clients
             given = BEARER + headers[b"x-api-key"]
         if given is None or given[: len(BEARER)].lower() != BEARER:
-            raise refused("a key is needed: send the header 'Authorization: Bearer KEY'")
+            raise no_key("a key is needed: send the header 'Authorization: Bearer KEY'")
         secret = given[len(BEARER) :].strip()
         presented = hashlib.sha256(secret).digest()
         found = self.holder(presented)
         if found is None and self._oidc is not None and is_token(secret):
-            return await self._oidc.caller(secret.decode("ascii", "replace"))
+            return (await self._oidc.session(secret.decode("ascii", "replace")))[0]
         if found is None:
-            raise refused("the key is not known here, or has expired")
+            raise no_key("the key is not known here, or has expired")
         return found
 
     async def token_session(self, secret: str) -> tuple[Caller, float] | None:
@@ -93,10 +93,6 @@ class Auth:
         # Every hash is compared, so the time taken does not say which one was close.
         fixed = [caller for digest, caller in self._fixed if hmac.compare_digest(presented, digest)]
         return fixed[0] if fixed else self._ring.caller(presented)
-
-
-def refused(message: str) -> ApiError:
-    return ApiError(message, status=401, code="invalid_api_key", error_type="authentication_error")
 
 
 def require_admin(caller: Caller) -> None:

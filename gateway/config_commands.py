@@ -67,8 +67,8 @@ def show_changes(text: str, config: Path, data_dir: Path) -> None:
     found = history.current()
     wanted = checked(text, config, data_dir, history.config(found.started))
     require_router(wanted, data_dir)
-    lines = [str(each) for each in differences(history.config(found.number), wanted)]
-    for line in lines or ["nothing changes"]:
+    changes = differences(history.config(found.number), wanted)
+    for line in changes.values() or ["nothing changes"]:
         echo(line)
 
 

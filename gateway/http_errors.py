@@ -133,6 +133,10 @@ def invalid(message: str, param: str | None = None, code: str = "invalid_value")
     return ApiError(message, param=param, code=code)
 
 
+def no_key(message: str) -> ApiError:
+    return ApiError(message, status=401, code="invalid_api_key")
+
+
 def not_now(message: str, code: str, status: int = 503) -> ApiError:
     """An error that another try, a moment later, may not meet."""
     return ApiError(message, status=status, code=code, retry_after_s=RETRY_AFTER_S)

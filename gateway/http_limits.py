@@ -10,9 +10,8 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from fleet.backend import RETRY_AFTER_S
 from gateway.asgi import IS_HERE, PEER, Peer, Scope, error_answer
-from gateway.http_errors import ApiError
+from gateway.http_errors import ApiError, not_now
 
 MAX_HEAD_BYTES = 32 * 1024
 HEAD_TIMEOUT_S = 15.0
@@ -151,7 +150,8 @@ class LimitedProtocol(HttpToolsProtocol):
         if idle:
             max(idle, key=lambda each: (peers[each.peer], -each._idle_since_s)).transport.close()
         else:
-            self._answer_and_close(too_many_connections(self.max_connections))
+            limit = f"the gateway is at its limit of {self.max_connections} connections; try again later"
+            self._answer_and_close(not_now(limit, "overloaded"))
 
     @property
     def peer(self) -> str:
@@ -317,12 +317,3 @@ def too_large() -> ApiError:
 
 def malformed(message: str) -> ApiError:
     return ApiError(message, status=400, code="invalid_http")
-
-
-def too_many_connections(limit: int) -> ApiError:
-    return ApiError(
-        f"the gateway is at its limit of {limit} connections; try again later",
-        status=503,
-        code="overloaded",
-        retry_after_s=RETRY_AFTER_S,
-    )

@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -31,58 +32,26 @@ class Metrics:
     """Counters of the request path, and a way to add what other parts count themselves."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "coe_requests",
-            "Chat requests by how they ended",
-            ["state", "status"],
-            registry=self.registry,
-        )
-        self.refusals = Counter(
-            "coe_refusals", "Requests refused before routing, by status", ["status"], registry=self.registry
-        )
-        self.faults = Counter("coe_faults", "Unforeseen errors, at the request edge", registry=self.registry)
-        self.overhead = Histogram(
-            "coe_overhead_seconds",
-            "From a request's last byte to the call of its expert",
-            buckets=OVERHEAD_BUCKETS_S,
-            registry=self.registry,
-        )
-        self.ttft = Histogram(
-            "coe_ttft_seconds",
-            "From a request's arrival to the first byte of its answer",
-            ["expert"],
-            buckets=TTFT_BUCKETS_S,
-            registry=self.registry,
-        )
-        self.decisions = Counter(
-            "coe_decisions",
-            "Routing decisions",
-            ["category", "expert", "reason"],
-            registry=self.registry,
-        )
-        self.failovers = Counter(
-            "coe_failovers", "Answers by another expert than the one decided", ["expert"], registry=self.registry
-        )
-        self.model_changes = Counter(
-            "coe_served_model_changes",
-            "Answers that name another model than the expert's answers before",
-            ["expert"],
-            registry=self.registry,
-        )
-        self.feedback = Counter(
-            "coe_feedback", "Feedback by what became of it", ["kind", "status"], registry=self.registry
-        )
+        registry = self.registry = CollectorRegistry()
+        counter, histogram = partial(Counter, registry=registry), partial(Histogram, registry=registry)
+        self.requests = counter("coe_requests", "Chat requests by how they ended", ["state", "status"])
+        self.refusals = counter("coe_refusals", "Requests refused before routing, by status", ["status"])
+        self.faults = counter("coe_faults", "Unforeseen errors, at the request edge")
+        about_overhead = "From a request's last byte to the call of its expert"
+        self.overhead = histogram("coe_overhead_seconds", about_overhead, buckets=OVERHEAD_BUCKETS_S)
+        about_ttft = "From a request's arrival to the first byte of its answer"
+        self.ttft = histogram("coe_ttft_seconds", about_ttft, ["expert"], buckets=TTFT_BUCKETS_S)
+        self.decisions = counter("coe_decisions", "Routing decisions", ["category", "expert", "reason"])
+        self.failovers = counter("coe_failovers", "Answers by another expert than the one decided", ["expert"])
+        about_changes = "Answers that name another model than the expert's answers before"
+        self.model_changes = counter("coe_served_model_changes", about_changes, ["expert"])
+        self.feedback = counter("coe_feedback", "Feedback by what became of it", ["kind", "status"])
         self.used: defaultdict[str, Used] = defaultdict(Used)
         self.watch(self._usage)
 
     def watch(self, read: Callable[[], Iterable[Metric]]) -> None:
         """Adds metrics that are read at each scrape."""
         self.registry.register(ReadCollector(read))
-
-    def watch_running(self, running: Callable[[], float]) -> None:
-        """Adds the number of chat requests in work."""
-        Gauge("coe_running_requests", "Chat requests in work", registry=self.registry).set_function(running)
 
     def _usage(self) -> Iterator[Metric]:
         tokens = CounterMetricFamily("coe_tokens", "Tokens of answers", labels=["expert", "type"])

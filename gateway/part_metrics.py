@@ -13,7 +13,7 @@ from fleet.breaker import BreakerState
 from fleet.pool import ExpertPool
 from fleet.residency.types import Residency
 from gateway.drift_watch import DriftWatch
-from gateway.intake import Intake
+from gateway.intake import Admission, Intake
 from gateway.live_router import LiveRouter
 from gateway.shadow import Shadows
 from gateway.trial_watch import TrialWatch
@@ -32,7 +32,8 @@ def log_metrics(sink: DecisionLog) -> Iterator[Metric]:
     yield GaugeMetricFamily("coe_log_ok", "1 while spool and stream work", value=stats.last_error is None)
 
 
-def intake_metrics(intake: Intake) -> Iterator[Metric]:
+def intake_metrics(admission: Admission, intake: Intake) -> Iterator[Metric]:
+    yield GaugeMetricFamily("coe_running_requests", "Chat requests in work", value=admission.running)
     help_text = "Memory that request bodies over 64 KiB have taken"
     yield GaugeMetricFamily("coe_body_bytes", help_text, value=intake.held_bytes)
 

@@ -213,9 +213,8 @@ def watch_parts(metrics: Metrics, current: Callable[[], Parts]) -> None:
     """Adds what the parts in force count themselves to the metrics."""
     judge, retrieval, telemetry = current().judge, current().retrieval, current().telemetry
     residency = current().residency
-    metrics.watch_running(lambda: current().admission.running)
     metrics.watch(lambda: log_metrics(current().sink))
-    metrics.watch(lambda: intake_metrics(current().intake))
+    metrics.watch(lambda: intake_metrics(current().admission, current().intake))
     metrics.watch(lambda: router_metrics(current().live, current().decider.shadows))
     metrics.watch(lambda: expert_metrics(current().pool))
     if judge is not None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import State
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
@@ -52,21 +53,16 @@ MODULES = (
     experts,
     spend,
 )
-REST_PARTS = (
-    *("batches", "cache", "config", "decider", "live", "live_config", "metrics", "pool", "readiness", "retrieval"),
-    *("siblings", "sink", "database", "telemetry"),
-)
 
 
 def create_rest(parts: Parts) -> FastAPI:
     """The application over parts that endpoints ask for by name (gateway/endpoints/access.py). The interactive docs
     stay off: their pages load scripts from elsewhere."""
     app = FastAPI(title="coe", version="1", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
-    for name in REST_PARTS:
-        setattr(app.state, name, getattr(parts, name))
-    app.state.retrieval_desk = RetrievalDesk(
+    desk = RetrievalDesk(
         parts.retrieval_log, parts.sink, parts.admission, parts.readiness, parts.decider.session_id, parts.limits
     )
+    app.state = State(vars(parts) | {"retrieval_desk": desk})
     for path, plain in PLAIN.items():
         app.add_api_route(path, described(plain), response_model=plain.model)
     for module in MODULES:

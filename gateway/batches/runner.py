@@ -18,7 +18,7 @@ from fleet.tasks import Poller, stop_task
 from gateway.asgi import Application, Message, replay
 from gateway.batches.batch_store import CANCELLING, COMPLETED, EXPIRED, FAILED, VALIDATING, Batch, BatchStore
 from gateway.batches.lines import LATE, MAX_LINES, Line, answer_line, error_line, raw_lines, read_lines
-from gateway.http_errors import ApiError
+from gateway.http_errors import no_key
 from gateway.inner_request import Answer, inner_scope
 from gateway.keys.grants import Caller
 
@@ -91,7 +91,7 @@ class Asker:
         """The answer, however the request ends."""
         caller, answer = self.caller(batch.key_id), Answer()
         if caller is None:
-            ended = ApiError("the key of this batch has ended", status=401, code="invalid_api_key")
+            ended = no_key("the key of this batch has ended")
             return Answer(ended.status, body=ended.body)
         scope = inner_scope(
             {"type": "http", "scheme": "http", "coe_is_batch": True}, caller, "POST", batch.endpoint, line.body

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from base.errors import ConfigError
 from fleet.connect import is_same_engine
@@ -32,36 +31,24 @@ ALLOWED = "one with a `url`, or an adapter on weights that llama.cpp has"
 ABSENT = object()
 
 
-class Difference(NamedTuple):
-    """A key whose value changes; ABSENT where it is not there."""
-
-    key: str
-    before: object
-    after: object
-
-    def __str__(self) -> str:
-        if self.before is ABSENT:
-            return f"{self.key}: added"
-        if self.after is ABSENT:
-            return f"{self.key}: removed"
-        return f"{self.key}: {shown(self.before)} -> {shown(self.after)}"
+def differences(before: CoeConfig, after: CoeConfig) -> dict[str, str]:
+    """A line for each key whose value changes, by that key."""
+    return dict(differing("", before.model_dump(), after.model_dump()))
 
 
-def shown(value: object) -> str:
-    return "none" if value is None else f"{value}"
-
-
-def differences(before: CoeConfig, after: CoeConfig) -> list[Difference]:
-    return list(differing("", before.model_dump(), after.model_dump()))
-
-
-def differing(key: str, before: object, after: object) -> Iterator[Difference]:
+def differing(key: str, before: object, after: object) -> Iterator[tuple[str, str]]:
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         for name in {**before, **after}:
             path = f"{key}.{name}" if key else str(name)
             yield from differing(path, before.get(name, ABSENT), after.get(name, ABSENT))
+    elif before is ABSENT or after is ABSENT:
+        yield key, f"{key}: {'added' if before is ABSENT else 'removed'}"
     elif before != after:
-        yield Difference(key, before, after)
+        yield key, f"{key}: {shown(before)} -> {shown(after)}"
+
+
+def shown(value: object) -> str:
+    return "none" if value is None else f"{value}"
 
 
 def restart_problems(started: CoeConfig, config: CoeConfig, running: Collection[str]) -> list[str]:
@@ -71,7 +58,8 @@ def restart_problems(started: CoeConfig, config: CoeConfig, running: Collection[
         running: experts on engines that `coe experts up` runs now.
     """
     needs = "needs a restart of the gateway"
-    problems = [f"{each.key}: {needs}" for each in differences(started, config) if not is_changeable(each.key)]
+    taken = tuple(f"{key}." for key in CHANGEABLE)
+    problems = [f"{key}: {needs}" for key in differences(started, config) if not f"{key}.".startswith(taken)]
     for name, entry in config.experts.items():
         was = started.experts.get(name)
         is_there = (was is not None and is_same_engine(was, entry)) or (entry.engine.is_vllm and name in running)
@@ -79,10 +67,6 @@ def restart_problems(started: CoeConfig, config: CoeConfig, running: Collection[
         if has_own_engine(entry) and not is_there:
             problems.append(f"experts.{name}: an expert on an engine of this host {needs}; allowed: {ALLOWED}")
     return problems
-
-
-def is_changeable(key: str) -> bool:
-    return any(key == allowed or key.startswith(f"{allowed}.") for allowed in CHANGEABLE)
 
 
 def is_new_adapter(started: CoeConfig, entry: ExpertConfig) -> bool:

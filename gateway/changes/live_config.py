@@ -70,7 +70,7 @@ class LiveConfig(Poller):
         config, _, _ = await self._wanted(text)
         found = await asyncio.to_thread(self.history.current)
         before = await asyncio.to_thread(self.history.config, found.number)
-        return [str(each) for each in differences(before, config)]
+        return list(differences(before, config).values())
 
     async def apply(self, text: str | None, by: str) -> InForce:
         """Puts a text, or experts.yaml, in force for every gateway of the data folder.

@@ -56,10 +56,11 @@ class Console:
     """
 
     def __init__(self, gateway: Application, auth: Auth, hash_key: bytes, data_dir: Path) -> None:
-        self._gateway, self._sessions, self._data_dir = gateway, Sessions(auth, hash_key), data_dir
+        self._gateway, self._auth, self._data_dir = gateway, auth, data_dir
+        self._sessions = Sessions(auth, hash_key)
         self._templates = environment()
         open_routes = [
-            Route("/login", self.show_login, methods=["GET"]),
+            Route("/login", self._login, methods=["GET"]),
             Route("/login", self.log_in, methods=["POST"]),
             Route("/static/{name}", show_static, methods=["GET"]),
         ]
@@ -116,19 +117,16 @@ class Console:
         shown = template.render(caller=None if api is None else api.caller, page=name, now=time.time(), **values)
         return HTMLResponse(shown, status, HEADERS)
 
-    async def show_login(self, request: Request) -> Response:
-        return self._login(request)
-
-    def _login(self, request: Request, status: int = 200, problem: str = "") -> Response:
-        return self._show(request, "login", status, problem=problem, takes_tokens=self._sessions.takes_tokens)
+    async def _login(self, request: Request, status: int = 200, problem: str = "") -> Response:
+        return self._show(request, "login", status, problem=problem, takes_tokens=self._auth.takes_tokens)
 
     async def log_in(self, request: Request) -> Response:
         try:
             cookie = await self._sessions.begin((await fields(request)).get("key", "").strip())
         except ApiError as error:  # of a token
-            return self._login(request, error.status, f"Refused: {error.message}.")
+            return await self._login(request, error.status, f"Refused: {error.message}.")
         if cookie is None:
-            return self._login(request, 401, "That key is not known here, or has expired.")
+            return await self._login(request, 401, "That key is not known here, or has expired.")
         answer = RedirectResponse("/console", 303, HEADERS)
         is_tls = "https" in (request.scope["scheme"], request.headers.get("x-forwarded-proto"))
         answer.set_cookie(COOKIE, cookie, LIFE_S, path="/console", secure=is_tls, httponly=True, samesite="strict")
@@ -149,7 +147,8 @@ class Console:
         columns = [name for name in (model, asked.get("beside")) if name]
         routed, problem = None, ""
         try:
-            reply = await api.post("/v1/route", {"text": text, "model": model if is_routing(model) else AUTO})
+            routing = model if model.partition(":")[0] == AUTO else AUTO
+            reply = await api.post("/v1/route", {"text": text, "model": routing})
             routed = explained(reply.json)
         except ApiFailure as failure:
             problem = failure.message
@@ -259,10 +258,6 @@ def to_login(request: Request) -> Response:
 
 def is_htmx(request: Request) -> bool:
     return request.headers.get("hx-request") == "true"
-
-
-def is_routing(model: str) -> bool:
-    return model.partition(":")[0] == AUTO
 
 
 async def fields(request: Request) -> dict[str, str]:

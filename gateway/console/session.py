@@ -30,10 +30,6 @@ class Sessions:
     def __init__(self, auth: Auth, key: bytes) -> None:
         self._auth, self._key = auth, key or secrets.token_bytes(32)
 
-    @property
-    def takes_tokens(self) -> bool:
-        return self._auth.takes_tokens
-
     async def caller(self, headers: Mapping[bytes, bytes]) -> Caller | None:
         """The caller of a request; everybody on a gateway without keys, None where nobody has logged in.
 

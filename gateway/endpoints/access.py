@@ -57,11 +57,6 @@ async def kept_files(batches: Annotated[BatchStore, Depends(batch_store)]) -> Fi
     return batches.files
 
 
-async def decoded_body(request: Request) -> object:
-    """The JSON value of the body; None without one."""
-    return request.scope.get("coe_json")
-
-
 Config = Annotated[CoeConfig, part("config")]
 Sink = Annotated[DecisionLog, part("sink")]
 LogDatabase = Annotated[Database, part("database")]
@@ -71,7 +66,6 @@ CallerOf = Annotated[Caller, Depends(caller_of)]
 Owner = Annotated[str, Depends(owner_of)]
 Batches = Annotated[BatchStore, Depends(batch_store)]
 KeptFiles = Annotated[Files, Depends(kept_files)]
-DecodedBody = Annotated[object, Depends(decoded_body)]
 
 
 async def scan(work: Callable[[], T]) -> T:

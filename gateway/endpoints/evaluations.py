@@ -11,7 +11,7 @@ from fastapi import Request, Response
 from pydantic import ValidationError
 
 from base.errors import allowed_values, shorten
-from gateway.endpoints.access import DecodedBody, api_router, message_of
+from gateway.endpoints.access import api_router, message_of
 from gateway.endpoints.decisions import no_decision
 from gateway.endpoints.feedback import Desk, FeedbackDesk, FeedbackRequest
 from gateway.exchange import decision_named
@@ -27,10 +27,10 @@ MAX_PROBLEMS = 3
 
 
 @api.post("/v1/logs")
-async def take_evaluations(values: DecodedBody, request: Request, desk: Desk) -> Response:
+async def take_evaluations(request: Request, desk: Desk) -> Response:
     """Keeps what it can. The answer counts the events that are not kept, and says why."""
     problems: list[str] = []
-    for record in log_records(values):
+    for record in log_records(request.scope.get("coe_json")):
         try:
             said = verdict(record, desk.config.feedback.evaluations)
             await desk.keep(said.model_copy(update={"decision_id": await decision_about(record, desk)}))

@@ -173,14 +173,11 @@ Desk = Annotated[RetrievalDesk, part("retrieval_desk")]
 
 async def check_tokens(service: RetrievalService, texts: Sequence[str], param: str) -> list[int]:
     """The estimated tokens of each text. Raises ApiError 400 when they are too many together."""
-    counts, allowed = await asyncio.to_thread(tokens_of, texts), service.config.limits.max_tokens
+    counts = await asyncio.to_thread(lambda: [count_tokens(text) for text in texts])
+    allowed = service.config.limits.max_tokens
     if sum(counts) > allowed:
         raise invalid(f"'{param}' holds {sum(counts)} tokens; allowed: at most {allowed} in a request", param)
     return counts
-
-
-def tokens_of(texts: Sequence[str]) -> list[int]:
-    return [count_tokens(text) for text in texts]
 
 
 def answer(body: Mapping[str, object], headers: Mapping[str, str] | None = None) -> Response:

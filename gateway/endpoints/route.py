@@ -10,7 +10,7 @@ from fastapi import Request
 from gateway.asgi import off_loop
 from gateway.chat_request import ChatRequest, chat_request, json_object
 from gateway.deciding import Decider
-from gateway.endpoints.access import CallerOf, Config, DecodedBody, api_router, part
+from gateway.endpoints.access import CallerOf, Config, api_router, part
 from gateway.exchange import new_decision_id
 from gateway.http_errors import invalid
 from router.explain import reason_in_words
@@ -31,13 +31,12 @@ class RouteAnswer(Record):
 @api.post("/v1/route")
 async def route(
     request: Request,
-    body: DecodedBody,
     config: Config,
     decider: Annotated[Decider, part("decider")],
     caller: CallerOf,
 ) -> RouteAnswer:
     """A dry run. The body is `{"text": ...}` or a chat request; `model` defaults to `auto`. Nothing is logged."""
-    read = partial(route_request, json_object(body), config.gateway)
+    read = partial(route_request, json_object(request.scope.get("coe_json")), config.gateway)
     chat = await off_loop(read, await request.body())
     decision = (await decider.decide(chat, new_decision_id(), caller=caller)).decision
     return RouteAnswer(decision=decision, why=reason_in_words(decision))

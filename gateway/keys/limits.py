@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from decision_log.redis_client import REDIS_ERRORS, connect
 from fleet.tasks import stop_task
-from gateway.http_errors import ApiError
+from gateway.http_errors import ApiError, not_now
 from gateway.keys.counters import NOTHING, Cost, Counter, amount_of, counters_of, headers_of, over_cap
 from gateway.keys.grants import Caller
 
@@ -36,6 +36,7 @@ CONNECTIONS = 16
 PAUSE_S = 1.0
 """For so long after a failure nobody waits for Redis: requests that need it are refused at once."""
 
+UNAVAILABLE = "limits of this key cannot be checked now; try again later"
 LAST_SETTLING_S = 5.0
 SETTLED_AT_ONCE = CONNECTIONS
 NEVER_MS = 10**15
@@ -147,7 +148,7 @@ class Limits:
         if not caller.caps:
             return Hold(self)
         if self._client is None or time.monotonic() < self._paused_until_s:
-            raise unavailable()
+            raise not_now(UNAVAILABLE, "limits_unavailable")
         counters = counters_of(caller.caps, cost, time.time())
         lease = " ".join([secrets.token_hex(8), *(f"{each.key} {each.need}" for each in counters)])
         arguments: list[object] = [lease, self._lease_ms]
@@ -227,13 +228,4 @@ class Limits:
         except REDIS_ERRORS as error:
             self._paused_until_s = time.monotonic() + PAUSE_S
             logger.warning("keys with limits are refused: Redis cannot be asked (%s)", type(error).__name__)
-            raise unavailable() from error
-
-
-def unavailable() -> ApiError:
-    return ApiError(
-        "limits of this key cannot be checked now; try again later",
-        status=503,
-        code="limits_unavailable",
-        retry_after_s=PAUSE_S,
-    )
+            raise not_now(UNAVAILABLE, "limits_unavailable") from error

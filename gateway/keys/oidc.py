@@ -13,7 +13,7 @@ import aiohttp
 from base.errors import require_installed
 from base.json_text import from_json
 from decision_log.privacy import keyed_hash
-from gateway.http_errors import ApiError, not_now
+from gateway.http_errors import ApiError, no_key, not_now
 from gateway.keys.grants import TEAM, Caller, Grant, caller_of
 from router.gateway_config import OidcConfig, check_safe_url
 
@@ -54,10 +54,6 @@ class Oidc:
         self._keys: dict[str, PyJWK] = {}
         self._read_at_s = self._tried_at_s = float("-inf")
         self._reading = asyncio.Lock()
-
-    async def caller(self, token: str) -> Caller:
-        """The caller whom a token names. Raises as `session` does."""
-        return (await self.session(token))[0]
 
     async def session(self, token: str) -> tuple[Caller, float]:
         """The caller whom a token names, and until when it does (Unix seconds).
@@ -173,9 +169,4 @@ def is_token(presented: bytes) -> bool:
 def invalid_token(error: Exception | None = None) -> ApiError:
     reasons = {"ExpiredSignatureError": "has expired", "InvalidAudienceError": "is for another audience"}
     reason = reasons.get(type(error).__name__, "is not valid here")
-    return ApiError(
-        f"the token {reason}",
-        status=401,
-        code="invalid_api_key",
-        error_type="authentication_error",
-    )
+    return no_key(f"the token {reason}")

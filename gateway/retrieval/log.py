@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -83,17 +84,11 @@ class RetrievalLog:
     ) -> None:
         self._sink, self._keeps_embeddings = sink, keeps_embeddings
         self._config = config or RetrievalConfig()
-        self._requests = Counter("coe_retrieval_requests", "Retrieval requests", ["kind", "status"], registry=registry)
-        self._decisions = Counter(
-            "coe_retrieval_decisions", "Choices of a retrieval expert", ["expert", "reason"], registry=registry
-        )
-        self._seconds = Histogram(
-            "coe_retrieval_seconds",
-            "From a request's arrival to its answer",
-            ["kind"],
-            buckets=SECONDS_BUCKETS,
-            registry=registry,
-        )
+        counter, histogram = partial(Counter, registry=registry), partial(Histogram, registry=registry)
+        self._requests = counter("coe_retrieval_requests", "Retrieval requests", ["kind", "status"])
+        self._decisions = counter("coe_retrieval_decisions", "Choices of a retrieval expert", ["expert", "reason"])
+        about = "From a request's arrival to its answer"
+        self._seconds = histogram("coe_retrieval_seconds", about, ["kind"], buckets=SECONDS_BUCKETS)
 
     def outcomes_of(
         self,

@@ -87,14 +87,14 @@ def oidc(provider: Provider, **changes: Any) -> Oidc:
 async def test_a_token_gives_the_caller_of_its_team(provider: Provider) -> None:
     checked = oidc(provider)
     for key, algorithm, key_id in ((FIRST, "RS256", "one"), (CURVE, "ES256", "curve")):
-        caller = await checked.caller(provider.token(key, algorithm, key_id))
+        caller, _ = await checked.session(provider.token(key, algorithm, key_id))
         assert (caller.tenant, caller.is_admin, caller.experts) == ("acme", False, {"ruby"})
         assert [scoped.scope for scoped in caller.caps] == ["acme"], "the caps of its team"
         assert "ann" not in str(caller.key_id)
-    again, other = [await checked.caller(provider.token(sub=sub)) for sub in ("ann", "bob")]
+    again, other = [(await checked.session(provider.token(sub=sub)))[0] for sub in ("ann", "bob")]
     assert again == caller != other
     for scopes in ({"scope": "openid coe:admin"}, {"scp": ["coe:admin"]}):
-        assert (await checked.caller(provider.token(**scopes))).is_admin
+        assert (await checked.session(provider.token(**scopes)))[0].is_admin
     assert provider.reads == 1, "keys are kept"
 
 
@@ -120,7 +120,7 @@ async def test_claims_that_do_not_fit_are_refused(
     provider: Provider, changes: dict[str, object], status: int, said: str
 ) -> None:
     with pytest.raises(ApiError, match=said) as refused:
-        await oidc(provider).caller(provider.token(**changes))
+        await oidc(provider).session(provider.token(**changes))
     assert refused.value.status == status
 
 
@@ -177,45 +177,45 @@ async def test_forged_tokens_are_refused(provider: Provider, forge: Callable[[Pr
     checked = oidc(provider)
     token = forge(provider)
     with pytest.raises(ApiError) as refused:
-        await checked.caller(token)
+        await checked.session(token)
     assert refused.value.status == 401
     assert token not in str(refused.value)
-    assert (await checked.caller(provider.token())).tenant == "acme"
+    assert (await checked.session(provider.token()))[0].tenant == "acme"
 
 
 async def test_a_rotation_of_the_providers_keys_is_seen(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
     checked = oidc(provider)
-    await checked.caller(provider.token())
+    await checked.session(provider.token())
     provider.keys = [public_jwk(SECOND, "two")]
     new = provider.token(SECOND, key_id="two")
     for _ in range(3):
         with pytest.raises(ApiError):
-            await checked.caller(new)
+            await checked.session(new)
     assert provider.reads == 1, "unknown key ids do not make it read again and again"
     monkeypatch.setattr("gateway.keys.oidc.UNKNOWN_KEY_S", 0.0)
-    assert (await checked.caller(new)).tenant == "acme"
+    assert (await checked.session(new))[0].tenant == "acme"
     with pytest.raises(ApiError):
-        await checked.caller(provider.token())
+        await checked.session(provider.token())
 
 
 async def test_while_the_provider_is_away_its_last_keys_count(
     provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checked, late = oidc(provider), oidc(provider)
-    await checked.caller(provider.token())
+    await checked.session(provider.token())
     provider.is_broken = True
     monkeypatch.setattr("gateway.keys.oidc.FRESH_S", 0.0)
     monkeypatch.setattr("gateway.keys.oidc.UNKNOWN_KEY_S", 0.0)
-    assert (await checked.caller(provider.token())).tenant == "acme"
+    assert (await checked.session(provider.token()))[0].tenant == "acme"
     with pytest.raises(ApiError) as refused:
-        await late.caller(provider.token())
+        await late.session(provider.token())
     assert refused.value.status == 503
 
 
 async def test_a_discovery_document_of_another_issuer_is_not_believed(provider: Provider) -> None:
     provider.said = "https://elsewhere"
     with pytest.raises(ApiError) as refused:
-        await oidc(provider).caller(provider.token())
+        await oidc(provider).session(provider.token())
     assert (refused.value.status, provider.reads) == (503, 0)
 
 
