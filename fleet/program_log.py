@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
@@ -74,21 +74,11 @@ def log_to(handler: logging.Handler, level: str, style: str, process: str = "") 
     logging.basicConfig(level=level.upper(), handlers=[handler])
 
 
-class LoggedStep:
-    """A step whose outcome goes to the log."""
-
-    def __init__(self) -> None:
-        self.outcome = ""
-
-    def done(self, outcome: str) -> None:
-        self.outcome = outcome
-
-
 class LogReporter:
     """Reports the steps of a start to the log."""
 
     @contextmanager
-    def step(self, title: str) -> Iterator[LoggedStep]:
-        step, begin = LoggedStep(), time.perf_counter()
-        yield step
-        logger.info("%s (%.1f s)", step.outcome or title, time.perf_counter() - begin)
+    def step(self, title: str) -> Iterator[Callable[[str], None]]:
+        outcomes, begin = [title], time.perf_counter()
+        yield outcomes.append
+        logger.info("%s (%.1f s)", outcomes[-1], time.perf_counter() - begin)

@@ -94,21 +94,21 @@ async def running_composition(
         StoreError: the database or the spool cannot be opened.
     """
     async with AsyncExitStack() as stack:
-        with reporter.step("starting Redis and the decision log") as step:
+        with reporter.step("starting Redis and the decision log") as done:
             redis_url, where = await start_redis(stack, settings)
             alone = Membership(shares_redis=settings.redis_url is not None)
             settings = settings.model_copy(update={"redis_url": SecretStr(redis_url)})
             database = await open_database(stack, settings)
             keeper = await start_keeper(stack, settings, config, redis_url, database)
             sink = await start_log(stack, settings, config, redis_url, database)
-            step.done(f"decision log through {where}")
-        with reporter.step(f"loading {len(config.experts)} experts and the router") as step:
+            done(f"decision log through {where}")
+        with reporter.step(f"loading {len(config.experts)} experts and the router") as done:
             fleet = await engines_of(stack, settings, config, runs_vllm=runs_vllm)
             live_config = LiveConfig(settings, config, found, AdminLog(database).note)
             gateway = await start_gateway(stack, settings, live_config, fleet.start, sink, database, alone)
             gateway.parts.metrics.watch(keeper.metrics)
             spare_what_is_there()
-            step.done(f"{experts_line(settings, config, fleet)}; gateway at {gateway.url}")
+            done(f"{experts_line(settings, config, fleet)}; gateway at {gateway.url}")
         yield gateway
 
 

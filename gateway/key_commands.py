@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,9 +17,8 @@ from base.options import ConfigOption, DatabaseOption, DataOption, RedisOption, 
 from base.private_folder import make_private
 from decision_log.admin_log import AdminLog, first_broken, operator
 from decision_log.connections import opened_database, run_with_redis
-from decision_log.redis_client import connect
 from fleet.redis_server import running_url
-from gateway.keys.grants import Cap, Grant, Measure, parse_caps
+from gateway.keys.grants import Grant, Measure, parse_caps
 from gateway.keys.key_store import KeyRow, KeyStore
 from router.config import load_config
 from router.types import Record
@@ -76,7 +75,7 @@ def limits(
 ) -> None:
     """Show the limits of a key or a team, and what is used of them; options change them."""
     from base.terminal import Terminal
-    from gateway.keys.counters import shown
+    from gateway.keys.counters import read_used, shown
 
     if changes.admin is not None and "/" not in subject:
         raise ConfigError("--admin: allowed for a key, not for a team")
@@ -88,7 +87,7 @@ def limits(
     lines = [f"{subject}: {grant_words(grant)}"]
     if grant.caps and (url := redis_url or running_url(data_dir / "redis")):
         now = time.time()
-        for cap, used in zip(grant.caps, run_with_redis(read_all_used(url, subject, grant.caps, now)), strict=True):
+        for cap, used in zip(grant.caps, run_with_redis(read_used(url, subject, grant.caps, now)), strict=True):
             lines.append(f"  {shown(cap.measure, used)} of {cap}, until {time_words(cap.window.bounds(now)[1])}")
     Terminal().print("\n".join(lines), soft_wrap=True)
 
@@ -148,16 +147,6 @@ def log(data_dir: DataOption = DATA, database_url: DatabaseOption = None) -> int
 def opened_keys(data_dir: Path, database_url: str | None) -> Iterator[KeyStore]:
     with opened_database(data_dir, database_url) as database:
         yield KeyStore(database, operator())
-
-
-async def read_all_used(url: str, subject: str, caps: Sequence[Cap], now: float) -> list[int]:
-    from gateway.keys.counters import read_used
-
-    client = connect(url)
-    try:
-        return await read_used(client, subject, caps, now)
-    finally:
-        await client.aclose()
 
 
 def changed(grant: Grant, config: Path, changes: Changes) -> Grant:

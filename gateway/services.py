@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import AbstractContextManager, AsyncExitStack
 from typing import Protocol
 
@@ -16,16 +17,10 @@ from router.config import CoeConfig
 from router.expert_config import Engine
 
 
-class StepReport(Protocol):
-    """Takes the outcome of a step."""
-
-    def done(self, outcome: str) -> None: ...
-
-
 class Reporter(Protocol):
-    """Shows the steps of a start."""
+    """Shows the steps of a start. Inside one, what it gives takes the outcome."""
 
-    def step(self, title: str) -> AbstractContextManager[StepReport]: ...
+    def step(self, title: str) -> AbstractContextManager[Callable[[str], None]]: ...
 
 
 async def start_redis(stack: AsyncExitStack, settings: Settings) -> tuple[str, str]:

@@ -121,7 +121,8 @@ class StrategyRun:
         """Asks until an answer is settled. What is no longer needed is cancelled at its expert."""
         running: dict[asyncio.Task[None], int] = {}
         strategy = self.chosen.strategy
-        replies = {e: Reply(is_failure=True) for e in strategy.experts if not self._can_serve(e)}
+        able, names = self.decision.eligible, self.chosen.experts
+        replies = {e: Reply(is_failure=True) for e in strategy.experts if names[e] not in able}
         try:
             while self.settled is None:
                 step = strategy.step(replies)
@@ -146,9 +147,6 @@ class StrategyRun:
         usage = Usage.total([call.usage for call in (*self.calls.values(), *self.judgements)])
         body = await read_off_loop(lambda raw: with_usage(raw, usage), served.body)
         return replace(served, body=body, facts=replace(served.facts, usage=usage))
-
-    def _can_serve(self, expert: int) -> bool:
-        return self.chosen.experts[expert] in self.decision.eligible
 
     async def _call(self, expert: int) -> None:
         """Asks one expert for a whole answer. A failure is not an answer."""

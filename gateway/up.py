@@ -120,11 +120,9 @@ async def ensure_router(
         environment = dict(os.environ)
         if settings.plain_keys:
             environment[KEY_VARIABLE] = settings.plain_keys[0]
-        collect = collect_arguments(
-            client_url(gateway), tuple(config.experts), settings.config_path, settings.data_dir, probes
-        )
+        collect = collect_words(client_url(gateway), tuple(config.experts), settings, probes)
         source = ["--again"] if is_regrading else ["--answers-from", str(answers_file())]
-        train = train_arguments(settings.config_path, settings.data_dir)
+        train = on_folder("train", settings)
         for title, words in ("measuring what every expert can do", [*collect, *source]), ("fitting the router", train):
             view.command(title, ["coe", *words])
             await run_coe(words, environment)
@@ -163,23 +161,22 @@ def client_url(gateway: Gateway) -> str:
     return gateway.url.replace(f"//{gateway.host}:", f"//{host}:")
 
 
-def collect_arguments(
-    base_url: str, experts: Sequence[str], config_path: Path, data_dir: Path, probes: Path | None
-) -> list[str]:
+def collect_words(base_url: str, experts: Sequence[str], settings: Settings, probes: Path | None) -> list[str]:
     """`coe eval collect`: every expert answers every probe, unless its answer is known."""
     words = ["eval", "collect", "--base-url", base_url, "--experts", ",".join(experts)]
-    words += ["--experts-file", str(config_path), "--out", str(data_dir / "outcomes" / "probes")]
+    words += ["--experts-file", str(settings.config_path), "--out", str(settings.data_dir / "outcomes" / "probes")]
     return words if probes is None else [*words, "--probes", str(probes)]
 
 
-def train_arguments(config_path: Path, data_dir: Path) -> list[str]:
-    """`coe train`: fits a router from the seed set and the outcomes, and makes it the live one."""
-    return ["train", "--config", str(config_path), "--data-dir", str(data_dir)]
+def on_folder(command: str, settings: Settings) -> list[str]:
+    """The words of a command that works on a data folder: `train` fits a router from the seed set and the outcomes and
+    makes it the live one, `retrain` is one round of learning."""
+    return [command, "--config", str(settings.config_path), "--data-dir", str(settings.data_dir)]
 
 
 async def learn_hourly(settings: Settings, view: UpView) -> None:
     """Runs `coe retrain` once an hour, first in an hour; a round that fails is told, and the next one tries again."""
-    words = retrain_arguments(settings.config_path, settings.data_dir)
+    words = on_folder("retrain", settings)
     while True:
         await asyncio.sleep(LEARNING_PERIOD_S)
         view.command("learning from the log", ["coe", *words])
@@ -189,11 +186,6 @@ async def learn_hourly(settings: Settings, view: UpView) -> None:
             view.note(f"{error}; next try in an hour")
         except Exception as error:  # noqa: BLE001 - whatever it is, requests are answered meanwhile
             view.note(f"{reason_of(error)}; next try in an hour")
-
-
-def retrain_arguments(config_path: Path, data_dir: Path) -> list[str]:
-    """`coe retrain`: one round."""
-    return ["retrain", "--config", str(config_path), "--data-dir", str(data_dir)]
 
 
 async def run_coe(arguments: Sequence[str], environment: Mapping[str, str]) -> None:

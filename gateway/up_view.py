@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Group
@@ -22,16 +22,6 @@ PLAIN_WIDTHS = (21, 15, 6, 10, 6, 22)
 QUERY_CHARS, PREVIEW_CHARS = 46, 90
 
 
-class Step:
-    """A running step of the start; `done` says what came of it."""
-
-    def __init__(self) -> None:
-        self.outcome = ""
-
-    def done(self, outcome: str) -> None:
-        self.outcome = outcome
-
-
 class UpView:
     """Writes to one console. `begun_s` is when the start began, on the clock of `time.perf_counter`."""
 
@@ -40,17 +30,17 @@ class UpView:
         self._begun_s = time.perf_counter() if begun_s is None else begun_s
 
     @contextmanager
-    def step(self, title: str) -> Iterator[Step]:
+    def step(self, title: str) -> Iterator[Callable[[str], None]]:
         """Shows `title` while the block runs (in a pipe a line before it), and its outcome and duration after it."""
-        step, begin = Step(), time.perf_counter()
+        outcomes, begin = [title], time.perf_counter()
         if self._console.is_terminal:
             with self._console.status(escape(title)):
-                yield step
+                yield outcomes.append
         else:
             self._line((f"{title} ...", "dim"))
-            yield step
+            yield outcomes.append
         took = f" ({time.perf_counter() - begin:.1f} s)"
-        self._line(("✓", "green"), f" {step.outcome or title}", (took, "dim"))
+        self._line(("✓", "green"), f" {outcomes[-1]}", (took, "dim"))
 
     def note(self, text: str) -> None:
         """One line that is neither step nor result."""

@@ -22,7 +22,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from decision_log.admin_log import AdminLog
 from decision_log.decision_record import DecisionRecord
 from fleet.program_log import log_to_stderr
-from fleet.stop_signal import Life, Stop, live_until_signal
+from fleet.stop_signal import Life, live_until_signal
 from gateway.app import STORE_PATHS
 from gateway.asgi import Application, Receive, Scope, Send
 from gateway.changes.live_config import LiveConfig
@@ -104,7 +104,8 @@ async def worker(stack: AsyncExitStack, post: Post, number: int, listener: int) 
     life.is_starting = False
     ready_file(folder, name).touch(mode=0o600)
     await life.stop.wait()
-    hurry_if_alone(life.stop, post.parent)
+    if os.getppid() != post.parent:  # it died: no one restarts workers then, and a new gateway may want the port
+        life.stop.urgent.set()
     await gateway.drain(life.stop.urgent)
 
 
@@ -122,12 +123,6 @@ async def keep_log(stack: AsyncExitStack, post: Post) -> None:
     life.is_starting = False
     ready_file(folder, LOG).touch(mode=0o600)
     await life.stop.wait()
-
-
-def hurry_if_alone(stop: Stop, parent: int) -> None:
-    """Skips the drain where the parent died: no one restarts workers then, and a new gateway may want the port."""
-    if os.getppid() != parent:
-        stop.urgent.set()
 
 
 def share_of(config: CoeConfig, workers: int, number: int) -> CoeConfig:

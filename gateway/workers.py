@@ -22,7 +22,7 @@ from base.errors import ConfigError, EngineError
 from base.leash import coe_words
 from decision_log.privacy import load_key
 from fleet.engines import all_ready
-from fleet.folder_lock import FolderLock
+from fleet.folder_lock import own_folder, remove_left
 from fleet.process import ProcessSpec, RestartPolicy, SupervisedProcess, exit_words
 from fleet.redis_server import MAX_SOCKET_PATH_BYTES
 from fleet.stop_signal import Life, Stop
@@ -41,7 +41,6 @@ RESTARTS = RestartPolicy(max_restarts=1_000_000, window_s=60.0, first_delay_s=0.
 """A worker that served is always started again; the others keep running in the meantime (ours)."""
 
 RUN_FOLDER = "run"
-HIDDEN = "."
 LONGEST_NAME = "/worker-64.sock"
 
 
@@ -101,14 +100,14 @@ async def start_family(
     found: InForce,
 ) -> Family:
     count = settings.workers
-    with reporter.step("starting Redis") as step:
+    with reporter.step("starting Redis") as done:
         redis_url, where = await start_redis(stack, settings)
-        step.done(f"decision log through {where}")
-    with reporter.step(f"loading {len(config.experts)} experts") as step:
+        done(f"decision log through {where}")
+    with reporter.step(f"loading {len(config.experts)} experts") as done:
         fleet = await engines_of(stack, settings, config)
         addresses = await fleet.start()
-        step.done(experts_line(settings, config, fleet))
-    with reporter.step(f"starting {count} workers") as step:
+        done(experts_line(settings, config, fleet))
+    with reporter.step(f"starting {count} workers") as done:
         await asyncio.to_thread(load_key, settings.data_dir)  # made once, before all want it
         folder = stack.enter_context(run_folder(settings.data_dir))
         plan = Plan(config=config, found=found, workers=count, urls=addresses.urls, lora_ids=addresses.lora_ids)
@@ -123,7 +122,7 @@ async def start_family(
             family.hurry()  # one that serves already would drain first
             raise
         url = url_of(settings.host, listener.getsockname()[1])
-        step.done(f"gateway at {url}, with {count} workers")
+        done(f"gateway at {url}, with {count} workers")
     return family
 
 
@@ -193,27 +192,15 @@ def run_folder(data_dir: Path) -> Iterator[Path]:
     root = data_dir.resolve() / RUN_FOLDER
     root.mkdir(exist_ok=True, mode=0o700)
     remove_left(root)
-    name = secrets.token_hex(4)
-    folder, staged = root / name, root / f"{HIDDEN}{name}"
+    folder = root / secrets.token_hex(4)
     if len(bytes(folder)) + len(LONGEST_NAME) > MAX_SOCKET_PATH_BYTES:
         with tempfile.TemporaryDirectory(prefix="coe-") as elsewhere:
             yield Path(elsewhere)
         return
-    staged.mkdir(mode=0o700)  # another run that looks for what was left would lock it first
-    lock = FolderLock.try_acquire(staged)
-    staged.rename(folder)
+    lock = own_folder(folder)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        if lock is not None:
-            lock.release()
+        lock.release()
         remove_left(root)  # again: workers of a killed run may still have been writing when this one began
-
-
-def remove_left(root: Path) -> None:
-    """Removes the folders of runs that are over."""
-    for folder in root.iterdir():
-        if not folder.name.startswith(HIDDEN) and (lock := FolderLock.try_acquire(folder)) is not None:
-            shutil.rmtree(folder, ignore_errors=True)
-            lock.release()

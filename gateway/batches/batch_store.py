@@ -10,18 +10,15 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
-from sqlalchemy import Float, Index, LargeBinary, Text, delete, func, select
+from sqlalchemy import Float, Index, LargeBinary, Table, Text, delete, func, select
+from sqlalchemy.engine import Connection
 from sqlmodel import Field, SQLModel
 
 from base.errors import RequestError
 from retrieval.stores.files import Files, insert_file, new_file, not_found
 from retrieval.stores.paging import Page, in_order, paged
-
-if TYPE_CHECKING:
-    from sqlalchemy import Table
-    from sqlalchemy.engine import Connection
 
 VALIDATING, IN_PROGRESS, CANCELLING = "validating", "in_progress", "cancelling"
 COMPLETED, CANCELLED, EXPIRED, FAILED = "completed", "cancelled", "expired", "failed"

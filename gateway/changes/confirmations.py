@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from base.whole_files import write_whole
-from fleet.folder_lock import FolderLock
+from fleet.folder_lock import own_folder, remove_left
 from router.types import Record
 
 GATEWAYS = "gateways"
@@ -34,9 +34,7 @@ class Confirmation:
 
     def __init__(self, root: Path) -> None:
         self._folder = root / GATEWAYS / f"{os.getpid()}-{secrets.token_hex(4)}"
-        while (lock := FolderLock.try_acquire(self._folder)) is None:  # not there, or taken for one that was left
-            self._folder.mkdir(parents=True, exist_ok=True)
-        self._lock = lock
+        self._lock = own_folder(self._folder)
 
     def write(self, confirmed: Confirmed) -> None:
         """Writes it, unless the disk is full: then a command that waits learns nothing."""
@@ -61,11 +59,7 @@ def wait_for(root: Path, change: int, seconds: float) -> dict[str, Confirmed | N
 def running(root: Path) -> dict[str, Confirmed | None]:
     """Last confirmation of each running process, by its name; None for one that has just begun."""
     found: dict[str, Confirmed | None] = {}
-    for folder in sorted((root / GATEWAYS).glob("*")):
-        if (lock := FolderLock.try_acquire(folder)) is not None:
-            shutil.rmtree(folder, ignore_errors=True)
-            lock.release()
-            continue
+    for folder in remove_left(root / GATEWAYS):
         with suppress(OSError, ValueError):
             found[folder.name] = None
             found[folder.name] = Confirmed.model_validate_json((folder / STATE).read_bytes())

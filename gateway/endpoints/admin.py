@@ -111,11 +111,5 @@ def refusals() -> Iterator[None]:
 
 
 def state_of(live: LiveConfig, found: InForce) -> ConfigState:
-    return ConfigState(
-        number=found.number,
-        at=found.at,
-        by=found.by,
-        before=found.before,
-        served=live.number,
-        problem=live.problem,
-    )
+    shown = found.model_dump(include={"number", "at", "by", "before"})
+    return ConfigState(**shown, served=live.number, problem=live.problem)

@@ -138,11 +138,9 @@ def trial_view(pointer: LivePointer, trial: Trial, database: Database) -> dict[s
         return values
     evidence = RouterVersions(database).evidence(pointer.version, trial)
     finding = find(evidence, trial)
-    rewards = {"candidate": evidence.candidate_reward, "live": evidence.live_reward}
-    successes = {"candidate": evidence.candidate_success, "live": evidence.live_success}
     return values | {
-        "rewards": {name: arm_view(arm) for name, arm in rewards.items()},
-        "answered": {name: arm_view(arm) for name, arm in successes.items()},
+        "rewards": {"candidate": arm_view(evidence.candidate_reward), "live": arm_view(evidence.live_reward)},
+        "answered": {"candidate": arm_view(evidence.candidate_success), "live": arm_view(evidence.live_success)},
         "log_e": {"reward": finding.reward, "failures": finding.failures},
         "limit": finding.limit(trial),
     }

@@ -6,14 +6,11 @@ import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from base.redis_names import LIMITS
+from decision_log.redis_client import connect
 from gateway.http_errors import ApiError
 from gateway.keys.grants import NANO, Cap, Measure, ScopedCap, tenant_of
-
-if TYPE_CHECKING:
-    from decision_log.redis_client import RedisClient
 
 HELD_WAIT_S = 5
 """Retry-After where requests that run now may give something back (ours)."""
@@ -64,10 +61,13 @@ def counters_of(caps: Iterable[ScopedCap], cost: Cost, now: float) -> list[Count
     return counters
 
 
-async def read_used(client: RedisClient, scope: str, caps: Sequence[Cap], now: float) -> list[int]:
+async def read_used(redis_url: str, scope: str, caps: Sequence[Cap], now: float) -> list[int]:
     """Amounts spent or reserved of caps of a key or a team, in the windows around now. Raises RedisError."""
-    counters = counters_of([ScopedCap(scope, cap) for cap in caps], NOTHING, now)
-    return [int(await client.get(each.key) or 0) for each in counters]
+    counters, client = counters_of([ScopedCap(scope, cap) for cap in caps], NOTHING, now), connect(redis_url)
+    try:
+        return [int(await client.get(each.key) or 0) for each in counters]
+    finally:
+        await client.aclose()
 
 
 def amount_of(scoped: ScopedCap, cost: Cost) -> int:

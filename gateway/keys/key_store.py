@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from sqlalchemy import Float, LargeBinary, Text, select
+from sqlalchemy import Float, LargeBinary, Table, Text, select
+from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Field, SQLModel
 
@@ -18,10 +18,6 @@ from base.errors import ConfigError, StoreError, allowed_values
 from decision_log.admin_log import ADMIN_LOG, add_line, newest
 from decision_log.database import Database
 from gateway.keys.grants import Grant, check_team, tenant_of
-
-if TYPE_CHECKING:
-    from sqlalchemy import Table
-    from sqlalchemy.engine import Connection
 
 SECRET_START = "sk-coe-"
 SECRET_BYTES = 32

@@ -11,7 +11,8 @@ import pytest
 from decision_log.database import Database
 from decision_log.decision_record import DecisionInputs
 from decision_log.feedback_types import Feedback, FeedbackKind
-from gateway.up import retrain_arguments, run_coe, train_arguments
+from gateway.settings import Settings
+from gateway.up import on_folder, run_coe
 from router.build import live_router
 from router.config import load_config
 from router.features import to_bytes
@@ -61,7 +62,8 @@ async def test_an_expert_that_falls_is_left_within_the_day_and_nothing_worse_tak
     for category, name in OWN.items():
         truth[rows.index(category), experts.index(name)] = 0.8
     write_outcomes(graded(truth, rows, experts, rng), tmp_path / "outcomes" / "probes")
-    await run_coe(train_arguments(config_path, tmp_path), os.environ)
+    settings = Settings(config_path=config_path, data_dir=tmp_path)
+    await run_coe(on_folder("train", settings), os.environ)
     first = live_router(config, tmp_path)
     assert first.expert_of()[FALLS] == OWN[FALLS]
     loser = first.expert_of()[FALLS]
@@ -92,7 +94,7 @@ async def test_an_expert_that_falls_is_left_within_the_day_and_nothing_worse_tak
             database.put_feedback(
                 Feedback(decision_id=decision_id, kind=FeedbackKind.THUMB, value=value, at=1e6, key_id=key)
             )
-        await run_coe(retrain_arguments(config_path, tmp_path), os.environ)
+        await run_coe(on_folder("retrain", settings), os.environ)
         router = live_router(config, tmp_path)
     database.close()
     served = [

@@ -29,12 +29,11 @@ from gateway.run_commands import settings_of
 from gateway.settings import Settings, read_settings
 from gateway.start import agreed_config, require_keys, run_serve
 from gateway.up import (
-    collect_arguments,
+    collect_words,
     learn_hourly,
-    retrain_arguments,
+    on_folder,
     run_coe,
     run_up,
-    train_arguments,
     with_own_key,
 )
 from gateway.up_view import UpView
@@ -144,13 +143,13 @@ def test_a_command_that_fails_is_named(capfd: pytest.CaptureFixture[str]) -> Non
 
 
 def test_the_commands_of_a_first_start_are_complete() -> None:
-    url, config, data = "http://127.0.0.1:8000/v1", Path("experts.yaml"), Path("data")
-    assert collect_arguments(url, ("a", "b"), config, data, Path("few")) == [
+    url, settings = "http://127.0.0.1:8000/v1", Settings()
+    assert collect_words(url, ("a", "b"), settings, Path("few")) == [
         *("eval", "collect", "--base-url", url, "--experts", "a,b", "--experts-file", "experts.yaml"),
         *("--out", "data/outcomes/probes", "--probes", "few"),
     ]
-    assert "--probes" not in collect_arguments(url, ("a",), config, data, None)
-    assert train_arguments(config, data) == ["train", "--config", "experts.yaml", "--data-dir", "data"]
+    assert "--probes" not in collect_words(url, ("a",), settings, None)
+    assert on_folder("train", settings) == ["train", "--config", "experts.yaml", "--data-dir", "data"]
 
 
 async def test_it_learns_again_and_again_and_a_round_that_fails_is_told(
@@ -169,7 +168,7 @@ async def test_it_learns_again_and_again_and_a_round_that_fails_is_told(
     learning.cancel()
     with pytest.raises(asyncio.CancelledError):
         await learning
-    assert rounds[:2] == [retrain_arguments(settings.config_path, settings.data_dir)] * 2
+    assert rounds[:2] == [on_folder("retrain", settings)] * 2
     said = " ".join(out.getvalue().split())
     assert "exit status 1; next try in an hour" in said
     assert "no memory; next try in an hour" in said

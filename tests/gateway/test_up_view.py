@@ -90,8 +90,8 @@ def test_the_command_shows_how_to_pass_a_key_and_no_key() -> None:
 def test_a_step_in_a_pipe_says_what_it_does_and_what_came_of_it() -> None:
     out = io.StringIO()
     view = UpView(Terminal(file=out))
-    with view.step("starting the experts") as step:
-        step.done("2 experts answer")
+    with view.step("starting the experts") as done:
+        done("2 experts answer")
     said = out.getvalue().splitlines()
     assert said[0] == "starting the experts ..."
     assert said[1].startswith("✓ 2 experts answer (")
