@@ -6,6 +6,7 @@ A change holds a lock on the folder while it reads and writes.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -27,6 +28,8 @@ KEPT_ROUNDS = 20
 PromotionGuard = Callable[[], AbstractContextManager[None]]
 """Makes a context manager that is held around the moment of promotion; it raises when another process may promote now.
 """
+
+logger = logging.getLogger(__name__)
 
 
 class LiveChangedError(RouterError):
@@ -210,9 +213,9 @@ def change_pointer(
         return after if after == before and not repairs else write_pointer(root, after)
 
 
-def withdraw(root: Path, trial: Trial, *, at: str, reason: str) -> bool:
-    """Ends that very trial; False when it had ended already. Raises ArtifactError, OSError."""
-    was_running = False
+def withdraw(root: Path, trial: Trial, reason: str) -> bool:
+    """Ends that very trial, and says so in the log; False when it had ended already. Raises ArtifactError, OSError."""
+    was_running, at = False, datetime.now(UTC).isoformat()
 
     def end(before: LivePointer | None) -> LivePointer:
         nonlocal was_running
@@ -222,4 +225,6 @@ def withdraw(root: Path, trial: Trial, *, at: str, reason: str) -> bool:
         return before.without_trial(at, reason) if was_running else before
 
     change_pointer(root, end)
+    if was_running:
+        logger.error("router %s is withdrawn from its trial: %s", trial.version, reason)
     return was_running

@@ -182,19 +182,16 @@ def retrieval_problems(config: CoeConfig, folder: Path) -> Iterator[str]:
     yield from faults("retrieval", build_experts.require_stores)
     for name, plugin in section.experts.items():
         if plugin.kind == "adapter" and isinstance(plugin.options.get("path"), str):
-            yield from retrieval_adapter_problems(f"retrieval.experts.{name}.path", str(plugin.options["path"]), folder)
+            trained = partial(require_trained, str(plugin.options["path"]), folder)
+            yield from faults(f"retrieval.experts.{name}.path", trained)
     if section.pilots is not None:
         yield from faults("retrieval.pilots", partial(expanded, section.pilots))
 
 
-def retrieval_adapter_problems(key: str, path: str, folder: Path) -> Iterator[str]:
-    try:
-        is_there = (folder / expanded(path) / adapter.MANIFEST_FILE).is_file()
-    except ConfigError as error:
-        yield f"{key}: {error}"
-        return
-    if not is_there:
-        yield f"{key}: '{path}' holds no adapter that `coe retrieval train` wrote"
+def require_trained(path: str, folder: Path) -> None:
+    """Raises ConfigError."""
+    if not (folder / expanded(path) / adapter.MANIFEST_FILE).is_file():
+        raise ConfigError(f"'{path}' holds no adapter that `coe retrieval train` wrote")
 
 
 def resolved_lines(config: CoeConfig) -> list[str]:

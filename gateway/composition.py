@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from prometheus_client.core import Metric
@@ -99,14 +99,14 @@ async def running_composition(
             alone = Membership(shares_redis=settings.redis_url is not None)
             settings = settings.model_copy(update={"redis_url": SecretStr(redis_url)})
             database = await open_database(stack, settings)
-            keeper = await start_keeper(stack, settings, config, redis_url, database)
+            keeper_metrics = await start_keeper(stack, settings, config.log, redis_url, database)
             sink = await start_log(stack, settings, config, redis_url, database)
             done(f"decision log through {where}")
         with reporter.step(f"loading {len(config.experts)} experts and the router") as done:
             fleet = await engines_of(stack, settings, config, runs_vllm=runs_vllm)
             live_config = LiveConfig(settings, config, found, AdminLog(database).note)
             gateway = await start_gateway(stack, settings, live_config, fleet.start, sink, database, alone)
-            gateway.parts.metrics.watch(keeper.metrics)
+            gateway.parts.metrics.watch(keeper_metrics)
             spare_what_is_there()
             done(f"{experts_line(settings, config, fleet)}; gateway at {gateway.url}")
         yield gateway
@@ -119,12 +119,23 @@ async def open_database(stack: AsyncExitStack, settings: Settings) -> Database:
 
 
 async def start_keeper(
-    stack: AsyncExitStack, settings: Settings, config: CoeConfig, redis_url: str, database: Database
-) -> LogKeeper:
-    keeper = LogKeeper(settings.data_dir, config.log, redis_url, database)
-    stack.push_async_callback(keeper.aclose)
-    await keeper.start()
-    return keeper
+    stack: AsyncExitStack, settings: Settings, config: LogConfig, redis_url: str, database: Database
+) -> Callable[[], Iterator[Metric]]:
+    """Starts the work that is done once, however many workers serve: stream to SQL, retention, drift, trials. It starts
+    before the first request, and ends after the last record, when what is in the stream is written. Redis and SQL may
+    be away. Gives its metrics.
+
+    Raises:
+        ConfigError: `redis_url` is not a Redis URL.
+    """
+    consumer = Consumer(redis_url=redis_url, stream=config.stream, database=database, name=new_replica())
+    retention = Housekeeper(database, None, keep_days=config.keep_days)
+    drift = DriftWatch(RewardPages(database))
+    trials = TrialWatch(settings.data_dir / ROUTERS_FOLDER, RouterVersions(database))
+    for part in (consumer, retention, drift, trials):
+        stack.push_async_callback(part.aclose)
+        await part.start()
+    return lambda: chain(trial_metrics(trials), drift_metrics(drift))
 
 
 async def start_log(
@@ -259,32 +270,3 @@ def spare_what_is_there() -> None:
     gc.freeze()
     trim_heap()
     gc.set_threshold(NEW_OBJECTS)
-
-
-class LogKeeper:
-    """The work that is done once, however many workers serve: stream to SQL, retention, drift, trials. Start it before
-    the first request and close it after the last record.
-
-    Raises:
-        ConfigError: `redis_url` is not a Redis URL.
-    """
-
-    def __init__(self, data_dir: Path, config: LogConfig, redis_url: str, database: Database) -> None:
-        self._consumer = Consumer(redis_url=redis_url, stream=config.stream, database=database, name=new_replica())
-        self._retention = Housekeeper(database, None, keep_days=config.keep_days)
-        self._trials = TrialWatch(data_dir / ROUTERS_FOLDER, RouterVersions(database))
-        self._drift = DriftWatch(RewardPages(database))
-
-    async def start(self) -> None:
-        """Starts all of it; Redis and SQL may be away."""
-        for part in (self._consumer, self._retention, self._trials, self._drift):
-            await part.start()
-
-    async def aclose(self) -> None:
-        """Writes what is in the stream."""
-        for part in (self._trials, self._drift, self._retention, self._consumer):
-            await part.aclose()
-
-    def metrics(self) -> Iterator[Metric]:
-        yield from trial_metrics(self._trials)
-        yield from drift_metrics(self._drift)

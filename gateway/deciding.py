@@ -241,7 +241,7 @@ class Decider:
             decision,
             decision_inputs(router, policy, query, alive, stored, self._hash_key),
             stored if self._config.log.embeddings else None,
-            None if pending is None else pending.result,
+            pending,
             chosen=chosen_strategy(router, decision, vector, routed.chat, self._config.answers),
         )
         return decided, ideal

@@ -132,10 +132,6 @@ class Asked:
     decision_id: str = field(default_factory=new_decision_id)
     watch: Watch | None = None  # there only where requests are traced or logged
 
-    @property
-    def key_id(self) -> str | None:
-        return self.caller.key_id
-
     def elapsed_ms(self) -> float:
         return (time.perf_counter() - self.arrived_at_s) * 1e3
 
@@ -274,7 +270,7 @@ def record_of(
         latency_ms=latency_ms,
         overhead_ms=outcome.overhead_ms,
         session_id=asked.session_id,
-        key_id=asked.key_id,
+        key_id=asked.caller.key_id,
         is_probe=asked.is_probe,
         turns=chat.facts.turns,
         in_tool_loop=chat.facts.in_tool_loop,

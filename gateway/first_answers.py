@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import aiohttp
@@ -116,7 +116,7 @@ async def read_answer(response: aiohttp.ClientResponse, asked: FirstAnswer, begi
     first_at = last_at = None
     async for event in events(response):
         if "error" in event:
-            return FirstAnswer(asked.query, asked.asked_for, problem=message_of(event))
+            return replace(asked, problem=message_of(event))
         choices = event.get("choices") or [{}]
         if piece := (choices[0].get("delta") or {}).get("content"):
             last_at = time.perf_counter()
@@ -125,11 +125,10 @@ async def read_answer(response: aiohttp.ClientResponse, asked: FirstAnswer, begi
         if usage := event.get("usage"):
             n_tokens = int(usage.get("completion_tokens") or 0)
     if first_at is None or last_at is None:
-        return FirstAnswer(asked.query, asked.asked_for, problem="the answer was empty")
+        return replace(asked, problem="the answer was empty")
     headers = response.headers
-    return FirstAnswer(
-        query=asked.query,
-        asked_for=asked.asked_for,
+    return replace(
+        asked,
         category=headers.get("x-coe-category", ""),
         confidence=float(headers.get("x-coe-confidence", "0")),
         expert=headers.get("x-coe-expert", ""),

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -209,11 +208,9 @@ class LiveRouter(Poller):
         trial = self.trial
         if trial is None or not self.faults.get(trial.version):
             return
-        at, reason = datetime.now(UTC).isoformat(), "it could not decide a query that the live router could"
+        reason = "it could not decide a query that the live router could"
         try:
-            if await asyncio.to_thread(withdraw, self.folder, trial, at=at, reason=reason):
-                self.withdrawals += 1
-                logger.error("router %s is withdrawn from its trial: %s", trial.version, reason)
+            self.withdrawals += await asyncio.to_thread(withdraw, self.folder, trial, reason)
         except (ArtifactError, OSError) as error:
             logger.warning("the trial of router %s cannot be ended now (%s)", trial.version, type(error).__name__)
             return

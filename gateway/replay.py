@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,30 +23,6 @@ class NotReplayableError(RouterError):
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A field of the decision that came out otherwise."""
-
-    field: str
-    logged: object
-    again: object
-
-
-@dataclass(frozen=True)
-class Replay:
-    """The decision as it came out again.
-
-    `source` says where the features came from, `is_known` that they have the logged hash; `has_new_settings` that
-    experts.yaml, as it is solved for this policy, is not what it was.
-    """
-
-    decision: RoutingDecision
-    source: str
-    is_known: bool
-    has_new_settings: bool
-    differences: tuple[Difference, ...]
-
-
-@dataclass(frozen=True)
 class Features:
     """Inputs of a logged decision (1, d) with their source.
 
@@ -58,6 +33,20 @@ class Features:
     source: str
     is_known: bool
     is_exact: bool
+
+
+@dataclass(frozen=True)
+class Replay:
+    """The decision as it came out again, from these features.
+
+    `has_new_settings`: experts.yaml, as it is solved for this policy, is not what it was. `differences` are the fields
+    that are not equal, to the last bit: as logged and as they are now.
+    """
+
+    decision: RoutingDecision
+    features: Features
+    has_new_settings: bool
+    differences: dict[str, tuple[object, object]]
 
 
 def replay(router: Router, record: DecisionRecord, key: bytes) -> Replay:
@@ -84,7 +73,8 @@ def replay(router: Router, record: DecisionRecord, key: bytes) -> Replay:
     except NoEligibleExpertError as error:
         raise NotReplayableError(f"no expert is eligible now: {error}") from error
     is_new = router.settings.get(logged.policy) != inputs.settings
-    return Replay(again, features.source, features.is_known, is_new, tuple(differences(logged, again)))
+    pairs = {name: (getattr(logged, name), getattr(again, name)) for name in RoutingDecision.model_fields}
+    return Replay(again, features, is_new, {name: pair for name, pair in pairs.items() if pair[0] != pair[1]})
 
 
 def routed(record: DecisionRecord) -> tuple[RoutingDecision, DecisionInputs]:
@@ -145,14 +135,6 @@ def decide_again(router: Router, record: DecisionRecord, embedding: FloatArray) 
         seed=decision.seed,
     )
     return again.model_copy(update={"asleep": decision.asleep})  # told by the engines' scheduler, not by the router
-
-
-def differences(logged: RoutingDecision, again: RoutingDecision) -> Iterator[Difference]:
-    """Fields that are not equal, to the last bit."""
-    for name in RoutingDecision.model_fields:
-        before, after = getattr(logged, name), getattr(again, name)
-        if before != after:
-            yield Difference(name, before, after)
 
 
 class Example(Record):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from decision_log.database import Database
     from decision_log.decision_record import DecisionRecord
     from gateway.replay import CandidateReport, Replay, Tally
+    from router.pipeline import Router
 
 MAX_VALUE_CHARS = 100
 
@@ -43,18 +44,16 @@ def replay(
     with opened_database(data_dir, database_url, is_reader=True) as database:
         if diff is None:
             return show_replay(database, config, data_dir, decision_id or "", as_json=as_json)
-        tally = tally_of(config, data_dir, diff, examples)
+        from gateway.replay import Tally
+
+        tally = Tally(router_of(config, data_dir, diff), load_key(data_dir), examples)
         return show_diff(compared(database, tally, since, limit), as_json=as_json)
 
 
 def show_replay(database: Database, config: Path, data_dir: Path, decision_id: str, *, as_json: bool) -> int:
     """Prints a decision made again. Exit status 0 when it is the same to the last bit, 1 when not."""
-    from fleet.router_registry import Registry
     from gateway.replay import NotReplayableError, routed
     from gateway.replay import replay as again
-    from router.build import load_router
-    from router.config import load_config
-    from router.live_pointer import ROUTERS_FOLDER
 
     record = database.get_decision(decision_id)
     if record is None:
@@ -63,8 +62,7 @@ def show_replay(database: Database, config: Path, data_dir: Path, decision_id: s
         )
     try:
         logged, _ = routed(record)
-        router = load_router(load_config(config), Registry(data_dir / ROUTERS_FOLDER).folder(logged.router_version))
-        found = again(router, record, load_key(data_dir))
+        found = again(router_of(config, data_dir, logged.router_version), record, load_key(data_dir))
     except NotReplayableError as error:
         raise NotReplayableError(f"{decision_id} cannot be made again: {error}") from error
     if as_json:
@@ -83,10 +81,10 @@ def replay_json(record: DecisionRecord, found: Replay) -> str:
             "decision_id": record.decision_id,
             "router_version": found.decision.router_version,
             "is_same": not found.differences,
-            "features_from": found.source,
-            "has_logged_hash": found.is_known,
+            "features_from": found.features.source,
+            "has_logged_hash": found.features.is_known,
             "has_new_settings": found.has_new_settings,
-            "differences": {each.field: {"logged": each.logged, "again": each.again} for each in found.differences},
+            "differences": {name: {"logged": was, "again": now} for name, (was, now) in found.differences.items()},
         },
         indent=1,
         ensure_ascii=False,
@@ -94,16 +92,16 @@ def replay_json(record: DecisionRecord, found: Replay) -> str:
 
 
 def replay_lines(record: DecisionRecord, found: Replay) -> Iterator[str]:
-    decision = found.decision
+    decision, features = found.decision, found.features
     draw = "nothing was drawn" if decision.seed is None else f"drawn with seed {decision.seed}"
-    where = f"router {decision.router_version}, policy {decision.policy}, features from the {found.source}, {draw}"
+    where = f"router {decision.router_version}, policy {decision.policy}, features from the {features.source}, {draw}"
     if not found.differences:
         yield f"{record.decision_id}: the same to the last bit: {decision.category} -> {decision.expert} ({where})"
     else:
         yield f"{record.decision_id}: comes out otherwise in {len(found.differences)} fields ({where})"
-        for each in found.differences:
-            yield f"  {each.field}: logged {shorten(each.logged)}, now {shorten(each.again)}"
-    if not found.is_known:
+        for name, (was, now) in found.differences.items():
+            yield f"  {name}: logged {shorten(was)}, now {shorten(now)}"
+    if not features.is_known:
         yield (
             "  the embedding does not have the logged hash: it was changed, or the hash is by another data folder's "
             "log.key"
@@ -120,16 +118,13 @@ def shorten(value: object) -> str:
     return text if len(text) <= MAX_VALUE_CHARS else f"{text[: MAX_VALUE_CHARS - 3]}..."
 
 
-def tally_of(config: Path, data_dir: Path, version: str, max_examples: int) -> Tally:
-    """Empty counts with the candidate of that version."""
+def router_of(config: Path, data_dir: Path, version: str) -> Router:
     from fleet.router_registry import Registry
-    from gateway.replay import Tally
     from router.build import load_router
     from router.config import load_config
     from router.live_pointer import ROUTERS_FOLDER
 
-    candidate = load_router(load_config(config), Registry(data_dir / ROUTERS_FOLDER).folder(version))
-    return Tally(candidate, load_key(data_dir), max_examples)
+    return load_router(load_config(config), Registry(data_dir / ROUTERS_FOLDER).folder(version))
 
 
 def compared(database: Database, tally: Tally, since: float, limit: int) -> CandidateReport:

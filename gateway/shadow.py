@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -34,21 +35,6 @@ class ShadowAsk:
     vector: FloatArray
 
 
-@dataclass(frozen=True)
-class PendingShadow:
-    """A shadow decision that may not be made yet."""
-
-    future: Future[ShadowDecision | None]
-    on_late: Callable[[], None]
-
-    def result(self) -> ShadowDecision | None:
-        """The decision; None when it could not be made, or is not ready: then it is counted as left out."""
-        if not self.future.done() or self.future.cancelled():
-            self.on_late()
-            return None
-        return self.future.result()
-
-
 class Shadows:
     """One thread that makes shadow decisions in order."""
 
@@ -59,8 +45,14 @@ class Shadows:
         self._waiting = 0
         self.left_out = 0
 
-    def start(self, ask: ShadowAsk, on_fault: Callable[[str, Exception], None]) -> PendingShadow | None:
-        """Begins; None when too many wait already. `on_fault` is called where the candidate cannot decide."""
+    def start(
+        self, ask: ShadowAsk, on_fault: Callable[[str, Exception], None]
+    ) -> Callable[[], ShadowDecision | None] | None:
+        """Begins; gives the way to its result, or None when too many wait already.
+
+        Args:
+            on_fault: called where the candidate cannot decide.
+        """
         with self._lock:
             if self._waiting >= MAX_WAITING:
                 self.left_out += 1
@@ -71,11 +63,15 @@ class Shadows:
         except RuntimeError:  # the gateway is stopping
             return None
         future.add_done_callback(self._ended)
-        return PendingShadow(future, self._leave_out)
+        return partial(self._result, future)
 
-    def _leave_out(self) -> None:
+    def _result(self, future: Future[ShadowDecision | None]) -> ShadowDecision | None:
+        """The decision; None when it could not be made, or is not ready: then it is counted as left out."""
+        if future.done() and not future.cancelled():
+            return future.result()
         with self._lock:
             self.left_out += 1
+        return None
 
     def _ended(self, _: Future[ShadowDecision | None]) -> None:
         with self._lock:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from base.errors import ConfigError
@@ -16,6 +17,7 @@ from fleet.connect import build_backend, ids_on_base, is_same_engine
 from fleet.engines import EngineAddresses, Fleet
 from fleet.vllm_addresses import read_vllm
 from fleet.vllm_command import adapter_folder
+from gateway.changes.live_config import Prepared
 from gateway.parts import Parts
 from gateway.serve import Gateway, RouterLoader, expert_keys
 from gateway.settings import engine_environment, read_secrets
@@ -53,7 +55,7 @@ class Swap:
     _added: dict[str, AddedEngine] = field(default_factory=dict)
     _replaced: list[AddedEngine] = field(default_factory=list)
 
-    async def __call__(self, whole: CoeConfig) -> PreparedParts:
+    async def __call__(self, whole: CoeConfig) -> Prepared:
         """Parts that have started. Raises ConfigError: an expert has no address, or the live router does not fit."""
         before, config = self.gateway.parts, self.share(whole)
         secrets, current = read_secrets(config), before.live.current
@@ -63,15 +65,18 @@ class Swap:
         parts = before.changed(
             config, before.pool.changed(backends), before.live.changed(loader), expert_keys(config, secrets)
         )
-        prepared = PreparedParts(self.gateway, parts)
+
+        async def drop() -> None:
+            await parts.close_changed(self.gateway.parts.pool.backends)
+
         try:
             await parts.start_changed()
             if current is not None and parts.live.current is None:
                 raise ConfigError(f"the live router does not fit: {parts.live.last_error}")
         except BaseException:
-            await prepared.drop()
+            await drop()
             raise
-        return prepared
+        return Prepared(partial(self.gateway.change, parts), drop)
 
     async def aclose(self) -> None:
         """Stops the engines that were added, behind the last request."""
@@ -122,17 +127,3 @@ class Swap:
                 ids, roots = added.addresses.lora_ids, added.addresses.urls[name]
             backends[name] = build_backend(name, entry, roots, ids, secrets)
         return backends
-
-
-@dataclass(frozen=True)
-class PreparedParts:
-    """Parts that have started and serve nobody yet."""
-
-    gateway: Gateway
-    parts: Parts
-
-    def serve(self) -> None:
-        self.gateway.change(self.parts)
-
-    async def drop(self) -> None:
-        await self.parts.close_changed(self.gateway.parts.pool.backends)

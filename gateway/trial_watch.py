@@ -11,7 +11,6 @@ import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from base.errors import ArtifactError, StoreError
@@ -98,14 +97,8 @@ class TrialWatch(Poller):
                     f"by {len(shadow.rewards)} rated conversations it would lose more than {trial.margin:g} of reward"
                 )
         if reason is not None:
-            await self._withdraw(trial, reason)
-
-    async def _withdraw(self, trial: Trial, reason: str) -> None:
-        at = datetime.now(UTC).isoformat()
-        if await asyncio.to_thread(withdraw, self._folder, trial, at=at, reason=reason):
-            self.withdrawals += 1
-            logger.error("router %s is withdrawn from its trial: %s", trial.version, reason)
-        await asyncio.to_thread(self._note)
+            self.withdrawals += await asyncio.to_thread(withdraw, self._folder, trial, reason)
+            await asyncio.to_thread(self._note)
 
     def _note(self) -> LivePointer | None:
         """The present pointer, which SQL then knows."""

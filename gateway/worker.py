@@ -114,9 +114,9 @@ async def keep_log(stack: AsyncExitStack, post: Post) -> None:
     settings, plan, folder, life = post.settings, post.plan, post.folder, post.life
     redis_url, _ = await start_redis(stack, settings)
     database = await open_database(stack, settings)
-    keeper = await start_keeper(stack, settings, plan.config, redis_url, database)
+    metrics = await start_keeper(stack, settings, plan.config.log, redis_url, database)
     registry = CollectorRegistry()
-    registry.register(ReadCollector(keeper.metrics))
+    registry.register(ReadCollector(metrics))
     server = SiblingServer(folder, LOG, partial(generate_latest, registry))
     stack.push_async_callback(server.end)
     await server.begin()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import NamedTuple
 
 from base.errors import ConfigError, RouterError
 from fleet.tasks import Poller
@@ -20,12 +20,11 @@ POLL_EVERY_S = 0.5
 logger = logging.getLogger(__name__)
 
 
-class Prepared(Protocol):
+class Prepared(NamedTuple):
     """A configuration that is ready to be served: one of the two follows."""
 
-    def serve(self) -> None: ...
-
-    async def drop(self) -> None: ...
+    serve: Callable[[], None]
+    drop: Callable[[], Awaitable[None]]
 
 
 class LiveConfig(Poller):

@@ -183,14 +183,11 @@ def stay_awake(values: Any) -> None:
     """Leaves out sleep mode: each engine has its GPUs to itself, and a call to one of several replicas that share an
     address would put any of them to sleep."""
     values.pop("residency", None)
-    sections = (values.get("engines", {}).get("vllm", {}).get("args"), *map(engine_args, values["experts"].values()))
+    sections = [entry.get("engine_args") for entry in values["experts"].values()]
+    sections.append(values.get("engines", {}).get("vllm", {}).get("args"))
     for args in filter(None, sections):
         for flag in [key for key in args if flag_of(key) == SLEEP_FLAG]:
             del args[flag]
-
-
-def engine_args(entry: Any) -> Any:
-    return entry.get("engine_args")
 
 
 def refuse_local_models(config: CoeConfig, path: Path) -> None:

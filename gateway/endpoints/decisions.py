@@ -30,6 +30,7 @@ from gateway.endpoints.access import (
     LogDatabase,
     OtherProcesses,
     Sink,
+    answer,
     api_router,
     scan,
 )
@@ -204,15 +205,12 @@ async def list_decisions(wanted: Annotated[ListQuery, Query()], database: LogDat
         first = await page(wanted.place, EXPORT_ROWS)  # an error here still has a status
         name = f"decisions.{wanted.format}"
         disposition = {"content-disposition": f'attachment; filename="{name}"'}
-        lines = written(all_pages(first, page), wanted.format)
-        return StreamingResponse(lines, media_type=MEDIA_TYPES[wanted.format], headers=disposition)
+        pieces = written(all_pages(first, page), wanted.format)
+        return StreamingResponse(pieces, media_type=MEDIA_TYPES[wanted.format], headers=disposition)
     found = await page(wanted.place, wanted.limit)
-    answer = {
-        "object": "list",
-        "data": [line.model_dump(mode="json") for line in found.lines],
-        "next": None if found.next is None else f"{found.next.at!r}_{found.next.decision_id}",
-    }
-    return Response(to_json(answer), media_type="application/json")
+    following = None if found.next is None else f"{found.next.at!r}_{found.next.decision_id}"
+    lines = [line.model_dump(mode="json") for line in found.lines]
+    return answer({"object": "list", "data": lines, "next": following})
 
 
 async def all_pages(first: Page, page: Callable[[Place | None, int], Awaitable[Page]]) -> AsyncIterator[Page]:
@@ -265,7 +263,7 @@ async def show_decision(
         feedback=await asyncio.to_thread(database.get_feedback, record.decision_id),
         implicit=await asyncio.to_thread(database.get_signals, record.decision_id),
     )
-    return Response(to_json(receipt.compact()), media_type="application/json")
+    return answer(receipt.compact())
 
 
 async def find_decision(

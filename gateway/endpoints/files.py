@@ -10,8 +10,7 @@ from fastapi import Query, Request
 from starlette.responses import Response, StreamingResponse
 
 from base.errors import shorten
-from gateway.endpoints.access import Config, KeptFiles, Owner, api_router, part
-from gateway.endpoints.retrieval_access import answer
+from gateway.endpoints.access import Config, KeptFiles, Owner, answer, api_router, part
 from gateway.http_errors import ApiError, invalid
 from gateway.retrieval.store_api import Json, file_view, list_view
 from gateway.upload import PURPOSES, Upload, max_file_bytes

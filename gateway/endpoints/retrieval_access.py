@@ -12,12 +12,11 @@ from typing import Annotated, Literal
 from fastapi import Depends, Query, Request
 from starlette.responses import Response
 
-from base.json_text import to_json
 from decision_log.decision_record import DecisionKind
 from decision_log.privacy import named_session
 from decision_log.sink import DecisionLog
 from gateway.asgi import ClientWatch
-from gateway.endpoints.access import Owner, part
+from gateway.endpoints.access import Owner, answer, part
 from gateway.exchange import MAX_MODEL_CHARS, request_id_of
 from gateway.http_errors import ApiError, api_error, invalid
 from gateway.intake import Admission
@@ -90,31 +89,23 @@ class Bill:
         return Cost(tokens, math.ceil(round(config.micro_usd(tokens, self.readers) * NANO_PER_MICRO, 3)))
 
 
+@dataclass(frozen=True)
 class RetrievalDesk:
-    """The frame around a retrieval request that gets a record: limits before it, the log after it.
+    """The frame around a retrieval request that gets a record: limits before it, the log after it. `session_id` gives
+    a conversation its name in the log."""
 
-    Args:
-        session_id: gives a conversation its name in the log.
-    """
-
-    def __init__(
-        self,
-        log: RetrievalLog,
-        sink: DecisionLog,
-        admission: Admission,
-        readiness: Readiness,
-        session_id: Callable[[str, str], str],
-        limits: Limits,
-    ) -> None:
-        self.log = log
-        self._sink, self._admission, self._readiness = sink, admission, readiness
-        self._session_id, self._limits = session_id, limits
+    log: RetrievalLog
+    sink: DecisionLog
+    admission: Admission
+    readiness: Readiness
+    session_id: Callable[[str, str], str]
+    limits: Limits
 
     def begin(self, request: Request, kind: DecisionKind, model: str) -> RetrievalExchange:
         headers = dict(request.scope["headers"])
         named = named_session(headers)
         caller: Caller = request.scope["coe_caller"]
-        session = None if named is None else self._session_id(named, caller.tenant)
+        session = None if named is None else self.session_id(named, caller.tenant)
         watch = request.scope["coe_watch"]
         return RetrievalExchange(kind, request_id_of(headers), caller.key_id, model[:MAX_MODEL_CHARS], session, watch)
 
@@ -132,13 +123,13 @@ class RetrievalDesk:
             StoreError: its rows could not be made safe now.
             ClientGoneError: the client left; what the block waited for is given up.
         """
-        await self._sink.check()
+        await self.sink.check()
         bill, limit_s = Bill(), config.limits.timeout_s
-        hold = await self._limits.reserve(request.scope["coe_caller"], bill.cost(config, tokens))
+        hold = await self.limits.reserve(request.scope["coe_caller"], bill.cost(config, tokens))
         spent = NOTHING
         try:
             with ClientWatch(request.scope):
-                async with asyncio.timeout(limit_s), self._admission:
+                async with asyncio.timeout(limit_s), self.admission:
                     yield bill
             spent = bill.cost(config, tokens)
         except TimeoutError as error:
@@ -148,7 +139,7 @@ class RetrievalDesk:
                 code="retrieval_timeout",
             ) from error
         except asyncio.CancelledError as error:
-            if not self._readiness.is_stopping:
+            if not self.readiness.is_stopping:
                 raise
             raise api_error(error) from None
         finally:
@@ -178,10 +169,6 @@ async def check_tokens(service: RetrievalService, texts: Sequence[str], param: s
     if sum(counts) > allowed:
         raise invalid(f"'{param}' holds {sum(counts)} tokens; allowed: at most {allowed} in a request", param)
     return counts
-
-
-def answer(body: Mapping[str, object], headers: Mapping[str, str] | None = None) -> Response:
-    return Response(to_json(dict(body)), media_type="application/json", headers=dict(headers or {}))
 
 
 def decision_view(outcome: Outcome) -> dict[str, object]:

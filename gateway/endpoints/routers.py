@@ -11,7 +11,6 @@ from typing import Annotated, Any
 from fastapi import Response
 
 from base.errors import ArtifactError, ConfigError
-from base.json_text import to_json
 from base.request_body import Body
 from decision_log.admin_log import AdminLog
 from decision_log.database import Database
@@ -19,7 +18,7 @@ from decision_log.e_process import Arm
 from decision_log.router_versions import RouterVersions
 from fleet.router_registry import Registry
 from gateway.auth import require_admin
-from gateway.endpoints.access import CallerOf, LogDatabase, api_router, part
+from gateway.endpoints.access import CallerOf, LogDatabase, answer, api_router, part
 from gateway.endpoints.admin import name_of
 from gateway.http_errors import ApiError
 from gateway.keys.grants import Caller
@@ -102,7 +101,7 @@ async def try_router(
 async def answered(work: Callable[[], dict[str, Any]]) -> Response:
     """The answer of work on the routers' folder. Raises ApiError 400."""
     try:
-        return Response(to_json(await asyncio.to_thread(work)), media_type="application/json")
+        return answer(await asyncio.to_thread(work))
     except (ArtifactError, ConfigError) as error:
         raise ApiError(str(error), code="invalid_router") from error
 

@@ -113,11 +113,11 @@ class Attachments:
     async def _search(self, asked: Asked, attached: AttachedStore) -> Sources:
         text, stores = asked.chat.text, self._service.stores
         searching = RetrievalExchange(
-            DecisionKind.SEARCH, asked.request_id, asked.key_id, AUTO, asked.session_id, asked.watch
+            DecisionKind.SEARCH, asked.request_id, asked.caller.key_id, AUTO, asked.session_id, asked.watch
         )
         store = await stores.store(None, attached.store)
         request = SearchRequest((text,), attached.results, score_threshold=attached.min_score)
-        answer = await self._service.search(asked.key_id or "", store, request)
+        answer = await self._service.search(asked.caller.key_id or "", store, request)
         searching.overhead_ms = answer.routed.routing_ms
         outcome = self._log.outcomes_of(
             answer.routed,

@@ -4,6 +4,7 @@ counts, and estimated elsewhere; a header says which."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from base.errors import RouterError
@@ -25,27 +26,27 @@ COUNT_PATH = "/v1/messages/count_tokens"
 TIMEOUT_S = 10.0
 
 
+@dataclass(frozen=True)
 class TokenCount:
     """The endpoint. Nothing is generated and nothing logged."""
 
-    def __init__(
-        self, bounds: GatewayConfig, decider: Decider, pool: ExpertPool, experts: Mapping[str, ExpertConfig]
-    ) -> None:
-        self._bounds, self._decider, self._pool, self._experts = bounds, decider, pool, experts
-        self._surface = MessagesSurface()
+    bounds: GatewayConfig
+    decider: Decider
+    pool: ExpertPool
+    experts: Mapping[str, ExpertConfig]
 
     async def __call__(
         self, caller: Caller, headers: Mapping[bytes, bytes], claim: Claim, receive: Receive, send: Send
     ) -> None:
         """Answers one request. Raises ApiError, ClientGoneError."""
-        raw = await read_body(headers, receive, self._bounds.max_body_bytes, claim)
+        raw = await read_body(headers, receive, self.bounds.max_body_bytes, claim)
 
         def decode(raw: bytes) -> ChatRequest:
             body = json_object(decode_json(raw))
-            return self._surface.request({"max_tokens": 1, **body}, self._bounds, headers)
+            return MessagesSurface().request({"max_tokens": 1, **body}, self.bounds, headers)
 
         chat = await read_off_loop(decode, raw)
-        expert = (await self._decider.decide(chat, new_decision_id(), caller=caller)).decision.expert
+        expert = (await self.decider.decide(chat, new_decision_id(), caller=caller)).decision.expert
         try:
             tokens = await self._counted(chat, expert)
         except (RouterError, LookupError, TypeError):
@@ -60,7 +61,7 @@ class TokenCount:
 
     async def _counted(self, chat: ChatRequest, expert: str) -> int | None:
         """The engine's own count; None where it has none. Raises BackendError, or LookupError for an odd answer."""
-        entry, native = self._experts[expert], chat.native
+        entry, native = self.experts[expert], chat.native
         if native is not None and Wire.MESSAGES in entry.wires:
             body = {name: value for name, value in native.body.items() if name not in ("max_tokens", "stream")}
             return int((await self._ask(expert, "messages/count_tokens", body, native.headers))["input_tokens"])
@@ -77,7 +78,7 @@ class TokenCount:
         self, expert: str, path: str, body: Mapping[str, object], headers: Mapping[str, str] | None = None
     ) -> Any:
         request = BackendRequest(body, path=path, timeout_s=TIMEOUT_S, headers=headers or {})
-        response = await self._pool.backend(expert).send(request)
+        response = await self.pool.backend(expert).send(request)
         try:
             answer = await read_all(response.chunks, MAX_ERROR_BYTES)
         finally:

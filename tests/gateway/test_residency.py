@@ -108,7 +108,7 @@ async def test_the_best_awake_expert_serves_and_the_receipt_says_who_slept_until
         assert decision.asleep is not None
         assert (decision.asleep.expert, round(decision.asleep.lost, 6)) == ("emerald", 0.4)
         assert "; the best expert, emerald, was asleep: lost 0.40; it is left asleep" in reason_in_words(decision)
-        assert replay(small_router(), record, b"0" * 32).differences == ()
+        assert replay(small_router(), record, b"0" * 32).differences == {}
         await asyncio.gather(*(asked(it, "green") for _ in range(60)))
         await until(lambda: "emerald" in it.parts.pool.alive)
         assert await asked(it, "green") == "emerald"

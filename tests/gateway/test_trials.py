@@ -410,9 +410,9 @@ async def test_sql_keeps_what_happened_and_the_manifests_once(tmp_path: Path, st
 def test_only_the_trial_that_was_judged_is_withdrawn(tmp_path: Path) -> None:
     promote(tmp_path, OLD, canary(0.1))
     later = canary(0.2).model_copy(update={"started_at": 2000.0})
-    assert not withdraw(tmp_path, later, at="2026-01-02T00:00:00+00:00", reason="worse")
-    assert withdraw(tmp_path, canary(0.1), at="2026-01-02T00:00:00+00:00", reason="worse")
-    assert not withdraw(tmp_path, canary(0.1), at="2026-01-02T00:00:00+00:00", reason="worse")
+    assert not withdraw(tmp_path, later, "worse")
+    assert withdraw(tmp_path, canary(0.1), "worse")
+    assert not withdraw(tmp_path, canary(0.1), "worse")
 
 
 async def swap_under_load(
