@@ -53,36 +53,6 @@ LEASE_SLACK_S = 60.0
 
 
 @dataclass
-class Readiness:
-    """The reasons why a gateway cannot serve: at the start of `coe serve`, on `/readyz`, and while it stops."""
-
-    pool: ExpertPool
-    live: LiveRouter
-    sink: DecisionLog
-    is_stopping: bool = False
-
-    def missing(self, *, is_answered: bool = True) -> list[str]:
-        """Lists them; empty when the gateway is ready.
-
-        Args:
-            is_answered: an expert that gets requests is there, as `ExpertPool.is_answering` found.
-        """
-        lacks = []
-        if self.is_stopping:
-            lacks.append("the gateway is stopping")
-        if self.live.current is None:
-            reason = (
-                f" ({self.live.last_error})" if self.live.last_error else "; `coe up` or `coe train` makes the first"
-            )
-            lacks.append(f"no router is loaded{reason}")
-        if self.sink.problem is not None:
-            lacks.append(f"the decision log cannot be written ({self.sink.problem})")
-        if not ((self.pool.alive or self.pool.limited) and is_answered):
-            lacks.append(f"no expert answers: {', '.join(self.pool.names)}")
-        return lacks
-
-
-@dataclass
 class Parts:
     """Everything that a gateway works with.
 
@@ -96,6 +66,7 @@ class Parts:
         seed: makes exploration and samples repeatable in tests.
         telemetry: follows requests; None where the environment asks for neither traces nor lines.
         residency: decides which engines are awake; None where experts.yaml does not ask for it.
+        is_stopping: set when the gateway begins to end.
     """
 
     config: CoeConfig
@@ -115,6 +86,7 @@ class Parts:
     live_config: LiveConfig | None = None
     telemetry: Telemetry | None = None
     residency: Keeper | None = None
+    is_stopping: bool = False
 
     def __post_init__(self) -> None:
         """Makes what a change of experts.yaml leaves as it is, because it counts, or holds what all requests share."""
@@ -150,7 +122,6 @@ class Parts:
             longest_s += sum(entry.total_timeout_s for entry in config.experts.values())
         self.limits.allow(longest_s + LEASE_SLACK_S)
         self.cache = cache_of(config, self.redis_url)
-        self.readiness = Readiness(self.pool, self.live, self.sink)
         self.decider = Decider(
             config,
             self.live,
@@ -167,6 +138,24 @@ class Parts:
             from gateway.retrieval.attachment import Attachments
 
             self.attachments = Attachments(self.retrieval, self.retrieval_log, capabilities(config))
+
+    def missing(self, *, is_answered: bool = True) -> list[str]:
+        """The reasons why the gateway cannot serve: at the start of `coe serve`, on `/readyz`, and while it stops.
+
+        Args:
+            is_answered: an expert that gets requests is there, as `ExpertPool.is_answering` found.
+        """
+        lacks = []
+        if self.is_stopping:
+            lacks.append("the gateway is stopping")
+        if self.live.current is None:
+            first = "; `coe up` or `coe train` makes the first"
+            lacks.append(f"no router is loaded{f' ({self.live.last_error})' if self.live.last_error else first}")
+        if self.sink.problem is not None:
+            lacks.append(f"the decision log cannot be written ({self.sink.problem})")
+        if not ((self.pool.alive or self.pool.limited) and is_answered):
+            lacks.append(f"no expert answers: {', '.join(self.pool.names)}")
+        return lacks
 
     def changed(self, config: CoeConfig, pool: ExpertPool, live: LiveRouter, expert_keys: Mapping[str, str]) -> Parts:
         """Parts for another experts.yaml, to be served by `Gateway.change`."""

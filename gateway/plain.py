@@ -67,7 +67,7 @@ async def readyz(parts: Parts, caller: Caller) -> Reply:
     """503 until a router is loaded and an expert answers, and again while stopping."""
     pool, router, live = parts.pool, parts.live.current, parts.live_config
     is_answered = await pool.is_answering()
-    missing = parts.readiness.missing(is_answered=is_answered)
+    missing = parts.missing(is_answered=is_answered)
     warnings = [*pool.problems().values(), *([live.problem] if live is not None and live.problem else ())]
     if parts.sink.detour is not None:
         warnings.append(f"the decision log is degraded: {parts.sink.detour}")

@@ -59,9 +59,8 @@ def create_rest(parts: Parts) -> FastAPI:
     """The application over parts that endpoints ask for by name (gateway/endpoints/access.py). The interactive docs
     stay off: their pages load scripts from elsewhere."""
     app = FastAPI(title="coe", version="1", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
-    desk = RetrievalDesk(
-        parts.retrieval_log, parts.sink, parts.admission, parts.readiness, parts.decider.session_id, parts.limits
-    )
+    log, sink, admission, session_id = parts.retrieval_log, parts.sink, parts.admission, parts.decider.session_id
+    desk = RetrievalDesk(log, sink, admission, lambda: parts.is_stopping, session_id, parts.limits)
     app.state = State(vars(parts) | {"retrieval_desk": desk})
     for path, plain in PLAIN.items():
         app.add_api_route(path, described(plain), response_model=plain.model)

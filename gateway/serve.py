@@ -135,7 +135,7 @@ class Gateway:
         Requests that run keep theirs, which are closed behind the last of them.
         """
         before, self._served = self._served, Served(parts, GatewayApp(parts, self.host))
-        parts.readiness.is_stopping = before.parts.readiness.is_stopping
+        parts.is_stopping = before.parts.is_stopping
         if parts.residency is not None:
             parts.residency.use(parts.pool)
         if parts.judge is not None:
@@ -163,7 +163,7 @@ class Gateway:
         watch_parts(self.parts.metrics, lambda: self.parts)
         self._server = QuietServer(server_config(self), self.parts.config.gateway.shutdown_grace_s)
         await self._server.begin([listener])
-        for lacking in self.parts.readiness.missing():
+        for lacking in self.parts.missing():
             logger.warning("not ready: %s", lacking)
         return self.port
 
@@ -173,7 +173,7 @@ class Gateway:
         Every answer is the last of its connection. `urgent` cuts it short.
         """
         limits = self.parts.config.gateway
-        self.parts.readiness.is_stopping = True
+        self.parts.is_stopping = True
         logger.info("stopping: not ready, and serving for %g s more", limits.drain_s)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limits.drain_s):
@@ -187,7 +187,7 @@ class Gateway:
         A connection that was accepted just before, or a request that waits behind another on its connection, may still
         begin one: it is refused, because the server no longer waits for it.
         """
-        self.parts.readiness.is_stopping = self._has_closed = True
+        self.parts.is_stopping = self._has_closed = True
         if self._server is not None:
             await self._server.end()
         if self._listener is not None:
@@ -242,7 +242,7 @@ def server_config(gateway: Gateway) -> uvicorn.Config:
     limits = gateway.parts.config.gateway
     return uvicorn.Config(
         readable_by(gateway, limits.allowed_origins),
-        http=limited_protocol(clients_that_fit(limits.max_connections), lambda: gateway.parts.readiness.is_stopping),
+        http=limited_protocol(clients_that_fit(limits.max_connections), lambda: gateway.parts.is_stopping),
         ws="none",
         lifespan="off",
         log_config=None,

@@ -40,7 +40,7 @@ from gateway.serve import QuietServer
 from gateway.services import start_redis
 from gateway.settings import Settings, environment_settings
 from gateway.siblings import DECISION_PATH, METRICS_PATH, Siblings, socket_of
-from gateway.worker_plan import LOG, Plan, check_places, has_local_index, ready_file, worker_name
+from gateway.workers import LOG, Plan, check_places, has_local_index, ready_file, worker_name
 from router.config import CoeConfig
 
 PlanArgument = Annotated[Path, typer.Argument()]

@@ -18,10 +18,12 @@ from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import Field
+
 from base.errors import ConfigError, EngineError
 from base.leash import coe_words
 from decision_log.privacy import load_key
-from fleet.engines import all_ready
+from fleet.engines import EngineAddresses, all_ready
 from fleet.folder_lock import own_folder, remove_left
 from fleet.process import ProcessSpec, RestartPolicy, SupervisedProcess, exit_words
 from fleet.redis_server import MAX_SOCKET_PATH_BYTES
@@ -30,8 +32,9 @@ from gateway.changes.history import InForce
 from gateway.listener import bind, url_of
 from gateway.services import Reporter, engines_of, experts_line, start_redis
 from gateway.settings import Settings
-from gateway.worker_plan import LOG, PLAN_NAME, Plan, check_places, has_local_index, ready_file, worker_name
 from router.config import CoeConfig
+from router.retrieval_config import IndexKind
+from router.types import Record
 
 START_TIMEOUT_S = 600.0
 FLUSH_S = 20.0
@@ -40,8 +43,56 @@ FLUSH_S = 20.0
 RESTARTS = RestartPolicy(max_restarts=1_000_000, window_s=60.0, first_delay_s=0.1, max_delay_s=5.0)
 """A worker that served is always started again; the others keep running in the meantime (ours)."""
 
+LOG = "log"
+PLAN_NAME = "plan.json"
 RUN_FOLDER = "run"
 LONGEST_NAME = "/worker-64.sock"
+
+
+class Plan(Record):
+    """State that the processes of one gateway share.
+
+    A worker that is started again gets what the others started with, whatever experts.yaml says by then, and then each
+    change that was put in force since.
+    """
+
+    config: CoeConfig
+    found: InForce
+    workers: int = Field(ge=1)
+    urls: dict[str, tuple[str, ...]] = Field(description="API roots per expert, as EngineAddresses has them")
+    lora_ids: dict[str, int | None]
+
+    @property
+    def names(self) -> list[str]:
+        return [worker_name(number) for number in range(self.workers)] + [LOG]
+
+    async def engines(self) -> EngineAddresses:
+        """The addresses of the engines, which run."""
+        return EngineAddresses(self.urls, self.lora_ids)
+
+
+def worker_name(number: int) -> str:
+    return f"worker-{number + 1}"
+
+
+def ready_file(folder: Path, name: str) -> Path:
+    """The file that a process makes once it serves."""
+    return folder / f"{name}.ready"
+
+
+def has_local_index(config: CoeConfig) -> bool:
+    """Returns True where vector stores belong to one process (docs/decisions/28-one-index-process.md)."""
+    return config.retrieval is not None and config.retrieval.stores.index is IndexKind.LOCAL
+
+
+def check_places(config: CoeConfig, workers: int) -> None:
+    """Raises ConfigError: the requests that an expert may have at once cannot be divided among so many workers."""
+    for name, entry in config.experts.items():
+        if entry.max_concurrency is not None and entry.max_concurrency < workers:
+            raise ConfigError(
+                f"experts.{name}.max_concurrency {entry.max_concurrency} cannot be divided among {workers} workers; "
+                f"allowed: {workers} or more"
+            )
 
 
 async def run_workers(settings: Settings, config: CoeConfig, reporter: Reporter, life: Life, found: InForce) -> None:
@@ -50,11 +101,34 @@ async def run_workers(settings: Settings, config: CoeConfig, reporter: Reporter,
     Raises:
         RouterError: something could not be started, or a process did not end as it should.
     """
-    check_count(config, settings.workers)
+    count = settings.workers
+    check_count(config, count)
     listener = bind(settings.host, settings.port)
     async with AsyncExitStack() as stack:
         stack.callback(listener.close)
-        family = await start_family(stack, settings, config, reporter, listener, found)
+        with reporter.step("starting Redis") as done:
+            redis_url, where = await start_redis(stack, settings)
+            done(f"decision log through {where}")
+        with reporter.step(f"loading {len(config.experts)} experts") as done:
+            fleet = await engines_of(stack, settings, config)
+            addresses = await fleet.start()
+            done(experts_line(settings, config, fleet))
+        with reporter.step(f"starting {count} workers") as done:
+            await asyncio.to_thread(load_key, settings.data_dir)  # made once, before all want it
+            folder = stack.enter_context(run_folder(settings.data_dir))
+            plan = Plan(config=config, found=found, workers=count, urls=addresses.urls, lora_ids=addresses.lora_ids)
+            (folder / PLAN_NAME).write_text(plan.model_dump_json())
+            family = make_family(settings, config, plan, folder, redis_url, listener)
+            for process in (family.log, *family.workers):
+                stack.push_async_callback(process.stop)
+                process.start()
+            try:
+                await all_ready((family.log, *family.workers))
+            except BaseException:
+                family.hurry()  # one that serves already would drain first
+                raise
+            url = url_of(settings.host, listener.getsockname()[1])
+            done(f"gateway at {url}, with {count} workers")
         life.is_starting = False
         await life.stop.wait()
         listener.close()  # the workers have it, and close it when they have drained
@@ -89,41 +163,6 @@ class Family:
         """Has the workers end without a drain."""
         for worker in self.workers:
             worker.send(signal.SIGINT)
-
-
-async def start_family(
-    stack: AsyncExitStack,
-    settings: Settings,
-    config: CoeConfig,
-    reporter: Reporter,
-    listener: socket.socket,
-    found: InForce,
-) -> Family:
-    count = settings.workers
-    with reporter.step("starting Redis") as done:
-        redis_url, where = await start_redis(stack, settings)
-        done(f"decision log through {where}")
-    with reporter.step(f"loading {len(config.experts)} experts") as done:
-        fleet = await engines_of(stack, settings, config)
-        addresses = await fleet.start()
-        done(experts_line(settings, config, fleet))
-    with reporter.step(f"starting {count} workers") as done:
-        await asyncio.to_thread(load_key, settings.data_dir)  # made once, before all want it
-        folder = stack.enter_context(run_folder(settings.data_dir))
-        plan = Plan(config=config, found=found, workers=count, urls=addresses.urls, lora_ids=addresses.lora_ids)
-        (folder / PLAN_NAME).write_text(plan.model_dump_json())
-        family = make_family(settings, config, plan, folder, redis_url, listener)
-        for process in (family.log, *family.workers):
-            stack.push_async_callback(process.stop)
-            process.start()
-        try:
-            await all_ready((family.log, *family.workers))
-        except BaseException:
-            family.hurry()  # one that serves already would drain first
-            raise
-        url = url_of(settings.host, listener.getsockname()[1])
-        done(f"gateway at {url}, with {count} workers")
-    return family
 
 
 def make_family(

@@ -23,7 +23,6 @@ from gateway.intake import Admission
 from gateway.keys.counters import NOTHING, Cost
 from gateway.keys.grants import NANO_PER_MICRO, Caller
 from gateway.keys.limits import Limits
-from gateway.parts import Readiness
 from gateway.retrieval.log import Outcome, RetrievalExchange, RetrievalLog, response_headers
 from retrieval.routing.query_routing import why
 from retrieval.service import RetrievalService, VectorStores
@@ -97,7 +96,7 @@ class RetrievalDesk:
     log: RetrievalLog
     sink: DecisionLog
     admission: Admission
-    readiness: Readiness
+    is_stopping: Callable[[], bool]
     session_id: Callable[[str, str], str]
     limits: Limits
 
@@ -139,7 +138,7 @@ class RetrievalDesk:
                 code="retrieval_timeout",
             ) from error
         except asyncio.CancelledError as error:
-            if not self.readiness.is_stopping:
+            if not self.is_stopping():
                 raise
             raise api_error(error) from None
         finally:

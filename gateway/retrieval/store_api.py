@@ -41,13 +41,8 @@ def check_pairs(pairs: dict[str, Scalar]) -> dict[str, Scalar]:
     return pairs
 
 
-def check_metadata(pairs: dict[str, str]) -> dict[str, str]:
-    check_pairs({**pairs})
-    return pairs
-
-
 Attributes = Annotated[dict[str, Scalar], BeforeValidator(few_pairs), AfterValidator(check_pairs)]
-Metadata = Annotated[dict[str, str], BeforeValidator(few_pairs), AfterValidator(check_metadata)]
+Metadata = Annotated[dict[str, str], BeforeValidator(few_pairs), AfterValidator(check_pairs)]
 Text = Annotated[str, Field(max_length=MAX_INPUT_CHARS)]
 FileIds = Annotated[list[ColumnText], Field(max_length=MAX_ATTACHED, fail_fast=True)]
 
@@ -92,12 +87,8 @@ class AttributesUpdate(Body):
     attributes: Attributes | None
 
 
-class BatchFile(Body):
+class BatchFile(FileAttach):
     """A file of a batch with attributes of its own."""
-
-    file_id: ColumnText
-    attributes: Attributes | None = None
-    chunking_strategy: ChunkingStrategy | None = Field(default=None, discriminator="type")
 
 
 class BatchCreate(Body):

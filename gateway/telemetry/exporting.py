@@ -25,8 +25,8 @@ from prometheus_client.core import CounterMetricFamily, Metric
 
 from base.errors import ConfigError
 from gateway.asgi import Scope
+from gateway.telemetry.request_line import span_of
 from gateway.telemetry.request_spans import RequestSpans, SpanIds, Tools
-from gateway.telemetry.trace_ids import span_of
 
 SCOPE = "coe"
 EVALUATION = "gen_ai.evaluation.result"

@@ -1,8 +1,11 @@
-"""The line that a request leaves in the program's log."""
+"""The line that a request leaves in the program's log, and names of decisions in traces: a traced request's decision is
+named by its trace and its span, so that each is found by the other, and nothing has to be stored."""
 
 from __future__ import annotations
 
+import re
 import time
+from collections.abc import Mapping
 from logging import Logger
 
 from gateway.asgi import Message, Scope, Send
@@ -12,6 +15,11 @@ from gateway.http_errors import CLIENT_GONE_STATUS
 MAX_PATH_CHARS = 200
 NAMED = {b"x-request-id": "request_id", b"x-coe-decision-id": "decision_id", b"x-coe-expert": "expert"}
 """Headers of an answer that say what the line says."""
+
+DECISION = re.compile(r"dec-([0-9a-f]{32})([0-9a-f]{16})")
+TRACEPARENT = re.compile(rb"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
+HOPS = 16
+"""Spans that one request may name: its own ends with the digit 0, its calls of experts follow with 1, 2, ..."""
 
 
 class RequestLine(Watch):
@@ -55,3 +63,20 @@ class RequestLine(Watch):
         facts = {**self._facts, "status": self._status, "latency_ms": latency_ms}
         known = {name: value for name, value in facts.items() if value is not None}
         self._logger.info("request", extra={"fields": known})
+
+
+def decision_of(trace_id: str, span_id: str) -> str:
+    """The id of the decision of a request, by any of its spans."""
+    return f"dec-{trace_id}{span_id[:-1]}0"
+
+
+def span_of(decision_id: str) -> tuple[str, str] | None:
+    """Trace and span of a decision; None where the request was not traced."""
+    found = DECISION.fullmatch(decision_id)
+    return None if found is None else (found[1], found[2])
+
+
+def trace_of(headers: Mapping[bytes, bytes]) -> str | None:
+    """The trace that a client's request belongs to, by the header of W3C Trace Context."""
+    found = TRACEPARENT.fullmatch(headers.get(b"traceparent", b""))
+    return None if found is None else found[1].decode()

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 from prometheus_client.core import Metric
 
 from gateway.asgi import Scope
-from gateway.telemetry.request_line import RequestLine
-from gateway.telemetry.trace_ids import trace_of
+from gateway.telemetry.request_line import RequestLine, trace_of
 
 if TYPE_CHECKING:
     from gateway.telemetry.exporting import Exporting

@@ -204,7 +204,7 @@ async def test_readiness_says_what_is_missing(tmp_path: Path) -> None:
         gateway.log.detour = "decisions wait in the spool"
         status, health = await get(gateway, "/readyz")
         assert (status, health["warnings"]) == (200, ["the decision log is degraded: decisions wait in the spool"])
-        gateway.parts.readiness.is_stopping = True
+        gateway.parts.is_stopping = True
         assert (await get(gateway, "/readyz"))[0] == 503
 
 

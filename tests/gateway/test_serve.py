@@ -196,7 +196,7 @@ async def test_while_it_drains_every_answer_is_the_last_of_its_connection() -> N
         async with gateway.chat("red") as answer:
             assert "connection" not in answer.headers
         draining = asyncio.create_task(gateway.gateway.drain(urgent))
-        await until(lambda: gateway.parts.readiness.is_stopping)
+        await until(lambda: gateway.parts.is_stopping)
         async with gateway.chat("red") as answer:
             assert (answer.status, answer.headers["connection"]) == (200, "close")
         async with gateway.client.get(f"{gateway.root}/readyz") as answer:

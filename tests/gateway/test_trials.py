@@ -121,7 +121,7 @@ def waiting(start: Callable[..., object]) -> Callable[..., object]:
 
     def started(*args: object) -> object:
         pending = start(*args)
-        pending.future.exception(timeout=DEADLINE_S)  # type: ignore[attr-defined]
+        pending.args[0].exception(timeout=DEADLINE_S)  # type: ignore[attr-defined]
         return pending
 
     return started

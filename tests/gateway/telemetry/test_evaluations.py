@@ -22,7 +22,7 @@ from decision_log.database import Database
 from decision_log.decision_record import DecisionRecord, TerminalState
 from gateway.http_errors import ApiError
 from gateway.telemetry.otlp import json_of, log_records
-from gateway.telemetry.trace_ids import decision_of
+from gateway.telemetry.request_line import decision_of
 from tests.gateway.running import Running, running
 from tests.gateway.telemetry.collector import collecting, exporting_to
 from tests.waiting import until
