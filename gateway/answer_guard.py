@@ -190,6 +190,7 @@ def upstream_error(
     if is_spent(status, body):
         message = f"expert {expert} is without quota or credit at its provider"
         return ApiError(message, status=429, code=OUT_OF_QUOTA, retry_after_s=SPENT_REST_S, is_retryable=True)
+    status = status if status < 600 else 502  # LinkedIn's 999 and others that HTTP does not know
     wait_s, is_large = retry_after_s(headers), is_too_large(status, body)
     fault: tuple[str, str] | None = None
     if status in (401, 403, 407):

@@ -320,11 +320,16 @@ class HeldEnd:
         return last_line if self._mark.may_be(text[last_line:]) else len(text)
 
 
-class HiddenUsage:
-    """Passes the events of a stream on, except one that only reports usage: its client did not ask for that."""
+class EditedEvents:
+    """Passes the events of a stream on, except one that only reports usage where its client did not ask for that.
 
-    def __init__(self) -> None:
+    Args:
+        edited: an event of calls of tools as the client gets it; None where all are right.
+    """
+
+    def __init__(self, hides_usage: bool, edited: Callable[[bytes], bytes] | None) -> None:
         self.held = b""  # an event that is not whole yet
+        self._hides_usage, self._edited = hides_usage, edited
 
     def pass_on(self, chunk: bytes) -> bytes:
         """Gives what may go to the client now."""
@@ -333,9 +338,16 @@ class HiddenUsage:
         for found in EVENT_END.finditer(text):
             whole = max(whole, found.end())
         passed, self.held = text[:whole], text[whole:]
-        if b'"usage"' not in passed:
-            return passed
-        return b"".join(event for event in EVENT.findall(passed) if not is_usage_only(event))
+        if self._hides_usage and b'"usage"' in passed:
+            passed = b"".join(event for event in EVENT.findall(passed) if not is_usage_only(event))
+        if self._edited is not None and b'"tool_calls"' in passed:
+            passed = b"".join(map(self._edited, EVENT.findall(passed)))
+        return passed
+
+
+def edited_events(hides_usage: bool, edited: Callable[[bytes], bytes] | None) -> EditedEvents | None:
+    """None where all events pass as they are."""
+    return EditedEvents(hides_usage, edited) if hides_usage or edited is not None else None
 
 
 EVENT_END = re.compile(rb"(?:\r?\n){2}")
@@ -345,10 +357,14 @@ EVENT = re.compile(rb".*?(?:\r?\n){2}|.+", re.DOTALL)
 def is_usage_only(event: bytes) -> bool:
     """Returns True for the event that `stream_options.include_usage` adds: usage, and no choices or null."""
     try:
-        values = reply_json(b"\n".join(line[5:] for line in event.splitlines() if line.startswith(b"data:")))
+        values = reply_json(data_of(event))
     except JsonError:
         return False
     return isinstance(values, dict) and not values.get("choices") and isinstance(values.get("usage"), dict)
+
+
+def data_of(event: bytes) -> bytes:
+    return b"\n".join(line[5:] for line in event.splitlines() if line.startswith(b"data:"))
 
 
 class StreamTails:

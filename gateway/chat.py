@@ -12,7 +12,7 @@ from base.errors import BackendError, StoreError
 from decision_log.decision_record import TerminalState, Usage
 from decision_log.privacy import named_session
 from gateway.answer_guard import EVENT_STREAM, StreamedAnswer, WholeAnswer
-from gateway.answer_reader import HeldEnd, HiddenUsage, StreamReader, StreamTails, answer_text
+from gateway.answer_reader import HeldEnd, StreamReader, StreamTails, answer_text, edited_events
 from gateway.asgi import ClientWatch, Receive, Scope, Send, decode_json, read_body, read_off_loop, send_body, send_head
 from gateway.chat_limits import ChatLimits
 from gateway.chat_log import ChatLog, ChatRow
@@ -22,6 +22,7 @@ from gateway.http_errors import CLIENT_GONE_STATUS, ClientGoneError, api_error
 from gateway.intake import Claim
 from gateway.keys.grants import Caller
 from gateway.surfaces.surface import Surface, Telling
+from gateway.tool_calls import CallEvents
 from router.gateway_config import GatewayConfig
 from router.strategies.types import Chosen
 from router.types import RoutingDecision
@@ -256,9 +257,10 @@ class ChatExchange:
         outcome, send, telling = self._outcome, self._send, self._telling
         headers = {"content-type": answer.content_type, **STREAM_HEADERS, **response_headers(self._asked, outcome)}
         await self._begin(headers)
-        chunk, hidden = answer.first, HiddenUsage() if answer.hides_usage else None
+        has_calls = self._asked.chat.facts.has_tools and telling is None and not answer.is_native
+        chunk, events = answer.first, edited_events(answer.hides_usage, CallEvents().edited if has_calls else None)
         while chunk:
-            piece = chunk if hidden is None else hidden.pass_on(chunk)
+            piece = chunk if events is None else events.pass_on(chunk)
             if telling is not None:
                 reader.feed(chunk)
                 piece = telling.told()
@@ -280,9 +282,9 @@ class ChatExchange:
             raise BackendError("the expert's answer was cut off", status=502)
         if telling is not None and reader.is_broken and not reader.error_code:
             raise BackendError("the expert's stream is not one of chat completions", status=502)
-        if hidden is not None and hidden.held and telling is None:  # the last event without a blank line behind it
+        if events is not None and events.held and telling is None:  # the last event without a blank line behind it
             self._row.take_number()
-            piece = hidden.held if end is None else end.pass_on(hidden.held)
+            piece = events.held if end is None else end.pass_on(events.held)
             await send({"type": "http.response.body", "body": piece, "more_body": True})
 
     def _note_model(self, expert: str, model: object) -> None:

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from base.errors import BackendError
-from base.json_text import to_json
+from gateway.tool_calls import Calls, is_json, text_of
 
 REASONING, TEXT, REFUSAL, CALL = "reasoning", "text", "refusal", "call"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Part:
     """A part of the answer so far. `number` is its place in the answer, `id` and `name` are those of a call."""
 
@@ -21,7 +21,6 @@ class Part:
     id: str = ""
     name: str = ""
     text: str = ""
-    call: int = -1  # its index in the chat completion
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +42,15 @@ class Turn:
     stop: str | None = None  # the stop sequence that ended it, where the engine says which
     usage: dict[str, Any] = field(default_factory=dict)
     is_open: bool = False
+    _calls: Calls = field(default_factory=Calls)
+    _part_of: dict[int, Part] = field(default_factory=dict)  # by the number of a call
+    _waiting: list[Part] = field(default_factory=list)  # calls that are not opened yet
 
     def read(self, event: Mapping[str, Any]) -> Iterator[Step]:
         """The steps of an event of a stream, or of a whole answer.
 
         Raises:
-            BackendError: a call of a tool continues after the next one has begun.
+            BackendError: a call of a tool continues after text that followed it.
         """
         self.model = text_of(event, "model") or self.model
         usage = event.get("usage")
@@ -58,13 +60,18 @@ class Turn:
             is_whole = "message" in choice
             for kind, text in texts_of(message):
                 yield from self._more(kind, text)
-            for place, call in enumerate(message.get("tool_calls") or ()):
-                yield from self._call(call, place if is_whole else call.get("index", place))
+            for place, piece in enumerate(message.get("tool_calls") or ()):
+                yield from self._call({**piece, "index": place} if is_whole else piece, place)
             self.finish_reason = text_of(choice, "finish_reason") or self.finish_reason
+            yield from self._open_waiting(until_end=self.finish_reason is not None or is_whole)
             self.stop = text_of(choice, "stop_reason") or self.stop
 
     def close(self) -> Iterator[Step]:
-        """The step that completes the last part."""
+        """The steps that complete the last parts."""
+        yield from self._open_waiting(until_end=True)
+        yield from self._close()
+
+    def _close(self) -> Iterator[Step]:
         if self.is_open:
             self.is_open = False
             yield Step("close", self.parts[-1])
@@ -76,27 +83,42 @@ class Turn:
         return value if isinstance(value, int) and value > 0 else 0
 
     def _more(self, kind: str, text: str) -> Iterator[Step]:
+        yield from self._open_waiting(until_end=True)
         if not (self.is_open and self.parts[-1].kind == kind):
             yield from self._open(Part(kind, len(self.parts)))
         yield from self._add(text)
 
-    def _call(self, call: Mapping[str, Any], index: int) -> Iterator[Step]:
-        function = call.get("function") or {}
-        name, given = text_of(function, "name"), text_of(call, "id")
-        # Ollama before 0.5 and Gemini's endpoint number every call 0; old vLLM sends another id with each piece.
-        is_another = bool(name and given) and all(part.id != given for part in self.parts)
-        if is_another or not (self.is_open and self.parts[-1].call == index):
-            if not is_another and any(part.call == index for part in self.parts):
-                raise BackendError("the expert's calls of tools are interleaved", status=502)
-            identity = given or f"call_{len(self.parts)}"
-            yield from self._open(Part(CALL, len(self.parts), identity, name or "", call=index))
-        arguments = function.get("arguments")  # an object of llama.cpp in early 2026, and of MLX
-        if not isinstance(arguments, str | None):
-            arguments = to_json(arguments).decode()
-        yield from self._add(arguments or "")
+    def _call(self, piece: Mapping[str, Any], place: int) -> Iterator[Step]:
+        call, _, arguments = self._calls.piece(piece, place)
+        part = self._part_of.get(call.number)
+        if part is None:
+            part = self._part_of[call.number] = Part(CALL, 0)
+            self._waiting.append(part)
+        if part in self._waiting:
+            part.id, part.name, part.text = call.id, call.name, part.text + arguments
+            yield from self._open_waiting()
+        elif self.is_open and self.parts[-1] is part:
+            yield from self._add(arguments)
+            yield from self._open_waiting()
+        elif arguments:
+            raise BackendError("a call of a tool continues after other parts", status=502)
+
+    def _open_waiting(self, *, until_end: bool = False) -> Iterator[Step]:
+        """Opens calls whose turn it is: clients of the newer APIs get one after another, by name, where the expert may
+        begin several and name them later."""
+        while self._waiting:
+            part = self._waiting[0]
+            is_free = not (self.is_open and self.parts[-1].kind == CALL) or is_json(self.parts[-1].text)
+            if not (until_end or (part.name and is_free)):
+                return
+            del self._waiting[0]
+            part.number, text, part.text = len(self.parts), part.text, ""
+            part.id = part.id or f"call_{part.number}"
+            yield from self._open(part)
+            yield from self._add(text)
 
     def _open(self, part: Part) -> Iterator[Step]:
-        yield from self.close()
+        yield from self._close()
         self.parts.append(part)
         self.is_open = True
         yield Step("open", part)
@@ -123,8 +145,3 @@ def texts_in(value: object, kind: str) -> Iterator[tuple[str, str]]:
         for part in value:
             named = part.get("type")
             yield from texts_in(part.get(named), REASONING if named == "thinking" else kind)
-
-
-def text_of(values: Mapping[str, Any], name: str) -> str | None:
-    value = values.get(name)
-    return value if isinstance(value, str) else None

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.answer_reader import HiddenUsage, StreamReader, answer_text, read_answer
+from gateway.answer_reader import EditedEvents, StreamReader, answer_text, read_answer
 from tests.gateway.fault_upstream import CRLF_STREAM, LARGE_STREAM, STREAM, WORDS, delta, events
 
 USAGE = b'{"choices":[],"usage":{"prompt_tokens":11,"completion_tokens":3}}'
@@ -106,7 +106,7 @@ def test_only_events_that_report_nothing_but_usage_are_hidden(
     given_events: list[tuple[bytes, bytes]], size: int, rest: bytes
 ) -> None:
     stream = b"".join(events(data, end=end) for data, end in given_events) + rest
-    hidden = HiddenUsage()
+    hidden = EditedEvents(hides_usage=True, edited=None)
     passed = [hidden.pass_on(stream[start : start + size]) for start in range(0, len(stream), size)]
     shown = b"".join(events(data, end=end) for data, end in given_events if data != USAGE) + rest
     assert b"".join(passed) + hidden.held == shown

@@ -318,6 +318,11 @@ def test_refusals_are_read_in_the_forms_and_words_of_providers(body: object, cod
     assert ("token" in error.message, error.code) == (True, code)
 
 
+def test_a_status_that_http_does_not_know_is_a_broken_answer() -> None:
+    error = upstream_error("ruby", 999, b"", {})
+    assert (error.status, error.is_retryable) == (502, True)
+
+
 @pytest.mark.parametrize("status", [413, 429])
 def test_too_many_tokens_for_one_expert_may_be_few_for_the_next_and_too_many_bytes_are_not(status: int) -> None:
     tokens = upstream_error("ruby", status, b'{"error":{"message":"Request too large for model `m` on TPM"}}', {})

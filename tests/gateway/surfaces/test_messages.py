@@ -189,21 +189,6 @@ async def test_a_stop_sequence_is_named_where_the_engine_says_which() -> None:
     assert (message.stop_reason, message.stop_sequence) == ("stop_sequence", "END")
 
 
-async def test_calls_that_an_engine_does_not_number_or_name_as_the_reason_are_calls() -> None:
-    """Ollama numbered every call 0, and whoever is told which function to call ends with "stop"."""
-    calls = (call(0, '{"city": "Bern"}', id="a", name="f"), call(0, '{"city": "Chur"}', id="b", name="f"))
-    stream = events(*(chunk(tool_calls=[each]) for each in calls), chunk("stop"))
-    async with (
-        scripted(chat__completions=stream) as engine,
-        running(echoes(ruby=wire(engine.url))) as gateway,
-        client_of(gateway) as client,
-        client.messages.stream(model="ruby", max_tokens=50, messages=ASK) as streamed,
-    ):
-        message = await streamed.get_final_message()
-    assert [(each.id, each.input) for each in message.content] == [("a", {"city": "Bern"}), ("b", {"city": "Chur"})]
-    assert message.stop_reason == "tool_use"
-
-
 @pytest.mark.parametrize("is_stream", [False, True])
 async def test_parts_and_objects_in_place_of_texts_are_not_lost(is_stream: bool) -> None:
     """Mistral's models that reason send parts, and llama.cpp sent arguments as an object for a while."""

@@ -251,20 +251,6 @@ async def test_a_stream_that_breaks_ends_as_failed(mode: str) -> None:
     assert record.state.value == "upstream_error"
 
 
-async def test_interleaved_calls_are_an_error() -> None:
-    calls = [call(0, "{", id="a", name="f"), call(1, "{}", id="b", name="f"), call(0, "}")]
-    stream = events(*(chunk(tool_calls=[each]) for each in calls), chunk("tool_calls"))
-    async with (
-        scripted(chat__completions=stream) as engine,
-        running(echoes(ruby=wire(engine.url))) as gateway,
-        client_of(gateway) as client,
-    ):
-        answer = await client.responses.create(model="ruby", input="red", stream=True)
-        last = [event async for event in answer][-1]
-    assert last.type == "response.failed"
-    assert "interleaved" in last.response.error.message
-
-
 async def test_an_answer_cut_by_its_limit_is_incomplete() -> None:
     answer = completion("length", content="It is")
     async with (

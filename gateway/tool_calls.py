@@ -1,0 +1,107 @@
+"""Calls of tools in a streamed answer: which call a piece belongs to, and the pieces as OpenAI's clients add them up.
+
+Engines and providers differ: Gemini and Ollama before 0.5 number no call or each 0, old vLLM sends another id with each
+piece, others send id and name again, the name after the id, or arguments as an object.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from base.json_text import JsonError, to_json
+from gateway.answer_reader import data_of, reply_json
+
+
+@dataclass(slots=True)
+class Call:
+    """A call as far as it was told; `number` counts from 0."""
+
+    number: int
+    id: str = ""
+    name: str = ""
+
+
+class Calls:
+    """The calls of one choice of an answer."""
+
+    def __init__(self) -> None:
+        self._all: list[Call] = []
+        self._at: dict[object, Call] = {}  # the last one of an index
+
+    def piece(self, piece: Mapping[str, Any], place: int) -> tuple[Call, Call, str]:
+        """The call that a piece belongs to, as it is now and was before, and what it adds to the arguments.
+
+        Args:
+            place: of the piece among those of its event, which stands for an index that is missing.
+        """
+        function = piece.get("function") or {}
+        name, given = text_of(function, "name") or "", text_of(piece, "id") or ""
+        index = piece.get("index")
+        at = place if index is None else index
+        call = self._at.get(at)
+        if given and (index is None or (call is not None and call.id != given)):  # an index of several calls
+            call = next((each for each in self._all if each.id == given), call)
+        if call is None or (name and given and given != call.id and (call.id or call.name)):
+            call = Call(len(self._all))
+            self._all.append(call)
+        self._at[at] = call
+        before = Call(call.number, call.id, call.name)
+        call.id, call.name = call.id or given, call.name or name
+        arguments = function.get("arguments")
+        if not isinstance(arguments, str):
+            arguments = "" if arguments is None else to_json(arguments).decode()
+        return call, before, arguments
+
+
+class CallEvents:
+    """Events of a streamed chat completion with calls that are numbered from 0, say id and name once, and have text as
+    arguments."""
+
+    def __init__(self) -> None:
+        self._calls: defaultdict[int, Calls] = defaultdict(Calls)  # by choice
+
+    def edited(self, event: bytes) -> bytes:
+        """The event; itself where it is right or not one of calls."""
+        try:
+            values = reply_json(data_of(event))
+            changes = [self._change(choice) for choice in values["choices"]]
+        except (JsonError, AttributeError, LookupError, TypeError):
+            return event
+        return b"data: " + to_json(values) + b"\n\n" if any(changes) else event
+
+    def _change(self, choice: dict[str, Any]) -> bool:
+        calls, is_changed = self._calls[choice.get("index", 0)], False
+        for place, piece in enumerate((choice.get("delta") or {}).get("tool_calls") or ()):
+            call, before, arguments = calls.piece(piece, place)
+            function = piece.get("function") or {}
+            right: dict[str, Any] = {**piece, "index": call.number}
+            if before.id:
+                right.pop("id", None)
+            if function:
+                right["function"] = dict(function)
+                if function.get("arguments") is not None:
+                    right["function"]["arguments"] = arguments
+                if before.name and function.get("name") == before.name:
+                    del right["function"]["name"]
+            if right != piece:
+                is_changed = True
+                piece.clear()
+                piece.update(right)
+        return is_changed
+
+
+def is_json(text: str) -> bool:
+    """Returns True where arguments are complete."""
+    try:
+        reply_json(text.encode())
+    except JsonError:
+        return False
+    return True
+
+
+def text_of(values: Mapping[str, Any], name: str) -> str | None:
+    value = values.get(name)
+    return value if isinstance(value, str) else None
