@@ -129,7 +129,7 @@ def fit_stage(world: World, config: PluginConfig, rng: np.random.Generator) -> S
     )
     texts = (*world.probes.texts, *world.traffic.texts)
     vectors = world.encoder.encode(texts)
-    rows = router.judge(vectors, router.predict_categories(vectors)).rows
+    rows = np.array([judged.row for judged in router.judge(vectors, router.predict_categories(vectors))])
     return Stage(router, dict(zip(texts, rows.tolist(), strict=True)))
 
 

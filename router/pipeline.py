@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from operator import itemgetter
@@ -42,29 +42,14 @@ MAX_PROSPECTS = 256
 
 
 class Judged(NamedTuple):
-    """Stage 1 on one query, as `Judgement`."""
+    """Stage 1 on one query: `probs` (k,), the most likely category's number, its probability, the uncertainty, and the
+    decided row (the most likely category, or `general`, which is row k, when uncertain)."""
 
     probs: Sequence[float]
     likely: int
     confidence: float
     uncertainty: float
     row: int
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """Stage 1 on a batch. `probs` (n, k); all others (n,): most likely category's number, its probability, uncertainty,
-    and the decided row (the most likely category, or `general`, which is row k, when uncertain)."""
-
-    probs: FloatArray
-    likely: np.ndarray[tuple[int], np.dtype[np.int64]]
-    confidence: FloatArray
-    uncertainty: FloatArray
-    rows: np.ndarray[tuple[int], np.dtype[np.int64]]
-
-    def __iter__(self) -> Iterator[Judged]:
-        columns = (self.probs, self.likely, self.confidence, self.uncertainty, self.rows)
-        return map(Judged._make, zip(*(column.tolist() for column in columns), strict=True))
 
 
 @dataclass(frozen=True)
@@ -208,7 +193,7 @@ class Router:
         self.policy(policy)
         probs = self.predict_categories(batch.embeddings)
         judgement = self.judge(batch.embeddings, probs)
-        quality = self.scorer.score(batch, probs, judgement.rows.tolist()).quality
+        quality = self.scorer.score(batch, probs, [judged.row for judged in judgement]).quality
         found = []
         for query, judged, own in zip(batch.queries, judgement, quality, strict=True):
             prospect = self.prospect(policy, judged.row, own, self.excluded(query.facts, alive))
@@ -220,12 +205,13 @@ class Router:
         raw = self.classifier.predict_proba(embeddings)
         return CategoryProbs(raw.categories, calibrated(raw.probs, self.temperature, self.mix))
 
-    def judge(self, embeddings: FloatArray, probs: CategoryProbs) -> Judgement:
+    def judge(self, embeddings: FloatArray, probs: CategoryProbs) -> list[Judged]:
         """Stage 1: the most likely category, or `general` where the classifier is unsure."""
         likely = probs.probs.argmax(axis=1)
         uncertainty = self.uncertainty.score(embeddings, probs.probs)
         rows = np.where(uncertainty > self.uncertainty.threshold, len(probs.categories), likely)
-        return Judgement(probs.probs, likely, probs.probs.max(axis=1), uncertainty, rows)
+        columns = (probs.probs, likely, probs.probs.max(axis=1), uncertainty, rows)
+        return list(map(Judged._make, zip(*(column.tolist() for column in columns), strict=True)))
 
     def judge_one(self, embedding: FloatArray) -> Judged:
         """`judge` for one embedding (1, d)."""

@@ -229,7 +229,7 @@ def measure_mix(router: Router, artifact: RouterArtifact, asked: AskedQueries) -
     known = np.stack([np.asarray(count, dtype=np.int64) for count in counts])
     with one_thread():
         judged = router.judge(asked.embeddings, router.predict_categories(asked.embeddings))
-        kept = judged.rows < k
+        kept = np.array([each.row < k for each in judged], dtype=bool)
         plain = apply_temperature(router.classifier.predict_proba(asked.embeddings[kept]).probs, router.temperature)
         found = estimate_mix(plain, asked.cluster[kept], asked.weight[kept], known, np.random.default_rng(0))
     if found is None:

@@ -6,8 +6,8 @@ Shapes: n answers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -26,7 +26,7 @@ from router.artifact import load_artifact
 from router.build import expert_costs, load_router
 from router.config import load_config
 from router.pipeline import Router
-from router.types import GENERAL, DecisionReason, Interval, Metric, Record, RoutingDecision
+from router.types import GENERAL, DecisionReason, Interval, Metric, Record
 from training.candidate_verdict import judge_on_log, map_changes
 from training.gate import MAX_UNSUPPORTED, MIN_EFFECTIVE_DECISIONS, Comparison
 from training.key_influence import UNLIMITED, clusters
@@ -93,7 +93,7 @@ def measure_loop(request: RetrainRequest, now: datetime, progress: Progress = si
     """
     progress("reading what exploring cost")
     with open_log(request.database_url) as connection:
-        tally = ExplorationTally.of(
+        cost = exploration_cost(
             (record for record in read_records(connection, request.since) if record.at <= now.timestamp()),
             read_rewards(connection),
         )
@@ -102,7 +102,7 @@ def measure_loop(request: RetrainRequest, now: datetime, progress: Progress = si
     first = max((i for i, (at, _) in enumerate(promoted) if at <= request.since), default=0)
     served = promoted[first:] or [(0.0, "none")]
     found = LoopWorth(
-        since=request.since, before=served[0][1], live=served[-1][1], steps=(), worth=None, exploration=tally.cost()
+        since=request.since, before=served[0][1], live=served[-1][1], steps=(), worth=None, exploration=cost
     )
     if len(served) < 2:
         unknown = (
@@ -174,61 +174,42 @@ def moves(old: Router, new: Router) -> dict[str, str]:
     return {change.category: f"{change.live} to {change.candidate}" for change in map_changes(old, new)}
 
 
-@dataclass
-class ExplorationTally:
-    """Sums over routed decisions, and of rated ones a value, the question and the key."""
-
-    n: int = 0
-    n_explored: int = 0
-    lost: float = 0.0
-    extra_usd: float = 0.0
-    rated: list[tuple[float, int, str, bool]] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, records: Iterable[DecisionRecord], rewards: Mapping[str, float]) -> ExplorationTally:
-        tally = cls()
-        for record in records:
-            decision = record.decision
-            if decision is not None and not record.is_probe and decision.reason not in NOT_OF_THE_MAP:
-                tally.add(record, decision, rewards)
-        return tally
-
-    def add(self, record: DecisionRecord, decision: RoutingDecision, rewards: Mapping[str, float]) -> None:
-        """Counts one decision. The value of a rated one is the doubly robust term of what the planned expert earns
-        there, less what was earned (training.off_policy)."""
+def exploration_cost(records: Iterable[DecisionRecord], rewards: Mapping[str, float]) -> ExplorationCost:
+    """Sums over the routed decisions. The value of a rated one is the doubly robust term of what the planned expert
+    earns there, less what was earned (training.off_policy)."""
+    sums = np.zeros(4)  # decisions, those explored, quality lost, USD above the plan
+    rated: list[tuple[float, int, str, bool]] = []
+    for record in records:
+        decision = record.decision
+        if decision is None or record.is_probe or decision.reason in NOT_OF_THE_MAP:
+            continue
         quality = dict(zip(decision.eligible, decision.predicted_quality, strict=False))
         price = dict(zip(decision.eligible, decision.predicted_cost_usd, strict=False))
         planned, tried = next(iter(decision.ranking), decision.expert), decision.expert
         is_explored = decision.reason is DecisionReason.EXPLORED
         lost = is_explored * (quality.get(planned, 0.0) - quality.get(tried, 0.0))
-        self.n += 1
-        self.n_explored += is_explored
-        self.lost += lost
-        self.extra_usd += is_explored * (price.get(tried, 0.0) - price.get(planned, 0.0))
+        sums += 1, is_explored, lost, is_explored * (price.get(tried, 0.0) - price.get(planned, 0.0))
         if why_dropped(record, rewards) is None:
             weight = 0.0 if is_explored else 1.0 / decision.propensity
             value = lost + (weight - 1.0) * (rewards[record.decision_id] - quality.get(tried, 0.0))
-            self.rated.append((value, question_of(record), record.key_id or "", is_explored))
+            rated.append((value, question_of(record), record.key_id or "", is_explored))
+    n, n_explored, lost, extra_usd = sums.tolist()
+    return ExplorationCost(
+        n=int(n), n_explored=int(n_explored), predicted=lost / max(n, 1), measured=measured(rated), extra_usd=extra_usd
+    )
 
-    def cost(self) -> ExplorationCost:
-        return ExplorationCost(
-            n=self.n,
-            n_explored=self.n_explored,
-            predicted=self.lost / max(self.n, 1),
-            measured=self.measured(),
-            extra_usd=self.extra_usd,
-        )
 
-    def measured(self) -> Metric | None:
-        """Mean value of the rated decisions, resampled by key, or by question where one key asked all."""
-        if sum(explored for *_, explored in self.rated) < MIN_EXPLORED:
-            return None
-        values, questions, keys, _ = zip(*self.rated, strict=True)
-        number = {name: i for i, name in enumerate(dict.fromkeys(keys))}
-        key = np.array([number[name] if len(number) > 1 else UNLIMITED for name in keys], dtype=np.int64)
-        columns = np.column_stack([values, np.ones(len(values))])
-        groups = clusters(np.array(questions, dtype=np.int64), key)
-        return bootstrap_sums(columns, groups, weighted_mean, np.random.default_rng(0))[0]
+def measured(rated: Sequence[tuple[float, int, str, bool]]) -> Metric | None:
+    """Mean value of the rated decisions (value, question, key, whether explored), resampled by key, or by question
+    where one key asked all; None with too few explored ones."""
+    if sum(is_explored for *_, is_explored in rated) < MIN_EXPLORED:
+        return None
+    values, questions, keys, _ = zip(*rated, strict=True)
+    number = {name: i for i, name in enumerate(dict.fromkeys(keys))}
+    key = np.array([number[name] if len(number) > 1 else UNLIMITED for name in keys], dtype=np.int64)
+    columns = np.column_stack([values, np.ones(len(values))])
+    groups = clusters(np.array(questions, dtype=np.int64), key)
+    return bootstrap_sums(columns, groups, weighted_mean, np.random.default_rng(0))[0]
 
 
 def loop_sentences(loop: LoopWorth) -> tuple[str, str]:

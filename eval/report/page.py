@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -93,43 +94,26 @@ class Chart:
 
 
 @dataclass(frozen=True)
-class Note:
-    """A paragraph that explains a table or a chart."""
+class Line:
+    """A paragraph that explains a table or a chart (`note`), a title within a section (`heading`), or a command line as
+    it was typed (`command`)."""
 
-    kind: ClassVar = "note"
+    kind: str
     text: str
 
 
-@dataclass(frozen=True)
-class Heading:
-    """A title within a section."""
-
-    kind: ClassVar = "heading"
-    text: str
+Note, Heading, Command = partial(Line, "note"), partial(Line, "heading"), partial(Line, "command")
 
 
 @dataclass(frozen=True)
-class Command:
-    """A command line as it was typed."""
+class Pairs:
+    """Names and values, one below the other (`facts`), or quoted texts, each below a line about it (`quotes`)."""
 
-    kind: ClassVar = "command"
-    text: str
-
-
-@dataclass(frozen=True)
-class Facts:
-    """Names and values, one below the other."""
-
-    kind: ClassVar = "facts"
+    kind: str
     rows: Sequence[tuple[str, str]]
 
 
-@dataclass(frozen=True)
-class Quotes:
-    """Quoted texts, each below a line about it."""
-
-    kind: ClassVar = "quotes"
-    rows: Sequence[tuple[str, str]]
+Facts, Quotes = partial(Pairs, "facts"), partial(Pairs, "quotes")
 
 
 @dataclass(frozen=True)
@@ -142,7 +126,7 @@ class Fold:
     is_open: bool = False
 
 
-Block = str | Note | Heading | Command | Facts | Quotes | Table | Chart | Fold | None
+Block = str | Line | Pairs | Table | Chart | Fold | None
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,8 @@ from pydantic import Field, StringConstraints
 
 from base.errors import ConfigError, allowed_values
 from base.yaml_text import read_yaml
-from eval.robustness.cases import Case, build_families, family_names, make_cases
 from eval.robustness.flip_records import ExpectationFailure, ExpectationsRecord
-from eval.robustness.flips import Decide
+from eval.robustness.flips import Case, Decide, build_families, family_names, make_cases
 from router.config import checked_values, config_text
 from router.types import GENERAL, Record, RoutingDecision
 

@@ -73,7 +73,7 @@ def method_output(
     """Predictions and choices of a kind that took `fit_s` seconds to fit, under the trial's budgets."""
     kind, batch = artifact.manifest.scorer.kind, QueryBatch.of(trial.test.texts, trial.test_embeddings)
     probs = router.predict_categories(batch.embeddings)
-    rows = [int(row) for row in router.judge(batch.embeddings, probs).rows]
+    rows = [judged.row for judged in router.judge(batch.embeddings, probs)]
     quality = router.scorer.score(batch, probs, rows).quality
     decisions = router.decide_batch(batch, rng=np.random.default_rng(0))
     sample = artifact.arrays.get("choice.sample")

@@ -20,7 +20,7 @@ from fleet.router_registry import Registry
 from router.types import DecisionReason
 from tests.training.log_records import record
 from tests.training.test_retrain import NOW, log_answers, request_
-from training.loop_worth import ExplorationTally, loop_sentences, measure_loop
+from training.loop_worth import exploration_cost, loop_sentences, measure_loop
 from training.retrain import run_retrain
 from training.retrain_inputs import RetrainRequest
 
@@ -112,7 +112,7 @@ def test_the_cost_of_exploring_holds_the_truth() -> None:
     rng, held, values = np.random.default_rng(3), [], []
     for _ in range(40):
         pairs = list(explored(400, rng))
-        cost = ExplorationTally.of((one for one, _ in pairs), {one.decision_id: r for one, r in pairs}).cost()
+        cost = exploration_cost((one for one, _ in pairs), {one.decision_id: r for one, r in pairs})
         assert cost.measured is not None
         assert cost.measured.interval is not None
         held.append(cost.measured.interval.low <= 0.03 <= cost.measured.interval.high)
@@ -126,9 +126,9 @@ def test_the_cost_of_exploring_holds_the_truth() -> None:
 def test_probes_are_no_traffic_and_few_ratings_measure_nothing() -> None:
     rng = np.random.default_rng(1)
     probes = [one for one, _ in explored(50, rng, is_probe=True)]
-    assert ExplorationTally.of(probes, {}).cost().n == 0
+    assert exploration_cost(probes, {}).n == 0
     pairs = list(explored(50, rng))
-    cost = ExplorationTally.of((one for one, _ in pairs), {}).cost()
+    cost = exploration_cost((one for one, _ in pairs), {})
     assert (cost.n, cost.measured) == (50, None)
 
 

@@ -1,1 +1,1 @@
-"""One file for each family of perturbations; see `eval.robustness.cases`."""
+"""One file for each family of perturbations; see `eval.robustness.flips`."""

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import pytest
 
 from base.errors import ConfigError
-from eval.robustness.cases import family_names
 from eval.robustness.expectations import check_expectations, load_expectations, parse_expectations
 from eval.robustness.flip_records import failure_line
+from eval.robustness.flips import family_names
 from router.types import DecisionReason, RoutingDecision
 
 EXPERTS = ("calculator", "generalist")
