@@ -70,15 +70,17 @@ class MapSolution:
 class MapProgram:
     """The mixed-integer program of Composition of Experts (arXiv 2412.01868), with shared bases (ours).
 
-    Variables, all 0/1: x[c,e] (k*m) category c goes to e, y[e] (m) e is hosted, z[b] (g) base b is hosted. With
-    `may_share` x[c,e] is the share of category c that goes to e. `pins` (category -> expert) are x[c,e] = 1, experts
-    `kept` in memory whether or not they serve are y[e] = 1.
+    Variables, all 0/1: x[c,e] (k*m) category c goes to e, y[e] (m) e is hosted, z[b] (g) base b is hosted; `group` (m)
+    is the base of each expert. There is no y and z where hosting does not matter. With `may_share` x[c,e] is the share
+    of category c that goes to e. `pins` (category -> expert) are x[c,e] = 1, experts `kept` in memory whether or not
+    they serve are y[e] = 1.
     """
 
     n_categories: int
     n_experts: int
     objective: Float64Array
     budget_rows: Mapping[str, Float64Array]
+    group: IntArray
     may_share: bool = False
     pins: Mapping[int, int] = field(default_factory=dict)
     kept: Sequence[int] = ()
@@ -91,7 +93,7 @@ class MapProgram:
         bound[[self.n_categories * self.n_experts + e for e in self.kept]] = 1
         return bound
 
-    def minimise(self, objective: Float64Array, limits: Mapping[str, float], costs: ExpertCosts) -> Float64Array | None:
+    def minimise(self, objective: Float64Array, limits: Mapping[str, float]) -> Float64Array | None:
         """The solution (k*m + m + g,), or None when the limits exclude every map.
 
         Where hosting is neither limited nor minimised, y and z are left at 0, and so is each x that another one
@@ -105,7 +107,7 @@ class MapProgram:
         rows = [(csr_array(one_expert_each(k, m, len(objective))), 1.0, 1.0)]
         columns = np.arange(len(objective))
         if "hosted_params_b" in limits or objective[k * m :].any():
-            rows.append((hosting_links(k, m, costs), -np.inf, 0.0))
+            rows.append((hosting_links(k, self.group, len(objective)), -np.inf, 0.0))
         else:
             columns = self.undominated(objective, list(limits), np.ones(m, dtype=bool))
         for name, limit in limits.items():
@@ -180,15 +182,16 @@ def one_expert_each(k: int, m: int, width: int) -> Float64Array:
     return rows
 
 
-def hosting_links(k: int, m: int, costs: ExpertCosts) -> csr_array:
-    """Rows (k*m + m, k*m + m + g) of x[c,e] <= y[e] and y[e] <= z[base of e]: two entries each, so they are sparse."""
+def hosting_links(k: int, group: IntArray, width: int) -> csr_array:
+    """Rows (k*m + m, width) of x[c,e] <= y[e] and y[e] <= z[base of e]: two entries each, so they are sparse."""
     from scipy.sparse import csr_array
 
+    m = len(group)
     pairs, experts = np.arange(k * m), np.arange(m)
-    columns = np.concatenate([pairs, k * m + experts, k * m + pairs % m, k * m + m + costs.group])
+    columns = np.concatenate([pairs, k * m + experts, k * m + pairs % m, k * m + m + group])
     rows = np.tile(np.concatenate([pairs, k * m + experts]), 2)
     values = np.repeat([1.0, -1.0], len(rows) // 2)
-    return csr_array((values, (rows, columns)), shape=(k * m + m, k * m + m + len(costs.group_params_b)))
+    return csr_array((values, (rows, columns)), shape=(k * m + m, width))
 
 
 def map_program(
@@ -210,7 +213,7 @@ def map_program(
         "latency_ms": average(costs.latency_ms),
         "hosted_params_b": np.concatenate([np.zeros(k * m), costs.own_params_b, costs.group_params_b]),
     }
-    return MapProgram(k, m, -np.concatenate([gain.ravel(), rest]), rows, pins=pins or {})
+    return MapProgram(k, m, -np.concatenate([gain.ravel(), rest]), rows, costs.group, pins=pins or {})
 
 
 def solve_map(
@@ -235,16 +238,16 @@ def solve_map(
     limits = {name: value for name, value in budgets.model_dump().items() if value is not None}
     k, m = quality.shape
     if limits:
-        solution = program.minimise(program.objective, limits, costs)
+        solution = program.minimise(program.objective, limits)
         if solution is None:
-            raise infeasible_budget(program, limits, costs)
+            raise infeasible_budget(program, limits)
         expert_of = solution[: k * m].reshape(k, m).argmax(axis=1)
     else:  # each category on its own: the same map, without loading a solver
         expert_of = (-program.objective[: k * m]).reshape(k, m).argmax(axis=1)
         expert_of[list(program.pins)] = list(program.pins.values())
     chosen = as_variables(expert_of, costs, m)
     used = {name: float(row @ chosen) for name, row in program.budget_rows.items()}
-    binding = tuple(name for name in limits if binds(program, limits, name, chosen, costs))
+    binding = tuple(name for name in limits if binds(program, limits, name, chosen))
     others = map_stand_ins(program, limits, expert_of, mass @ quality, costs) if limits else None
     return MapSolution(expert_of, float((mass * quality[np.arange(k), expert_of]).sum()), used, binding, others)
 
@@ -264,13 +267,11 @@ def map_stand_ins(
         hosted = kept_in_memory(hosted, mean_quality, costs.own_params_b, costs.group, costs.group_params_b, most)
     else:
         hosted = np.ones(program.n_experts, dtype=bool)
-    prices = relaxed_prices(program, limits, hosted, costs)
+    prices = relaxed_prices(program, limits, hosted)
     return stand_ins(costs.per_query(), limits, hosted, prices, program.n_categories)
 
 
-def relaxed_prices(
-    program: MapProgram, limits: Mapping[str, float], hosted: BoolArray, costs: ExpertCosts
-) -> dict[str, float]:
+def relaxed_prices(program: MapProgram, limits: Mapping[str, float], hosted: BoolArray) -> dict[str, float]:
     """Quality that one unit of each budget on an average buys: multipliers of the linear relaxation over the hosted
     experts (m,), because a mixed-integer program has none. 0 where a limit does not bind."""
     from scipy.optimize import linprog
@@ -304,19 +305,17 @@ def as_variables(expert_of: IntArray, costs: ExpertCosts, m: int) -> Float64Arra
     return np.concatenate([x.ravel(), y, z])
 
 
-def binds(
-    program: MapProgram, limits: Mapping[str, float], name: str, chosen: Float64Array, costs: ExpertCosts
-) -> bool:
+def binds(program: MapProgram, limits: Mapping[str, float], name: str, chosen: Float64Array) -> bool:
     """Returns True when the map would be better without that budget (a MILP has no duals, so it is solved again)."""
-    freed = program.minimise(program.objective, {n: v for n, v in limits.items() if n != name}, costs)
+    freed = program.minimise(program.objective, {n: v for n, v in limits.items() if n != name})
     return freed is not None and bool(program.objective @ freed < program.objective @ chosen - TIE_BREAK)
 
 
-def infeasible_budget(program: MapProgram, limits: Mapping[str, float], costs: ExpertCosts) -> InfeasibleBudgetError:
+def infeasible_budget(program: MapProgram, limits: Mapping[str, float]) -> InfeasibleBudgetError:
     """Names the budget that cannot be kept beside the others; where they exclude each other, beside those before it."""
     for name, rest in beside_others(list(limits)):
         row = program.budget_rows[name]
-        least = program.minimise(row / unit_of(limits[name], row), {n: limits[n] for n in rest}, costs)
+        least = program.minimise(row / unit_of(limits[name], row), {n: limits[n] for n in rest})
         if least is not None and row @ least > limits[name] * (1 + SLACK / 2):
             return InfeasibleBudgetError(name, limits[name], float(row @ least))
     raise AssertionError("an infeasible program has a budget that cannot be kept")

@@ -288,9 +288,9 @@ def mixed_experts(
     means = sample.mean(axis=0, keepdims=True).astype(np.float32)
     program = map_program(means, np.ones(1, dtype=np.float32), costs)
     program = replace(program, may_share=True, kept=np.flatnonzero(pinned).tolist())
-    solution = program.minimise(program.objective, limits, costs)
+    solution = program.minimise(program.objective, limits)
     if solution is None:
-        raise infeasible_budget(program, limits, costs)
+        raise infeasible_budget(program, limits)
     return pinned | (solution[: sample.shape[1]] > SHARE_THAT_SERVES)
 
 

@@ -12,8 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from base.errors import require_installed
-from router.map_solver import ExpertCosts, clean_standard_output, unit_of
+from router.map_solver import ExpertCosts, MapProgram
 from router.price import SLACK
 from router.quality import QualityMatrix, cautious_quality
 from router.strategies.learned import NEVER, Variants
@@ -58,21 +57,11 @@ class Choices:
         """(k,) the choice of highest mean worth within the limits; None where there is none."""
         if not limits:
             return np.asarray(self.worth.argmax(axis=1))
-        require_installed("budgets", "a policy with budgets", "scipy")
-        from scipy.optimize import Bounds, LinearConstraint, milp
-        from scipy.sparse import csr_array
-
-        k, c = self.worth.shape
-        one_each = csr_array(np.kron(np.eye(k), np.ones(c)))
-        constraints = [LinearConstraint(one_each, 1, 1)]
-        for name, limit in limits.items():
-            row = (self.mass[:, None] * self.spent[name]).ravel()
-            unit = unit_of(limit, row)
-            constraints.append(LinearConstraint(row[None] / unit, -np.inf, limit / unit + SLACK))
-        gain = (self.mass[:, None] * self.worth).ravel()
-        with clean_standard_output():
-            found = milp(-gain, constraints=constraints, bounds=Bounds(0, 1), integrality=np.ones(k * c))
-        return None if found.x is None else np.asarray(found.x.reshape(k, c).argmax(axis=1))
+        (k, c), mass = self.worth.shape, self.mass[:, None]
+        rows = {name: (mass * self.spent[name]).ravel() for name in limits}
+        program = MapProgram(k, c, -(mass * self.worth).ravel(), rows, np.zeros(c, dtype=np.int64))
+        found = program.minimise(program.objective, limits)
+        return None if found is None else np.asarray(found.reshape(k, c).argmax(axis=1))
 
 
 def choices_of(
