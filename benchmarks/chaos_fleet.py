@@ -6,7 +6,6 @@ import asyncio
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,17 +17,13 @@ import aiohttp
 import yaml
 
 from decision_log.leftovers import spool_folders
+from fleet.engine_plans import free_port
 from fleet.folder_lock import is_held
 
 START_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 60.0
 POLL_S = 0.05
 EXPERT = "parrot"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def write_config(folder: Path, **log: object) -> Path:

@@ -30,11 +30,11 @@ from benchmarks.gateway_subjects import (
     Subject,
     all_subjects,
     cpu_s,
-    free_port,
     process,
     rss_mib,
     running,
 )
+from fleet.engine_plans import free_port
 
 QUICK_S, WARM_UP_S = 1.0, 1.0
 

@@ -8,7 +8,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ import yaml
 from base.shipped import DEFAULT_CONFIG, shipped_root
 from benchmarks.gateway_load import PATH
 from eval.probe_set import load_probes
+from fleet.engine_plans import free_port
 from training.datasets.outcomes import write_outcomes
 from training.types import OutcomeTable
 
@@ -269,9 +269,3 @@ def rss_mib(leader: int) -> float:
     """Resident memory of all processes, the log's server included."""
     pages = sum(int(fields[21]) for fields in stats_of(leader))
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

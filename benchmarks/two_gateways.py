@@ -38,10 +38,10 @@ from benchmarks.gateway_subjects import (
     coe_subject,
     cpu_s,
     first_chat,
-    free_port,
     process,
     wait_until_answered,
 )
+from fleet.engine_plans import free_port
 from fleet.redis_server import RedisServer
 from tests.postgres import running_postgres
 

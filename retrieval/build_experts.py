@@ -23,22 +23,17 @@ def require_stores() -> None:
     require_installed("stores", "retrieval in experts.yaml", "lxml", "pypdf")
 
 
-def build_base(config: PluginConfig) -> Encoder:
-    """The frozen encoder of documents. Raises ConfigError, MissingWeightsError, MissingExtraError."""
-    return cast(Encoder, plugins.build("router.encoders", config.kind, config.options))
-
-
-def build_experts(config: RetrievalConfig, root: Path, base: Encoder | None = None) -> dict[str, RetrievalExpert]:
+def build_experts(config: RetrievalConfig, root: Path) -> dict[str, RetrievalExpert]:
     """Every expert by name, `base` first.
 
     Args:
         root: folder that relative paths start from: the one of experts.yaml.
-        base: the section's encoder when it was built already.
 
     Raises:
-        ConfigError: an option is wrong. ArtifactError: an adapter is damaged or was made for another base.
+        ConfigError, MissingWeightsError, MissingExtraError: an option is wrong, or what it names is not there.
+        ArtifactError: an adapter is damaged or was made for another base.
     """
-    encoder = base or build_base(config.encoder)
+    encoder = cast(Encoder, plugins.build("router.encoders", config.encoder.kind, config.encoder.options))
     experts: dict[str, RetrievalExpert] = {BASE: BaseExpert(encoder)}
     for name, entry in config.experts.items():
         experts[name] = build_expert(name, entry, root, encoder)

@@ -120,8 +120,7 @@ class BatchStore:
         """Begins no further line; those that run are let end. Raises RequestError 404, 409 for one that has ended."""
         is_it = (JOBS.c.batch_id == batch_id, JOBS.c.owner == owner, JOBS.c.status.in_(RUNNING))
         values = {"status": CANCELLING, "cancelling_at": self._clock()}
-        with self._database.transaction("cancel a batch") as connection:
-            connection.execute(JOBS.update().where(*is_it).values(**values))
+        self._database.change("cancel a batch", JOBS.update().where(*is_it).values(**values))
         batch = self.batch(owner, batch_id)
         if batch.status not in (CANCELLING, CANCELLED):
             raise RequestError(f"the batch is {batch.status}: it has ended", status=409, code="batch_ended")
@@ -133,41 +132,35 @@ class BatchStore:
         oldest = select(JOBS.c.batch_id).where(*is_free).order_by(JOBS.c.created_at).limit(1).scalar_subquery()
         claimed = {"runner": runner, "claimed_until": self._clock() + seconds}
         statement = JOBS.update().where(JOBS.c.batch_id == oldest, *is_free).values(**claimed).returning(*JOBS.c)
-        with self._database.transaction("claim a batch") as connection:
-            row = connection.execute(statement).one_or_none()
-        return None if row is None else Batch(**row._mapping)
+        return next((Batch(**row._mapping) for row in self._database.rows("claim a batch", statement)), None)
 
     def keep(self, runner: str, batch_ids: Collection[str], seconds: float) -> set[str]:
         """Prolongs claims; returns those of the batches that are to continue."""
         is_mine = (JOBS.c.batch_id.in_(batch_ids), JOBS.c.runner == runner)
         statement = JOBS.update().where(*is_mine).values(claimed_until=self._clock() + seconds)
-        with self._database.transaction("keep claims") as connection:
-            rows = connection.execute(statement.returning(JOBS.c.batch_id, JOBS.c.status))
-            return {row.batch_id for row in rows if row.status in RUNNING}
+        rows = self._database.rows("keep claims", statement.returning(JOBS.c.batch_id, JOBS.c.status))
+        return {row.batch_id for row in rows if row.status in RUNNING}
 
     def give_back(self, runner: str) -> None:
         """Ends all claims of a runner, so that others may continue at once."""
-        with self._database.transaction("give batches back") as connection:
-            connection.execute(JOBS.update().where(JOBS.c.runner == runner).values(runner=None, claimed_until=0.0))
+        released = JOBS.update().where(JOBS.c.runner == runner).values(runner=None, claimed_until=0.0)
+        self._database.change("give batches back", released)
 
     def begin(self, batch_id: str, total: int) -> None:
         """Notes that the lines were counted."""
         is_it = (JOBS.c.batch_id == batch_id, JOBS.c.status == VALIDATING)
         values = {"status": IN_PROGRESS, "in_progress_at": self._clock(), "total": total}
-        with self._database.transaction("begin a batch") as connection:
-            connection.execute(JOBS.update().where(*is_it).values(**values))
+        self._database.change("begin a batch", JOBS.update().where(*is_it).values(**values))
 
     def done(self, batch_id: str) -> set[int]:
         """Numbers of the lines that have a result."""
         query = select(RESULTS.c.number).where(RESULTS.c.batch_id == batch_id)
-        with self._database.transaction("read a batch") as connection:
-            return set(connection.execute(query).scalars())
+        return {row.number for row in self._database.rows("read a batch", query)}
 
     def put_result(self, batch_id: str, number: int, line: bytes, *, is_error: bool) -> None:
         """Keeps the result of a line; the first one stays."""
         insert = self._database.insert(RESULTS).values(batch_id=batch_id, number=number, line=line, is_error=is_error)
-        with self._database.transaction("keep a result") as connection:
-            connection.execute(insert.on_conflict_do_nothing())
+        self._database.change("keep a result", insert.on_conflict_do_nothing())
 
     def finish(self, runner: str, batch: Batch, status: str, problem: str | None = None) -> None:
         """Ends a batch: its files are there, and its rows are gone. One that is being cancelled becomes `cancelled`;

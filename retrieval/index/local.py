@@ -144,7 +144,7 @@ class LocalIndex:
                 count = write_rows(self._rows_path(generation), *self._parts())
                 journal = Journal(self._journal_path(generation), self.space.dim)
                 manifest = Manifest(space=self.space, generation=generation, rows=count)
-                write_manifest(self._folder, manifest)
+                write_whole(self._folder / MANIFEST, manifest.model_dump_json(), is_synced=True)
             except OSError as error:
                 raise StoreError(f"index {self._folder.name}: no snapshot could be written ({error})") from error
             self._journal, self._manifest = journal, manifest
@@ -186,7 +186,7 @@ class LocalIndex:
 
     def _begin(self) -> Manifest:
         manifest = Manifest(space=self.space, generation=0, rows=0)
-        write_manifest(self._folder, manifest)
+        write_whole(self._folder / MANIFEST, manifest.model_dump_json(), is_synced=True)
         return manifest
 
     def _mapped(self) -> Rows:
@@ -229,10 +229,6 @@ def read_manifest(folder: Path) -> Manifest | None:
         return Manifest.model_validate_json(text)
     except ValidationError as error:
         raise DamagedIndexError(folder.name, f"{MANIFEST} is not the description of an index") from error
-
-
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    write_whole(folder / MANIFEST, manifest.model_dump_json(), is_synced=True)
 
 
 def sections(n: int, dim: int) -> list[tuple[str, tuple[int, ...]]]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from pydantic import Field
@@ -21,8 +20,7 @@ class VectorSpace(Record):
     dim: int = Field(gt=0)
 
 
-@dataclass(frozen=True)
-class Hits:
+class Hits(NamedTuple):
     """The k nearest vectors of one query, best first: keys (k,) and inner products (k,)."""
 
     keys: KeyArray

@@ -151,8 +151,7 @@ class DocumentVectors:
             words = self._word_index(store_id, expert, may_take_long=may_take_long)
             return by_words(words, text, limit, among)
         assert vector is not None
-        hits = self.index(store_id, expert.space).search(vector, limit, among)
-        return hits.keys, hits.scores
+        return self.index(store_id, expert.space).search(vector, limit, among)
 
     def evidence(self, store_id: str, name: str, text: str, keys: KeyArray) -> FloatArray:
         """(k, `EVIDENCE`) of chunks by an expert over words; 0 of those that came or went since they were found.

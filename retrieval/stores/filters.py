@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from operator import ge, gt, le, lt
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -15,6 +16,7 @@ Scalar = str | bool | Whole | Number
 Attributes = Mapping[str, Scalar]
 MAX_FILTERS = 100
 MAX_DEPTH = 8
+ORDERS: Mapping[str, Callable[[float, float], bool]] = {"gt": gt, "gte": ge, "lt": lt, "lte": le}
 
 
 class Comparison(Body):
@@ -47,7 +49,7 @@ def fault_of(condition: Filter, depth: int = 1) -> str | None:
         return None if is_list else f"'{condition.type}' on '{condition.key}' takes a list of values"
     if is_list:
         return f"'{condition.type}' on '{condition.key}' takes one value, not a list; allowed for lists: in, nin"
-    if condition.type in ("gt", "gte", "lt", "lte") and not is_number(condition.value):
+    if condition.type in ORDERS and not is_number(condition.value):
         return f"'{condition.type}' on '{condition.key}' takes a number"
     return None
 
@@ -63,15 +65,7 @@ def matches(condition: Filter, attributes: Attributes) -> bool:
     if condition.type in ("in", "nin"):
         values = value if isinstance(value, tuple) else (value,)
         return any(is_same(held, each) for each in values) == (condition.type == "in")
-    return is_number(held) and is_ordered(condition.type, float(held), float(value))  # type: ignore[arg-type]
-
-
-def is_ordered(operator: str, held: float, value: float) -> bool:
-    if operator == "gt":
-        return held > value
-    if operator == "gte":
-        return held >= value
-    return held < value if operator == "lt" else held <= value
+    return is_number(held) and ORDERS[condition.type](float(held), float(value))  # type: ignore[arg-type]
 
 
 def is_same(held: object, value: object) -> bool:

@@ -16,7 +16,8 @@ import aiohttp
 import pytest
 import yaml
 
-from benchmarks.chaos_fleet import GatewayProcess, free_port, serving
+from benchmarks.chaos_fleet import GatewayProcess, serving
+from fleet.engine_plans import free_port
 from fleet.residency.types import Residency
 from fleet.residency.vllm_actuator import VllmActuator
 from tests.gateway.test_workers import samples

@@ -131,11 +131,7 @@ class Balancer:
 
     async def more(self, count: int) -> None:
         wanted = len(self._fleet.answered) + count
-
-        async def is_there() -> bool:
-            return len(self._fleet.answered) >= wanted
-
-        await until(is_there, f"{count} more answers")
+        await until(lambda: len(self._fleet.answered) >= wanted, f"{count} more answers")
 
     async def end(self) -> None:
         self._is_over = True

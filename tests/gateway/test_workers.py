@@ -71,11 +71,7 @@ class Load:
     async def more(self, count: int) -> None:
         """Returns after so many more answers."""
         wanted = len(self.answered) + count
-
-        async def is_there() -> bool:
-            return len(self.answered) >= wanted
-
-        await until(is_there, f"{count} more answers")
+        await until(lambda: len(self.answered) >= wanted, f"{count} more answers")
 
     async def end(self) -> list[str]:
         """The decision ids of all answers."""
@@ -95,12 +91,8 @@ def make_gateway(folder: Path, config: Path) -> GatewayProcess:
 async def all_serving(gateway: GatewayProcess) -> AsyncIterator[aiohttp.ClientSession]:
     """A client, once every process of the gateway serves."""
     async with serving(gateway) as client:
-        await until(partial(has_started, gateway), "all processes")
+        await until(lambda: gateway.has_started_workers, "all processes")
         yield client
-
-
-async def has_started(gateway: GatewayProcess) -> bool:
-    return gateway.has_started_workers
 
 
 @dataclass
@@ -130,7 +122,7 @@ async def client(shared: Shared) -> AsyncIterator[aiohttp.ClientSession]:
     """A client of the shared gateway, once all of it serves."""
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=DEADLINE_S)) as opened:
         await shared.gateway.wait_until_it_serves(opened)
-        await until(partial(has_started, shared.gateway), "all processes")
+        await until(lambda: shared.gateway.has_started_workers, "all processes")
         yield opened
 
 

@@ -149,7 +149,7 @@ def test_experts_of_a_section_and_of_a_folder(tmp_path: Path, base: BertEncoder)
         adapter_entries(tmp_path / "model")
 
 
-def test_a_missing_manifest_a_wrong_option_and_a_missing_key_are_named(tmp_path: Path, base: BertEncoder) -> None:
+def test_a_missing_manifest_a_wrong_option_and_a_missing_key_are_named(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="cannot be read"):
         adapter.build(Options(path=str(tmp_path)))
     for entry, message in (
@@ -159,7 +159,7 @@ def test_a_missing_manifest_a_wrong_option_and_a_missing_key_are_named(tmp_path:
     ):
         experts = {"law": PluginConfig.model_validate(entry)}
         with pytest.raises(ConfigError, match=message):
-            build_experts(RetrievalConfig(experts=experts), tmp_path, base)
+            build_experts(RetrievalConfig(encoder=PluginConfig(kind="hashing"), experts=experts), tmp_path)
 
 
 def test_base_and_auto_are_reserved() -> None:
