@@ -8,17 +8,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from router.encoders._words import ByWord
 from router.features import unit_rows
 from router.types import FloatArray
 from router.weights import fingerprint
-
-USUAL_CHARS = 24
-"""Longer words are hashed again each time, so what is kept of usual ones stays within some megabytes."""
 
 
 class Options(BaseModel):
@@ -41,23 +39,22 @@ class HashingEncoder:
     def encode(self, texts: Sequence[str]) -> FloatArray:
         vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
         for row, text in enumerate(texts):
-            hashes = np.frombuffer(b"".join(map(hashes_of, text.lower().split())), dtype=">u8")
-            places = (hashes >> np.uint64(1)) % np.uint64(self.dim)
-            signs = np.where(hashes & np.uint64(1), 1.0, -1.0)
-            vectors[row] = np.bincount(places.astype(np.int64), weights=signs, minlength=self.dim)
+            hashes = np.frombuffer(b"".join(map(known_hashes.__getitem__, text.lower().split())), dtype="<u8")
+            # The last bit is the sign of a feature, the others its place.
+            counts = np.bincount((hashes % np.uint64(2 * self.dim)).astype(np.int64), minlength=2 * self.dim)
+            vectors[row] = counts[1::2] - counts[::2]
         return unit_rows(vectors)
 
 
 def hashes_of(word: str) -> bytes:
-    """64-bit hashes of a word and of its trigrams, its ends marked. Those of usual words are kept."""
-    return usual_hashes(word) if len(word) <= USUAL_CHARS else usual_hashes.__wrapped__(word)
-
-
-@lru_cache(maxsize=8192)
-def usual_hashes(word: str) -> bytes:
+    """64-bit hashes of a word and of its trigrams, its ends marked."""
     padded = f"<{word}>"
     features = [word, *(padded[i : i + 3] for i in range(len(padded) - 2))]
-    return b"".join(hashlib.blake2b(feature.encode(), digest_size=8).digest() for feature in features)
+    # An ordinary number begins with its last byte in memory.
+    return b"".join(hashlib.blake2b(feature.encode(), digest_size=8).digest()[::-1] for feature in features)
+
+
+known_hashes = ByWord(hashes_of)
 
 
 def build(options: Options) -> HashingEncoder:

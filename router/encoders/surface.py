@@ -10,13 +10,16 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import filterfalse
 from math import log1p
-from typing import Any
+from string import digits
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from router.encoders._cues import CUES
+from router.encoders._words import ByWord
 from router.types import FloatArray
 from router.weights import fingerprint
 
@@ -24,19 +27,22 @@ MARKS: dict[str, str] = {
     "code_fence": r"```|\bdef \w+\(|=>|\{\s*$|;\s*$|</?\w+>|\w+\(\)|#include|\bimport \w+",
     "sql_words": r"(?i)\bselect\b.+\bfrom\b|\bgroup by\b|\border by\b|\bjoin\b|\bwhere\b.+[=<>]",
     "shell_marks": r"(?m)^\s*\$ |\s-{1,2}[a-z]+\b|\.(log|txt|sh|csv|tar|gz|zip)\b|~/|/(var|etc|usr|home|tmp)\b",
-    "expression": r"\d\s*[-+*/x×÷^%]\s*\d|=\s*\?|√|\d+%",
-    "unit": r"(?i)\d\s*(km|cm|mm|m|mi|ft|in|kg|g|lbs?|oz|l|ml|gal|mph|°[cf]|c|f|gb|mb|kb|usd|eur)\b",
-    "number_base": r"(?i)0x[0-9a-f]+|\b[01]{4,}\b",
-    "clock_or_date": r"\b\d{1,2}:\d{2}\b|\b\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}\b|(?i:\b\d{1,2}\s?[ap]m\b)",
-    "money": r"[$€£¥₹]\s?\d|\d\s?[$€£¥₹]",
+    "expression": r"[\d=√](?:(?<=\d)(?!\d)(?:\s*[-+*/x×÷^%]\s*\d|%)|(?<==)\s*\?|(?<=√))",
+    "unit": r"(?i)\d(?!\d)\s*+(km|cm|mm|m|mi|ft|in|kg|g|lbs?|oz|l|ml|gal|mph|°[cf]|c|f|gb|mb|kb|usd|eur)\b",
+    "number_base": r"[01](?:(?<=0)(?i:x[0-9a-f])|(?<=\b[01])[01]{3,}\b)",
+    "clock_or_date": r"\d(?<=\b\d)(?:\d?:\d{2}|\d{0,3}[-/.]\d{1,2}[-/.]\d{1,4}|\d?\s?[aApP][mM])\b",
+    "money": r"[\d$€£¥₹](?:(?<=\d)\s?[$€£¥₹]|(?<!\d)\s?\d)",
     "json_marks": r"(?i)\bjson\b|[{\[]\s*\"|\":",
     "address": r"\S+@\S+|https?://|\+\d[\d -]{6,}",
     "quoted": r"[\"“«「『].{8,}[\"”»」』]|:\s*\n|:\s*['‘]",
-    "label_list": r"(?i)\b\w+\s*/\s*\w+\s*/\s*\w+|\b\w+, \w+,? (or|oder|ou|o|или) \w+",
+    "label_list": r"(?i)[/,](?:(?<=\w,) \w+,? (or|oder|ou|o|или) \w|"
+    r"(?:(?<=\w/)|(?<=\w\s/)|(?<=\w\s\s/))\s*\w+\s*/\s*\w)",
     "question": r"[?？؟]\s*$",
     "several_lines": r"\n.*\n",
     "list_lines": r"(?m)^\s*([-*•]|\d+[.)])\s",
 }
+"""Each begins with one set of characters where it can, because others of a text are then passed over at once."""
+
 SCRIPTS: dict[str, str] = {
     "cjk": r"[\u4e00-\u9fff]",
     "kana": r"[\u3040-\u30ff]",
@@ -50,10 +56,10 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "code_fence": ("```", "def ", "=>", "{", ";", "<", "()", "#include", "import "),
     "sql_words": ("select", "group by", "order by", "join", "where"),
     "shell_marks": ("$ ", "-", ".log", ".txt", ".sh", ".csv", ".tar", ".gz", ".zip", "/"),
-    "expression": ("-", "+", "*", "/", "x", "^", "%", "="),
-    "unit": tuple("0123456789"),
+    "expression": ("=", *digits),
+    "unit": tuple(digits),
     "number_base": ("0x", "00", "01", "10", "11"),
-    "clock_or_date": (":", "-", "/", ".", "am", "pm"),
+    "clock_or_date": tuple(digits),
     "money": ("$",),
     "json_marks": ("json", '"'),
     "address": ("@", "://", "+"),
@@ -77,8 +83,8 @@ class Options(BaseModel):
     max_chars: int = Field(default=4000, ge=64, description="characters after these are not looked at")
 
 
-END = ""
-"""The key of a trie's node under which are the tasks whose stem ends there."""
+END = "end"
+"""The key of a trie's node, beside its characters, under which are the tasks whose stem ends there."""
 
 UNSPACED = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]")
 
@@ -97,26 +103,54 @@ def cue_tries() -> tuple[dict[str, Any], dict[str, Any]]:
     return at_word_start, anywhere
 
 
-@cache
-def stem_start() -> re.Pattern[str]:
-    """A character where a stem may begin."""
-    at_word_start, anywhere = (f"[{re.escape(''.join(trie))}]" for trie in cue_tries())
-    return re.compile(rf"(?<!\w){at_word_start}|{anywhere}")
+WORD = re.compile(r"\w+")
+
+
+class Stems(NamedTuple):
+    """What a word holds: its stems as (start, end, task), in this order, and the starts and nodes of what may go on
+    beyond it."""
+
+    whole: tuple[tuple[int, int, int], ...] = ()
+    begun: tuple[tuple[int, Any], ...] = ()
+
+
+def stems_of(word: str) -> Stems:
+    """Looks for stems in a word of small letters: at its beginning, and anywhere in scripts without spaces."""
+    at_word_start, anywhere = cue_tries()
+    whole, begun = list[tuple[int, int, int]](), list[tuple[int, Any]]()
+    for start, first in enumerate(word[:1] if word.isascii() else word):
+        node = anywhere.get(first) or (None if start else at_word_start.get(first))
+        for end in range(start + 1, len(word) + 1):
+            if node is None:
+                break
+            if END in node:
+                whole += [(start, end, task) for task in node[END]]
+            if end < len(word):
+                node = node.get(word[end])
+            elif not all(map(WORD.match, node)):  # no letter follows a word
+                begun.append((start, node))
+    return Stems(tuple(whole), tuple(begun)) if whole or begun else NO_STEMS
+
+
+NO_STEMS = Stems()
+known_stems = ByWord(stems_of)
 
 
 def find_cues(text: str) -> Iterator[tuple[int, int, int]]:
-    """Task, start and end of every stem in a text of small letters, by start and then end."""
-    at_word_start, anywhere = cue_tries()
-    length = len(text)
-    for match in stem_start().finditer(text):
-        start = match.start()
-        node = anywhere if text[start] in anywhere else at_word_start
-        for end in range(start, length):
-            if text[end] not in node:
-                break
-            node = node[text[end]]
-            if END in node:
-                yield from ((task, start, end + 1) for task in node[END])
+    """Start, end and task of every stem in a text of small letters, in this order."""
+    for match in WORD.finditer(text):
+        stems = known_stems[match[0]]
+        if stems is NO_STEMS:
+            continue
+        at, (whole, begun) = match.start(), stems
+        found = [(at + start, at + end, task) for start, end, task in whole]
+        for start, node in begun:
+            end = match.end()
+            while (node := node.get(text[end : end + 1])) is not None:
+                end += 1
+                if END in node:
+                    found += [(at + start, end, task) for task in node[END]]
+        yield from sorted(found) if begun else found
 
 
 def count_cues(text: str, opening: int) -> tuple[list[int], list[int]]:
@@ -124,7 +158,7 @@ def count_cues(text: str, opening: int) -> tuple[list[int], list[int]]:
     each task if a stem lies within the text's first characters."""
     counts, opens = [0] * len(CUES), [0] * len(CUES)
     last = [(-1, 0)] * len(CUES)
-    for task, start, end in find_cues(text.replace("İ", "i").lower()):  # the only letter that grows when made small
+    for start, end, task in find_cues(text.replace("İ", "i").lower()):  # the only letter that grows when made small
         begun, free = last[task]
         if start == begun or start >= free:
             counts[task] += start != begun
@@ -180,11 +214,12 @@ class SurfaceEncoder:
         counts, opening = count_cues(ends, OPENING_CHARS)
         cues = [min(count, 3) / 3 for count in counts]
         marks = [0.7 * is_there for is_there in marks_in(text)]
-        digits = sum(map(text.count, "0123456789") if text.isascii() else map(str.isdigit, text)) / len(text)
+        others = text.encode().translate(None, digits.encode()) if text.isascii() else [*filterfalse(str.isdigit, text)]
+        digit_share = (len(text) - len(others)) / len(text)
         length = log1p(len(text)) / 8
         words = log1p(len(text.split())) / 6
-        vector = np.array([*cues, *opening, *marks, 2 * digits, length, words], dtype=np.float32)
-        return vector / np.float32(np.linalg.norm(vector))
+        vector = np.array([*cues, *opening, *marks, 2 * digit_share, length, words], dtype=np.float32)
+        return np.asarray(vector / np.sqrt(vector @ vector))
 
 
 def build(options: Options) -> SurfaceEncoder:

@@ -317,7 +317,7 @@ def calls_of_the_encoder() -> float:
     encoder = build_encoder(load_config(shipped_root() / DEFAULT_CONFIG).router.encoder)
     encoder.encode([TEXT])
     with counting() as counter:
-        encoder.encode([f"Again: {TEXT}"])
+        encoder.encode([f"{TEXT}How many bridges are there?"])
     return counter.calls
 
 
