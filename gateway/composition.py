@@ -249,14 +249,13 @@ async def auth_of(settings: Settings, config: CoeConfig, database: Database) -> 
 
 def telemetry_of(settings: Settings, instance: str) -> Telemetry | None:
     """The observer of requests; None where the environment asks for nothing. Raises ConfigError, MissingExtraError."""
-    exporting = None
-    if settings.signals:
-        require_installed("otel", "OTEL_EXPORTER_OTLP_ENDPOINT", "google", "opentelemetry", "opentelemetry.sdk")
-        from gateway.telemetry.exporting import Exporting
-
-        exporting = Exporting(settings.signals, instance)
     has_lines = settings.log_format == "json"
-    return Telemetry(exporting, has_lines=has_lines) if exporting or has_lines else None
+    if not settings.signals:
+        return Telemetry(has_lines=True) if has_lines else None
+    require_installed("otel", "OTEL_EXPORTER_OTLP_ENDPOINT", "google", "opentelemetry", "opentelemetry.sdk")
+    from gateway.telemetry.exporting import Exporting
+
+    return Exporting(settings.signals, instance, has_lines=has_lines)
 
 
 def spare_what_is_there() -> None:

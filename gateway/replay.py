@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -182,76 +183,55 @@ class CandidateReport(Record):
     examples: tuple[Example, ...]
 
 
-@dataclass
-class Tally:
-    """Counts over the log, one record at a time; they do not grow with it. `key` is of the data folder's hashes."""
+def compare(candidate: Router, records: Iterable[DecisionRecord], key: bytes, max_examples: int) -> CandidateReport:
+    """Compares a candidate with logged decisions.
 
-    candidate: Router
-    key: bytes
-    max_examples: int
-    decisions: int = 0
-    compared: int = 0
-    from_text: int = 0
-    skipped: Counter[str] = field(default_factory=Counter)
-    of_category: dict[str, Counter[bool]] = field(default_factory=lambda: defaultdict(Counter))
-    moves: Counter[tuple[str, str]] = field(default_factory=Counter)
-    gain_sum: float = 0.0
-    gain_squares: float = 0.0
-    gains: int = 0
-    examples: list[Example] = field(default_factory=list)
-
-    def add(self, record: DecisionRecord) -> None:
-        self.decisions += 1
+    Args:
+        key: of the data folder's hashes.
+    """
+    skipped, moves, of_category = Counter[str](), Counter[tuple[str, str]](), defaultdict[str, Counter[bool]](Counter)
+    decisions, from_text, examples, gains = 0, 0, list[Example](), list[float]()
+    for record in records:
+        decisions += 1
         try:
             logged, inputs = routed(record)
-            features = features_of(self.candidate, record, inputs, self.key)
-            found = decide_again(self.candidate, record, features.embedding)
+            features = features_of(candidate, record, inputs, key)
+            found = decide_again(candidate, record, features.embedding)
         except NotReplayableError as error:
-            self.skipped[str(error)] += 1
-            return
+            skipped[str(error)] += 1
+            continue
         except NoEligibleExpertError:
-            self.skipped["no expert of the candidate can serve it"] += 1
-            return
-        self.compared += 1
-        self.from_text += not features.is_exact
+            skipped["no expert of the candidate can serve it"] += 1
+            continue
+        from_text += not features.is_exact
         is_changed = found.expert != logged.expert
-        self.of_category[logged.category][is_changed] += 1
-        self._add_gain(logged, found)
-        if is_changed:
-            self.moves[logged.expert, found.expert] += 1
-            if len(self.examples) < self.max_examples:
-                self.examples.append(example_of(record, logged, found))
-
-    def _add_gain(self, logged: RoutingDecision, found: RoutingDecision) -> None:
+        of_category[logged.category][is_changed] += 1
         quality = dict(zip(found.eligible, found.predicted_quality, strict=True))
-        if logged.expert not in quality:
-            return
-        gain = quality[found.expert] - quality[logged.expert]
-        self.gains += 1
-        self.gain_sum += gain
-        self.gain_squares += gain * gain
-
-    def report(self) -> CandidateReport:
-        changed = sum(self.moves.values())
-        shifts = [
-            CategoryShift(category=name, decisions=counts.total(), changed=counts[True])
-            for name, counts in self.of_category.items()
-        ]
-        return CandidateReport(
-            candidate=self.candidate.version,
-            decisions=self.decisions,
-            compared=self.compared,
-            from_text=self.from_text,
-            skipped=dict(self.skipped.most_common()),
-            changed=share_of(changed, self.compared),
-            predicted_gain=mean_of(self.gain_sum, self.gain_squares, self.gains),
-            categories=tuple(sorted(shifts, key=lambda each: (-each.changed, each.category))),
-            moves=tuple(
-                Move(expert=before, candidate_expert=after, decisions=n)
-                for (before, after), n in self.moves.most_common()
-            ),
-            examples=tuple(self.examples),
-        )
+        if logged.expert in quality:
+            gains.append(quality[found.expert] - quality[logged.expert])
+        if is_changed:
+            moves[logged.expert, found.expert] += 1
+            if len(examples) < max_examples:
+                examples.append(example_of(record, logged, found))
+    shifts = [
+        CategoryShift(category=name, decisions=counts.total(), changed=counts[True])
+        for name, counts in of_category.items()
+    ]
+    compared = decisions - skipped.total()
+    return CandidateReport(
+        candidate=candidate.version,
+        decisions=decisions,
+        compared=compared,
+        from_text=from_text,
+        skipped=dict(skipped.most_common()),
+        changed=share_of(moves.total(), compared),
+        predicted_gain=mean_of(sum(gains), sum(gain * gain for gain in gains), len(gains)),
+        categories=tuple(sorted(shifts, key=lambda each: (-each.changed, each.category))),
+        moves=tuple(
+            Move(expert=before, candidate_expert=after, decisions=n) for (before, after), n in moves.most_common()
+        ),
+        examples=tuple(examples),
+    )
 
 
 def example_of(record: DecisionRecord, logged: RoutingDecision, found: RoutingDecision) -> Example:

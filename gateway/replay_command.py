@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from base.terminal import Grid
     from decision_log.database import Database
     from decision_log.decision_record import DecisionRecord
-    from gateway.replay import CandidateReport, Replay, Tally
+    from gateway.replay import CandidateReport, Replay
     from router.pipeline import Router
 
 MAX_VALUE_CHARS = 100
@@ -44,10 +44,8 @@ def replay(
     with opened_database(data_dir, database_url, is_reader=True) as database:
         if diff is None:
             return show_replay(database, config, data_dir, decision_id or "", as_json=as_json)
-        from gateway.replay import Tally
-
-        tally = Tally(router_of(config, data_dir, diff), load_key(data_dir), examples)
-        return show_diff(compared(database, tally, since, limit), as_json=as_json)
+        candidate, key = router_of(config, data_dir, diff), load_key(data_dir)
+        return show_diff(compared(database, candidate, key, since, limit, examples), as_json=as_json)
 
 
 def show_replay(database: Database, config: Path, data_dir: Path, decision_id: str, *, as_json: bool) -> int:
@@ -127,16 +125,22 @@ def router_of(config: Path, data_dir: Path, version: str) -> Router:
     return load_router(load_config(config), Registry(data_dir / ROUTERS_FOLDER).folder(version))
 
 
-def compared(database: Database, tally: Tally, since: float, limit: int) -> CandidateReport:
+def compared(
+    database: Database, candidate: Router, key: bytes, since: float, limit: int, examples: int
+) -> CandidateReport:
     """The report of a candidate over the newest decisions since a time in Unix seconds."""
     from base.progress import console_progress
+    from gateway.replay import compare
 
     left_out = Counter[str]()
-    with console_progress() as progress:
+
+    def told() -> Iterator[DecisionRecord]:
         for number, record in enumerate(database.newest_decisions(since=since, limit=limit, left_out=left_out), 1):
             progress(f"deciding again: {number} of {limit}")
-            tally.add(record)
-    report = tally.report()
+            yield record
+
+    with console_progress() as progress:
+        report = compare(candidate, told(), key, examples)
     return report.model_copy(update={"skipped": {**report.skipped, **left_out}})
 
 

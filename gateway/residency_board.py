@@ -6,7 +6,7 @@ import hashlib
 import secrets
 import socket
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from yarl import URL
 
@@ -14,9 +14,6 @@ from base.errors import BackendError
 from base.redis_names import RESIDENCY
 from decision_log.redis_client import REDIS_ERRORS, connect
 from fleet.residency.board import Heard, Note, Report, View
-
-if TYPE_CHECKING:
-    from decision_log.redis_client import RedisClient
 
 LEASE_S = 3.0
 """Longer than the pauses of a busy process (ours), and as long as a turn is empty when its holder was killed."""
@@ -86,7 +83,7 @@ class RedisBoard:
     """
 
     def __init__(self, redis_url: str, engines: Iterable[tuple[Sequence[str], str]], lease_s: float = LEASE_S) -> None:
-        self._client: RedisClient = connect(redis_url, timeout_s=TIMEOUT_S)
+        self._client = connect(redis_url, timeout_s=TIMEOUT_S)
         self._prefix = f"{RESIDENCY}:{{{scope_of(engines)}}}"
         self.me, self.lease_s = secrets.token_hex(8), lease_s
 

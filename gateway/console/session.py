@@ -9,7 +9,8 @@ import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from http.cookies import CookieError, SimpleCookie
+
+from starlette.requests import cookie_parser
 
 from gateway.auth import BEARER, Auth
 from gateway.keys.grants import EVERYBODY, Caller
@@ -40,7 +41,8 @@ class Sessions:
             return EVERYBODY
         if headers.get(b"authorization", b"").lower().startswith(BEARER):
             return await self._auth.caller(headers)
-        content, _, signature = cookie_of(headers).rpartition(".")
+        cookies = cookie_parser(headers.get(b"cookie", b"").decode("latin-1"))
+        content, _, signature = cookies.get(COOKIE, "").rpartition(".")
         if not hmac.compare_digest(signature.encode(), self._sign(content).encode()):
             return None
         kind, name, until = content.split(".")
@@ -70,11 +72,3 @@ class Sessions:
 
     def _sign(self, content: str) -> str:
         return hmac.digest(self._key, f"console {content}".encode(), "sha256").hex()
-
-
-def cookie_of(headers: Mapping[bytes, bytes]) -> str:
-    try:
-        found = SimpleCookie(headers.get(b"cookie", b"").decode("latin-1")).get(COOKIE)
-    except CookieError:
-        return ""
-    return "" if found is None else found.value

@@ -20,16 +20,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from decision_log.redis_client import REDIS_ERRORS, connect
 from fleet.tasks import stop_task
 from gateway.http_errors import ApiError, not_now
 from gateway.keys.counters import NOTHING, Cost, Counter, amount_of, counters_of, headers_of, over_cap
 from gateway.keys.grants import Caller
-
-if TYPE_CHECKING:
-    from decision_log.redis_client import RedisClient
 
 TIMEOUT_S = 5.0
 CONNECTIONS = 16
@@ -126,7 +123,7 @@ class Limits:
     """
 
     def __init__(self, redis_url: str | None = None, *, lease_s: float = 3600.0) -> None:
-        self._client: RedisClient | None = None if redis_url is None else connect(redis_url, timeout_s=TIMEOUT_S)
+        self._client = None if redis_url is None else connect(redis_url, timeout_s=TIMEOUT_S)
         self._scripts = {} if self._client is None else {s: self._client.register_script(s) for s in (RESERVE, SETTLE)}
         self._lease_ms = math.ceil(lease_s * 1000)
         self._paused_until_s = 0.0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib.metadata import version
@@ -27,9 +29,13 @@ from base.errors import ConfigError
 from gateway.asgi import Scope
 from gateway.telemetry.request_line import span_of
 from gateway.telemetry.request_spans import RequestSpans, SpanIds, Tools
+from gateway.telemetry.telemetry import Telemetry
 
 SCOPE = "coe"
 EVALUATION = "gen_ai.evaluation.result"
+FLUSH_S = 3.0
+"""For what waits to be exported when the gateway stops."""
+
 MAX_WAITING = 2048
 """Spans that wait to be exported; more are dropped."""
 
@@ -86,8 +92,9 @@ class Spans(BatchSpanProcessor):
         yield lost
 
 
-class Exporting:
-    """The providers of one process, which send the signals that the environment names a collector for.
+class Exporting(Telemetry):
+    """Follows requests with spans and metrics too. It has the providers of one process, which send the signals that the
+    environment names a collector for.
 
     Args:
         instance: the name of this process.
@@ -96,7 +103,8 @@ class Exporting:
         ConfigError: a variable is wrong.
     """
 
-    def __init__(self, signals: Collection[str], instance: str) -> None:
+    def __init__(self, signals: Collection[str], instance: str, *, has_lines: bool) -> None:
+        super().__init__(has_lines=has_lines)
         logging.getLogger("opentelemetry").setLevel(logging.ERROR)  # it would report every try
         resource, ids = resource_of(instance), SpanIds()
         sampler = None if "traces" in signals else ALWAYS_OFF  # None: the environment's
@@ -118,19 +126,20 @@ class Exporting:
             for name, (unit, buckets) in HISTOGRAMS.items()
         }
         self._tools = Tools(self._tracers.get_tracer(SCOPE), ids, histograms)
-        self._logger = self._events.get_logger(SCOPE)
+        self._grades = self._events.get_logger(SCOPE)
 
-    def request(self, logger: logging.Logger, scope: Scope, headers: Mapping[bytes, bytes], route: str) -> RequestSpans:
-        """The spans of a request, which begins now."""
-        return RequestSpans(self._tools, logger, scope, headers, route)
+    def _watch(self, scope: Scope, headers: Mapping[bytes, bytes], routes: Collection[str]) -> RequestSpans:
+        path: str = scope["path"]
+        route = next((each for each in (path, "/".join(path.split("/")[:3])) if each in routes), "")
+        return RequestSpans(self._tools, self._logger, scope, headers, route)
 
     def graded(self, name: str, value: float, decision_id: str) -> None:
-        """Emits a grade, on the span of the request that it is about where that was traced."""
+        """Emits a grade as an event, on the span of the request that it is about where that was traced."""
         span, context = span_of(decision_id), Context()
         if span is not None:
             about = SpanContext(int(span[0], 16), int(span[1], 16), is_remote=True, trace_flags=TraceFlags(1))
             context = set_span_in_context(NonRecordingSpan(about), context)
-        self._logger.emit(
+        self._grades.emit(
             timestamp=time.time_ns(),
             context=context,
             severity_number=SeverityNumber.INFO,
@@ -142,9 +151,16 @@ class Exporting:
             },
         )
 
-    def counted(self) -> Iterator[Metric]:
-        """Result of sending the spans."""
+    def metrics(self) -> Iterator[Metric]:
         return iter(()) if self._spans is None else self._spans.counted()
+
+    async def aclose(self) -> None:
+        """Exports what waits, for at most `FLUSH_S`; a collector that hangs keeps no gateway from stopping."""
+        closing = threading.Thread(target=self.close, name="coe-telemetry-end", daemon=True)
+        closing.start()
+        deadline_s = time.monotonic() + FLUSH_S
+        while closing.is_alive() and time.monotonic() < deadline_s:
+            await asyncio.sleep(0.01)
 
     def close(self) -> None:
         """Sends what waits. Blocks for as long as the collector does."""

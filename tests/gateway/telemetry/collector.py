@@ -17,7 +17,6 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
 from gateway.settings import parse_signals
 from gateway.telemetry.exporting import Exporting
-from gateway.telemetry.telemetry import Telemetry
 from tests.served_app import app_of, serving
 from tests.waiting import until
 
@@ -143,10 +142,10 @@ def environment(url: str) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def exporting_to(url: str, monkeypatch: pytest.MonkeyPatch, **more: str) -> AsyncIterator[Telemetry]:
+async def exporting_to(url: str, monkeypatch: pytest.MonkeyPatch, **more: str) -> AsyncIterator[Exporting]:
     """A telemetry that follows requests and exports there."""
     for name, value in (environment(url) | more).items():
         monkeypatch.setenv(name, value)
-    telemetry = Telemetry(Exporting(parse_signals(os.environ), "one"), has_lines=False)
+    telemetry = Exporting(parse_signals(os.environ), "one", has_lines=False)
     yield telemetry
     await telemetry.aclose()

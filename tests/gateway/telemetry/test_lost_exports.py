@@ -27,16 +27,16 @@ async def lost(gateway: Running) -> dict[str, float]:
 
 async def test_a_collector_that_is_away_costs_no_request_and_no_stop(monkeypatch) -> None:
     """The SDK would try again and again before it ends, here for as long as the test."""
-    monkeypatch.setattr("gateway.telemetry.telemetry.FLUSH_S", 0.2)
+    monkeypatch.setattr("gateway.telemetry.exporting.FLUSH_S", 0.2)
     may_end = threading.Event()
 
     def close(close=Exporting.close) -> None:
         may_end.wait()
-        close(telemetry._exporting)
+        close(telemetry)
 
     try:
         async with asyncio.timeout(DEADLINE_S), exporting_to("http://127.0.0.1:1", monkeypatch) as telemetry:
-            monkeypatch.setattr(telemetry._exporting, "close", close)
+            monkeypatch.setattr(telemetry, "close", close)
             async with running(telemetry=telemetry) as gateway:
                 for _ in range(3):
                     async with gateway.chat("red") as answer:
@@ -70,9 +70,8 @@ async def test_a_full_queue_drops_and_counts(monkeypatch) -> None:
     async with collecting() as collector:
         monkeypatch.setattr(collector, "_body", lambda request, read=collector._body: held(gate, read, request))
         async with exporting_to(collector.url, monkeypatch) as telemetry, running(telemetry=telemetry) as gateway:
-            assert telemetry._exporting is not None
             for number in range(MAX_WAITING + 600):
-                telemetry._exporting._tools.tracer.start_span(str(number)).end()
+                telemetry._tools.tracer.start_span(str(number)).end()
             found = await lost(gateway)
             assert 0 < found["queue_full"] <= 600
             async with gateway.chat("red") as answer:
