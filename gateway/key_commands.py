@@ -15,9 +15,12 @@ from pydantic import Field
 from base.errors import ConfigError, allowed_values
 from base.options import ConfigOption, DatabaseOption, DataOption, RedisOption, age_s, with_options
 from base.private_folder import make_private
+from base.terminal import Grid, Terminal
+from base.visible_text import echo
 from decision_log.admin_log import AdminLog, first_broken, operator
 from decision_log.connections import opened_database, run_with_redis
 from fleet.redis_server import running_url
+from gateway.keys.counters import read_used, shown
 from gateway.keys.grants import Grant, Measure, parse_caps
 from gateway.keys.key_store import KeyRow, KeyStore
 from router.config import load_config
@@ -74,9 +77,6 @@ def limits(
     redis_url: RedisOption = None,
 ) -> None:
     """Show the limits of a key or a team, and what is used of them; options change them."""
-    from base.terminal import Terminal
-    from gateway.keys.counters import read_used, shown
-
     if changes.admin is not None and "/" not in subject:
         raise ConfigError("--admin: allowed for a key, not for a team")
     with opened_keys(data_dir, database_url) as store:
@@ -94,8 +94,6 @@ def limits(
 
 def ls(data_dir: DataOption = DATA, database_url: DatabaseOption = None) -> None:
     """List teams and keys with their limits."""
-    from base.terminal import Grid, Terminal
-
     with opened_keys(data_dir, database_url) as store:
         holders = store.holders()
     table, now = Grid("key or team", "name", "state", "limits"), time.time()
@@ -119,8 +117,6 @@ def rotate(
 
 def revoke(key: KeyArgument, data_dir: DataOption = DATA, database_url: DatabaseOption = None) -> None:
     """End a key for good; gateways refuse it within a second."""
-    from base.terminal import Terminal
-
     with opened_keys(data_dir, database_url) as store:
         store.revoke(key)
     Terminal().print(f"{key} is revoked")
@@ -128,8 +124,6 @@ def revoke(key: KeyArgument, data_dir: DataOption = DATA, database_url: Database
 
 def log(data_dir: DataOption = DATA, database_url: DatabaseOption = None) -> int:
     """List what admins did to keys, configuration and routers; exit status 1 when lines were changed or removed."""
-    from base.terminal import Grid, Terminal
-
     with opened_database(data_dir, database_url) as database:
         actions = AdminLog(database).actions()
     table = Grid("number", "at", "who", "action", "of what", "before", "after")
@@ -181,8 +175,6 @@ def parse_names(option: str, text: str, known: Mapping[str, object]) -> tuple[st
 
 
 def show_secret(key_id: str, secret: str) -> None:
-    from base.visible_text import echo
-
     echo(f"key {key_id}; its secret, which is shown this once and kept as a hash:")
     echo(secret)
 

@@ -76,7 +76,9 @@ async def run_up(
                 client_url(gateway), answers, needs_key=bool(chosen.api_keys), has_console=config.gateway.console
             )
             if once:
-                require_answers(answers)
+                if problems := [f"{each.asked_for}: {each.problem}" for each in answers if each.problem is not None]:
+                    got_none = f"{len(problems)} of {len(answers)} queries got no answer"
+                    raise EngineError(f"{got_none}: {'; '.join(problems)}")
                 return
             if is_learning:
                 view.note("learns from feedback every hour (coe retrain); `coe up --no-learn` does not")
@@ -146,13 +148,6 @@ async def first_answers(gateway: Gateway, settings: Settings, config: CoeConfig)
     async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
         for category, query in first_queries(config.categories).items():
             yield await ask(session, client_url(gateway), category, query)
-
-
-def require_answers(answers: list[FirstAnswer]) -> None:
-    """Raises EngineError when a query got no answer."""
-    problems = [f"{answer.asked_for}: {answer.problem}" for answer in answers if answer.problem is not None]
-    if problems:
-        raise EngineError(f"{len(problems)} of {len(answers)} queries got no answer: {'; '.join(problems)}")
 
 
 def client_url(gateway: Gateway) -> str:

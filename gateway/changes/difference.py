@@ -10,7 +10,7 @@ from base.errors import ConfigError
 from fleet.connect import is_same_engine
 from fleet.vllm_addresses import read_vllm
 from router.config import CoeConfig, parse_text
-from router.expert_config import Engine, ExpertConfig
+from router.expert_config import Engine
 from router.live_pointer import live_manifest, pin_problems
 
 CHANGEABLE = (
@@ -60,24 +60,15 @@ def restart_problems(started: CoeConfig, config: CoeConfig, running: Collection[
     needs = "needs a restart of the gateway"
     taken = tuple(f"{key}." for key in CHANGEABLE)
     problems = [f"{key}: {needs}" for key in differences(started, config) if not f"{key}.".startswith(taken)]
+    weights = {each.model for each in started.experts.values() if each.engine is Engine.LLAMACPP}
     for name, entry in config.experts.items():
-        was = started.experts.get(name)
+        was, is_llamacpp = started.experts.get(name), entry.engine is Engine.LLAMACPP
         is_there = (was is not None and is_same_engine(was, entry)) or (entry.engine.is_vllm and name in running)
-        is_there = is_there or is_new_adapter(started, entry)
-        if has_own_engine(entry) and not is_there:
+        gets_process = is_llamacpp and entry.adapter is not None and entry.model in weights  # beside the others
+        is_of_host = entry.url is None and (is_llamacpp or entry.engine.is_vllm)
+        if is_of_host and not (is_there or gets_process):
             problems.append(f"experts.{name}: an expert on an engine of this host {needs}; allowed: {ALLOWED}")
     return problems
-
-
-def is_new_adapter(started: CoeConfig, entry: ExpertConfig) -> bool:
-    """Returns True for an adapter on weights that llama.cpp serves here: it gets a process beside the others."""
-    bases = {each.model for each in started.experts.values() if each.engine is Engine.LLAMACPP}
-    return entry.engine is Engine.LLAMACPP and entry.adapter is not None and entry.model in bases
-
-
-def has_own_engine(entry: ExpertConfig) -> bool:
-    """Returns True for an expert whose engine this host starts."""
-    return entry.url is None and (entry.engine is Engine.LLAMACPP or entry.engine.is_vllm)
 
 
 def checked(text: str, path: Path, data_dir: Path, started: CoeConfig | None) -> CoeConfig:

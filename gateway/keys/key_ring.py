@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from base.errors import StoreError
 from fleet.tasks import Poller
 from gateway.keys.grants import Caller, Grant, caller_of, tenant_of
-from gateway.keys.key_store import Holders, KeyRow, KeyStore
+from gateway.keys.key_store import KeyRow, KeyStore
 
 POLL_S = 0.4
 """A revoked key is refused within a second."""
@@ -74,13 +74,10 @@ class KeyRing(Poller):
         """Reads the keys where they have changed. Raises StoreError."""
         if self._store is not None and await asyncio.to_thread(self._store.version) != self._ring.version:
             holders = await asyncio.to_thread(self._store.holders)
-            self._ring, self.has_keys = ring_of(holders), bool(holders.keys)
-
-
-def ring_of(holders: Holders) -> Ring:
-    teams = {tenant_of(key.key_id): Grant() for key in holders.keys} | dict(holders.teams)
-    found = [secret for key in holders.keys for secret in secrets_of(key, teams[tenant_of(key.key_id)])]
-    return Ring(holders.version, {secret.digest: secret for secret in found}, teams)
+            teams = {tenant_of(key.key_id): Grant() for key in holders.keys} | dict(holders.teams)
+            found = [secret for key in holders.keys for secret in secrets_of(key, teams[tenant_of(key.key_id)])]
+            self._ring = Ring(holders.version, {secret.digest: secret for secret in found}, teams)
+            self.has_keys = bool(holders.keys)
 
 
 def secrets_of(key: KeyRow, team: Grant) -> list[Secret]:

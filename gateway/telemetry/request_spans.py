@@ -178,7 +178,10 @@ class RequestSpans(RequestLine):
         decision = outcome.decision
         if decision is not None:
             self._span.set_attributes({**decided(decision), EXPERT: outcome.expert or decision.expert})
-            self._seen = {OPERATION: CHAT, PROVIDER: "coe", MODEL: asked_model(decision)}
+            # By a name of experts.yaml: `*` lets clients ask by any other.
+            is_named = decision.reason is DecisionReason.EXPLICIT
+            model = decision.expert if is_named else f"auto:{decision.policy}"
+            self._seen = {OPERATION: CHAT, PROVIDER: "coe", MODEL: model}
             if outcome.ttft_ms is not None and asked.chat.is_stream and is_good:
                 self._record("server.time_to_first_token", outcome.ttft_ms / 1e3, self._seen)
 
@@ -270,11 +273,6 @@ def asked_for(request: BackendRequest) -> Attributes:
         if isinstance(value, int | float):
             found[f"gen_ai.request.{name}"] = value
     return found
-
-
-def asked_model(decision: RoutingDecision) -> str:
-    """The model that was asked for, by a name of experts.yaml: `*` lets clients ask by any other."""
-    return decision.expert if decision.reason is DecisionReason.EXPLICIT else f"auto:{decision.policy}"
 
 
 def decided(decision: RoutingDecision) -> Attributes:
