@@ -152,14 +152,16 @@ def read_vllm(data_dir: Path) -> VllmRecord:
     """The engines; none when who ran them has ended.
 
     Raises:
-        DataError: the file is not what `write_vllm` wrote.
+        DataError: the file cannot be read, or is not what `write_vllm` wrote.
     """
     file = vllm_file(data_dir)
     try:
         record = VllmRecord.model_validate_json(file.read_bytes())
     except FileNotFoundError:
         return VllmRecord(engines=())
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise DataError(f"{file} cannot be read ({error.strerror})") from error
+    except ValueError as error:
         raise DataError(f"{file} is damaged; delete it and start the engines again") from error
     return record if is_held(file.parent) else VllmRecord(engines=())
 

@@ -153,9 +153,15 @@ def load_config(path: Path) -> CoeConfig:
     return parse_text(config_text(path), file=str(path))
 
 
+MOST_BYTES = 4 << 20
+"""Of a file that people write; YAML of 60 MB would take minutes."""
+
+
 def config_text(path: Path) -> str:
     """Reads one file. Raises ConfigError."""
     try:
+        if path.stat().st_size > MOST_BYTES:
+            raise ConfigError(f"{path}: has {path.stat().st_size:,} bytes; allowed: up to {MOST_BYTES:,}")
         return path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error

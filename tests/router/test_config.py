@@ -195,11 +195,15 @@ def test_a_merged_key_gives_way_to_a_mapping_of_its_own(tmp_path, values):
     }
 
 
-def test_missing_and_binary_files_are_config_errors(tmp_path):
+def test_missing_binary_and_huge_files_are_config_errors(tmp_path):
     with pytest.raises(ConfigError, match="cannot be read"):
         load_config(tmp_path / "none.yaml")
     (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="not UTF-8"):
+        load_config(tmp_path / "b.yaml")
+    with (tmp_path / "b.yaml").open("ab") as file:
+        file.truncate(5_000_000)
+    with pytest.raises(ConfigError, match="has 5,000,000 bytes; allowed: up to 4,194,304"):
         load_config(tmp_path / "b.yaml")
 
 
