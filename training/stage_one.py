@@ -127,7 +127,10 @@ def label_numbers(queries: Sequence[LabelledQuery], categories: Sequence[str]) -
     labels = np.array([number[query.category] for query in queries], dtype=np.int64)
     empty = [name for i, name in enumerate(categories) if not (labels == i).any()]
     if empty:
-        raise DataError(f"no labelled query for category {', '.join(empty)}: add some, or remove it from experts.yaml")
+        raise DataError(
+            f"no labelled query for category {', '.join(empty)}: add some under `examples` in experts.yaml or in a "
+            "folder of --queries, or remove it"
+        )
     return labels
 
 
