@@ -20,6 +20,7 @@ from fleet.engine_plans import free_port
 from fleet.vllm_command import read_adapter_ranks, vllm_processes
 from tests.small_composition import config_of
 from tests.vllm_build import ENVIRONMENT, READY_S, ROOT, vllm_interpreter, write_base
+from tests.waiting import wait_until
 
 ADAPTERS = ROOT / "examples" / "smollm2" / "adapters"
 DEV = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"}
@@ -93,9 +94,7 @@ def metric(server: httpx.Client, name: str, label: str = "") -> float:
 
 def rises_to(server: httpx.Client, name: str, value: float) -> None:
     """Returns once a counter has that value: engines report a little after the answer."""
-    deadline = time.monotonic() + 30.0
-    while metric(server, name) < value:
-        assert time.monotonic() < deadline, name
+    wait_until(lambda: metric(server, name) >= value, name)
 
 
 def test_models_are_the_base_and_its_adapter(server: httpx.Client) -> None:

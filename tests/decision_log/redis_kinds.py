@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from fleet.redis_server import find_binary
-from tests.waiting import DEADLINE_S
+from tests.waiting import wait_until
 
 SERVICE = "decisions"
 
@@ -43,10 +42,7 @@ class Server:
             command += ["--port", str(self.port), "--appendonly", "yes", "--save", "", "--dir", str(self._folder)]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(command, cwd=self._folder, stdout=log, stderr=log)
-        deadline = time.monotonic() + DEADLINE_S
-        while not self.answers():
-            assert time.monotonic() < deadline, (self._folder / "log").read_text()
-            time.sleep(0.02)
+        wait_until(self.answers, f"an answer on {self.port}, whose log is in {self._folder}")
 
     def answers(self) -> bool:
         try:
@@ -69,10 +65,7 @@ def cluster(folder: Path) -> Iterator[Server]:
     try:
         with Redis(port=server.port) as client:
             client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-            deadline = time.monotonic() + DEADLINE_S
-            while b"cluster_state:ok" not in client.execute_command("CLUSTER", "INFO"):
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
+            wait_until(lambda: b"cluster_state:ok" in client.execute_command("CLUSTER", "INFO"))
         yield server
     finally:
         server.kill()

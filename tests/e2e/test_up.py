@@ -9,10 +9,9 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +22,7 @@ import yaml
 
 from gateway.first_answers import QUERIES
 from gateway.up_view import PLAIN_WIDTHS, shorten
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 EXPERTS = ("generalist", "calculator", "labeler")
@@ -75,13 +75,6 @@ def first_output(place: Place) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {DEADLINE_S} s: {what}"
-        time.sleep(0.05)
 
 
 def rows(output: str) -> dict[str, list[str]]:
@@ -139,7 +132,7 @@ def running(place: Place, first_output: str) -> Iterator[Running]:
     with output.open("w") as file:
         process = subprocess.Popen(place.command(), env=environment(), stdout=file, stderr=file, text=True)
     try:
-        until(lambda: "API" in output.read_text() or process.poll() is not None, "the address")
+        wait_until(lambda: "API" in output.read_text() or process.poll() is not None, "the address", DEADLINE_S)
         address = re.search(r"API +(http://\S+)", output.read_text())
         assert address is not None, output.read_text()
         yield Running(process, address.group(1), output)
@@ -180,7 +173,7 @@ def test_the_openai_client_is_answered_and_the_decision_is_kept(place: Place, ru
             found: tuple[str, str, str] | None = database.execute(query, (raw.headers["x-coe-decision-id"],)).fetchone()
         return found
 
-    until(lambda: row() is not None, "the decision in SQL")
+    wait_until(lambda: row() is not None, "the decision in SQL", DEADLINE_S)
     assert row() == ("answered", raw.headers["x-coe-expert"], "arithmetic")
 
 
@@ -203,7 +196,7 @@ def test_sigterm_ends_everything_with_status_0(running: Running) -> None:
     assert len(children) >= 2  # the engine and Valkey
     running.process.send_signal(signal.SIGTERM)
     assert running.process.wait(DEADLINE_S) == 0
-    until(lambda: not any(is_running(pid) for pid in children), "the end of the children")
+    wait_until(lambda: not any(is_running(pid) for pid in children), "the end of the children", DEADLINE_S)
 
 
 def descendants(pid: int) -> set[int]:

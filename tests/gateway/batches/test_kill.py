@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import yaml
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.served import end_gateway, start_gateway
 from tests.small_composition import composition_of
-from tests.waiting import DEADLINE_S, until
+from tests.waiting import until, wait_until
 
 LINES = 120
 CONCURRENCY = 4
@@ -44,10 +43,8 @@ def made_batch(client: openai.OpenAI) -> str:
 
 def ended_batch(client: openai.OpenAI, batch_id: str) -> tuple[Any, list[dict[str, Any]], list[dict[str, Any]]]:
     """The batch, its output and its errors."""
-    deadline = time.monotonic() + DEADLINE_S
-    while (batch := client.batches.retrieve(batch_id)).status in ("validating", "in_progress"):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: client.batches.retrieve(batch_id).status not in ("validating", "in_progress"))
+    batch = client.batches.retrieve(batch_id)
     assert batch.output_file_id is not None
     assert batch.error_file_id is not None
     files = (client.files.content(batch.output_file_id).text, client.files.content(batch.error_file_id).text)

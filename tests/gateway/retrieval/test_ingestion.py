@@ -6,8 +6,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from tests.gateway.retrieval.serving import Serving, serving
 from tests.gateway.retrieval.test_kill import EXPERTS_FILE
 from tests.gateway.served import end_gateway, start_gateway
 from tests.retrieval.stores.pdf import slow_pdf
-from tests.waiting import DEADLINE_S
+from tests.waiting import DEADLINE_S, until
 
 KEYS = ("sk-" + "a" * 40, "sk-" + "b" * 40)
 
@@ -38,13 +38,11 @@ async def attached(client: openai.AsyncOpenAI, name: str, content: bytes, store_
 
 
 async def until_ended(client: openai.AsyncOpenAI, file: Any) -> Any:
-    deadline = time.monotonic() + DEADLINE_S
-    while True:
+    async def ended() -> Any:
         now = await client.vector_stores.files.retrieve(file.id, vector_store_id=file.vector_store_id)
-        if now.status != "in_progress":
-            return now
-        assert time.monotonic() < deadline, "it is still being read"
-        await asyncio.sleep(0.01)
+        return now.status != "in_progress" and now
+
+    return await until(ended, "the end of reading")
 
 
 def row_of(running: Serving, file_id: str) -> Any:
@@ -53,10 +51,7 @@ def row_of(running: Serving, file_id: str) -> Any:
 
 
 async def until_begun(running: Serving, file_id: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while row_of(running, file_id).attempts == 0:
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.01)
+    await until(lambda: row_of(running, file_id).attempts > 0)
 
 
 async def test_a_key_with_many_slow_files_does_not_keep_another_waiting(tmp_path: Path) -> None:
@@ -148,19 +143,13 @@ async def test_killed_gateways_read_a_hostile_file_three_times_at_most(tmp_path:
         process, url = await asyncio.to_thread(start_gateway, tmp_path / "e.yaml", tmp_path / "data")
         async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
             file = file or await attached(client, "a.pdf", slow_pdf())
-            deadline = time.monotonic() + DEADLINE_S
-            while not reads(process.pid):
-                assert time.monotonic() < deadline
-                await asyncio.sleep(0.01)
+            await until(partial(reads, process.pid))
         end_gateway(process, signal.SIGKILL)
     process, url = await asyncio.to_thread(start_gateway, tmp_path / "e.yaml", tmp_path / "data")
     async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
         assert (await until_ended(client, file)).last_error.code == "server_error"
         await attached(client, "b.pdf", slow_pdf(), file.vector_store_id)
-        deadline = time.monotonic() + DEADLINE_S
-        while not reads(process.pid):
-            assert time.monotonic() < deadline
-            await asyncio.sleep(0.01)
+        await until(partial(reads, process.pid))
     end_gateway(process, signal.SIGTERM)
     assert process.returncode == 0
 

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from retrieval.stores.document_reader import PROGRAM, DocumentReader, ReaderDied
 from retrieval.stores.document_text import UnreadableFileError
 from retrieval.stores.reading_process import write_chunks
 from tests.retrieval.stores.pdf import pdf_of, slow_pdf
-from tests.waiting import DEADLINE_S
+from tests.waiting import DEADLINE_S, until, wait_until
 
 LIMITS = ReadingLimits(cpu_s=20, wall_s=110.0, memory_bytes=512 << 20)
 CHUNKING = StaticChunking(max_chunk_size_tokens=200, chunk_overlap_tokens=40)
@@ -51,10 +50,11 @@ async def outcome_of(reader: DocumentReader, name: str, content: bytes, limits: 
 
 
 async def until_gone(path: Path) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while path.exists():
-        assert time.monotonic() < deadline, f"{path} is still there"
-        await asyncio.sleep(0.01)
+    await until(lambda: not path.exists(), f"the end of {path}")
+
+
+def children_of(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
 NO_TEXT = "the file holds no text (a scanned PDF holds pictures of it)"
@@ -131,14 +131,8 @@ async def test_a_reader_that_died_is_replaced(reader: DocumentReader) -> None:
 async def test_who_gives_up_ends_the_process_and_its_child(reader: DocumentReader) -> None:
     async with reader.place() as process:
         reading = asyncio.create_task(process.read("a.pdf", lambda out: out.write(slow_pdf()), CHUNKING))
-        deadline = time.monotonic() + DEADLINE_S
-        child: list[str] = []
-        while not child:
-            assert time.monotonic() < deadline, "no child"
-            await asyncio.sleep(0.01)
-            if process._process is not None:
-                pid = process._process.pid
-                child = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        pid = (await until(lambda: process._process, "a process")).pid
+        child = await until(lambda: children_of(pid), "a child")
         reading.cancel()
         await asyncio.wait([reading])
     for number in (pid, *child):
@@ -160,10 +154,7 @@ def test_a_gateway_that_is_killed_while_it_reads_leaves_no_document(tmp_path: Pa
     with process.stdin, process.stdout:
         process.stdin.write(json.dumps(job | {"memory_bytes": 512 << 20}).encode() + b"\n")
         process.stdin.flush()
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        deadline = time.monotonic() + DEADLINE_S
-        while not children.read_text():
-            assert time.monotonic() < deadline
+        wait_until(lambda: children_of(process.pid), "a child")
     process.wait(DEADLINE_S)
     assert not folder.exists()
 
