@@ -18,6 +18,7 @@ from router.capabilities import Capabilities, capabilities
 from router.config import CoeConfig
 from router.expert_config import ExpertConfig
 from router.exploration import Exploration, dearness
+from router.hosting import kept_in_memory
 from router.live_pointer import ROUTERS_FOLDER, check_categories, pin_problems, required_pointer
 from router.map_solver import ExpertCosts, MapSolution, solve_map
 from router.normalise import NormalisedEncoder
@@ -28,7 +29,6 @@ from router.protocols import ClassifierOf, Encoder, ExpertScorer, ScorerOf
 from router.quality import Measured, QualityMatrix, cautious_quality, quality_from_arrays
 from router.section import PluginConfig
 from router.solved_policy import SolvedPolicy
-from router.stand_ins import kept_in_memory
 from router.strategies.learned import PART as STRATEGIES
 from router.strategies.learned import LearnedStrategies, learned_strategies
 from router.strategies.types import StrategyName
@@ -314,7 +314,7 @@ def strategy_plan(
     if hosted is not None:
         core = np.isin(np.arange(len(allowed)), solution.expert_of)
         quality = evidence.mass @ evidence.quality
-        allowed = kept_in_memory(core, quality, costs.own_params_b, costs.group, costs.group_params_b, hosted)
+        allowed = kept_in_memory(core, quality, costs.memory, hosted)
     if policy.max_calls is not None:
         limits["calls"] = policy.max_calls
     variants = strategies.variants[policy.strategy]

@@ -1,8 +1,9 @@
-"""Chooses the experts to keep in memory for a soft score. Shapes: n sample queries, m experts, g limits."""
+"""Chooses the experts to keep in memory. Shapes: n sample queries, m experts, g limits or bases."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,19 @@ SHARES_FOR_BASES = tuple(float(share) for share in np.linspace(0.3, 1.0, 15))
 
 MOST_TRIED = 300
 """Sets of bases whose experts are chosen, 20 ms each where that is exact; all there are of up to 8 bases."""
+
+
+class Memory(NamedTuple):
+    """Billions of parameters or bytes: `own` (m,) of each expert beside its base, `group` (m,) the number of its base,
+    `bases` (g,) each of which counts once."""
+
+    own: NDArray[np.floating]
+    group: IntArray
+    bases: NDArray[np.floating]
+
+    def size(self, experts: BoolArray) -> float:
+        """Size of some experts (m,) together."""
+        return float(self.own[experts].sum() + self.bases[np.unique(self.group[experts])].sum())
 
 
 def hosted_experts(quality: NDArray[np.floating], sizes: NDArray[np.floating], limits: Sequence[float]) -> BoolArray:
@@ -100,28 +114,19 @@ def greedy(quality: Float64Array, sizes: Float64Array, limit: float, divide: Flo
         best = np.maximum(best, quality[:, expert])
 
 
-def hosted_on_bases(
-    quality: NDArray[np.floating],
-    own: NDArray[np.floating],
-    group: IntArray,
-    group_sizes: NDArray[np.floating],
-    limit: float,
-) -> BoolArray:
+def hosted_on_bases(quality: NDArray[np.floating], memory: Memory, limit: float) -> BoolArray:
     """(m,) the experts to host within one limit when some share a base, whose size counts once.
 
     Sets of bases are tried, each with what `hosted_experts` chooses of its experts: first those that are likely good,
     then of up to 12 bases every set that could still be better, until `MOST_TRIED` were tried.
 
-    Args:
-        own: (m,) what each expert adds; `group` (m,) the number of its base; `group_sizes` (g,).
-
     Raises:
         InfeasibleBudgetError: not even the smallest expert on its base fits.
     """
-    values = np.asarray(quality, dtype=np.float64)
+    values, (own, group, group_sizes) = np.asarray(quality, dtype=np.float64), memory
     best: tuple[float, BoolArray] | None = None
     tried = 0
-    for most, bases in sets_of_bases(values, own, group, group_sizes, limit):
+    for most, bases in sets_of_bases(values, memory, limit):
         if tried == MOST_TRIED or (best is not None and most <= best[0] + 1e-12):
             continue
         candidates = bases[group]
@@ -140,16 +145,11 @@ def hosted_on_bases(
     return best[1]
 
 
-def sets_of_bases(
-    quality: Float64Array,
-    own: NDArray[np.floating],
-    group: IntArray,
-    group_sizes: NDArray[np.floating],
-    limit: float,
-) -> list[tuple[float, BoolArray]]:
+def sets_of_bases(quality: Float64Array, memory: Memory, limit: float) -> list[tuple[float, BoolArray]]:
     """Sets of bases (g,) that fit, each with the mean quality when all of its experts are hosted, the most that it can
     give. First each alone, all, and what is greedily chosen of them when a base counts for its best experts; then every
     set of few bases. Both best first, of equal ones the smaller first."""
+    own, group, group_sizes = memory
     g = len(group_sizes)
     worst = float(quality.min())  # of a base without experts
     of_base = np.stack([quality[:, group == base].max(axis=1, initial=worst) for base in range(g)], axis=1)
@@ -167,23 +167,22 @@ def sets_of_bases(
     return [pair for found in fits for pair in sorted(found, key=lambda p: (-p[0], float(sizes[p[1]].sum())))]
 
 
-def hosted_beside(
-    core: BoolArray,
-    quality: NDArray[np.floating],
-    own: NDArray[np.floating],
-    group: IntArray,
-    group_sizes: NDArray[np.floating],
-    limit: float,
-) -> BoolArray:
+def hosted_beside(core: BoolArray, quality: NDArray[np.floating], memory: Memory, limit: float) -> BoolArray:
     """(m,) the experts of `core` (m,), which fit within the limit, and what is best hosted beside them. Arguments as
     `hosted_on_bases`: what the core takes is paid, and others count for what they are better than it."""
-    is_paid = np.isin(np.arange(len(group_sizes)), group[core])
-    spent = float(own[core].sum() + group_sizes[is_paid].sum())
-    beside = hosted_on_bases(
-        np.maximum(quality, quality[:, core].max(axis=1, keepdims=True)),
-        np.where(core, 0.0, own),
-        group,
-        np.where(is_paid, 0.0, group_sizes),
-        max(limit - spent, 0.0),
-    )
-    return core | beside
+    is_paid = np.isin(np.arange(len(memory.bases)), memory.group[core])
+    rest = Memory(np.where(core, 0.0, memory.own), memory.group, np.where(is_paid, 0.0, memory.bases))
+    better = np.maximum(quality, quality[:, core].max(axis=1, keepdims=True))
+    return core | hosted_on_bases(better, rest, max(limit - memory.size(core), 0.0))
+
+
+def kept_in_memory(core: BoolArray, mean_quality: NDArray[np.floating], memory: Memory, limit: float) -> BoolArray:
+    """(m,) the experts of a plan (m,), which fit within the limit, and in the room that they leave others, those of
+    higher mean quality (m,) first."""
+    kept = core.copy()
+    for expert in np.argsort(-np.asarray(mean_quality), kind="stable").tolist():
+        with_it = kept.copy()
+        with_it[expert] = True
+        if memory.size(with_it) <= limit * (1 + SLACK):
+            kept = with_it
+    return kept

@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from base.errors import InfeasibleBudgetError, require_installed
+from router.hosting import Memory, kept_in_memory
 from router.policy_config import Budgets
 from router.price import LEAST_LIMIT, SLACK, beside_others
-from router.stand_ins import Amounts, StandIns, kept_in_memory, stand_ins
+from router.stand_ins import Amounts, StandIns, stand_ins
 from router.types import BoolArray, Float64Array, FloatArray, IntArray
 
 if TYPE_CHECKING:
@@ -44,6 +45,10 @@ class ExpertCosts:
     active_params_b: FloatArray
     cost_usd: FloatArray
     latency_ms: FloatArray
+
+    @property
+    def memory(self) -> Memory:
+        return Memory(self.own_params_b, self.group, self.group_params_b)
 
     def per_query(self) -> Amounts:
         """Cost of one query in every budget on an average: (m,), or (k, m) by category."""
@@ -264,7 +269,7 @@ def map_stand_ins(
     hosted = np.isin(np.arange(program.n_experts), expert_of)
     most = limits.get("hosted_params_b")
     if most is not None:
-        hosted = kept_in_memory(hosted, mean_quality, costs.own_params_b, costs.group, costs.group_params_b, most)
+        hosted = kept_in_memory(hosted, mean_quality, costs.memory, most)
     else:
         hosted = np.ones(program.n_experts, dtype=bool)
     prices = relaxed_prices(program, limits, hosted)

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from base.errors import InfeasibleBudgetError
-from router.hosting import hosted_beside, hosted_on_bases
+from router.hosting import Memory, hosted_beside, hosted_on_bases, kept_in_memory
 from router.map_solver import ExpertCosts, infeasible_budget, map_program
 from router.policy_config import Budgets
 from router.price import SLACK, budget_prices
-from router.stand_ins import kept_in_memory, stand_ins
+from router.stand_ins import stand_ins
 from router.types import BoolArray, Float64Array, FloatArray, IntArray
 
 RESERVE_ERRORS = 2.0
@@ -132,35 +132,23 @@ def solve_preference(
     if most is None:
         everyone = np.ones(sample.shape[1], dtype=bool)
         return within(everyone, everyone)
-    places = costs.own_params_b, costs.group, costs.group_params_b, most
 
     def with_spare(hosted: BoolArray) -> Preference:
-        return within(hosted, kept_in_memory(hosted, sample.mean(axis=0), *places))
+        return within(hosted, kept_in_memory(hosted, sample.mean(axis=0), costs.memory, most))
 
     pinned = np.isin(np.arange(sample.shape[1]), list((pins or {}).values()))
-    require_room(pinned, costs, most)
+    if (size := costs.memory.size(pinned)) > most * (1 + SLACK):
+        raise InfeasibleBudgetError("hosted_params_b", most, size)
     try:
-        return with_spare(beside(pinned, sample, places))
+        return with_spare(beside(pinned, sample, costs.memory, most))
     except InfeasibleBudgetError:
         mixed = mixed_experts(sample, averaged(costs, mass), limits, pinned)
-        return with_spare(beside(mixed, sample, places))
+        return with_spare(beside(mixed, sample, costs.memory, most))
 
 
-def beside(
-    core: BoolArray,
-    sample: Float64Array,
-    places: tuple[FloatArray, IntArray, FloatArray, float],
-) -> BoolArray:
+def beside(core: BoolArray, sample: Float64Array, memory: Memory, most: float) -> BoolArray:
     """(m,) the experts of `core` (m,), maybe none, and the best hosted beside them. Raises InfeasibleBudgetError."""
-    return hosted_beside(core, sample, *places) if core.any() else hosted_on_bases(sample, *places)
-
-
-def require_room(pinned: BoolArray, costs: ExpertCosts, most: float) -> None:
-    """Raises InfeasibleBudgetError where the pinned experts (m,) alone do not fit into memory."""
-    bases = np.unique(costs.group[pinned])
-    size = float(costs.own_params_b[pinned].sum() + costs.group_params_b[bases].sum())
-    if size > most * (1 + SLACK):
-        raise InfeasibleBudgetError("hosted_params_b", most, size)
+    return hosted_beside(core, sample, memory, most) if core.any() else hosted_on_bases(sample, memory, most)
 
 
 def pinned_sample(sample: Float64Array, pinned: IntArray | None) -> Float64Array:

@@ -4,7 +4,7 @@ A plan keeps its budgets on average over the traffic, with the experts that it n
 down, lacks what the request needs, failed, or another is explored) is not in the plan, so each of its queries has to
 keep every limit on its own: then no share of stand-ins costs more than the limit on average.
 
-Shapes: k rows of the map, m experts, g bases.
+Shapes: k rows of the map, m experts.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from router.price import SLACK
-from router.types import BoolArray, Float64Array, IntArray
+from router.types import BoolArray, Float64Array
 
 Amounts = Mapping[str, Float64Array]
 
@@ -55,27 +54,3 @@ def stand_ins(
             used = f"a query of this category takes {rows[row, expert]:.3g} {UNITS[name]}"
             barred[row][expert] = barred[row][expert] or f"{used}; the policy allows {name}={limit:g}"
     return StandIns(tolls, tuple(tuple(row) for row in barred))
-
-
-def kept_in_memory(
-    core: BoolArray,
-    mean_quality: NDArray[np.floating],
-    own: NDArray[np.floating],
-    group: IntArray,
-    group_sizes: NDArray[np.floating],
-    limit: float,
-) -> BoolArray:
-    """(m,) the experts of a plan, and in the room that they leave others, those of higher mean quality (m,) first.
-
-    Args:
-        core: (m,) experts that the plan uses; they fit within the limit.
-        own: (m,) what each expert adds to its base, number `group` (m,), whose size is in `group_sizes` (g,).
-    """
-    kept = core.copy()
-    for expert in np.argsort(-np.asarray(mean_quality), kind="stable").tolist():
-        with_it = kept.copy()
-        with_it[expert] = True
-        size = float(own[with_it].sum() + group_sizes[np.unique(group[with_it])].sum())
-        if size <= limit * (1 + SLACK):
-            kept = with_it
-    return kept

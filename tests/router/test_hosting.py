@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from base.errors import InfeasibleBudgetError
 from router import hosting
-from router.hosting import greedy_subsets, hosted_experts, hosted_on_bases
+from router.hosting import Memory, greedy_subsets, hosted_experts, hosted_on_bases
 
 SIZES = np.array([8.0, 9.0, 27.0, 70.0, 72.0])
 
@@ -81,9 +81,9 @@ def test_on_shared_bases_the_best_of_all_subsets_is_found(seed: int, m: int, g: 
     fitting = [subset for subset, amount in size.items() if amount <= limit * (1 + 1e-6)]
     if not fitting:
         with pytest.raises(InfeasibleBudgetError):
-            hosted_on_bases(quality, own, group, bases, limit)
+            hosted_on_bases(quality, Memory(own, group, bases), limit)
         return
-    found = hosted_on_bases(quality, own, group, bases, limit)
+    found = hosted_on_bases(quality, Memory(own, group, bases), limit)
     assert size[tuple(np.flatnonzero(found).tolist())] <= limit * (1 + 1e-5)
     best = max(float(quality[:, subset].max(axis=1).mean()) for subset in fitting)
     assert quality[:, found].max(axis=1).mean() == pytest.approx(best)
@@ -104,7 +104,7 @@ def test_of_many_bases_few_sets_are_tried(monkeypatch: pytest.MonkeyPatch, g: in
     group = np.concatenate([np.arange(g), rng.integers(0, g, g)])
     quality, own = rng.random((50, 2 * g)), np.repeat([0.0, 0.1], g)
     bases = rng.uniform(1, 70, g)
-    found = hosted_on_bases(quality, own, group, bases, bases.sum() * share)
+    found = hosted_on_bases(quality, Memory(own, group, bases), bases.sum() * share)
     assert calls <= hosting.MOST_TRIED
     assert own[found].sum() + bases[np.unique(group[found])].sum() <= bases.sum() * share * (1 + 1e-5)
     assert len(np.unique(group[found])) > 2
@@ -116,8 +116,8 @@ def test_sets_of_bases_that_are_likely_good_are_near_the_best(monkeypatch: pytes
     group = np.concatenate([np.arange(8), rng.integers(0, 8, 4)])
     quality, own, bases = rng.random((60, 12)), np.repeat([0.0, 2.0], [8, 4]), rng.uniform(1, 70, 8)
     for share in (0.1, 0.3, 0.6, 0.9):
-        exact = hosted_on_bases(quality, own, group, bases, bases.sum() * share)
+        exact = hosted_on_bases(quality, Memory(own, group, bases), bases.sum() * share)
         with monkeypatch.context() as many:
             many.setattr(hosting, "EXHAUSTIVE_EXPERTS", 7)
-            likely = hosted_on_bases(quality, own, group, bases, bases.sum() * share)
+            likely = hosted_on_bases(quality, Memory(own, group, bases), bases.sum() * share)
         assert quality[:, likely].max(axis=1).mean() >= 0.97 * quality[:, exact].max(axis=1).mean()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from base.errors import InfeasibleBudgetError
-from router.hosting import hosted_beside, hosted_on_bases
+from router.hosting import Memory, hosted_beside, hosted_on_bases
 from router.map_solver import ExpertCosts
 from router.policy_config import Budgets
 from router.preference import (
@@ -173,9 +173,9 @@ def test_beside_experts_that_are_hosted_anyway_what_is_better_than_they_is_hoste
     quality = np.array([[0.5, 0.9, 0.6], [0.5, 0.1, 0.6]])
     own, group, bases = np.array([0.0, 1.0, 1.0]), np.array([0, 1, 1]), np.array([2.0, 5.0])
     core = np.array([True, False, False])
-    assert hosted_beside(core, quality, own, group, bases, 8.0).tolist() == [True, True, False]
-    assert hosted_beside(core, quality, own, group, bases, 9.0).tolist() == [True, True, True]
-    assert hosted_beside(core, quality, own, group, bases, 2.0).tolist() == [True, False, False]
+    assert hosted_beside(core, quality, Memory(own, group, bases), 8.0).tolist() == [True, True, False]
+    assert hosted_beside(core, quality, Memory(own, group, bases), 9.0).tolist() == [True, True, True]
+    assert hosted_beside(core, quality, Memory(own, group, bases), 2.0).tolist() == [True, False, False]
 
 
 def test_only_hosted_experts_serve() -> None:
@@ -187,11 +187,14 @@ def test_only_hosted_experts_serve() -> None:
 
 def test_experts_on_one_base_pay_for_it_once() -> None:
     quality = np.array([[0.9, 0.1, 0.5], [0.1, 0.9, 0.5]])
-    own, group, bases = np.array([0.1, 0.1, 0.0]), np.array([0, 0, 1]), np.array([7.0, 7.0])
-    assert hosted_on_bases(quality, own, group, bases, 7.2).tolist() == [True, True, False]
-    assert hosted_on_bases(quality, own, group, bases, 7.1).tolist() in ([True, False, False], [False, True, False])
+    memory = Memory(np.array([0.1, 0.1, 0.0]), np.array([0, 0, 1]), np.array([7.0, 7.0]))
+    assert hosted_on_bases(quality, memory, 7.2).tolist() == [True, True, False]
+    assert hosted_on_bases(quality, memory, 7.1).tolist() in (
+        [True, False, False],
+        [False, True, False],
+    )
     with pytest.raises(InfeasibleBudgetError, match="hosted_params_b"):
-        hosted_on_bases(quality, own, group, bases, 6.0)
+        hosted_on_bases(quality, memory, 6.0)
 
 
 def test_the_reference_is_the_best_hosted_expert() -> None:

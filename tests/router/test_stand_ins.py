@@ -10,11 +10,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from base.errors import InfeasibleBudgetError, NoEligibleExpertError
+from router.hosting import Memory, kept_in_memory
 from router.map_solver import ExpertCosts, solve_map
 from router.policy_config import Budgets
 from router.preference import LearnedChoice, Preference, solve_preference
 from router.solved_policy import SolvedPolicy, odds_of
-from router.stand_ins import kept_in_memory
 from router.types import DecisionReason
 from tests.router.exploring import explored
 
@@ -167,9 +167,9 @@ def test_in_the_room_that_a_plan_leaves_the_better_expert_is_kept() -> None:
     core = np.array([True, False, False, False])
     own, group, bases = np.array([0.0, 1.0, 1.0, 4.0]), np.array([0, 1, 1, 2]), np.array([5.0, 2.0, 0.0])
     quality = np.array([0.5, 0.2, 0.3, 0.1])
-    assert kept_in_memory(core, quality, own, group, bases, 8.0).tolist() == [True, False, True, False]
-    assert kept_in_memory(core, quality, own, group, bases, 9.0).tolist() == [True, True, True, False]
-    assert kept_in_memory(core, quality, own, group, bases, 5.0).tolist() == core.tolist()
+    assert kept_in_memory(core, quality, Memory(own, group, bases), 8.0).tolist() == [True, False, True, False]
+    assert kept_in_memory(core, quality, Memory(own, group, bases), 9.0).tolist() == [True, True, True, False]
+    assert kept_in_memory(core, quality, Memory(own, group, bases), 5.0).tolist() == core.tolist()
 
 
 def test_only_hosted_experts_are_explored_and_stand_in() -> None:
