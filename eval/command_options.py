@@ -9,6 +9,9 @@ from typing import Annotated
 
 import typer
 
+from base.errors import ConfigError
+from base.terminal import Terminal
+
 CacheOption = Annotated[
     Path | None,
     typer.Option("--cache", envvar="COE_CACHE_DIR", help="folder that keeps embeddings; default: <out>/embeddings"),
@@ -18,8 +21,6 @@ ExpertsOption = Annotated[str | None, typer.Option("--experts", help="experts to
 
 def split_names(value: str | None, option: str) -> tuple[str, ...] | None:
     """Names of a comma-separated option; None when it was not given. Raises ConfigError when it names nothing."""
-    from base.errors import ConfigError
-
     if value is None:
         return None
     names = tuple(name.strip() for name in value.split(",") if name.strip())
@@ -29,8 +30,6 @@ def split_names(value: str | None, option: str) -> tuple[str, ...] | None:
 
 
 def say(lines: Sequence[str]) -> None:
-    from base.terminal import Terminal
-
     for line in lines:
         Terminal(soft_wrap=True).print(line)
 

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from base.options import ConfigOption, DatabaseOption, DataOption, JsonOption, SeedOption, SinceOption
+from base.progress import console_progress
 from base.visible_text import echo
+from decision_log.default_database import default_database_url
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -32,8 +34,6 @@ def categories_propose(
     seed: SeedOption = 0,
 ) -> None:
     """Find topics that the router does not know, and categories that are not asked for."""
-    from base.progress import console_progress
-    from decision_log.default_database import default_database_url
     from training.category_files import keep_proposals
     from training.new_categories import ProposeRequest, propose
 
@@ -120,7 +120,6 @@ def categories_accept(
     database_url: DatabaseOption = None,
 ) -> None:
     """Write a proposed change of categories as files to review and commit; changes nothing itself."""
-    from decision_log.default_database import default_database_url
     from decision_log.sql_engine import open_log
     from training.category_files import read_proposals, write_new, write_removal
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from base.options import ConfigOption, DatabaseOption, DataOption, JsonOption, SinceOption
+from base.progress import working
+from base.terminal import Grid, Terminal
 from base.visible_text import echo
 
 if TYPE_CHECKING:
-    from base.terminal import Grid
     from router.types import Metric
     from training.feedback_report import FeedbackReport
 
@@ -26,8 +27,6 @@ def log_feedback(
     as_json: JsonOption = False,
 ) -> None:
     """Show who gives feedback, what correcting for that changes, and which implicit signals agree with it."""
-    from base.progress import working
-    from base.terminal import Terminal
     from decision_log.default_database import default_database_url
     from router.config import load_config
     from training.feedback_report import feedback_report
@@ -73,8 +72,6 @@ def in_words(metric: Metric | None) -> str:
 
 
 def group_table(report: FeedbackReport) -> Grid:
-    from base.terminal import Grid
-
     table = Grid("category", "expert", "answers", "replied", "mean of replies", "corrected")
     for each in report.groups[:MAX_GROUPS]:
         share = f"{each.replies / each.answers:.1%}"
@@ -87,8 +84,6 @@ def group_table(report: FeedbackReport) -> Grid:
 
 
 def signal_table(report: FeedbackReport) -> Grid:
-    from base.terminal import Grid
-
     table = Grid("what clients did", "answers", "with feedback", "liked with", "liked without", "worse by", "verdict")
     for each in report.signals:
         means = (each.mean_with, each.mean_without) if each.difference else (None, None)
@@ -98,8 +93,6 @@ def signal_table(report: FeedbackReport) -> Grid:
 
 
 def key_table(report: FeedbackReport) -> Grid:
-    from base.terminal import Grid
-
     table = Grid("key", "pieces", "share", "mean", "weight")
     for each in report.keys[:MAX_KEYS]:
         table.add_row(each.key_id, f"{each.pieces:,}", f"{each.share:.1%}", f"{each.mean:.2f}", f"{each.weight:g}")
@@ -107,8 +100,6 @@ def key_table(report: FeedbackReport) -> Grid:
 
 
 def judge_table(report: FeedbackReport) -> Grid:
-    from base.terminal import Grid
-
     table = Grid("judge", "rubric", "grades", "mean", "with feedback", "correlation with people", "same when swapped")
     for each in report.judges:
         swapped = f"{each.consistent:,} of {each.pairs:,}" if each.pairs else "-"

@@ -8,9 +8,21 @@ from typing import Annotated
 
 import typer
 
-from base.options import ConfigOption, DatabaseOption, DataOption, JsonOption, SeedOption, SinceOption, with_options
-from base.ray_engine import EngineOption, WorkEngine
+from base.errors import ConfigError, RouterError
+from base.options import (
+    ConfigOption,
+    DatabaseOption,
+    DataOption,
+    JsonOption,
+    SeedOption,
+    SinceOption,
+    require_folder,
+    with_options,
+)
+from base.progress import console_progress
+from base.ray_engine import EngineOption, WorkEngine, cores_of
 from base.visible_text import echo
+from fleet.router_registry import Registry
 from router.live_pointer import CanaryTerms, Trial
 from training.fit_options import FitOptions
 from training.gate import Terms
@@ -43,12 +55,6 @@ def train(
     options: FitOptions,
 ) -> None:
     """Fit a router from labelled queries and outcomes and make it the live one."""
-    from base.errors import ConfigError
-    from base.options import require_folder
-    from base.progress import console_progress
-    from base.ray_engine import cores_of
-    from base.visible_text import echo
-    from fleet.router_registry import Registry
     from router.config import load_config
     from training.fit_inputs import TrainRequest, fit_configured
     from training.summary import print_router
@@ -134,8 +140,6 @@ def router_ls(
 ) -> None:
     """List trained routers, the live one marked, with what the last 30 days of learning were worth; or show one:
     parents, metrics, map."""
-    from base.errors import ConfigError
-    from fleet.router_registry import Registry
     from router.artifact import load_artifact
     from training.summary import print_router, print_routers
     from training.worth_command import print_loop
@@ -159,7 +163,6 @@ VersionArgument = Annotated[str, typer.Argument(help="router version, or an unam
 def require_loadable(config: Path, folder: Path) -> None:
     """Refuses a router that gateways could not load: each would refuse it, and say so only in its log. Raises
     ConfigError, also where experts.yaml is wrong."""
-    from base.errors import ConfigError, RouterError
     from router.build import load_router
     from router.config import load_config
 
@@ -183,9 +186,7 @@ def router_try(
     terms: CanaryTerms,
 ) -> None:
     """Let a router serve a share of the conversations; it is withdrawn automatically once it is shown to be worse."""
-    from base.errors import ConfigError
     from decision_log.admin_log import note_command
-    from fleet.router_registry import Registry
 
     if shadow and terms != CanaryTerms():
         raise ConfigError("--shadow: a router that serves no request has no share and no margins")
@@ -212,7 +213,6 @@ def router_promote(
 ) -> None:
     """Make a router the live one; running gateways take it over within two seconds. A trial ends."""
     from decision_log.admin_log import note_command
-    from fleet.router_registry import Registry
 
     registry = Registry(data_dir / "routers")
     require_loadable(config, registry.folder(version))
@@ -225,7 +225,6 @@ def router_promote(
 def router_rollback(data_dir: DataOption = Path("data"), database_url: DatabaseOption = None) -> None:
     """End the trial if one runs, else go back to the router that was live before."""
     from decision_log.admin_log import note_command
-    from fleet.router_registry import Registry
 
     registry = Registry(data_dir / "routers")
     before = registry.live()

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from base.errors import ConfigError, DataError, StoreError
 from base.options import ConfigOption, DataOption, JsonOption
+from base.progress import console_progress, working
+from base.terminal import Grid
+from base.visible_text import echo
 
 if TYPE_CHECKING:
     from fleet.router_registry import Registry
@@ -21,11 +27,6 @@ def experts_ls(
 ) -> None:
     """List the engines that run, the experts, and what would be lost without each by the graded prompts of
     <data>/outcomes."""
-    import asyncio
-
-    from base.errors import DataError
-    from base.progress import working
-    from base.visible_text import echo
     from fleet.experts_up import engine_lines
     from fleet.router_registry import Registry
     from router.config import load_config
@@ -52,11 +53,6 @@ def experts_ls(
 
 def print_loop(config: Path, data_dir: Path, database_url: str | None) -> None:
     """Prints what the last 30 days of learning were worth, as far as a log says so."""
-    from datetime import UTC, datetime
-
-    from base.errors import ConfigError, DataError, StoreError
-    from base.progress import console_progress
-    from base.visible_text import echo
     from training.loop_worth import loop_sentences, measure_loop, request_of
 
     now = datetime.now(UTC)
@@ -87,7 +83,6 @@ def live_mix(registry: Registry) -> Mapping[str, float]:
 
 
 def print_worth(worth: CompositionWorth) -> None:
-    from base.terminal import Grid
     from training.expert_worth import sentence
     from training.summary import result_console
 

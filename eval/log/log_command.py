@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 import sys
+from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from base.options import ConfigOption, DatabaseOption, DataOption, SinceOption, unix_time
+from base.errors import ConfigError, RouterError
+from base.options import ConfigOption, DatabaseOption, DataOption, SinceOption, require_folder, unix_time
+from base.progress import console_progress
 from eval.command_options import command_line, say
 
 if TYPE_CHECKING:
@@ -41,11 +45,6 @@ def log(
 ) -> None:
     """Report on production traffic: volume, quality, cost, latency, regret, drift, feedback. Writes report.html and
     .json. With --import: what routing would have saved another gateway's users."""
-    from collections import Counter
-    from datetime import UTC, datetime
-
-    from base.options import require_folder
-    from base.progress import console_progress
     from decision_log.default_database import default_database_url
     from eval.log.measure_log import measure_log
     from eval.log.traffic import read_events, read_traffic
@@ -81,11 +80,6 @@ def log(
 
 def report_savings(kind: str, files: list[Path], out: Path, config: Path, data_dir: Path) -> None:
     """Writes the report on the log of another gateway. Raises ConfigError, DataError, ArtifactError."""
-    from collections import Counter
-    from datetime import UTC, datetime
-
-    from base.errors import ConfigError
-    from base.progress import console_progress
     from eval.log.foreign_logs import read_calls, sample_of
     from eval.log.savings import measure_savings, route_calls, savings_page
     from eval.report.page import write_report
@@ -110,7 +104,6 @@ def report_savings(kind: str, files: list[Path], out: Path, config: Path, data_d
 
 def with_mix(report: LogReport, config: Path, routers: Path, url: str, since: float, until: float) -> LogReport:
     """The report with how far its traffic's mix is from the labelled queries, or why that is not known."""
-    from base.errors import RouterError
     from training.category_mix import mix_sentence, read_mix
 
     try:
@@ -124,7 +117,6 @@ def with_mix(report: LogReport, config: Path, routers: Path, url: str, since: fl
 
 def with_worth(report: LogReport, config: Path, outcomes: Path) -> LogReport:
     """The report with what each expert is worth for its traffic, or why that is not known."""
-    from base.errors import RouterError
     from training.expert_worth import read_worth, sentence
 
     try:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from datetime import UTC, datetime
 
-from base.options import SeedOption, with_options
+from base.options import SeedOption, require_folder, with_options
+from base.progress import console_progress
 from eval.command_options import CacheOption, command_line, say
 from eval.retrieval.retrieval_request import RetrievalOptions, RetrievalRequest
 
@@ -13,8 +14,6 @@ from eval.retrieval.retrieval_request import RetrievalOptions, RetrievalRequest
 @with_options
 def retrieval(options: RetrievalOptions, cache: CacheOption = None, seed: SeedOption = 0) -> None:
     """Report what routing between retrieval experts won on test queries: report.html and report.json."""
-    from base.options import require_folder
-    from base.progress import console_progress
     from eval.report.page import write_report
     from eval.retrieval.retrieval_page import retrieval_page
     from eval.retrieval.retrieval_run import run_retrieval

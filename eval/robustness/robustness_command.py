@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from base.options import ConfigOption, DataOption, JsonOption, SeedOption
+from base.errors import ConfigError
+from base.options import ConfigOption, DataOption, JsonOption, SeedOption, require_folder
+from base.progress import console_progress
+from base.terminal import Grid, Terminal
 from base.visible_text import echo
 from eval.command_options import command_line, split_names
 
 if TYPE_CHECKING:
-    from base.terminal import Grid
     from eval.robustness.flip_records import Flips, RobustnessRecord, RobustnessReport
     from router.types import Metric
 
@@ -39,9 +41,6 @@ def robustness(
 ) -> int:
     """Count decisions that flip under harmless changes of a text; run routes.test.yaml. Exit status 1 when a check
     fails."""
-    from base.errors import ConfigError
-    from base.options import require_folder
-    from base.progress import console_progress
     from eval.robustness.expectations import check_expectations, load_expectations
     from eval.robustness.flip_records import RobustnessReport
     from eval.robustness.flips import measure_flips
@@ -88,8 +87,6 @@ def robustness(
 
 
 def print_report(report: RobustnessReport) -> None:
-    from base.terminal import Terminal
-
     console = Terminal(soft_wrap=True)
     console.print(f"router {report.router_version}")
     if report.flips is not None:
@@ -106,8 +103,6 @@ def print_report(report: RobustnessReport) -> None:
 
 def flips_table(flips: RobustnessRecord) -> Grid:
     """One row a family, then all; the change of the score in points, where outcomes are known."""
-    from base.terminal import Grid
-
     is_scored = flips.overall.quality_change is not None
     table = Grid(title_justify="left")
     for heading in ("family", "cases", "experts flip", "categories flip"):

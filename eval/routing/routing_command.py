@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from base.options import with_options
+from base.options import require_folder, with_options
+from base.progress import console_progress
 from eval.command_options import CacheOption, ExpertsOption, command_line, say, split_names
 from eval.routing.routing_request import RoutingOptions, RoutingRequest
 
@@ -31,8 +32,6 @@ def routing(
     options: RoutingOptions,
 ) -> None:
     """Measure routing on an outcome table, with intervals; writes report.html and report.json."""
-    from base.options import require_folder
-    from base.progress import console_progress
     from eval.report.page import write_report
     from eval.routing.routing_page import routing_page
     from eval.routing.routing_run import run_routing

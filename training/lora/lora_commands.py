@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from base.errors import ConfigError, allowed_values
 from base.options import ConfigOption, DatabaseOption, DataOption, KeyOption, SinceOption, with_options
 from base.progress import console_progress
 from base.visible_text import echo
@@ -57,8 +59,6 @@ def train_lora(
 
 def known_teacher(candidate: Candidate, teacher: str | None) -> str:
     """The expert that answers. Raises ConfigError where it is none, or the one that is to learn."""
-    from base.errors import ConfigError, allowed_values
-
     others = [name for name in candidate.config.experts if name != candidate.base]
     if teacher not in others:
         raise ConfigError(f"--teacher: '{teacher or ''}' is not another expert{allowed_values(teacher or '', others)}")
@@ -67,8 +67,6 @@ def known_teacher(candidate: Candidate, teacher: str | None) -> str:
 
 def taught_examples(candidate: Candidate, teacher: Teacher, prompts: list[str]) -> list[Example]:
     """Queries with the teacher's answers, which are also kept beside the adapter."""
-    import asyncio
-
     from training.lora.examples import Example, write_examples
     from training.lora.serving import taught
 
@@ -125,8 +123,6 @@ def merge(
 
 def files_of(names: list[str], data: list[str]) -> dict[str, Path]:
     """Example file of each expert. Raises ConfigError."""
-    from base.errors import ConfigError
-
     files = {name: Path(file) for name, _, file in (each.partition("=") for each in data)}
     if len(set(names)) < 2 or set(files) != set(names):
         raise ConfigError(f"--data: one EXPERT=FILE for each of two experts or more; got {', '.join(data)}")
@@ -136,8 +132,6 @@ def files_of(names: list[str], data: list[str]) -> dict[str, Path]:
 def admit(candidate: Candidate, options: AdapterOptions, api_key: str | None) -> list[list[str]]:
     """Adds the expert to experts.yaml and to its engine, unless it was only to be measured. Returns the commands that
     bring it to running gateways and to the map: their rooms lie above this one."""
-    import asyncio
-
     from training.lora.admission import add_to_engine
 
     if options.no_add:
