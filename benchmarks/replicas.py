@@ -33,9 +33,7 @@ SEEDS = range(10)
 async def cached_share(seed: int, *, is_kept: bool) -> float:
     """Share of prompt tokens that were cached; without `is_kept` the least loaded engine gets each request."""
     rng = random.Random(seed)
-    options = FakeOptions(
-        model="m", served_model_name=("m",), host="127.0.0.1", port=0, max_model_len=10_000, tokens_per_s=200.0
-    )
+    options = FakeOptions(model="m", served_model_name=("m",), max_model_len=10_000, tokens_per_s=200.0)
     engines = [FakeEngine(options) for _ in range(ENGINES)]
     async with AsyncExitStack() as stack:
         backends = {}

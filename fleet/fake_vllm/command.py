@@ -30,8 +30,8 @@ class FakeOptions(BaseModel):
 
     model: str
     served_model_name: tuple[str, ...]
-    host: str
-    port: int = Field(ge=0, le=65535)
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
     max_model_len: int = Field(default=4096, gt=0)
     max_num_seqs: int = Field(default=256, gt=0)
     enable_lora: bool = False
@@ -59,7 +59,7 @@ def parse_command(words: Sequence[str], environment: Mapping[str, str] = os.envi
     """The options of a command line. Flags of vLLM that change nothing here are ignored; a wrong one of ours exits."""
     parser = argparse.ArgumentParser(prog="fake vLLM", allow_abbrev=False)
     for flag, kind in (("model", str), ("host", str), ("port", int), ("max-model-len", int), ("max-num-seqs", int)):
-        parser.add_argument(f"--{flag}", type=kind, default={"host": "127.0.0.1", "port": 8000}.get(flag))
+        parser.add_argument(f"--{flag}", type=kind)
     parser.add_argument("--served-model-name", nargs="+")
     parser.add_argument("--lora-modules", nargs="+", default=[])
     parser.add_argument("--max-lora-rank", type=int)

@@ -21,8 +21,6 @@ def options_of(**further: object) -> FakeOptions:
     values: dict[str, object] = {
         "model": "m",
         "served_model_name": ("coder",),
-        "host": "127.0.0.1",
-        "port": 0,
         "enable_sleep_mode": True,
         "card_gib": 80.0,
         "gpu_memory_utilization": 0.5,

@@ -64,8 +64,7 @@ def test_load_is_what_the_engine_told_and_what_was_sent_since() -> None:
 @asynccontextmanager
 async def served(**options: object) -> AsyncIterator[tuple[FakeEngine, str]]:
     """A fake vLLM and its API root."""
-    values = {"model": "m", "served_model_name": ("coder",), "host": "127.0.0.1", "port": 0}
-    engine = FakeEngine(FakeOptions.model_validate(values | options))
+    engine = FakeEngine(FakeOptions(model="m", served_model_name=("coder",), **options))
     async with serving(FakeServer(engine).app()) as root:
         yield engine, f"{root}/v1"
 

@@ -25,8 +25,8 @@ from tests.served_app import serving
 @asynccontextmanager
 async def served(**options: object) -> AsyncIterator[tuple[FakeEngine, VllmActuator]]:
     """A fake that serves `coder`, and the actuator of it and of `gone`, whose engine is not there."""
-    values = {"model": "m", "served_model_name": ("coder",), "host": "127.0.0.1", "port": 0, "is_dev": True}
-    engine = FakeEngine(FakeOptions.model_validate(values | {"enable_sleep_mode": True} | options))
+    dev = {"is_dev": True, "enable_sleep_mode": True}
+    engine = FakeEngine(FakeOptions(model="m", served_model_name=("coder",), **(dev | options)))
     await engine.start()
     async with serving(FakeServer(engine).app()) as root:
         actuator = VllmActuator(lambda: {"coder": (f"{root}/v1",), "gone": ("http://127.0.0.1:1/v1",)})

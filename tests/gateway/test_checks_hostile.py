@@ -6,10 +6,8 @@ import gzip
 import json
 import logging
 from collections.abc import AsyncGenerator
-from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 
 from base.errors import ConfigError
@@ -309,13 +307,6 @@ async def test_context_overflow_is_predicted(model: str) -> None:
                 error = (await answer.json())["error"]
             assert (answer.status, error["code"]) == (400, "context_length_exceeded")
             assert "4096" in error["message"]
-
-
-async def test_no_router_is_503(tmp_path: Path) -> None:
-    async with running(has_router=False, routers=tmp_path) as gateway:
-        async with gateway.chat("red") as answer:
-            body = orjson.loads(await answer.read())
-        assert (answer.status, body["error"]["code"], answer.headers["retry-after"]) == (503, "not_ready", "1")
 
 
 async def test_a_fault_of_an_endpoint_is_logged_with_the_id_that_its_client_got(

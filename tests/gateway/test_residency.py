@@ -44,8 +44,8 @@ async def engines(
     urls, made = {}, {} if made is None else made
     async with AsyncExitStack() as stack:
         for name in EXPERTS:
-            values = {"model": "m", "served_model_name": (name,), "host": "127.0.0.1", "port": 0, "is_dev": True}
-            engine = made[name] = FakeEngine(FakeOptions.model_validate(values | {"enable_sleep_mode": True} | options))
+            dev = {"is_dev": True, "enable_sleep_mode": True}
+            engine = made[name] = FakeEngine(FakeOptions(model="m", served_model_name=(name,), **(dev | options)))
             await engine.start()
             urls[name] = await stack.enter_async_context(serving(FakeServer(engine).app())) + "/v1"
         actuator = VllmActuator(lambda: {name: (url,) for name, url in urls.items()})
