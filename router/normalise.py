@@ -32,7 +32,8 @@ SENTENCE_END = re.compile(
 pattern begins with one set of characters, because others of a text are then passed over at once."""
 
 WORD = re.compile(r"[^\W\d_](?:[^\W\d_]|[\u0900-\u097f\u064b-\u0652]|['’-](?=[^\W\d_]))*")
-MATERIAL = re.compile(r"[\d\"“”«»「」`{}()\[\]<>=+*/\\|$#@_]|^[^\w\s]*[.:/]\w")
+MATERIAL = re.compile(r"[\d\"“”«»「」`{}()\[\]<>=+*/\\|$#@_]")
+HIDDEN_NAME = re.compile(r"[^\w\s]*[.:/]\w")
 TWO_LETTERS = re.compile(r"[^\W\d_]{2,}")
 QUOTED = re.compile(r"\"[^\"]*\"|“[^”]*”|„[^“”]*[“”]|«[^»]*»|「[^」]*」|`[^`]*`|\([^()]*\)|\{[^{}]*\}|\[[^\[\]]*\]")
 INNER_CAPITAL = re.compile(r"[A-Z](?<=[a-zA-Z]{2})")
@@ -67,6 +68,10 @@ TITLE_SHARE = 0.85
 CASED_SHARE = 0.8
 """Share of the letters that must belong to words of a script with capitals: SQL in a Japanese text is not shouted."""
 
+MAX_TITLE_LETTERS = 40
+"""A text with a space in as many characters and no capital but its first is in usual case: that one word is less than
+`TITLE_SHARE` of `MIN_TITLE_WORDS`."""
+
 MIN_WORDS = 2
 MIN_LETTERS = 8
 MIN_TITLE_WORDS = 5
@@ -95,7 +100,9 @@ def without_fence(text: str) -> str:
 
 def without_courtesy(text: str) -> str:
     """The text from its first sentence to its last that says something; all of it when too little would be left."""
-    ends = sorted({*(match.end() for match in SENTENCE_END.finditer(text)), len(text)})
+    ends = [match.end() for match in SENTENCE_END.finditer(text)]
+    if not ends or ends[-1] < len(text):
+        ends.append(len(text))
     parts = [text[start:end] for start, end in zip([0, *ends], ends, strict=False)]
     first, last = 0, len(parts)
     while first < last and is_courtesy(parts[first]):
@@ -110,14 +117,15 @@ def without_courtesy(text: str) -> str:
 
 def is_courtesy(sentence: str) -> bool:
     """There are words, each asks for nothing, and there is no number, code or quotation."""
-    if len(sentence) > MAX_COURTESY_CHARS or MATERIAL.search(sentence):
+    if len(sentence) > MAX_COURTESY_CHARS:
         return False
-    words = WORD.findall(sentence)
+    known, phrases, words = courtesy_words(), courtesy_phrases(), list[str]()
+    for match in WORD.finditer(sentence):  # of most sentences the first word says it
+        words.append(match[0])
+        if words[-1].casefold().replace("’", "'") not in known and phrases.fullmatch(words[-1]) is None:
+            return False
     is_field = len(words) == 1 and len(words[0]) < MIN_TITLE_LETTERS and sentence.rstrip().endswith(":")
-    if not words or is_field:
-        return False
-    known, phrases = courtesy_words(), courtesy_phrases()
-    return all(word.casefold().replace("’", "'") in known or phrases.fullmatch(word) is not None for word in words)
+    return bool(words) and not (is_field or MATERIAL.search(sentence) or HIDDEN_NAME.match(sentence))
 
 
 @cache
@@ -133,6 +141,8 @@ def courtesy_phrases() -> re.Pattern[str]:
 
 def in_usual_case(text: str) -> str:
     """Small letters where the prose of the text is shouted, in title case or in random case; else the text itself."""
+    if text[1:].islower() and " " in text[:MAX_TITLE_LETTERS]:
+        return text
     prose = QUOTED.sub(" ", text)
     if prose.isascii() and INNER_CAPITAL.search(prose) is None:  # most texts: at most the first letters are capitals
         titled = sum(map(len, CAPITALISED.findall(prose)))
