@@ -22,16 +22,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from base.errors import ConfigError
 from router.encoders._onnx import Graph, open_session
-from router.encoders._tokenizer import head_and_tail, open_sentencepiece
+from router.encoders._tokenizer import Pieces, head_and_tail
 from router.encoders._use_weights import TOKENIZER, WEIGHTS, TokenTable, read_arrays
 from router.types import FloatArray
 from router.weights import file_sha256, fingerprint, resolve_weights
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
-    from sentencepiece import SentencePieceProcessor
 
-VERSION = 4
+VERSION = 5
 """Raised with every change of the vectors that the options do not show."""
 
 WINDOWS = ((2, 0), (3, 1), (5, 2))
@@ -97,7 +96,7 @@ class UseMultilingualEncoder:
 
     states: TokenStates
     session: InferenceSession
-    tokenizer: SentencePieceProcessor
+    tokenizer: Pieces
     max_tokens: int
     opening_tokens: int
     dim: int
@@ -211,7 +210,7 @@ def build(options: Options) -> UseMultilingualEncoder:
     return UseMultilingualEncoder(
         states=TokenStates(table, open_session(token_model, keeps_memory=True)),
         session=open_session(model, keeps_memory=True),
-        tokenizer=open_sentencepiece(tokenizer),
+        tokenizer=Pieces(tokenizer),
         max_tokens=options.max_tokens,
         opening_tokens=options.opening_tokens,
         dim=512 * (2 if options.opening_tokens else 1),
