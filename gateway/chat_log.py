@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from functools import cache
 from typing import TYPE_CHECKING
 
 from decision_log.decision_record import DecisionRecord, Usage
@@ -29,9 +28,6 @@ class ChatLog:
 
     def __init__(self, sink: DecisionLog, metrics: Metrics, served: ServedModels) -> None:
         self.sink, self.metrics, self.served = sink, metrics, served
-        # The library's own look-up of labels takes 3 us each time; there are few of them.
-        self.requests, self.decisions = cache(metrics.requests.labels), cache(metrics.decisions.labels)
-        self.ttft = cache(metrics.ttft.labels)
 
 
 class ChatRow:
@@ -71,18 +67,18 @@ class ChatRow:
             self._log.sink.append(self._record(outcome))
 
     def _count(self, outcome: Outcome) -> None:
-        log, decision, served = self._log, outcome.decision, outcome.answered_by
-        log.requests(outcome.state.value, outcome.status).inc()
+        metrics, decision, served = self._log.metrics, outcome.decision, outcome.answered_by
+        metrics.requests[outcome.state, outcome.status] += 1
         if decision is None:
             return
-        log.decisions(decision.category, decision.expert, decision.reason.value).inc()
-        log.metrics.overhead.observe(outcome.overhead_ms / 1e3)
+        metrics.decisions[decision.category, decision.expert, decision.reason] += 1
+        metrics.overhead.note(outcome.overhead_ms / 1e3)
         if served is None:
             return
         if outcome.ttft_ms is not None:
-            log.ttft(served).observe(outcome.ttft_ms / 1e3)
+            metrics.ttft[served].note(outcome.ttft_ms / 1e3)
         if served != decision.expert and outcome.strategy is None:
-            log.metrics.failovers.labels(decision.expert).inc()
+            metrics.failovers.labels(decision.expert).inc()
 
     def _record(self, outcome: Outcome) -> DecisionRecord:
         record = record_of(

@@ -195,7 +195,8 @@ def read_facts(body: Mapping[str, object], messages: list[dict[str, object]]) ->
     tools = typed(body, "tools", list, "a list") or typed(body, "functions", list, "a list")
     form = typed(body, "response_format", dict, "an object") or {}
     turns, prompt_chars = 0, chars_of(tools)  # an agent's tools are most of its prompt
-    media, is_asked = set[object](), False
+    media: set[object] = set()
+    is_asked = False
     for message in messages:
         role = message["role"]
         turns += role == "user" and not is_asked  # agents put what they know of the folder in a message of its own

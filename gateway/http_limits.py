@@ -6,6 +6,7 @@ import re
 from asyncio import TimerHandle, get_running_loop
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -20,7 +21,8 @@ HTTP_VERSIONS = ("1.0", "1.1")
 WITHOUT_BODY = frozenset({204, 304})
 OFFER = re.compile(rb"\r\nupgrade(?![-\w])", re.IGNORECASE)
 REFUSED_OFFER = b"\r\nx-offer"  # as long, and different in each letter, so that any part of it in a later piece will do
-USUAL_LINES = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9a-z]+: [^\x00-\x08\x0a-\x1f\x7f]*\r\n)*")
+USUAL_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
+IN_VALUES = bytes({*range(256)} - {*range(32), 0x7F} | {*b"\t"})
 
 # Two of one of these could be read as two requests: a proxy takes the first, we the last, or the other way round.
 SINGLE_HEADERS = frozenset(
@@ -218,16 +220,18 @@ class Sender:
         if is_last or cycle.scope["method"] == "HEAD" or status in WITHOUT_BODY:
             return False
         headers = [*cycle.default_headers, *message["headers"]]
-        lines = b"".join([b"%b: %b\r\n" % pair for pair in headers])
-        if lines.count(b"\n") != len(headers) or USUAL_LINES.fullmatch(lines) is None:
-            return False
         close = b"connection: close\r\n" if self._is_old else b""
         framing = close or b"transfer-encoding: chunked\r\n"
+        pieces: list[bytes] = []
         for name, value in headers:
             if name == b"content-length":
                 self._left, framing = int(value), close
-            elif name in (b"connection", b"transfer-encoding"):
+            elif name in (b"connection", b"transfer-encoding") or not is_usual(name):
                 return False
+            pieces += (name, b": ", value, b"\r\n")
+        lines = b"".join(pieces)
+        if lines.translate(None, IN_VALUES) != b"\r\n" * len(headers):  # a value would be more than the rest of a line
+            return False
         self._head = STATUS_LINE[status] + lines + framing + b"\r\n"
         cycle.response_started, cycle.waiting_for_100_continue = True, False
         if self._left is None:
@@ -273,6 +277,12 @@ def limited_protocol(max_connections: int, is_stopping: Callable[[], bool]) -> t
     )
 
 
+@lru_cache(maxsize=1024)
+def is_usual(name: bytes) -> bool:
+    """Returns True for a header's name in lower case."""
+    return USUAL_NAME.fullmatch(name) is not None
+
+
 def without_offer(begun: bytes, data: bytes) -> bytes:
     """`data` without an offer of HTTP/2 in its head, which Java's client sends with each request: the parser would not
     read the body behind it. The body stays as it is.
@@ -286,7 +296,8 @@ def without_offer(begun: bytes, data: bytes) -> bytes:
 
 def head_fault(version: str, target: bytes, headers: Headers) -> ApiError | None:
     """The reason to refuse a head that the parser took; None when there is none. `headers` have lower-case names."""
-    size, counts = len(target), dict[bytes, int]()
+    size = len(target)
+    counts: dict[bytes, int] = {}
     for name, value in headers:
         size += len(name) + len(value) + 4
         counts[name] = counts[name] + 1 if name in counts else 1

@@ -3,14 +3,19 @@ states, reasons, HTTP statuses."""
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
+from collections import Counter as Counts
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from gateway.http_errors import ApiError, FaultError
 
@@ -28,32 +33,58 @@ class Used:
     seconds: float = 0.0
 
 
+class Times:
+    """A histogram of seconds, in plain numbers too."""
+
+    def __init__(self, bounds_s: Sequence[float]) -> None:
+        self._bounds_s, self._counts, self._sum_s = bounds_s, [0] * (len(bounds_s) + 1), 0.0
+
+    def note(self, seconds: float) -> None:
+        self._counts[bisect_left(self._bounds_s, seconds)] += 1
+        self._sum_s += seconds
+
+    def add_to(self, family: HistogramMetricFamily, labels: Sequence[str]) -> None:
+        ends = map(floatToGoString, (*self._bounds_s, math.inf))
+        family.add_metric(labels, list(zip(ends, accumulate(self._counts), strict=True)), self._sum_s)
+
+
 class Metrics:
     """Counters of the request path, and a way to add what other parts count themselves."""
 
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
-        counter, histogram = partial(Counter, registry=registry), partial(Histogram, registry=registry)
-        self.requests = counter("coe_requests", "Chat requests by how they ended", ["state", "status"])
+        counter = partial(Counter, registry=registry)
         self.refusals = counter("coe_refusals", "Requests refused before routing, by status", ["status"])
         self.faults = counter("coe_faults", "Unforeseen errors, at the request edge")
-        about_overhead = "From a request's last byte to the call of its expert"
-        self.overhead = histogram("coe_overhead_seconds", about_overhead, buckets=OVERHEAD_BUCKETS_S)
-        about_ttft = "From a request's arrival to the first byte of its answer"
-        self.ttft = histogram("coe_ttft_seconds", about_ttft, ["expert"], buckets=TTFT_BUCKETS_S)
-        self.decisions = counter("coe_decisions", "Routing decisions", ["category", "expert", "reason"])
         self.failovers = counter("coe_failovers", "Answers by another expert than the one decided", ["expert"])
         about_changes = "Answers that name another model than the expert's answers before"
         self.model_changes = counter("coe_served_model_changes", about_changes, ["expert"])
         self.feedback = counter("coe_feedback", "Feedback by what became of it", ["kind", "status"])
-        self.used: defaultdict[str, Used] = defaultdict(Used)
-        self.watch(self._usage)
+        # Of each chat, so plain numbers; keys are the labels.
+        self.requests, self.decisions = Counts[tuple[str, int]](), Counts[tuple[str, str, str]]()
+        self.overhead = Times(OVERHEAD_BUCKETS_S)
+        self.ttft = defaultdict[str, Times](lambda: Times(TTFT_BUCKETS_S))
+        self.used = defaultdict[str, Used](Used)
+        self.watch(self._of_chats)
 
     def watch(self, read: Callable[[], Iterable[Metric]]) -> None:
         """Adds metrics that are read at each scrape."""
         self.registry.register(ReadCollector(read))
 
-    def _usage(self) -> Iterator[Metric]:
+    def _of_chats(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily("coe_requests", "Chat requests by how they ended", labels=["state", "status"])
+        decisions = CounterMetricFamily("coe_decisions", "Routing decisions", labels=["category", "expert", "reason"])
+        for family, counts in ((requests, self.requests.copy()), (decisions, self.decisions.copy())):
+            for labels, count in counts.items():
+                family.add_metric([str(label) for label in labels], count)
+        about_overhead = "From a request's last byte to the call of its expert"
+        overhead = HistogramMetricFamily("coe_overhead_seconds", about_overhead)
+        self.overhead.add_to(overhead, ())
+        about_ttft = "From a request's arrival to the first byte of its answer"
+        ttft = HistogramMetricFamily("coe_ttft_seconds", about_ttft, labels=["expert"])
+        for expert, times in self.ttft.copy().items():
+            times.add_to(ttft, [expert])
+        yield from (requests, decisions, overhead, ttft)
         tokens = CounterMetricFamily("coe_tokens", "Tokens of answers", labels=["expert", "type"])
         cost = CounterMetricFamily("coe_cost_usd", "Cost of answers by the prices of experts.yaml", labels=["expert"])
         seconds = CounterMetricFamily("coe_answer_seconds", "Time that answers took", labels=["expert"])
