@@ -26,6 +26,7 @@ from gateway.telemetry.telemetry import Telemetry
 from router.config import CoeConfig, parse_config
 from router.feedback_config import FeedbackConfig
 from router.pipeline import Router
+from tests.gateway.fault_upstream import FaultUpstream, fault_upstream
 from tests.gateway.small_router import EXPERTS, small_router
 from tests.memory_log import MemoryLog
 from tests.waiting import until
@@ -171,3 +172,15 @@ async def running(
             yield Running(gateway, client, log, memory)
     finally:
         await gateway.stop()
+
+
+@asynccontextmanager
+async def faulty(
+    mode: str = "ok", wired: Mapping[str, Any] | None = None, **options: Any
+) -> AsyncIterator[tuple[Running, FaultUpstream]]:
+    """A gateway whose expert ruby is a fault upstream; `wired` are options of its wire, `options` of the gateway."""
+    async with (
+        fault_upstream(mode) as upstream,
+        running(echoes(ruby=wire(upstream.url, **(wired or {}))), **options) as gateway,
+    ):
+        yield gateway, upstream

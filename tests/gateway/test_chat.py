@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tests.gateway.fault_upstream import fault_upstream
-from tests.gateway.running import echoes, running, wire
+from tests.gateway.running import faulty, running
 
 
 async def test_answer_comes_from_the_expert_of_the_category() -> None:
@@ -41,7 +40,7 @@ async def test_stream_comes_from_the_expert_of_the_category() -> None:
 async def test_whole_numbers_keep_all_digits() -> None:
     """64 bits do not bound a JSON number, though orjson writes none that is longer."""
     large = {"maximum": 2**64, "minimum": -(2**63) - 1, "ids": [2**53 + 1, 10**40, 1.5]}
-    async with fault_upstream() as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+    async with faulty() as (gateway, upstream):
         async with gateway.chat("red", seed=2**63, metadata={"k": "ü"}, tools=[{"function": large}]) as answer:
             assert answer.status == 200
         async with gateway.chat("red", max_tokens=10**40) as answer:

@@ -15,7 +15,7 @@ from gateway.http_errors import ApiError
 from router.config import parse_config
 from router.gateway_config import RequestLimits
 from tests.gateway.fault_upstream import fault_upstream
-from tests.gateway.running import config_of, echoes, running, wire
+from tests.gateway.running import config_of, echoes, faulty, running, wire
 
 DEFAULTS = RequestLimits()
 TOOL = {"type": "function", "function": {"name": "f"}}
@@ -37,7 +37,7 @@ def test_every_field_of_openais_sdk_is_allowed() -> None:
     ],
 )
 async def test_check_28_fields_that_are_not_listed_reach_no_engine(field: str) -> None:
-    async with fault_upstream() as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+    async with faulty() as (gateway, upstream):
         for path in ("chat/completions", "route"):
             body = {"model": "ruby", "messages": [{"role": "user", "content": "red"}], field: "http://169.254.169.254/"}
             async with gateway.client.post(f"{gateway.gateway.url}/{path}", json=body) as answer:
@@ -60,8 +60,7 @@ def test_a_slip_of_the_pen_gets_a_suggestion() -> None:
 async def test_an_operator_may_allow_more() -> None:
     asked = {"chat_template_kwargs": {"enable_thinking": False}, "top_k": 3, "min_p": 0.1}
     async with (
-        fault_upstream() as upstream,
-        running(echoes(ruby=wire(upstream.url)), limits={"extra_fields": ["chat_template_kwargs"]}) as gateway,
+        faulty(limits={"extra_fields": ["chat_template_kwargs"]}) as (gateway, upstream),
         gateway.chat("red", **asked) as answer,
     ):
         assert answer.status == 200
@@ -94,7 +93,7 @@ async def test_an_operator_may_allow_more() -> None:
 )
 async def test_check_21_each_field_is_bounded(field: str, most: Any, above: Any) -> None:
     check_fields({field: most}, DEFAULTS)
-    async with fault_upstream() as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+    async with faulty() as (gateway, upstream):
         async with gateway.chat("red", **{"model": "ruby", field: above}) as answer:
             error = (await answer.json())["error"]
         assert (answer.status, error["param"]) == (400, field)
@@ -146,11 +145,7 @@ async def test_check_29_callers_share_no_cached_prompts() -> None:
 
 
 async def test_check_29_without_keys_there_is_one_caller() -> None:
-    async with (
-        fault_upstream() as upstream,
-        running(echoes(ruby=wire(upstream.url, takes_cache_salt=True))) as gateway,
-        gateway.chat("red") as answer,
-    ):
+    async with faulty(wired={"takes_cache_salt": True}) as (gateway, upstream), gateway.chat("red") as answer:
         assert answer.status == 200
     assert "cache_salt" not in upstream.requests[0]
 

@@ -17,7 +17,7 @@ from gateway.listener import check_exposure, check_strength
 from gateway.settings import read_settings
 from router.capabilities import Capabilities
 from tests.gateway.fault_upstream import fault_upstream
-from tests.gateway.running import echoes, running, wire
+from tests.gateway.running import echoes, faulty, running, wire
 from tests.gateway.small_router import EXPERTS, small_router
 
 KEY = "canary-7f3a9c51e2b84d06"
@@ -205,8 +205,7 @@ async def test_check_27_keys_do_not_cross() -> None:
 
 async def test_check_27_without_an_expert_key_none_is_sent() -> None:
     async with (
-        fault_upstream() as upstream,
-        running(echoes(ruby=wire(upstream.url)), keys=[KEY]) as gateway,
+        faulty(keys=[KEY]) as (gateway, upstream),
         gateway.chat("red", headers={"authorization": f"Bearer {KEY}"}) as answer,
     ):
         assert answer.status == 200

@@ -6,8 +6,7 @@ import asyncio
 
 import pytest
 
-from tests.gateway.fault_upstream import fault_upstream
-from tests.gateway.running import Running, echoes, running, wire
+from tests.gateway.running import Running, faulty, running
 from tests.waiting import DEADLINE_S, until
 
 
@@ -72,10 +71,7 @@ async def pieces(count: int):
 
 
 async def test_check_19_excess_is_refused_at_once() -> None:
-    async with (
-        fault_upstream("paced") as upstream,
-        running(echoes(ruby=wire(upstream.url)), max_concurrency=2) as gateway,
-    ):
+    async with faulty("paced", max_concurrency=2) as (gateway, upstream):
         held = [await gateway.chat("red", stream=True).__aenter__() for _ in range(2)]
         queued = asyncio.ensure_future(gateway.chat("red", stream=True).__aenter__())
         await until(lambda: len(gateway.parts.admission._waiting) == 1)

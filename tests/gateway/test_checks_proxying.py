@@ -23,7 +23,7 @@ from tests.gateway.fault_upstream import (
     events,
     fault_upstream,
 )
-from tests.gateway.running import Running, echoes, running, wire
+from tests.gateway.running import Running, echoes, faulty, running, wire
 from tests.waiting import DEADLINE_S, until
 
 SPLIT_STREAM = events(delta("häßlich"), *WORDS, b"[DONE]")
@@ -55,7 +55,7 @@ async def test_check_01_transparent_stream(mode: str, sent: bytes) -> None:
 
 
 async def test_check_01_transparent_answer() -> None:
-    async with fault_upstream() as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+    async with faulty() as (gateway, _):
         async with gateway.chat("red") as answer:
             assert await answer.read() == orjson.dumps(ANSWER)
         assert (await gateway.record()).usage.prompt_tokens == 7
@@ -63,11 +63,7 @@ async def test_check_01_transparent_answer() -> None:
 
 async def test_check_02_no_buffering() -> None:
     """The first event is with the client while the upstream still holds the second back."""
-    async with (
-        fault_upstream("paced") as upstream,
-        running(echoes(ruby=wire(upstream.url))) as gateway,
-        gateway.chat("red", stream=True) as answer,
-    ):
+    async with faulty("paced") as (gateway, upstream), gateway.chat("red", stream=True) as answer:
         first = await answer.content.readuntil(b"\n\n")
         assert first == events(WORDS[0])
         assert not upstream.gate.is_set()
@@ -77,7 +73,7 @@ async def test_check_02_no_buffering() -> None:
 
 @pytest.mark.parametrize("mode", ["cut", "unfinished"])
 async def test_check_03_cut_between_events_is_an_error_event(mode: str) -> None:
-    async with fault_upstream(mode) as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+    async with faulty(mode) as (gateway, _):
         async with gateway.chat("red", stream=True) as answer:
             received = await answer.text()
         record = await gateway.record()
@@ -89,7 +85,7 @@ async def test_check_03_cut_between_events_is_an_error_event(mode: str) -> None:
 
 
 async def test_check_03_cut_inside_an_event_breaks_the_connection() -> None:
-    async with fault_upstream("cut_inside") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+    async with faulty("cut_inside") as (gateway, _):
         async with gateway.chat("red", stream=True) as answer:
             with pytest.raises(aiohttp.ClientPayloadError):
                 await answer.read()
@@ -97,11 +93,7 @@ async def test_check_03_cut_inside_an_event_breaks_the_connection() -> None:
 
 
 async def test_check_03_openai_client_sees_a_cut() -> None:
-    async with (
-        fault_upstream("cut") as upstream,
-        running(echoes(ruby=wire(upstream.url))) as gateway,
-        sdk(gateway) as client,
-    ):
+    async with faulty("cut") as (gateway, _), sdk(gateway) as client:
         stream = await client.chat.completions.create(
             model="auto", messages=[{"role": "user", "content": "red"}], stream=True
         )
@@ -112,7 +104,7 @@ async def test_check_03_openai_client_sees_a_cut() -> None:
 
 
 async def test_check_04_error_event_passes_and_is_logged() -> None:
-    async with fault_upstream("error_event") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+    async with faulty("error_event") as (gateway, _):
         async with gateway.chat("red", stream=True) as answer:
             assert await answer.read() == events(WORDS[0], ERROR_EVENT)
         record = await gateway.record()
@@ -120,7 +112,7 @@ async def test_check_04_error_event_passes_and_is_logged() -> None:
 
 
 async def test_check_05_garbage_is_no_success() -> None:
-    async with fault_upstream("garbage") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+    async with faulty("garbage") as (gateway, _):
         async with gateway.chat("red", stream=True) as answer:
             assert b"\xff\xfe{not json}" in await answer.read()
         record = await gateway.record()
@@ -129,8 +121,7 @@ async def test_check_05_garbage_is_no_success() -> None:
 
 async def test_broken_framing_ends_in_an_error_event_within_the_experts_time() -> None:
     async with (
-        fault_upstream("bad_chunk") as upstream,
-        running(echoes(ruby=wire(upstream.url, timeout_s=0.5))) as gateway,
+        faulty("bad_chunk", wired={"timeout_s": 0.5}) as (gateway, upstream),
         gateway.chat("red", stream=True) as answer,
     ):
         received = await answer.content.readany()
@@ -144,7 +135,7 @@ async def test_broken_framing_ends_in_an_error_event_within_the_experts_time() -
 
 @pytest.mark.parametrize("mode", ["odd_type", "untyped"])
 async def test_an_odd_content_type_is_still_a_stream(mode: str) -> None:
-    async with fault_upstream(mode) as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+    async with faulty(mode) as (gateway, _):
         async with gateway.chat("red", stream=True) as answer:
             assert await answer.read() == STREAM
             assert answer.headers["content-type"] == "text/event-stream"
@@ -153,7 +144,7 @@ async def test_an_odd_content_type_is_still_a_stream(mode: str) -> None:
 
 async def test_a_client_that_leaves_at_the_end_mark_was_answered() -> None:
     """As the openai package does; the expert keeps the body open for longer."""
-    async with fault_upstream("lingering") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+    async with faulty("lingering") as (gateway, _):
         answer = await gateway.chat("red", stream=True).__aenter__()
         received = b""
         while b"[DONE]" not in received:
@@ -193,7 +184,7 @@ class Tail:
 
 
 async def test_an_unforeseen_fault_ends_the_trial_of_a_half_open_expert(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with fault_upstream() as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+    async with faulty() as (gateway, _):
         breaker = gateway.parts.pool._breakers["ruby"]
         breaker.open(0.0)
         breaker.probed(True, 1.0)
@@ -220,7 +211,7 @@ async def test_check_06_no_retry_after_the_first_byte() -> None:
 
 @pytest.mark.parametrize("is_stream", [False, True])
 async def test_check_07_client_leaves_while_waiting(is_stream: bool) -> None:
-    async with fault_upstream("hang") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+    async with faulty("hang") as (gateway, upstream):
         request = asyncio.ensure_future(gateway.chat("red", stream=is_stream).__aenter__())
         await asyncio.wait_for(upstream.arrived.wait(), DEADLINE_S)
         request.cancel()
@@ -230,7 +221,7 @@ async def test_check_07_client_leaves_while_waiting(is_stream: bool) -> None:
 
 
 async def test_check_08_client_leaves_mid_stream() -> None:
-    async with fault_upstream("paced") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+    async with faulty("paced") as (gateway, upstream):
         async with gateway.chat("red", stream=True) as answer:
             await answer.content.readuntil(b"\n\n")
             answer.close()
@@ -241,7 +232,7 @@ async def test_check_08_client_leaves_mid_stream() -> None:
 
 
 async def test_usage_of_a_stream_is_what_the_expert_reports() -> None:
-    async with fault_upstream("usage") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+    async with faulty("usage") as (gateway, _):
         async with gateway.chat("red", stream=True) as answer:
             await answer.read()
         usage = (await gateway.record()).usage
@@ -263,7 +254,7 @@ async def test_usage_of_a_stream_is_what_the_expert_reports() -> None:
 async def test_check_10_upstream_errors_keep_their_status(
     mode: str, status: int, code: str, retry_after: str | None
 ) -> None:
-    async with fault_upstream(mode) as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+    async with faulty(mode) as (gateway, _):
         async with gateway.chat("red", model="ruby") as answer:
             body = await answer.json()
         record = await gateway.record()
@@ -288,10 +279,7 @@ async def test_check_10_upstream_errors_keep_their_status(
 )
 @pytest.mark.parametrize("is_stream", [False, True])
 async def test_check_11_broken_answers(mode: str, options: dict[str, Any], status: int, is_stream: bool) -> None:
-    async with (
-        fault_upstream(mode) as upstream,
-        running(echoes(ruby=wire(upstream.url, **options)), retries=0) as gateway,
-    ):
+    async with faulty(mode, wired=options, retries=0) as (gateway, _):
         async with gateway.chat("red", stream=is_stream) as answer:
             body = await answer.json()
         record = await gateway.record()
@@ -301,11 +289,7 @@ async def test_check_11_broken_answers(mode: str, options: dict[str, Any], statu
 
 
 async def test_check_11_an_answer_of_another_kind_is_named() -> None:
-    async with (
-        fault_upstream("login") as upstream,
-        running(echoes(ruby=wire(upstream.url))) as gateway,
-        gateway.chat("red", model="ruby") as answer,
-    ):
+    async with faulty("login") as (gateway, _), gateway.chat("red", model="ruby") as answer:
         message = (await answer.json())["error"]["message"]
     assert message == "expert ruby sent text/html that is not a chat completion"
 
@@ -313,7 +297,7 @@ async def test_check_11_an_answer_of_another_kind_is_named() -> None:
 @pytest.mark.parametrize(("mode", "code"), [("unavailable", "loading"), ("busy", "expert_rate_limited")])
 async def test_check_12_failover_to_the_next_best_expert(mode: str, code: str) -> None:
     """Red goes to ruby; plain (0.5) is better at red than emerald (0.2)."""
-    async with fault_upstream(mode) as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+    async with faulty(mode) as (gateway, upstream):
         async with gateway.chat("red") as answer:
             assert (await answer.json())["model"] == "plain"
         record = await gateway.record()
@@ -338,11 +322,7 @@ async def test_check_12_experts_that_cannot_be_reached_are_no_tries() -> None:
 
 
 async def test_check_12_no_failover_for_an_expert_named_by_the_client() -> None:
-    async with (
-        fault_upstream("unavailable") as upstream,
-        running(echoes(ruby=wire(upstream.url))) as gateway,
-        gateway.chat("red", model="ruby") as answer,
-    ):
+    async with faulty("unavailable") as (gateway, _), gateway.chat("red", model="ruby") as answer:
         assert answer.status == 503
 
 
@@ -359,11 +339,7 @@ async def test_check_12_a_prompt_that_is_too_long_goes_to_an_expert_with_a_large
 
 @pytest.mark.parametrize("mode", ["fault", "bad_json", "too_long"])
 async def test_check_12_nothing_else_is_tried_again(mode: str) -> None:
-    async with (
-        fault_upstream(mode) as upstream,
-        running(echoes(ruby=wire(upstream.url))) as gateway,
-        gateway.chat("red") as answer,
-    ):
+    async with faulty(mode) as (gateway, upstream), gateway.chat("red") as answer:
         assert answer.status >= 400
     assert len(upstream.requests) == 1
 
@@ -382,7 +358,7 @@ async def test_check_12_budget_bounds_the_extra_load() -> None:
 
 
 async def test_check_13_breaker_skips_a_dead_expert_and_takes_it_back() -> None:
-    async with fault_upstream("unavailable") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+    async with faulty("unavailable") as (gateway, upstream):
         for _ in range(5):
             async with gateway.chat("red") as answer:
                 await answer.read()

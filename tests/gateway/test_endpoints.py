@@ -20,7 +20,7 @@ from router.features import features_hash, to_bytes
 from router.pipeline import Router
 from router.types import Query
 from tests.gateway.fault_upstream import fault_upstream
-from tests.gateway.running import Running, echoes, running, wire
+from tests.gateway.running import Running, faulty, running, wire
 from tests.gateway.small_router import small_router
 from tests.waiting import DEADLINE_S, until
 
@@ -229,7 +229,7 @@ async def test_readiness_does_not_outlive_the_experts() -> None:
 
 
 async def test_metrics_count_what_happened() -> None:
-    async with fault_upstream("fault") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+    async with faulty("fault") as (gateway, _):
         for text in ("green", "green", "red"):
             async with gateway.chat(text) as answer:
                 await answer.read()
@@ -273,8 +273,7 @@ async def test_a_promoted_router_is_swapped_in_and_a_bad_one_refused(tmp_path: P
 
 async def test_openai_client() -> None:
     async with (
-        fault_upstream("usage") as upstream,
-        running(echoes(ruby=wire(upstream.url))) as gateway,
+        faulty("usage") as (gateway, _),
         openai.AsyncOpenAI(base_url=gateway.gateway.url, api_key="unused", max_retries=0) as client,
     ):
         answer = await client.chat.completions.create(

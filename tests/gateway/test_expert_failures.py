@@ -17,7 +17,7 @@ from gateway import expert_call
 from gateway.answer_guard import MASK, KeyFilter, upstream_error, without_keys
 from gateway.http_errors import TOO_LONG
 from tests.gateway.fault_upstream import ERROR_EVENT, WORDS, events, fault_upstream
-from tests.gateway.running import echoes, running, wire
+from tests.gateway.running import echoes, faulty, running, wire
 
 KEY = "Zq7-live/0123456789+abc="
 
@@ -25,10 +25,7 @@ KEY = "Zq7-live/0123456789+abc="
 @pytest.mark.parametrize("is_stream", [False, True])
 async def test_a_refusal_that_quotes_our_key_arrives_without_it(is_stream: bool, caplog) -> None:
     caplog.set_level(logging.DEBUG)
-    async with (
-        fault_upstream("quotes_key") as upstream,
-        running(echoes(ruby=wire(upstream.url, api_key=KEY)), expert_keys={"ruby": KEY}) as gateway,
-    ):
+    async with faulty("quotes_key", wired={"api_key": KEY}, expert_keys={"ruby": KEY}) as (gateway, _):
         async with gateway.chat("red", stream=is_stream) as answer:
             body, headers = await answer.text(), dict(answer.headers)
         record = await gateway.record()
@@ -41,8 +38,7 @@ async def test_a_refusal_that_quotes_our_key_arrives_without_it(is_stream: bool,
 
 async def test_an_error_event_that_quotes_our_key_arrives_without_it() -> None:
     async with (
-        fault_upstream("streams_key") as upstream,
-        running(echoes(ruby=wire(upstream.url, api_key=KEY)), expert_keys={"ruby": KEY}) as gateway,
+        faulty("streams_key", wired={"api_key": KEY}, expert_keys={"ruby": KEY}) as (gateway, _),
         gateway.chat("red", stream=True) as answer,
     ):
         received = await answer.read()
@@ -86,7 +82,7 @@ def test_an_escaped_key_in_a_refusal_is_masked_too() -> None:
     ("mode", "code"), [("no_model", "expert_misconfigured"), ("refuses_key", "expert_credentials")]
 )
 async def test_an_expert_that_refuses_key_or_model_opens_its_breaker(mode: str, code: str) -> None:
-    async with fault_upstream(mode) as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+    async with faulty(mode) as (gateway, _):
         for _ in range(FAILURES_TO_OPEN):
             async with gateway.chat("red", model="ruby") as answer:
                 error = (await answer.json())["error"]
@@ -98,7 +94,7 @@ async def test_an_expert_that_refuses_key_or_model_opens_its_breaker(mode: str, 
 
 
 async def test_a_request_that_is_at_fault_itself_opens_no_breaker() -> None:
-    async with fault_upstream("refuses") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+    async with faulty("refuses") as (gateway, _):
         for _ in range(2 * FAILURES_TO_OPEN):
             async with gateway.chat("red") as answer:
                 assert answer.status == 400
@@ -106,7 +102,7 @@ async def test_a_request_that_is_at_fault_itself_opens_no_breaker() -> None:
 
 
 async def test_log_and_receipt_say_why_where_the_expert_names_no_code_and_where_none_was_chosen() -> None:
-    async with fault_upstream("codeless") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+    async with faulty("codeless") as (gateway, _):
         async with gateway.chat("red") as answer:
             assert (answer.status, (await answer.json())["error"]["code"]) == (400, None)
         assert (await gateway.record()).error_code == "invalid_request_error"
@@ -117,10 +113,7 @@ async def test_log_and_receipt_say_why_where_the_expert_names_no_code_and_where_
 
 
 async def test_an_answer_that_never_ends_is_ended_by_the_total_time() -> None:
-    async with (
-        fault_upstream("drips") as upstream,
-        running(echoes(ruby=wire(upstream.url)), entries={"ruby": {"total_timeout_s": 0.5}}) as gateway,
-    ):
+    async with faulty("drips", entries={"ruby": {"total_timeout_s": 0.5}}) as (gateway, _):
         async with gateway.chat("red", stream=True) as answer:
             received = await answer.text()
         record = await gateway.record()
@@ -131,8 +124,7 @@ async def test_an_answer_that_never_ends_is_ended_by_the_total_time() -> None:
 
 async def test_an_answer_in_one_piece_has_the_same_total_time() -> None:
     async with (
-        fault_upstream("hang") as upstream,
-        running(echoes(ruby=wire(upstream.url)), entries={"ruby": {"total_timeout_s": 0.3}}) as gateway,
+        faulty("hang", entries={"ruby": {"total_timeout_s": 0.3}}) as (gateway, _),
         gateway.chat("red") as answer,
     ):
         assert (answer.status, (await answer.json())["error"]["code"]) == (504, "expert_timeout")
@@ -173,7 +165,7 @@ async def test_the_log_says_that_an_expert_is_failing_and_for_how_long_it_is_ski
 
 
 async def test_an_expert_at_its_limit_rests_and_the_receipt_says_so() -> None:
-    async with fault_upstream("busy") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+    async with faulty("busy") as (gateway, upstream):
         pool, now = gateway.parts.pool, 0.0
         assert pool._prober is not None
         pool._prober.cancel()
@@ -244,7 +236,7 @@ def test_an_account_without_quota_is_known_by_what_no_client_can_write(
 
 @pytest.mark.parametrize("mode", ["refuses_key", "no_model", "redirect"])
 async def test_a_wrong_entry_of_one_expert_costs_no_client_an_answer(mode: str) -> None:
-    async with fault_upstream(mode) as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+    async with faulty(mode) as (gateway, _):
         async with gateway.chat("red") as answer:
             assert (answer.status, answer.headers["x-coe-expert"]) == (200, "plain")
         assert not has_failed(await gateway.record()) or mode == "redirect"
@@ -274,10 +266,7 @@ async def test_the_longest_answer_goes_under_the_name_that_the_expert_takes(
     mode: str, refused: str, taken: str, is_stream: bool
 ) -> None:
     entries = {"ruby": {"price_out_per_m_usd": 1.0}}  # so that streams are asked for usage, too
-    async with (
-        fault_upstream(mode) as upstream,
-        running(echoes(ruby=wire(upstream.url)), entries=entries) as gateway,
-    ):
+    async with faulty(mode, entries=entries) as (gateway, upstream):
         for _ in range(2):
             async with gateway.chat("red", model="ruby", stream=is_stream, **{refused: 9}) as answer:
                 assert answer.status == 200
@@ -288,7 +277,7 @@ async def test_the_longest_answer_goes_under_the_name_that_the_expert_takes(
 
 async def test_what_an_expert_refuses_and_no_answer_needs_is_left_out_from_then_on() -> None:
     hints = {"prompt_cache_key": "k", "metadata": {"a": "b"}, "temperature": 0, "user": "u"}
-    async with fault_upstream("groq") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+    async with faulty("groq") as (gateway, upstream):
         for _ in range(2):
             async with gateway.chat("red", **hints) as answer:
                 assert (answer.status, answer.headers["x-coe-expert"]) == (200, "ruby")
@@ -355,7 +344,7 @@ async def test_the_wait_for_an_expert_at_its_limit_is_not_that_for_one_which_is_
 
 
 async def test_an_answer_during_a_probe_counts_more_than_the_probe() -> None:
-    async with fault_upstream("busy") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+    async with faulty("busy") as (gateway, _):
         pool, now = gateway.parts.pool, 0.0
         pool._clock = lambda: now
         pool.at_limit("ruby", 7.0)
@@ -371,7 +360,7 @@ async def test_an_answer_during_a_probe_counts_more_than_the_probe() -> None:
 
 
 async def test_a_whole_answer_to_a_request_for_a_stream_becomes_one() -> None:
-    async with fault_upstream("whole") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+    async with faulty("whole") as (gateway, _):
         messages, options = [{"role": "user", "content": "red"}], {"include_usage": True}
         async with (
             AsyncOpenAI(base_url=gateway.gateway.url, api_key="unused", max_retries=0) as client,
@@ -393,14 +382,14 @@ async def test_a_whole_answer_to_a_request_for_a_stream_becomes_one() -> None:
     [("stream", False, "expert_broken_answer"), ("shapeless", True, "expert_broken_answer")],
 )
 async def test_an_answer_that_cannot_be_what_was_asked_for_is_a_failure(mode: str, is_stream: bool, code: str) -> None:
-    async with fault_upstream(mode) as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+    async with faulty(mode) as (gateway, _):
         async with gateway.chat("red", stream=is_stream) as answer:
             assert (answer.status, (await answer.json())["error"]["code"]) == (502, code)
         assert has_failed(await gateway.record())
 
 
 async def test_an_error_beside_an_answer_is_not_lost() -> None:
-    async with fault_upstream("answer_and_error") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+    async with faulty("answer_and_error") as (gateway, _):
         async with gateway.chat("red") as answer:
             assert (answer.status, (await answer.json())["error"]["code"]) == (200, "dead")
         asked = {"model": "auto", "input": "red"}
@@ -429,7 +418,7 @@ async def test_an_error_beside_an_answer_is_not_lost() -> None:
 async def test_an_error_in_place_of_an_answer_has_a_status_of_its_own_and_another_expert_is_tried(
     mode: str, is_stream: bool, status: int, message: str, cause: str
 ) -> None:
-    async with fault_upstream(mode) as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+    async with faulty(mode) as (gateway, _):
         async with gateway.chat("red", stream=is_stream) as answer:
             assert (answer.status, answer.headers["x-coe-expert"]) == (200, "plain")
         assert (await gateway.record()).failures == {"ruby": cause}
@@ -457,7 +446,7 @@ ROLE = orjson.dumps({"choices": [{"index": 0, "delta": {"role": "assistant", "co
 async def test_an_expert_that_dies_before_it_says_anything_is_followed_by_another(
     lead: tuple[bytes, ...], cause: str
 ) -> None:
-    async with fault_upstream("dies") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+    async with faulty("dies") as (gateway, upstream):
         upstream.lead = lead
         async with gateway.chat("red", stream=True) as answer:
             received = await answer.read()
@@ -470,7 +459,7 @@ async def test_an_expert_that_dies_before_it_says_anything_is_followed_by_anothe
 
 async def test_comments_do_not_wait_for_ever(monkeypatch) -> None:
     monkeypatch.setattr(expert_call, "MAX_LEAD_S", -1.0)
-    async with fault_upstream("dies") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+    async with faulty("dies") as (gateway, upstream):
         upstream.lead = (b": ping\n\n",)
         async with gateway.chat("red", stream=True) as answer:
             assert (answer.headers["x-coe-expert"], await answer.content.readline()) == ("ruby", b": ping\n")

@@ -8,8 +8,7 @@ import json
 import pytest
 
 from gateway.http_limits import MAX_HEAD_BYTES, without_offer
-from tests.gateway.fault_upstream import fault_upstream
-from tests.gateway.running import Running, echoes, running, wire
+from tests.gateway.running import Running, faulty, running
 from tests.waiting import DEADLINE_S
 
 BODY = b'{"model":"auto","messages":[{"role":"user","content":"red"}]}'
@@ -164,7 +163,7 @@ async def send_until_closed(
 
 
 async def test_garbage_behind_a_running_stream_is_not_answered_inside_it() -> None:
-    async with fault_upstream("paced") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+    async with faulty("paced") as (gateway, _):
         reader, writer = await asyncio.open_connection("127.0.0.1", gateway.gateway.port)
         body = BODY[:-1] + b',"stream":true}'
         writer.write(request(f"content-length: {len(body)}") + body)
@@ -198,10 +197,7 @@ async def test_a_new_connection_takes_the_place_of_an_idle_one() -> None:
 
 
 async def test_with_every_connection_in_work_another_is_refused_at_once() -> None:
-    async with (
-        fault_upstream("paced") as upstream,
-        running(echoes(ruby=wire(upstream.url)), max_connections=2) as gateway,
-    ):
+    async with faulty("paced", max_connections=2) as (gateway, upstream):
         held = [await gateway.chat("red", stream=True).__aenter__() for _ in range(2)]
         refused = await answer_to(gateway, b"")
         assert refused.startswith(b"HTTP/1.1 503 ")

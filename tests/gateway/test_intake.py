@@ -19,8 +19,7 @@ from gateway.intake import COPIES, SMALL_BODY_BYTES, Claim, Intake
 from gateway.keys.grants import Caller
 from router.capabilities import Capabilities
 from router.config import parse_config
-from tests.gateway.fault_upstream import fault_upstream
-from tests.gateway.running import Running, config_of, echoes, running, wire
+from tests.gateway.running import Running, config_of, faulty, running
 from tests.gateway.small_router import EXPERTS, small_router
 from tests.waiting import DEADLINE_S, until
 
@@ -121,7 +120,7 @@ async def test_a_body_of_unknown_length_takes_room_as_it_comes() -> None:
 
 async def test_a_body_is_counted_until_its_answer_has_ended() -> None:
     router = small_router(capabilities={name: Capabilities(context_tokens=10**9) for name in EXPERTS})
-    async with fault_upstream("paced") as upstream, running(echoes(ruby=wire(upstream.url)), router=router) as gateway:
+    async with faulty("paced", router=router) as (gateway, upstream):
         async with gateway.chat("red " * LARGE, stream=True) as answer:
             assert answer.status == 200
             assert gateway.parts.intake.held_bytes > LARGE * COPIES

@@ -21,7 +21,7 @@ from fleet.wires import echo
 from gateway.listener import bind
 from gateway.serve import Gateway
 from tests.gateway.fault_upstream import fault_upstream
-from tests.gateway.running import echoes, running, wire
+from tests.gateway.running import faulty, running
 from tests.gateway.small_router import EXPERTS
 from tests.waiting import DEADLINE_S, until
 
@@ -287,7 +287,7 @@ async def test_port_taken_leaves_the_first_gateway_alone() -> None:
 
 async def test_slow_reader_bounds_what_is_read_ahead() -> None:
     """Check 9: an endless stream to a client that does not read stops the upstream after a few buffers."""
-    async with fault_upstream("endless") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+    async with faulty("endless") as (gateway, upstream):
         async with gateway.chat("red", stream=True) as answer:
             assert answer.status == 200
             seen = -1

@@ -8,9 +8,8 @@ from gateway.keys.grants import Caller
 from gateway.replay import decide_again
 from router.capabilities import NOT_ALLOWED, Capabilities
 from router.features import from_bytes
-from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.keys.test_chat_limits import Known
-from tests.gateway.running import echoes, running, wire
+from tests.gateway.running import faulty, running
 from tests.gateway.small_router import small_router
 
 
@@ -64,8 +63,7 @@ async def test_the_router_chooses_among_allowed_experts_with_their_probabilities
 
 async def test_a_failover_stays_among_allowed_experts() -> None:
     async with (
-        fault_upstream("unavailable") as upstream,
-        running(echoes(ruby=wire(upstream.url)), auth=Known(caller("ruby", "emerald")), retries=2) as gateway,
+        faulty("unavailable", auth=Known(caller("ruby", "emerald")), retries=2) as (gateway, _),
         gateway.chat("red") as answer,
     ):
         assert answer.status == 200

@@ -21,9 +21,9 @@ from gateway.keys.counters import Cost
 from gateway.keys.grants import Caller, Cap, Grant, Measure, Window, caller_of
 from router.expert_config import ExpertConfig
 from router.gateway_config import GatewayConfig
-from tests.gateway.fault_upstream import ANSWER, STREAM, FaultUpstream, fault_upstream
+from tests.gateway.fault_upstream import ANSWER, STREAM, FaultUpstream
 from tests.gateway.keys.test_limits import counters
-from tests.gateway.running import Running, echoes, running, wire
+from tests.gateway.running import Running, faulty
 from tests.waiting import until
 
 PRICES = {"price_in_per_m_usd": 1000.0, "price_out_per_m_usd": 10_000.0}
@@ -53,14 +53,9 @@ async def limited(
     redis_url: str | None, caller: Caller, mode: str = "ok", **entries: Mapping[str, object]
 ) -> AsyncIterator[tuple[Running, FaultUpstream]]:
     """A gateway whose `ruby` is a fault upstream with prices."""
-    async with (
-        fault_upstream(mode) as upstream,
-        running(
-            echoes(ruby=wire(upstream.url)),
-            auth=Known(caller),
-            redis_url=redis_url,
-            entries={"ruby": PRICES, **entries},
-        ) as gateway,
+    async with faulty(mode, auth=Known(caller), redis_url=redis_url, entries={"ruby": PRICES, **entries}) as (
+        gateway,
+        upstream,
     ):
         yield gateway, upstream
 

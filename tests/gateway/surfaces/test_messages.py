@@ -9,8 +9,7 @@ import pytest
 
 from gateway.http_errors import ApiError
 from gateway.surfaces.messages_answer import error_values
-from tests.gateway.fault_upstream import fault_upstream
-from tests.gateway.running import Running, echoes, running, wire
+from tests.gateway.running import Running, echoes, faulty, running, wire
 from tests.gateway.surfaces.scripted import CALLS, SPENT, TEXT, THOUGHT, call, chunk, completion, events, scripted
 
 KEY = "canary-7f3a9c51e2b84d06"
@@ -301,11 +300,7 @@ async def test_keys_come_in_either_header() -> None:
 
 @pytest.mark.parametrize("mode", ["cut", "error_event", "garbage", "unfinished", "cut_inside"])
 async def test_a_stream_that_breaks_ends_with_an_error(mode: str) -> None:
-    async with (
-        fault_upstream(mode) as upstream,
-        running(echoes(ruby=wire(upstream.url)), retries=0) as gateway,
-        client_of(gateway) as client,
-    ):
+    async with faulty(mode, retries=0) as (gateway, upstream), client_of(gateway) as client:
         upstream.gate.set()
         with pytest.raises(anthropic.APIStatusError):
             async with client.messages.stream(model="ruby", max_tokens=9, messages=ASK) as streamed:
@@ -326,17 +321,13 @@ async def test_a_stream_that_breaks_ends_with_an_error(mode: str) -> None:
     ],
 )
 async def test_errors_of_experts_have_anthropics_shape(mode: str, status: int, kind: str) -> None:
-    async with fault_upstream(mode) as upstream, running(echoes(ruby=wire(upstream.url)), retries=0) as gateway:
+    async with faulty(mode, retries=0) as (gateway, _):
         found, body = await post(gateway, model="ruby")
     assert (found, body["type"], body["error"]["type"]) == (status, "error", kind)
 
 
 async def test_another_expert_answers_when_the_first_fails() -> None:
-    async with (
-        fault_upstream("unavailable") as upstream,
-        running(echoes(ruby=wire(upstream.url))) as gateway,
-        client_of(gateway) as client,
-    ):
+    async with faulty("unavailable") as (gateway, _), client_of(gateway) as client:
         raw = await client.messages.with_raw_response.create(model="auto", max_tokens=9, messages=ASK)
         record = await gateway.record()
     assert raw.headers["x-coe-fallback"] == "failover:ruby"

@@ -10,8 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from gateway.surfaces.turn import Turn
-from tests.gateway.fault_upstream import fault_upstream
-from tests.gateway.running import Running, echoes, running, wire
+from tests.gateway.running import Running, echoes, faulty, running, wire
 from tests.gateway.surfaces.scripted import CALLS, SPENT, TEXT, THOUGHT, call, chunk, completion, events, scripted
 
 TOOL: Any = {
@@ -237,11 +236,7 @@ async def test_what_cannot_be_said_is_named(fields: dict[str, Any], param: str, 
 
 @pytest.mark.parametrize("mode", ["cut", "error_event", "garbage", "unfinished", "cut_inside"])
 async def test_a_stream_that_breaks_ends_as_failed(mode: str) -> None:
-    async with (
-        fault_upstream(mode) as upstream,
-        running(echoes(ruby=wire(upstream.url)), retries=0) as gateway,
-        client_of(gateway) as client,
-    ):
+    async with faulty(mode, retries=0) as (gateway, upstream), client_of(gateway) as client:
         upstream.gate.set()
         stream = await client.responses.create(model="ruby", input="red", stream=True)
         last = [event async for event in stream][-1]
