@@ -83,10 +83,10 @@ def request_of(config: Path, data_dir: Path, database_url: str | None, end: date
 
 
 def measure_loop(request: RetrainRequest, now: datetime, progress: Progress = silent) -> LoopWorth:
-    """Compares the live router with the one that was live at `request.since`, on the log since the first change.
+    """Compares the live router with the one that was live at `request.since`, on the log since the map last changed.
 
-    Only the half of the questions that no router learns from is judged on, doubly robust as the gate does it, and only
-    from the time on at which the first new router was live: what came before has chosen that router.
+    Only the half of the questions that no router learns from is judged on, doubly robust as the gate does it. What came
+    before the last change has chosen the map.
 
     Raises:
         DataError, StoreError: the log cannot be read.

@@ -25,8 +25,8 @@ def loop_section(loop: LoopWorth) -> Section:
     texts = ["Router", "Categories that changed hands"]
     note = (
         f"Since {moment(loop.since)} UTC. The worth of learning is the reward of the live router less that of the one "
-        "that was live before it learned, on the same decisions: doubly robust, by the logged probabilities, on the "
-        "half of the questions that no router learned from, since the first change. The cost of exploring is what the "
+        "that was live then, on the same decisions since the map last changed: doubly robust, by the logged "
+        "probabilities, on the half of the questions that no router learned from. The cost of exploring is what the "
         "planned experts would have earned less what was earned. Probes of coe itself count for nothing."
     )
     table = [Table(["Live since (UTC)", *texts], rows, texts=texts)] if rows else []
