@@ -20,7 +20,7 @@ from base.errors import (
     allowed_values,
 )
 from fleet.engine_plans import require_llamacpp
-from fleet.model_list import KeyRefusedError, listed_models
+from fleet.setup.endpoints import KeyRefusedError, listed_models
 from fleet.wires.builtin import FAMILY
 from gateway.keys.oidc import require_oidc
 from retrieval import build_experts

@@ -159,7 +159,7 @@ def ask_for_experts(found: Found) -> None:
 
 def asked_with_key(url: str) -> Endpoint:
     """The endpoint; where it wants a key, a person is asked for the variable that contains it."""
-    from fleet.model_list import KeyRefusedError
+    from fleet.setup.endpoints import KeyRefusedError
 
     try:
         return asked(url, None)

@@ -79,11 +79,6 @@ def build(endpoint: str) -> Callable[[str, int], Encoder]:
     return build_or_skip
 
 
-def test_the_kinds_that_the_documentation_names_exist() -> None:
-    named = {"hashing", "onnx", "openai", "sentence_transformer", "static", "use_multilingual"}
-    assert named <= set(plugins.kinds(FAMILY))
-
-
 @pytest.mark.parametrize(("kind", "number"), CASES)
 def test_vectors_are_unit_rows_and_blank_texts_zero_rows(
     kind: str, number: int, build: Callable[[str, int], Encoder]
