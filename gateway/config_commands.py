@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from base.errors import ConfigError
 from base.options import ConfigOption, DatabaseOption, DataOption
 from base.visible_text import echo
-
-if TYPE_CHECKING:
-    from gateway.changes.history import History, InForce
-    from router.config import CoeConfig
+from decision_log.admin_log import note_command, operator
+from gateway.changes.history import History, InForce, previous
+from router.config import CoeConfig, config_text
 
 CONFIG, DATA = Path("experts.yaml"), Path("data")
 WAIT_S = 30.0
@@ -20,8 +18,6 @@ WAIT_S = 30.0
 
 def plan(config: ConfigOption = CONFIG, data_dir: DataOption = DATA) -> None:
     """Show what `coe config apply` would change, or why it would refuse."""
-    from router.config import config_text
-
     show_changes(config_text(config), config, data_dir)
 
 
@@ -30,9 +26,6 @@ def apply(config: ConfigOption = CONFIG, data_dir: DataOption = DATA, database_u
 
     All of it is checked first. Gateways swap within a second, and say so; requests that run keep what they had.
     """
-    from decision_log.admin_log import operator
-    from router.config import config_text
-
     text = config_text(config)
     show_changes(text, config, data_dir)
     return tell(noted_history(data_dir, database_url).apply(text, text, operator()), data_dir)
@@ -40,10 +33,6 @@ def apply(config: ConfigOption = CONFIG, data_dir: DataOption = DATA, database_u
 
 def rollback(config: ConfigOption = CONFIG, data_dir: DataOption = DATA, database_url: DatabaseOption = None) -> int:
     """Put the configuration before in force. It stays, over restarts too, until experts.yaml changes."""
-    from decision_log.admin_log import operator
-    from gateway.changes.history import previous
-    from router.config import config_text
-
     history = noted_history(data_dir, database_url)
     found = history.current()
     show_changes(history.text(previous(found)), config, data_dir)
@@ -52,16 +41,12 @@ def rollback(config: ConfigOption = CONFIG, data_dir: DataOption = DATA, databas
 
 def noted_history(data_dir: Path, database_url: str | None) -> History:
     """The configurations of a data folder; what is put in force gets a line in the admin log."""
-    from decision_log.admin_log import note_command
-    from gateway.changes.history import History
-
     return History(data_dir, lambda _, *action: note_command(data_dir, database_url, *action))
 
 
 def show_changes(text: str, config: Path, data_dir: Path) -> None:
     """Prints what a text changes. Raises ConfigError where a gateway would not take it."""
     from gateway.changes.difference import checked, differences
-    from gateway.changes.history import History
 
     history = History(data_dir)
     found = history.current()
@@ -90,7 +75,6 @@ def tell(found: InForce, data_dir: Path) -> int:
     """Waits for the gateways that run, and says what became of it: 1 where one of them does not serve it."""
     from base.progress import working
     from gateway.changes.confirmations import wait_for
-    from gateway.changes.history import History
 
     echo(f"configuration {found.number} is in force")
     with working("waiting for the gateways that run ..."):

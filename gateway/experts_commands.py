@@ -11,6 +11,7 @@ import typer
 
 from base import options
 from base.visible_text import echo
+from fleet.vllm_addresses import mark_asleep, read_vllm, stop_vllm
 
 if TYPE_CHECKING:
     from fleet.residency.vllm_actuator import VllmActuator
@@ -41,8 +42,6 @@ def stop(
     data_dir: options.DataOption = Path("data"),
 ) -> None:
     """End the engines of some experts until `coe experts wake`, or `coe experts up` with all of them."""
-    from fleet.vllm_addresses import stop_vllm
-
     if not experts:
         echo(f"ended process {stop_vllm(data_dir, STOP_S)}, and its engines with it")
         return
@@ -61,7 +60,6 @@ def sleep(
     from base.errors import EngineError
     from fleet.pool import PROBE_EVERY_S
     from fleet.residency.types import SLEEPS
-    from fleet.vllm_addresses import mark_asleep
 
     async def change(actuator: VllmActuator) -> None:
         was = await actuator.state(expert)
@@ -83,8 +81,6 @@ def sleep(
 
 def wake(expert: ExpertArgument, data_dir: options.DataOption = Path("data")) -> None:
     """Wake an engine, or start one that was stopped or has failed."""
-    from fleet.vllm_addresses import mark_asleep
-
     move(data_dir, expert, methodcaller("wake", expert))
     mark_asleep(data_dir, expert, False)  # who runs the engines may not have seen that it slept
 
@@ -96,7 +92,6 @@ def pin(
 ) -> None:
     """Keep an expert awake whatever the others are asked for, until `--off`."""
     from fleet.engine_wishes import change_wishes
-    from fleet.vllm_addresses import read_vllm
 
     read_vllm(data_dir).engines_of(expert)
     one = frozenset({expert})
@@ -113,7 +108,6 @@ def logs(
 ) -> None:
     """Show the last lines of an engine's log, and where it is."""
     from fleet.process import last_lines
-    from fleet.vllm_addresses import read_vllm
 
     for engine in read_vllm(data_dir).engines_of(expert):
         for line in last_lines(Path(engine.log), lines, 400 * lines):
@@ -130,7 +124,6 @@ def move(data_dir: Path, expert: str, change: Callable[[VllmActuator], Awaitable
     from fleet.engine_wishes import WishedProcesses
     from fleet.experts_up import engine_lines
     from fleet.residency.vllm_actuator import VllmActuator
-    from fleet.vllm_addresses import read_vllm
 
     read_vllm(data_dir).engines_of(expert)
 

@@ -137,18 +137,14 @@ class LimitedProtocol(HttpToolsProtocol):
         else:
             self.transport.close()
 
-    @property
-    def is_idle(self) -> bool:
-        """No request of it is in work; one may be on its way."""
-        return (self.cycle is None or self.cycle.response_complete) and not self.transport.is_closing()
-
     def _make_room(self) -> None:
         """Closes the connection that was idle longest, of the peer that has most; without one, refuses this one."""
         others = [each for each in self.connections if isinstance(each, LimitedProtocol) and each is not self]
-        if sum(not each.transport.is_closing() for each in others) < self.max_connections:
+        open_ones = [each for each in others if not each.transport.is_closing()]
+        if len(open_ones) < self.max_connections:
             return
         peers = Counter(each.peer for each in others)
-        idle = [each for each in others if each.is_idle]
+        idle = [each for each in open_ones if each.cycle is None or each.cycle.response_complete]
         if idle:
             max(idle, key=lambda each: (peers[each.peer], -each._idle_since_s)).transport.close()
         else:
