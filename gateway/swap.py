@@ -98,16 +98,12 @@ class Swap:
             digest = await asyncio.to_thread(adapter_digest, adapter_folder(entry, self.folder))
             if added is not None and is_same_engine(added.entry, entry) and added.digest == digest:
                 continue
-            fleet = self._fleet_of(name, config, f"{name}-{len(self._added) + len(self._replaced)}")
+            alone, environment = config.model_copy(update={"experts": {name: entry}}), engine_environment(config)
+            label = f"{name}-{len(self._added) + len(self._replaced)}"
+            fleet = Fleet(alone, self.folder, self.data_dir, environment, (Engine.LLAMACPP,), label=label)
             addresses = await fleet.start()
             self._replaced.extend([added] if added else [])
             self._added[name] = AddedEngine(entry, digest, fleet, addresses)
-
-    def _fleet_of(self, name: str, config: CoeConfig, label: str) -> Fleet:
-        """The engine of one expert, not started yet."""
-        alone = config.model_copy(update={"experts": {name: config.experts[name]}})
-        kinds = (Engine.LLAMACPP,)
-        return Fleet(alone, self.folder, self.data_dir, engine_environment(config), kinds, label=label)
 
     def _backends(self, before: Parts, config: CoeConfig, secrets: Mapping[str, str]) -> dict[str, ChatBackend]:
         """One for each expert: that of before where it serves the new entry too. Raises ConfigError."""

@@ -12,7 +12,7 @@ from fleet.tasks import Poller
 from gateway.changes.confirmations import Confirmation, Confirmed
 from gateway.changes.difference import checked, differences
 from gateway.changes.history import History, InForce, Note, previous
-from gateway.settings import Settings
+from gateway.settings import Settings, secret_variables
 from router.config import CoeConfig, config_text
 
 POLL_EVERY_S = 0.5
@@ -93,8 +93,8 @@ class LiveConfig(Poller):
         """As `_checked`, of what a client asks for: it may name only variables that somebody's experts.yaml named, or
         it could have any secret of this process sent to an address of its own."""
         config, wanted, file_text = await self._checked(text)
-        known = variables(self.started) | variables(self._served)
-        if text is not None and (new := sorted(variables(config) - known)):
+        known = {*secret_variables(self.started), *secret_variables(self._served)}
+        if text is not None and (new := [name for name in secret_variables(config) if name not in known]):
             raise ConfigError(f"the variables {', '.join(new)} are named by experts.yaml only, not through the API")
         return config, wanted, file_text
 
@@ -141,8 +141,3 @@ class LiveConfig(Poller):
         self._served = config
         self._seen, self.number, self.problem = found.change, found.number, None
         logger.info("configuration %d, put in force by %s, is served", found.number, found.by)
-
-
-def variables(config: CoeConfig) -> set[str]:
-    """Environment variables that a configuration names for its experts."""
-    return {variable for entry in config.experts.values() for variable in entry.variables.values()}

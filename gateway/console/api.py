@@ -9,17 +9,9 @@ from urllib.parse import urlencode
 
 from base.json_text import to_json
 from gateway.asgi import Application, Receive, Scope, Send, replay
-from gateway.http_errors import ClientGoneError
+from gateway.http_errors import ApiError, ClientGoneError
 from gateway.inner_request import Answer, inner_scope
 from gateway.keys.grants import Caller
-
-
-class ApiFailure(Exception):
-    """The API refused; its words are for the person who asked."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status, self.message = status, message
 
 
 @dataclass(frozen=True)
@@ -32,7 +24,7 @@ class Api:
     caller: Caller
 
     async def get(self, path: str, **query: object) -> Any:
-        """The JSON of an answer; parameters that are None or '' are left out. Raises ApiFailure, ClientGoneError."""
+        """The JSON of an answer; parameters that are None or '' are left out. Raises ApiError, ClientGoneError."""
         given = {name: value for name, value in query.items() if value not in (None, "")}
         return (await self.ask("GET", path, urlencode(given).encode())).json
 
@@ -46,7 +38,7 @@ class Api:
         if not answer.status:
             raise ClientGoneError
         if answer.status >= 400:
-            raise ApiFailure(answer.status, answer.json["error"]["message"])
+            raise ApiError(answer.json["error"]["message"], status=answer.status)
         return answer
 
     async def pass_on(self, path: str, query: Mapping[str, object], send: Send) -> None:

@@ -19,7 +19,7 @@ from starlette.routing import Mount, Route, Router
 
 from gateway.asgi import Application, Receive, Scope, Send
 from gateway.auth import Auth
-from gateway.console.api import Api, ApiFailure
+from gateway.console.api import Api
 from gateway.console.session import COOKIE, LIFE_S, Sessions
 from gateway.console.views import Report, environment, explained, find_reports
 from gateway.http_errors import ApiError
@@ -106,7 +106,7 @@ class Console:
                 return to_login(request)
             try:
                 return await page(request, api)
-            except ApiFailure as failure:
+            except ApiError as failure:
                 return self._show(request, "error", failure.status, message=failure.message)
 
         return shown
@@ -150,7 +150,7 @@ class Console:
             routing = model if model.partition(":")[0] == AUTO else AUTO
             reply = await api.post("/v1/route", {"text": text, "model": routing})
             routed = explained(reply.json)
-        except ApiFailure as failure:
+        except ApiError as failure:
             problem = failure.message
         values = {"models": await names_of(api), "asked": asked | {"text": text}, "columns": columns}
         return self._show(request, "playground", **values, routed=routed, problem=problem)
@@ -161,7 +161,7 @@ class Console:
         body = {"model": asked.get("model", AUTO), "messages": [{"role": "user", "content": asked.get("text", "")}]}
         try:
             reply = await api.post("/v1/chat/completions", body)
-        except ApiFailure as failure:
+        except ApiError as failure:
             return self._show(request, "answer", asked=asked, problem=failure.message)
         receipt = await api.get(f"/v1/decisions/{reply.headers['x-coe-decision-id']}")
         return self._show(request, "answer", asked=asked, text=text_of(reply.json), receipt=receipt)
@@ -222,9 +222,9 @@ class Console:
         return FileResponse(found.path, headers=HEADERS | {"content-security-policy": OF_REPORTS})
 
     async def _reports(self, api: Api) -> Mapping[str, Report]:
-        """All reports: they show every team's traffic. Raises ApiFailure."""
+        """All reports: they show every team's traffic. Raises ApiError."""
         if not api.caller.is_admin:
-            raise ApiFailure(403, "Reports are for keys with admin scope.")
+            raise ApiError("Reports are for keys with admin scope.", status=403)
         return await asyncio.to_thread(find_reports, self._data_dir)
 
 
