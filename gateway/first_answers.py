@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,12 +11,14 @@ import aiohttp
 
 from base.json_text import JsonError, from_json
 from decision_log.decision_record import PROBE_HEADER
+from gateway.answer_reader import StreamReader
 
 MAX_TOKENS = 12
 """Enough to see that an expert answers, little enough for sixteen answers in seconds on two cores."""
 
 TIMEOUT_S = 60.0
 SHORTEST_TIMED_S = 0.005
+MAX_CHARS = 10_000
 
 
 QUERIES = {
@@ -111,21 +113,21 @@ def tokens_per_s(n_tokens: int, elapsed_s: float) -> float | None:
 
 async def read_answer(response: aiohttp.ClientResponse, asked: FirstAnswer, begin: float) -> FirstAnswer:
     """The answer of a stream that has begun."""
-    pieces: list[str] = []
-    n_tokens = 0
-    first_at = last_at = None
-    async for event in events(response):
+    times: list[float] = []  # of its pieces
+    problems: list[str] = []
+
+    def note(event: Mapping[str, Any]) -> None:
         if "error" in event:
-            return replace(asked, problem=message_of(event))
+            problems.append(message_of(event))
         choices = event.get("choices") or [{}]
-        if piece := (choices[0].get("delta") or {}).get("content"):
-            last_at = time.perf_counter()
-            first_at = first_at or last_at
-            pieces.append(piece)
-        if usage := event.get("usage"):
-            n_tokens = int(usage.get("completion_tokens") or 0)
-    if first_at is None or last_at is None:
-        return replace(asked, problem="the answer was empty")
+        if (choices[0].get("delta") or {}).get("content"):
+            times.append(time.perf_counter())
+
+    reader = StreamReader(MAX_CHARS, on_event=note)
+    async for chunk in response.content.iter_any():
+        reader.feed(chunk)
+    if problems or not times:
+        return replace(asked, problem=problems[0] if problems else "the answer was empty")
     headers = response.headers
     return replace(
         asked,
@@ -133,18 +135,10 @@ async def read_answer(response: aiohttp.ClientResponse, asked: FirstAnswer, begi
         confidence=float(headers.get("x-coe-confidence", "0")),
         expert=headers.get("x-coe-expert", ""),
         fallback=headers.get("x-coe-fallback", ""),
-        ttft_ms=1e3 * (first_at - begin),
-        tokens_per_s=tokens_per_s(n_tokens, last_at - first_at),
-        text="".join(pieces),
+        ttft_ms=1e3 * (times[0] - begin),
+        tokens_per_s=tokens_per_s(reader.usage(0).completion_tokens, times[-1] - times[0]),
+        text=reader.text,
     )
-
-
-async def events(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
-    """The JSON objects of a server-sent event stream, up to `[DONE]`."""
-    async for line in response.content:
-        data = line.removeprefix(b"data:").strip()
-        if line.startswith(b"data:") and data and data != b"[DONE]":
-            yield from_json(data, has_unique_keys=False)
 
 
 def problem_of(status: int, body: bytes) -> str:
