@@ -35,18 +35,11 @@ class Auth:
         digests = [hashlib.sha256(key.encode()).digest() for key in keys]
         # A name is the whole hash, because it owns files, stores and decisions: keys that share a part can be found.
         self._fixed = tuple((digest, Caller(f"key-{digest.hex()}")) for digest in digests)
-        self._ring, self._oidc = ring or KeyRing(), oidc
-
-    async def start(self) -> None:
-        """Reads the keys. Raises StoreError."""
-        await self._ring.start()
-
-    async def aclose(self) -> None:
-        await self._ring.aclose()
+        self.ring, self._oidc = ring or KeyRing(), oidc
 
     @property
     def needs_key(self) -> bool:
-        return bool(self._fixed) or self._ring.has_keys or self._oidc is not None
+        return bool(self._fixed) or self.ring.has_keys or self._oidc is not None
 
     @property
     def takes_tokens(self) -> bool:
@@ -57,7 +50,7 @@ class Auth:
         if key_id is None:
             return None if self.needs_key else EVERYBODY
         fixed = next((caller for _, caller in self._fixed if caller.key_id == key_id), None)
-        found = fixed or self._ring.known(key_id)
+        found = fixed or self.ring.known(key_id)
         return self._oidc.known(key_id) if found is None and self._oidc is not None else found
 
     async def caller(self, headers: Mapping[bytes, bytes]) -> Caller:
@@ -92,7 +85,7 @@ class Auth:
         """The caller whose key has that SHA-256; None for an unknown, revoked or expired one."""
         # Every hash is compared, so the time taken does not say which one was close.
         fixed = [caller for digest, caller in self._fixed if hmac.compare_digest(presented, digest)]
-        return fixed[0] if fixed else self._ring.caller(presented)
+        return fixed[0] if fixed else self.ring.caller(presented)
 
 
 def require_admin(caller: Caller) -> None:

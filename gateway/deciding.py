@@ -131,7 +131,7 @@ class Decider:
         if caller.experts is not None:
             facts = replace(request.facts, allowed=tuple(sorted(caller.experts)))
             request = replace(request, facts=facts)
-        if target.expert is None and (able := self._reach.answering(request.body)):
+        if target.expert is None and (able := self._reach.pool.answering(request.body)):
             able = tuple(each for each in able if caller.experts is None or each in caller.experts)
             request = replace(request, facts=replace(request.facts, answering=able))
         name = None
@@ -187,7 +187,7 @@ class Decider:
                 self._live.note_fault(router.version, error)
                 return await self._route(replace(routed, router=serving.live, shadow=None))
         except NoEligibleExpertError as error:
-            raise no_expert(error, request, self._capabilities, self._reach.rests_s()) from error
+            raise no_expert(error, request, self._capabilities, self._reach.pool.rests_s()) from error
 
     async def _route(self, routed: Routed) -> Decided:
         try:
@@ -214,7 +214,7 @@ class Decider:
         return await calls.run(partial(self._decide, routed, alive, rng, may_wait=may_wait), routed)
 
     def _with_those_away(self, facts: QueryFacts) -> QueryFacts:
-        asleep, limited = self._reach.asleep, self._reach.limited
+        asleep, limited = self._reach.asleep, self._reach.pool.limited
         if not (asleep or limited):
             return facts
         return replace(facts, asleep=tuple(sorted(asleep)), limited=tuple(sorted(limited)))

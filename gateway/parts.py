@@ -166,7 +166,7 @@ class Parts:
 
     async def start(self) -> None:
         """Probes the experts and loads the promoted router. The sink's owner starts it."""
-        await asyncio.gather(self.start_changed(), self.auth.start())
+        await asyncio.gather(self.start_changed(), self.auth.ring.start())
         if self.residency is not None:
             await self.residency.start(self.pool)
         if self.retrieval is not None:
@@ -192,7 +192,7 @@ class Parts:
             await self.judge.aclose()
         if self.retrieval is not None:
             await self.retrieval.aclose()
-        await self.auth.aclose()
+        await self.auth.ring.aclose()
         await self.limits.aclose()
         await self.conversations.aclose()
         await self.close_changed()

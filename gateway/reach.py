@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -32,33 +32,20 @@ class Reach:
     """
 
     def __init__(self, pool: ExpertPool, keeper: Keeper | None = None) -> None:
-        self._pool, self._keeper = pool, keeper
+        self.pool, self._keeper = pool, keeper
 
     @property
     def alive(self) -> frozenset[str]:
-        return self._pool.alive - self._unknown
+        return self.pool.alive - self._unknown
 
     @property
     def asleep(self) -> frozenset[str]:
-        return self._pool.asleep | self._unknown
-
-    @property
-    def limited(self) -> frozenset[str]:
-        """Experts at their rate limit."""
-        return self._pool.limited
-
-    def rests_s(self) -> dict[str, float]:
-        """Seconds until each expert at its rate limit gets requests again."""
-        return self._pool.rests_s()
+        return self.pool.asleep | self._unknown
 
     @property
     def _unknown(self) -> frozenset[str]:
         """Experts that may have fallen asleep while this process was stopped: who asks for one waits for news."""
         return self._keeper.managed if self._keeper is not None and self._keeper.is_behind else frozenset()
-
-    def answering(self, body: Mapping[str, object]) -> tuple[str, ...]:
-        """The experts that are not language models and that have an answer to a chat request."""
-        return self._pool.answering(body)
 
     async def wake(self, expert: str) -> None:
         """Wakes an expert that a client named, and counts the request. Raises as `Keeper.wait_for` does."""
@@ -87,7 +74,7 @@ class Reach:
             return None
         awake, rng = replace(query, facts=replace(query.facts, asleep=())), np.random.default_rng(0)
         return router.decide(
-            awake, policy=policy, alive=self._pool.alive | self._pool.asleep, rng=rng, embedding=embedding
+            awake, policy=policy, alive=self.pool.alive | self.pool.asleep, rng=rng, embedding=embedding
         )
 
     def beside(

@@ -151,7 +151,7 @@ async def test_a_session_sees_what_its_key_may_and_ends_with_it(keys: KeyStore, 
         await post(gateway, "/answer", {"text": "red", "model": "ruby"}, **session)
         assert (await gateway.record()).key_id == key_id
         keys.revoke(key_id)
-        await until(lambda: gateway.parts.auth._ring._ring.version == 2)
+        await until(lambda: gateway.parts.auth.ring._ring.version == 2)
         assert (await get(gateway, **session))[2]["location"] == "/console/login"
 
 

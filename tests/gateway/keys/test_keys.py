@@ -45,7 +45,7 @@ def bearer(secret: str) -> dict[bytes, bytes]:
 
 async def test_a_key_lets_in_until_it_is_revoked(keys: KeyStore) -> None:
     auth = Auth(ring=KeyRing(keys))
-    await auth.start()
+    await auth.ring.start()
     assert (await auth.caller({})).key_id is None, "no key was ever made"
     key_id, secret = keys.create("acme", "app", Grant(caps=(USD,)))
     await until(lambda: auth.needs_key)
@@ -58,10 +58,10 @@ async def test_a_key_lets_in_until_it_is_revoked(keys: KeyStore) -> None:
         assert refused.value.status == 401
         assert secret not in str(refused.value)
     keys.revoke(key_id)
-    await until(lambda: auth._ring._ring.version == 2)
+    await until(lambda: auth.ring._ring.version == 2)
     assert not await keeps_in(auth, secret)
     assert auth.needs_key, "the gateway does not open when its last key ends"
-    await auth.aclose()
+    await auth.ring.aclose()
 
 
 async def keeps_in(auth: Auth, secret: str) -> bool:
@@ -75,16 +75,16 @@ async def keeps_in(auth: Auth, secret: str) -> bool:
 async def test_a_rotated_key_keeps_its_id_and_the_old_secret_ends(keys: KeyStore) -> None:
     auth = Auth(ring=KeyRing(keys))
     key_id, first = keys.create("acme", "app", Grant())
-    await auth.start()
+    await auth.ring.start()
     second = keys.rotate(key_id, overlap_s=3600)
-    await until(lambda: auth._ring._ring.version == 2)
+    await until(lambda: auth.ring._ring.version == 2)
     assert await auth.caller(bearer(first)) == await auth.caller(bearer(second)), "both work in the overlap"
     third = keys.rotate(key_id, overlap_s=0)
-    await until(lambda: auth._ring._ring.version == 3)
+    await until(lambda: auth.ring._ring.version == 3)
     assert not await keeps_in(auth, first)
     assert not await keeps_in(auth, second)
     assert (await auth.caller(bearer(third))).key_id == key_id
-    await auth.aclose()
+    await auth.ring.aclose()
 
 
 async def test_expired_keys_and_teams_are_refused(keys: KeyStore) -> None:
@@ -94,9 +94,9 @@ async def test_expired_keys_and_teams_are_refused(keys: KeyStore) -> None:
     _, of_ended_team = keys.create("gone", "", Grant())
     keys.set_grant("gone", Grant(expires_at=now - 1))
     auth = Auth(ring=KeyRing(keys))
-    await auth.start()
+    await auth.ring.start()
     assert [await keeps_in(auth, secret) for secret in (past, future, of_ended_team)] == [False, True, False]
-    await auth.aclose()
+    await auth.ring.aclose()
 
 
 async def test_keys_outlive_the_database(keys: KeyStore, caplog: pytest.LogCaptureFixture) -> None:
