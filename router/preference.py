@@ -90,8 +90,7 @@ class Priced:
         rows = amount if amount.ndim == 1 else amount[self.rows]
         if self.pinned is None:
             return rows
-        rows = np.broadcast_to(rows, (len(self.pinned), rows.shape[-1]))
-        return np.where(self.pinned[:, None] < 0, rows, rows[np.arange(len(rows)), self.pinned][:, None])
+        return pinned_sample(np.broadcast_to(rows, (len(self.pinned), rows.shape[-1])), self.pinned)
 
     def mean_of(self, name: str, expert: IntArray) -> float:
         """Mean amount when the sample's queries go to experts (n,)."""

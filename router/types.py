@@ -238,6 +238,14 @@ class Metric(Record):
     interval: Interval | None = None
     n: int | None = None
 
+    def times(self, factor: float) -> Metric:
+        """The metric in another unit, or of the opposite sign."""
+        interval = self.interval
+        if interval is not None:
+            low, high = sorted((interval.low * factor, interval.high * factor))
+            interval = interval.model_copy(update={"low": low, "high": high})
+        return self.model_copy(update={"value": self.value * factor, "interval": interval})
+
 
 class Verdict(StrEnum):
     """Decision of a gate on a candidate that may replace what is live."""

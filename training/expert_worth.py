@@ -65,7 +65,7 @@ class ExpertWorth(Record):
 
     def loss_per(self, amount: float) -> Metric | None:
         """The loss for each unit of what leaving the expert out would save; None where that saves nothing."""
-        return None if self.loss is None or amount <= 0 else scaled(self.loss, 1 / amount)
+        return None if self.loss is None or amount <= 0 else self.loss.times(1 / amount)
 
 
 class CompositionWorth(Record):
@@ -75,14 +75,6 @@ class CompositionWorth(Record):
     n: int = Field(description="graded prompts")
     experts: tuple[ExpertWorth, ...]
     dispensable: tuple[str, ...]
-
-
-def scaled(metric: Metric, factor: float) -> Metric:
-    """The metric in another unit; `factor` is above 0."""
-    interval = metric.interval
-    if interval is not None:
-        interval = interval.model_copy(update={"low": interval.low * factor, "high": interval.high * factor})
-    return metric.model_copy(update={"value": metric.value * factor, "interval": interval})
 
 
 def read_worth(config: Path, outcomes: Path, traffic: Mapping[str, float]) -> CompositionWorth:

@@ -26,7 +26,7 @@ from router.artifact import load_artifact
 from router.build import expert_costs, load_router
 from router.config import load_config
 from router.pipeline import Router
-from router.types import GENERAL, DecisionReason, Interval, Metric, Record
+from router.types import GENERAL, DecisionReason, Metric, Record
 from training.candidate_verdict import judge_on_log, map_changes
 from training.gate import MAX_UNSUPPORTED, MIN_EFFECTIVE_DECISIONS, Comparison
 from training.key_influence import UNLIMITED, clusters
@@ -149,12 +149,7 @@ def judge_loop(
         return found.model_copy(update={"unknown": "no answer since then has feedback to judge by"})
     judged = on_log.doubly_robust
     unknown = why_unsure(judged)
-    return found.model_copy(update={"unknown": unknown} if unknown else {"worth": negated(judged.difference)})
-
-
-def negated(metric: Metric) -> Metric:
-    interval = metric.interval and Interval(low=-metric.interval.high, high=-metric.interval.low)
-    return metric.model_copy(update={"value": -metric.value, "interval": interval})
+    return found.model_copy(update={"unknown": unknown} if unknown else {"worth": judged.difference.times(-1.0)})
 
 
 def why_unsure(judged: Comparison) -> str:
@@ -220,12 +215,12 @@ def loop_sentences(loop: LoopWorth) -> tuple[str, str]:
     if loop.steps:
         worth = f"unknown, because {loop.unknown}"
         if loop.worth is not None:
-            worth = f"{in_points(loop.worth, signed=True)} points of reward a decision"
+            worth = f"{in_points(loop.worth, '+,.1f')} points of reward a decision"
         learned = f"{counted(len(loop.steps), 'router')} became live and {where}. What that is worth: {worth}."
     cost = loop.exploration
     if not cost.n_explored:
         return learned, f"Exploring cost nothing: none of {counted(cost.n, 'routed decision')} was explored."
-    measured = f" ({in_points(cost.measured, signed=True)} by feedback)" if cost.measured else ""
+    measured = f" ({in_points(cost.measured, '+,.1f')} by feedback)" if cost.measured else ""
     return learned, (
         f"Exploring {cost.n_explored:,} of {counted(cost.n, 'routed decision')} cost {100 * cost.predicted:.2f} points "
         f"a decision by prediction{measured}, and ${cost.extra_usd:.3g} in all."

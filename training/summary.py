@@ -27,24 +27,17 @@ def result_console() -> Terminal:
     return Terminal(soft_wrap=True)
 
 
-def with_interval(metric: Metric, signed: bool = False) -> str:
+def with_interval(metric: Metric, form: str = ".3f") -> str:
     """`0.912 [0.871, 0.941] n=180`."""
-    form = "+.3f" if signed else ".3f"
     text = format(metric.value, form)
     if metric.interval is not None:
         text += f" [{metric.interval.low:{form}}, {metric.interval.high:{form}}]"
     return text + (f" n={metric.n}" if metric.n is not None else "")
 
 
-def in_points(metric: Metric | None, *, signed: bool = False) -> str:
+def in_points(metric: Metric | None, form: str = ",.1f") -> str:
     """`1.8 [0.6, 3.4]`, in hundredths; nothing of nothing."""
-    if metric is None:
-        return ""
-    form = "+,.1f" if signed else ",.1f"
-    text = f"{100 * metric.value:{form}}"
-    if metric.interval is None:
-        return text
-    return f"{text} [{100 * metric.interval.low:{form}}, {100 * metric.interval.high:{form}}]"
+    return "" if metric is None else with_interval(metric.times(100).model_copy(update={"n": None}), form)
 
 
 def print_router(artifact: RouterArtifact) -> None:
@@ -111,7 +104,7 @@ def comparison_rows(comparisons: Iterable[Comparison]) -> Grid:
             comparison.name,
             with_interval(comparison.live),
             with_interval(comparison.candidate),
-            with_interval(comparison.difference, signed=True),
+            with_interval(comparison.difference, "+.3f"),
             f"{comparison.effective_n:.1f}",
         )
     return table
