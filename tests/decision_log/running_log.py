@@ -12,37 +12,23 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from decision_log.decision_record import DecisionRecord, TerminalState, Usage
+from decision_log.decision_record import DecisionRecord, Usage
 from decision_log.sink import DecisionLog
 from decision_log.spool import Spool
 from decision_log.stream import RECORD_FIELD
 from decision_log.stream_entries import entries_of
 from router.log_config import LogConfig
-from router.types import DecisionReason, RoutingDecision
+from tests.logged import answered, decision_of
 
 
 def make_record(seq: int, replica: str = "r1", text: str | None = None) -> DecisionRecord:
-    return DecisionRecord(
-        decision_id=f"{replica}-{seq}",
+    return answered(
+        f"{replica}-{seq}",
+        seq,
+        decision_of("coder", "code", router_version="v1"),
         request_id=f"req-{seq}",
         replica=replica,
-        seq=seq,
         at=1_700_000_000.25 + seq,
-        requested_model="auto",
-        state=TerminalState.ANSWERED,
-        decision=RoutingDecision(
-            expert="coder",
-            category="code",
-            confidence=0.9,
-            is_fallback=False,
-            reason=DecisionReason.MAP,
-            likely_category="code",
-            uncertainty=0.1,
-            propensity=1.0,
-            router_version="v1",
-        ),
-        served_expert="coder",
-        status=200,
         usage=Usage(prompt_tokens=3, completion_tokens=5),
         latency_ms=12.5,
         text=text,

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from decision_log.database import Database
-from decision_log.decision_record import DecisionRecord, TerminalState
 from decision_log.feedback_types import FeedbackKind
 from decision_log.reward_pages import WAIT_S, RewardPages
 from decision_log.tables import FEEDBACK
@@ -17,6 +16,7 @@ from gateway.metrics import Metrics
 from gateway.part_metrics import drift_metrics
 from router.types import Query
 from tests.gateway.small_router import small_router
+from tests.logged import answered
 
 DATABASES = ("sqlite",)
 
@@ -25,15 +25,7 @@ def add(store: Database, first: int, rewards: list[float], kind: str = "thumb") 
     """Red asks, for which ruby is predicted 0.9, with these rewards."""
     decision = small_router().decide(Query("q", "red"), rng=np.random.default_rng(0))
     numbers = range(first, first + len(rewards))
-    store.write_decisions(
-        [
-            DecisionRecord(
-                decision_id=f"dec-{n}", request_id="r", replica="one", seq=n, at=float(n), requested_model="auto",
-                state=TerminalState.ANSWERED, decision=decision, served_expert="ruby", status=200, latency_ms=1.0,
-            )
-            for n in numbers
-        ]
-    )  # fmt: skip
+    store.write_decisions([answered(f"dec-{n}", n, decision) for n in numbers])
     with store.transaction("write feedback") as connection:
         rows = [
             {"decision_id": f"dec-{n}", "kind": kind, "value": value, "at": float(n), "key_id": ""}

@@ -12,38 +12,18 @@ from sqlalchemy import select, update
 
 from base.errors import ConfigError, StoreError
 from decision_log.database import Database
-from decision_log.decision_record import DecisionRecord, TerminalState
+from decision_log.decision_record import DecisionRecord
 from decision_log.feedback_types import Feedback, FeedbackKind
 from decision_log.ledger import Ledger
 from decision_log.sql_engine import open_log, write_ahead
 from decision_log.tables import DECISIONS, SCHEMA_VERSION
+from tests.logged import answered, decision_of
 
 
 def record(seq: int, replica: str = "r1", **changes: object) -> DecisionRecord:
-    values: dict[str, object] = {
-        "decision_id": f"{replica}-{seq}",
-        "request_id": "q",
-        "replica": replica,
-        "seq": seq,
-        "at": 1_700_000_000.123456,
-        "requested_model": "auto",
-        "state": TerminalState.ANSWERED,
-        "decision": {
-            "expert": "chosen",
-            "category": "code",
-            "confidence": 0.5,
-            "is_fallback": False,
-            "reason": "map",
-            "likely_category": "code",
-            "uncertainty": 0.5,
-            "propensity": 0.25,
-            "router_version": "v7",
-        },
-        "served_expert": "answered",
-        "status": 200,
-        "latency_ms": 1.0,
-    }
-    return DecisionRecord.model_validate({**values, **changes})
+    decision = decision_of("chosen", "code", confidence=0.5, uncertainty=0.5, propensity=0.25, router_version="v7")
+    values = {"request_id": "q", "replica": replica, "at": 1_700_000_000.123456, "served_expert": "answered"}
+    return answered(f"{replica}-{seq}", seq, decision, **(values | changes))
 
 
 def feedback(value: float, key_id: str | None = None, **changes: object) -> Feedback:

@@ -33,6 +33,7 @@ from router.pipeline import Router
 from router.types import CategoryProbs, FloatArray, Query, QueryFacts
 from tests.gateway.running import Running, echoes, running
 from tests.gateway.small_router import MANIFEST, ColourClassifier, small_router
+from tests.logged import answered
 from tests.training.trained_folder import make_trained
 from tests.waiting import DEADLINE_S, until
 
@@ -164,17 +165,14 @@ def fill(
         is_failed = rng.random() < failures.get(version, 0.0)
         name = f"dec-{at}-{i}"
         records.append(
-            DecisionRecord(
-                decision_id=name,
-                request_id="r",
-                replica="one",
-                seq=i,
+            answered(
+                name,
+                i,
+                decision.model_copy(update={"router_version": version}),
                 at=at + i,
-                requested_model="auto",
                 state=TerminalState.UPSTREAM_ERROR if is_failed else TerminalState.ANSWERED,
-                decision=decision.model_copy(update={"router_version": version}),
+                served_expert=None,
                 status=502 if is_failed else 200,
-                latency_ms=1.0,
                 session_id=name,
             )
         )
@@ -264,13 +262,8 @@ async def test_a_shadow_that_would_lose_is_withdrawn_by_what_exploration_showed(
             live_expert_prob=float(explores),
             predicted_quality=0.5,
         )
-        records.append(
-            DecisionRecord(
-                decision_id=f"dec-{i}", request_id="r", replica="one", seq=i, at=1000.0 + i, requested_model="auto",
-                state=TerminalState.ANSWERED, decision=ruby.model_copy(update=update), served_expert=update["expert"],
-                status=200, latency_ms=1.0, session_id=f"s{i}", shadow=shadow,
-            )
-        )  # fmt: skip
+        decision = ruby.model_copy(update=update)
+        records.append(answered(f"dec-{i}", i, decision, at=1000.0 + i, session_id=f"s{i}", shadow=shadow))
         value = float(rng.random() < (quality if explores else 0.9))
         said.append({"decision_id": f"dec-{i}", "kind": "thumb", "value": value, "at": 1000.0 + i, "key_id": ""})
     store.write_decisions(records)
@@ -284,12 +277,8 @@ async def test_many_ratings_of_one_person_count_once(tmp_path: Path, store: Data
     fill(store, 400, {OLD: 0.9}, failures={}, at=1000.0, seed=3)
     decision = small_router(version=NEW).decide(Query("q", "red"), rng=np.random.default_rng(0))
     angry = [
-        DecisionRecord(
-            decision_id=f"angry-{i}", request_id="r", replica="two", seq=i, at=1500.0 + i, requested_model="auto",
-            state=TerminalState.ANSWERED, decision=decision, status=200, latency_ms=1.0, session_id="one person",
-        )
-        for i in range(30)
-    ]  # fmt: skip
+        answered(f"angry-{i}", i, decision, replica="two", at=1500.0 + i, session_id="one person") for i in range(30)
+    ]
     store.write_decisions(angry)
     for record in angry:
         store.put_feedback(Feedback(decision_id=record.decision_id, kind=FeedbackKind.THUMB, value=0, at=record.at))
@@ -323,13 +312,20 @@ def test_answers_of_an_expert_that_the_client_named_are_no_evidence(store: Datab
         router_version=NEW, expert="ruby", category="red", live_expert_prob=1.0, predicted_quality=0.5
     )
     rows = [
-        DecisionRecord(
-            decision_id=f"named-{at}-{i}", request_id="r", replica=f"{at}", seq=i, at=at + i, requested_model="ruby",
-            state=TerminalState.UPSTREAM_ERROR if i % 2 else TerminalState.ANSWERED, decision=named,
-            served_expert="ruby", status=200, latency_ms=1.0, session_id=f"named-{at}-{i}", shadow=shadow,
+        answered(
+            f"named-{at}-{i}",
+            i,
+            named,
+            replica=f"{at}",
+            at=at + i,
+            requested_model="ruby",
+            state=TerminalState.UPSTREAM_ERROR if i % 2 else TerminalState.ANSWERED,
+            session_id=f"named-{at}-{i}",
+            shadow=shadow,
         )
-        for at in (700.0, 1700.0) for i in range(40)
-    ]  # fmt: skip
+        for at in (700.0, 1700.0)
+        for i in range(40)
+    ]
     store.write_decisions(rows)
     for row in rows:
         store.put_feedback(Feedback(decision_id=row.decision_id, kind=FeedbackKind.THUMB, value=0, at=row.at + 1))

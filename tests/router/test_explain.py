@@ -5,26 +5,13 @@ from __future__ import annotations
 import pytest
 
 from router.explain import reason_in_words
-from router.types import Asleep, DecisionReason, RoutingDecision
-
-
-def decision_for(reason: DecisionReason) -> RoutingDecision:
-    return RoutingDecision(
-        expert="ruby",
-        category="red",
-        confidence=0.9,
-        is_fallback=False,
-        reason=reason,
-        likely_category="red",
-        uncertainty=0.1,
-        propensity=1.0,
-        router_version="v",
-    )
+from router.types import Asleep, DecisionReason
+from tests.logged import decision_of
 
 
 @pytest.mark.parametrize("reason", DecisionReason)
 def test_every_reason_is_told_in_words_that_name_the_expert(reason: DecisionReason) -> None:
-    decision = decision_for(reason)
+    decision = decision_of("ruby", "red", reason=reason)
     assert "ruby" in reason_in_words(decision, 0.2)
     unsure = reason_in_words(decision.model_copy(update={"is_fallback": True, "uncertainty": 0.3}), 0.2)
     assert ("uncertainty 0.30 is above 0.20: general" in unsure) == (reason is not DecisionReason.EXPLICIT)
@@ -32,7 +19,7 @@ def test_every_reason_is_told_in_words_that_name_the_expert(reason: DecisionReas
 
 def test_an_expert_that_measured_higher_and_does_not_serve_is_named() -> None:
     eligible = {"eligible": ("ruby", "emerald"), "eligible_probs": (1.0, 0.0), "predicted_quality": (0.4, 0.5)}
-    decision = decision_for(DecisionReason.MAP).model_copy(update=eligible)
+    decision = decision_of("ruby", "red", reason=DecisionReason.MAP).model_copy(update=eligible)
     assert "emerald measured higher" in reason_in_words(decision)
     best = decision.model_copy(update={"predicted_quality": (0.5, 0.4)})
     assert "measured higher" not in reason_in_words(best)
@@ -40,7 +27,7 @@ def test_an_expert_that_measured_higher_and_does_not_serve_is_named() -> None:
 
 def test_who_cannot_serve_is_named_with_the_reason() -> None:
     lacks = {"emerald": "is not reachable", "plain": "does not take images", "opal": "is asleep", "onyx": "is asleep"}
-    decision = decision_for(DecisionReason.NEXT_BEST).model_copy(update={"excluded": lacks})
+    decision = decision_of("ruby", "red", reason=DecisionReason.NEXT_BEST).model_copy(update={"excluded": lacks})
     named = "(emerald is not reachable; plain does not take images; opal is asleep; ...), ruby is next in its order"
     assert reason_in_words(decision).endswith(f"the planned expert cannot serve this request {named}")
 
@@ -48,5 +35,5 @@ def test_who_cannot_serve_is_named_with_the_reason() -> None:
 @pytest.mark.parametrize(("account", "words"), [(0.8, "left asleep while its account"), (1.4, "unless another gains")])
 def test_an_account_is_compared_with_its_price(account: float, words: str) -> None:
     asleep = Asleep(expert="emerald", lost=0.1, account=account, price=1.2, is_waking=False)
-    decision = decision_for(DecisionReason.MAP).model_copy(update={"asleep": asleep})
+    decision = decision_of("ruby", "red", reason=DecisionReason.MAP).model_copy(update={"asleep": asleep})
     assert words in reason_in_words(decision)

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from decision_log.database import Database
-from decision_log.decision_record import DecisionRecord, TerminalState
+from decision_log.decision_record import DecisionRecord
 from decision_log.tables import FEEDBACK
-from router.types import DecisionReason, RoutingDecision
+from tests.logged import answered, decision_of
 
 EXPERTS = ("left", "right")
 
@@ -46,31 +46,21 @@ def log_keyed(
 
 
 def record_of(name: str, key: str, category: str, expert: str, at: float, seq: int) -> DecisionRecord:
-    decision = RoutingDecision(
-        expert=expert,
-        category=category,
-        confidence=0.9,
-        is_fallback=False,
-        reason=DecisionReason.EXPLORED,
-        likely_category=category,
-        uncertainty=0.1,
+    decision = decision_of(
+        expert,
+        category,
+        reason="explored",
         eligible=EXPERTS,
         eligible_probs=(0.5, 0.5),
         predicted_quality=(0.5, 0.3),
         propensity=0.5,
-        router_version="v",
     )
-    return DecisionRecord(
-        decision_id=name,
-        request_id="r",
+    return answered(
+        name,
+        seq,
+        decision,
         replica=f"{key}{at:.0f}",
-        seq=seq,
         at=at,
-        requested_model="auto",
-        state=TerminalState.ANSWERED,
-        decision=decision,
-        served_expert=expert,
-        status=200,
         latency_ms=5.0,
         key_id=key or None,
         text=f"write a {category} query {name} that selects rows from a table",

@@ -14,7 +14,7 @@ from base.errors import ConfigError, DataError
 from base.intervals import wilson_interval
 from coe.command_line import run
 from decision_log.database import Database
-from decision_log.decision_record import DecisionInputs, DecisionRecord, TerminalState
+from decision_log.decision_record import DecisionInputs
 from decision_log.tables import FEEDBACK
 from fleet.router_registry import Registry
 from router.build import load_router
@@ -22,6 +22,7 @@ from router.config import load_config
 from router.features import features_hash, to_bytes
 from router.log_config import LogConfig, PrivacyLevel
 from router.types import Query, QueryFacts
+from tests.logged import answered
 from tests.training.trained_folder import EXPERTS, make_trained
 from training.category_files import check_name, distinct, read_proposals
 from training.datasets.labelled_queries import read_seed
@@ -70,14 +71,17 @@ def log_traffic(folder: Path, url: str, *, keeps_text: bool = True, keeps_vector
             facts=QueryFacts(),
         )
         records.append(
-            DecisionRecord(
-                decision_id=name, request_id="r", replica="one", seq=i, at=1000.0 + i, requested_model="auto",
-                state=TerminalState.ANSWERED, decision=decision.model_copy(update=update | {"expert": expert}),
-                served_expert=expert, status=200, latency_ms=1.0, inputs=inputs,
-                text=text + end if keeps_text else None, text_hash=text,
+            answered(
+                name,
+                i,
+                decision.model_copy(update=update | {"expert": expert}),
+                at=1000.0 + i,
+                inputs=inputs,
+                text=text + end if keeps_text else None,
+                text_hash=text,
                 embedding=to_bytes(vector) if keeps_vectors else None,
             )
-        )  # fmt: skip
+        )
         if is_plant:
             value = 1.0 if expert == "right" else 0.0
             said.append({"decision_id": name, "kind": "thumb", "value": value, "at": 2000.0 + i, "key_id": ""})

@@ -9,10 +9,10 @@ from sqlalchemy import create_engine, text
 from base.errors import ConfigError
 from base.progress import silent
 from decision_log.database import Database
-from decision_log.decision_record import DecisionRecord, TerminalState
+from decision_log.decision_record import DecisionRecord
 from decision_log.sql_engine import open_log
 from router.features import to_bytes
-from router.types import DecisionReason, RoutingDecision
+from tests.logged import answered, decision_of
 from training.log_answers import fetch_answers, sample_rows
 from training.log_table import read_log_table
 
@@ -32,34 +32,15 @@ class CountingEncoder:
 
 
 def record(i: int, **changes) -> DecisionRecord:
-    decision = RoutingDecision(
-        expert="left",
-        category="sql",
-        confidence=0.9,
-        is_fallback=False,
-        reason=DecisionReason.MAP,
-        likely_category="sql",
-        uncertainty=0.1,
+    decision = decision_of(
+        "left",
+        "sql",
         eligible=("left", "right", "third"),
         eligible_probs=(0.9, 0.1, 0.0),
         excluded={"mute": "does not take images"},
         propensity=0.9,
-        router_version="v",
     )
-    fields = {
-        "decision_id": f"d{i}",
-        "request_id": "r",
-        "replica": "a",
-        "seq": i,
-        "at": float(i),
-        "requested_model": "auto",
-        "state": TerminalState.ANSWERED,
-        "decision": decision,
-        "served_expert": "left",
-        "status": 200,
-        "latency_ms": 5.0,
-    }
-    return DecisionRecord.model_validate(fields | changes)
+    return answered(f"d{i}", i, decision, **({"replica": "a", "latency_ms": 5.0} | changes))
 
 
 INSERT_DECISION = """INSERT INTO decisions

@@ -21,7 +21,8 @@ from router.artifact import load_artifact
 from router.build import load_router
 from router.config import load_config
 from router.live_pointer import Trial, TrialMode
-from router.types import DecisionReason, Metric, Query, QueryFacts, RoutingDecision, Verdict
+from router.types import DecisionReason, Metric, Query, QueryFacts, Verdict
+from tests.logged import answered, decision_of
 from tests.outcome_tables import scored_table
 from tests.training.trained_folder import put_first_router, temporary_folder
 from training.builtin_feedback import RatedBuiltin, bounded, with_feedback
@@ -105,36 +106,18 @@ def log_answers(
     with engine.begin() as connection:
         for i in range(n):
             expert = only or EXPERTS[int(rng.random() < 0.5)]
-            decision = RoutingDecision(
-                expert=expert,
-                category=category,
-                confidence=0.9,
-                is_fallback=False,
+            decision = decision_of(
+                expert,
+                category,
                 reason=DecisionReason.EXPLORED,
-                likely_category=category,
-                uncertainty=0.1,
                 eligible=EXPERTS[: len(possible)],
                 eligible_probs=possible,
                 predicted_quality=(0.5, 0.3)[: len(possible)],
                 propensity=propensity,
-                router_version="v",
             )
             asked = f"write a {category} query number {i} that selects rows from a table"
-            fields = {
-                "decision_id": f"{prefix}-{i}",
-                "request_id": "r",
-                "replica": "a",
-                "seq": i,
-                "at": start + i,
-                "requested_model": "auto",
-                "state": TerminalState.ANSWERED,
-                "decision": decision,
-                "served_expert": expert,
-                "status": 200,
-                "latency_ms": 5.0,
-                "text": asked.upper() if shout else asked,
-            }
-            record = DecisionRecord.model_validate(fields | changes)
+            fields = {"replica": "a", "at": start + i, "latency_ms": 5.0, "text": asked.upper() if shout else asked}
+            record = answered(f"{prefix}-{i}", i, decision, **(fields | changes))
             connection.execute(
                 text(
                     "INSERT INTO decisions (decision_id, at, replica, seq, state, category, record) "

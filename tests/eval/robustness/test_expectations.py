@@ -10,7 +10,8 @@ from base.errors import ConfigError
 from eval.robustness.expectations import check_expectations, load_expectations, parse_expectations
 from eval.robustness.flip_records import failure_line
 from eval.robustness.flips import family_names
-from router.types import DecisionReason, RoutingDecision
+from router.types import RoutingDecision
+from tests.logged import decision_of
 
 EXPERTS = ("calculator", "generalist")
 CATEGORIES = ("arithmetic", "writing", "general")
@@ -33,16 +34,13 @@ def case(**values: object) -> dict[str, object]:
 def decide(texts: Sequence[str]) -> list[RoutingDecision]:
     """Texts that begin with a small "add" go to the calculator; the longer, the less sure."""
     return [
-        RoutingDecision(
-            expert="calculator" if text.startswith("add") else "generalist",
-            category="arithmetic" if text.startswith("add") else "general",
+        decision_of(
+            "calculator" if text.startswith("add") else "generalist",
+            "arithmetic" if text.startswith("add") else "general",
             confidence=max(0.0, 1 - len(text) / 100),
             is_fallback=not text.startswith("add"),
-            reason=DecisionReason.MAP,
             likely_category="arithmetic",
             uncertainty=0.25,
-            propensity=1.0,
-            router_version="fake",
         )
         for text in texts
     ]

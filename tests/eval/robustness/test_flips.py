@@ -12,7 +12,8 @@ from base.errors import ConfigError, DataError
 from base.intervals import wilson_interval
 from eval.robustness.flip_records import RobustnessRecord
 from eval.robustness.flips import KnownScores, measure_flips, share
-from router.types import DecisionReason, RoutingDecision
+from router.types import RoutingDecision
+from tests.logged import decision_of
 
 TEXTS = (
     "Convert the following measures to metric please",
@@ -23,17 +24,7 @@ TEXTS = (
 
 
 def decided(expert: str, category: str) -> RoutingDecision:
-    return RoutingDecision(
-        expert=expert,
-        category=category,
-        confidence=0.9,
-        is_fallback=category == "general",
-        reason=DecisionReason.MAP,
-        likely_category="words",
-        uncertainty=0.1,
-        propensity=1.0,
-        router_version="fake",
-    )
+    return decision_of(expert, category, is_fallback=category == "general", likely_category="words")
 
 
 def by_shouting(texts: Sequence[str]) -> list[RoutingDecision]:

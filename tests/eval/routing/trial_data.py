@@ -17,6 +17,7 @@ from eval.routing.trial import Trial
 from eval.routing.trial_tables import Tables
 from router.quality import QualityMatrix
 from router.types import GENERAL, DecisionReason, Float64Array, RoutingDecision
+from tests.logged import decision_of
 from tests.outcome_tables import scored_table
 from training.types import OutcomeTable
 
@@ -42,16 +43,12 @@ def table(scores: Sequence[Sequence[float]], categories: Sequence[str], name: st
 
 
 def decision(expert: str, likely: str, *, is_fallback: bool = False) -> RoutingDecision:
-    return RoutingDecision(
-        expert=expert,
-        category=GENERAL if is_fallback else likely,
-        confidence=0.9,
+    return decision_of(
+        expert,
+        GENERAL if is_fallback else likely,
         is_fallback=is_fallback,
         reason=DecisionReason.UNCERTAIN if is_fallback else DecisionReason.MAP,
         likely_category=likely,
-        uncertainty=0.1,
-        propensity=1.0,
-        router_version="0" * 16,
     )
 
 

@@ -19,10 +19,10 @@ from opentelemetry.sdk._logs.export import SimpleLogRecordProcessor
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
 from decision_log.database import Database
-from decision_log.decision_record import DecisionRecord, TerminalState
 from gateway.http_errors import ApiError
 from gateway.telemetry.otlp import json_of, log_records
 from gateway.telemetry.request_line import decision_of
+from tests import logged
 from tests.gateway.running import Running, running
 from tests.gateway.telemetry.collector import collecting, exporting_to
 from tests.waiting import until
@@ -189,27 +189,12 @@ def test_a_database_finds_the_decisions_of_a_trace_alone(database_url: str) -> N
     store = Database(database_url)
     traces = ["0" * 32, TRACE, TRACE[:-1] + "7", "f" * 32]
     ids = [decision_of(trace, f"{number:015x}0") for number, trace in enumerate([*traces, TRACE, TRACE], start=1)]
-    store.write_decisions([record(number, decision_id) for number, decision_id in enumerate(ids)])
+    store.write_decisions([logged.answered(name, number, None) for number, name in enumerate(ids)])
     found = {trace: list(store.decisions_of_trace(trace)) for trace in [*traces, "e" * 32]}
     store.close()
     assert len(found[TRACE]) == 2
     assert set(found.pop(TRACE)) <= {ids[1], ids[4], ids[5]}
     assert found == {traces[0]: [ids[0]], traces[2]: [ids[2]], traces[3]: [ids[3]], "e" * 32: []}
-
-
-def record(seq: int, decision_id: str) -> DecisionRecord:
-    return DecisionRecord(
-        decision_id=decision_id,
-        request_id="r",
-        replica="one",
-        seq=seq,
-        at=float(seq),
-        requested_model="auto",
-        state=TerminalState.ANSWERED,
-        decision=None,
-        status=200,
-        latency_ms=1.0,
-    )
 
 
 JSON = st.recursive(
