@@ -16,9 +16,9 @@ MAX_ERROR_BYTES = 1 << 20
 RETRY_AFTER_S = 1.0
 """Wait before another try where nobody says for how long."""
 
-ELSEWHERE = frozenset({429, 502, 503, 504, *range(520, 525), 529})
-"""Statuses by which an engine, or what is before it, says that it gives no answer now, which another one may give: from
-520 on Cloudflare's, and 529 Anthropic's when it is overloaded."""
+ELSEWHERE = frozenset({408, 429, 498, 502, 503, 504, *range(520, 525), 529})
+"""Statuses by which an engine, or what is before it, says that it gives no answer now, which another one may give: 498
+is Groq's and 529 Anthropic's when it is overloaded, and from 520 on they are Cloudflare's."""
 
 MAX_RETRY_AFTER_S = 3600.0
 NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")

@@ -103,6 +103,8 @@ class StreamReader:
             self.is_broken = True
 
     def _event(self, data: bytes) -> None:
+        if self.is_done:
+            return  # the answer is complete, whatever an expert says behind its end
         if data == b"[DONE]":
             self.is_done = True
             return

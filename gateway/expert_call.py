@@ -309,7 +309,7 @@ async def read_beginning(
     Args:
         key: ours for that expert, which no message may show.
         native: the request that it got, where that was not a chat request.
-        asks_stream: a stream is known by how it begins, too. Servers may give it no type or that of a text.
+        asks_stream: a stream is known by how it begins, too. Servers may give it no type, or that of a text or of JSON.
 
     Raises:
         ApiError: the expert answered with an error, whatever its status.
@@ -320,7 +320,7 @@ async def read_beginning(
         raise upstream_error(expert, response.status, body, response.headers, key)
     said = response.headers.get("content-type", "")
     content_type, is_stream = shown_type(said or JSON, key)
-    first = await lead(response.chunks) if is_stream or (asks_stream and "json" not in said.lower()) else b""
+    first = await lead(response.chunks) if is_stream or asks_stream else b""
     if not is_stream and first.startswith(EVENT_BEGINS):
         content_type, is_stream = EVENT_STREAM, True
     if is_stream:
@@ -363,7 +363,7 @@ async def lead(chunks: ChunkStream) -> bytes:
     try:
         return await anext(chunks, b"")
     except BackendError as cut:
-        cut.is_retryable = cut.status == 502
+        cut.is_retryable = cut.is_retryable or cut.status == 502
         raise
 
 

@@ -23,6 +23,7 @@ from router.section import Section
 
 KEPT_ALIVE_S = 15.0
 PROBE_TIMEOUT_S = 2.0
+LOOK_EVERY_S = 1.0
 MODEL_FIELD = re.compile(rb'"model":"(?:[^"\\]|\\.)*"')
 ID_FIELD = re.compile(rb'"id": ?"chatcmpl-(?!tool)[^"\\]*"')
 """The fields as servers write them. Inside a JSON string every quote is escaped, so no text of an answer matches."""
@@ -155,8 +156,9 @@ class VllmBackend:
 class ResponseChunks:
     """The body of an answer, piece by piece as the socket gave it, each within `timeout_s`.
 
-    The session's own limit ends with the connection, and a body whose framing is broken is one whose end aiohttp never
-    announces. One timer serves the whole body: `asyncio.timeout` around each piece takes as long as passing it on.
+    The session's own limit ends with the connection. Where the framing of a body is broken, aiohttp closes the
+    connection and never announces an end. One timer serves the whole body: `asyncio.timeout` around each piece takes
+    as long as passing it on.
     """
 
     def __init__(self, response: Answer, timeout_s: float) -> None:
@@ -182,7 +184,7 @@ class ResponseChunks:
     async def _wait(self) -> bytes:
         self._waits_since_s = self._loop.time()
         if self._timer is None:
-            self._timer = self._loop.call_at(self._waits_since_s + self._timeout_s, self._look)
+            self._timer = self._loop.call_at(self._waits_since_s + min(LOOK_EVERY_S, self._timeout_s), self._look)
         try:
             return await self._response.content.readany()
         finally:
@@ -195,13 +197,16 @@ class ResponseChunks:
         self._response.close()
 
     def _look(self) -> None:
-        """Ends the wait for a piece that took too long, or looks again when the present one would."""
-        now_s = self._loop.time()
-        due_s = (now_s if self._waits_since_s is None else self._waits_since_s) + self._timeout_s
-        if due_s > now_s:
-            self._timer = self._loop.call_at(due_s, self._look)
-        else:
+        """Ends the wait for a piece that took too long or will not come, or looks again later."""
+        now_s, since_s = self._loop.time(), self._waits_since_s
+        protocol = self._response.connection.protocol
+        if since_s is not None and protocol is not None and protocol.transport is None:
+            self._response.content.set_exception(aiohttp.ClientPayloadError())
+        elif since_s is not None and now_s >= since_s + self._timeout_s:
             self._response.content.set_exception(TimeoutError())
+        else:
+            ends_s = (since_s or now_s) + self._timeout_s
+            self._timer = self._loop.call_at(min(now_s + LOOK_EVERY_S, ends_s), self._look)
 
 
 class RenamedChunks:

@@ -184,6 +184,18 @@ class FaultUpstream:
         await response.write(STREAM)
         return response
 
+    async def _json_type(self, request: web.Request) -> web.StreamResponse:
+        """As one that gives every answer the same type."""
+        return web.Response(body=STREAM, content_type="application/json")
+
+    async def _pings(self, request: web.Request) -> web.StreamResponse:
+        """Shows that it is at work, and says nothing."""
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(b": ping\n\n")
+        await self.gate.wait()
+        return response
+
     async def _endless(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)

@@ -45,6 +45,12 @@ def test_broken_events(data: bytes) -> None:
     assert reader.is_broken
 
 
+def test_an_error_behind_the_end_mark_fails_no_answer() -> None:
+    reader = StreamReader()
+    reader.feed(events(*WORDS, b"[DONE]", b'{"error":{"message":"late","code":"late"}}', b"{"))
+    assert (reader.error_code, reader.is_broken, reader.is_complete) == (None, False, True)
+
+
 def test_what_is_no_event_is_broken_and_comments_are_not() -> None:
     reader = StreamReader()
     reader.feed(b": ping\n\nevent: message\nid: 7\n" + events(delta("x")))

@@ -307,6 +307,11 @@ def test_refusals_are_read_in_the_forms_and_words_of_providers(body: object, cod
     assert ("token" in error.message, error.code) == (True, code)
 
 
+@pytest.mark.parametrize("status", [408, 498])
+def test_a_provider_without_room_or_time_leaves_the_request_to_another(status: int) -> None:
+    assert upstream_error("ruby", status, b'{"error":{"message":"later"}}', {}).is_retryable
+
+
 def test_a_status_that_http_does_not_know_is_a_broken_answer() -> None:
     error = upstream_error("ruby", 999, b"", {})
     assert (error.status, error.is_retryable) == (502, True)
