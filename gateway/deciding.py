@@ -180,7 +180,8 @@ class Decider:
             query = Query(decision_id, request.text, facts, request.earlier)
             try:
                 routed = Routed(router, policy, query, serving.shadow, request)
-                return (await self._route(routed))._replace(slot=slot)
+                decided = await self._route(routed)
+                return decided if slot is None else decided._replace(slot=slot)
             except CANDIDATE_FAULTS as error:
                 if router is serving.live or serving.live is None:
                     raise
@@ -200,18 +201,15 @@ class Decider:
 
     async def _in_time(self, routed: Routed, *, may_wait: bool) -> tuple[Decided, RoutingDecision | None]:
         """A decision for an expert that has not been put to sleep meanwhile, as `_decide` makes it."""
-        while True:
-            decided, ideal = await self._with_others(routed, may_wait=may_wait)
-            if decided.decision.expert not in self._reach.asleep:
-                return decided, ideal
-
-    async def _with_others(self, routed: Routed, *, may_wait: bool) -> tuple[Decided, RoutingDecision | None]:
-        alive, facts = self._reach.alive, self._with_those_away(routed.query.facts)
-        if facts is not routed.query.facts:
-            routed = replace(routed, query=replace(routed.query, facts=facts))
         is_inline = routed.router.encoder.is_inline
         calls, rng = (self._inline, self._inline_rng) if is_inline else (self._encoding, self._thread_rng)
-        return await calls.run(partial(self._decide, routed, alive, rng, may_wait=may_wait), routed)
+        while True:
+            alive, facts = self._reach.alive, self._with_those_away(routed.query.facts)
+            if facts is not routed.query.facts:
+                routed = replace(routed, query=replace(routed.query, facts=facts))
+            decided, ideal = await calls.run(partial(self._decide, routed, alive, rng, may_wait=may_wait), routed)
+            if decided.decision.expert not in self._reach.asleep:
+                return decided, ideal
 
     def _with_those_away(self, facts: QueryFacts) -> QueryFacts:
         asleep, limited = self._reach.asleep, self._reach.pool.limited
@@ -308,8 +306,11 @@ def chosen_strategy(
         embedding: (1, d) what was decided from.
         declared: the kind of each category's answers.
     """
-    strategy, plan = router.strategy(decision.policy, decision.category, embedding), router.policy(decision.policy).plan
-    if strategy is None or plan is None or decision.reason not in BY_PLAN:
+    plan = router.policy(decision.policy).plan
+    if plan is None or decision.reason not in BY_PLAN:
+        return None
+    strategy = router.strategy(decision.policy, decision.category, embedding)
+    if strategy is None:
         return None
     kind = why_single(chat) or answer_kind(chat.facts, decision.category, declared)
     if isinstance(kind, str):

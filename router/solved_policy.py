@@ -8,6 +8,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -123,8 +124,7 @@ class SolvedPolicy:
         return digest.hexdigest()
 
 
-@dataclass(frozen=True)
-class Draw:
+class Draw(NamedTuple):
     """The chosen expert's number, why, and the seed of the draw, None when nothing was drawn."""
 
     expert: int

@@ -31,10 +31,12 @@ class LogisticClassifier:
     def predict_proba(self, embeddings: FloatArray) -> CategoryProbs:
         if embeddings.shape[1] != self.weights.shape[0]:
             raise ArtifactError(f"embeddings have {embeddings.shape[1]} dimensions; expected {self.weights.shape[0]}")
-        logits = embeddings @ self.weights + self.bias
-        logits -= np.maximum.reduce(logits, axis=1, keepdims=True)  # the methods call these, by way of Python
-        odds = np.exp(logits)
-        return CategoryProbs(self.categories_, odds / np.add.reduce(odds, axis=1, keepdims=True))
+        probs = embeddings @ self.weights
+        probs += self.bias
+        probs -= np.maximum.reduce(probs, axis=1, keepdims=True)  # the methods call these, by way of Python
+        np.exp(probs, out=probs)
+        probs /= np.add.reduce(probs, axis=1, keepdims=True)
+        return CategoryProbs(self.categories_, probs)
 
 
 def build(options: Options) -> ClassifierOf:
