@@ -29,12 +29,7 @@ class GraderSpec(BaseModel):
     kind: str = Field(min_length=1)
 
     def build(self) -> Grader:
-        """The live grader.
-
-        Raises:
-            ConfigError: unknown kind, unknown or ill-typed option.
-            DataError: the options hold a reference that does not work here.
-        """
+        """The live grader. Raises ConfigError: unknown kind, unknown or ill-typed option."""
         grader: Grader = plugins.build(_GRADERS, self.kind, self.__pydantic_extra__)
         return grader
 

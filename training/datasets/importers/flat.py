@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from base.errors import ConfigError, DataError, allowed_values
 from base.record_files import Record, csv_rows, json_lines
@@ -36,9 +36,10 @@ def names_of(options: ImportOptions) -> dict[str, str]:
     return names | ({"category": options.category_field} if options.category_field else {})
 
 
-def flat_row(record: Record, options: ImportOptions, model: str | None) -> OutcomeRow | LeftOut:
-    """One row. `model` is the name that the command line gave the file. Raises DataError, ConfigError."""
-    names = names_of(options)
+def flat_row(
+    record: Record, options: ImportOptions, names: Mapping[str, str], model: str | None
+) -> OutcomeRow | LeftOut:
+    """One row. `model` is the name that the command line gave the file. Raises DataError."""
     text = ask_of(record, names["prompt"], record.get(names["prompt"]))
     metric = record.optional_text(names["metric"]) or "score"
     if options.metric is not None and metric != options.metric:
@@ -65,10 +66,10 @@ def flat_row(record: Record, options: ImportOptions, model: str | None) -> Outco
 
 def read(files: Sequence[ImportFile], options: ImportOptions) -> Iterator[OutcomeRow | LeftOut]:
     """Raises DataError, ConfigError."""
-    names_of(options)  # so that a wrong name is reported before any row
+    names = names_of(options)
     for file in files:
         ending = file.path.with_suffix("").suffix if file.path.suffix == ".gz" else file.path.suffix
         if ending not in READERS:
             raise DataError(f"{file.path}: ending '{ending}' is not allowed; expected {' or '.join(READERS)}")
         for record in READERS[ending](file.path):
-            yield flat_row(record, options, file.model)
+            yield flat_row(record, options, names, file.model)
