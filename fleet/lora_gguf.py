@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import math
 import os
 import re
@@ -189,6 +190,7 @@ def _check_pair(weight: str, pair: dict[str, NDArray[Any]], base: BaseShape, ada
 def _write_gguf(path: Path, architecture: str, alpha: float, tensors: Iterable[tuple[str, NDArray[Any]]]) -> None:
     from gguf import GGUFType, GGUFWriter, Keys
 
+    logging.getLogger("gguf").setLevel(logging.WARNING)  # it would tell each file three times
     writer = GGUFWriter(path, architecture)
     writer.add_type(GGUFType.ADAPTER)
     writer.add_string(Keys.Adapter.TYPE, "lora")

@@ -74,7 +74,7 @@ class LivePilots(Poller):
             self._routing.choices = self._load()
             self.loads += 1
             return
-        logger.warning(
+        logger.info(
             "there is no pilot library at %s yet: queries are routed as without one until `coe retrain` or "
             "`coe retrieval pilots` has made it",
             self.folder,

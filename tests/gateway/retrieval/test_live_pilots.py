@@ -79,7 +79,7 @@ async def version_of_search(running: Serving, store_id: str) -> str:
 async def test_a_library_that_is_not_there_yet_is_taken_over_when_it_is(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         options = opened(tmp_path)
     assert f"there is no pilot library at {tmp_path / 'pilots'} yet" in caplog.text
     async with serving(tmp_path / "data", **options) as running:
