@@ -70,20 +70,17 @@ def run(name: str, arguments: list[str]) -> int:
     standard error and exit status 1. A command may return others to run after it, as lists of words."""
     import errno
     import os
-    from importlib import import_module
 
     import typer
 
     from base.errors import ConfigError, RouterError
+    from coe.completion import command_of
 
     # Every matrix of a router is small (see base.blas); numpy reads this when it is imported, which is after this.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-    module, function = COMMANDS[name].target.split(":")
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command()(getattr(import_module(module), function))
     try:
-        result = app(arguments, prog_name=f"coe {name}", standalone_mode=False)
+        result = command_of(name)(arguments, prog_name=f"coe {name}", standalone_mode=False)
     except ConfigError as error:
         return complain(error.problems)
     except RouterError as error:

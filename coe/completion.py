@@ -1,4 +1,4 @@
-"""Completion of commands and options in a shell, by typer. Imported only when a shell asks for it."""
+"""Commands as typer knows them, and their completion in a shell."""
 
 from __future__ import annotations
 
