@@ -61,6 +61,8 @@ def keyed_hash(text: str, key: bytes) -> str:
 
 def named_session(headers: Mapping[bytes, bytes]) -> str | None:
     """Identity of the conversation that the first of SESSION_HEADERS names; None where there is none."""
+    if headers.keys().isdisjoint(SESSION_HEADERS):
+        return None
     header = next((value for name in SESSION_HEADERS if (value := headers.get(name))), b"")
     named = header[:MAX_SESSION_BYTES].decode("latin-1")
     return f"named:{named}" if named else None

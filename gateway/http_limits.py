@@ -6,7 +6,6 @@ import re
 from asyncio import TimerHandle, get_running_loop
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -21,7 +20,7 @@ HTTP_VERSIONS = ("1.0", "1.1")
 WITHOUT_BODY = frozenset({204, 304})
 OFFER = re.compile(rb"\r\nupgrade(?![-\w])", re.IGNORECASE)
 REFUSED_OFFER = b"\r\nx-offer"  # as long, and different in each letter, so that any part of it in a later piece will do
-USUAL_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
+IN_NAMES = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
 IN_VALUES = bytes({*range(256)} - {*range(32), 0x7F} | {*b"\t"})
 
 # Two of one of these could be read as two requests: a proxy takes the first, we the last, or the other way round.
@@ -222,11 +221,12 @@ class Sender:
         for name, value in headers:
             if name == b"content-length":
                 self._left, framing = int(value), close
-            elif name in (b"connection", b"transfer-encoding") or not is_usual(name):
+            elif name in (b"connection", b"transfer-encoding"):
                 return False
             pieces += (name, b": ", value, b"\r\n")
-        lines = b"".join(pieces)
-        if lines.translate(None, IN_VALUES) != b"\r\n" * len(headers):  # a value would be more than the rest of a line
+        names, lines = b"".join(pieces[::4]), b"".join(pieces)
+        ends = lines.translate(None, IN_VALUES)  # as many as headers, where each is one line
+        if names.translate(None, IN_NAMES) or ends != b"\r\n" * len(headers):
             return False
         self._head = STATUS_LINE[status] + lines + framing + b"\r\n"
         cycle.response_started, cycle.waiting_for_100_continue = True, False
@@ -271,12 +271,6 @@ def limited_protocol(max_connections: int, is_stopping: Callable[[], bool]) -> t
         (LimitedProtocol,),
         {"max_connections": max_connections, "is_stopping": staticmethod(is_stopping)},
     )
-
-
-@lru_cache(maxsize=1024)
-def is_usual(name: bytes) -> bool:
-    """Returns True for a header's name in lower case."""
-    return USUAL_NAME.fullmatch(name) is not None
 
 
 def without_offer(begun: bytes, data: bytes) -> bytes:
