@@ -36,7 +36,7 @@ async def run_serve(settings: Settings, reporter: Reporter) -> None:
         logger.warning("%s", warning)
 
     async def program(life: Life) -> None:
-        refuse_taken_port(settings)
+        bind(settings.host, settings.port).close()  # before anything is started: to choose another one costs no wait
         make_data_folder(settings)
         await asyncio.to_thread(require_keys, settings, config)
         found = await asyncio.to_thread(History(settings.data_dir).started, start)
@@ -66,15 +66,6 @@ def agreed_config(settings: Settings) -> tuple[Start, list[str]]:
     if problems := [f"{settings.config_path}: {line}" for line in pin_problems(config, manifest)]:
         raise ConfigError("\n".join(problems), problems)
     return start, [f"{settings.config_path}: {line}" for line in category_warnings(config, manifest)]
-
-
-def refuse_taken_port(settings: Settings) -> None:
-    """Checks the port before anything is started, so that choosing another one costs no wait.
-
-    Raises:
-        ConfigError: the address cannot be bound; names it and how to choose another.
-    """
-    bind(settings.host, settings.port).close()
 
 
 def require_keys(settings: Settings, config: CoeConfig) -> None:

@@ -19,9 +19,10 @@ from gateway.changes.history import History
 from gateway.composition import running_composition
 from gateway.first_answers import TIMEOUT_S, FirstAnswer, ask, first_queries
 from gateway.keys.key_store import new_secret
+from gateway.listener import bind
 from gateway.serve import Gateway
 from gateway.settings import Settings
-from gateway.start import agreed_config, asks_for_keys, make_data_folder, refuse_taken_port, require_keys
+from gateway.start import agreed_config, asks_for_keys, make_data_folder, require_keys
 from gateway.up_view import UpView
 from router.config import CoeConfig
 from router.live_pointer import LIVE_FILE, ROUTERS_FOLDER
@@ -62,7 +63,7 @@ async def run_up(
         view.note(f"warning: {warning}")
 
     async def program(life: Life) -> None:
-        refuse_taken_port(settings)
+        bind(settings.host, settings.port).close()  # before anything is started: to choose another one costs no wait
         make_data_folder(settings)
         await asyncio.to_thread(require_keys, settings, config)
         chosen = await asyncio.to_thread(with_own_key, settings, config)
