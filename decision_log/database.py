@@ -94,9 +94,7 @@ class Database:
         """The record of that decision, None when there is none. Raises StoreError."""
         columns = (DECISIONS.c.decision_id, DECISIONS.c.record, DECISIONS.c.embedding)
         query = select(*columns).where(DECISIONS.c.decision_id == decision_id)
-        with self.transaction("read a decision") as connection:
-            row = connection.execute(query).one_or_none()
-        return None if row is None else record_of(row)
+        return next(map(record_of, self.rows("read a decision", query)), None)
 
     def decisions_of_trace(self, trace_id: str) -> Sequence[str]:
         """The ids of up to two decisions of a trace, which begin with its id. Raises StoreError."""
@@ -123,8 +121,7 @@ class Database:
         )
         query, left = newest_first, limit
         while left > 0:
-            with self.transaction("read decisions") as connection:
-                rows = connection.execute(query.limit(min(left, PAGE_ROWS))).all()
+            rows = self.rows("read decisions", query.limit(min(left, PAGE_ROWS)))
             yield from records_in(rows, left_out)
             if len(rows) < min(left, PAGE_ROWS):
                 return
@@ -187,8 +184,7 @@ class Database:
     def get_signals(self, decision_id: str) -> tuple[ImplicitSignal, ...]:
         """Implicit signals of that decision, oldest first. Raises StoreError."""
         query = select(SIGNALS).where(SIGNALS.c.decision_id == decision_id).order_by(SIGNALS.c.at, SIGNALS.c.kind)
-        with self.transaction("read signals") as connection:
-            return tuple(ImplicitSignal.model_validate(dict(row)) for row in connection.execute(query).mappings())
+        return tuple(ImplicitSignal.model_validate(dict(row._mapping)) for row in self.rows("read signals", query))
 
     def put_judgements(self, judgements: Sequence[JudgedAnswer]) -> None:
         """Keeps what a judge said; of the same answer again nothing changes. Raises StoreError."""
@@ -202,9 +198,8 @@ class Database:
         """Feedback on that decision, oldest first. Raises StoreError."""
         columns = [FEEDBACK.c[name] for name in Feedback.model_fields]
         query = select(*columns).where(FEEDBACK.c.decision_id == decision_id).order_by(FEEDBACK.c.at, FEEDBACK.c.id)
-        with self.transaction("read feedback") as connection:
-            rows = connection.execute(query).mappings().all()
-        return tuple(Feedback.model_validate({**row, "key_id": row["key_id"] or None}) for row in rows)
+        rows = self.rows("read feedback", query)
+        return tuple(Feedback.model_validate({**row._mapping, "key_id": row.key_id or None}) for row in rows)
 
     def count(self) -> int:
         """Rows in `decisions`. Raises StoreError."""

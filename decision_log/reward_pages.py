@@ -45,8 +45,7 @@ class RewardPages:
     def number_before(self, until: float, count: int) -> int:
         """The number of the feedback that the last `count` pieces follow; 0 when there are no earlier ones."""
         query = select(FEEDBACK.c.id).where(FEEDBACK.c.at < until).order_by(FEEDBACK.c.id.desc()).offset(count)
-        with self._database.transaction("read feedback") as connection:
-            return connection.execute(query.limit(1)).scalar_one_or_none() or 0
+        return next((row.id for row in self._database.rows("read feedback", query.limit(1))), 0)
 
     def after(self, number: int, until: float) -> RewardPage:
         """The next page of feedback."""
@@ -64,8 +63,7 @@ class RewardPages:
             .order_by(FEEDBACK.c.id)
             .limit(PAGE)
         )
-        with self._database.transaction("read feedback") as connection:
-            rows = connection.execute(query).all()
+        rows = self._database.rows("read feedback", query)
         ready = [row for row in rows if row.record is not None and row.at < until]
         waiting = [row.id for row in rows if row.at >= until or (row.record is None and row.at >= until - WAIT_S)]
         rewards = [reward_of(row.id, row.value, row.record) for row in ready]
