@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI
 
@@ -43,31 +42,29 @@ WAYS: dict[str, list[list[Json]]] = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
-async def test_calls_add_up_alike_for_clients_of_every_api(way: str) -> None:
-    stream = events(*(chunk(tool_calls=pieces) for pieces in WAYS[way]), chunk("stop"))
+async def test_calls_add_up_alike_for_clients_of_every_api() -> None:
+    streams = [events(*(chunk(tool_calls=pieces) for pieces in way), chunk("stop")) for way in WAYS.values()]
     tool: Json = {"name": "f", "parameters": PARAMETERS}
+    tools: Any = [{"type": "function", "function": tool}]
+    asked: Any = [{"type": "function", "strict": False, **tool}]
+    named: Any = [{"name": "f", "input_schema": PARAMETERS}]
     async with (
-        scripted(chat__completions=stream) as engine,
+        scripted(chat__completions=[stream for stream in streams for _ in range(3)]) as engine,
         running(echoes(ruby=wire(engine.url)), entries={"ruby": {"supports_tools": True}}) as gateway,
         AsyncOpenAI(base_url=gateway.gateway.url, api_key="unused", max_retries=0) as client,
         AsyncAnthropic(base_url=gateway.root, api_key="unused", max_retries=0) as anthropic,
     ):
-        tools: Any = [{"type": "function", "function": tool}]
-        async with client.chat.completions.stream(model="ruby", messages=ASK, tools=tools) as chat:
-            message = (await chat.get_final_completion()).choices[0].message
-        called: Any = [(each.id, each.function.name, each.function.arguments) for each in message.tool_calls or ()]
-        assert [(*who, arguments.replace(" ", "")) for *who, arguments in called] == [
-            ("a", "f", '{"x":1}'),
-            ("b", "f", '{"x":1}'),
-        ]
-        asked: Any = [{"type": "function", "strict": False, **tool}]
-        async with client.responses.stream(model="ruby", input="red", tools=asked) as response:
-            items: Any = (await response.get_final_response()).output
-        assert [(each.call_id, each.name, each.arguments) for each in items] == called
-        named: Any = [{"name": "f", "input_schema": PARAMETERS}]
-        async with anthropic.messages.stream(model="ruby", max_tokens=9, messages=ASK, tools=named) as said:
-            told = await said.get_final_message()
-        blocks: Any = told.content
-        assert [(each.id, each.name, each.input) for each in blocks] == [("a", "f", ONE), ("b", "f", ONE)]
-        assert told.stop_reason == "tool_use"
+        for way in WAYS:
+            async with client.chat.completions.stream(model="ruby", messages=ASK, tools=tools) as chat:
+                message = (await chat.get_final_completion()).choices[0].message
+            called: Any = [(each.id, each.function.name, each.function.arguments) for each in message.tool_calls or ()]
+            shown = [(*who, arguments.replace(" ", "")) for *who, arguments in called]
+            assert shown == [("a", "f", '{"x":1}'), ("b", "f", '{"x":1}')], way
+            async with client.responses.stream(model="ruby", input="red", tools=asked) as response:
+                items: Any = (await response.get_final_response()).output
+            assert [(each.call_id, each.name, each.arguments) for each in items] == called, way
+            async with anthropic.messages.stream(model="ruby", max_tokens=9, messages=ASK, tools=named) as said:
+                told = await said.get_final_message()
+            blocks: Any = told.content
+            assert [(each.id, each.name, each.input) for each in blocks] == [("a", "f", ONE), ("b", "f", ONE)], way
+            assert told.stop_reason == "tool_use", way
