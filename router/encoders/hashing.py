@@ -13,10 +13,12 @@ from functools import cached_property
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from router.encoders._words import ByWord
 from router.features import unit_rows
 from router.types import FloatArray
 from router.weights import fingerprint
+
+USUAL_CHARS, KEPT_WORDS = 24, 8192
+"""Longer words are hashed again each time, so what is kept of usual ones stays within some megabytes."""
 
 
 class Options(BaseModel):
@@ -54,7 +56,20 @@ def hashes_of(word: str) -> bytes:
     return b"".join(hashlib.blake2b(feature.encode(), digest_size=8).digest()[::-1] for feature in features)
 
 
-known_hashes = ByWord(hashes_of)
+class KnownHashes(dict[str, bytes]):
+    """`hashes_of` each word that is looked up. Those of usual words are kept. When there would be more than
+    `KEPT_WORDS`, all are given up, which threads need no lock for."""
+
+    def __missing__(self, word: str) -> bytes:
+        made = hashes_of(word)
+        if len(word) <= USUAL_CHARS:
+            if len(self) >= KEPT_WORDS:
+                self.clear()
+            self[word] = made
+        return made
+
+
+known_hashes = KnownHashes()
 
 
 def build(options: Options) -> HashingEncoder:

@@ -17,12 +17,12 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from base.errors import ConfigError
-from router.encoders._tokenizer import Pieces, head_and_tail, open_tokenizer
+from router.encoders._tokenizer import head_and_tail, open_sentencepiece, open_tokenizer
 from router.encoders._use_weights import TOKENIZER, WEIGHTS, read_table
 from router.types import FloatArray
 from router.weights import file_sha256, fingerprint, resolve_weights
 
-VERSION = 4
+VERSION = 3
 """Raised with every change of the vectors that the options do not show."""
 
 
@@ -118,8 +118,8 @@ def read_matrix(weights: Path) -> Matrix:
 
 def read_pieces(path: Path) -> tuple[Callable[[str], Sequence[int]], int | None]:
     """The tokenizer of a SentencePiece model, and its unknown token."""
-    pieces = Pieces(path)
-    return pieces.encode, pieces.unknown
+    processor = open_sentencepiece(path)
+    return processor.encode, processor.unk_id()
 
 
 def read_vocabulary(path: Path) -> tuple[Callable[[str], Sequence[int]], int | None]:

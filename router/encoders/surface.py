@@ -13,13 +13,12 @@ from functools import cache, cached_property
 from itertools import filterfalse
 from math import log1p
 from string import digits
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from router.encoders._cues import CUES
-from router.encoders._words import ByWord
 from router.types import FloatArray
 from router.weights import fingerprint
 
@@ -83,8 +82,8 @@ class Options(BaseModel):
     max_chars: int = Field(default=4000, ge=64, description="characters after these are not looked at")
 
 
-END = "end"
-"""The key of a trie's node, beside its characters, under which are the tasks whose stem ends there."""
+END = ""
+"""The key of a trie's node under which are the tasks whose stem ends there."""
 
 UNSPACED = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]")
 
@@ -103,54 +102,26 @@ def cue_tries() -> tuple[dict[str, Any], dict[str, Any]]:
     return at_word_start, anywhere
 
 
-WORD = re.compile(r"\w+")
-
-
-class Stems(NamedTuple):
-    """What a word holds: its stems as (start, end, task), in this order, and the starts and nodes of what may go on
-    beyond it."""
-
-    whole: tuple[tuple[int, int, int], ...] = ()
-    begun: tuple[tuple[int, Any], ...] = ()
-
-
-def stems_of(word: str) -> Stems:
-    """Looks for stems in a word of small letters: at its beginning, and anywhere in scripts without spaces."""
-    at_word_start, anywhere = cue_tries()
-    whole, begun = list[tuple[int, int, int]](), list[tuple[int, Any]]()
-    for start, first in enumerate(word[:1] if word.isascii() else word):
-        node = anywhere.get(first) or (None if start else at_word_start.get(first))
-        for end in range(start + 1, len(word) + 1):
-            if node is None:
-                break
-            if END in node:
-                whole += [(start, end, task) for task in node[END]]
-            if end < len(word):
-                node = node.get(word[end])
-            elif not all(map(WORD.match, node)):  # no letter follows a word
-                begun.append((start, node))
-    return Stems(tuple(whole), tuple(begun)) if whole or begun else NO_STEMS
-
-
-NO_STEMS = Stems()
-known_stems = ByWord(stems_of)
+@cache
+def stem_start() -> re.Pattern[str]:
+    """A character where a stem may begin."""
+    at_word_start, anywhere = (f"[{re.escape(''.join(trie))}]" for trie in cue_tries())
+    return re.compile(rf"(?<!\w){at_word_start}|{anywhere}")
 
 
 def find_cues(text: str) -> Iterator[tuple[int, int, int]]:
-    """Start, end and task of every stem in a text of small letters, in this order."""
-    for match in WORD.finditer(text):
-        stems = known_stems[match[0]]
-        if stems is NO_STEMS:
-            continue
-        at, (whole, begun) = match.start(), stems
-        found = [(at + start, at + end, task) for start, end, task in whole]
-        for start, node in begun:
-            end = match.end()
-            while (node := node.get(text[end : end + 1])) is not None:
-                end += 1
-                if END in node:
-                    found += [(at + start, end, task) for task in node[END]]
-        yield from sorted(found) if begun else found
+    """Task, start and end of every stem in a text of small letters, by start and then end."""
+    at_word_start, anywhere = cue_tries()
+    length = len(text)
+    for match in stem_start().finditer(text):
+        start = match.start()
+        node = anywhere if text[start] in anywhere else at_word_start
+        for end in range(start, length):
+            if text[end] not in node:
+                break
+            node = node[text[end]]
+            if END in node:
+                yield from ((task, start, end + 1) for task in node[END])
 
 
 def count_cues(text: str, opening: int) -> tuple[list[int], list[int]]:
@@ -158,7 +129,7 @@ def count_cues(text: str, opening: int) -> tuple[list[int], list[int]]:
     each task if a stem lies within the text's first characters."""
     counts, opens = [0] * len(CUES), [0] * len(CUES)
     last = [(-1, 0)] * len(CUES)
-    for start, end, task in find_cues(text.replace("İ", "i").lower()):  # the only letter that grows when made small
+    for task, start, end in find_cues(text.replace("İ", "i").lower()):  # the only letter that grows when made small
         begun, free = last[task]
         if start == begun or start >= free:
             counts[task] += start != begun

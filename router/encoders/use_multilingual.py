@@ -22,15 +22,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from base.errors import ConfigError
 from router.encoders._onnx import Graph, open_session
-from router.encoders._tokenizer import Pieces, head_and_tail
+from router.encoders._tokenizer import head_and_tail, open_sentencepiece
 from router.encoders._use_weights import TOKENIZER, WEIGHTS, TokenTable, read_arrays
 from router.types import FloatArray
 from router.weights import file_sha256, fingerprint, resolve_weights
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
+    from sentencepiece import SentencePieceProcessor
 
-VERSION = 5
+VERSION = 4
 """Raised with every change of the vectors that the options do not show."""
 
 WINDOWS = ((2, 0), (3, 1), (5, 2))
@@ -96,7 +97,7 @@ class UseMultilingualEncoder:
 
     states: TokenStates
     session: InferenceSession
-    tokenizer: Pieces
+    tokenizer: SentencePieceProcessor
     max_tokens: int
     opening_tokens: int
     dim: int
@@ -210,7 +211,7 @@ def build(options: Options) -> UseMultilingualEncoder:
     return UseMultilingualEncoder(
         states=TokenStates(table, open_session(token_model, keeps_memory=True)),
         session=open_session(model, keeps_memory=True),
-        tokenizer=Pieces(tokenizer),
+        tokenizer=open_sentencepiece(tokenizer),
         max_tokens=options.max_tokens,
         opening_tokens=options.opening_tokens,
         dim=512 * (2 if options.opening_tokens else 1),

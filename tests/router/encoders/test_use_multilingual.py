@@ -11,7 +11,7 @@ import pytest
 from base.errors import ConfigError, MissingWeightsError
 from router.encoders import use_multilingual
 from router.encoders._onnx import open_session
-from router.encoders._tokenizer import Pieces, head_and_tail
+from router.encoders._tokenizer import head_and_tail, open_sentencepiece
 from router.encoders._use_weights import TokenTable, read_arrays
 from router.encoders.use_multilingual import WINDOWS, Options, TokenStates, write_graph, write_token_graph
 
@@ -32,15 +32,9 @@ MODEL = b"".join(
 
 def test_a_model_cuts_a_text_into_its_likeliest_pieces(tmp_path: Path) -> None:
     (tmp_path / "sp.model").write_bytes(MODEL)
-    tokenizer = Pieces(tmp_path / "sp.model")
+    tokenizer = open_sentencepiece(tmp_path / "sp.model")
     assert tokenizer.encode("  red  red ") == [2, 2]
     assert tokenizer.encode("red?") == [2, 0]
-
-
-def test_a_model_whose_pieces_cross_spaces_cuts_texts_and_not_words(tmp_path: Path) -> None:
-    (tmp_path / "sp.model").write_bytes(MODEL + piece("▁red▁red", -1.0))
-    tokenizer = Pieces(tmp_path / "sp.model")
-    assert tokenizer.encode("red red") == [6]
 
 
 def test_of_many_tokens_the_first_and_the_last_are_read() -> None:
@@ -53,7 +47,7 @@ def test_of_many_tokens_the_first_and_the_last_are_read() -> None:
 def test_what_is_no_model_is_refused(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "sp.model").write_bytes(data)
     with pytest.raises(ConfigError, match="not a SentencePiece model"):
-        Pieces(tmp_path / "sp.model")
+        open_sentencepiece(tmp_path / "sp.model")
 
 
 def made_layers(rng: np.random.Generator) -> dict[str, np.ndarray]:
