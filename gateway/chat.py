@@ -23,6 +23,7 @@ from gateway.intake import Claim
 from gateway.keys.grants import Caller
 from gateway.surfaces.surface import Surface, Telling
 from gateway.tool_calls import CallEvents
+from router.builtins import ABSTAINED, ABSTAINED_STATUS
 from router.gateway_config import GatewayConfig
 from router.strategies.types import Chosen
 from router.types import RoutingDecision
@@ -312,6 +313,8 @@ class ChatExchange:
         outcome.expert = error.expert or outcome.expert
         if outcome.decided is None:
             state = TerminalState.REJECTED
+        elif (error.status, error.code) == (ABSTAINED_STATUS, ABSTAINED):
+            state = TerminalState.ABSTAINED
         elif error.status == 504:
             state = TerminalState.TIMED_OUT
         else:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from decision_log.decision_record import TerminalState
 from fleet.wires.builtin import Options, build
 from router.builtins import measured_builtins
 from router.types import DecisionReason
@@ -60,6 +61,9 @@ async def test_a_client_that_names_it_hears_that_it_abstains() -> None:
         async with gateway.chat("tell me a story", model="sums") as answer:
             error = (await answer.json())["error"]
         assert (answer.status, error["code"], error["message"]) == (422, "abstained", "expert sums abstains")
+        assert (await gateway.record()).state is TerminalState.ABSTAINED
+        async with gateway.client.get(f"{gateway.root}/metrics") as answer:
+            assert 'coe_requests_total{state="abstained",status="422"} 1.0' in await answer.text()
         async with gateway.chat("12 * 11", model="sums") as answer:
             assert (await answer.json())["choices"][0]["message"]["content"] == "132"
 
