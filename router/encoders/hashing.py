@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,7 +17,7 @@ from router.features import unit_rows
 from router.types import FloatArray
 from router.weights import fingerprint
 
-USUAL_CHARS, KEPT_WORDS = 24, 8192
+USUAL_CHARS = 24
 """Longer words are hashed again each time, so what is kept of usual ones stays within some megabytes."""
 
 
@@ -41,35 +41,23 @@ class HashingEncoder:
     def encode(self, texts: Sequence[str]) -> FloatArray:
         vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
         for row, text in enumerate(texts):
-            hashes = np.frombuffer(b"".join(map(known_hashes.__getitem__, text.lower().split())), dtype="<u8")
-            # The last bit is the sign of a feature, the others its place.
-            counts = np.bincount((hashes % np.uint64(2 * self.dim)).astype(np.int64), minlength=2 * self.dim)
-            vectors[row] = counts[1::2] - counts[::2]
+            hashes = np.frombuffer(b"".join(map(hashes_of, text.lower().split())), dtype=">u8")
+            places = (hashes >> np.uint64(1)) % np.uint64(self.dim)
+            signs = np.where(hashes & np.uint64(1), 1.0, -1.0)
+            vectors[row] = np.bincount(places.astype(np.int64), weights=signs, minlength=self.dim)
         return unit_rows(vectors)
 
 
 def hashes_of(word: str) -> bytes:
-    """64-bit hashes of a word and of its trigrams, its ends marked."""
+    """64-bit hashes of a word and of its trigrams, its ends marked. Those of usual words are kept."""
+    return usual_hashes(word) if len(word) <= USUAL_CHARS else usual_hashes.__wrapped__(word)
+
+
+@lru_cache(maxsize=8192)
+def usual_hashes(word: str) -> bytes:
     padded = f"<{word}>"
     features = [word, *(padded[i : i + 3] for i in range(len(padded) - 2))]
-    # An ordinary number begins with its last byte in memory.
-    return b"".join(hashlib.blake2b(feature.encode(), digest_size=8).digest()[::-1] for feature in features)
-
-
-class KnownHashes(dict[str, bytes]):
-    """`hashes_of` each word that is looked up. Those of usual words are kept. When there would be more than
-    `KEPT_WORDS`, all are given up, which threads need no lock for."""
-
-    def __missing__(self, word: str) -> bytes:
-        made = hashes_of(word)
-        if len(word) <= USUAL_CHARS:
-            if len(self) >= KEPT_WORDS:
-                self.clear()
-            self[word] = made
-        return made
-
-
-known_hashes = KnownHashes()
+    return b"".join(hashlib.blake2b(feature.encode(), digest_size=8).digest() for feature in features)
 
 
 def build(options: Options) -> HashingEncoder:

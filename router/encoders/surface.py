@@ -10,9 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from itertools import filterfalse
 from math import log1p
-from string import digits
 from typing import Any
 
 import numpy as np
@@ -26,22 +24,19 @@ MARKS: dict[str, str] = {
     "code_fence": r"```|\bdef \w+\(|=>|\{\s*$|;\s*$|</?\w+>|\w+\(\)|#include|\bimport \w+",
     "sql_words": r"(?i)\bselect\b.+\bfrom\b|\bgroup by\b|\border by\b|\bjoin\b|\bwhere\b.+[=<>]",
     "shell_marks": r"(?m)^\s*\$ |\s-{1,2}[a-z]+\b|\.(log|txt|sh|csv|tar|gz|zip)\b|~/|/(var|etc|usr|home|tmp)\b",
-    "expression": r"[\d=√](?:(?<=\d)(?!\d)(?:\s*[-+*/x×÷^%]\s*\d|%)|(?<==)\s*\?|(?<=√))",
-    "unit": r"(?i)\d(?!\d)\s*+(km|cm|mm|m|mi|ft|in|kg|g|lbs?|oz|l|ml|gal|mph|°[cf]|c|f|gb|mb|kb|usd|eur)\b",
-    "number_base": r"[01](?:(?<=0)(?i:x[0-9a-f])|(?<=\b[01])[01]{3,}\b)",
-    "clock_or_date": r"\d(?<=\b\d)(?:\d?:\d{2}|\d{0,3}[-/.]\d{1,2}[-/.]\d{1,4}|\d?\s?[aApP][mM])\b",
-    "money": r"[\d$€£¥₹](?:(?<=\d)\s?[$€£¥₹]|(?<!\d)\s?\d)",
+    "expression": r"\d\s*[-+*/x×÷^%]\s*\d|=\s*\?|√|\d+%",
+    "unit": r"(?i)\d\s*(km|cm|mm|m|mi|ft|in|kg|g|lbs?|oz|l|ml|gal|mph|°[cf]|c|f|gb|mb|kb|usd|eur)\b",
+    "number_base": r"(?i)0x[0-9a-f]+|\b[01]{4,}\b",
+    "clock_or_date": r"\b\d{1,2}:\d{2}\b|\b\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}\b|(?i:\b\d{1,2}\s?[ap]m\b)",
+    "money": r"[$€£¥₹]\s?\d|\d\s?[$€£¥₹]",
     "json_marks": r"(?i)\bjson\b|[{\[]\s*\"|\":",
     "address": r"\S+@\S+|https?://|\+\d[\d -]{6,}",
     "quoted": r"[\"“«「『].{8,}[\"”»」』]|:\s*\n|:\s*['‘]",
-    "label_list": r"(?i)[/,](?:(?<=\w,) \w+,? (or|oder|ou|o|или) \w|"
-    r"(?:(?<=\w/)|(?<=\w\s/)|(?<=\w\s\s/))\s*\w+\s*/\s*\w)",
+    "label_list": r"(?i)\b\w+\s*/\s*\w+\s*/\s*\w+|\b\w+, \w+,? (or|oder|ou|o|или) \w+",
     "question": r"[?？؟]\s*$",
     "several_lines": r"\n.*\n",
     "list_lines": r"(?m)^\s*([-*•]|\d+[.)])\s",
 }
-"""Each begins with one set of characters where it can, because others of a text are then passed over at once."""
-
 SCRIPTS: dict[str, str] = {
     "cjk": r"[\u4e00-\u9fff]",
     "kana": r"[\u3040-\u30ff]",
@@ -55,10 +50,10 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "code_fence": ("```", "def ", "=>", "{", ";", "<", "()", "#include", "import "),
     "sql_words": ("select", "group by", "order by", "join", "where"),
     "shell_marks": ("$ ", "-", ".log", ".txt", ".sh", ".csv", ".tar", ".gz", ".zip", "/"),
-    "expression": ("=", *digits),
-    "unit": tuple(digits),
+    "expression": ("-", "+", "*", "/", "x", "^", "%", "="),
+    "unit": tuple("0123456789"),
     "number_base": ("0x", "00", "01", "10", "11"),
-    "clock_or_date": tuple(digits),
+    "clock_or_date": (":", "-", "/", ".", "am", "pm"),
     "money": ("$",),
     "json_marks": ("json", '"'),
     "address": ("@", "://", "+"),
@@ -185,12 +180,11 @@ class SurfaceEncoder:
         counts, opening = count_cues(ends, OPENING_CHARS)
         cues = [min(count, 3) / 3 for count in counts]
         marks = [0.7 * is_there for is_there in marks_in(text)]
-        others = text.encode().translate(None, digits.encode()) if text.isascii() else [*filterfalse(str.isdigit, text)]
-        digit_share = (len(text) - len(others)) / len(text)
+        digits = sum(map(text.count, "0123456789") if text.isascii() else map(str.isdigit, text)) / len(text)
         length = log1p(len(text)) / 8
         words = log1p(len(text.split())) / 6
-        vector = np.array([*cues, *opening, *marks, 2 * digit_share, length, words], dtype=np.float32)
-        return np.asarray(vector / np.sqrt(vector @ vector))
+        vector = np.array([*cues, *opening, *marks, 2 * digits, length, words], dtype=np.float32)
+        return vector / np.float32(np.linalg.norm(vector))
 
 
 def build(options: Options) -> SurfaceEncoder:
