@@ -10,6 +10,7 @@ from email.utils import parsedate_to_datetime
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from base.errors import BackendError
+from base.json_text import JsonError, from_json
 
 MAX_ERROR_BYTES = 1 << 20
 
@@ -107,16 +108,21 @@ def is_too_large(status: int, body: bytes) -> bool:
     return status in (413, 429) and b"request too large" in body.lower()
 
 
-SPENT = re.compile(
-    rb'"(?:code|type)"\s*:\s*"(?:insufficient_quota|billing_hard_limit_reached)"'  # OpenAI
-    rb'|"message"\s*:\s*"Your credit balance is too low'  # Anthropic
-)
+SPENT_CODES = ("insufficient_quota", "billing_hard_limit_reached")  # OpenAI
+SPENT_WORDS = "Your credit balance is too low"  # Anthropic
 
 
 def is_spent(status: int, body: bytes) -> bool:
     """Returns True where a refusal says that the account with the provider has no quota or credit left, which somebody
-    has to pay for: no short wait helps."""
-    return status == 402 or (status in (400, 429) and SPENT.search(body) is not None)
+    has to pay for: no short wait helps. Only the error itself counts: servers may repeat what a client sent."""
+    if status not in (400, 429):
+        return status == 402
+    try:
+        error = from_json(body, has_unique_keys=False)["error"]
+        codes, message = (error.get("code"), error.get("type")), str(error.get("message"))
+    except (JsonError, LookupError, TypeError, AttributeError):
+        return False
+    return any(code in SPENT_CODES for code in codes) or message.startswith(SPENT_WORDS)
 
 
 @runtime_checkable

@@ -57,8 +57,10 @@ class Breaker:
     def limit(self, now_s: float, rest_s: float, *, is_spent: bool = False) -> None:
         """The expert refused a request because of its rate limit, and asks for so long a rest: a sign of life. Without
         quota it rests for SPENT_REST_S."""
-        until_s, self.is_spent = now_s + (SPENT_REST_S if is_spent else min(rest_s, MAX_REST_S)), is_spent
-        self.probe_at_s = max(until_s, self.probe_at_s) if self.state is BreakerState.LIMITED else until_s
+        until_s = now_s + (SPENT_REST_S if is_spent else min(rest_s, MAX_REST_S))
+        if self.state is BreakerState.LIMITED:  # of two reasons to rest, the longer rest and the graver one remain
+            until_s, is_spent = max(until_s, self.probe_at_s), is_spent or self.is_spent
+        self.probe_at_s, self.is_spent = until_s, is_spent
         self.state = BreakerState.LIMITED
         self.succeed()
 

@@ -214,6 +214,8 @@ async def test_an_expert_without_quota_rests_for_long_and_everyone_is_told(has_p
                 assert (ruby["state"], ruby["problem"]) == ("at its limit", f"{told} 500 s")
             async with gateway.chat("red", model="ruby") as answer:
                 assert (answer.status, answer.headers["retry-after"]) == (429, "500")
+            pool.at_limit("ruby", 1.0)  # said by a request that was sent before
+            assert pool.problems() == {"ruby": f"{told} 500 s"}
             assert (await gateway.record()).failures == {"ruby": "expert_out_of_quota"}
             assert len(upstream.requests) == 1
 
@@ -225,10 +227,11 @@ async def test_an_expert_without_quota_rests_for_long_and_everyone_is_told(has_p
         (400, {"type": "invalid_request_error", "message": "Your credit balance is too low to use the API."}, True),
         (429, {"type": "requests", "code": "rate_limit_exceeded", "message": "insufficient_quota"}, False),
         (400, {"message": 'no such tool "code": "insufficient_quota"'}, False),
+        (400, {"message": "bad tool", "input": {"code": "insufficient_quota"}}, False),
     ],
 )
 def test_an_account_without_quota_is_known_by_what_no_client_can_write(
-    status: int, error: dict[str, str], is_spent: bool
+    status: int, error: dict[str, object], is_spent: bool
 ) -> None:
     failure = upstream_error("ruby", status, orjson.dumps({"error": error}), {})
     assert (failure.code == "expert_out_of_quota", failure.retry_after_s == 600.0) == (is_spent, is_spent)
