@@ -36,7 +36,7 @@ GROUP_RECORDS = 256
 """Sent in one command, and so the most in one entry: about 0.1 ms of the event loop, so that answers do not wait."""
 GROUPED_SHARE = 0.1
 """Of `max_entries` records so many may be in entries of several. Behind them each has its own, and fewer entries are
-allowed, so that there are never more records."""
+allowed, so that there are not more records."""
 
 MAX_WAIT_S = 20.0
 """In the stream. A consumer that died leaves its entries to others after 15 s."""
@@ -142,12 +142,12 @@ class DecisionStream:
         if self.last_error is not None:
             return f"decisions wait in the spool: Redis does not take them ({self.last_error})"
         if self.waits_s > MAX_WAIT_S:
-            return f"decisions wait in the stream: for {self.waits_s:.0f} s none has reached SQL"
+            return f"decisions wait in the stream to be written to SQL, the oldest for {self.waits_s:.0f} s"
         return None
 
     async def look(self) -> None:
-        """Asks Redis what it does when its memory is full, and for how long SQL has taken nothing; keeps what was known
-        where it does not say."""
+        """Asks Redis what it does when its memory is full, and for how long decisions have waited for SQL; keeps what
+        was known where it does not say."""
         try:
             policy = await eviction_policy(self._redis)
             if policy is not None and policy != self.evicts_by:
