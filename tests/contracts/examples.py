@@ -8,9 +8,7 @@ from router import plugins
 
 
 def cases_of(family: str) -> list[pytest.ParameterSet]:
-    """Each kind with the number of each of its examples."""
-    return [
-        pytest.param(kind, number, id=f"{kind}-{number}")
-        for kind in plugins.kinds(family)
-        for number in range(len(plugins.load(family, kind).EXAMPLES))
-    ]
+    """Each kind with the number of each of its examples. A kind without any would be held to no contract."""
+    numbers = {kind: range(len(plugins.load(family, kind).EXAMPLES)) for kind in plugins.kinds(family)}
+    assert all(numbers.values()), f"kinds of {family} without an example: {numbers}"
+    return [pytest.param(kind, each, id=f"{kind}-{each}") for kind, of_kind in numbers.items() for each in of_kind]

@@ -21,8 +21,6 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_s
 from decision_log.database import Database
 from gateway.http_errors import ApiError
 from gateway.telemetry.otlp import json_of, log_records
-from gateway.telemetry.request_line import decision_of
-from tests import logged
 from tests.gateway.running import Running, running
 from tests.gateway.telemetry.collector import collecting, exporting_to
 from tests.waiting import until
@@ -183,18 +181,6 @@ async def test_feedback_is_sent_to_the_collector_on_the_span_that_it_is_about(st
         "gen_ai.response.id": decision_id,
     }
     assert test.attributes["gen_ai.evaluation.name"] == "coe.feedback.test"
-
-
-def test_a_database_finds_the_decisions_of_a_trace_alone(database_url: str) -> None:
-    store = Database(database_url)
-    traces = ["0" * 32, TRACE, TRACE[:-1] + "7", "f" * 32]
-    ids = [decision_of(trace, f"{number:015x}0") for number, trace in enumerate([*traces, TRACE, TRACE], start=1)]
-    store.write_decisions([logged.answered(name, number, None) for number, name in enumerate(ids)])
-    found = {trace: list(store.decisions_of_trace(trace)) for trace in [*traces, "e" * 32]}
-    store.close()
-    assert len(found[TRACE]) == 2
-    assert set(found.pop(TRACE)) <= {ids[1], ids[4], ids[5]}
-    assert found == {traces[0]: [ids[0]], traces[2]: [ids[2]], traces[3]: [ids[3]], "e" * 32: []}
 
 
 JSON = st.recursive(
