@@ -104,8 +104,10 @@ async def read_all(chunks: ChunkStream, max_bytes: int) -> bytes:
 
 def is_too_large(status: int, body: bytes) -> bool:
     """Returns True for the refusal of a request that alone has more tokens than its provider allows in a minute, as
-    OpenAI (429) and Groq (413) word it: no wait helps it, and others are not concerned."""
-    return status in (413, 429) and b"request too large" in body.lower()
+    OpenAI (429) and Groq (413) word it, or than OpenRouter's credit pays for (402): no wait helps it, and others are
+    not concerned."""
+    words = b"fewer max_tokens" if status == 402 else b"request too large"
+    return status in (402, 413, 429) and words in body.lower()
 
 
 SPENT_CODES = ("insufficient_quota", "billing_hard_limit_reached")  # OpenAI

@@ -14,7 +14,15 @@ from base.json_text import JsonError, from_json
 from fleet.backend import ELSEWHERE, RETRY_AFTER_S, ChunkStream, Place, is_spent, is_too_large, retry_after_s
 from fleet.breaker import SPENT_REST_S
 from gateway.answer_reader import JsonAnswer
-from gateway.http_errors import MAX_UPSTREAM_MESSAGE_CHARS, OUT_OF_QUOTA, TOO_LONG, ApiError, named
+from gateway.http_errors import (
+    CREDENTIALS,
+    MAX_UPSTREAM_MESSAGE_CHARS,
+    OUT_OF_QUOTA,
+    TOO_LONG,
+    WRONG_ENTRY,
+    ApiError,
+    named,
+)
 
 EVENT_STREAM = "text/event-stream"
 MASK = "***"
@@ -187,16 +195,18 @@ def upstream_error(
     text of ours, and another expert may be asked: nothing was generated. So is an account without quota, which becomes
     a 429. A 429 has a time to wait, unless the request alone is above the expert's limit.
     """
+    is_large = is_too_large(status, body)
     if is_spent(status, body):
-        message = f"expert {expert} is without quota or credit at its provider"
-        return ApiError(message, status=429, code=OUT_OF_QUOTA, retry_after_s=SPENT_REST_S, is_retryable=True)
+        lack = "has too little credit for so long an answer" if is_large else "is without quota or credit"
+        message, rest_s = f"expert {expert} {lack} at its provider", None if is_large else SPENT_REST_S
+        return ApiError(message, status=429, code=OUT_OF_QUOTA, retry_after_s=rest_s, is_retryable=True)
     status = status if status < 600 else 502  # LinkedIn's 999 and others that HTTP does not know
-    wait_s, is_large = retry_after_s(headers), is_too_large(status, body)
+    wait_s, fields = retry_after_s(headers), error_fields(body)
     fault: tuple[str, str] | None = None
-    if status in (401, 403, 407):
-        fault = "expert_credentials", "refused the gateway's credentials"
+    if status in (401, 403, 407) and not (status == 403 and is_flagged(fields)):
+        fault = CREDENTIALS, "refused the gateway's credentials"
     elif status in MISCONFIGURED:
-        fault = "expert_misconfigured", f"answered with status {status}: its address or model is not what it serves"
+        fault = WRONG_ENTRY, f"answered with status {status}: its address or model is not what it serves"
     elif status < 400:
         fault = "expert_broken_answer", f"answered with status {status}"
     if fault is not None:
@@ -204,8 +214,8 @@ def upstream_error(
     if wait_s is None and status in (429, 503, 529):
         wait_s = RETRY_AFTER_S
     wordless = {"message": f"expert {expert} answered with status {status}", "code": "expert_error"}
-    fields = error_fields(body) or wordless
-    shown = {name: without_keys(value, key) if isinstance(value, str) else value for name, value in fields.items()}
+    said = (fields or wordless).items()
+    shown = {name: without_keys(value, key) if isinstance(value, str) else value for name, value in said}
     message = str(shown["message"])[:MAX_UPSTREAM_MESSAGE_CHARS]
     code, param, kind = shown.get("code"), shown.get("param"), shown.get("type")
     if status >= 500:
@@ -221,6 +231,13 @@ def upstream_error(
         retry_after_s=None if is_large else wait_s,
         is_retryable=is_large or status in ELSEWHERE,
     )
+
+
+def is_flagged(fields: Mapping[str, object] | None) -> bool:
+    """Returns True for the error by which OpenRouter says that its moderation refused a prompt (403): no fault of our
+    key, so one client's prompts keep the expert from no other."""
+    metadata = fields.get("metadata") if fields else None
+    return isinstance(metadata, dict) and "flagged_input" in metadata
 
 
 def error_fields(body: bytes) -> dict[str, object] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Collection, Mapping
@@ -10,6 +11,7 @@ from functools import lru_cache, partial
 from typing import cast
 
 from base.errors import BackendError, BusyError, RouterError
+from base.json_text import JsonError, to_json
 from decision_log.privacy import keyed_hash
 from fleet.backend import MAX_ERROR_BYTES, RETRY_AFTER_S, BackendRequest, BackendResponse, ChunkStream, read_all
 from fleet.pool import ExpertPool
@@ -30,7 +32,7 @@ from gateway.answer_reader import chat_completion, read_answer, reply_json
 from gateway.asgi import off_loop, read_off_loop
 from gateway.chat_request import BEGIN, ChatRequest, Native, beginning
 from gateway.exchange import Asked
-from gateway.http_errors import OUT_OF_QUOTA, TOO_LONG, UNSENT, ApiError, api_error
+from gateway.http_errors import OF_ENTRY, OUT_OF_QUOTA, TOO_LONG, UNSENT, ApiError, api_error
 from router.expert_config import ExpertConfig, Wire
 from router.types import RoutingDecision
 
@@ -38,7 +40,8 @@ JSON = "application/json"
 MAX_ANSWER_BYTES = 64 << 20
 EVENT_BEGINS = (b"data:", b"event:", b":")
 CONTENT = re.compile(
-    rb'"(?:content|text|delta|reasoning(?:_content)?|thinking|refusal|arguments|partial_json|name|data)"\s*:\s*"[^"]'
+    rb'"(?:content|text|delta|reasoning(?:_content)?|thinking|refusal|arguments|partial_json|name|data|transcript)"'
+    rb'\s*:\s*"[^"]'
     rb'|"(?:finish|stop)_reason"\s*:\s*"[^"]|"status"\s*:\s*"(?:completed|incomplete)"|^data:\s*\[DONE\]',
     re.MULTILINE,
 )
@@ -46,11 +49,15 @@ CONTENT = re.compile(
 quote is escaped, so no text matches."""
 
 ERROR_EVENT = re.compile(rb'^data:[ \t]*(\{[^\n]*"error"\s*:\s*[{"])', re.MULTILINE)
+"""A line that may tell an error; a tool of the client's may be named so, too, where an engine repeats the request."""
+
 MAX_LEAD_S, MAX_LEAD_BYTES = 10.0, 64 * 1024
 """What a stream says before its content waits no longer: comments keep the connections of clients open, too."""
 
 RETRY_SHARE = 0.1  # of requests; gRPC's retry throttling uses the same order (A6: tokenRatio 0.1)
 RETRY_BURST = 10.0
+
+logger = logging.getLogger(__name__)
 
 
 class RetryBudget:
@@ -254,6 +261,8 @@ class ExpertCall:
             # Anything below 500 is a sign of life: the request was at fault, or the expert is at its limit. What an
             # expert says of its key, its model or its address (401, 404, ...) was made a 502.
             failure = api_error(error)
+            if failure.code in OF_ENTRY:
+                logger.warning("%s", failure.message)  # clients may not notice, since others answer them
             if failure.status == 429 and failure.retry_after_s is not None:
                 pool.at_limit(expert, failure.retry_after_s, is_spent=failure.code == OUT_OF_QUOTA)
             else:
@@ -343,19 +352,32 @@ async def through_content(expert: str, chunks: ChunkStream, first: bytes, key: s
         ApiError: an error comes instead.
         BackendError: it breaks off or ends before.
     """
-    held, ends_s = first, time.monotonic() + MAX_LEAD_S
+    held, line, ends_s = first, 0, time.monotonic() + MAX_LEAD_S  # `line` begins the last one, which may be cut
     while True:
-        content = CONTENT.search(held)
-        if (error := ERROR_EVENT.search(held, 0, content.start() if content else len(held))) is not None:
-            line, is_whole, _ = held[error.start(1) :].partition(b"\n")
-            if is_whole or not first:
-                raise error_in_answer(expert, line, key)
-        elif content or len(held) > MAX_LEAD_BYTES or time.monotonic() > ends_s:
+        content = CONTENT.search(held, line)
+        is_cut = False
+        for found in ERROR_EVENT.finditer(held, line, content.start() if content else len(held)):
+            event, is_whole, _ = held[found.start(1) :].partition(b"\n")
+            is_cut = bool(first and not is_whole)
+            if not is_cut and (told := told_error(event)) is not None:
+                raise error_in_answer(expert, told, key)
+        if (content and not is_cut) or len(held) > MAX_LEAD_BYTES or time.monotonic() > ends_s:
             return held
-        elif not first:
+        if not first:
             raise BackendError(f"expert {expert} sent an empty stream", status=502, is_retryable=True)
+        line = held.rfind(b"\n") + 1
         first = await lead(chunks)
         held += first
+
+
+def told_error(event: bytes) -> bytes | None:
+    """The object that holds the error of an event: itself, or of the Responses API the answer in it."""
+    try:
+        values = reply_json(event)
+    except JsonError:
+        return None
+    told = (each for each in (values, values.get("response")) if isinstance(each, dict) and each.get("error"))
+    return next(map(to_json, told), None)
 
 
 async def lead(chunks: ChunkStream) -> bytes:

@@ -32,6 +32,10 @@ UNSENT = (UNREACHABLE, BUSY)
 """Codes of failures where the expert got nothing."""
 
 RATE_LIMITED, OUT_OF_QUOTA = "expert_rate_limited", "expert_out_of_quota"
+CREDENTIALS, WRONG_ENTRY = "expert_credentials", "expert_misconfigured"
+OF_ENTRY = (CREDENTIALS, WRONG_ENTRY)
+"""Codes of failures that only somebody who changes an expert's key or entry ends."""
+
 TOO_LONG = "context_length_exceeded"  # the code by which clients know that they must shorten a conversation
 
 logger = logging.getLogger(__name__)

@@ -10,9 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai import AsyncOpenAI
 
+from base.errors import RouterError
 from decision_log.read import has_failed
+from fleet.backend import BackendResponse
 from fleet.breaker import FAILURES_TO_OPEN, BreakerState
 from fleet.replicas import ReplicatedBackend
+from fleet.wires.builtin import chunks_of
 from gateway import expert_call
 from gateway.answer_guard import MASK, KeyFilter, upstream_error, without_keys
 from gateway.http_errors import TOO_LONG
@@ -224,6 +227,7 @@ async def test_an_expert_without_quota_rests_for_long_and_everyone_is_told(has_p
     ("status", "error", "is_spent"),
     [
         (402, {"message": "Insufficient Balance"}, True),
+        (402, {"message": "This request requires more credits, or fewer max_tokens. ..."}, False),
         (400, {"type": "invalid_request_error", "message": "Your credit balance is too low to use the API."}, True),
         (429, {"type": "requests", "code": "rate_limit_exceeded", "message": "insufficient_quota"}, False),
         (400, {"message": 'no such tool "code": "insufficient_quota"'}, False),
@@ -234,15 +238,24 @@ def test_an_account_without_quota_is_known_by_what_no_client_can_write(
     status: int, error: dict[str, object], is_spent: bool
 ) -> None:
     failure = upstream_error("ruby", status, orjson.dumps({"error": error}), {})
-    assert (failure.code == "expert_out_of_quota", failure.retry_after_s == 600.0) == (is_spent, is_spent)
+    assert (failure.code == "expert_out_of_quota") == (is_spent or status == 402)
+    assert (failure.retry_after_s == 600.0) == is_spent
+
+
+def test_a_prompt_that_moderation_refused_is_the_clients_fault() -> None:
+    error = {"code": 403, "message": "flagged", "metadata": {"reasons": ["x"], "flagged_input": "..."}}
+    failure = upstream_error("ruby", 403, orjson.dumps({"error": error}), {})
+    assert (failure.status, failure.message, failure.is_retryable) == (403, "flagged", False)
 
 
 @pytest.mark.parametrize("mode", ["refuses_key", "no_model", "redirect"])
-async def test_a_wrong_entry_of_one_expert_costs_no_client_an_answer(mode: str) -> None:
+async def test_a_wrong_entry_of_one_expert_costs_no_client_an_answer_and_is_logged(mode: str, caplog) -> None:
     async with faulty(mode) as (gateway, _):
         async with gateway.chat("red") as answer:
             assert (answer.status, answer.headers["x-coe-expert"]) == (200, "plain")
         assert has_failed(await gateway.record()) == (mode == "redirect")
+    warned = [line.message for line in caplog.records if line.name == expert_call.__name__]
+    assert len(warned) == (mode != "redirect")
 
 
 @pytest.mark.parametrize("has_limit", [False, True])
@@ -463,6 +476,20 @@ async def test_an_expert_that_dies_before_it_says_anything_is_followed_by_anothe
         assert (await gateway.record()).failures == {"ruby": cause}
         async with gateway.chat("red", model="ruby", stream=True) as answer:
             assert (answer.status, answer.content_type) == (502, "application/json")
+
+
+@pytest.mark.parametrize(
+    ("lead", "message"),
+    [
+        (b'"metadata":{"error":"x"},"error":null}}', "expert ruby sent an empty stream"),
+        (b'"error":{"code":"server_error","message":"it broke"}}}', "expert ruby: it broke"),
+    ],
+)
+async def test_only_the_error_of_an_event_counts_and_not_what_a_client_named_so(lead: bytes, message: str) -> None:
+    pieces = [events(b'{"type":"response.created","response":{' + lead)[:-2], b"\n\n"]
+    response = BackendResponse(200, chunks_of(pieces), {"content-type": "text/event-stream"})
+    with pytest.raises(RouterError, match=message):
+        await expert_call.read_beginning("ruby", response)
 
 
 async def test_comments_do_not_wait_for_ever(monkeypatch) -> None:
