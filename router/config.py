@@ -135,8 +135,9 @@ def parse_config(values: object, *, file: str = "experts.yaml") -> CoeConfig:
 
 def checked_values(model: type[M], values: object, file: str) -> M:
     """A file's model from its plain values. Raises ConfigError as `parse_config` does."""
-    if not isinstance(values, Mapping):
-        raise ConfigError(f"{file}: the top level must be a mapping{got_value({'loc': (), 'input': values})}")
+    if not isinstance(values, Mapping):  # the values are not shown: it may be a file of keys, named by mistake
+        got = "nothing" if values is None else "a list" if isinstance(values, list) else "a single value"
+        raise ConfigError(f"{file}: the top level must be a mapping, got {got}")
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:

@@ -153,8 +153,8 @@ def test_parse_is_pure(values):
     ("text", "expected"),
     [
         ("a: [", "not valid YAML"),
-        ("- a", "must be a mapping"),
-        ("", "must be a mapping \\(got nothing"),
+        ("- a", "must be a mapping, got a list$"),
+        ("", "must be a mapping, got nothing"),
         ("a: 1\nb: \0", "yaml:2: is not valid YAML: U\\+0000 is not allowed"),
         ("version: 2024-02-31", "not valid YAML: '2024-02-31' is not a valid timestamp: day is out of range for month"),
         ("version: !!bool x", "yaml:1:10: is not valid YAML: 'x' is not a valid bool"),
