@@ -14,7 +14,6 @@ from base.errors import RouterError
 from decision_log.read import has_failed
 from fleet.backend import BackendResponse
 from fleet.breaker import FAILURES_TO_OPEN, BreakerState
-from fleet.replicas import ReplicatedBackend
 from fleet.wires.builtin import chunks_of
 from gateway import expert_call
 from gateway.answer_guard import MASK, KeyFilter, upstream_error, without_keys
@@ -167,81 +166,6 @@ async def test_the_log_says_that_an_expert_is_failing_and_for_how_long_it_is_ski
     ]
 
 
-async def test_an_expert_at_its_limit_rests_and_the_receipt_says_so() -> None:
-    async with faulty("busy") as (gateway, upstream):
-        pool, now = gateway.parts.pool, 0.0
-        assert pool._prober is not None
-        pool._prober.cancel()
-        pool._clock = lambda: now
-        for _ in range(3):
-            async with gateway.chat("red") as answer:
-                assert (answer.status, answer.headers["x-coe-expert"]) == (200, "plain")
-        assert len(upstream.requests) == 1
-        url = f"{gateway.gateway.url}/decisions/{answer.headers['x-coe-decision-id']}"
-        async with gateway.client.get(url) as receipt:
-            assert "cannot serve this request (ruby is at its provider's limit)" in (await receipt.json())["why"]
-        async with gateway.client.get(f"{gateway.root}/metrics") as metrics:
-            assert 'coe_expert_state{expert="ruby",state="limited"} 1.0' in await metrics.text()
-        async with gateway.client.get(f"{gateway.gateway.url}/experts") as listed:
-            states = {each["name"]: each["state"] for each in (await listed.json())["data"]}
-            assert (states["ruby"], states["plain"]) == ("at its limit", "up")
-        async with gateway.chat("red", model="ruby") as answer:
-            assert (answer.status, answer.headers["retry-after"]) == (429, "7")
-        now, upstream.mode = 7.0, "ok"
-        await pool.probe_due()
-        async with gateway.chat("red") as answer:
-            assert answer.headers["x-coe-expert"] == "ruby"
-
-
-@pytest.mark.parametrize("has_places", [False, True])
-async def test_an_expert_without_quota_rests_for_long_and_everyone_is_told(has_places: bool, caplog) -> None:
-    caplog.set_level(logging.INFO, "fleet.pool")
-    async with fault_upstream("spent") as upstream:
-        backend = wire(upstream.url)
-        backend = ReplicatedBackend("ruby", {upstream.url: backend}, 4) if has_places else backend
-        async with running(echoes(ruby=backend)) as gateway:
-            pool, now = gateway.parts.pool, 0.0
-            assert pool._prober is not None
-            pool._prober.cancel()
-            pool._clock = lambda: now
-            async with gateway.chat("red") as answer:
-                assert (answer.status, answer.headers["x-coe-expert"]) == (200, "plain")
-            now = 100.0
-            await pool.probe_due()
-            told = "expert ruby is without quota or credit at its provider and is skipped for"
-            assert [line.message for line in caplog.records] == [f"{told} 600 s"]
-            async with gateway.client.get(f"{gateway.root}/readyz") as ready:
-                assert (ready.status, (await ready.json())["warnings"]) == (200, [f"{told} 500 s"])
-            async with gateway.client.get(f"{gateway.gateway.url}/experts") as listed:
-                ruby = (await listed.json())["data"][0]
-                assert (ruby["state"], ruby["problem"]) == ("at its limit", f"{told} 500 s")
-            async with gateway.chat("red", model="ruby") as answer:
-                assert (answer.status, answer.headers["retry-after"]) == (429, "500")
-            pool.at_limit("ruby", 1.0)  # said by a request that was sent before
-            assert pool.problems() == {"ruby": f"{told} 500 s"}
-            assert (await gateway.record()).failures == {"ruby": "expert_out_of_quota"}
-            assert len(upstream.requests) == 1
-
-
-@pytest.mark.parametrize(
-    ("status", "error", "is_spent"),
-    [
-        (402, {"message": "Insufficient Balance"}, True),
-        (402, {"message": "This request requires more credits, or fewer max_tokens. ..."}, False),
-        (400, {"type": "invalid_request_error", "message": "Your credit balance is too low to use the API."}, True),
-        (429, {"type": "requests", "code": "rate_limit_exceeded", "message": "insufficient_quota"}, False),
-        (400, {"message": 'no such tool "code": "insufficient_quota"'}, False),
-        (400, {"message": "bad tool", "input": {"code": "insufficient_quota"}}, False),
-    ],
-)
-def test_an_account_without_quota_is_known_by_what_no_client_can_write(
-    status: int, error: dict[str, object], is_spent: bool
-) -> None:
-    failure = upstream_error("ruby", status, orjson.dumps({"error": error}), {})
-    assert (failure.code == "expert_out_of_quota") == (is_spent or status == 402)
-    assert (failure.retry_after_s == 600.0) == is_spent
-
-
 def test_a_prompt_that_moderation_refused_is_the_clients_fault() -> None:
     error = {"code": 403, "message": "flagged", "metadata": {"reasons": ["x"], "flagged_input": "..."}}
     failure = upstream_error("ruby", 403, orjson.dumps({"error": error}), {})
@@ -256,21 +180,6 @@ async def test_a_wrong_entry_of_one_expert_costs_no_client_an_answer_and_is_logg
         assert has_failed(await gateway.record()) == (mode == "redirect")
     warned = [line.message for line in caplog.records if line.name == expert_call.__name__]
     assert len(warned) == (mode != "redirect")
-
-
-@pytest.mark.parametrize("has_limit", [False, True])
-async def test_a_request_that_is_too_large_for_an_expert_alone_makes_it_rest_for_nobody(has_limit: bool) -> None:
-    async with fault_upstream("oversized") as upstream:
-        backend = wire(upstream.url)
-        backend = ReplicatedBackend("ruby", {upstream.url: backend}, 4) if has_limit else backend
-        async with running(echoes(ruby=backend)) as gateway:
-            async with gateway.chat("red") as answer:
-                assert (answer.status, answer.headers["x-coe-expert"]) == (200, "plain")
-            async with gateway.chat("red", model="ruby") as answer:
-                assert (answer.status, answer.headers.get("retry-after")) == (429, None)
-                assert "Limit 30000" in (await answer.json())["error"]["message"]
-            assert gateway.parts.pool.limited == frozenset()
-            assert len(upstream.requests) == 2
 
 
 @pytest.mark.parametrize("is_stream", [False, True])
@@ -331,53 +240,6 @@ def test_a_provider_without_room_or_time_leaves_the_request_to_another(status: i
 def test_a_status_that_http_does_not_know_is_a_broken_answer() -> None:
     error = upstream_error("ruby", 999, b"", {})
     assert (error.status, error.is_retryable) == (502, True)
-
-
-@pytest.mark.parametrize("status", [413, 429])
-def test_too_many_tokens_for_one_expert_may_be_few_for_the_next_and_too_many_bytes_are_not(status: int) -> None:
-    tokens = upstream_error("ruby", status, b'{"error":{"message":"Request too large for model `m` on TPM"}}', {})
-    size = upstream_error("ruby", status, b"<html>413 Request Entity Too Large</html>", {})
-    assert (tokens.is_retryable, tokens.retry_after_s) == (True, None)
-    assert (size.is_retryable, size.retry_after_s) == ((False, None) if status == 413 else (True, 1.0))
-
-
-async def test_where_all_are_at_their_limit_the_shortest_wait_is_told() -> None:
-    async with fault_upstream("busy") as long, fault_upstream("busy") as short:
-        long.retry_after, short.retry_after = "50", "20"
-        backends = {"ruby": wire(short.url), "emerald": wire(long.url), "plain": wire(long.url)}
-        async with running(backends, retries=2) as gateway:
-            for _ in range(2):  # by the experts' answers, and then without asking them
-                async with gateway.chat("red") as answer:
-                    assert (answer.status, answer.headers["retry-after"]) == (429, "20")
-            async with gateway.client.get(f"{gateway.root}/readyz") as ready:
-                assert ready.status == 200, "another gateway would not have more room"
-            assert (await gateway.record(1)).error_code == "expert_rate_limited"
-    assert (len(short.requests), len(long.requests)) == (1, 2)
-
-
-async def test_the_wait_for_an_expert_at_its_limit_is_not_that_for_one_which_is_down() -> None:
-    async with fault_upstream("busy") as busy, fault_upstream("unavailable") as gone:
-        backends = {"ruby": wire(busy.url), "plain": wire(gone.url), "emerald": wire(busy.url)}
-        async with running(backends, retries=2) as gateway:
-            gateway.parts.pool._breakers["plain"].failures = FAILURES_TO_OPEN - 1
-            async with gateway.chat("red") as answer:
-                assert (answer.status, answer.headers["retry-after"]) == (429, "7")
-
-
-async def test_an_answer_during_a_probe_counts_more_than_the_probe() -> None:
-    async with faulty("busy") as (gateway, _):
-        pool, now = gateway.parts.pool, 0.0
-        pool._clock = lambda: now
-        pool.at_limit("ruby", 7.0)
-        now = 7.0
-
-        async def is_alive() -> bool:
-            pool.at_limit("ruby", 7.0)
-            return True
-
-        vars(pool.backend("ruby"))["is_alive"] = is_alive
-        await pool.probe_due()
-        assert pool.rests_s() == {"ruby": 7.0}
 
 
 async def test_a_whole_answer_to_a_request_for_a_stream_becomes_one() -> None:
