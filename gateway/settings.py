@@ -79,9 +79,14 @@ def environment_settings(options: Mapping[str, str] | None = None) -> Settings:
     return read_settings({**os.environ, **(options or {})})
 
 
+def variables_of_experts(config: CoeConfig) -> set[str]:
+    """Names of the environment variables whose values go to the addresses of experts."""
+    return {variable for expert in config.experts.values() for variable in expert.variables.values()}
+
+
 def secret_variables(config: CoeConfig) -> list[str]:
     """Names of the environment variables that the file names for secrets, sorted."""
-    names = {variable for expert in config.experts.values() for variable in expert.variables.values()}
+    names = variables_of_experts(config)
     plugins = [config.router.encoder, config.router.classifier, config.router.scorer]
     if config.retrieval is not None:
         plugins += [config.retrieval.encoder, *config.retrieval.experts.values()]

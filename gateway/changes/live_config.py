@@ -12,7 +12,7 @@ from fleet.tasks import Poller
 from gateway.changes.confirmations import Confirmation, Confirmed
 from gateway.changes.difference import checked, differences
 from gateway.changes.history import History, InForce, Note, previous
-from gateway.settings import Settings, secret_variables
+from gateway.settings import Settings, variables_of_experts
 from router.config import CoeConfig, config_text
 
 POLL_EVERY_S = 0.5
@@ -90,11 +90,12 @@ class LiveConfig(Poller):
             return await self._put(config, lambda: self.history.rollback(found, file_text, by))
 
     async def _wanted(self, text: str | None) -> tuple[CoeConfig, str, str]:
-        """As `_checked`, of what a client asks for: it may name only variables that somebody's experts.yaml named, or
-        it could have any secret of this process sent to an address of its own."""
+        """As `_checked`, of what a client asks for: its experts may name only variables that those of somebody's
+        experts.yaml named, or it could have any secret of this process sent to an address of its own, such as the key
+        of an encoder."""
         config, wanted, file_text = await self._checked(text)
-        known = {*secret_variables(self.started), *secret_variables(self._served)}
-        if text is not None and (new := [name for name in secret_variables(config) if name not in known]):
+        known = variables_of_experts(self.started) | variables_of_experts(self._served)
+        if text is not None and (new := sorted(variables_of_experts(config) - known)):
             raise ConfigError(f"the variables {', '.join(new)} are named by experts.yaml only, not through the API")
         return config, wanted, file_text
 
