@@ -57,7 +57,7 @@ def own_folder(folder: Path) -> FolderLock:
 def remove_left(root: Path) -> list[Path]:
     """Removes the folders in `root` that no live process holds; gives the others, by name."""
     held = []
-    for folder in sorted(root.glob("*")):
+    for folder in sorted(root.glob("*/")):  # not the files of file managers
         if (lock := FolderLock.try_acquire(folder)) is None:
             held.append(folder)
             continue

@@ -18,6 +18,7 @@ from gateway.endpoints.decisions import signals_of, weighed_experts
 from router.types import RoutingDecision
 
 NOTHING = "–"
+MOST_ODDS = 1_000_000
 
 REPORTS_FOLDER, REPORT_FILE = "reports", "report.html"
 TITLE = re.compile(rb"<title>(.*?)</title>", re.DOTALL)
@@ -84,7 +85,11 @@ def share(value: float | None) -> str:
 
 
 def odds(log_e: float) -> str:
-    return f"{math.exp(log_e):.2g} to 1"
+    """The odds of an e-value, from its logarithm, which may be that of a number beyond all floats."""
+    if log_e > math.log(MOST_ODDS):
+        return f"over {MOST_ODDS:,} to 1"
+    value = math.exp(log_e)
+    return f"{value:,.0f} to 1" if value >= 10 else f"{value:.2g} to 1"
 
 
 def count(value: float) -> str:

@@ -58,5 +58,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     killed = Confirmation(root)
     killed.write(Confirmed(change=7, number=4, problem=None))
     killed._lock.release()
+    stray = root / GATEWAYS / ".DS_Store"
+    stray.touch()
     assert wait_for(root, 8, 60.0) == {}
-    assert list((root / GATEWAYS).iterdir()) == []
+    assert list((root / GATEWAYS).iterdir()) == [stray]

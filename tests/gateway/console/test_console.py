@@ -16,6 +16,7 @@ from yarl import URL
 from decision_log.database import Database
 from gateway.auth import Auth
 from gateway.console.session import COOKIE
+from gateway.console.views import odds
 from gateway.keys.grants import Grant
 from gateway.keys.key_ring import KeyRing
 from gateway.keys.key_store import KeyStore
@@ -221,6 +222,20 @@ async def test_reports_of_the_data_folder_are_shown_in_an_origin_of_their_own(tm
         for name in ("week", "..%2f", "%2e%2e%2freports%2fweek%2048"):
             async with gateway.client.get(URL(f"{gateway.root}/console/reports/{name}", encoded=True)) as answer:
                 assert answer.status == 404, name
+
+
+@pytest.mark.parametrize(
+    ("log_e", "said"),
+    [
+        (-1000.0, "0 to 1"),
+        (-1.0, "0.37 to 1"),
+        (5.3, "200 to 1"),
+        (20.0, "over 1,000,000 to 1"),
+        (1e4, "over 1,000,000 to 1"),
+    ],
+)
+def test_evidence_of_any_size_is_written_as_odds(log_e: float, said: str) -> None:
+    assert odds(log_e) == said
 
 
 def test_a_gateway_loads_nothing_that_it_may_never_need() -> None:
