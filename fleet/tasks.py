@@ -21,8 +21,9 @@ logger = logging.getLogger(__name__)
 
 
 class Poller(ABC):
-    """Looks again and again, from `start` to `aclose`. Neither `away`, which says that something cannot be reached now
-    and is logged once until it can, nor a fault of ours ends it.
+    """Looks again and again, from `start` to `aclose`. Neither `away`, which says that something cannot be reached now,
+    nor a fault of ours ends it. What is away is logged once until it is back; a fault once until it is over or another
+    takes its place.
 
     Args:
         what: its name in the log.
@@ -49,20 +50,22 @@ class Poller(ABC):
 
     async def poll(self) -> None:
         """Looks until it is cancelled."""
-        waits = False
+        waits, fault = False, ""
         while True:
             began_s = time.monotonic()
             try:
                 await self.look()
                 if waits:
                     logger.info("%s waits no longer", self._what)
-                waits = False
+                waits, fault = False, ""
             except self._away as error:
                 if not waits:
                     logger.warning("%s waits (%s)", self._what, reason_of(error))
                 waits = True
-            except Exception:
-                logger.exception("%s continues after a fault", self._what)
+            except Exception as error:
+                if repr(error) != fault:
+                    logger.exception("%s continues after a fault", self._what)
+                fault = repr(error)
             took_s = time.monotonic() - began_s
             await asyncio.sleep(min(max(self._every_s, took_s / MAX_DUTY), self._longest_s))
 

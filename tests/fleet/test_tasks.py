@@ -72,9 +72,24 @@ async def test_what_takes_long_is_looked_at_less_often_within_bounds(
     assert pauses == [pytest.approx(pause_s)]
 
 
-async def test_what_is_away_is_logged_once_until_it_is_back(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("errors", "said"),
+    [
+        (
+            [OSError("a"), OSError("b"), None, None, OSError("c")],
+            ["a test waits (OSError: a)", "a test waits no longer", "a test waits (OSError: c)"],
+        ),
+        (
+            [ValueError("a"), ValueError("a"), ValueError("b"), None, ValueError("b")],
+            ["a test continues after a fault"] * 3,
+        ),
+    ],
+)
+async def test_what_is_away_or_a_fault_is_logged_once_until_it_is_over(
+    errors: list[Exception | None], said: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO", logger=tasks.__name__)
-    looks = iter([OSError("a"), OSError("b"), None, None, OSError("c"), asyncio.CancelledError()])
+    looks = iter([*errors, asyncio.CancelledError()])
 
     async def look() -> None:
         if (error := next(looks)) is not None:
@@ -82,8 +97,4 @@ async def test_what_is_away_is_logged_once_until_it_is_back(caplog: pytest.LogCa
 
     with pytest.raises(asyncio.CancelledError):
         await Looks(look, 0.0, (OSError,)).poll()
-    assert [each.message for each in caplog.records] == [
-        "a test waits (OSError: a)",
-        "a test waits no longer",
-        "a test waits (OSError: c)",
-    ]
+    assert [each.message for each in caplog.records] == said
