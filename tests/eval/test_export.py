@@ -133,9 +133,8 @@ def test_the_recipe_of_the_docs_makes_json_lines_that_are_imported_unchanged(tmp
     write_outcomes(table, tmp_path / "data" / "outcomes" / "mine")
     subprocess.run([sys.executable, "-c", recipe], cwd=tmp_path, check=True)
     importer = load_importer("flat")
-    again = read_outcomes_of(importer, find_files(importer, [str(tmp_path / "scores.jsonl")]), ImportOptions(), "made")[
-        0
-    ]
+    files = find_files(importer, [str(tmp_path / "scores.jsonl")])
+    again, _ = read_outcomes_of(importer, files, ImportOptions(), "made")
     for name in ("prompt_ids", "texts", "categories", "splits", "experts", "metric", "source"):
         assert getattr(again, name) == getattr(table, name), name
     np.testing.assert_array_equal(again.scores, table.scores)

@@ -189,10 +189,7 @@ def test_experts_on_one_base_pay_for_it_once() -> None:
     quality = np.array([[0.9, 0.1, 0.5], [0.1, 0.9, 0.5]])
     memory = Memory(np.array([0.1, 0.1, 0.0]), np.array([0, 0, 1]), np.array([7.0, 7.0]))
     assert hosted_on_bases(quality, memory, 7.2).tolist() == [True, True, False]
-    assert hosted_on_bases(quality, memory, 7.1).tolist() in (
-        [True, False, False],
-        [False, True, False],
-    )
+    assert hosted_on_bases(quality, memory, 7.1).tolist() in ([True, False, False], [False, True, False])
     with pytest.raises(InfeasibleBudgetError, match="hosted_params_b"):
         hosted_on_bases(quality, memory, 6.0)
 
