@@ -63,6 +63,11 @@ class ExpertWorth(Record):
     saved_usd: float = Field(default=0.0, description="price of 1,000 queries that is saved without it; may be below 0")
     unknown: str = Field(default="", description="why there is no estimate")
 
+    @property
+    def freed(self) -> str:
+        """Gigabytes of weights, for a person: 0.00123, 1.26, 1,340."""
+        return f"{self.freed_gb:,.0f}" if self.freed_gb >= 100 else f"{self.freed_gb:.3g}"
+
     def loss_per(self, amount: float) -> Metric | None:
         """The loss for each unit of what leaving the expert out would save; None where that saves nothing."""
         return None if self.loss is None or amount <= 0 else self.loss.times(1 / amount)

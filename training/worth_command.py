@@ -105,7 +105,7 @@ def cells_of(one: ExpertWorth) -> tuple[str, ...]:
         ", ".join(one.serves) or "nothing",
         one.unknown if one.loss is None else in_points(one.loss),
         ", ".join(f"{name} {100 * metric.value:.0f}" for name, metric in most if metric.value > 0),
-        f"{one.freed_gb:.3g}",
+        one.freed,
         in_points(one.loss_per(one.freed_gb)),
         f"{one.saved_usd:.3g}",
         in_points(one.loss_per(one.saved_usd)),

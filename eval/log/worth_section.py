@@ -68,7 +68,7 @@ def worth_table(worth: CompositionWorth, spent: dict[str, float]) -> Table:
         "Cost in this traffic": lambda name, _: money(spent.get(name, 0.0)),
         "Saved per 1,000": lambda _, one: money(one.saved_usd),
         "Points per $": lambda _, one: points_cell(one.loss_per(one.saved_usd)),
-        "GB freed": lambda _, one: f"{one.freed_gb:.3g}",
+        "GB freed": lambda _, one: one.freed,
         "Points per GB": lambda _, one: points_cell(one.loss_per(one.freed_gb)),
     }
     return table_of("Expert", {one.expert: one for one in worth.experts}, columns)

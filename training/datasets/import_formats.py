@@ -28,7 +28,7 @@ from base.visible_text import echo
 from router.plugins import kinds
 from router.types import Record
 from training.datasets.outcome_files import PROMPTS_FILE
-from training.datasets.outcome_rows import LeftOut, reasons, table_of_rows
+from training.datasets.outcome_rows import Reasons, table_of_rows, told
 from training.datasets.outcomes import write_outcomes
 from training.types import OutcomeTable
 
@@ -112,8 +112,8 @@ def load_importer(name: str) -> ModuleType:
 
 def read_outcomes_of(
     importer: ModuleType, files: Sequence[ImportFile], options: ImportOptions, source: str
-) -> tuple[OutcomeTable, list[LeftOut]]:
-    """An outcome table of another tool's files, and what is not in it. `source` names it.
+) -> tuple[OutcomeTable, Reasons]:
+    """An outcome table of another tool's rows, and why others are not in it. `source` names it.
 
     Raises:
         ConfigError: an option that the format does not read.
@@ -174,7 +174,7 @@ def import_outcomes(
         echo(line)
 
 
-def summary(table: OutcomeTable, left_out: Sequence[LeftOut]) -> list[str]:
+def summary(table: OutcomeTable, left_out: Reasons) -> list[str]:
     """Lines for a person about what was read and what was not."""
     known = np.isfinite(table.scores)
     experts = list(enumerate(table.experts))
@@ -183,7 +183,7 @@ def summary(table: OutcomeTable, left_out: Sequence[LeftOut]) -> list[str]:
         f"{known.sum()} scores by {table.metric}: {len(table.prompt_ids)} prompts in "
         f"{len(set(table.categories))} categories, {len(table.experts)} models",
         *(f"  {name}: mean {np.nanmean(table.scores[:, e]):.3f} of {known[:, e].sum()}" for e, name in experts),
-        *reasons(left_out),
+        *told(left_out),
     ]
     if n_incomplete:
         lines.append(f"{n_incomplete} prompts lack a score of some model; comparisons of all models leave these out")

@@ -51,12 +51,13 @@ class LeftOut:
 Rows = Iterable[OutcomeRow | LeftOut]
 
 
-def reasons(left_out: Iterable[LeftOut]) -> list[str]:
-    """One line a reason, for a person, with the first place."""
-    places: dict[str, list[str]] = {}
-    for each in left_out:
-        places.setdefault(each.reason, []).append(each.place)
-    return [f"left out: {len(found)} x {reason} (first: {found[0]})" for reason, found in places.items()]
+Reasons = Mapping[str, tuple[int, str]]
+"""Reasons to leave something out, each with how often and the first place."""
+
+
+def told(left_out: Reasons) -> list[str]:
+    """One line a reason, for a person."""
+    return [f"left out: {n} x {reason} (first: {first})" for reason, (n, first) in left_out.items()]
 
 
 def ask_of(record: Record, name: str, value: Any) -> str:
@@ -114,10 +115,8 @@ class Prompt:
             raise DataError(f"{row.place}: '{prompt_id}' and '{row.model}' were scored already at {earlier.place}")
 
 
-def table_of_rows(
-    rows: Rows, source: str, score_range: tuple[float, float] | None
-) -> tuple[OutcomeTable, list[LeftOut]]:
-    """An outcome table with the prompts in the order of the rows and the models sorted, and what is not in it.
+def table_of_rows(rows: Rows, source: str, score_range: tuple[float, float] | None) -> tuple[OutcomeTable, Reasons]:
+    """An outcome table with the prompts in the order of the rows and the models sorted, and why others are not in it.
 
     Args:
         score_range: lowest and highest possible score, which become 0 and 1; None: scores are in [0, 1] already.
@@ -126,16 +125,17 @@ def table_of_rows(
         DataError: as the rows do; a score out of range, a pair scored twice, rows that differ about a prompt, no row.
     """
     prompts: dict[str, Prompt] = {}
-    left_out: list[LeftOut] = []
+    left_out: dict[str, tuple[int, str]] = {}  # not the rows: a metric or filter may leave out nearly all of a file
     for row in rows:
         if isinstance(row, LeftOut):
-            left_out.append(row)
+            n, first = left_out.get(row.reason, (0, row.place))
+            left_out[row.reason] = n + 1, first
             continue
         check_row(row, score_range or UNIT_RANGE)
         prompt_id = row.prompt_id or hashlib.sha256(json.dumps([row.text]).encode()).hexdigest()[:16]
         prompts.setdefault(prompt_id, Prompt(row)).add(prompt_id, row)
     if not prompts:
-        raise DataError("; ".join([f"{source}: no score was found", *reasons(left_out)]))
+        raise DataError("; ".join([f"{source}: no score was found", *told(left_out)]))
     return assemble(prompts, source, score_range or UNIT_RANGE), left_out
 
 

@@ -29,7 +29,7 @@ from training.datasets.import_formats import (
     load_importer,
     read_outcomes_of,
 )
-from training.datasets.outcome_rows import LeftOut, reasons
+from training.datasets.outcome_rows import Reasons, told
 from training.datasets.outcomes import read_outcomes, write_outcomes
 from training.types import OutcomeTable
 
@@ -38,7 +38,7 @@ each_shape = pytest.mark.parametrize("shape", SHAPES, ids=[shape.name for shape 
 
 def import_shape(
     shape: Shape, arguments: list[str], options: ImportOptions | None = None
-) -> tuple[OutcomeTable, list[LeftOut]]:
+) -> tuple[OutcomeTable, Reasons]:
     importer = load_importer(shape.format)
     return read_outcomes_of(importer, find_files(importer, arguments), options or shape.options, "quiz")
 
@@ -69,7 +69,7 @@ def test_texts_labels_and_scores_are_read(shape: Shape, tmp_path: Path) -> None:
     expected = [[SCORES[p, m] for m in ("large", "small")] for p in TEXTS]
     np.testing.assert_allclose(table.scores, expected, atol=1e-9)
     assert table.source == "quiz"
-    assert left_out == []
+    assert left_out == {}
 
 
 @each_shape
@@ -144,7 +144,7 @@ def test_scores_are_rescaled_from_a_named_range(shape: Shape, tmp_path: Path) ->
 @each_shape
 def test_a_row_without_a_score_is_counted_not_dropped_silently(shape: Shape, tmp_path: Path) -> None:
     table, left_out = import_shape(shape, shape.write(tmp_path, lambda records: put(records[1], shape.score, None)))
-    (line,) = reasons(left_out)
+    (line,) = told(left_out)
     assert line.startswith("left out: 1 x no ")
     assert "row 2" in line
     assert np.isnan(table.scores).sum() == 1

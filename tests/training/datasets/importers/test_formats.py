@@ -12,11 +12,11 @@ from base.errors import DataError
 from tests.training.datasets.importers import format_shapes as shapes
 from tests.training.datasets.importers.format_shapes import Records, dump_csv, dump_jsonl
 from training.datasets.import_formats import ImportOptions, find_files, load_importer, read_outcomes_of
-from training.datasets.outcome_rows import LeftOut
+from training.datasets.outcome_rows import Reasons
 from training.types import OutcomeTable
 
 
-def read(format_name: str, *arguments: object, **options: Any) -> tuple[OutcomeTable, list[LeftOut]]:
+def read(format_name: str, *arguments: object, **options: Any) -> tuple[OutcomeTable, Reasons]:
     importer = load_importer(format_name)
     return read_outcomes_of(importer, find_files(importer, [str(a) for a in arguments]), ImportOptions(**options), "t")
 
@@ -38,7 +38,7 @@ def test_a_frame_may_hold_turns_and_columns_of_its_own(tmp_path: Path) -> None:
     dump_csv(tmp_path / "frame.csv", records)
     table, left_out = read("routerbench", tmp_path / "frame.csv")
     assert table.texts == ("Name a prime.\n\nAnd its double?", "[1, 2] is a list of what?")
-    assert [each.reason for each in left_out] == ["column 'embedding', which belongs to no model"]
+    assert list(left_out) == ["column 'embedding', which belongs to no model"]
     assert table.cost_usd[0].tolist() == pytest.approx([0.002, 0.0001])
 
 
@@ -108,7 +108,7 @@ def test_one_of_several_filters_and_metrics_must_be_chosen(tmp_path: Path) -> No
         read("lm_eval", tmp_path)
     table, left_out = read("lm_eval", tmp_path, filter="flexible-extract")
     assert table.scores.tolist() == [[1.0], [1.0]]
-    assert [each.reason for each in left_out] == ["under another filter than 'flexible-extract'"] * 2
+    assert [(reason, n) for reason, (n, _) in left_out.items()] == [("under another filter than 'flexible-extract'", 2)]
     for record in records:
         record["metrics"] = ["acc", "acc_norm"]
         record |= {"acc": True, "acc_norm": 0.25}
