@@ -187,7 +187,9 @@ class Gateway:
         A connection that was accepted just before, or a request that waits behind another on its connection, may still
         begin one: it is refused, because the server no longer waits for it.
         """
-        self.parts.is_stopping = self._has_closed = True
+        self._has_closed = True
+        for served in (self._served, *self._before):  # each tells its own requests why they are cut off
+            served.parts.is_stopping = True
         if self._server is not None:
             await self._server.end()
         if self._listener is not None:

@@ -150,10 +150,14 @@ async def test_a_request_has_a_deadline(tmp_path: Path, gate: Gate, kind: str) -
         gate.open()
 
 
-async def test_who_is_cut_off_by_the_end_is_told(tmp_path: Path, gate: Gate) -> None:
+@pytest.mark.parametrize("has_changed", [False, True])
+async def test_who_is_cut_off_by_the_end_is_told(tmp_path: Path, gate: Gate, has_changed: bool) -> None:
     async with serving(tmp_path, shutdown_grace_s=0.1) as running:
         asked = asyncio.create_task(running.post("/embeddings", {"input": [LONG] * 3}))
         await gate.until_entered(1)
+        if has_changed:
+            parts = running.gateway.parts
+            running.gateway.change(parts.changed(parts.config, parts.pool, parts.live, {}))
         stopping = asyncio.create_task(running.gateway.stop())
         status, answer, _ = await asked
         assert (status, answer["error"]["code"]) == (503, "server_shutting_down")
