@@ -336,13 +336,14 @@ class EditedEvents:
     def pass_on(self, chunk: bytes) -> bytes:
         """Gives what may go to the client now."""
         text = self.held + chunk
-        whole = 0 if len(text) <= MAX_HELD_BYTES else len(text)
-        for found in EVENT_END.finditer(text):
-            whole = max(whole, found.end())
+        whole = len(text)
+        if not text.endswith((b"\n\n", b"\n\r\n")) and whole <= MAX_HELD_BYTES:
+            ends = EVENT_END.finditer(text, max(len(self.held) - 3, 0))
+            whole = max((found.end() for found in ends), default=0)
         passed, self.held = text[:whole], text[whole:]
         if self._hides_usage and b'"usage"' in passed:
             passed = b"".join(event for event in EVENT.findall(passed) if not is_usage_only(event))
-        if self._edited is not None and b'"tool_calls"' in passed:
+        if self._edited is not None and CALLS.search(passed):
             passed = b"".join(map(self._edited, EVENT.findall(passed)))
         return passed
 
@@ -354,6 +355,7 @@ def edited_events(hides_usage: bool, edited: Callable[[bytes], bytes] | None) ->
 
 EVENT_END = re.compile(rb"(?:\r?\n){2}")
 EVENT = re.compile(rb".*?(?:\r?\n){2}|.+", re.DOTALL)
+CALLS = re.compile(rb'"tool_calls"\s*:\s*\[\s*\{')  # some engines have null or an empty list in each event
 
 
 def is_usage_only(event: bytes) -> bool:

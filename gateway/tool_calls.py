@@ -1,7 +1,7 @@
 """Calls of tools in a streamed answer: which call a piece belongs to, and the pieces as OpenAI's clients add them up.
 
-Engines and providers differ: Gemini and Ollama before 0.5 number no call or each 0, old vLLM sends another id with each
-piece, others send id and name again, the name after the id, or arguments as an object.
+Engines and providers differ: Gemini and Ollama before 0.5 number no call or each 0, some without an id, old vLLM sends
+another id with each piece, others send id and name again, the name after the id, or arguments as an object.
 """
 
 from __future__ import annotations
@@ -44,15 +44,16 @@ class Calls:
         call = self._at.get(at)
         if given and (index is None or (call is not None and call.id != given)):  # an index of several calls
             call = next((each for each in self._all if each.id == given), call)
-        if call is None or (name and given and given != call.id and (call.id or call.name)):
+        arguments = function.get("arguments")
+        if not isinstance(arguments, str):
+            arguments = "" if arguments is None else to_json(arguments).decode()
+        is_known = call is not None and (call.id or call.name)
+        if call is None or (name and is_known and (given != call.id if given else not call.id and is_json(arguments))):
             call = Call(len(self._all))
             self._all.append(call)
         self._at[at] = call
         before = Call(call.number, call.id, call.name)
         call.id, call.name = call.id or given, call.name or name
-        arguments = function.get("arguments")
-        if not isinstance(arguments, str):
-            arguments = "" if arguments is None else to_json(arguments).decode()
         return call, before, arguments
 
 
@@ -77,24 +78,21 @@ class CallEvents:
         for place, piece in enumerate((choice.get("delta") or {}).get("tool_calls") or ()):
             call, before, arguments = calls.piece(piece, place)
             function = piece.get("function") or {}
-            right: dict[str, Any] = {**piece, "index": call.number}
-            if before.id:
-                right.pop("id", None)
-            if function:
-                right["function"] = dict(function)
-                if function.get("arguments") is not None:
-                    right["function"]["arguments"] = arguments
-                if before.name and function.get("name") == before.name:
-                    del right["function"]["name"]
-            if right != piece:
-                is_changed = True
-                piece.clear()
-                piece.update(right)
+            if piece.get("index") != call.number:
+                piece["index"], is_changed = call.number, True
+            if before.id and piece.get("id"):
+                is_changed = bool(piece.pop("id"))
+            if before.name and function.get("name") == before.name:
+                is_changed = bool(function.pop("name"))
+            if not isinstance(function.get("arguments"), str | None):
+                function["arguments"], is_changed = arguments, True
         return is_changed
 
 
 def is_json(text: str) -> bool:
     """Returns True where arguments are complete."""
+    if not text.endswith(("}", "} ", "}\n")):  # most pieces of long ones: parsed each time, they cost their square
+        return False
     try:
         reply_json(text.encode())
     except JsonError:

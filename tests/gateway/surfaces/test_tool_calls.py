@@ -7,6 +7,7 @@ from typing import Any
 from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI
 
+from gateway.tool_calls import CallEvents, Calls
 from tests.gateway.running import echoes, running, wire
 from tests.gateway.surfaces.scripted import Json, call, chunk, events, scripted
 
@@ -68,3 +69,19 @@ async def test_calls_add_up_alike_for_clients_of_every_api() -> None:
             blocks: Any = told.content
             assert [(each.id, each.name, each.input) for each in blocks] == [("a", "f", ONE), ("b", "f", ONE)], way
             assert told.stop_reason == "tool_use", way
+
+
+def test_only_events_that_would_add_up_wrong_are_changed() -> None:
+    none = {"function": {"name": None, "arguments": " 1}"}, "id": None, "index": 0}
+    edited = CallEvents().edited
+    for piece in (FIRST, none, call(1, '{"x": 1}', id="b", name="f")):
+        event = events(chunk(tool_calls=[piece]), end=b"")
+        assert edited(event) is event
+
+
+def test_calls_without_ids_and_numbers_are_told_apart_where_each_is_whole() -> None:
+    pieces = [call(0, '{"x": 1}', id="", name="f"), call(0, '{"x": 2}', id="", name="f")]
+    parts = [call(0, '{"x":', name="f"), call(0, " 1}", name="f")]
+    for told, numbers in ((pieces, [0, 1]), (parts, [0, 0])):
+        calls = Calls()
+        assert [calls.piece(piece, 0)[0].number for piece in told] == numbers
