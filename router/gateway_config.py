@@ -83,7 +83,7 @@ class GatewayConfig(Section):
     )
     max_text_chars: int = Field(default=4000, ge=64, description="how much of the last human ask is classified")
     retries: int = Field(
-        default=1, ge=0, le=3, description="further experts tried when one fails before its first byte"
+        default=1, ge=0, le=3, description="further experts tried when one fails before its first content"
     )
     keep_alive_s: Seconds = Field(default=75.0, gt=0)
     drain_s: Seconds = Field(default=5.0, description="after SIGTERM: not ready, but still accepting and serving")
