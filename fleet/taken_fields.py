@@ -41,7 +41,8 @@ SWITCHES = ("store", "reasoning_effort", "reasoning", "thinking")
 FORGOTTEN_AFTER_S = 3600.0
 """The model behind an address may be another one by then."""
 
-MAX_KEPT = 200
+MAX_KEPT, MAX_SWITCH_BYTES = 200, 200
+"""Of what is known, and of the values that tell requests apart: those are a client's."""
 
 Kind = tuple[object, ...]
 
@@ -117,7 +118,7 @@ def kinds_of(request: BackendRequest) -> tuple[Kind, Kind]:
     """What a refusal may depend on: the path, since wires have different fields of one name, and the values of some
     fields; with the names of those beside it."""
     body = request.body
-    usual = request.path, to_json({name: body[name] for name in SWITCHES if name in body})[:MAX_KEPT]
+    usual = request.path, to_json({name: body[name] for name in SWITCHES if name in body})[:MAX_SWITCH_BYTES]
     return usual, (*usual, frozenset(body.keys() & {*OPTIONAL, *LIMIT_NAMES}))
 
 

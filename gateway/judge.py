@@ -24,10 +24,10 @@ from decision_log.feedback_types import JudgedAnswer
 from fleet.backend import BackendRequest, read_all
 from fleet.pool import ExpertPool
 from fleet.tasks import stop_task
+from gateway.answer_begin import MAX_ANSWER_BYTES
 from gateway.answer_reader import answer_text, read_answer
 from gateway.chat_request import text_of
 from gateway.exchange import Asked, Outcome, cost_usd
-from gateway.expert_call import MAX_ANSWER_BYTES
 from router.expert_config import ExpertConfig
 from router.feedback_config import JudgeConfig
 from router.strategies.kinds.judge import judge_body, marked

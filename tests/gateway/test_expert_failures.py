@@ -15,7 +15,7 @@ from decision_log.read import has_failed
 from fleet.backend import BackendResponse
 from fleet.breaker import FAILURES_TO_OPEN, BreakerState
 from fleet.wires.builtin import chunks_of
-from gateway import expert_call
+from gateway import answer_begin, expert_call
 from gateway.answer_guard import MASK, KeyFilter, upstream_error, without_keys
 from gateway.http_errors import TOO_LONG
 from tests.gateway.fault_upstream import ERROR_EVENT, WORDS, events, fault_upstream
@@ -351,11 +351,11 @@ async def test_only_the_error_of_an_event_counts_and_not_what_a_client_named_so(
     pieces = [events(b'{"type":"response.created","response":{' + lead)[:-2], b"\n\n"]
     response = BackendResponse(200, chunks_of(pieces), {"content-type": "text/event-stream"})
     with pytest.raises(RouterError, match=message):
-        await expert_call.read_beginning("ruby", response)
+        await answer_begin.read_beginning("ruby", response)
 
 
 async def test_comments_do_not_wait_for_ever(monkeypatch) -> None:
-    monkeypatch.setattr(expert_call, "MAX_LEAD_S", -1.0)
+    monkeypatch.setattr(answer_begin, "MAX_LEAD_S", -1.0)
     async with faulty("dies") as (gateway, upstream):
         upstream.lead = (b": ping\n\n",)
         async with gateway.chat("red", stream=True) as answer:

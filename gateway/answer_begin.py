@@ -1,0 +1,146 @@
+"""The beginning of an expert's answer: what must be there before a client hears anything."""
+
+from __future__ import annotations
+
+import re
+import time
+from functools import lru_cache, partial
+
+from base.errors import BackendError
+from base.json_text import JsonError, to_json
+from fleet.backend import MAX_ERROR_BYTES, BackendResponse, ChunkStream, read_all
+from gateway.answer_guard import (
+    EVENT_STREAM,
+    StreamedAnswer,
+    WholeAnswer,
+    error_fields,
+    upstream_error,
+    without_keys,
+)
+from gateway.answer_reader import read_answer, reply_json
+from gateway.asgi import read_off_loop
+from gateway.chat_request import Native
+from gateway.http_errors import ApiError
+
+JSON = "application/json"
+MAX_ANSWER_BYTES = 64 << 20
+EVENT_BEGINS = (b"data:", b"event:", b":")
+CONTENT = re.compile(
+    rb'"(?:content|text|delta|reasoning(?:_content)?|thinking|refusal|arguments|partial_json|name|data|transcript)"'
+    rb'\s*:\s*"[^"]'
+    rb'|"(?:finish|stop)_reason"\s*:\s*"[^"]|"status"\s*:\s*"(?:completed|incomplete)"|^data:\s*\[DONE\]',
+    re.MULTILINE,
+)
+"""What of a stream is more than comments, a role and empty texts, on any wire, or its end. Inside a JSON string every
+quote is escaped, so no text matches."""
+
+ERROR_EVENT = re.compile(rb'^data:[ \t]*(\{[^\n]*"error"\s*:\s*[{"])', re.MULTILINE)
+"""A line that may tell an error; a tool of the client's may be named so, too, where an engine repeats the request."""
+
+MAX_LEAD_S, MAX_LEAD_BYTES = 10.0, 64 * 1024
+"""What a stream says before its content waits no longer: comments keep the connections of clients open, too."""
+
+
+async def read_beginning(
+    expert: str,
+    response: BackendResponse,
+    key: str | None = None,
+    native: Native | None = None,
+    *,
+    asks_stream: bool = False,
+) -> StreamedAnswer | WholeAnswer:
+    """Reads what must be there before the client hears anything: a stream's first content, or all of a JSON answer.
+
+    Args:
+        key: ours for that expert, which no message may show.
+        native: the request that it got, where that was not a chat request.
+        asks_stream: a stream is known by how it begins, too. Servers may give it no type, or that of a text or of JSON.
+
+    Raises:
+        ApiError: the expert answered with an error, whatever its status.
+        BackendError: the answer is empty, cut, or not a chat completion.
+    """
+    if not 200 <= response.status < 300:
+        body = await read_all(response.chunks, MAX_ERROR_BYTES)
+        raise upstream_error(expert, response.status, body, response.headers, key)
+    said = response.headers.get("content-type", "")
+    content_type, is_stream = shown_type(said or JSON, key)
+    first = await lead(response.chunks) if is_stream or asks_stream else b""
+    if not is_stream and first.startswith(EVENT_BEGINS):
+        content_type, is_stream = EVENT_STREAM, True
+    if is_stream:
+        first = await through_content(expert, response.chunks, first, key)
+        return StreamedAnswer(expert, content_type, first, response.chunks, native is not None, place=response.place)
+    body = first + await read_all(response.chunks, MAX_ANSWER_BYTES)
+    facts = await read_off_loop(partial(read_answer, as_chat=native.as_chat if native else None), body)
+    if facts is None:
+        kind = f"one of /v1/{native.wire}" if native else "a chat completion"
+        raise BackendError(f"expert {expert} sent {content_type[:100]} that is not {kind}", status=502)
+    if native is None and not facts.has_choice:
+        raise error_in_answer(expert, body, key)
+    return WholeAnswer(expert, content_type, body, facts, native is not None, response.place)
+
+
+async def through_content(expert: str, chunks: ChunkStream, first: bytes, key: str | None) -> bytes:
+    """A stream until its first content: the client has seen nothing yet, so another expert may answer in its place.
+
+    Raises:
+        ApiError: an error comes instead.
+        BackendError: it breaks off or ends before.
+    """
+    held, line, ends_s = first, 0, time.monotonic() + MAX_LEAD_S  # `line` begins the last one, which may be cut
+    while True:
+        content = CONTENT.search(held, line)
+        is_cut = False
+        for found in ERROR_EVENT.finditer(held, line, content.start() if content else len(held)):
+            event, is_whole, _ = held[found.start(1) :].partition(b"\n")
+            is_cut = bool(first and not is_whole)
+            if not is_cut and (told := told_error(event)) is not None:
+                raise error_in_answer(expert, told, key)
+        if (content and not is_cut) or len(held) > MAX_LEAD_BYTES or time.monotonic() > ends_s:
+            return held
+        if not first:
+            raise BackendError(f"expert {expert} sent an empty stream", status=502, is_retryable=True)
+        line = held.rfind(b"\n") + 1
+        first = await lead(chunks)
+        held += first
+
+
+def told_error(event: bytes) -> bytes | None:
+    """The object that holds the error of an event: itself, or of the Responses API the answer in it."""
+    try:
+        values = reply_json(event)
+    except JsonError:
+        return None
+    told = (each for each in (values, values.get("response")) if isinstance(each, dict) and each.get("error"))
+    return next(map(to_json, told), None)
+
+
+async def lead(chunks: ChunkStream) -> bytes:
+    """A piece from before the first content; nothing at the end. Raises BackendError, which allows another try."""
+    try:
+        return await anext(chunks, b"")
+    except BackendError as cut:
+        cut.is_retryable = cut.is_retryable or cut.status == 502
+        raise
+
+
+def error_in_answer(expert: str, body: bytes, key: str | None) -> ApiError:
+    """The error that an expert sent with a status of success and in place of an answer. A code that is a status counts
+    as one, as OpenRouter means it."""
+    fields = error_fields(body)
+    if fields is None:
+        message = f"expert {expert} sent an error without a message in place of an answer"
+        return ApiError(message, status=502, code="expert_error", is_retryable=True)
+    code = fields.get("code")
+    return upstream_error(expert, code if isinstance(code, int) and 400 <= code < 600 else 502, body, {}, key)
+
+
+@lru_cache
+def shown_type(content_type: str, key: str | None) -> tuple[str, bool]:
+    """The content type as clients may see it, and its meaning: a stream of events."""
+    shown = without_keys(content_type, key)
+    is_stream = shown.lower().startswith(EVENT_STREAM)
+    if not (shown.isascii() and shown.isprintable()):
+        shown = EVENT_STREAM if is_stream else JSON
+    return shown, is_stream
