@@ -35,8 +35,9 @@ NOT_TAKEN = (b"unsupport", b"not support", b"forbidden", b"not permitted", b"unk
 CODES = ("unsupported_parameter", "unsupported_value", "unknown_parameter")
 """Codes by which OpenAI says the same of the field in `param`."""
 
-SWITCHES = ("store", "reasoning_effort", "reasoning", "thinking")
-"""Fields on whose values it depends whether others are taken: some models take `temperature` unless they reason."""
+SWITCHES = ("store", "reasoning_effort", "reasoning", "thinking", "service_tier", "prompt_cache_retention")
+"""Fields on whose values it depends whether they or others are taken: some models take `temperature` unless they
+reason, and some tiers and times. So one client's wrong tier leaves those of others in."""
 
 FORGOTTEN_AFTER_S = 3600.0
 """The model behind an address may be another one by then."""

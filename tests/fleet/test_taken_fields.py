@@ -115,6 +115,11 @@ async def test_a_refusal_is_forgotten_after_an_hour() -> None:
             {"temperature": 0, "reasoning_effort": "none"},
             openai_error("'temperature' cannot be used here", "temperature", "unsupported_parameter"),
         ),
+        (
+            {"service_tier": "priority"},
+            {"service_tier": "flex"},
+            openai_error("service_tier does not take 'priority'", "service_tier", "unsupported_value"),
+        ),
     ],
 )
 async def test_what_depends_on_another_field_is_left_out_only_where_that_is_the_same(
