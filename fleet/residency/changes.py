@@ -44,7 +44,7 @@ class Changes:
 
     def __init__(self, scheduler: Scheduler, actuator: VllmActuator, pinned: Callable[[], Collection[str]]) -> None:
         self._scheduler, self._actuator, self._pinned = scheduler, actuator, pinned
-        self._asks: dict[tuple[str, str], bool] = {}  # process and engine; True once its requests were let in
+        self._asks: dict[tuple[str, str], int] = {}  # process and engine; `let_in` of the engine when it was asked for
         self.refused: dict[str, frozenset[str]] = {}
         self.made: defaultdict[tuple[str, Residency], Made] = defaultdict(Made)
 
@@ -64,20 +64,15 @@ class Changes:
             if key in self._asks:
                 self._end(key)
             if scheduler.ask(forward_clock(), name):
-                self._asks[key] = False
+                self._asks[key] = scheduler.let_in[name]
             else:
                 refused[process].add(name)
         self.refused = {process: frozenset(names) for process, names in refused.items()}
 
-    def let_in(self) -> None:
-        """Notes who needs to wait no more."""
-        for process, name in self._asks:
-            if name in self._scheduler.serving:
-                self._asks[process, name] = True
-
     def _end(self, key: tuple[str, str]) -> None:
         """Ends a wait: who was let in counts on its own from here on, who was not gives up."""
-        (self._scheduler.ended if self._asks.pop(key) else self._scheduler.gave_up)(key[1])
+        was_let_in = self._scheduler.let_in[key[1]] > self._asks.pop(key)
+        (self._scheduler.ended if was_let_in else self._scheduler.gave_up)(key[1])
 
     async def make(self, step: Step, is_free: Callable[[], Awaitable[None]]) -> None:
         """Makes a change, and measures it. A failure leaves the engine as it is found.

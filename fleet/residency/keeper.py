@@ -263,7 +263,6 @@ class Keeper:
     def _look(self) -> None:
         """Takes the view from the scheduler of this process."""
         scheduler, before = self.scheduler, self.view
-        self._changes.let_in()
         turn = f"{self._turn}." if self.decides else ""  # no version of a process that was not told holds for others
         is_same = scheduler.serving == before.serving and turn and before.version.startswith(turn)
         if not is_same:

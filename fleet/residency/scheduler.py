@@ -97,6 +97,8 @@ class Scheduler:
         self._failures: dict[str, tuple[int, float]] = {}
         self._asked: dict[str, float] = {}
         self._waiting: dict[str, int] = {}  # apart from those running, for which an engine to put away is waited for
+        self.let_in = dict.fromkeys(self.index, 0)
+        """How often those who waited for an engine were let in; they count as running from then on."""
         self._hold_cycles, self._kept = hold_cycles, frozenset[str]()
         self.goal: Goal | None = None
         self.under_way: Step | None = None
@@ -146,7 +148,7 @@ class Scheduler:
         self._running[name] -= 1
 
     def ask(self, now_s: float, name: str) -> bool:
-        """A request waits for an engine that is not awake, until it is in `serving` and counts as started, or until it
+        """A request waits for an engine that is not awake, until it is `let_in` and counts as started, or until it
         `is_asked` no more. Returns False where it cannot be woken: it fails, or what is kept awake leaves no room."""
         if self.is_failing(name, now_s) or not self._could_fit(name):
             return False
@@ -354,5 +356,6 @@ class Scheduler:
         self.serving = frozenset(awake.difference(leaving))
         for name in self.serving.intersection(self._waiting):
             self._running[name] += self._waiting[name]
+            self.let_in[name] += 1
             self._forget(name)
         self.mask = np.array([each.name in self.serving for each in self.residents], dtype=bool)
