@@ -73,17 +73,17 @@ STATIC_MEMORY = "resident memory, static, MiB"
 SHIPPED_LARGE = "added to the median of 131,000 characters, as shipped, ms"
 WHY = {
     NAMED_SPEED: (
-        "the log shares the core. A record takes 88 us of processor time in the gateway and 43 in Valkey and on its "
-        "way to SQL (`python -m benchmarks.record_cost`). At 0.8 of pass-through's speed (187 us) all may take 234. "
-        "That leaves 103 for a request with its checks, where pass-through takes 187 without any."
+        "the log shares the core. A record takes 75 us of processor time in the gateway and 36 in Valkey and on its "
+        "way to SQL (`python -m benchmarks.record_cost`). At 0.8 of pass-through's speed (185 us) all may take 231. "
+        "That leaves 120 for a request with its checks, where pass-through takes 185 without any."
     ),
     STATIC_SPEED: (
-        "at half of pass-through's speed all may take 374 us. With the expert named it takes 354, which leaves "
-        "20 for the vector, the decision and a longer record."
+        "at half of pass-through's speed all may take 370 us. With the expert named it takes 326, which leaves "
+        "44 for the vector, the decision and a longer record."
     ),
     SHIPPED_TAIL: (
         "sixteen requests on one core wait for each other, so each takes sixteen times the processor time of "
-        "one: 22 ms at the 1.4 ms of a chat as shipped. The bar allows 33 (1.5 times what pass-through takes, "
+        "one: 21 ms at the 1.3 ms of a chat as shipped. The bar allows some 30 (1.5 times what pass-through takes, "
         "and 1.4 for the encoder), and that to the slowest in a hundred: four times a second the log's records come "
         "between them for 10 to 20 ms, and more often but fewer of them at once cost as much."
     ),
