@@ -203,14 +203,16 @@ class NormalisedEncoder:
             return self.encoder.encode([normalise(shortened(text)) for text in texts])
         asked = [asked_in(shortened(text)) for text in texts]
         kept = self._kept
-        if missing := [text for text in dict.fromkeys(asked) if text not in kept]:
+        found = {text: vector for text in asked if (vector := kept.get(text)) is not None}
+        if missing := [text for text in dict.fromkeys(asked) if text not in found]:
             made = self.encoder.encode(missing)
             made.setflags(write=False)
+            found.update(zip(missing, made, strict=True))
             if len(kept) + len(missing) > CACHED_TEXTS:
-                # Those that were kept before as well: who asked for them together asks again for each.
-                kept = self.__dict__["_kept"] = {text: kept[text] for text in asked if text in kept}
-            kept.update(zip(missing, made, strict=True))
-        return kept[asked[0]][np.newaxis] if len(asked) == 1 else np.stack([kept[text] for text in asked])
+                kept.clear()
+            kept.update(found)  # those that were kept before as well: who asked for them together asks again for each
+        vectors = [found[text] for text in asked]
+        return vectors[0][np.newaxis] if len(vectors) == 1 else np.stack(vectors)
 
 
 asked_in = lru_cache(maxsize=4 * KEPT_AT_ONCE)(normalise)

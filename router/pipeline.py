@@ -282,14 +282,13 @@ class Router:
             odds, held = self._with_last(prospect, query.facts)
         draw = odds.draw(rng, seed)
         expert, reason = self.experts[draw.expert], draw.reason
-        others = usual.ranking[usual.ranking[0] == expert :]
         changes = {
             "expert": expert,
             "confidence": min(judged.confidence, 1.0),
             "reason": DecisionReason.UNCERTAIN if usual.is_fallback and reason is DecisionReason.MAP else reason,
             "likely_category": self.categories[judged.likely],
             "uncertainty": judged.uncertainty,
-            "runner_up": others[0] if others else None,
+            "runner_up": next((name for name in usual.ranking if name != expert), None),
             "eligible_probs": odds.probs,
             "stay": held,
             "category_probs": self.top_categories(judged.probs),
