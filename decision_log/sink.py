@@ -138,7 +138,7 @@ class DecisionLog:
 
     @property
     def detour(self) -> str | None:
-        """Where decisions wait, and why, as last seen; None where they reach SQL."""
+        """Place where decisions wait, and the reason, as last seen; None where they reach SQL."""
         error = self._queue.error
         return self._stream.detour if error is None else f"decisions wait in memory or go straight to Redis ({error})"
 

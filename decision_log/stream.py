@@ -138,7 +138,7 @@ class DecisionStream:
 
     @property
     def detour(self) -> str | None:
-        """Where decisions wait, and why; None where they reach SQL."""
+        """Place where decisions wait, and the reason; None where they reach SQL."""
         if self.last_error is not None:
             return f"decisions wait in the spool: Redis does not take them ({self.last_error})"
         if self.waits_s > MAX_WAIT_S:

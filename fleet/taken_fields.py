@@ -116,8 +116,8 @@ class TakenFields:
 
 
 def kinds_of(request: BackendRequest) -> tuple[Kind, Kind]:
-    """What a refusal may depend on: the path, since wires have different fields of one name, and the values of some
-    fields; with the names of those beside it."""
+    """The two kinds of request that a refusal may hold for: of the same path, since wires have different fields of one
+    name, and the same values of some fields; and those that have the same fields beside it, too."""
     body = request.body
     usual = request.path, to_json({name: body[name] for name in SWITCHES if name in body})[:MAX_SWITCH_BYTES]
     return usual, (*usual, frozenset(body.keys() & {*OPTIONAL, *LIMIT_NAMES}))

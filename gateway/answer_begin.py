@@ -31,14 +31,14 @@ CONTENT = re.compile(
     rb'|"(?:finish|stop)_reason"\s*:\s*"[^"]|"status"\s*:\s*"(?:completed|incomplete)"|^data:\s*\[DONE\]',
     re.MULTILINE,
 )
-"""What of a stream is more than comments, a role and empty texts, on any wire, or its end. Inside a JSON string every
-quote is escaped, so no text matches."""
+"""Content of a stream on any wire, which is more than comments, a role and empty texts, or its end. Inside a JSON
+string every quote is escaped, so no text matches."""
 
 ERROR_EVENT = re.compile(rb'^data:[ \t]*(\{[^\n]*"error"\s*:\s*[{"])', re.MULTILINE)
 """A line that may tell an error; a tool of the client's may be named so, too, where an engine repeats the request."""
 
 MAX_LEAD_S, MAX_LEAD_BYTES = 10.0, 64 * 1024
-"""What a stream says before its content waits no longer: comments keep the connections of clients open, too."""
+"""The longest that a stream is held back before its content: comments keep the connections of clients open, too."""
 
 
 async def read_beginning(

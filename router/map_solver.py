@@ -76,9 +76,9 @@ class MapProgram:
     """The mixed-integer program of Composition of Experts (arXiv 2412.01868), with shared bases (ours).
 
     Variables, all 0/1: x[c,e] (k*m) category c goes to e, y[e] (m) e is hosted, z[b] (g) base b is hosted; `group` (m)
-    is the base of each expert. There is no y and z where hosting does not matter. With `may_share` x[c,e] is the share
-    of category c that goes to e. `pins` (category -> expert) are x[c,e] = 1, experts `kept` in memory whether or not
-    they serve are y[e] = 1.
+    is the base of each expert. Where hosting does not matter, y and z are left out. With `may_share` x[c,e] is the
+    share of category c that goes to e. `pins` (category -> expert) are x[c,e] = 1, experts `kept` in memory whether or
+    not they serve are y[e] = 1.
     """
 
     n_categories: int

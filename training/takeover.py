@@ -1,4 +1,4 @@
-"""What becomes of the live router where its candidate is not promoted: categories that change hands without the gate.
+"""Changes of the live router where its candidate is not promoted: categories that change hands without the gate.
 
 The next best takes over from an expert that fell. The gate judges by answers from after a change, whoever gave them,
 and so waits until the other expert was tried often enough since then. But the next best did not change, so what was

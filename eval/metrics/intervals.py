@@ -30,7 +30,7 @@ def bootstrap_means(values: Float64Array, rng: np.random.Generator, draws: int =
     the unit that is resampled is the query with all that was measured on it).
 
     Raises:
-        ValueError: there is no query.
+        ValueError: no query was given.
     """
     n = values.shape[0]
     if n == 0:

@@ -98,7 +98,7 @@ class Scheduler:
         self._asked: dict[str, float] = {}
         self._waiting: dict[str, int] = {}  # apart from those running, for which an engine to put away is waited for
         self.let_in = dict.fromkeys(self.index, 0)
-        """How often those who waited for an engine were let in; they count as running from then on."""
+        """Number of times that those who waited for an engine were let in; they count as running from then on."""
         self._hold_cycles, self._kept = hold_cycles, frozenset[str]()
         self.goal: Goal | None = None
         self.under_way: Step | None = None
