@@ -8,18 +8,20 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
+from eval.retrieval import router_retriever
 from retrieval.build_experts import first_lexical
 from retrieval.routing.fusion import Ranking, plain_column, unit_scores
-from retrieval.routing.pilot_library import PilotLibrary, RoutingMethod
-from retrieval.routing.pilot_router import RetrievalRouter, build_router
-from retrieval.training.build_library import with_settings, without_data_set
+from retrieval.routing.pilot_library import PilotLibrary
+from retrieval.routing.pilot_router import build_router
+from retrieval.training.build_library import without_data_set
 from retrieval.training.collection import Queries
 from retrieval.training.labels import Labelled
 from retrieval.training.ndcg import CUT, ndcg
-from retrieval.training.routing_tuning import chosen_scores
+from retrieval.training.routing_tuning import chosen_scores, columns_of
 from retrieval.training.searcher import Searcher
 from retrieval.types import BASE, Arm, RetrievalDecision
 from router.features import unit_rows
@@ -240,27 +242,18 @@ def plain_scores(
 def routed_arms(test: Labelled, situation: Situation) -> tuple[list[RetrievalDecision], dict[str, FloatArray]]:
     """The arms that look at the query; without a library those of this router alone."""
     library = situation.library
-
-    def router(method: RoutingMethod, may_fuse: bool) -> RetrievalRouter:
-        used = library
-        if library and method is not library.manifest.settings.method:
-            used = with_settings(library, library.manifest.settings.model_copy(update={"method": method}))
-        fingerprint = library.manifest.base_fingerprint if library else ""
-        return build_router(
-            used,
-            base_fingerprint=fingerprint,
-            experts=situation.experts,
-            may_fuse=may_fuse,
-            lexical=situation.lexical,
-        )
-
-    own = router(RoutingMethod.GAIN, True)
+    base = library.manifest.base_fingerprint if library else ""
+    router = partial(build_router, library, base_fingerprint=base, experts=situation.experts)
+    own, alone = router(lexical=situation.lexical), router(may_fuse=False)
     decisions, scores = own.choose(test.embeddings), {"coe": chosen_scores(own, situation.arms, test)}
-    scores["coe_single"] = chosen_scores(router(RoutingMethod.GAIN, False), situation.arms, test)
+    scores["coe_single"] = chosen_scores(alone, situation.arms, test)
     if library is None:
         return decisions, scores
-    scores["pilot"] = chosen_scores(router(RoutingMethod.MEAN, False), situation.arms, test)
-    scores["pilot_max"] = chosen_scores(router(RoutingMethod.MAX, False), situation.arms, test)
+    place = {arm: column for column, arm in enumerate(library.arms)}
+    singles, columns = [place[arm] for arm in alone.arms], columns_of(alone, situation.arms)
+    for name, over in (("pilot", np.mean), ("pilot_max", np.max)):
+        chosen = columns[router_retriever.choose(library, singles, test.embeddings, over)]
+        scores[name] = test.scores[np.arange(len(test)), chosen]
     nearest = nearest_centroid(test.embeddings, library)
     scores["centroid"] = by_data_set(test, nearest, situation.column)
     if situation.fusion(BASE) is not None:

@@ -13,7 +13,7 @@ from base.errors import RouterError
 from fleet.tasks import Poller
 from retrieval.build_experts import first_lexical
 from retrieval.routing.fusion import plain_column
-from retrieval.routing.pilot_library import MANIFEST_FILE, PilotLibrary, RoutingMethod, is_library, load_library
+from retrieval.routing.pilot_library import MANIFEST_FILE, PilotLibrary, is_library, load_library
 from retrieval.routing.pilot_router import build_router
 from retrieval.routing.query_routing import Choices, QueryRouting
 from retrieval.types import BASE, DenseExpert, RetrievalExpert
@@ -117,8 +117,7 @@ class LivePilots(Poller):
         nothing = np.zeros((1, self._routing.base.dim), dtype=np.float32)
         for router in choices:
             router.choose(nothing)
-        fuses = library.manifest.settings.method is RoutingMethod.GAIN and first_lexical(experts) is not None
-        if fuses and plain_column(library.arms) is None:
+        if first_lexical(experts) is not None and plain_column(library.arms) is None:
             logger.warning(
                 "pilot library %s was made without the fusion by which base serves now: where no labelled query is "
                 "near, base searches alone until `coe retrain` or `coe retrieval pilots` has measured it",

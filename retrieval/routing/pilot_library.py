@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -30,18 +29,10 @@ MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILES = "weights-*.safetensors"
 
 
-class RoutingMethod(StrEnum):
-    """Ways from labelled queries to a choice; docs/retrieval.md has the formulas."""
-
-    GAIN = "gain"  # ours: predicted gain over the plain arm, shrunk towards what holds on unprepared domains
-    MEAN = "mean"  # the paper: mean similarity to an expert's pilots
-    MAX = "max"  # the paper's released code: largest similarity to one of its pilots
-
-
 class RoutingSettings(Record):
     """Chosen on dev queries; see docs/results/retrieval.md."""
 
-    method: RoutingMethod = RoutingMethod.GAIN
+    method: Literal["gain"] = "gain"  # libraries that are there name it
     temperature: float = Field(default=0.05, gt=0, description="of the softmax over similarities")
     prior_mass: float = Field(
         default=0.003, gt=0, description="share of its own queries' typical mass at which a data set has half a say"

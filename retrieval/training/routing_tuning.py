@@ -11,7 +11,7 @@ from operator import itemgetter
 import numpy as np
 
 from retrieval.routing.gains import GainModel
-from retrieval.routing.pilot_library import PilotLibrary, RoutingMethod, RoutingSettings
+from retrieval.routing.pilot_library import PilotLibrary, RoutingSettings
 from retrieval.routing.pilot_router import RetrievalRouter, build_router
 from retrieval.training.build_library import with_settings, without_data_set
 from retrieval.training.labels import Labelled
@@ -27,11 +27,8 @@ HARMLESS = 0.001
 
 
 def tuned(library: PilotLibrary, dev: Sequence[Labelled], expert_fingerprints: Mapping[str, str]) -> PilotLibrary:
-    """The library with settings chosen on dev queries, for fusion and for one expert a query.
-
-    As it is without dev queries, and for the paper's methods, which have no settings.
-    """
-    if library.manifest.settings.method is not RoutingMethod.GAIN or not dev:
+    """The library with settings chosen on dev queries, for fusion and for one expert a query; as it is without any."""
+    if not dev:
         return library
     fused, single = (best_settings(library, dev, expert_fingerprints, may_fuse) for may_fuse in (True, False))
     return with_settings(library, fused, single)
@@ -56,8 +53,8 @@ class Served:
 
 
 def served(router: RetrievalRouter, arms: Sequence[Arm], embeddings: FloatArray, scores: FloatArray) -> Served:
-    """By a router of method `gain`; `scores` are over `arms`."""
-    assert isinstance(router.model, GainModel)
+    """By a router with a library; `scores` are over `arms`."""
+    assert router.model is not None
     return Served(router.model, embeddings, scores[:, columns_of(router, arms)])
 
 

@@ -13,7 +13,7 @@ from base.options import ConfigOption, with_options
 from retrieval.training.recipe import Recipe
 
 if TYPE_CHECKING:
-    from retrieval.routing.pilot_library import PilotLibrary, RoutingMethod
+    from retrieval.routing.pilot_library import PilotLibrary
     from retrieval.training.collection import Collection
     from retrieval.types import RetrievalExpert
 
@@ -88,18 +88,15 @@ def pilots(
     ] = None,
     remove: Annotated[str | None, typer.Option(help="take this expert out; nothing is measured")] = None,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="measure everything again")] = False,
-    method: Annotated[str, typer.Option(help="gain (ours), mean (the paper) or max (its released code)")] = "gain",
     cache: CacheOption = None,
 ) -> None:
     """Label train queries with every expert's nDCG@10 and choose settings on dev; add or remove an expert."""
-    from base.errors import ConfigError, allowed_values
+    from base.errors import ConfigError
     from base.progress import console_progress
-    from retrieval.routing.pilot_library import RoutingMethod, is_library, load_library, save_library
+    from retrieval.routing.pilot_library import is_library, load_library, save_library
     from retrieval.training.build_library import remove_expert
     from retrieval.training.collection import find_collections, read_collection
 
-    if method not in list(RoutingMethod):
-        raise ConfigError(f"--method {method}{allowed_values(method, list(RoutingMethod))}")
     old = load_library(out) if is_library(out) and not rebuild else None
     now = datetime.now(UTC).isoformat()
     if remove is not None:
@@ -113,15 +110,8 @@ def pilots(
         with console_progress() as progress:
             progress("reading")
             collections = [read_collection(folder) for folder in find_collections(data)]
-            library = measured_library(
-                old,
-                collections,
-                experts,
-                RoutingMethod(method),
-                cache or out.parent / "embeddings",
-                now,
-                progress,
-            )
+            folder = cache or out.parent / "embeddings"
+            library = measured_library(old, collections, experts, folder, now, progress)
     save_library(library, out)
     manifest = library.manifest
     say(
@@ -152,13 +142,12 @@ def measured_library(
     old: PilotLibrary | None,
     collections: Sequence[Collection],
     experts: dict[str, RetrievalExpert],
-    method: RoutingMethod,
     cache: Path,
     now: str,
     progress: Callable[[str], None],
 ) -> PilotLibrary:
     """A new library, or `old` with what it lacks; settings are chosen again on dev queries."""
-    from retrieval.training.build_library import extend_library, require_same_experts, with_settings
+    from retrieval.training.build_library import extend_library, require_same_experts
     from retrieval.training.labels import label_collections, label_pilots, locate, unseen_share
     from retrieval.training.routing_tuning import tuned
     from retrieval.training.searcher import Searcher, all_arms
@@ -173,5 +162,4 @@ def measured_library(
     library = extend_library(old, labelled, arms, fingerprints, created_at=now, located=located)
     progress("labelling dev queries")
     dev = label_collections(searchers, library.arms, lambda collection: collection.split("dev"))
-    settings = library.manifest.settings.model_copy(update={"method": method})
-    return tuned(with_settings(library, settings), dev, fingerprints)
+    return tuned(library, dev, fingerprints)

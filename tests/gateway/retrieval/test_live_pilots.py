@@ -18,8 +18,6 @@ from retrieval.routing.pilot_library import (
     MANIFEST_FILE,
     PilotLibrary,
     Pilots,
-    RoutingMethod,
-    RoutingSettings,
     make_library,
     save_library,
     weights_file,
@@ -123,7 +121,6 @@ async def test_what_cannot_be_used_is_logged_once_and_the_old_library_goes_on(
         await pilots.look()
         assert "was made on base another" in refused(caplog)[1]
         empty = favouring(experts, "words")
-        nothing = RoutingSettings(method=RoutingMethod.MEAN)
         save_library(
             make_library(
                 Pilots(**{each.name: getattr(empty, each.name)[:0] for each in fields(Pilots)}),
@@ -131,7 +128,6 @@ async def test_what_cannot_be_used_is_logged_once_and_the_old_library_goes_on(
                 (),
                 empty.manifest.expert_fingerprints,
                 created_at="",
-                settings=nothing,
             ),
             folder,
         )

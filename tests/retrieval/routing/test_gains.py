@@ -7,8 +7,7 @@ import pytest
 
 from retrieval.routing.fusion import fusions
 from retrieval.routing.gains import FOREIGN_LOSS, GainModel, data_set_gains, fit_gains, foreign_gains
-from retrieval.routing.pilot_library import PilotLibrary, RoutingMethod, RoutingSettings
-from retrieval.routing.pilot_router import group_pilots, winners
+from retrieval.routing.pilot_library import PilotLibrary, RoutingSettings
 from retrieval.types import Arm
 from tests.retrieval.pilot_data import ARMS, LAW, corner, small_library
 
@@ -94,28 +93,3 @@ def test_gains_are_over_the_plain_fusion_where_it_was_measured() -> None:
     np.testing.assert_allclose(model.gains, [[-0.1, 0, 0.3]] * 2, atol=1e-6)
     assert model.score(corner(LAW, 1))[0][0, 1] == pytest.approx(0.01)
     assert fit_gains(library, [0, 2], RoutingSettings()).gains[0].tolist() == pytest.approx([0, 0.4])
-
-
-def test_ties_are_labelled_with_the_first_arm() -> None:
-    scores = np.array([[0.5, 0.5, 0.2], [0.1, 0.3, 0.3], [0.0, 0.9, 0.1]], dtype=np.float32)
-    measured = np.array([[1, 1, 1], [1, 1, 1], [1, 0, 1]], dtype=bool)
-    assert winners(scores, measured).tolist() == [0, 1, 2]
-
-
-def test_one_centroid_per_data_set_and_winner() -> None:
-    library = small_library(RoutingSettings(method=RoutingMethod.MEAN))
-    grouped = group_pilots(library, [0, 1, 2])
-    assert grouped.owner.tolist() == [1, 2]
-    expected = library.embeddings[:8].mean(axis=0)
-    np.testing.assert_allclose(grouped.pilots[0], expected / np.linalg.norm(expected), rtol=1e-5)
-
-
-def test_mean_and_max_differ_where_an_expert_has_several_pilots() -> None:
-    library = small_library(RoutingSettings(method=RoutingMethod.MEAN))
-    library.scores[8:, 1] = 0.9  # the law expert wins on medicine too: two pilots, in opposite corners
-    by_mean = group_pilots(library, [0, 1]).score(corner(LAW, 1))[0][0, 1]
-    library = small_library(RoutingSettings(method=RoutingMethod.MAX))
-    library.scores[8:, 1] = 0.9
-    by_max = group_pilots(library, [0, 1]).score(corner(LAW, 1))[0][0, 1]
-    assert by_max == pytest.approx(1, abs=0.1)
-    assert by_mean == pytest.approx(0.5, abs=0.15)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from base.errors import ArtifactError
-from retrieval.routing.pilot_library import PilotLibrary, RoutingMethod, RoutingSettings
+from retrieval.routing.pilot_library import PilotLibrary, RoutingSettings
 from retrieval.routing.pilot_router import RetrievalRouter, build_router
 from retrieval.types import RetrievalReason
 from tests.retrieval.pilot_data import FINGERPRINTS, LAW, MEDICINE, corner, small_library
@@ -16,15 +16,6 @@ def router(
     library: PilotLibrary, experts: tuple[str, ...] = ("law", "medicine", "bm25"), **options: bool
 ) -> RetrievalRouter:
     return build_router(library, base_fingerprint=FINGERPRINTS["base"], experts=experts, **options)
-
-
-@pytest.mark.parametrize("method", [RoutingMethod.MEAN, RoutingMethod.MAX])
-def test_the_papers_methods_send_each_corner_to_its_winner(method: RoutingMethod) -> None:
-    found = router(small_library(RoutingSettings(method=method))).choose(
-        np.concatenate([corner(LAW, 3, seed=1), corner(MEDICINE, 3, seed=1)])
-    )
-    assert [decision.expert for decision in found] == ["law"] * 3 + ["medicine"] * 3
-    assert not any(decision.is_fused for decision in found)
 
 
 def test_ours_fuses_where_that_was_best_and_says_why() -> None:

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from base.errors import DataError
-from retrieval.routing.pilot_library import RoutingMethod, RoutingSettings
 from retrieval.training.build_library import (
     extend_library,
     remove_expert,
@@ -134,8 +133,6 @@ def test_settings_are_chosen_on_dev_and_never_for_the_papers_methods() -> None:
     assert routed_scores(chosen, dev[0], list(FINGERPRINTS)).tolist() == pytest.approx([0.95] * 6)
     assert routed_scores(chosen, dev[0], list(FINGERPRINTS), may_fuse=False).tolist() == pytest.approx([0.9] * 6)
     assert tuned(library, [], FINGERPRINTS) is library
-    paper = with_settings(library, RoutingSettings(method=RoutingMethod.MEAN))
-    assert tuned(paper, dev, FINGERPRINTS) is paper
 
 
 def test_settings_that_serve_unprepared_queries_worse_than_base_are_not_chosen() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from base.errors import ConfigError, DataError
-from retrieval.routing.pilot_library import RoutingMethod, load_library
+from retrieval.routing.pilot_library import load_library
 from retrieval.training.collection import read_collection
 from retrieval.training.labels import query_key
 from retrieval.training.recipe import held_out_queries
@@ -25,7 +25,6 @@ def make(out: Path, **options: object) -> None:
         "adapters": None,
         "remove": None,
         "rebuild": False,
-        "method": "gain",
         "cache": out.parent / "cache",
     }
     pilots(out=out, **(defaults | options))  # type: ignore[arg-type]
@@ -64,8 +63,8 @@ def test_a_changed_expert_needs_a_rebuild(tmp_path: Path) -> None:
     config = write_config(tmp_path, "words: {kind: bm25, k1: 0.5}")
     with pytest.raises(DataError, match="'words' is not the one that the pilot library measured; use --rebuild"):
         make(tmp_path / "pilots", data=north, config=config)
-    make(tmp_path / "pilots", data=north, config=config, rebuild=True, method="mean")
-    assert load_library(tmp_path / "pilots").manifest.settings.method is RoutingMethod.MEAN
+    make(tmp_path / "pilots", data=north, config=config, rebuild=True)
+    assert load_library(tmp_path / "pilots").manifest.expert_fingerprints.keys() == {"base", "words"}
 
 
 def test_trained_adapters_are_labelled_on_the_queries_that_none_of_them_saw(tmp_path: Path) -> None:
@@ -91,8 +90,6 @@ def test_trained_adapters_are_labelled_on_the_queries_that_none_of_them_saw(tmp_
 
 
 def test_wrong_options_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--method men; did you mean 'mean'"):
-        make(tmp_path / "pilots", method="men")
     with pytest.raises(ConfigError, match="--data is required"):
         make(tmp_path / "pilots")
     with pytest.raises(ConfigError, match="there is no library at"):
