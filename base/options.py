@@ -26,7 +26,8 @@ def age_s(text: str) -> float:
     """Seconds of `30d` and the like. Raises ConfigError."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([mhdw])", text.strip())
     if found is None:
-        raise ConfigError(f"'{text}' is not an age; allowed: a number and a unit of {', '.join(SECONDS_OF)}, e.g. 30d")
+        allowed = f"a number and a unit of {', '.join(SECONDS_OF)}, e.g. 30d"
+        raise ConfigError(f"'{text}' is not a duration; allowed: {allowed}")
     return float(found[1]) * SECONDS_OF[found[2]]
 
 

@@ -60,4 +60,5 @@ def read_yaml(text: str, *, file: str) -> object:
     except yaml.MarkedYAMLError as error:  # its own text also shows the line, in which a key may be
         mark, reasons = error.problem_mark, filter(None, (error.context, error.problem))
         place = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file
-        raise ConfigError(f"{place}: is not valid YAML: {', '.join(reasons)}") from error
+        hint = "; indent with spaces" if "'\\t'" in (error.problem or "") else ""
+        raise ConfigError(f"{place}: is not valid YAML: {', '.join(reasons)}{hint}") from error

@@ -72,6 +72,7 @@ def run(name: str, arguments: list[str]) -> int:
     import os
 
     import typer
+    from pydantic import ValidationError
 
     from base.errors import ConfigError, RouterError
     from coe.completion import command_of
@@ -97,6 +98,9 @@ def run(name: str, arguments: list[str]) -> int:
         said = error.format_message() if hasattr(error, "format_message") else str(error)  # names the option as well
         said = said.replace("Value error, ", "").replace("Input should be", "must be")  # pydantic's words, in ours
         said = said.partition(", unable to parse")[0]
+        if isinstance(error.__cause__, ValidationError):
+            got = repr(error.__cause__.errors()[0]["input"])
+            said += "" if got in said else f" (got {got})"
         return complain([said, f"see `coe {name} --help`"], status=2)
     if isinstance(result, list):
         return next((status for words in result if (status := run(" ".join(words[:2]), words[2:]))), 0)

@@ -28,8 +28,18 @@ def price_table() -> Mapping[str, Mapping[str, object]]:
 def listed_facts(model: str) -> dict[str, object]:
     """Keys of an entry of experts.yaml that the table knows of a model in litellm's notation, e.g. openai/gpt-4o-mini:
     prices in USD per million tokens, context in tokens, tools, images."""
+    return entry_keys(listed(model))
+
+
+def listed_mode(model: str) -> object:
+    """What the table says that a model does: `chat`, which is also said of an unknown one, `embedding`, ..."""
+    return listed(model).get("mode", "chat")
+
+
+def listed(model: str) -> Mapping[str, object]:
+    """Everything that the table has of a model in litellm's notation."""
     table = price_table()
-    return entry_keys(table.get(model) or table.get(model.partition("/")[2]) or {})
+    return table.get(model) or table.get(model.partition("/")[2]) or {}
 
 
 def entry_keys(facts: Mapping[str, object]) -> dict[str, object]:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from base.errors import ConfigError, allowed_values, got_value
 from base.fault_words import fault_words
+from base.shipped import DEFAULT_CONFIG
 from base.yaml_text import read_yaml
 from router import plugins
 from router.expert_config import Engine, ExpertConfig, Flag, entry_faults, replica_faults
@@ -165,7 +166,9 @@ def config_text(path: Path) -> str:
             raise ConfigError(f"{path}: has {path.stat().st_size:,} bytes; allowed: up to {MOST_BYTES:,}")
         return path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+        is_ours = isinstance(error, FileNotFoundError) and path.name == DEFAULT_CONFIG.name
+        hint = "; `coe init` writes one, --config (COE_CONFIG) names another" if is_ours else ""
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}){hint}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is not UTF-8 text (byte {error.start})") from error
 

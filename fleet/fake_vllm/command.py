@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 
@@ -24,7 +24,7 @@ class Bug(StrEnum):
 
 
 class FakeOptions(BaseModel):
-    """Settings of one fake server. Sizes are GiB per GPU; `card` is a folder that all fakes of a host share."""
+    """Settings of one fake server, ours with a description. Sizes are GiB per GPU."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -41,18 +41,18 @@ class FakeOptions(BaseModel):
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     is_dev: bool = False
     allows_lora_updates: bool = False
-    card: Path | None = None
+    card: Path | None = Field(default=None, description="folder in which fakes account for a GPU's memory")
     devices: tuple[str, ...] = ("0",)
-    card_gib: float = Field(default=80.0, gt=0)
-    weights_gib: float = Field(default=1.0, ge=0)
+    card_gib: float = Field(default=80.0, gt=0, description="memory of the GPU")
+    weights_gib: float = Field(default=1.0, ge=0, description="of the model, on each GPU")
     sleeper_gib: float = Field(default=1.0, ge=0, description="stays on the GPU while it sleeps")
-    start_s: float = Field(default=0.0, ge=0)
-    sleep_s: tuple[float, float] = Field(default=(0.0, 0.0), description="at level 1, at level 2")
-    wake_s: tuple[float, float] = Field(default=(0.0, 0.0), description="from level 1; reloading after level 2")
+    start_s: float = Field(default=0.0, ge=0, description="until it is ready")
+    sleep_s: tuple[float, float] = Field(default=(0.0, 0.0), description="SECONDS, or SECONDS,SECONDS to level 1 and 2")
+    wake_s: tuple[float, float] = Field(default=(0.0, 0.0), description="the same, from level 1 and 2")
     tokens_per_s: float = Field(default=0.0, ge=0, description="of one answer; 0: as fast as it can")
     prefill_tokens_per_s: float = Field(default=0.0, ge=0, description="of a prompt, less what is cached")
     answer_tokens: int = Field(default=0, ge=0, description="shortest answer; 0: as long as the question")
-    bugs: frozenset[Bug] = frozenset()
+    bugs: frozenset[Bug] = Field(default=frozenset(), description=f"faults to have, of {', '.join(Bug)}")
 
 
 def parse_command(words: Sequence[str], environment: Mapping[str, str] = os.environ) -> FakeOptions:
@@ -66,13 +66,10 @@ def parse_command(words: Sequence[str], environment: Mapping[str, str] = os.envi
     parser.add_argument("--gpu-memory-utilization", type=float)
     for flag in ("enable-lora", "enable-sleep-mode"):
         parser.add_argument(f"--{flag}", action="store_true")
-    parser.add_argument("--fake-card", type=Path)
-    parser.add_argument("--fake-bugs", type=lambda text: frozenset(map(Bug, text.split(","))))
-    parser.add_argument("--fake-answer-tokens", type=int)
-    for name in ("card-gib", "weights-gib", "sleeper-gib", "start-s", "tokens-per-s", "prefill-tokens-per-s"):
-        parser.add_argument(f"--fake-{name}", type=float)
-    for name in ("sleep-s", "wake-s"):
-        parser.add_argument(f"--fake-{name}", type=two_levels, help="SECONDS, or SECONDS,SECONDS for levels 1 and 2")
+    for name, field in FakeOptions.model_fields.items():
+        if field.description:
+            flag = f"--fake-{name.replace('_', '-')}"
+            parser.add_argument(flag, type=KINDS.get(name, float), help=field.description)
     parsed, _ = parser.parse_known_args(words)
     given = {key.removeprefix("fake_"): value for key, value in vars(parsed).items() if value is not None}
     given["lora_modules"] = dict(module.split("=", 1) for module in given["lora_modules"])
@@ -86,3 +83,17 @@ def parse_command(words: Sequence[str], environment: Mapping[str, str] = os.envi
 def two_levels(text: str) -> tuple[float, float]:
     first, _, second = text.partition(",")
     return float(first), float(second or first)
+
+
+def bugs(text: str) -> frozenset[Bug]:
+    return frozenset(map(Bug, text.split(",")))
+
+
+KINDS: dict[str, Callable[[str], object]] = {
+    "answer_tokens": int,
+    "bugs": bugs,
+    "card": Path,
+    "sleep_s": two_levels,
+    "wake_s": two_levels,
+}
+"""Of the options of ours that are not a number."""

@@ -42,7 +42,8 @@ async def listed_models(url: str, key: str | None) -> dict[str, Mapping[str, Any
         async with session, session.get(address, headers=headers, allow_redirects=False) as answer:
             if answer.status != 200:
                 kind = KeyRefusedError if answer.status in (401, 403) else EngineError
-                raise kind(f"{address} answered with status {answer.status}")
+                hint = "; an API root mostly ends in /v1" if answer.status == 404 and root.path == "/" else ""
+                raise kind(f"{address} answered with status {answer.status}{hint}")
             return {str(each["id"]): each for each in (await answer.json(content_type=None))["data"]}
     except (aiohttp.ClientError, OSError) as error:
         raise EngineError(f"{url} does not answer ({type(error).__name__})") from error

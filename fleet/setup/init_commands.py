@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -97,7 +98,7 @@ def refuse_existing(out: Path) -> None:
 
 def is_hosted(endpoint: str) -> bool:
     """Returns True for PROVIDER/MODEL."""
-    return "://" not in endpoint and "/" in endpoint.strip("/")
+    return re.match(r"[\w-]+/.", endpoint) is not None
 
 
 def add_hosted(found: Found, model: str, key_env: str | None) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from datetime import date
 
 from base.errors import ConfigError
-from fleet.price_list import entry_keys, listed_facts
+from fleet.price_list import entry_keys, listed_facts, listed_mode
 from fleet.setup.composition import Found, safe_name
 from router.expert_config import NOT_PARAMS
 
@@ -51,7 +51,7 @@ def add_deployment(found: Found, entry: object, where: str) -> None:
     model, public = params["model"], str(entry.get("model_name", params["model"]))
     given = entry.get("model_info")
     info: Mapping[str, object] = given if isinstance(given, Mapping) else {}
-    mode = info.get("mode", "chat")
+    mode = info.get("mode") or listed_mode(model)
     if "*" in model or "*" in public:
         found.notes.append(f"{where}: '{public}' means many models; add an expert for each that you want")
         return

@@ -71,12 +71,12 @@ def test_a_command_that_may_take_long_shows_its_progress(name):
 @pytest.mark.parametrize("command", ["train", "retrain", "categories propose", "eval routing", "eval retrieval"])
 def test_a_negative_seed_is_refused_as_an_option(command, capsys):
     assert run(command, ["--seed", "-1"]) == 2
-    assert "Invalid value for '--seed': must be greater than or equal to 0\n" in capsys.readouterr().err
+    assert "Invalid value for '--seed': must be greater than or equal to 0 (got '-1')\n" in capsys.readouterr().err
 
 
 def test_a_text_is_refused_where_a_number_is_asked_for(capsys):
     assert run("train", ["--seed", "x"]) == 2
-    assert "Invalid value for '--seed': must be a valid integer\n" in capsys.readouterr().err
+    assert "Invalid value for '--seed': must be a valid integer (got 'x')\n" in capsys.readouterr().err
 
 
 def test_help_imports_nothing_heavy():

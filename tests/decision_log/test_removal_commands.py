@@ -120,7 +120,7 @@ def test_ages(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "30", "d", "-3d", "3 days"])
 def test_ages_that_are_refused_say_what_is_allowed(text: str) -> None:
-    with pytest.raises(ConfigError, match="is not an age; allowed: a number and a unit of m, h, d, w"):
+    with pytest.raises(ConfigError, match="is not a duration; allowed: a number and a unit of m, h, d, w"):
         age_s(text)
 
 

@@ -27,11 +27,12 @@ MODELS = [
 
 
 class Models(JsonHandler):
-    """Lists two models for whoever has the key, at /v1; lists none at /empty."""
+    """Lists two models for whoever has the key, at /v1; lists none at /empty; has nothing else."""
 
     def do_GET(self) -> None:
         is_known = self.headers.get("authorization") == "Bearer right"
-        self.send_json({"data": [] if self.path.startswith("/empty") else MODELS}, 200 if is_known else 401)
+        status = 404 if self.path == "/models" else 200 if is_known else 401
+        self.send_json({"data": [] if self.path.startswith("/empty") else MODELS}, status)
 
 
 @pytest.fixture
@@ -64,6 +65,8 @@ def test_every_model_of_an_endpoint_becomes_an_expert(address, tmp_path, monkeyp
         (["http://127.0.0.1:9/v1"], "does not answer"),
         (["ftp://host/v1"], "'ftp://host/v1' is not an endpoint"),
         (["host"], "'host' is not an endpoint"),
+        (["10.0.0.7:8000/v1"], "'10.0.0.7:8000/v1' is not an endpoint"),
+        (["{}", "--api-key-env", "ENGINE_KEY"], "status 404; an API root mostly ends in /v1"),
         ([], "nobody is here to be asked"),
     ],
 )
@@ -140,6 +143,7 @@ LITELLM = {
         },
         {"model_name": "*", "litellm_params": {"model": "openai/*"}},
         {"model_name": "vectors", "litellm_params": {"model": "openai/e"}, "model_info": {"mode": "embedding"}},
+        {"model_name": "listed", "litellm_params": {"model": "openai/text-embedding-3-small"}},
     ],
     "router_settings": {
         "model_group_alias": {
@@ -174,6 +178,7 @@ def test_a_litellm_proxy_becomes_a_composition() -> None:
         "GPT_4O_US_KEY",
         "general_settings.master_key",
         "'vectors' is of mode 'embedding'",
+        "'listed' is of mode 'embedding'",
         "model_list.4",
         "'two words' must",
         "model_list.0: not taken over: rpm;",

@@ -153,6 +153,7 @@ def test_parse_is_pure(values):
     ("text", "expected"),
     [
         ("a: [", "not valid YAML"),
+        ("a:\n\tb: 1", "yaml:2:1: is not valid YAML: .*; indent with spaces$"),
         ("- a", "must be a mapping, got a list$"),
         ("", "must be a mapping, got nothing"),
         ("a: 1\nb: \0", "yaml:2: is not valid YAML: U\\+0000 is not allowed"),

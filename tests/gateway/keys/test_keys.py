@@ -272,7 +272,7 @@ def test_the_commands(coe_keys: Shell) -> None:
         (["create", "acme", "--experts", "rubi"], "'rubi' is not in experts.yaml; did you mean 'ruby'?"),
         (["create", "acme", "--policies", "cheap"], "'cheap' is not in experts.yaml; allowed: default"),
         (["create", "acme", "--usd", "5"], "--usd '5' is not a cap; allowed: AMOUNT/WINDOW"),
-        (["create", "acme", "--expires", "soon"], "'soon' is not an age"),
+        (["create", "acme", "--expires", "soon"], "'soon' is not a duration"),
         (["limits", "acme/1", "--usd", "1/day"], "there is no key 'acme/1'"),
         (["limits", "acme", "--admin"], "--admin: allowed for a key"),
         (["revoke", "nobody"], "there is no key 'nobody'"),
