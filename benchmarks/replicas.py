@@ -19,7 +19,8 @@ from fleet.backend import BackendRequest
 from fleet.fake_vllm.command import FakeOptions
 from fleet.fake_vllm.engine import FakeEngine
 from fleet.fake_vllm.server import FakeServer
-from fleet.replicas import ReplicatedBackend
+from fleet.pool import ExpertPool
+from fleet.replicas import Replicas
 from fleet.wires import vllm
 
 ENGINES, CLIENTS, CONVERSATIONS, TURNS, WORDS = 3, 24, 60, 6, 60
@@ -44,8 +45,8 @@ async def cached_share(seed: int, *, is_kept: bool) -> float:
             await web.TCPSite(runner, "127.0.0.1", 0).start()
             url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
             backends[url] = vllm.build(vllm.Options(url=url, served_model="m"))
-        backend = ReplicatedBackend("m", backends)
-        stack.push_async_callback(backend.aclose)
+        pool = ExpertPool({"m": Replicas("m", backends)})
+        stack.push_async_callback(pool.aclose)
         waiting = [f"{seed} {number}" for number in range(CONVERSATIONS)]
 
         async def client() -> None:
@@ -55,9 +56,11 @@ async def cached_share(seed: int, *, is_kept: bool) -> float:
                     text = " ".join(str(rng.randrange(10**6)) for _ in range(WORDS))
                     messages.append({"role": "user", "content": text})
                     body = {"messages": messages, "max_tokens": rng.randint(2, 14)}
-                    response = await backend.send(BackendRequest(body, conversation=name if is_kept else ""))
+                    call = await pool.call("m", name if is_kept else "")
+                    response = await call.send(BackendRequest(body))
                     async for _ in response.chunks:
                         pass
+                    call.succeeded()
                     messages.append({"role": "assistant", "content": text[:20]})
                     await asyncio.sleep(rng.uniform(0.0, THINKING_S))
 

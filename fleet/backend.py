@@ -17,7 +17,7 @@ MAX_ERROR_BYTES = 1 << 20
 RETRY_AFTER_S = 1.0
 """Wait before another try where nobody says for how long."""
 
-ELSEWHERE = frozenset({408, 429, 498, 502, 503, 504, *range(520, 525), 529})
+ELSEWHERE = frozenset({408, 429, 498, 500, 502, 503, 504, *range(520, 525), 529})
 """Statuses by which an engine, or what is before it, says that it gives no answer now, which another one may give: 498
 is Groq's and 529 Anthropic's when it is overloaded, and from 520 on they are Cloudflare's."""
 
@@ -32,7 +32,6 @@ class BackendRequest:
 
     `headers` go with it: those of the client that the expert's wire asks for, and the context of a trace.
     `cache_salt` differs between callers: an engine that shares cached prompts shares them among requests of one salt.
-    Requests of one `conversation` go to one engine, where an expert has several; those of a batch wait behind others.
     """
 
     body: Mapping[str, object]
@@ -42,8 +41,6 @@ class BackendRequest:
     timeout_s: float = 600.0
     cache_salt: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
-    conversation: str = ""
-    is_batch: bool = False
 
 
 class Place(NamedTuple):

@@ -1,5 +1,5 @@
-"""A circuit breaker for one expert: closed, open after failures in a row, then one trial at a time; or limited for the
-rest that the expert asks for. Pure."""
+"""A circuit breaker for one engine of an expert: closed, open after failures in a row, then one trial at a time; or
+limited for the rest that the expert asks for. Pure."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class BreakerState(StrEnum):
 
     CLOSED = "closed"  # all of them
     HALF_OPEN = "half_open"  # the next one, as a trial
+    LIMITED = "limited"  # none, because the expert asked for a rest, or is without quota
     OPEN = "open"  # none
-    LIMITED = "limited"  # none, because the expert is at its rate limit, or without quota
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from typing import cast
 
 from base.errors import BackendError, ConfigError
 from fleet.backend import BackendRequest, BackendResponse, ChatBackend, Unconnected
-from fleet.replicas import ReplicatedBackend
+from fleet.replicas import ExpertBackend, Replicas
 from router import plugins
 from router.config import CoeConfig
 from router.expert_config import Engine, ExpertConfig
@@ -62,7 +62,7 @@ class DisabledBackend(Unconnected):
 
 def build_backends(
     config: CoeConfig, urls: Mapping[str, Roots], lora_ids: Mapping[str, int | None], secrets: Mapping[str, str]
-) -> dict[str, ChatBackend]:
+) -> dict[str, ExpertBackend]:
     """One backend per expert; a disabled one, and a warning, where a secret of the expert is not in the environment.
 
     Args:
@@ -88,13 +88,13 @@ def ids_on_base(config: CoeConfig, model: str, lora_ids: Mapping[str, int | None
 
 def build_backend(
     name: str, entry: ExpertConfig, roots: Roots, lora_ids: Mapping[str, int | None], secrets: Mapping[str, str]
-) -> ChatBackend:
+) -> ExpertBackend:
     """The client of an expert; of all its engines where it has several or a limit."""
     backends = {root: backend_at(name, entry, root, lora_ids, secrets) for root in roots or (None,)}
     first = next(iter(backends.values()))
     if isinstance(first, DisabledBackend) or (len(backends) == 1 and entry.max_concurrency is None):
         return first
-    return ReplicatedBackend(name, {root or "": each for root, each in backends.items()}, entry.max_concurrency)
+    return Replicas(name, {root or "": each for root, each in backends.items()}, entry.max_concurrency)
 
 
 def backend_at(

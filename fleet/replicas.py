@@ -13,24 +13,13 @@ import math
 import re
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import aiohttp
 
-from base.errors import BackendError, BusyError
-from fleet.backend import (
-    ELSEWHERE,
-    RETRY_AFTER_S,
-    BackendRequest,
-    BackendResponse,
-    ChatBackend,
-    ChunkStream,
-    Place,
-    is_spent,
-    is_too_large,
-    retry_after_s,
-)
+from base.errors import BusyError
+from fleet.backend import ChatBackend
 from fleet.breaker import Breaker, BreakerState
 from fleet.tasks import stop_task
 
@@ -39,7 +28,6 @@ POLL_EVERY_S = 1.0
 IDLE_S = 10.0
 """So long after the last request, nobody asks engines for their load."""
 
-AT_LIMIT = 429
 QUEUED_PER_PLACE = 2
 
 MAX_METRICS_BYTES = 4 << 20
@@ -51,8 +39,11 @@ GAUGES = re.compile(
 )
 """Requests that run and that wait, in vLLM, llama.cpp (`--metrics`) and SGLang; one line for each of its ranks."""
 
+ORDER = {state: place for place, state in enumerate(BreakerState)}
+"""States of engines; the first one found is that of their expert."""
 
-@dataclass
+
+@dataclass(eq=False)
 class Replica:
     """One engine of an expert. `told` is the load that it reported, and ours at that time."""
 
@@ -117,8 +108,8 @@ class Queue:
                     place.set_result(None)
 
 
-class ReplicatedBackend:
-    """A `ChatBackend` over the engines of one expert, with a breaker for each.
+class Replicas:
+    """The engines of one expert, which are alike; of most experts there is one.
 
     Args:
         backends: by API root.
@@ -127,186 +118,61 @@ class ReplicatedBackend:
 
     def __init__(self, expert: str, backends: Mapping[str, ChatBackend], max_running: int | None = None) -> None:
         self._expert, self._max_running = expert, max_running
-        self.replicas = [Replica(url, backend) for url, backend in backends.items()]
-        self._queue = Queue(expert, self._places)
+        self.all = [Replica(url, backend) for url, backend in backends.items()]
+        self.are_several = len(self.all) > 1
+        self.queue = None if max_running is None else Queue(expert, self._places)
         self._poller: asyncio.Task[None] | None = None
-        self._probes: dict[str, asyncio.Task[None]] = {}
         self._asked_at_s = 0.0
 
-    async def send(self, request: BackendRequest) -> BackendResponse:
-        """Waits for a place, then asks one engine, and another where the first did nothing. Raises BackendError,
-        BusyError."""
-        began_s = self._asked_at_s = time.monotonic()
+    @property
+    def best(self) -> Breaker:
+        """The breaker that says whether the expert can be called: of the engine that can be, or can be next."""
+        if not self.are_several:
+            return self.all[0].breaker
+        return min((each.breaker for each in self.all), key=lambda it: (not it.admits, ORDER[it.state], it.probe_at_s))
+
+    def left(self, tried: Collection[Replica]) -> list[Replica]:
+        """The engines that may be asked after those."""
+        return [each for each in self.all if each.breaker.admits and each not in tried]
+
+    def next(self, conversation: str, tried: Collection[Replica] = ()) -> Replica:
+        """The engine that is asked next, any where none gets requests: its breaker was asked before."""
+        if not self.are_several:
+            return self.all[0]
         self._watch()
-        await self._queue.enter(is_batch=request.is_batch)
-        queue_ms = (time.monotonic() - began_s) * 1e3
-        tried: list[Replica] = []
-        try:
-            while True:
-                replica = self._next(request.conversation, tried)
-                tried.append(replica)
-                response = await self._ask(replica, request, is_last=not self._left(tried))
-                if response is not None:
-                    break
-        except BaseException:
-            self._queue.leave()
-            raise
-        engine = 1 + self.replicas.index(replica)
-        response.place = Place(engine, None if self._max_running is None else queue_ms)
-        return response
+        left, most = self.left(tried) or self.all, self._max_running or math.inf
+        return chosen([each for each in left if each.running < most] or left, conversation)
 
     async def is_alive(self) -> bool:
         """Returns True when one engine answers a probe."""
-        verdicts = await asyncio.gather(*(each.backend.is_alive() for each in self.replicas))
-        for replica, is_alive in zip(self.replicas, verdicts, strict=True):
-            replica.breaker.probed(is_alive, time.monotonic())
-        self._queue.hand_out()
-        return any(verdicts)
+        return any(await asyncio.gather(*(each.backend.is_alive() for each in self.all)))
 
     async def aclose(self) -> None:
         await stop_task(self._poller)
-        for probe in self._probes.values():
-            await stop_task(probe)
-        await asyncio.gather(*(each.backend.aclose() for each in self.replicas))
+        await asyncio.gather(*(each.backend.aclose() for each in self.all))
 
     def _places(self) -> float:
-        if self._max_running is None:
-            return math.inf
-        return self._max_running * max(1, sum(each.breaker.admits for each in self.replicas))
-
-    def _left(self, tried: Collection[Replica]) -> list[Replica]:
-        """The engines that may be asked yet."""
-        return [each for each in self.replicas if each.breaker.admits and each not in tried]
-
-    def _next(self, conversation: str, tried: Collection[Replica]) -> Replica:
-        """The engine that is asked next. Raises BackendError where none is left."""
-        left = self._left(tried)
-        if not left:
-            rest_s = self._rest_s()
-            if rest_s == math.inf:
-                raise BackendError(f"no engine of expert {self._expert} can be reached", status=503, is_retryable=True)
-            message = f"expert {self._expert} is at its rate limit"
-            raise BackendError(message, status=AT_LIMIT, is_retryable=True, retry_after_s=rest_s)
         most = math.inf if self._max_running is None else self._max_running
-        return chosen([each for each in left if each.running < most] or left, conversation)
-
-    def _rest_s(self) -> float:
-        """Seconds until the first engine at its rate limit has rested; infinite where none is at one."""
-        now_s, limited = time.monotonic(), BreakerState.LIMITED
-        rests_s = (each.breaker.rest_s(now_s) for each in self.replicas if each.breaker.state is limited)
-        return min(rests_s, default=math.inf)
-
-    async def _ask(self, replica: Replica, request: BackendRequest, *, is_last: bool) -> BackendResponse | None:
-        """An engine's answer, whose end gives its place back; None where another one is to be asked instead."""
-        replica.running += 1
-        replica.breaker.start()
-        try:
-            response = await replica.backend.send(request)
-            begin = await begin_of(response) if response.status == AT_LIMIT else b""
-        except BackendError as error:
-            self._end(replica, error)
-            if error.is_retryable and not is_last:
-                return None
-            raise
-        except BaseException as error:
-            self._end(replica, error)
-            raise
-        fault = None if response.status < 500 else BackendError("", status=response.status)
-        if response.status == AT_LIMIT and not (is_too_large(AT_LIMIT, begin) or is_spent(AT_LIMIT, begin)):
-            rest_s = retry_after_s(response.headers)
-            rest_s = RETRY_AFTER_S if rest_s is None else rest_s
-            fault = BackendError("", status=AT_LIMIT, retry_after_s=rest_s)
-            response.headers["retry-after"] = f"{min(rest_s, self._rest_s()):.3f}"
-        if response.status in ELSEWHERE and not is_last:
-            await response.chunks.aclose()
-            self._end(replica, fault)
-            return None
-
-        def ended(error: BaseException | None) -> None:
-            self._end(replica, error or fault)
-            self._queue.leave()
-
-        replica.breaker.begin()
-        response.chunks = CountedChunks(response.chunks, ended, begin)
-        return response
-
-    def _end(self, replica: Replica, error: BaseException | None) -> None:
-        """Tells the breaker of a request's end."""
-        replica.running -= 1
-        if error is None:
-            replica.breaker.succeed()
-        elif isinstance(error, BackendError) and error.status == AT_LIMIT:
-            replica.breaker.limit(time.monotonic(), error.retry_after_s or 0.0)
-        elif isinstance(error, BackendError):
-            replica.breaker.fail(time.monotonic())
-        else:
-            replica.breaker.abandon()
+        return most * max(1, sum(each.breaker.admits for each in self.all))
 
     def _watch(self) -> None:
-        """Begins to ask engines for their load, and to probe those whose breaker wants that."""
+        """Begins to ask engines for their load."""
+        self._asked_at_s = time.monotonic()
         if self._poller is None or self._poller.done():
             self._poller = asyncio.create_task(self._poll(), name=f"load of {self._expert}")
-        for replica in self.replicas:
-            probe = self._probes.get(replica.url)
-            if replica.breaker.wants_probe(time.monotonic()) and (probe is None or probe.done()):
-                self._probes[replica.url] = asyncio.create_task(self._probe(replica))
-
-    async def _probe(self, replica: Replica) -> None:
-        replica.breaker.probed(await replica.backend.is_alive(), time.monotonic())
-        self._queue.hand_out()
 
     async def _poll(self) -> None:
         """Notes what the engines tell of their load, while there are requests."""
         async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
             while time.monotonic() - self._asked_at_s < IDLE_S:
-                loads = await asyncio.gather(*(engine_load(session, each.url) for each in self.replicas))
-                for replica, load in zip(self.replicas, loads, strict=True):
+                loads = await asyncio.gather(*(engine_load(session, each.url) for each in self.all))
+                for replica, load in zip(self.all, loads, strict=True):
                     replica.told = None if load is None else (load, replica.running)
                 await asyncio.sleep(POLL_EVERY_S)
 
 
-async def begin_of(response: BackendResponse) -> bytes:
-    """The first piece of an answer. Raises BackendError."""
-    try:
-        return await anext(response.chunks, b"")
-    except BaseException:
-        await response.chunks.aclose()
-        raise
-
-
-class CountedChunks:
-    """An answer's pieces after its `begin`, which was read before. Their end is told once, with the error that it
-    ended by."""
-
-    def __init__(self, chunks: ChunkStream, ended: Callable[[BaseException | None], None], begin: bytes) -> None:
-        self._chunks, self._begin = chunks, begin
-        self._ended: Callable[[BaseException | None], None] | None = ended
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        if self._begin:
-            begin, self._begin = self._begin, b""
-            return begin
-        try:
-            return await anext(self._chunks)
-        except StopAsyncIteration:
-            self._end(None)
-            raise
-        except BaseException as error:
-            self._end(error)
-            raise
-
-    async def aclose(self) -> None:
-        """A reader that has what it wants closes before the end, which says nothing against the engine."""
-        self._end(None)
-        await self._chunks.aclose()
-
-    def _end(self, error: BaseException | None) -> None:
-        ended, self._ended = self._ended, None
-        if ended is not None:
-            ended(error)
+ExpertBackend = ChatBackend | Replicas
+"""What serves an expert; one engine alone may come without its set."""
 
 
 def chosen(replicas: Collection[Replica], conversation: str) -> Replica:

@@ -61,11 +61,11 @@ class Refused(NamedTuple):
 class TakenFields:
     """Sends requests to an expert without the fields that it was found to refuse."""
 
-    def __init__(self, expert: str, backend: ChatBackend, clock: Callable[[], float] = time.monotonic) -> None:
-        self._expert, self._backend, self._clock = expert, backend, clock
+    def __init__(self, expert: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._expert, self._clock = expert, clock
         self._refused: dict[tuple[str, Kind], float] = {}  # a field, of what requests, and until when
 
-    async def send(self, request: BackendRequest, added: Collection[str] = ()) -> BackendResponse:
+    async def send(self, backend: ChatBackend, request: BackendRequest, added: Collection[str] = ()) -> BackendResponse:
         """Sends a request as the backend does, and after a refusal again without the field that it names first: some go
         on to list those that are known.
 
@@ -80,7 +80,7 @@ class TakenFields:
         new: list[Refused] = []
         while True:
             sent = without(request, refused)
-            response = await self._backend.send(sent)
+            response = await backend.send(sent)
             if response.status not in REFUSALS:
                 if new and response.status < 300:
                     self._remember(request, new)

@@ -13,6 +13,7 @@ from base.errors import BackendError
 from base.json_text import JsonError, from_json
 from fleet.backend import ELSEWHERE, RETRY_AFTER_S, ChunkStream, Place, is_spent, is_too_large, retry_after_s
 from fleet.breaker import SPENT_REST_S
+from fleet.pool import Call
 from gateway.answer_reader import JsonAnswer
 from gateway.http_errors import (
     CREDENTIALS,
@@ -52,11 +53,12 @@ TOO_LONG_WORDS = re.compile(
 CONTEXT_ERROR = "exceed_context_size_error"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StreamedAnswer:
     """A stream whose first content is here. Close `chunks` in any case.
 
     Args:
+        call: where a stream comes from an expert that has not ended it yet.
         is_native: the expert got the client's own request and answers on its wire.
         hides_usage: the gateway asked for the usage that the stream may report; its client did not.
         is_whole: the expert sent it in one piece, which is all in `first`.
@@ -72,9 +74,10 @@ class StreamedAnswer:
     place: Place | None = None
     is_whole: bool = False
     left_out: tuple[str, ...] = ()
+    call: Call | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class WholeAnswer:
     """A complete answer with its usage and finish reason."""
 
@@ -199,9 +202,9 @@ def upstream_error(
     if is_spent(status, body):
         lack = "has too little credit for so long an answer" if is_large else "is without quota or credit"
         message, rest_s = f"expert {expert} {lack} at its provider", None if is_large else SPENT_REST_S
-        return ApiError(message, status=429, code=OUT_OF_QUOTA, retry_after_s=rest_s, is_retryable=True)
+        return ApiError(message, status=429, code=OUT_OF_QUOTA, retry_after_s=rest_s, rest_s=rest_s, is_retryable=True)
     status = status if status < 600 else 502  # LinkedIn's 999 and others that HTTP does not know
-    wait_s, fields = retry_after_s(headers), error_fields(body)
+    said_s, fields = retry_after_s(headers), error_fields(body)
     fault: tuple[str, str] | None = None
     if status in (401, 403, 407) and not (status == 403 and is_flagged(fields)):
         fault = CREDENTIALS, "refused the gateway's credentials"
@@ -211,8 +214,8 @@ def upstream_error(
         fault = "expert_broken_answer", f"answered with status {status}"
     if fault is not None:
         return ApiError(f"expert {expert} {fault[1]}", status=502, code=fault[0], is_retryable=True)
-    if wait_s is None and status in (429, 503, 529):
-        wait_s = RETRY_AFTER_S
+    wait_s = RETRY_AFTER_S if said_s is None and status in (429, 503, 529) else said_s
+    is_retryable = is_large or status in ELSEWHERE
     wordless = {"message": f"expert {expert} answered with status {status}", "code": "expert_error"}
     said = (fields or wordless).items()
     shown = {name: without_keys(value, key) if isinstance(value, str) else value for name, value in said}
@@ -229,7 +232,8 @@ def upstream_error(
         param=param if isinstance(param, str) else None,
         error_type=kind if isinstance(kind, str) and code != TOO_LONG else None,
         retry_after_s=None if is_large else wait_s,
-        is_retryable=is_large or status in ELSEWHERE,
+        rest_s=None if is_large or not is_retryable else wait_s if status == 429 else said_s,
+        is_retryable=is_retryable,
     )
 
 

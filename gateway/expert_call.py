@@ -8,11 +8,11 @@ from dataclasses import replace
 from functools import partial
 from typing import cast
 
-from base.errors import BackendError, BusyError, RouterError
+from base.errors import BackendError, RouterError
 from decision_log.privacy import keyed_hash
 from fleet.backend import RETRY_AFTER_S, BackendRequest, BackendResponse
-from fleet.pool import ExpertPool
-from fleet.replicas import ReplicatedBackend
+from fleet.pool import Call, ExpertPool
+from fleet.replicas import Replica
 from fleet.wires.builtin import chunks_of, frames, response_of
 from fleet.wires.echo import wants_usage
 from gateway.answer_begin import read_beginning
@@ -57,9 +57,10 @@ class RetryBudget:
 class ExpertCall:
     """Calls experts and keeps their breakers informed.
 
-    Only failures before the first content lead to another expert, at most `retries` times, within the budget of further
-    tries that all requests share. After a prompt that was too long that is one with a larger context. An expert that
-    cannot be reached got nothing, so it counts for neither: with it go all that share its engine.
+    Only failures before the first content lead to another engine of the expert, where it has several, and then to
+    another expert, at most `retries` times, within the budget of further tries that all requests share. After a prompt
+    that was too long that is one with a larger context. An expert that cannot be reached got nothing, so it counts for
+    neither: with it go all that share its engine.
 
     Args:
         experts: entries of experts.yaml.
@@ -110,12 +111,10 @@ class ExpertCall:
             except RouterError as error:
                 failure = api_error(error, expert)
             failure.expert = expert
-            if asked.watch is not None:
-                asked.watch.fails(failure)
             tries += failure.code not in UNSENT
             following = self._following(decision, failures, failure) if tries <= self._retries else None
             if following is None:
-                if failure.status == 429 and failure.retry_after_s is not None:
+                if failure.status == 429 and failure.rest_s is not None:
                     failure.retry_after_s = self._shortest_wait_s(decision.ranking, failure)
                 raise failure.after(failures) if failures else failure
             failures[expert] = failure.cause
@@ -140,8 +139,7 @@ class ExpertCall:
     def _shortest_wait_s(self, ranking: Collection[str], failure: ApiError) -> float:
         """Seconds until the first that could serve may be asked, where the last one asked is at its limit."""
         waits_s = dict.fromkeys(self._pool.alive, RETRY_AFTER_S) | self._pool.rests_s()
-        others = (waits_s[name] for name in ranking if name in waits_s and name != failure.expert)
-        return min([failure.retry_after_s or 0.0, *others])
+        return min([failure.retry_after_s or 0.0, *(waits_s[name] for name in ranking if name in waits_s)])
 
     def _native(self, chat: ChatRequest, expert: str) -> Native | None:
         """The client's own request where that expert speaks its wire."""
@@ -160,9 +158,10 @@ class ExpertCall:
         return is_needed and options.get("include_usage") is not True
 
     async def _send(
-        self, asked: Asked, chat: ChatRequest, expert: str, native: Native | None, asks_usage: bool
+        self, asked: Asked, chat: ChatRequest, call: Call, native: Native | None, asks_usage: bool
     ) -> BackendResponse:
         """The head of an expert's answer, and its body within the expert's time. Raises BackendError."""
+        expert = call.expert
         entry = self._experts[expert]
         request = BackendRequest(
             chat.body,
@@ -171,8 +170,6 @@ class ExpertCall:
             timeout_s=min(entry.timeout_s, entry.total_timeout_s),
             cache_salt=cache_salt(asked.caller.tenant, self._hash_key),
         )
-        if isinstance(self._pool.backend(expert), ReplicatedBackend):
-            request = replace(request, conversation=conversation_of(asked), is_batch=asked.is_batch)
         if native is not None:
             request = replace(request, body=native.body, path=native.wire.value, headers=native.headers)
         added: tuple[str, ...] = ()
@@ -186,7 +183,7 @@ class ExpertCall:
         time = AnswerTime(entry.total_timeout_s)
         try:
             with time:
-                response = await self._pool.send(expert, request, added)
+                response = await call.send(request, added)
         except BaseException:
             time.close()
             raise
@@ -207,46 +204,52 @@ class ExpertCall:
         adds_none = failure.code in UNSENT  # nothing was sent, so the experts get no more than one request
         return expert if expert is not None and (adds_none or self._budget.spend()) else None
 
-    async def _attempt(self, asked: Asked, chat: ChatRequest, expert: str) -> StreamedAnswer | WholeAnswer:
-        """One expert's answer. Raises ApiError or BackendError, with the breaker told."""
-        pool = self._pool
-        pool.started(expert)
+    async def _attempt(
+        self, asked: Asked, chat: ChatRequest, expert: str, tried: Collection[Replica] = ()
+    ) -> StreamedAnswer | WholeAnswer:
+        """One expert's answer, of the first of its engines beside `tried` that gives one. Raises ApiError or
+        BackendError, with the breakers told."""
+        conversation = conversation_of(asked) if self._pool.replicas(expert).are_several else ""
+        call = await self._pool.call(expert, conversation, tried, is_batch=asked.is_batch)
         try:
-            native = self._native(chat, expert)
-            asks_usage = chat.is_stream and self._asks_usage(asked, chat, expert, native)
-            response = await self._send(asked, chat, expert, native, asks_usage)
-            try:
-                answer = await read_beginning(
-                    expert, response, self._keys.get(expert), native, asks_stream=chat.is_stream
-                )
-                answer = await as_asked(answer, chat)
-                if response.left_out:
-                    answer = replace(answer, left_out=response.left_out)
-            except BaseException:
-                await response.chunks.aclose()
-                raise
-        except BusyError:
-            pool.abandoned(expert)
-            raise
+            answer = await self._beginning(asked, chat, call)
         except RouterError as error:
-            # Anything below 500 is a sign of life: the request was at fault, or the expert is at its limit. What an
-            # expert says of its key, its model or its address (401, 404, ...) was made a 502.
-            failure = api_error(error)
-            if failure.code in OF_ENTRY:
-                logger.warning("%s", failure.message)  # clients may not notice, since others answer them
-            if failure.status == 429 and failure.retry_after_s is not None:
-                pool.at_limit(expert, failure.retry_after_s, is_spent=failure.code == OUT_OF_QUOTA)
+            failure = api_error(error, expert)
+            failure.expert = expert
+            if asked.watch is not None:
+                asked.watch.fails(failure)
+            tell(call, failure)
+            if not (failure.is_retryable and call.has_sibling):
+                raise failure from error
+        except BaseException:  # the client left, or a fault of ours: no verdict on the engine, whose trial must end
+            call.abandoned()
+            raise
+        else:
+            if isinstance(answer, StreamedAnswer) and not answer.is_whole:
+                answer.call = call
+                call.began()
             else:
-                (pool.failed if failure.status >= 500 else pool.succeeded)(expert)
+                call.succeeded()
+            return answer
+        return await self._attempt(asked, chat, expert, call.tried)
+
+    async def _beginning(self, asked: Asked, chat: ChatRequest, call: Call) -> StreamedAnswer | WholeAnswer:
+        """What an engine answers, as far as it must be there before the client hears of it. Raises RouterError."""
+        expert = call.expert
+        native = self._native(chat, expert)
+        asks_usage = chat.is_stream and self._asks_usage(asked, chat, expert, native)
+        response = await self._send(asked, chat, call, native, asks_usage)
+        try:
+            answer = await read_beginning(expert, response, self._keys.get(expert), native, asks_stream=chat.is_stream)
+            answer = await as_asked(answer, chat)
+        except BaseException:
+            await response.chunks.aclose()
             raise
-        except BaseException:  # the client left, or a fault of ours: no verdict on the expert, whose trial must end
-            pool.abandoned(expert)
-            raise
-        if isinstance(answer, StreamedAnswer) and not answer.is_whole:
-            pool.began(expert)
-            return replace(answer, hides_usage=asks_usage) if asks_usage else answer
-        await response.chunks.aclose()
-        pool.succeeded(expert)
+        answer.left_out = response.left_out
+        if isinstance(answer, WholeAnswer) or answer.is_whole:
+            await response.chunks.aclose()
+        else:
+            answer.hides_usage = asks_usage
         return answer
 
     def ended(self, answer: StreamedAnswer, error: BaseException | None = None) -> None:
@@ -254,14 +257,25 @@ class ExpertCall:
 
         A client that left and a fault of the gateway say nothing about the expert.
         """
-        if answer.is_whole:
-            return  # its end was reported when it was there
+        if answer.call is None:
+            return  # its end was reported when it was there, or it comes from no expert
         if error is None:
-            self._pool.succeeded(answer.expert)
+            answer.call.succeeded()
         elif isinstance(error, BackendError):
-            self._pool.failed(answer.expert)
+            answer.call.failed()
         else:
-            self._pool.abandoned(answer.expert)
+            answer.call.abandoned()
+
+
+def tell(call: Call, failure: ApiError) -> None:
+    """Ends a call that gave no answer. Anything below 500 is a sign of life: the request was at fault, or the expert is
+    at its limit. What an expert says of its key, its model or its address (401, 404, ...) was made a 502."""
+    if failure.code in OF_ENTRY:
+        logger.warning("%s", failure.message)  # clients may not notice, since others answer them
+    if failure.rest_s is not None:
+        call.at_limit(failure.rest_s, is_spent=failure.code == OUT_OF_QUOTA)
+    else:
+        (call.failed if failure.status >= 500 else call.succeeded)()
 
 
 def conversation_of(asked: Asked) -> str:

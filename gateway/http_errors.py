@@ -62,6 +62,7 @@ class ApiError(RouterError):
         param: field of the request that is wrong.
         error_type: OpenAI's class of errors; by default the one of the status.
         retry_after_s: sent as Retry-After.
+        rest_s: so long the expert asks for no requests.
         is_retryable: another expert may be tried, nothing was generated.
     """
 
@@ -74,6 +75,7 @@ class ApiError(RouterError):
         param: str | None = None,
         error_type: str | None = None,
         retry_after_s: float | None = None,
+        rest_s: float | None = None,
         is_retryable: bool = False,
     ) -> None:
         super().__init__(message)
@@ -84,7 +86,7 @@ class ApiError(RouterError):
         self.error_type = error_type or TYPE_OF_STATUS.get(
             status, "api_error" if status >= 500 else TYPE_OF_STATUS[400]
         )
-        self.retry_after_s = retry_after_s
+        self.retry_after_s, self.rest_s = retry_after_s, rest_s
         self.is_retryable = is_retryable
         self.more_headers: dict[str, str] = {}
         self.expert: str | None = None  # the one that failed, once it is known

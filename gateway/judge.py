@@ -21,7 +21,7 @@ from base.errors import BackendError, RouterError
 from decision_log.database import Database
 from decision_log.decision_record import TerminalState
 from decision_log.feedback_types import JudgedAnswer
-from fleet.backend import BackendRequest, read_all
+from fleet.backend import BackendRequest
 from fleet.pool import ExpertPool
 from fleet.tasks import stop_task
 from gateway.answer_begin import MAX_ANSWER_BYTES
@@ -203,14 +203,10 @@ class Judge:
             raise BackendError(f"expert {expert} is no longer in experts.yaml", status=503)
         timeout_s = self._experts[expert].timeout_s
         request = BackendRequest({"model": expert, **body}, request_id="judge", timeout_s=timeout_s)
-        response = await self._pool.send(expert, request)
-        try:
-            raw = await read_all(response.chunks, MAX_ANSWER_BYTES)
-        finally:
-            await response.chunks.aclose()
+        status, raw = await self._pool.ask(expert, request, MAX_ANSWER_BYTES)
         facts = read_answer(raw)
-        if response.status != 200 or facts is None or facts.error_code is not None:
-            raise BackendError(f"expert {expert} gave no answer to judge (status {response.status})", status=502)
+        if status != 200 or facts is None or facts.error_code is not None:
+            raise BackendError(f"expert {expert} gave no answer to judge (status {status})", status=502)
         self._budget.spend(cost_usd(facts.usage, self._experts[expert]))
         return answer_text(raw) or ""
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from decision_log.database import Database
 from decision_log.sink import DecisionLog
-from fleet.backend import ChatBackend
 from fleet.pool import ExpertPool
+from fleet.replicas import ExpertBackend
 from gateway.answer_cache import cache_of
 from gateway.auth import Auth
 from gateway.batches.batch_store import BatchStore
@@ -178,7 +178,7 @@ class Parts:
         """Starts what `changed` does not share."""
         await asyncio.gather(self.pool.start(), self.live.start())
 
-    async def close_changed(self, in_use: Collection[ChatBackend] = ()) -> None:
+    async def close_changed(self, in_use: Collection[ExpertBackend] = ()) -> None:
         """Closes what `changed` does not share, less the backends that other parts use."""
         await asyncio.gather(self.live.aclose(), self.pool.aclose(in_use))
         if self.cache is not None:

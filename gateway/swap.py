@@ -12,9 +12,9 @@ from pathlib import Path
 
 from base.errors import ConfigError
 from fleet.adapter_files import adapter_digest
-from fleet.backend import ChatBackend
 from fleet.connect import build_backend, ids_on_base, is_same_engine
 from fleet.engines import EngineAddresses, Fleet
+from fleet.replicas import ExpertBackend
 from fleet.vllm_addresses import read_vllm
 from fleet.vllm_command import adapter_folder
 from gateway.changes.live_config import Prepared
@@ -105,7 +105,7 @@ class Swap:
             self._replaced.extend([added] if added else [])
             self._added[name] = AddedEngine(entry, digest, fleet, addresses)
 
-    def _backends(self, before: Parts, config: CoeConfig, secrets: Mapping[str, str]) -> dict[str, ChatBackend]:
+    def _backends(self, before: Parts, config: CoeConfig, secrets: Mapping[str, str]) -> dict[str, ExpertBackend]:
         """One for each expert: that of before where it serves the new entry too. Raises ConfigError."""
         urls = self.addresses.urls | read_vllm(self.data_dir).urls
         backends = {}

@@ -9,7 +9,7 @@ from typing import Any
 
 from base.errors import RouterError
 from base.json_text import to_json
-from fleet.backend import MAX_ERROR_BYTES, BackendRequest, read_all
+from fleet.backend import MAX_ERROR_BYTES, BackendRequest
 from fleet.pool import ExpertPool
 from gateway.answer_reader import reply_json
 from gateway.asgi import Receive, Send, decode_json, read_body, read_off_loop, send_body
@@ -78,11 +78,7 @@ class TokenCount:
         self, expert: str, path: str, body: Mapping[str, object], headers: Mapping[str, str] | None = None
     ) -> Any:
         request = BackendRequest(body, path=path, timeout_s=TIMEOUT_S, headers=headers or {})
-        response = await self.pool.backend(expert).send(request)
-        try:
-            answer = await read_all(response.chunks, MAX_ERROR_BYTES)
-        finally:
-            await response.chunks.aclose()
-        if response.status != 200:
-            raise LookupError(f"status {response.status}")
+        status, answer = await self.pool.ask(expert, request, MAX_ERROR_BYTES)
+        if status != 200:
+            raise LookupError(f"status {status}")
         return reply_json(answer)

@@ -20,7 +20,6 @@ from rich.text import Text
 
 from base.errors import EngineError
 from base.terminal import Terminal
-from fleet.backend import BackendRequest
 from fleet.connect import DisabledBackend, build_backends
 from fleet.engine_wishes import read_wishes
 from fleet.engines import Fleet
@@ -28,7 +27,7 @@ from fleet.experts_up import engine_lines, run_experts, watch
 from fleet.orphans import OWNER, end_orphans, orphans
 from fleet.pool import ExpertPool
 from fleet.process import ProcessState, ProcessStatus
-from fleet.replicas import ReplicatedBackend
+from fleet.replicas import Replicas
 from fleet.residency.types import Residency
 from fleet.residency.vllm_actuator import VllmActuator
 from fleet.vllm_addresses import EngineRecord, VllmSleepers, read_vllm
@@ -37,6 +36,7 @@ from gateway.services import engines_of
 from gateway.settings import Settings
 from router.config import CoeConfig, parse_config
 from tests.fleet.test_engines import first_of_free_ports
+from tests.gateway.running import echoes, running
 from tests.small_composition import composition_of
 from tests.waiting import DEADLINE_S, until
 
@@ -221,19 +221,20 @@ async def test_a_replica_that_is_killed_loses_no_request_and_comes_back(
     await until(lambda: run.done() or bool(read_vllm(tmp_path).urls), "the engines")
     assert [each.gpus for each in engines()] == ["0", "1"]
     backend = build_backends(config, read_vllm(tmp_path).urls, {}, {})["coder"]
-    assert isinstance(backend, ReplicatedBackend)
+    assert isinstance(backend, Replicas)
     answered = Counter[int]()
 
     async def ask(client: int) -> None:
         for turn in range(6):
-            body = {"messages": [{"role": "user", "content": f"{client} {turn}"}]}
-            response = await backend.send(BackendRequest(body, conversation=f"{client}"))
-            whole = b"".join([piece async for piece in response.chunks])
-            answered[response.status] += b'"finish_reason":"stop"' in whole.replace(b": ", b":")
+            async with gateway.chat(f"{client} {turn}", model="ruby", user=f"{client}") as answer:
+                choices = (await answer.json()).get("choices")
+                answered[answer.status] += bool(choices and choices[0]["finish_reason"] == "stop")
 
+    stack = AsyncExitStack()
     try:
+        gateway = await stack.enter_async_context(running(echoes(ruby=backend)))
         clients = asyncio.gather(*(ask(client) for client in range(16)))
-        await until(lambda: answered[200] > 16 and min(each.running for each in backend.replicas) > 2, "some answers")
+        await until(lambda: answered[200] > 16 and min(each.running for each in backend.all) > 2, "some answers")
         killed = engines()[0].pid
         assert killed is not None
         os.kill(killed, signal.SIGKILL)
@@ -255,11 +256,11 @@ async def test_a_replica_that_is_killed_loses_no_request_and_comes_back(
         assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("log: ")] == [
             f"log: {each.log}" for each in engines()
         ]
-        await backend.is_alive()  # the probe that a request would start
+        await until(lambda: "ruby" in gateway.parts.pool.alive, "the engines")
         await asyncio.gather(*(ask(client) for client in range(16)))
         assert answered == {200: 192}
     finally:
-        await backend.aclose()
+        await stack.aclose()
         if not run.done():
             os.kill(os.getpid(), signal.SIGTERM)
         await run

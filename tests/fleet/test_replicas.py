@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from base.errors import BackendError, BusyError, ConfigError
-from fleet.backend import BackendRequest, BackendResponse, retry_after_s
-from fleet.breaker import FAILURES_TO_OPEN, Breaker, BreakerState
+from base.errors import BusyError, ConfigError
+from fleet.backend import BackendRequest, read_all, retry_after_s
 from fleet.connect import build_backends
 from fleet.fake_vllm.command import FakeOptions
 from fleet.fake_vllm.engine import FakeEngine
 from fleet.fake_vllm.server import FakeServer
-from fleet.replicas import LOAD_BOUND, Replica, ReplicatedBackend, chosen, engine_load
+from fleet.pool import ExpertPool
+from fleet.replicas import LOAD_BOUND, Replica, chosen, engine_load
 from fleet.wires.echo import EchoBackend, Options
 from tests.served_app import serving
 from tests.small_composition import config_of
@@ -69,11 +69,9 @@ async def served(**options: object) -> AsyncIterator[tuple[FakeEngine, str]]:
         yield engine, f"{root}/v1"
 
 
-def backend_of(url: str, *others: str, most: int | None = None) -> ReplicatedBackend:
-    entry = {"engine": "vllm", "model": "coder", "url": url, "replica_urls": others, "max_concurrency": most}
-    backend = build_backends(config_of({"coder": entry}), {}, {}, {})["coder"]
-    assert isinstance(backend, ReplicatedBackend)
-    return backend
+def pool_of(url: str, *, most: int | None = None) -> ExpertPool:
+    entry = {"engine": "vllm", "model": "coder", "url": url, "max_concurrency": most}
+    return ExpertPool(build_backends(config_of({"coder": entry}), {}, {}, {}))
 
 
 @pytest.mark.parametrize(
@@ -91,65 +89,14 @@ def test_engines_that_cannot_be_are_refused(entry: dict[str, object], problem: s
         config_of({"coder": {"model": "m", **entry}})
 
 
-async def ask(backend: ReplicatedBackend, conversation: str = "", *, is_batch: bool = False) -> str:
-    response = await backend.send(BackendRequest(HELLO, conversation=conversation, is_batch=is_batch))
-    assert response.status == 200
-    return b"".join([chunk async for chunk in response.chunks]).decode()
-
-
-async def test_a_dead_engine_costs_no_request_and_is_left_out_until_it_answers() -> None:
-    async with served() as (engine, url):
-        backend = backend_of("http://127.0.0.1:1/v1", url)
-        dead, alive = backend.replicas
-        try:
-            for name in CONVERSATIONS[:40]:
-                assert "hello" in await ask(backend, name)
-            assert (dead.breaker.state, dead.breaker.failures) == (BreakerState.OPEN, FAILURES_TO_OPEN)
-            assert (dead.running, alive.running, engine.running) == (0, 0, 0)
-            assert await backend.is_alive()
-            await dead.backend.aclose()
-            dead.backend, dead.breaker.probe_at_s = alive.backend, 0.0
-            its = next(name for name in CONVERSATIONS if chosen(backend.replicas, name) is dead)
-            async with asyncio.timeout(DEADLINE_S):
-                while dead.breaker.state is not BreakerState.CLOSED:
-                    await ask(backend, its)
-        finally:
-            await backend.aclose()
-
-
-class LimitedBackend(EchoBackend):
-    """Answers 429 with a Retry-After."""
-
-    def __init__(self, retry_after: str) -> None:
-        super().__init__(Options())
-        self.retry_after, self.asked = retry_after, 0
-
-    async def send(self, request: BackendRequest) -> BackendResponse:
-        self.asked += 1
-        response = await super().send(request)
-        response.status, response.headers = 429, {"retry-after": self.retry_after}
-        return response
-
-
-async def test_only_the_engine_at_its_limit_rests_and_the_shortest_rest_is_told() -> None:
-    long, short, free = LimitedBackend("50"), LimitedBackend("20"), EchoBackend(Options())
-    backend = ReplicatedBackend("coder", {"http://a/v1": long, "http://b/v1": short, "http://c/v1": free})
+async def ask(pool: ExpertPool, *, is_batch: bool = False) -> None:
+    call = await pool.call("coder", is_batch=is_batch)
     try:
-        for name in CONVERSATIONS[:40]:
-            assert "hello" in await ask(backend, name)
-        assert (long.asked, short.asked) == (1, 1)
-        assert [each.breaker.state.value for each in backend.replicas] == ["limited", "limited", "closed"]
-        with pytest.raises(BackendError, match="coder is at its rate limit") as refused:
-            backend._next("", [backend.replicas[2]])
-        assert refused.value.status == 429
-        assert 0 < (refused.value.retry_after_s or 0) <= 20
-        backend.replicas[0].breaker, backend.replicas[2].backend = Breaker(), LimitedBackend("40")
-        response = await backend.send(BackendRequest(HELLO))
-        assert response.status == 429
-        assert 0 < (retry_after_s(response.headers) or 0) <= 20
-        await response.chunks.aclose()
+        response = await call.send(BackendRequest(HELLO))
+        assert response.status == 200
+        await read_all(response.chunks, 10_000)
     finally:
-        await backend.aclose()
+        call.succeeded()
 
 
 @pytest.mark.parametrize(
@@ -166,24 +113,12 @@ def test_retry_after_is_a_number_or_a_date(said: str, seconds: float | None) -> 
     assert retry_after_s({"retry-after": said}) == seconds
 
 
-async def test_without_any_engine_the_error_says_so() -> None:
-    backend = backend_of("http://127.0.0.1:1/v1", "http://127.0.0.1:2/v1")
-    try:
-        for _ in range(2 * FAILURES_TO_OPEN):
-            with pytest.raises(BackendError, match=r"can(not)? be reached") as refused:
-                await ask(backend)
-            assert (refused.value.status, refused.value.is_retryable) == (503, True)
-        assert not await backend.is_alive()
-    finally:
-        await backend.aclose()
-
-
 async def test_interactive_requests_go_before_a_batch_and_too_many_are_refused() -> None:
     async with served(tokens_per_s=100.0, answer_tokens=10) as (engine, url):
-        backend, ended = backend_of(url, most=1), list[str]()
+        pool, ended = pool_of(url, most=1), list[str]()
 
         async def note(name: str, *, is_batch: bool = False) -> None:
-            await ask(backend, is_batch=is_batch)
+            await ask(pool, is_batch=is_batch)
             ended.append(name)
 
         try:
@@ -199,22 +134,18 @@ async def test_interactive_requests_go_before_a_batch_and_too_many_are_refused()
                 gone.cancel()
                 await gone
             with pytest.raises(BusyError, match="expert coder is at its limit of 1 requests, and 2 wait"):
-                await ask(backend)
+                await ask(pool)
             await asyncio.gather(first, *batch, *people)
             assert ended == ["first", "person 0", "person 1", "batch 0", "batch 1"]
-            response = await backend.send(BackendRequest(HELLO))
-            await response.chunks.aclose()
-            assert response.place is not None
-            assert response.place.queue_ms is not None
-            assert backend._queue.taken == 0
+            assert pool.replicas("coder").queue.taken == 0
         finally:
-            await backend.aclose()
+            await pool.aclose()
 
 
 async def test_engines_tell_their_load() -> None:
     async with served(max_num_seqs=1, tokens_per_s=50.0, answer_tokens=50) as (engine, url):
-        backend = backend_of(url, most=3)
-        running = [asyncio.create_task(ask(backend)) for _ in range(3)]
+        pool = pool_of(url, most=3)
+        running = [asyncio.create_task(ask(pool)) for _ in range(3)]
         async with asyncio.timeout(DEADLINE_S):
             while (engine.running, engine.waiting) != (1, 2):
                 await asyncio.sleep(0.001)
@@ -225,4 +156,4 @@ async def test_engines_tell_their_load() -> None:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-        await backend.aclose()
+        await pool.aclose()

@@ -30,8 +30,8 @@ class Refusing(Unconnected):
 
 
 async def statuses(expert: Refusing, *bodies: Body, path: str = "chat/completions") -> list[int]:
-    pool = ExpertPool({"ruby": expert})
-    return [(await pool.send("ruby", BackendRequest(body, path=path))).status for body in bodies]
+    call = await ExpertPool({"ruby": expert}).call("ruby")
+    return [(await call.send(BackendRequest(body, path=path))).status for body in bodies]
 
 
 def without_metadata(body: Body) -> str | None:
@@ -50,7 +50,7 @@ async def test_fields_that_a_refusal_lists_as_known_are_kept_and_what_helped_out
     expert = Refusing(without_metadata)
     pool = ExpertPool({"ruby": expert})
     for each in (pool, pool.changed({"ruby": expert})):
-        assert (await each.send("ruby", BackendRequest(HINTS))).status == 200
+        assert (await (await each.call("ruby")).send(BackendRequest(HINTS))).status == 200
     kept = ["temperature", "user"]
     assert expert.asked == [list(HINTS), kept, kept]
 
@@ -73,18 +73,19 @@ async def test_an_expert_that_stores_unless_told_is_always_told_and_wires_are_to
     bodies = [{"store": False}]
     assert await statuses(expert, *bodies, path="responses") == [400]
     assert await statuses(expert, *bodies) == [200]
-    pool = ExpertPool({"ruby": expert})
+    call = await ExpertPool({"ruby": expert}).call("ruby")
     for path in ("chat/completions", "responses"):
-        await pool.send("ruby", BackendRequest(bodies[0], path=path))
+        await call.send(BackendRequest(bodies[0], path=path))
     assert expert.asked[-3:] == [["store"], [], ["store"]]
 
 
 async def test_a_field_of_ours_is_left_out_after_a_refusal_that_names_none() -> None:
     expert = Refusing(lambda body: "bad request" if "stream_options" in body else None)
-    pool, request = ExpertPool({"ruby": expert}), BackendRequest({"stream_options": {"include_usage": True}})
-    assert (await pool.send("ruby", request)).status == 400
+    call = await ExpertPool({"ruby": expert}).call("ruby")
+    request = BackendRequest({"stream_options": {"include_usage": True}})
+    assert (await call.send(request)).status == 400
     for _ in range(2):
-        response = await pool.send("ruby", request, ("stream_options",))
+        response = await call.send(request, ("stream_options",))
         assert (response.status, orjson.loads(await read_all(response.chunks, 9))) == (200, {})
     assert expert.asked == [["stream_options"], ["stream_options"], [], []]
 
@@ -95,10 +96,10 @@ def openai_error(message: str, param: str, code: str | None) -> str:
 
 async def test_a_refusal_is_forgotten_after_an_hour() -> None:
     expert, now = Refusing(without_metadata), 0.0
-    pool = ExpertPool({"ruby": expert}, clock=lambda: now)
+    call = await ExpertPool({"ruby": expert}, clock=lambda: now).call("ruby")
     for at_s, asked in ((0.0, 2), (3599.0, 3), (3600.0, 5)):
         now = at_s
-        assert (await pool.send("ruby", BackendRequest(HINTS))).status == 200
+        assert (await call.send(BackendRequest(HINTS))).status == 200
         assert len(expert.asked) == asked
 
 

@@ -267,6 +267,9 @@ class FaultUpstream:
     async def _unavailable(self, request: web.Request) -> web.StreamResponse:
         return self._error(503, "loading", code="loading")
 
+    async def _overloaded(self, request: web.Request) -> web.StreamResponse:
+        return self._error(503, "overloaded", code="overloaded", headers={"Retry-After": self.retry_after})
+
     async def _refuses_key(self, request: web.Request) -> web.StreamResponse:
         return self._error(401, "Incorrect API key provided: sk-exp***7890", code="invalid_api_key")
 

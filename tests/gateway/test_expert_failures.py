@@ -151,13 +151,12 @@ async def test_the_log_says_that_an_expert_is_failing_and_for_how_long_it_is_ski
         assert gateway.parts.pool._prober is not None
         gateway.parts.pool._prober.cancel()
         now = 0.0
-        gateway.parts.pool._clock = lambda: now
+        gateway.parts.pool.clock = lambda: now
         for _ in range(FAILURES_TO_OPEN):
-            gateway.parts.pool.failed("ruby")
+            (await gateway.parts.pool.call("ruby")).failed()
         now = 1.0
         await gateway.parts.pool.probe_due()
-        gateway.parts.pool.started("ruby")
-        gateway.parts.pool.succeeded("ruby")
+        (await gateway.parts.pool.call("ruby")).succeeded()
     assert [line.message for line in caplog.records if line.name == "fleet.pool"] == [
         "expert ruby is failing and is skipped for 1 s",
         "expert ruby answers a probe; the next request tries it",

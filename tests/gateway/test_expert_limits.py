@@ -8,18 +8,19 @@ import orjson
 import pytest
 
 from fleet.breaker import FAILURES_TO_OPEN
-from fleet.replicas import ReplicatedBackend
+from fleet.replicas import Replicas
 from gateway.answer_guard import upstream_error
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.running import echoes, faulty, running, wire
 
 
-async def test_an_expert_at_its_limit_rests_and_the_receipt_says_so() -> None:
-    async with faulty("busy") as (gateway, upstream):
+@pytest.mark.parametrize("mode", ["busy", "overloaded"])
+async def test_an_expert_that_asks_for_a_rest_gets_it_and_the_receipt_says_so(mode: str) -> None:
+    async with faulty(mode) as (gateway, upstream):
         pool, now = gateway.parts.pool, 0.0
         assert pool._prober is not None
         pool._prober.cancel()
-        pool._clock = lambda: now
+        pool.clock = lambda: now
         for _ in range(3):
             async with gateway.chat("red") as answer:
                 assert (answer.status, answer.headers["x-coe-expert"]) == (200, "plain")
@@ -45,12 +46,12 @@ async def test_an_expert_without_quota_rests_for_long_and_everyone_is_told(has_p
     caplog.set_level(logging.INFO, "fleet.pool")
     async with fault_upstream("spent") as upstream:
         backend = wire(upstream.url)
-        backend = ReplicatedBackend("ruby", {upstream.url: backend}, 4) if has_places else backend
+        backend = Replicas("ruby", {upstream.url: backend}, 4) if has_places else backend
         async with running(echoes(ruby=backend)) as gateway:
             pool, now = gateway.parts.pool, 0.0
             assert pool._prober is not None
             pool._prober.cancel()
-            pool._clock = lambda: now
+            pool.clock = lambda: now
             async with gateway.chat("red") as answer:
                 assert (answer.status, answer.headers["x-coe-expert"]) == (200, "plain")
             now = 100.0
@@ -64,7 +65,7 @@ async def test_an_expert_without_quota_rests_for_long_and_everyone_is_told(has_p
                 assert (ruby["state"], ruby["problem"]) == ("at its limit", f"{told} 500 s")
             async with gateway.chat("red", model="ruby") as answer:
                 assert (answer.status, answer.headers["retry-after"]) == (429, "500")
-            pool.at_limit("ruby", 1.0)  # said by a request that was sent before
+            (await pool.call("ruby")).at_limit(1.0)  # said by a request that was sent before
             assert pool.problems() == {"ruby": f"{told} 500 s"}
             assert (await gateway.record()).failures == {"ruby": "expert_out_of_quota"}
             assert len(upstream.requests) == 1
@@ -93,7 +94,7 @@ def test_an_account_without_quota_is_known_by_what_no_client_can_write(
 async def test_a_request_that_is_too_large_for_an_expert_alone_makes_it_rest_for_nobody(has_limit: bool) -> None:
     async with fault_upstream("oversized") as upstream:
         backend = wire(upstream.url)
-        backend = ReplicatedBackend("ruby", {upstream.url: backend}, 4) if has_limit else backend
+        backend = Replicas("ruby", {upstream.url: backend}, 4) if has_limit else backend
         async with running(echoes(ruby=backend)) as gateway:
             async with gateway.chat("red") as answer:
                 assert (answer.status, answer.headers["x-coe-expert"]) == (200, "plain")
@@ -130,7 +131,7 @@ async def test_the_wait_for_an_expert_at_its_limit_is_not_that_for_one_which_is_
     async with fault_upstream("busy") as busy, fault_upstream("unavailable") as gone:
         backends = {"ruby": wire(busy.url), "plain": wire(gone.url), "emerald": wire(busy.url)}
         async with running(backends, retries=2) as gateway:
-            gateway.parts.pool._breakers["plain"].failures = FAILURES_TO_OPEN - 1
+            gateway.parts.pool.breaker("plain").failures = FAILURES_TO_OPEN - 1
             async with gateway.chat("red") as answer:
                 assert (answer.status, answer.headers["retry-after"]) == (429, "7")
 
@@ -138,12 +139,12 @@ async def test_the_wait_for_an_expert_at_its_limit_is_not_that_for_one_which_is_
 async def test_an_answer_during_a_probe_counts_more_than_the_probe() -> None:
     async with faulty("busy") as (gateway, _):
         pool, now = gateway.parts.pool, 0.0
-        pool._clock = lambda: now
-        pool.at_limit("ruby", 7.0)
+        pool.clock = lambda: now
+        (await pool.call("ruby")).at_limit(7.0)
         now = 7.0
 
         async def is_alive() -> bool:
-            pool.at_limit("ruby", 7.0)
+            (await pool.call("ruby")).at_limit(7.0)
             return True
 
         vars(pool.backend("ruby"))["is_alive"] = is_alive

@@ -31,12 +31,12 @@ def priced(*, limit: float = 0.003, pins: dict[int, int] | None = None, share: f
     return replace(small_router(), policies={"default": policy, "wild": policy}, costs=costs)
 
 
-def take_down(gateway: Running, *names: str) -> None:
+async def take_down(gateway: Running, *names: str) -> None:
     """For good: time does not pass for the breakers."""
-    gateway.parts.pool._clock = lambda: 0.0
+    gateway.parts.pool.clock = lambda: 0.0
     for name in names:
         for _ in range(5):
-            gateway.parts.pool.failed(name)
+            (await gateway.parts.pool.call(name)).failed()
 
 
 async def receipt(gateway: Running, decision_id: str) -> dict:
@@ -59,14 +59,14 @@ async def test_next_best_runner_up_and_failover_are_one_order_within_the_budget(
                 "a query of this category takes 0.1 USD; the policy allows cost_usd=0.003"
             )
             assert {name: each["rank"] for name, each in by_name.items()} == {"ruby": 1, "emerald": 2, "plain": None}
-            take_down(gateway, "ruby")
+            await take_down(gateway, "ruby")
             async with gateway.chat("red") as answer:
                 assert (answer.headers["x-coe-expert"], answer.headers.get("x-coe-fallback")) == ("emerald", None)
 
 
 async def test_with_everybody_down_whom_the_policy_allows_the_answer_is_503_and_says_so() -> None:
     async with running(router=priced()) as gateway:
-        take_down(gateway, "ruby", "emerald")
+        await take_down(gateway, "ruby", "emerald")
         async with gateway.chat("red") as answer:
             error = (await answer.json())["error"]
         assert (answer.status, error["code"], answer.headers["retry-after"]) == (503, "no_expert_alive", "1")

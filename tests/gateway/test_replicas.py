@@ -1,17 +1,25 @@
-"""Engines that serve one expert alike, behind two gateways."""
+"""Engines that serve one expert alike: which one has a conversation, and who answers where one fails."""
 
 from __future__ import annotations
 
-from fleet.replicas import ReplicatedBackend
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+
+from fleet.breaker import FAILURES_TO_OPEN, BreakerState
+from fleet.replicas import Replicas
 from fleet.wires import echo
-from tests.gateway.running import Running, echoes, running
+from tests.gateway.fault_upstream import FaultUpstream, fault_upstream
+from tests.gateway.running import Running, echoes, running, wire
+from tests.waiting import until
 
 URLS = ("http://127.0.0.1:1/v1", "http://127.0.0.1:2/v1", "http://127.0.0.1:3/v1")
 
 
-def replicated(most: int | None = 8) -> ReplicatedBackend:
+def replicated(most: int | None = 8) -> Replicas:
     """An expert whose engines name themselves in their answers."""
-    return ReplicatedBackend("ruby", {url: echo.build(echo.Options(model=url)) for url in URLS}, most)
+    return Replicas("ruby", {url: echo.build(echo.Options(model=url)) for url in URLS}, most)
 
 
 async def engine_of(gateway: Running, number: int, turns: int) -> str:
@@ -44,3 +52,89 @@ async def test_without_a_limit_no_header_tells_of_a_queue() -> None:
     async with running(echoes(ruby=replicated(None))) as gateway, gateway.chat(model="ruby") as answer:
         assert answer.status == 200
         assert "x-coe-queue-ms" not in answer.headers
+
+
+@asynccontextmanager
+async def engines(*modes: str) -> AsyncIterator[tuple[Running, Replicas, list[FaultUpstream]]]:
+    """A gateway whose expert ruby has an engine of each mode."""
+    async with AsyncExitStack() as stack:
+        upstreams = [await stack.enter_async_context(fault_upstream(mode)) for mode in modes]
+        ruby = Replicas("ruby", {each.url: wire(each.url) for each in upstreams})
+        gateway = await stack.enter_async_context(running(echoes(ruby=ruby)))
+        yield gateway, ruby, upstreams
+
+
+async def ask(gateway: Running, text: str = "red", **fields: object) -> tuple[int, str]:
+    """The status of an answer and its expert."""
+    async with gateway.chat(text, **fields) as answer:
+        await answer.read()
+        return answer.status, answer.headers.get("x-coe-expert", "")
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+@pytest.mark.parametrize("mode", ["unavailable", "reset", "fault", "no_model", "busy", "whole_error", "dies"])
+async def test_an_engine_that_fails_before_it_says_anything_is_followed_by_another_of_its_expert(
+    mode: str, is_stream: bool
+) -> None:
+    async with engines(mode, mode, "ok") as (gateway, ruby, upstreams):
+        for number in range(12):
+            assert await ask(gateway, f"red {number}", stream=is_stream) == (200, "ruby")
+        assert len(upstreams[2].requests) == 12
+        assert upstreams[0].requests
+        record = await gateway.record()
+        assert (record.failures, record.engine) == ({}, 3)
+        assert [each.running for each in ruby.all] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(("mode", "asked"), [("spent", 1), ("oversized", 1), ("refuses", 1), ("unavailable", 2)])
+async def test_what_is_true_of_all_engines_is_asked_of_one(mode: str, asked: int) -> None:
+    async with engines(mode, mode) as (gateway, _, upstreams):
+        status, expert = await ask(gateway)
+        assert (status, expert) == ((400, "ruby") if mode == "refuses" else (200, "plain"))
+        assert sum(len(each.requests) for each in upstreams) == asked
+
+
+async def test_an_engine_that_keeps_failing_costs_no_request_and_is_left_out_until_it_answers() -> None:
+    async with engines("ok", "ok") as (gateway, ruby, upstreams):
+        for number in range(99):
+            its = f"red {number}"
+            assert await ask(gateway, its) == (200, "ruby")
+            if (await gateway.record(number)).engine == 1:
+                break
+        upstreams[0].mode = "reset"
+        for _ in range(FAILURES_TO_OPEN):
+            assert await ask(gateway, its) == (200, "ruby")
+        states = [each.breaker.state for each in ruby.all]
+        assert states == [BreakerState.OPEN, BreakerState.CLOSED]
+        upstreams[0].mode = "ok"
+        await until(lambda: ruby.all[0].breaker.state is BreakerState.HALF_OPEN)
+        assert await ask(gateway, its) == (200, "ruby")
+        assert ruby.all[0].breaker.state is BreakerState.CLOSED
+        for each in upstreams:
+            each.mode = "reset"
+        for _ in range(FAILURES_TO_OPEN):
+            assert await ask(gateway, model="ruby") == (502, "ruby")
+        assert gateway.parts.pool.state("ruby") is BreakerState.OPEN
+
+
+async def test_an_engine_that_is_not_there_is_left_out_from_the_start() -> None:
+    async with fault_upstream() as upstream:
+        ruby = Replicas("ruby", {url: wire(url) for url in ("http://127.0.0.1:1/v1", upstream.url)})
+        async with running(echoes(ruby=ruby)) as gateway:
+            assert ruby.all[0].breaker.state is BreakerState.OPEN
+            assert await ask(gateway, model="ruby") == (200, "ruby")
+
+
+async def test_only_the_engine_at_its_limit_rests_and_the_shortest_rest_is_told() -> None:
+    async with engines("busy", "busy", "ok") as (gateway, ruby, upstreams):
+        for upstream, seconds in zip(upstreams, ("50", "20", "40"), strict=True):
+            upstream.retry_after = seconds
+        for number in range(12):
+            assert await ask(gateway, f"red {number}") == (200, "ruby")
+        assert [len(each.requests) for each in upstreams] == [1, 1, 12]
+        assert [each.breaker.state.value for each in ruby.all] == ["limited", "limited", "closed"]
+        upstreams[2].mode = "busy"
+        for _ in range(2):  # by the engine's answer, and then without asking it
+            async with gateway.chat("red", model="ruby") as answer:
+                assert (answer.status, 0 < int(answer.headers["retry-after"]) <= 20) == (429, True)
+        assert len(upstreams[2].requests) == 13

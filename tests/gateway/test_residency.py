@@ -136,7 +136,7 @@ async def test_a_conversation_whose_expert_fell_asleep_counts_for_it_with_what_r
 
 async def test_an_expert_asked_by_name_is_woken_and_others_wait_no_longer_than_there_is_room() -> None:
     async with host(Off(), max_waiting=1) as it:
-        it.parts.pool._breakers["emerald"].open(time.monotonic())  # as a probe of an engine without a process does
+        it.parts.pool.breaker("emerald").open(time.monotonic())  # as a probe of an engine without a process does
         answers = await asyncio.gather(asked(it, "any", "emerald"), refused(it, "emerald"))
         assert answers[0] == "emerald"
         assert answers[1] == (

@@ -79,7 +79,7 @@ async def test_breakers_of_experts_that_stay_are_shared(tmp_path: Path) -> None:
         before = gateway.parts.pool
         await swap(gateway, config_without("emerald"), backends)
         for _ in range(5):
-            before.failed("ruby")  # by a request that began before the change
+            (await before.call("ruby")).failed()  # by a request that began before the change
         pool = gateway.parts.pool
         await until(lambda: pool.alive == {"plain"})
         assert pool.state("ruby") is not BreakerState.CLOSED

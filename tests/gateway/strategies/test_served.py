@@ -164,9 +164,9 @@ async def test_a_probe_that_fails_is_no_answer(fault: str) -> None:
 
 async def test_an_expert_that_is_down_is_not_asked() -> None:
     async with composition(TWO_AGREE) as (gateway, panel):
-        gateway.parts.pool._clock = lambda: 0.0
+        gateway.parts.pool.clock = lambda: 0.0
         for _ in range(5):
-            gateway.parts.pool.failed("ruby")
+            (await gateway.parts.pool.call("ruby")).failed()
         text, _, _ = await said(gateway)
         assert text == "The answer is 4"
         assert "ruby" not in panel.asked
