@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +17,10 @@ from tests.postgres import running_postgres
 
 settings.register_profile("coe", deadline=None, max_examples=50)  # no timed assertions: the machine may be busy
 settings.load_profile("coe")
+
+for name in [*os.environ]:  # neither tests nor what they start see what is set where they run
+    if name.startswith(("COE_", "DATABASE_URL", "OTEL_", "REDIS_URL")) and not name.startswith("COE_TEST_"):
+        del os.environ[name]
 
 SLOW_TIMEOUT_S = 1800.0
 """Of a slow test that names none: it ends a test that hangs, not one on a busy machine."""

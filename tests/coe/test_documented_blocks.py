@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.coe.documented_blocks import ROOT, blocks
+from tests.waiting import DEADLINE_S
 
 KEY = "a-key-of-the-documentation"
 NAMES = {"TEAM": "acme", "--experts small,large": "--experts generalist,calculator"}
@@ -38,7 +39,7 @@ def composition(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path
     """The folder and the address of `coe up`, with the files that pages speak of; a first answer is in its log."""
     folder = tmp_path_factory.mktemp("documented")
     environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("COE_")},
+        **os.environ,
         "COE_API_KEYS": KEY,
         "COE_API_KEY": KEY,
         "HOME": str(folder),
@@ -56,12 +57,12 @@ def composition(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path
         yield folder, url
     finally:
         process.terminate()
-        process.communicate(timeout=60)
+        process.communicate(timeout=DEADLINE_S)
 
 
 def first_decision(url: str) -> str:
     request = urllib.request.Request(f"{url}/v1/decisions?limit=1", headers={"authorization": f"Bearer {KEY}"})
-    with urllib.request.urlopen(request, timeout=60) as answer:
+    with urllib.request.urlopen(request, timeout=DEADLINE_S) as answer:
         return str(json.load(answer)["data"][0]["decision_id"])
 
 

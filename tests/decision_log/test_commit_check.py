@@ -6,7 +6,6 @@ import asyncio
 import errno
 import logging
 import os
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +18,7 @@ from decision_log.sink import DecisionLog
 from decision_log.spool import Spool
 from router.log_config import LogConfig
 from tests.decision_log.running_log import evicting_redis, make_record, running_log
-from tests.waiting import until
+from tests.waiting import DEADLINE_S, until
 
 DURABLE = ("batched", "sync")
 
@@ -54,16 +53,15 @@ class Disk:
 async def test_a_full_disk_is_noticed_at_once_and_so_is_its_end(
     durability: str, tmp_path: Path, no_redis: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(spool_writer, "COMMIT_TIMEOUT_S", 1e6)
     disk = Disk(monkeypatch)
     async with running_log(tmp_path, no_redis, closing_s=0.1, durability=durability) as log:
         await log.check()
         assert log.problem is None
         disk.is_full = True
-        begin = time.monotonic()
         with pytest.raises(StoreError, match=r"cannot be written .spool: No space left") as refused:
-            await log.check()
+            await asyncio.wait_for(log.check(), DEADLINE_S)
         assert refused.value.is_retryable
-        assert time.monotonic() - begin < spool_writer.COMMIT_TIMEOUT_S / 2
         assert log.problem == "spool: No space left on device"
         disk.is_full = False
         await until(lambda: log.problem is None)  # without a request
@@ -179,7 +177,7 @@ async def test_a_disk_that_hangs_is_too_slow(tmp_path: Path, no_redis: str, monk
         hanging = asyncio.Event()
         loop = asyncio.get_running_loop()
         monkeypatch.setattr(
-            os, "fsync", lambda _: asyncio.run_coroutine_threadsafe(hanging.wait(), loop).result(timeout=30)
+            os, "fsync", lambda _: asyncio.run_coroutine_threadsafe(hanging.wait(), loop).result(timeout=DEADLINE_S)
         )
         for call in (log.commit(make_record(0)), log.check(), log.check()):
             with pytest.raises(StoreError, match="too slow"):

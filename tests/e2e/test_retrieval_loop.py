@@ -106,7 +106,6 @@ async def coe(folder: Path, *words: str) -> tuple[int, str, str]:
     return process.returncode or 0, output.decode(), errors.decode()
 
 
-@pytest.mark.timeout(600)
 async def test_clicks_become_pilots_of_the_running_gateway(folder: Path) -> None:
     async with gateway(folder) as client:
         store_id = await client.make_store()

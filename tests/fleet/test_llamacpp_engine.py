@@ -3,7 +3,6 @@
 import asyncio
 import importlib.util
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from fleet.llamacpp import EngineOptions
 from fleet.lora_gguf import convert_adapter, read_base_shape
 from fleet.wires import vllm
 from tests.gateway.running import echoes, running
+from tests.processes import is_running
 from tests.waiting import DEADLINE_S, wait_until
 
 EXPERTS = ("calculator", "labeler")
@@ -35,15 +35,6 @@ REQUESTS = [(expert, prompt) for prompt in PROMPTS for expert in (None, *EXPERTS
 
 def command(options: EngineOptions) -> list[str]:
     return [sys.executable, "-m", "fleet.llamacpp", json.dumps(asdict(options))]
-
-
-def has_ended(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    state = Path(f"/proc/{pid}/stat")
-    return state.exists() and state.read_text().rsplit(")", 1)[1].split()[0] == "Z"
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +142,7 @@ def test_ends_with_its_parent(options: EngineOptions) -> None:
         pid = int(parent.stdout.readline())
         wait_until(lambda: is_ready(port), "the engine")
         parent.kill()
-    wait_until(lambda: has_ended(pid), "end of the engine")
+    wait_until(lambda: not is_running(pid), "end of the engine")
 
 
 @pytest.mark.parametrize("missing", ["model", "adapter"])

@@ -16,20 +16,21 @@ import pytest
 
 from base.errors import EngineError
 from fleet.process import ProcessSpec, ProcessState, RestartPolicy, SupervisedProcess, answers, keep_bounded
+from tests.processes import is_running
 from tests.waiting import DEADLINE_S, until
 
 QUICK = RestartPolicy(max_restarts=2, window_s=60.0, first_delay_s=0.02, max_delay_s=0.05)
 
-SERVE = "import pathlib, sys, time; pathlib.Path(sys.argv[1]).write_text('{}'); time.sleep(60)"
+SERVE = "import pathlib, sys, time; pathlib.Path(sys.argv[1]).write_text('{}'); time.sleep(600)"
 DIE = "import sys; print('no such model: key=sesame'); sys.exit(3)"
-NEVER_READY = "import time; print('loading', flush=True); time.sleep(60)"
+NEVER_READY = "import time; print('loading', flush=True); time.sleep(600)"
 DEAF = """
 import pathlib, signal, subprocess, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 pathlib.Path(sys.argv[2]).write_text(str(grandchild.pid))
 pathlib.Path(sys.argv[1]).write_text("{}")
-time.sleep(60)
+time.sleep(600)
 """
 
 
@@ -48,14 +49,6 @@ async def running(spec: ProcessSpec, policy: RestartPolicy = QUICK) -> AsyncIter
         yield process
     finally:
         await process.stop()
-
-
-def is_running(pid: int) -> bool:
-    """True while the process lives, which a zombie that nobody has reaped yet does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 async def test_a_child_becomes_ready_and_stops_on_request(tmp_path: Path) -> None:
@@ -248,7 +241,7 @@ async def main():
     process.start()
     await process.wait_ready()
     print(process.status.pid, flush=True)
-    await asyncio.sleep(60)
+    await asyncio.sleep(600)
 asyncio.run(main())
 """
     parent = await asyncio.create_subprocess_exec(

@@ -16,7 +16,8 @@ from redis import Redis
 from base.errors import EngineError
 from fleet import redis_server
 from fleet.redis_server import RedisServer, find_binary, running_url
-from tests.waiting import DEADLINE_S, until
+from tests.processes import is_running
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -25,14 +26,6 @@ async def server(tmp_path: Path) -> AsyncIterator[RedisServer]:
     await own.start()
     yield own
     await own.stop()
-
-
-def is_running(pid: int) -> bool:
-    """True while the process is there and not a zombie."""
-    try:
-        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
-        return False
 
 
 def test_settings_keep_every_entry(valkey: RedisServer) -> None:
@@ -57,9 +50,7 @@ async def test_entries_survive_kill_9_and_it_is_started_again(server: RedisServe
     assert first is not None
     os.kill(first, signal.SIGKILL)
     await until(lambda: server.pid not in (None, first))
-    async with asyncio.timeout(DEADLINE_S):
-        while not await redis_server.answers(server.url):
-            await asyncio.sleep(0.02)
+    await until(lambda: redis_server.answers(server.url))
     with Redis.from_url(server.url) as client:
         assert [int(fields[b"n"]) for _, fields in client.xrange("s")] == list(range(500))
 

@@ -23,7 +23,7 @@ from fleet.replicas import LOAD_BOUND, Replica, chosen, engine_load
 from fleet.wires.echo import EchoBackend, Options
 from tests.served_app import serving
 from tests.small_composition import config_of
-from tests.waiting import DEADLINE_S
+from tests.waiting import DEADLINE_S, until
 
 CONVERSATIONS = [f"conversation {number}" for number in range(300)]
 HELLO = {"messages": [{"role": "user", "content": "hello there"}]}
@@ -114,7 +114,7 @@ def test_retry_after_is_a_number_or_a_date(said: str, seconds: float | None) -> 
 
 
 async def test_interactive_requests_go_before_a_batch_and_too_many_are_refused() -> None:
-    async with served(tokens_per_s=100.0, answer_tokens=10) as (engine, url):
+    async with served(tokens_per_s=10.0, answer_tokens=2) as (engine, url):
         pool, ended = pool_of(url, most=1), list[str]()
 
         async def note(name: str, *, is_batch: bool = False) -> None:
@@ -123,9 +123,7 @@ async def test_interactive_requests_go_before_a_batch_and_too_many_are_refused()
 
         try:
             first = asyncio.create_task(note("first"))
-            async with asyncio.timeout(DEADLINE_S):
-                while not engine.running:
-                    await asyncio.sleep(0.001)
+            await until(lambda: engine.running)
             batch = [asyncio.create_task(note(f"batch {number}", is_batch=True)) for number in range(2)]
             people = [asyncio.create_task(note(f"person {number}")) for number in range(2)]
             gone = asyncio.create_task(note("gone"))
@@ -143,12 +141,10 @@ async def test_interactive_requests_go_before_a_batch_and_too_many_are_refused()
 
 
 async def test_engines_tell_their_load() -> None:
-    async with served(max_num_seqs=1, tokens_per_s=50.0, answer_tokens=50) as (engine, url):
+    async with served(max_num_seqs=1, tokens_per_s=0.5, answer_tokens=50) as (engine, url):
         pool = pool_of(url, most=3)
         running = [asyncio.create_task(ask(pool)) for _ in range(3)]
-        async with asyncio.timeout(DEADLINE_S):
-            while (engine.running, engine.waiting) != (1, 2):
-                await asyncio.sleep(0.001)
+        await until(lambda: (engine.running, engine.waiting) == (1, 2))
         async with aiohttp.ClientSession() as session:
             assert await engine_load(session, url) == 3
             assert await engine_load(session, "http://127.0.0.1:1/v1") is None

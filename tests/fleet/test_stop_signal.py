@@ -9,6 +9,7 @@ import signal
 import pytest
 
 from fleet.stop_signal import Life, live_until_signal
+from tests.waiting import until
 
 
 async def test_a_signal_during_the_start_cancels_it_and_waits_for_its_clean_up() -> None:
@@ -51,7 +52,8 @@ async def test_ctrl_c_and_a_second_signal_are_urgent(numbers: list[signal.Signal
         for number in numbers:
             os.kill(os.getpid(), number)
             await life.stop.wait()
-            await asyncio.sleep(0.01)
+        if is_urgent:
+            await until(life.stop.urgent.is_set)
         assert life.stop.urgent.is_set() is is_urgent
 
     await live_until_signal(program)

@@ -148,7 +148,7 @@ async def post(port: int, path: str, body: bytes) -> int:
 
     sending = asyncio.create_task(send())
     try:
-        return int((await asyncio.wait_for(reader.readline(), 120)).split()[1])
+        return int((await asyncio.wait_for(reader.readline(), 600)).split()[1])
     finally:
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -67,7 +68,7 @@ except RouterError as error:
 
 @asynccontextmanager
 async def process(
-    folder: Path, upstream_url: str, grace_s: float = 5.0, drain_s: float = 0.0, **environment: str
+    folder: Path, upstream_url: str, grace_s: float = DEADLINE_S, drain_s: float = 0.0, **environment: str
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """A gateway process with a promoted router; killed in the end if it still runs."""
     (folder / "routers").mkdir(parents=True)
@@ -129,12 +130,13 @@ async def test_a_rolling_deploy_refuses_nobody(tmp_path: Path) -> None:
     """Clients that go by /readyz, each request on a connection of its own, never meet a closed door."""
     async with (
         fault_upstream() as upstream,
-        process(tmp_path / "old", upstream.url, drain_s=3.0) as old,
-        process(tmp_path / "new", upstream.url, drain_s=3.0) as new,
+        process(tmp_path / "old", upstream.url, drain_s=1e6) as old,
+        process(tmp_path / "new", upstream.url) as new,
     ):
         ports = [int((await line(child))[1]) for child in (old, new)]
         ready = [True, True]
         statuses: list[tuple[int, int]] = []
+        asking = Counter[int]()
 
         async def probe() -> None:
             while True:
@@ -144,13 +146,17 @@ async def test_a_rolling_deploy_refuses_nobody(tmp_path: Path) -> None:
         async def ask() -> None:
             while True:
                 port = ports[0] if ready[0] else ports[1]
+                asking[port] += 1
                 statuses.append((port, await status_of(port, "/v1/chat/completions")))
+                asking[port] -= 1
 
         tasks = [asyncio.create_task(work()) for work in (probe, ask, ask, ask)]
         await until(lambda: len(statuses) > 20)
         old.send_signal(signal.SIGTERM)
         await until(lambda: not ready[0])
         assert await status_of(ports[0], "/v1/chat/completions") == 200, "it is not ready, and still serves"
+        await until(lambda: not asking[ports[0]], "that nobody asks it any more")
+        old.send_signal(signal.SIGTERM)  # ends what would take a while
         assert await asyncio.wait_for(old.wait(), DEADLINE_S) == 0
         after = len(statuses)
         await until(lambda: len(statuses) > after + 20)
@@ -204,6 +210,8 @@ async def test_while_it_drains_every_answer_is_the_last_of_its_connection() -> N
         assert not draining.done()
         urgent.set()
         await asyncio.wait_for(draining, DEADLINE_S)
+    async with running(drain_s=0.01) as gateway:
+        await asyncio.wait_for(gateway.gateway.drain(asyncio.Event()), DEADLINE_S)
 
 
 class HeldEcho(echo.EchoBackend):

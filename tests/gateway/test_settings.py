@@ -53,7 +53,7 @@ async def test_an_engine_process_sees_no_secret(config: CoeConfig, monkeypatch, 
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     seen = tmp_path / "seen"
-    code = f"import os, pathlib, time; pathlib.Path({str(seen)!r}).write_text(repr(dict(os.environ))); time.sleep(60)"
+    code = f"import os, pathlib, time; pathlib.Path({str(seen)!r}).write_text(repr(dict(os.environ))); time.sleep(600)"
     spec = ProcessSpec(
         name="engine",
         argv=(sys.executable, "-c", code),

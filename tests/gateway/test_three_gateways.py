@@ -33,7 +33,7 @@ from tests.waiting import until
 COUNT, ASKERS = 3, 6
 SECTIONS = """\
 log: {durability: sync}
-gateway: {drain_s: 1}
+gateway: {drain_s: 5}
 retrieval: {encoder: {kind: hashing}, experts: {}, stores: {index: pgvector}}
 policies: {default: {exploration: {budget: 10%}}}
 """

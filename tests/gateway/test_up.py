@@ -175,8 +175,6 @@ async def test_it_learns_again_and_again_and_a_round_that_fails_is_told(
 
 
 def test_options_win_over_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("DATABASE_URL", "COE_HOST", "COE_CONFIG"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COE_PORT", "9000")
     monkeypatch.setenv("COE_DATA_DIR", "elsewhere")
     chosen = settings_of(Path("experts.yaml"), tmp_path, None, 0)

@@ -60,7 +60,7 @@ class Load:
     async def _ask(self, number: int) -> None:
         count = 0
         while not self._is_over:
-            async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as client:
+            async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=DEADLINE_S)) as client:
                 count += 1
                 found = await self._gateway.ask(
                     client, "polly", is_stream=count % 2 == 0, request_id=f"{number}-{count}"
@@ -132,8 +132,12 @@ async def test_metrics_add_up_and_each_worker_knows_the_others_decisions(
     gateway, load = shared.gateway, Load(shared.gateway)
     await load.more(80)
     shared.answered += await load.end()
-    counts = await samples(gateway, client, "coe_requests_total")
-    assert sum(counts.values()) == len(shared.answered)
+
+    async def counted() -> dict[str, float] | None:
+        counts = await samples(gateway, client, "coe_requests_total")
+        return counts if sum(counts.values()) == len(shared.answered) else None
+
+    counts = await until(counted, "a count of every answer")
     assert counts.keys() == {"worker-1", "worker-2"}
     assert min(counts.values()) > 0
     for _ in range(10):

@@ -72,7 +72,7 @@ def test_a_failed_turn_does_not_count_as_done(redis_url, tmp_path):
 
 
 def test_the_lock_lives_as_long_as_its_holder_works(redis_url, tmp_path):
-    with Redis.from_url(redis_url) as client, SharedTurns(tmp_path, redis_url, expires_s=3).take() as turn:
+    with Redis.from_url(redis_url) as client, SharedTurns(tmp_path, redis_url, expires_s=6).take() as turn:
         value, seen = client.get(RETRAIN_TURN), [client.pttl(RETRAIN_TURN)]
 
         def was_renewed(times):

@@ -9,6 +9,7 @@ import threading
 import pytest
 
 from base.errors import ConfigError
+from tests.waiting import DEADLINE_S
 from training.retrain_command import StoppedError, parse_period, repeat, stop_on_signal, stoppable
 
 
@@ -56,7 +57,7 @@ def test_the_first_signal_sets_the_event_and_handlers_come_back():
     before = signal.getsignal(signal.SIGTERM)
     with stop_on_signal() as stop:
         os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.wait(5)
+        assert stop.wait(DEADLINE_S)
     assert signal.getsignal(signal.SIGTERM) is before
 
 

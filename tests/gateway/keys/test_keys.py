@@ -217,7 +217,6 @@ class Shell:
 
 @pytest.fixture
 def coe_keys(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
-    monkeypatch.delenv("DATABASE_URL", raising=False)
     monkeypatch.setenv("COLUMNS", "200")
     return Shell(tmp_path, capsys)
 

@@ -23,6 +23,7 @@ from router.types import FloatArray
 from tests.gateway.retrieval.serving import Serving, serving
 from tests.gateway.retrieval.test_kill import EXPERTS_FILE
 from tests.gateway.served import end_gateway, start_gateway
+from tests.processes import command_of, descendants_of
 from tests.retrieval.stores.pdf import slow_pdf
 from tests.waiting import DEADLINE_S, until
 
@@ -156,14 +157,5 @@ async def test_killed_gateways_read_a_hostile_file_three_times_at_most(tmp_path:
 
 def reads(gateway: int) -> bool:
     """True when a process that reads documents has a child, which is one that reads."""
-    for child in children(gateway):
-        if b"reading_process" in Path(f"/proc/{child}/cmdline").read_bytes() and children(int(child)):
-            return True
-    return False
-
-
-def children(process: int) -> list[str]:
-    found: list[str] = []
-    for task in Path(f"/proc/{process}/task").iterdir():
-        found += (task / "children").read_text().split()
-    return found
+    readers = [child for child in descendants_of(gateway) if "reading_process" in command_of(child)]
+    return any(map(descendants_of, readers))

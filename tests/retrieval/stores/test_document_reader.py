@@ -18,6 +18,7 @@ from retrieval.stores.chunking import StaticChunking
 from retrieval.stores.document_reader import PROGRAM, DocumentReader, ReaderDiedError, ReadingLimits
 from retrieval.stores.document_text import UnreadableFileError
 from retrieval.stores.reading_process import write_chunks
+from tests.processes import descendants_of
 from tests.retrieval.stores.pdf import pdf_of, slow_pdf
 from tests.waiting import DEADLINE_S, until, wait_until
 
@@ -51,10 +52,6 @@ async def outcome_of(reader: DocumentReader, name: str, content: bytes, limits: 
 
 async def until_gone(path: Path) -> None:
     await until(lambda: not path.exists(), f"the end of {path}")
-
-
-def children_of(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
 NO_TEXT = "the file holds no text (a scanned PDF holds pictures of it)"
@@ -132,7 +129,7 @@ async def test_who_gives_up_ends_the_process_and_its_child(reader: DocumentReade
     async with reader.place() as process:
         reading = asyncio.create_task(process.read("a.pdf", lambda out: out.write(slow_pdf()), CHUNKING))
         pid = (await until(lambda: process._process, "a process")).pid
-        child = await until(lambda: children_of(pid), "a child")
+        child = await until(lambda: descendants_of(pid), "a child")
         reading.cancel()
         await asyncio.wait([reading])
     for number in (pid, *child):
@@ -154,7 +151,7 @@ def test_a_gateway_that_is_killed_while_it_reads_leaves_no_document(tmp_path: Pa
     with process.stdin, process.stdout:
         process.stdin.write(json.dumps(job | {"memory_bytes": 512 << 20}).encode() + b"\n")
         process.stdin.flush()
-        wait_until(lambda: children_of(process.pid), "a child")
+        wait_until(lambda: descendants_of(process.pid), "a child")
     process.wait(DEADLINE_S)
     assert not folder.exists()
 

@@ -19,7 +19,7 @@ from router.encoders.bert import BertEncoder
 from router.weights import resolve_weights
 from tests.retrieval.experts.adapter_files import WORDS, load_bert, write_bert
 
-pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(600)]
+pytestmark = pytest.mark.filterwarnings("ignore")
 CREATED = "2026-01-01T00:00:00+00:00"
 RECIPE = Recipe(r=4, learning_rate=0.02, batch=8, epochs=40, max_steps=30, eval_every=10, held_out=0.25, patience=9)
 
