@@ -23,7 +23,7 @@ from fleet.replicas import LOAD_BOUND, Replica, chosen, engine_load
 from fleet.wires.echo import EchoBackend, Options
 from tests.served_app import serving
 from tests.small_composition import config_of
-from tests.waiting import DEADLINE_S, until
+from tests.waiting import until
 
 CONVERSATIONS = [f"conversation {number}" for number in range(300)]
 HELLO = {"messages": [{"role": "user", "content": "hello there"}]}
