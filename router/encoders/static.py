@@ -14,21 +14,19 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from base.errors import ConfigError
 from router.encoders._tokenizer import head_and_tail, open_sentencepiece, open_tokenizer
 from router.encoders._use_weights import TOKENIZER, WEIGHTS, read_table
-from router.types import FloatArray
+from router.types import FloatArray, Record
 from router.weights import file_sha256, fingerprint, resolve_weights
 
 VERSION = 3
 """Raised with every change of the vectors that the options do not show."""
 
 
-class Options(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class Options(Record):
     weights: str = Field(
         default=WEIGHTS,
         description="an .npz of the universal sentence encoder, a safetensors file, or a model2vec folder, whose own "

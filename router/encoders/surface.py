@@ -14,10 +14,10 @@ from math import log1p
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from router.encoders._cues import CUES
-from router.types import FloatArray
+from router.types import FloatArray, Record
 from router.weights import fingerprint
 
 MARKS: dict[str, str] = {
@@ -71,9 +71,7 @@ HEAD_CHARS = 240
 """Instructions are at the head or the tail of a text; a cue in the middle belongs to the material."""
 
 
-class Options(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class Options(Record):
     max_chars: int = Field(default=4000, ge=64, description="characters after these are not looked at")
 
 

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from base.errors import ConfigError
 from router.encoders._onnx import Graph, open_session
 from router.encoders._tokenizer import head_and_tail, open_sentencepiece
 from router.encoders._use_weights import TOKENIZER, WEIGHTS, TokenTable, read_arrays
-from router.types import FloatArray
+from router.types import FloatArray, Record
 from router.weights import file_sha256, fingerprint, resolve_weights
 
 if TYPE_CHECKING:
@@ -57,9 +57,7 @@ REST = np.iinfo(np.int64).max
 """The end of a slice that has none."""
 
 
-class Options(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class Options(Record):
     weights: str = WEIGHTS
     tokenizer: str = Field(default=TOKENIZER, description="a SentencePiece model")
     max_tokens: int = Field(default=96, ge=8, description="of a longer text, half at its head and half at its tail")
