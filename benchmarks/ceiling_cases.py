@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from eval.routing.baselines import best_single
 from eval.routing.routing_request import RoutingRequest
-from eval.routing.trial_tables import apply_named_table, named_table, read_tables
+from eval.routing.trial_tables import read_tables
 from training.datasets.outcome_files import PROMPTS_FILE, PromptColumns, read_prompts
 from training.datasets.outcomes import read_outcomes
 from training.fit_inputs import opened_encoder
@@ -64,11 +65,12 @@ def read_case(data: Path, table_name: str, cache: Path) -> Case:
     models, a missing one as the model's mean on the fit prompts.
 
     Raises:
-        DataError: as `named_table` and `read_tables`.
+        DataError: as `read_tables`.
     """
-    entry = named_table(data / "TABLES.yaml", table_name)
-    folder = data / str(entry["source"])
-    request = apply_named_table(RoutingRequest(outcomes=folder, out=folder, command=""), entry)
+    entry = yaml.safe_load((data / "TABLES.yaml").read_text(encoding="utf-8"))[table_name]
+    folder = data / entry["source"]
+    chosen = {key: entry[key] for key in ("experts", "benchmark", "metric") if key in entry}
+    request = RoutingRequest(outcomes=folder, out=folder, command="", **chosen)
     tables = read_tables(request)
     everyone = read_outcomes(folder, prompts=PromptColumns(request.benchmark), metric=request.metric, keep_partial=True)
     fit_scores = scores_of_all(everyone, tables.fit.prompt_ids)

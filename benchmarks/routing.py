@@ -61,16 +61,21 @@ def runs_of(tables: Path) -> list[Run]:
     for name, entry in entries.items():
         if name == "pairs":
             continue
-        plain = ("--tables", str(tables), "--table", name, "--folds", "5")
+        plain = (*table_arguments(tables.parent, entry, entry.get("experts", ())), "--folds", "5")
         for extra in ((), *EXTRA.get(name, ())):
             label = " ".join((name, *(part for part in extra if not part.startswith("--"))))
             found.append(Run(label, (*plain, *extra), entry.get("figures", {})))
     for pair in entries.get("pairs", []):
-        arguments = ["--outcomes", str(tables.parent / pair["source"]), "--experts", f"{pair['weak']},{pair['strong']}"]
-        arguments += [part for key in ("benchmark", "metric") if key in pair for part in (f"--{key}", pair[key])]
         label = f"pair {pair['source']} {pair.get('benchmark', '')}".strip()
-        found.append(Run(label, tuple(arguments), pair))
+        found.append(Run(label, table_arguments(tables.parent, pair, (pair["weak"], pair["strong"])), pair))
     return found
+
+
+def table_arguments(folder: Path, entry: Mapping[str, Any], experts: Sequence[str]) -> tuple[str, ...]:
+    """Options of `coe eval routing` for a table below a folder, and some of its experts; none named: all."""
+    chosen = (part for key in ("benchmark", "metric") if entry.get(key) for part in (f"--{key}", str(entry[key])))
+    named = ("--experts", ",".join(experts)) if experts else ()
+    return ("--outcomes", str(folder / entry["source"]), *named, *chosen)
 
 
 def measure(run: Run, work: Path, seed: int) -> Report:

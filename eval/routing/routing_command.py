@@ -18,11 +18,7 @@ from eval.routing.routing_request import RoutingOptions, RoutingRequest
 @with_options
 def routing(
     out: Annotated[Path, typer.Option(help="folder for report.html, report.json and the trained router")],
-    table: Annotated[str | None, typer.Option(help="name of a table in --tables")] = None,
-    tables: Annotated[
-        Path | None, typer.Option(help="file of named tables; their sources are folders beside it")
-    ] = None,
-    outcomes: Annotated[Path | None, typer.Option(help="outcome table: prompts.parquet and scores.parquet")] = None,
+    outcomes: Annotated[Path, typer.Option(help="outcome table: prompts.parquet and scores.parquet")],
     experts: ExpertsOption = None,
     budget: Annotated[
         list[str] | None, typer.Option(help="upper bound such as active_params_b=31; may be given several times")
@@ -35,13 +31,12 @@ def routing(
     from eval.report.page import write_report
     from eval.routing.routing_page import routing_page
     from eval.routing.routing_run import run_routing
-    from eval.routing.trial_tables import apply_named_table, find_outcomes, parse_budgets
+    from eval.routing.trial_tables import parse_budgets
 
     require_folder(out)
-    folder, entry = find_outcomes(table, tables, outcomes)
     request = RoutingRequest(
         **options.model_dump(),
-        outcomes=folder,
+        outcomes=outcomes,
         out=out,
         command=command_line(sys.argv[1:]),
         experts=split_names(experts, "--experts"),
@@ -49,7 +44,7 @@ def routing(
         cache=cache or out / "embeddings",
     )
     with console_progress() as progress:
-        report = run_routing(apply_named_table(request, entry), now=datetime.now(UTC), progress=progress)
+        report = run_routing(request, now=datetime.now(UTC), progress=progress)
         progress("drawing the report")
         written = write_report(report, routing_page(report), out)
     say([report.headline, *(f"wrote {path}" for path in written)])

@@ -1,5 +1,4 @@
-"""Tables that `coe eval routing` measures on: named tables, fit and test rows, budgets. Shapes: n prompts, m
-experts."""
+"""Tables that `coe eval routing` measures on: fit and test rows, budgets. Shapes: n prompts, m experts."""
 
 from __future__ import annotations
 
@@ -14,10 +13,8 @@ import numpy as np
 from base.errors import ConfigError, DataError, InfeasibleBudgetError, allowed_values
 from base.json_text import to_json
 from base.text_identity import normalised_text
-from base.yaml_text import read_yaml
 from eval.routing.routing_request import RoutingRequest
 from eval.routing.trial import active_params, mean_costs
-from router.config import config_text
 from router.policy_config import Budgets
 from router.price import SLACK
 from training.datasets.outcome_files import PromptColumns, find_models_file, read_models
@@ -38,35 +35,6 @@ class Tables:
     n_overlap_removed: int
     n_incomplete: int = 0
     has_one_category: bool = False
-
-
-def named_table(file: Path, name: str) -> dict[str, object]:
-    """An entry of a file of named tables: source (a folder beside the file), experts, benchmark, metric.
-
-    Raises:
-        ConfigError: the file cannot be read. DataError: it has no such table.
-    """
-    tables = read_yaml(config_text(file), file=str(file))
-    entries = tables if isinstance(tables, dict) else {}
-    known = {str(key): value for key, value in entries.items() if isinstance(value, dict) and "source" in value}
-    if name not in known:
-        raise DataError(f"{file}: unknown table '{name}'{allowed_values(name, known)}")
-    return known[name]
-
-
-def find_outcomes(table: str | None, tables: Path | None, outcomes: Path | None) -> tuple[Path, Mapping[str, object]]:
-    """The folder that the command line names, with the entry of a named table (empty for a folder).
-
-    Raises:
-        ConfigError: neither or both of a named table and a folder are given.
-        DataError, ConfigError: as `named_table`.
-    """
-    if (table is None) != (tables is None) or (table is None) == (outcomes is None):
-        raise ConfigError("give either --table NAME with --tables FILE, or --outcomes DIR")
-    if outcomes is not None:
-        return outcomes, {}
-    entry = named_table(Path(str(tables)), str(table))
-    return Path(str(tables)).parent / str(entry["source"]), entry
 
 
 def parse_budgets(options: Sequence[str]) -> Budgets:
@@ -156,14 +124,6 @@ def require_amounts(table: OutcomeTable, budgets: Budgets) -> None:
             raise DataError(f"budget {name}: unknown for {', '.join(lacking)}; leave them out with --experts")
         if amounts.min() > limit * (1 + SLACK):
             raise InfeasibleBudgetError(name, limit, float(amounts.min()))
-
-
-def apply_named_table(request: RoutingRequest, entry: Mapping[str, object]) -> RoutingRequest:
-    """The request with what a named table says, where the command line does not say otherwise."""
-    listed = entry.get("experts")
-    experts = tuple(str(name) for name in listed) if isinstance(listed, list) else None
-    said = {name: getattr(request, name) or (str(entry.get(name) or "") or None) for name in ("benchmark", "metric")}
-    return request.model_copy(update={**said, "experts": request.experts or experts})
 
 
 def fingerprint(table: OutcomeTable) -> str:

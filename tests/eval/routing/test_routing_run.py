@@ -191,8 +191,7 @@ def test_a_budget_that_cannot_be_met_names_the_smallest(tmp_path: Path, capsys: 
 @pytest.mark.slow
 @pytest.mark.skipif(not (BENCH / "xstest").is_dir(), reason=f"no benchmark data at {BENCH} (set COE_BENCH_DATA)")
 def test_a_real_table(tmp_path: Path) -> None:
-    tables = ["--table", "xstest_5", "--tables", str(BENCH / "TABLES.yaml")]
-    assert run_cli("eval routing", [*tables, "--out", str(tmp_path), *FAST]) == 0
+    assert run_cli("eval routing", ["--outcomes", str(BENCH / "xstest"), "--out", str(tmp_path), *FAST]) == 0
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["data"]["n_fit"] + report["data"]["n_overlap_removed"] == 353
     assert report["data"]["n_test"] == 97

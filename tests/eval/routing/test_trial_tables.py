@@ -13,10 +13,7 @@ import pytest
 from base.errors import ConfigError, DataError, InfeasibleBudgetError
 from eval.routing.routing_request import RoutingRequest
 from eval.routing.trial_tables import (
-    apply_named_table,
-    find_outcomes,
     fingerprint,
-    named_table,
     parse_budgets,
     read_tables,
     require_amounts,
@@ -24,12 +21,6 @@ from eval.routing.trial_tables import (
 from router.policy_config import Budgets
 from tests.eval.routing.trial_data import FIT_SCORES, SIZES, table
 from training.datasets.outcomes import write_outcomes
-
-TABLES = """
-mine: {source: folder, experts: [a, b], metric: acc, figures: {best_single: 1}}
-pairs:
-  - {source: other}
-"""
 
 
 def request(outcomes: Path, **changes: object) -> RoutingRequest:
@@ -114,36 +105,6 @@ def test_a_table_that_is_its_own_test_is_told_so(tmp_path: Path) -> None:
     write_outcomes(table(FIT_SCORES, ["a"] * 8, "fit"), tmp_path)
     with pytest.raises(DataError, match=r"no prompt is left to fit on .8 have a text that is in the test set too"):
         read_tables(request(tmp_path, test=tmp_path))
-
-
-def test_named_tables_lie_beside_their_file(tmp_path: Path) -> None:
-    file = tmp_path / "TABLES.yaml"
-    file.write_text(TABLES)
-    folder, entry = find_outcomes("mine", file, None)
-    assert folder == tmp_path / "folder"
-    named = apply_named_table(request(folder), entry)
-    assert (named.experts, named.metric, named.benchmark) == (("a", "b"), "acc", None)
-    assert apply_named_table(request(folder, experts=("c",)), entry).experts == ("c",)
-    with pytest.raises(DataError, match="unknown table 'mien'; did you mean 'mine'"):
-        named_table(file, "mien")
-    with pytest.raises(DataError, match="unknown table 'pairs'; allowed: mine"):
-        named_table(file, "pairs")
-    file.write_text("2024: {source: folder}\nnull: {source: folder}")
-    assert named_table(file, "2024") == {"source": "folder"}
-    with pytest.raises(DataError, match="unknown table 'mine'; allowed: 2024, None"):
-        named_table(file, "mine")
-    file.write_text("a: [")
-    with pytest.raises(ConfigError, match="is not valid YAML"):
-        named_table(file, "mine")
-
-
-@pytest.mark.parametrize(
-    ("name", "file", "folder"),
-    [(None, None, None), ("x", None, None), ("x", Path("t"), Path("d")), (None, Path("t"), Path("d"))],
-)
-def test_a_table_or_a_folder_is_named_but_not_both(name: str | None, file: Path | None, folder: Path | None) -> None:
-    with pytest.raises(ConfigError, match="either --table NAME with --tables FILE, or --outcomes DIR"):
-        find_outcomes(name, file, folder)
 
 
 def test_budgets_are_parsed() -> None:
