@@ -19,7 +19,7 @@ from tests.coe.documented_blocks import ROOT, blocks
 from tests.waiting import DEADLINE_S
 
 KEY = "a-key-of-the-documentation"
-NAMES = {"TEAM": "acme", "--experts small,large": "--experts generalist,calculator"}
+NAMES = {"TEAM": "acme"}
 BLOCKS = tuple(blocks())
 RUN = tuple(block for block in BLOCKS if block.runnable)
 
