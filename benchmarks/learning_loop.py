@@ -23,7 +23,6 @@ from rich.console import Console
 from scipy.stats import beta
 
 from base.blas import one_thread
-from benchmarks.loop_arms import EXPLORATION, Settings, Stage, fit_stage
 from benchmarks.loop_baselines import EVENLY_EXPLORED
 from benchmarks.loop_experiments import (
     BLOCK,
@@ -52,6 +51,7 @@ from benchmarks.loop_newcomers import (
     joining_run,
     place_of,
 )
+from benchmarks.loop_stage import EXPLORATION, Settings, Stage, fit_stage
 from router.build import build_encoder
 from router.config import load_config
 from training.gate import DEFAULT_TERMS

@@ -7,66 +7,46 @@ Shapes: n prompts of traffic, m experts of the world, t decisions.
 
 from __future__ import annotations
 
-import tempfile
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 
-from base.progress import silent
 from benchmarks.loop_fleet import (
-    CALM,
     Float64Array,
     History,
     IntArray,
     Moment,
-    Voices,
     World,
     draw_experts,
     draw_prompts,
     draw_rewards,
     without,
 )
-from router.build import MeasuredExperts, assemble, solved_policy
-from router.capabilities import Capabilities
-from router.feedback_config import FeedbackConfig
-from router.map_solver import ExpertCosts
+from benchmarks.loop_log import judged_log, logged, reply_weights
+from benchmarks.loop_stage import Settings, Stage, router_of, shares_of, wanted_by
 from router.pipeline import Router
-from router.policy_config import ExplorationConfig, PolicyConfig
-from router.quality import Measured, QualityMatrix
-from router.scorers.map import MapScorer
-from router.section import PluginConfig
+from router.policy_config import ExplorationConfig
+from router.quality import QualityMatrix
 from router.types import Interval, Metric, Verdict
 from training.candidate_fit import folds_of
-from training.candidate_verdict import judged_rows, without_passengers
+from training.candidate_verdict import judged_rows, judging_pairs, without_passengers
 from training.change_points import ChangePoint, find_change_points
 from training.evidence import Evidence, beside_serving, gather_evidence
 from training.expert_map import measure_quality
-from training.feedback_bias import ReplyBin, ReplyRates
-from training.fit import prepare, write_router
 from training.gate import (
-    DEFAULT_TERMS,
     Comparison,
     GateResult,
-    Terms,
     judge,
 )
+from training.judged_pairs import JudgedPairs
 from training.log_answers import AskedAnswers, LoggedChoices
 from training.log_table import FOLDS, LogTable
-from training.new_experts import Renewed, explored_shares, renewed
+from training.new_experts import Renewed, renewed
 from training.router_comparison import LogComparison, Newcomers, RouterComparison, Twin
-from training.scorer_fit import FittedScorer
-from training.stage_one import FitRequest
 from training.takeover import find_renewal
 from training.types import OutcomeTable
 
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
-ALPHA = 0.1
-EXPLORATION = ExplorationConfig(budget=0.005)
-MAX_KEY_SHARE = FeedbackConfig().max_key_share
 NOTHING = Metric(value=0.0, interval=Interval(low=0.0, high=0.0))
 SAME_ACCURACY = Comparison("category accuracy", NOTHING, NOTHING, NOTHING, 0.0)
 """Stage 1 is the same in both routers here."""
@@ -75,122 +55,6 @@ UNDECIDED = GateResult(Verdict.NEED_MORE, "far from evidence", ())
 HOPELESS = 1.0
 """log E by what the candidate learned from, which flatters it; below that its twins are not fitted: 1 / LEVEL takes 3.0
 of them."""
-
-MAP = FittedScorer(PluginConfig(kind="map"), {}, {}, {})
-
-
-@dataclass(frozen=True)
-class Settings:
-    """`retrain_every` decisions; `terms` of the gate; who rates."""
-
-    retrain_every: int = 500
-    terms: Terms = DEFAULT_TERMS
-    exploration: ExplorationConfig = EXPLORATION
-    voices: Voices = CALM
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Stage 1, fitted once, as a router without evidence; `row_of` is the row that it decides for each text."""
-
-    router: Router
-    row_of: Mapping[str, int]
-
-    def rows(self, table: OutcomeTable) -> IntArray:
-        return np.array([self.row_of[text] for text in table.texts])
-
-
-def fit_stage(world: World, config: PluginConfig, rng: np.random.Generator) -> Stage:
-    """Args:
-    config: of the encoder that made the world's vectors.
-    """
-    experts = world.probes.experts
-    request = FitRequest(
-        encoder_config=config,
-        classifier=PluginConfig(kind="logistic"),
-        scorer=PluginConfig(kind="map"),
-        categories=world.categories,
-        experts=experts,
-        evidence=measure_quality(world.probes, world.categories),
-        alpha=ALPHA,
-        data_fingerprints={},
-        is_holding_out=False,
-    )
-    prepared = prepare(request, world.encoder, world.queries, rng, silent)
-    with tempfile.TemporaryDirectory(prefix="coe-loop-") as folder:
-        artifact = write_router(Path(folder), request, world.encoder, prepared, MAP, NOW)
-    router = assemble(
-        artifact,
-        world.encoder,
-        measured_by(request.evidence, experts),
-        policies={"default": PolicyConfig()},
-        alpha=ALPHA,
-        scorer=PluginConfig(kind="map"),
-    )
-    texts = (*world.probes.texts, *world.traffic.texts)
-    vectors = world.encoder.encode(texts)
-    rows = np.array([judged.row for judged in router.judge(vectors, router.predict_categories(vectors))])
-    return Stage(router, dict(zip(texts, rows.tolist(), strict=True)))
-
-
-def measured_by(
-    evidence: QualityMatrix, experts: tuple[str, ...], newest: QualityMatrix | None = None
-) -> MeasuredExperts:
-    """Experts that cost nothing."""
-    free, m = np.zeros(evidence.quality.shape, dtype=np.float32), len(experts)
-    zeros = np.zeros(m, dtype=np.float32)
-    costs = ExpertCosts(zeros, np.arange(m), zeros, zeros, free, free)
-    newer = {} if newest is None else {name: getattr(newest, name) for name in ("quality", "stderr", "mass")}
-    return MeasuredExperts(experts, evidence, costs, {name: Capabilities() for name in experts}, newer)
-
-
-def router_of(
-    stage: Stage,
-    evidence: QualityMatrix,
-    experts: tuple[str, ...],
-    settings: Settings,
-    newest: QualityMatrix | None = None,
-) -> Router:
-    """A router with this evidence, as its artifact would be loaded."""
-    measured = measured_by(evidence, experts, newest)
-    policy = solved_policy(
-        PolicyConfig(exploration=settings.exploration), stage.router.categories, measured, None, None
-    )
-    return replace(
-        stage.router,
-        scorer=MapScorer(Measured(experts, evidence)),
-        experts=experts,
-        policies={"default": policy},
-        capabilities=measured.capabilities,
-        costs=measured.costs,
-    )
-
-
-def wanted_by(router: Router, world: World) -> IntArray:
-    """(k+1,) number, in the world, of the expert that a router wants in each row."""
-    names = world.traffic.experts
-    return np.array([names.index(expert) for expert in router.expert_of().values()])
-
-
-def shares_of(router: Router, world: World) -> Float64Array:
-    """(k+1, m) shares of the world's experts in each row, explored ones included."""
-    found = np.zeros((len(router.categories), len(world.traffic.experts)))
-    for row, shares in enumerate(explored_shares(router, "default")):
-        for name, share in shares.items():
-            found[row, world.traffic.experts.index(name)] = share
-    return found
-
-
-def reply_weights(category: IntArray, expert: IntArray, rated: IntArray) -> Float64Array:
-    """(len(rated),) how many of the answers (n,) each rated one represents, with mean 1."""
-    cells = list(zip(category.tolist(), expert.tolist(), strict=True))
-    own, rates = [cells[i] for i in rated], ReplyRates()
-    answers, replies = Counter(cells), Counter(own)
-    for cell, n in answers.items():
-        rates.count(ReplyBin(*map(str, cell)), n, replies[cell])
-    weight = {cell: rates.weight(ReplyBin(*map(str, cell))) for cell in replies}
-    found = np.array([weight[cell] for cell in own])
-    return found / found.mean() if len(found) else found
 
 
 @dataclass(frozen=True)
@@ -230,9 +94,12 @@ class Retraining:
     history: History = field(default_factory=History)
     tables: list[Float64Array] = field(default_factory=list)
     rounds: list[Round] = field(default_factory=list)
+    judged: list[Float64Array] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.salt = int(self.rng.integers(2**40))
+        self.judges = np.random.default_rng(self.salt)
+        self.compared = np.zeros(len(self.world.traffic.experts), dtype=np.int64)
         self.rows = self.stage.rows(self.world.traffic)
         self.take_over(measure_quality(self.probes, self.world.categories), self.experts)
 
@@ -254,6 +121,10 @@ class Retraining:
         chosen, version = draw_experts(self.tables[-1], rows, self.rng), np.full(t, len(self.tables) - 1)
         reward, key, late = draw_rewards(moment, prompts, chosen, self.settings.voices, self.rng)
         seen = self.history.n + np.arange(t) + late
+        if self.settings.judge is not None:
+            asked = prompts, chosen, self.tables[-1][rows], self.compared
+            found, *said = self.settings.judge.judged(moment, *asked, self.judges)
+            self.judged.append(np.stack([self.history.n + found, *said]))
         self.history.add(prompts, chosen, rows, version, reward, key, seen)
         if self.is_learning and self.history.n % self.settings.retrain_every == 0:
             self.retrain(moment)
@@ -264,29 +135,22 @@ class Retraining:
         columns = self.history.columns()
         version, category, expert = (columns[name].astype(np.int64) for name in ("version", "category", "expert"))
         rated = np.flatnonzero(np.isfinite(columns["reward"]) & (columns["seen"] < self.history.n))
-        prompt = columns["prompt"][rated].astype(np.int64)
-        rows = self.router.categories
+        rows, experts = self.router.categories, self.world.traffic.experts
         counts = np.bincount(category, minlength=len(rows))
-        log = LogTable(
-            ids=np.array([b"%d" % i for i in rated], dtype=np.bytes_),
-            categories=rows,
-            experts=self.world.traffic.experts,
-            category=category[rated].astype(np.int32),
-            expert=expert[rated].astype(np.int32),
+        log = logged(
+            columns,
+            rated,
+            rows,
+            experts,
+            self.salt,
             reward=columns["reward"][rated],
             propensity=np.stack(self.tables)[version, category, expert][rated],
             weight=reply_weights(category, expert, rated),
-            at=rated.astype(np.float64),
-            # A large odd multiplier and a salt spread neighbouring prompts over the parts.
-            question=(prompt * 2_654_435_761 + self.salt) % 2**61 // 7,
-            key=columns["key"][rated].astype(np.int64),
-            is_held_out=np.zeros(len(rated), dtype=bool),
-            is_failure=np.zeros(len(rated), dtype=bool),
-            max_key_share=MAX_KEY_SHARE,
             traffic=dict(zip(rows, counts.tolist(), strict=True)),
             n_rows=self.history.n,
+            judged=judged_log(columns, self.judged, rows, experts, self.salt) if self.judged else None,
         )
-        return log, prompt
+        return log, columns["prompt"][rated].astype(np.int64)
 
     def asked(self, log: LogTable, prompts: IntArray) -> AskedAnswers:
         """Answers of a log with their prompts (n,), as the second pass over SQL gives them; nobody reads their vectors
@@ -391,7 +255,8 @@ class Retraining:
         if not is_named_before and len(rows):
             choices = self.choices(comparison, decided, wanted[decided])
             in_sample = comparison.on_log(asked, share[rows], choices).doubly_robust
-            of_new = comparison.on_newcomers(asked, share[rows], choices)
+            pairs = self.pairs(comparison, log, changes, [wanted] * FOLDS)
+            of_new = comparison.on_newcomers(asked, share[rows], choices, pairs=pairs)
             is_hopeful = of_new is not None and of_new.gain.log_e >= HOPELESS
             if in_sample.can_decide and in_sample.log_e < HOPELESS and not is_hopeful:
                 return Round(self.history.n, UNDECIDED, None, *values)  # without ten twins
@@ -400,12 +265,14 @@ class Retraining:
         on_log, newcomers = None, None
         if len(rows):
             theirs = wanted[decided]
-            for number, twin in enumerate(twins):
+            by_fold = [wanted_by(twin.router, self.world) for twin in twins] or [wanted] * FOLDS
+            for number, own_wanted in enumerate(by_fold):
                 own = asked.log.fold == number
-                theirs[own] = wanted_by(twin.router, self.world)[decided[own]]
+                theirs[own] = own_wanted[decided[own]]
             choices = self.choices(comparison, decided, theirs)
             on_log = comparison.on_log(asked, share[rows], choices)
-            newcomers = comparison.on_newcomers(asked, share[rows], choices)
+            pairs = self.pairs(comparison, log, changes, by_fold)
+            newcomers = comparison.on_newcomers(asked, share[rows], choices, pairs=pairs)
         log_decides = on_log is not None and on_log.doubly_robust.can_decide
         if on_log is not None and log_decides and not on_log.doubly_robust.is_evident:
             return Round(self.history.n, UNDECIDED, on_log, *values, newcomers=newcomers)  # whatever the grades say
@@ -428,6 +295,21 @@ class Retraining:
         number = np.array([names.index(name) if name in names else -1 for name in self.world.traffic.experts])
         every = np.ones(len(decided), dtype=bool)
         return [LoggedChoices(number[own], every) for own in (self.wanted[decided], theirs)]
+
+    def pairs(
+        self,
+        comparison: RouterComparison,
+        log: LogTable,
+        changes: tuple[ChangePoint, ...],
+        wanted: Sequence[IntArray],
+    ) -> JudgedPairs | None:
+        """What a judge said, with the choices of the live router and of each pair's twin, whose maps are `wanted`."""
+        judged = judging_pairs(log, changes, comparison)
+        if judged is None:
+            return None
+        decided = self.rows[self.history.columns()["prompt"][judged.at.astype(np.int64)].astype(np.int64)]
+        theirs = np.stack(wanted)[judged.fold, decided]
+        return JudgedPairs(judged, self.choices(comparison, decided, theirs))
 
     def value(self, moment: Moment) -> float:
         """Mean true score of what the router in force wants."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.loop_arms import Retraining, Round, Settings, Stage, router_of, spoiled
+from benchmarks.loop_arms import Retraining, Round, spoiled
 from benchmarks.loop_baselines import Averaging, BetaBandit, Told
 from benchmarks.loop_fleet import (
     THUMB_FLOOR,
@@ -22,6 +22,7 @@ from benchmarks.loop_fleet import (
     reachable_value,
     redealt,
 )
+from benchmarks.loop_stage import Settings, Stage, router_of
 from training.change_points import find_change_points
 from training.gate import Comparison
 

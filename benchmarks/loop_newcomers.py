@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.loop_arms import Retraining, Settings, Stage, fit_stage
+from benchmarks.loop_arms import Retraining
 from benchmarks.loop_baselines import Told
 from benchmarks.loop_fleet import (
     CATEGORY,
@@ -31,6 +31,7 @@ from benchmarks.loop_fleet import (
     sampled_table,
     without,
 )
+from benchmarks.loop_stage import Settings, Stage, fit_stage
 from router.protocols import Encoder
 from router.quality import reference_of
 from router.section import PluginConfig

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
@@ -235,6 +235,19 @@ def read_judged_grades(connection: Connection, since: float) -> dict[tuple[str, 
     for judge, rubric, decision_id, value in connection.execute(query, {"since": since}):
         grades.setdefault((judge, rubric), {})[decision_id] = value
     return grades
+
+
+def read_preferences(
+    connection: Connection, judges: Collection[tuple[str, str]]
+) -> dict[str, list[tuple[str, str, float]]]:
+    """Preferences of judges with their rubrics: decision -> (expert that served, other expert, how far the first is
+    preferred)."""
+    query = text("SELECT judge, rubric, decision_id, expert, other, value FROM judgements WHERE other <> ''")
+    found: dict[str, list[tuple[str, str, float]]] = {}
+    for judge, rubric, decision_id, *pair in connection.execute(query):
+        if (judge, rubric) in judges:
+            found.setdefault(decision_id, []).append((pair[0], pair[1], pair[2]))
+    return found
 
 
 def count_swapped_pairs(connection: Connection, since: float) -> dict[tuple[str, str], tuple[int, int]]:

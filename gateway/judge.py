@@ -12,7 +12,7 @@ import logging
 import random
 import re
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import cast
@@ -36,8 +36,8 @@ from router.types import DecisionReason, RoutingDecision, cap
 MAX_WAITING = 8
 QUIET_POLL_S = 0.2
 MAX_WAIT_S = 60.0
-TORN = 0.01
-"""Probability of all but the likeliest expert from which on the router is torn (ours)."""
+ENOUGH = 200
+"""Pairs after which an expert was compared enough: of torn requests only those of others are judged (ours)."""
 
 STREAM_FIELDS = ("stream", "stream_options")
 
@@ -92,6 +92,7 @@ class Judge:
         self._running, self._tell = running, tell
         self._rng = random.Random(seed)
         self._budget = Budget(settings.max_per_hour, settings.max_usd_per_day, time.monotonic)
+        self._compared: Counter[str] = Counter()
         self._queue: asyncio.Queue[Sample] = asyncio.Queue(MAX_WAITING)
         self._rubric_hash = hashlib.sha256(settings.rubric.encode()).hexdigest()[:12]
         self._task: asyncio.Task[None] | None = None
@@ -114,25 +115,32 @@ class Judge:
             return
         if outcome.sources is not None:
             return  # others would answer without the sources
-        is_torn = max(decision.eligible_probs, default=1.0) <= 1.0 - TORN
-        if self._settings.queries == "torn" and not is_torn:
+        others = self._others(decision, served)
+        if others is None:
             return
         if self._queue.full() or not self._budget.take():
             self.left_out += 1
             return
-        others = self._others(decision, served)
         self._queue.put_nowait(Sample(asked.decision_id, asked.chat.body, served, answer, others))
 
-    def _others(self, decision: RoutingDecision, served: str) -> tuple[str, ...]:
-        """Experts to answer besides the one that served: by lot, or those that were most probable, where the router was
-        torn between them."""
+    def _others(self, decision: RoutingDecision, served: str) -> tuple[str, ...] | None:
+        """Experts to answer besides the one that served: by lot, or with whom the router would have served as likely.
+
+        Of `torn` requests the first one is who a second draw of the router names, so the judge looks where exploration
+        does, and as often; the others are those that were most probable. None where it names who served.
+        """
         candidates = [name for name in decision.eligible if name != served and name in self._pool.alive]
-        if self._settings.queries == "torn":
-            chance = dict(zip(decision.eligible, decision.eligible_probs, strict=True))
-            return tuple(sorted(candidates, key=lambda name: -chance[name])[: self._settings.shadow_experts])
-        return tuple(self._rng.sample(candidates, min(self._settings.shadow_experts, len(candidates))))
+        n = self._settings.shadow_experts
+        if self._settings.queries == "all":
+            return tuple(self._rng.sample(candidates, min(n, len(candidates))))
+        chance = dict(zip(decision.eligible, decision.eligible_probs, strict=True))
+        drawn = self._rng.choices(list(chance), list(chance.values()))[0] if chance else served
+        if drawn not in candidates or min(self._compared[served], self._compared[drawn]) >= ENOUGH:
+            return None
+        return tuple(sorted(candidates, key=lambda name: (name != drawn, -chance[name]))[:n])
 
     async def start(self) -> None:
+        self._compared += await asyncio.to_thread(self._database.count_compared)
         self._task = asyncio.create_task(self._run(), name="judge")
 
     async def aclose(self) -> None:
@@ -165,6 +173,7 @@ class Judge:
             value, is_consistent = await self._compare(ask, sample.answer, answers[other])
             found.append(self._judgement(sample, sample.expert, other, value, is_consistent))
         await asyncio.to_thread(self._database.put_judgements, found)
+        self._compared.update(name for each in found if each.other for name in (each.expert, each.other))
         if self._tell is not None:
             self._tell("coe.judge", found[0].value, sample.decision_id)
 

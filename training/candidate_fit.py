@@ -76,7 +76,9 @@ def with_measured(evidence: Evidence, carried: Carried | None) -> OutcomeTable:
 
 def learned_answers(inputs: RetrainInputs, evidence: Evidence) -> AskedAnswers:
     """Logged answers of today's experts that a scorer may learn from; a key that says too much is thinned by lot."""
-    return inputs.answers(sample_rows(inputs.log, drawn_rows(inputs.log, evidence.counted), MAX_LEARNED))
+    return inputs.answers(
+        inputs.log.rows(sample_rows(inputs.log, drawn_rows(inputs.log, evidence.counted), MAX_LEARNED))
+    )
 
 
 class FittedTwin(NamedTuple):

@@ -20,6 +20,7 @@ from router.types import FloatArray, QueryBatch, Verdict
 from training.change_points import ChangePoint, is_outdated
 from training.fit_inputs import judged_outcomes
 from training.gate import Comparison, GateResult, judge, shown
+from training.judged_pairs import JudgedPairs, together
 from training.log_answers import BATCH_ROWS, AskedAnswers, batch_of, decisions_of, logged_batches, sample_rows
 from training.log_table import LogTable
 from training.retrain_inputs import RetrainInputs
@@ -70,7 +71,7 @@ def find_equal(inputs: RetrainInputs, comparison: RouterComparison, trial: Route
     if not equal:
         return None
     rows = np.flatnonzero(inputs.log.expert_in(comparison.candidate.experts) >= 0)
-    asked = inputs.answers(sample_rows(inputs.log, rows, MAX_JUDGED))
+    asked = inputs.answers(inputs.log.rows(sample_rows(inputs.log, rows, MAX_JUDGED)))
     for name, one in equal.items():
         if decide_log_alike(one, comparison.candidate, asked):
             n = f"{len(inputs.queries)} labelled, {len(graded.texts)} graded and {len(asked)} logged queries"
@@ -120,13 +121,17 @@ def judge_on_log(
     log = inputs.log
     rows, share = judged_rows(log, inputs.changes, comparison)
     kept = sample_rows(log, rows, MAX_JUDGED)
-    asked = inputs.answers(kept)
+    asked = inputs.answers(log.rows(kept))
     if not len(asked):
         return None, None, 0
     position = {bytes(name): row for name, row in zip(log.ids[kept], kept, strict=True)}
     own = share[[position[bytes(name)] for name in asked.log.ids]]
     choices, terms = comparison.choices(asked), inputs.request.terms
-    newcomers = comparison.on_newcomers(asked, own, choices, terms)
+    pairs, judged = None, judging_pairs(log, inputs.changes, comparison)
+    if judged is not None:
+        compared = inputs.answers(judged.rows(sample_rows(judged, np.arange(len(judged)), MAX_JUDGED)))
+        pairs = JudgedPairs(compared.log, comparison.choices(compared))
+    newcomers = comparison.on_newcomers(asked, own, choices, terms, pairs)
     return comparison.on_log(asked, own, choices, terms), newcomers, len(asked)
 
 
@@ -145,6 +150,14 @@ def judged_rows(
         inside = log.category == number
         share[inside] *= log.weight[judging & inside].sum() / log.weight[kept & inside].sum()
     return np.flatnonzero(kept), share
+
+
+def judging_pairs(log: LogTable, changes: tuple[ChangePoint, ...], comparison: RouterComparison) -> LogTable | None:
+    """What a judge compared, as far as it says something of experts of today; None where it does not."""
+    if log.judged is None:
+        return None
+    says = (log.judged.expert_in(comparison.experts) >= 0) & ~is_outdated(log.judged, changes)
+    return log.judged.rows(together(says))
 
 
 def mean_costs(live: Router, candidate: Router) -> tuple[float, float]:

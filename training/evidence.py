@@ -25,6 +25,7 @@ from training.expert_map import (
     without_difficulty,
 )
 from training.graded_queries import LoggedQueries
+from training.judged_pairs import preferences, together
 from training.key_influence import counted_share
 from training.log_answers import AskedAnswers
 from training.log_table import LogTable
@@ -101,6 +102,9 @@ def gather_evidence(
         anchors = Anchors(shrink_with_guesses(sums, squares, counts, is_guess)[0] + difficulty[:, None], counts)
         agreed = agreed_cells(log.panels, rows, believed.experts, anchors, changes)
         sums, squares, counts = sums + agreed[0], squares + agreed[1], counts + agreed[2]
+    if log.judged is not None:
+        judged = log.judged.rows(together(is_taught(log.judged, outcomes.experts, changes, carried)))
+        add_preferences(judged, rows, outcomes.experts, (sums, squares, counts), is_guess)
     quality, stderr = shrink_with_guesses(sums, squares, counts, is_guess)
     quality[:, counts.sum(axis=0) > 0] += difficulty[:, None]
     rated = np.bincount(row[told], weights=weight[told], minlength=len(rows))
@@ -118,6 +122,20 @@ def gather_evidence(
         matrix = with_carried(matrix, outcomes.experts, carried, whole, answers[:, at], changes)
     n_outdated = int(np.isfinite(outcomes.scores).sum() - np.isfinite(believed.scores).sum())
     return Evidence(matrix, offset, believed, counted, n_outdated)
+
+
+def add_preferences(
+    judged: LogTable,
+    rows: tuple[str, ...],
+    experts: tuple[str, ...],
+    cells: tuple[Float64Array, Float64Array, Float64Array],
+    is_guess: NDArray[np.bool_],
+) -> None:
+    """Adds what a judge preferred to sums, sums of squares and counts of cells, each (k+1, m)."""
+    row, expert = category_rows(judged, rows), judged.expert_in(experts)
+    worth, said = preferences(judged, row, expert, shrink_with_guesses(*cells, is_guess)[0], cells[2])
+    for values, new in zip(cells, (said * worth, said * worth**2, said), strict=True):
+        values += add_cells(new, row, expert, values.shape)
 
 
 def beside_serving(

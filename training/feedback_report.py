@@ -22,7 +22,7 @@ from decision_log.read import (
 )
 from decision_log.sql_engine import open_log
 from router.types import Metric, Record
-from training.feedback_bias import Replies, SignalAgreement, correlation, weighted_mean
+from training.feedback_bias import MIN_AGREEING, Replies, SignalAgreement, correlation, weighted_mean
 
 
 class GroupReplies(Record):
@@ -66,6 +66,16 @@ class JudgeAgreement(Record):
     correlation: Metric | None
     pairs: int
     consistent: int
+
+    @property
+    def name(self) -> tuple[str, str]:
+        return self.judge, self.rubric
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether its grades surely follow what people say, so that `coe retrain` learns from its preferences."""
+        interval = None if self.correlation is None else self.correlation.interval
+        return interval is not None and self.with_feedback >= MIN_AGREEING and interval.low > 0
 
 
 class FeedbackReport(Record):

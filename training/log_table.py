@@ -26,6 +26,7 @@ from decision_log.read import (
     BY_BUILTIN,
     BY_SEVERAL,
     has_failed,
+    read_preferences,
     read_records,
     read_rewards,
     read_signals,
@@ -37,6 +38,7 @@ from router.feedback_config import FeedbackConfig
 from router.types import BoolArray, Float64Array, IntArray
 from training.builtin_feedback import RatedBuiltin
 from training.feedback_bias import Replies
+from training.feedback_report import judge_agreements
 from training.key_influence import UNLIMITED, clusters
 from training.split import question_of
 from training.types import NO_ANSWER, NOT_COMPARED
@@ -107,6 +109,7 @@ more by what it lacked than its judge gained (ours)."""
 
 REPORT_EVERY = 10_000
 NOTHING_TO_WEIGH = "failed, and counts for nothing: no answer has feedback to weigh it against, or its key weighs 0"
+UNTRUSTED = "pairs that {} compared, whose grades do not surely follow what people say"
 DEFAULT_FEEDBACK = FeedbackConfig()
 
 
@@ -122,7 +125,8 @@ class LogTable:
     feedback. `traffic` counts the routed queries per category (the map's mass); `dropped` the decisions left out, by
     reason; `n_rows` the decisions read, without coe's own probes;
     `model_changes` the last change of the model behind each expert; `panels` what several experts were asked for;
-    `builtins` the rated answers of experts that are not language models.
+    `builtins` the rated answers of experts that are not language models; `judged` the pairs of answers that a judge
+    compared (training.judged_pairs).
     """
 
     ids: NDArray[np.bytes_]
@@ -146,6 +150,7 @@ class LogTable:
     model_changes: tuple[ModelChange, ...] = ()
     panels: Panels = field(default_factory=Panels)
     builtins: tuple[RatedBuiltin, ...] = ()
+    judged: LogTable | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -161,7 +166,8 @@ class LogTable:
 
     def without(self, fold: int) -> LogTable:
         """The same log, of which one part is not learned from."""
-        return replace(self, is_held_out=self.fold == fold)
+        judged = None if self.judged is None else self.judged.without(fold)
+        return replace(self, is_held_out=self.fold == fold, judged=judged)
 
     @property
     def cluster(self) -> IntArray:
@@ -203,40 +209,41 @@ class Columns:
     keys: list[str] = field(default_factory=list)
     key_weight: array[float] = field(default_factory=lambda: array("d"))
 
-    def add(self, record: DecisionRecord, reward: float | None, key_weight: float) -> None:
-        """One decision with its reward; None: its expert failed."""
+    def add(self, record: DecisionRecord, reward: float | None, key_weight: float, expert: str = "") -> None:
+        """One decision with its reward; None: its expert failed. `expert`: another one that answered it as well."""
         decision = record.decision
         assert decision is not None, "a row without a decision has no reward"
         self.ids.append(record.decision_id.encode())
         category = self.categories.setdefault(decision.category, len(self.categories))
-        expert = self.experts.setdefault(decision.expert, len(self.experts))
-        row = (category, expert, reward or 0.0, decision.propensity, record.at, question_of(record), reward is None)
+        number = self.experts.setdefault(expert or decision.expert, len(self.experts))
+        row = (category, number, reward or 0.0, decision.propensity, record.at, question_of(record), reward is None)
         for column, value in zip(self.numbers.values(), row, strict=True):
             column.append(value)
         self.keys.append(sys.intern(record.key_id or ""))
         self.key_weight.append(key_weight)
 
-    def table(self, replies: Replies, unlimited: Collection[str], max_key_share: float) -> LogTable:
-        """The columns in order of time, each row weighed by how rarely such an answer gets feedback, relative to the
-        average reply, and by its key.
+    def weights(self, replies: Replies) -> Float64Array:
+        """Weights of rows by how rarely such an answer gets feedback, relative to the average reply, and by its key.
 
         A reply represents the unrated answers like it. A failure is always seen, so it represents only itself: its
         weight is the share of answers that got a reply, or 0 if none did, since then nothing is known of what did not
         fail.
         """
+        weight = np.full(len(self.ids), replies.rates.overall)
+        weight[~np.array(self.numbers["is_failure"], dtype=bool)] = replies.weights()
+        return np.asarray(weight * np.array(self.key_weight), dtype=np.float64)
+
+    def table(self, weight: Float64Array, voices: Mapping[str, int], max_key_share: float) -> LogTable:
+        """The columns in order of time; `voices` numbers the keys whose share is limited."""
         columns: dict[str, Any] = {name: np.array(values) for name, values in self.numbers.items()}
         columns["is_failure"] = columns["is_failure"].astype(bool)
-        weight = np.full(len(self.ids), replies.rates.overall)
-        weight[~columns["is_failure"]] = replies.weights()
-        numbers = {name: i for i, name in enumerate(dict.fromkeys(name for name in self.keys if name not in unlimited))}
-        key = np.array([numbers.get(name, UNLIMITED) for name in self.keys], dtype=np.int64)
         table = LogTable(
             ids=np.array(self.ids, dtype=np.bytes_),
             categories=tuple(self.categories),
             experts=tuple(self.experts),
-            weight=weight * np.array(self.key_weight),
-            key=key,
-            is_held_out=np.zeros(len(key), dtype=bool),
+            weight=weight,
+            key=np.array([voices.get(name, UNLIMITED) for name in self.keys], dtype=np.int64),
+            is_held_out=np.zeros(len(weight), dtype=bool),
             max_key_share=max_key_share,
             **columns,
         )
@@ -266,8 +273,13 @@ def read_log_table(
         rewards, signals = read_rewards(connection, feedback.key_weights), read_signals(connection)
         left_out: Counter[str] = Counter()
         records = read_records(connection, since, left_out)
-        table = collect(records, rewards, signals, feedback, progress, known)
-        return replace(table, dropped=Counter(table.dropped) + left_out, n_rows=table.n_rows + sum(left_out.values()))
+        judges = judge_agreements(connection, since, rewards)
+        preferences = read_preferences(connection, [each.name for each in judges if each.is_trusted])
+        table = collect(records, rewards, signals, feedback, progress, known, preferences)
+        unheard = Counter({UNTRUSTED.format(each.judge): each.pairs for each in judges if not each.is_trusted})
+        return replace(
+            table, dropped=Counter(table.dropped) + left_out + unheard, n_rows=table.n_rows + sum(left_out.values())
+        )
 
 
 def collect(
@@ -277,10 +289,22 @@ def collect(
     feedback: FeedbackConfig = DEFAULT_FEEDBACK,
     progress: Progress = silent,
     known: Mapping[str, Collection[str]] = MappingProxyType({}),
+    preferences: Mapping[str, Sequence[tuple[str, str, float]]] = MappingProxyType({}),
 ) -> LogTable:
     """Sorts records into used and dropped, and weighs what is used: by how rarely such an answer gets feedback, and by
-    whose it is. A log of one key is that key's own, so no share limits it."""
-    columns, replies, digest, models, panels = Columns(), Replies(), hashlib.sha256(), ModelHistory(), Panels()
+    whose it is. A log of one key is that key's own, so no share limits it.
+
+    Args:
+        preferences: of judges, as `read_preferences` gives them.
+    """
+    columns, pairs, replies, digest, models, panels = (
+        Columns(),
+        Columns(),
+        Replies(),
+        hashlib.sha256(),
+        ModelHistory(),
+        Panels(),
+    )
     builtins: list[RatedBuiltin] = []
     dropped: Counter[str] = Counter()
     traffic: Counter[str] = Counter()
@@ -299,6 +323,10 @@ def collect(
             asking.add(record.key_id or "")
             if not has_failed(record):
                 replies.add(record.decision, signals.get(record.decision_id, ()), reward)
+            for served, other, preferred in preferences.get(record.decision_id, ()):
+                if served == record.decision.expert:
+                    pairs.add(record, preferred, 1.0)
+                    pairs.add(record, 1.0 - preferred, 1.0, other)
         if reason == BY_SEVERAL:
             panels.add(record, rewards.get(record.decision_id))
         if reason == BY_BUILTIN and record.decision_id in rewards and record.decision is not None:
@@ -310,7 +338,11 @@ def collect(
         digest.update(repr(reward).encode())
         columns.add(record, reward, feedback.key_weights.get(record.key_id or "", 1.0))
     is_limited = len(asking) > 1 and feedback.max_key_share < 1
-    table = columns.table(replies, feedback.trusted_keys if is_limited else asking, feedback.max_key_share)
+    unlimited = feedback.trusted_keys if is_limited else asking
+    limited = dict.fromkeys(name for name in (*columns.keys, *pairs.keys) if name not in unlimited)
+    voices = {name: number for number, name in enumerate(limited)}
+    table = columns.table(columns.weights(replies), voices, feedback.max_key_share)
+    judged = pairs.table(np.ones(len(pairs.ids)), voices, feedback.max_key_share)
     counts = table.weight > 0
     if not counts.all():
         dropped[NOTHING_TO_WEIGH] = int((~counts).sum())
@@ -325,6 +357,7 @@ def collect(
         model_changes=tuple(models.last.values()),
         panels=panels,
         builtins=tuple(builtins),
+        judged=judged if len(judged) else None,
     )
 
 

@@ -14,7 +14,7 @@ from base.progress import Progress
 from router.artifact import RouterArtifact
 from router.config import CoeConfig, load_config
 from router.protocols import Encoder
-from router.types import GENERAL, IntArray
+from router.types import GENERAL
 from training.builtin_feedback import with_feedback
 from training.carried_evidence import Carried, carried_over
 from training.category_mix import AskedQueries, read_asked
@@ -78,11 +78,11 @@ class RetrainInputs:
         """The newest queries of the log, by their mix of categories."""
         return read_asked(self.request.database_url, self.encoder, self.config.feedback, since=self.request.since)
 
-    def answers(self, rows: IntArray) -> AskedAnswers:
+    def answers(self, log: LogTable) -> AskedAnswers:
         """Logged answers with their vectors. What users wrote is encoded without the cache: it is not kept next to the
         log, where no erasure would find it."""
         plain = self.encoder.encoder if isinstance(self.encoder, CachedEncoder) else self.encoder
-        return fetch_answers(self.request.database_url, self.log.rows(rows), plain, self.progress)
+        return fetch_answers(self.request.database_url, log, plain, self.progress)
 
 
 def read_inputs(request: RetrainRequest, live: RouterArtifact, *, now: datetime, progress: Progress) -> RetrainInputs:

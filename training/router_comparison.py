@@ -18,6 +18,7 @@ from training.evidence import Evidence, category_rows
 from training.expert_map import row_numbers
 from training.gain_evidence import FULL_CHANCE, OF_CANDIDATES, OF_NEWCOMERS, Bets, log_e_gain
 from training.gate import DEFAULT_TERMS, MAX_UNSUPPORTED, Comparison, Terms
+from training.judged_pairs import JudgedGains, JudgedPairs
 from training.key_influence import counted_share, min_keys
 from training.log_answers import AskedAnswers, LoggedChoices, batch_of, chance_matrix, choices_on
 from training.log_table import LogTable
@@ -147,6 +148,7 @@ class RouterComparison:
         choices: Sequence[LoggedChoices] | None = None,
         terms: Terms = DEFAULT_TERMS,
         bets: Bets = OF_CANDIDATES,
+        judged: JudgedGains | None = None,
     ) -> LogComparison:
         """Reward of both routers on logged answers, each judged by the twin that did not learn from it.
 
@@ -197,7 +199,8 @@ class RouterComparison:
         part = asked.log.weight * counted / max(float((asked.log.weight * counted).mean()), 1e-12)
         gains, lowest = doubly_robust_gains(asked.log, choices, logged, model, np.minimum(*tried))
         least = terms.least_gain(*costs)
-        log_e = log_e_gain(part * gains, asked.log.key, least, max(-float((part * lowest).min()), 1.0), bets)
+        told, voices = (part * gains, asked.log.key) if judged is None else judged.among(part * gains, asked.log)
+        log_e = log_e_gain(told, voices, least, max(-float((part * lowest).min()), 1.0), bets)
 
         columns = policy_columns(weights, values, asked.log.reward, share)
         metrics = bootstrap_sums(columns, asked.log.cluster, policy_values, self.rng)
@@ -225,6 +228,7 @@ class RouterComparison:
         share: Float64Array,
         choices: Sequence[LoggedChoices],
         terms: Terms = DEFAULT_TERMS,
+        pairs: JudgedPairs | None = None,
     ) -> Newcomers | None:
         """The live router against itself with what the candidate gives to newcomers, and nothing else, on the answers
         since one of them was known; None where it gives them nothing, or only what they never had a chance of, as
@@ -246,7 +250,8 @@ class RouterComparison:
         chosen = np.where(given, candidate.chosen, live.chosen)[own]
         serves = np.where(given, candidate.serves, live.serves)[own]
         pair = [LoggedChoices(live.chosen[own], live.serves[own]), LoggedChoices(chosen, serves)]
-        found = self.on_log(asked.rows(own), share[own], pair, terms, OF_NEWCOMERS)
+        judged = None if pairs is None else pairs.gains(self.experts, numbers)
+        found = self.on_log(asked.rows(own), share[own], pair, terms, OF_NEWCOMERS, judged)
         return Newcomers(tuple(self.experts[number] for number in numbers.tolist()), found.doubly_robust)
 
     def choices(self, asked: AskedAnswers) -> list[LoggedChoices]:

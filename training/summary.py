@@ -145,6 +145,8 @@ def print_retrain(result: RetrainResult) -> None:
     )
     if result.n_failures:
         console.print(f"  {result.n_failures} of them failed, which counts as a reward of 0")
+    if result.log.judged is not None:
+        console.print(f"  and {len(result.log.judged) // 2} pairs of answers that a judge compared")
     for name in result.carried:
         console.print(f"  {name} is in no outcome table: what the live router knows of it is kept")
     print_quality_changes(console, result)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.learning_loop import share_with_interval
-from benchmarks.loop_arms import Retraining, Settings, fit_stage
+from benchmarks.loop_arms import Retraining
 from benchmarks.loop_experiments import covering_run, promoting_run
 from benchmarks.loop_fleet import (
     World,
@@ -16,6 +16,7 @@ from benchmarks.loop_fleet import (
     reachable_value,
 )
 from benchmarks.loop_newcomers import Newcomer, Place, imitated, joining_run, known_to
+from benchmarks.loop_stage import Settings, fit_stage
 from router.build import build_encoder
 from router.policy_config import ExplorationConfig
 from router.section import PluginConfig

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -64,6 +65,9 @@ class MemoryStore:
 
     def put_judgements(self, judgements: Sequence[JudgedAnswer]) -> None:
         self.judgements.extend(judgements)
+
+    def count_compared(self) -> Counter[str]:
+        return Counter(name for each in self.judgements if each.other for name in (each.expert, each.other))
 
 
 def config_of(

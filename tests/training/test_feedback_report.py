@@ -13,6 +13,7 @@ from decision_log.feedback_types import Feedback, FeedbackKind, JudgedAnswer
 from tests.training.log_records import record
 from training.feedback_command import log_feedback
 from training.feedback_report import feedback_report
+from training.log_table import read_log_table
 
 CONFIG = {
     "categories": {"code": "c", "facts": "f", "general": "rest"},
@@ -89,6 +90,25 @@ def test_a_judge_is_compared_with_people(folder, capsys, monkeypatch):
     assert judge.correlation.interval.low > 0.95
     log_feedback(config=folder / "experts.yaml", data_dir=folder)
     assert "100 of 134" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("n", "sign", "pairs"), [(200, 1.0, 200), (200, -1.0, 0), (200, 0.0, 0), (20, 1.0, 0)], ids=str
+)
+def test_pairs_are_learned_from_once_a_judges_grades_follow_what_people_say(folder, n, sign, pairs):
+    """Of 20 answers that it graded 15 have feedback, and 20 are asked for."""
+    url = f"sqlite:///{folder / 'coe.db'}"
+    store = Database(url)
+    liked = {f"d{seq}": kept.value for seq in range(n) for kept in store.get_feedback(f"d{seq}")}
+    for seq in range(n):
+        grade = 0.5 + sign * (liked.get(f"d{seq}", 0.5) - 0.5) / 2 + 0.01 * (seq % 3)
+        one = JudgedAnswer(decision_id=f"d{seq}", judge="wise", rubric="r1", expert="left", value=grade, at=600.0)
+        store.put_judgements([one, one.model_copy(update={"other": "right", "value": 1.0, "is_consistent": True})])
+    store.close()
+    log = read_log_table(url)
+    assert (0 if log.judged is None else len(log.judged)) == 2 * pairs
+    left_out = "pairs that wise compared, whose grades do not surely follow what people say"
+    assert log.dropped.get(left_out, 0) == n - pairs
 
 
 def test_the_command(folder, capsys, monkeypatch):

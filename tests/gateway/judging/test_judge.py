@@ -232,15 +232,49 @@ async def test_a_judge_may_be_a_model_that_has_one_temperature():
     assert worker.judged == 1
 
 
+async def judged_of(gateway: Running, worker: Judge, model: str, n: int) -> set[str]:
+    """Asks so often, each time once what is sampled was judged; the decisions."""
+    asked, sampled, put = set(), [], worker._queue.put_nowait
+    worker._queue.put_nowait = lambda sample: (sampled.append(sample), put(sample))
+    for _ in range(n):
+        async with gateway.chat("red", model=model) as answer:
+            await answer.read()
+            asked.add(answer.headers["x-coe-decision-id"])
+        await until(lambda: len(gateway.log.records) >= len(asked) and worker.judged == len(sampled))
+    worker._queue.put_nowait = put
+    return asked
+
+
 async def test_a_judge_of_torn_queries_leaves_the_others_alone():
     """Policy `wild` explores most queries, the default none."""
-    judge = Scripted(prefers_ruby)
-    async with judged(judge, queries="torn") as (gateway, worker):
-        for model in ("auto", "auto:wild"):
-            async with gateway.chat("red", model=model) as answer:
-                await answer.read()
-                last = answer.headers["x-coe-decision-id"]
-        await until(lambda: worker.judged == 1)
-        assert {each.decision_id for each in gateway.store.judgements} == {last}
-        assert worker.left_out == 0
-    assert len({each.expert for each in gateway.store.judgements}) == 2
+    async with judged(Scripted(prefers_ruby), queries="torn") as (gateway, worker):
+        await judged_of(gateway, worker, "auto", 3)
+        assert gateway.store.judgements == []
+        worker._rng.seed(1)
+        gateway.log.records.clear()
+        wild = await judged_of(gateway, worker, "auto:wild", 20)
+        found = {each.decision_id for each in gateway.store.judgements}
+        assert found < wild  # not where the second draw was the first
+        assert len(found) > 5
+        pairs = [each for each in gateway.store.judgements if each.other]
+    assert len(pairs) == len(found)
+    assert len({each.other for each in pairs}) > 1
+
+
+async def test_of_torn_queries_experts_that_were_compared_enough_are_judged_no_more(monkeypatch, store: Database):
+    """Also by a gateway that starts again."""
+    monkeypatch.setattr("gateway.judge.ENOUGH", 2)
+    for _ in range(2):
+        async with judged(Scripted(prefers_ruby), store, queries="torn") as (gateway, worker):
+            await judged_of(gateway, worker, "auto:wild", 40)
+            compared = store.count_compared()
+            assert min(compared.values()) == 2
+    assert worker.judged == 0
+
+
+def test_pairs_are_counted_by_expert(store: Database):
+    grade = JudgedAnswer(decision_id="r1-0", judge="j", rubric="r", expert="a", value=0.5, at=1.0)
+    pairs = [("r1-0", "a", "b"), ("r1-1", "a", "b"), ("r1-2", "c", "a")]
+    changed = [{"decision_id": name, "expert": one, "other": other} for name, one, other in pairs]
+    store.put_judgements([grade, *(grade.model_copy(update=each) for each in changed)])
+    assert store.count_compared() == {"a": 3, "b": 2, "c": 1}

@@ -1,0 +1,150 @@
+"""Routers of the simulated loop: stage 1, fitted once, with whatever evidence a round has.
+
+Shapes: k categories, m experts of the world.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from base.progress import silent
+from benchmarks.loop_fleet import (
+    CALM,
+    Float64Array,
+    IntArray,
+    Voices,
+    World,
+)
+from benchmarks.loop_judge import Opinions
+from router.build import MeasuredExperts, assemble, solved_policy
+from router.capabilities import Capabilities
+from router.map_solver import ExpertCosts
+from router.pipeline import Router
+from router.policy_config import ExplorationConfig, PolicyConfig
+from router.quality import Measured, QualityMatrix
+from router.scorers.map import MapScorer
+from router.section import PluginConfig
+from training.expert_map import measure_quality
+from training.fit import prepare, write_router
+from training.gate import (
+    DEFAULT_TERMS,
+    Terms,
+)
+from training.new_experts import explored_shares
+from training.scorer_fit import FittedScorer
+from training.stage_one import FitRequest
+from training.types import OutcomeTable
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+ALPHA = 0.1
+EXPLORATION = ExplorationConfig(budget=0.005)
+MAP = FittedScorer(PluginConfig(kind="map"), {}, {}, {})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`retrain_every` decisions; `terms` of the gate; who rates, and who judges."""
+
+    retrain_every: int = 500
+    terms: Terms = DEFAULT_TERMS
+    exploration: ExplorationConfig = EXPLORATION
+    voices: Voices = CALM
+    judge: Opinions | None = None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Stage 1, fitted once, as a router without evidence; `row_of` is the row that it decides for each text."""
+
+    router: Router
+    row_of: Mapping[str, int]
+
+    def rows(self, table: OutcomeTable) -> IntArray:
+        return np.array([self.row_of[text] for text in table.texts])
+
+
+def fit_stage(world: World, config: PluginConfig, rng: np.random.Generator) -> Stage:
+    """Args:
+    config: of the encoder that made the world's vectors.
+    """
+    experts = world.probes.experts
+    request = FitRequest(
+        encoder_config=config,
+        classifier=PluginConfig(kind="logistic"),
+        scorer=PluginConfig(kind="map"),
+        categories=world.categories,
+        experts=experts,
+        evidence=measure_quality(world.probes, world.categories),
+        alpha=ALPHA,
+        data_fingerprints={},
+        is_holding_out=False,
+    )
+    prepared = prepare(request, world.encoder, world.queries, rng, silent)
+    with tempfile.TemporaryDirectory(prefix="coe-loop-") as folder:
+        artifact = write_router(Path(folder), request, world.encoder, prepared, MAP, NOW)
+    router = assemble(
+        artifact,
+        world.encoder,
+        measured_by(request.evidence, experts),
+        policies={"default": PolicyConfig()},
+        alpha=ALPHA,
+        scorer=PluginConfig(kind="map"),
+    )
+    texts = (*world.probes.texts, *world.traffic.texts)
+    vectors = world.encoder.encode(texts)
+    rows = np.array([judged.row for judged in router.judge(vectors, router.predict_categories(vectors))])
+    return Stage(router, dict(zip(texts, rows.tolist(), strict=True)))
+
+
+def measured_by(
+    evidence: QualityMatrix, experts: tuple[str, ...], newest: QualityMatrix | None = None
+) -> MeasuredExperts:
+    """Experts that cost nothing."""
+    free, m = np.zeros(evidence.quality.shape, dtype=np.float32), len(experts)
+    zeros = np.zeros(m, dtype=np.float32)
+    costs = ExpertCosts(zeros, np.arange(m), zeros, zeros, free, free)
+    newer = {} if newest is None else {name: getattr(newest, name) for name in ("quality", "stderr", "mass")}
+    return MeasuredExperts(experts, evidence, costs, {name: Capabilities() for name in experts}, newer)
+
+
+def router_of(
+    stage: Stage,
+    evidence: QualityMatrix,
+    experts: tuple[str, ...],
+    settings: Settings,
+    newest: QualityMatrix | None = None,
+) -> Router:
+    """A router with this evidence, as its artifact would be loaded."""
+    measured = measured_by(evidence, experts, newest)
+    policy = solved_policy(
+        PolicyConfig(exploration=settings.exploration), stage.router.categories, measured, None, None
+    )
+    return replace(
+        stage.router,
+        scorer=MapScorer(Measured(experts, evidence)),
+        experts=experts,
+        policies={"default": policy},
+        capabilities=measured.capabilities,
+        costs=measured.costs,
+    )
+
+
+def wanted_by(router: Router, world: World) -> IntArray:
+    """(k+1,) number, in the world, of the expert that a router wants in each row."""
+    names = world.traffic.experts
+    return np.array([names.index(expert) for expert in router.expert_of().values()])
+
+
+def shares_of(router: Router, world: World) -> Float64Array:
+    """(k+1, m) shares of the world's experts in each row, explored ones included."""
+    found = np.zeros((len(router.categories), len(world.traffic.experts)))
+    for row, shares in enumerate(explored_shares(router, "default")):
+        for name, share in shares.items():
+            found[row, world.traffic.experts.index(name)] = share
+    return found
