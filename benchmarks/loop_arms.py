@@ -311,6 +311,10 @@ class Retraining:
         theirs = np.stack(wanted)[judged.fold, decided]
         return JudgedPairs(judged, self.choices(comparison, decided, theirs))
 
+    def n_judged(self, blocks: int) -> int:
+        """Pairs that a judge compared in the last blocks of decisions."""
+        return sum(block.shape[1] for block in self.judged[-blocks:])
+
     def value(self, moment: Moment) -> float:
         """Mean true score of what the router in force wants."""
         return float(moment.mix @ moment.quality[np.arange(len(self.rows)), self.wanted[self.rows]])

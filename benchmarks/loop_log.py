@@ -27,8 +27,8 @@ def logged(
     salt: int,
     **more: Any,
 ) -> LogTable:
-    """Answers of these decisions (n,). `columns` (t,) are those of the history, `more` columns of the log; a `salt` deals
-    the questions out to the parts."""
+    """Answers of these decisions (n,). `columns` (t,) are those of the history, `more` columns of the log; a `salt`
+    deals the questions out to the parts."""
     names, n = ("prompt", "expert", "category", "key"), len(rows)
     prompt, expert, category, key = (columns[name][rows].astype(np.int64) for name in names)
     usual: dict[str, Any] = {

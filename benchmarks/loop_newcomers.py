@@ -114,7 +114,7 @@ class Joining:
     """One run of one arm. `has` is the share of the newcomer's worth that the router in force has at the end of each
     block, `worth` how much that is per query of what it is worth something in; a category counts only if it is told
     apart. `serves`: a new expert was given a category at some time. `taken`: true gains of the traffic where a new
-    category changed hands without the gate."""
+    category changed hands without the gate. `pairs` that a judge compared since."""
 
     newcomer: Newcomer
     arm: str
@@ -122,6 +122,7 @@ class Joining:
     has: tuple[float, ...]
     serves: bool = False
     taken: tuple[float, ...] = ()
+    pairs: int = 0
 
     def decisions(self, share: float) -> float:
         """Decisions with the newcomer until the router has such a share of its worth; infinite where it never did."""
@@ -190,7 +191,7 @@ def joining_run(
             loop.serve(after, BLOCK)
             has.append((value_there(loop, after, world) - low) / (high - low) * is_told_apart(loop, world))
         taken = tuple(done.gain_of_takeover for done in loop.rounds[-blocks:] if done.gain_of_takeover is not None)
-        return Joining(newcomer, arm, high - low, tuple(has), taken=taken)
+        return Joining(newcomer, arm, high - low, tuple(has), taken=taken, pairs=loop.n_judged(blocks))
     gains = gains_of(newcomer.expert, after, loop.rows, world)
     best, number = gains.clip(min=0.0), world.traffic.experts.index(newcomer.expert)
     of_row = np.bincount(loop.rows, weights=after.mix, minlength=len(gains))
@@ -206,6 +207,7 @@ def joining_run(
         total / max(float(of_row[gains > 0].sum()), 1e-9),
         tuple(float(gains[own].sum()) / max(total, 1e-9) for own in served[1:]),
         bool(np.any(served)),
+        pairs=loop.n_judged(blocks),
     )
 
 

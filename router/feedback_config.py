@@ -36,7 +36,7 @@ class JudgeConfig(Section):
     expert: str = Field(description="expert that grades")
     rubric: str = Field(default=DEFAULT_RUBRIC, min_length=1, max_length=4000)
     queries: Literal["all", "torn"] = Field(
-        default="all", description="routed requests to sample; torn: of which exploration sends a share elsewhere"
+        default="all", description="routed requests to sample; torn: where a second draw names another expert"
     )
     share: float = Field(gt=0, le=1, description="of these requests")
     shadow_experts: int = Field(default=1, ge=0, le=4, description="experts that were not chosen and answer too")

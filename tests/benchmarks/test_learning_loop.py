@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from benchmarks.learning_loop import share_with_interval
 from benchmarks.loop_arms import Retraining
 from benchmarks.loop_experiments import covering_run, promoting_run
 from benchmarks.loop_fleet import (
@@ -15,7 +14,9 @@ from benchmarks.loop_fleet import (
     moment_of,
     reachable_value,
 )
+from benchmarks.loop_judge import Opinions
 from benchmarks.loop_newcomers import Newcomer, Place, imitated, joining_run, known_to
+from benchmarks.loop_page import share_with_interval
 from benchmarks.loop_stage import Settings, fit_stage
 from router.build import build_encoder
 from router.policy_config import ExplorationConfig
@@ -108,6 +109,35 @@ def test_a_category_that_somebody_adds_is_told_apart_and_served_by_its_best():
     run = joining_run(Place(Newcomer("synthetic", "law"), world, stages), settings, "coe retrain", 4, (7,))
     assert run.worth > 0.3
     assert run.decisions(0.5) <= 2000
+
+
+@pytest.mark.parametrize(("right", "gain"), [(1.0, 0.8), (0.5, 0.0)])
+def test_a_simulated_judge_names_the_better_answer_as_often_as_it_should(right, gain):
+    judge, rng = Opinions(share=1.0, right=right), np.random.default_rng(0)
+    better, worse = np.ones(4000), np.zeros(4000)
+    said = judge.verdicts(better, worse, rng) - judge.verdicts(worse, better, rng)
+    assert said.mean() == pytest.approx(gain, abs=0.04)
+    alike = judge.verdicts(worse, worse, rng)
+    assert (alike == 0.5).mean() == pytest.approx(judge.tied_alike, abs=0.04)
+    assert alike.mean() == pytest.approx(0.5, abs=0.04)
+
+
+def test_a_simulated_judge_compares_an_expert_until_it_knows_enough(bench, stage, monkeypatch):
+    monkeypatch.setattr("benchmarks.loop_judge.ENOUGH", 20)
+    settings = replace(bench.settings, judge=Opinions(share=1.0, right=1.0))
+    moment = moment_of(bench.world)
+    arm = Retraining(bench.world, stage, settings, np.random.default_rng(2), moment.experts)
+    for _ in range(2):
+        arm.serve(moment, 1500)
+    log, _ = arm.log()
+    assert log.judged is not None
+    assert len(log.judged) == 2 * arm.n_judged(2)
+    assert 40 < arm.n_judged(2) <= 20 * len(arm.compared)
+    prompts = arm.history.columns()["prompt"][log.judged.at.astype(int)].astype(int)
+    scores = moment.quality[prompts, log.judged.expert].reshape(-1, 2)
+    said = log.judged.reward.reshape(-1, 2)
+    differs = (scores[:, 0] != scores[:, 1]) & (said[:, 0] != 0.5)
+    assert (scores.argmax(axis=1) == said.argmax(axis=1))[differs].all()
 
 
 def test_an_imitation_is_as_good_as_who_serves_in_every_category(bench):
