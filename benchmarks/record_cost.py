@@ -32,7 +32,7 @@ from decision_log.sink import DecisionLog
 from fleet.redis_server import RedisServer
 from gateway.chat_request import ChatRequest
 from gateway.composition import spare_what_is_there
-from gateway.exchange import Asked, Decided, Outcome, record_of
+from gateway.exchange import Asked, Decided, Outcome, new_decision_id, record_of
 from gateway.keys.grants import EVERYBODY
 from router.log_config import Durability, LogConfig
 from router.types import DecisionReason, QueryFacts, RoutingDecision
@@ -120,7 +120,7 @@ def asked(number: int) -> Asked:
     )
     now = time.perf_counter()
     session = f"{number:016x}"
-    return Asked(f"req-{number:024x}", EVERYBODY, session, session, chat, time.time(), now, now)
+    return Asked(f"req-{number:024x}", EVERYBODY, session, session, chat, time.time(), now, now, new_decision_id())
 
 
 async def cost(

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from types import MappingProxyType
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from base.errors import BackendError
@@ -25,8 +26,7 @@ MAX_RETRY_AFTER_S = 3600.0
 NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
 
 
-@dataclass(frozen=True, slots=True)
-class BackendRequest:
+class BackendRequest(NamedTuple):
     """A chat request on its way to one expert. `body` is the client's JSON object, decoded once; a backend replaces
     `model` (and what selects an adapter) and changes nothing else. `path` is relative to the API root.
 
@@ -40,7 +40,7 @@ class BackendRequest:
     request_id: str = ""
     timeout_s: float = 600.0
     cache_salt: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 class Place(NamedTuple):

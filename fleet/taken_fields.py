@@ -7,7 +7,6 @@ import logging
 import re
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 from base.json_text import JsonError, from_json, to_json
@@ -152,4 +151,4 @@ def without(request: BackendRequest, refused: Collection[str]) -> BackendRequest
     for name in LIMIT_NAMES:
         if name in refused and name in request.body:
             body.setdefault(LIMIT_NAMES[name], request.body[name])
-    return replace(request, body=body)
+    return request._replace(body=body)

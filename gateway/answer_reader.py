@@ -9,8 +9,7 @@ import asyncio
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from base.errors import BackendError
 from base.json_text import JsonError, from_json
@@ -153,8 +152,7 @@ class StreamReader:
                 self._room -= len(content)
 
 
-@dataclass(frozen=True, slots=True)
-class JsonAnswer:
+class JsonAnswer(NamedTuple):
     """Facts that a whole answer states; `error_code` is there when it holds an error in spite of its status, which may
     be all: then it has no choice."""
 

@@ -124,7 +124,7 @@ def bounded(chat: ChatRequest, answer_tokens: int) -> ChatRequest:
     native = chat.native
     if native is not None:
         native = replace(native, body={**native.body, native.limit: answer_tokens})
-    return replace(chat, body={**chat.body, "max_tokens": answer_tokens}, facts=facts, native=native)
+    return chat._replace(body={**chat.body, "max_tokens": answer_tokens}, facts=facts, native=native)
 
 
 def most(chat: ChatRequest, candidates: Iterable[ExpertConfig], added_chars: int = 0) -> Cost:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from base.errors import allowed_values, shorten
 from base.json_text import to_json
@@ -50,8 +50,7 @@ class Native:
     choices: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class ChatRequest:
+class ChatRequest(NamedTuple):
     """A decoded request. `text` is the last human ask, capped, and `earlier` are those before it, newest first;
     `session` is what identifies the conversation. `native` goes to experts that speak its wire, in place of `body`,
     which was translated from it."""
@@ -71,8 +70,7 @@ class ChatRequest:
         return cast("list[dict[str, object]]", self.body["messages"])
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """The meaning of a request's `model`: routing by a policy, or an expert by name."""
 
     policy: str | None = None
@@ -131,7 +129,7 @@ def resolve_model(
         return Target(policy=policy)
     alias = alias_of(model, aliases or {})
     if alias is not None and aliases is not None:
-        return replace(resolve_model(aliases[alias], experts, policies), alias=alias)
+        return resolve_model(aliases[alias], experts, policies)._replace(alias=alias)
     raise no_model(model, [*model_names(experts, policies), *(aliases or ())])
 
 

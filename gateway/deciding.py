@@ -130,17 +130,17 @@ class Decider:
         target = self._target(request.model, caller)
         if caller.experts is not None:
             facts = replace(request.facts, allowed=tuple(sorted(caller.experts)))
-            request = replace(request, facts=facts)
+            request = request._replace(facts=facts)
         if target.expert is None and (able := self._reach.pool.answering(request.body)):
             able = tuple(each for each in able if caller.experts is None or each in caller.experts)
-            request = replace(request, facts=replace(request.facts, answering=able))
+            request = request._replace(facts=replace(request.facts, answering=able))
         name = None
         if target.expert is None and session is not None:
             name = self.conversations.name_of(session, request, caller.tenant)
             if request.facts.continues:
                 answered = request.facts.turns - (not request.facts.in_tool_loop)
                 last = await self.conversations.last_expert(name, answered)
-                request = replace(request, facts=replace(request.facts, last_expert=last))
+                request = request._replace(facts=replace(request.facts, last_expert=last))
         decided = await self._decide_target(target, request, decision_id, session_id, caller)
         alias = None if target.alias is None else request.model
         return decided if name is None and alias is None else decided._replace(alias=alias, conversation=name)

@@ -114,8 +114,7 @@ class Decided(NamedTuple):
     chosen: Chosen | StrategyTrace | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """A request, its sender, its times: `at` in Unix seconds, those named `*_at_s` of the monotonic clock."""
 
     request_id: str
@@ -126,10 +125,10 @@ class Asked:
     at: float
     arrived_at_s: float
     received_at_s: float  # the last byte was here
+    decision_id: str
     wants_debug: bool = False
     is_probe: bool = False
     is_batch: bool = False
-    decision_id: str = field(default_factory=new_decision_id)
     watch: Watch | None = None  # there only where requests are traced or logged
 
     def elapsed_ms(self) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import cast
 
@@ -132,7 +131,7 @@ class ExpertCall:
         """One expert's answer to a request that is not streamed. Raises RouterError; nothing is tried again."""
         if expert in self._pool.asleep:  # since several were decided, of which one is expected
             raise BackendError(f"expert {expert} has just been put to sleep", status=503)
-        answer = await self._attempt(asked, replace(chat, native=None), expert)
+        answer = await self._attempt(asked, chat._replace(native=None), expert)
         assert isinstance(answer, WholeAnswer)
         return answer
 
@@ -171,15 +170,15 @@ class ExpertCall:
             cache_salt=cache_salt(asked.caller.tenant, self._hash_key),
         )
         if native is not None:
-            request = replace(request, body=native.body, path=native.wire.value, headers=native.headers)
+            request = request._replace(body=native.body, path=native.wire.value, headers=native.headers)
         added: tuple[str, ...] = ()
         if asks_usage:
             options = cast("dict[str, object]", request.body.get("stream_options") or {})
             added = () if options else ("stream_options",)
-            request = replace(request, body={**request.body, "stream_options": {**options, "include_usage": True}})
+            request = request._replace(body={**request.body, "stream_options": {**options, "include_usage": True}})
         if asked.watch is not None:
             headers = asked.watch.calls(expert, entry, request)
-            request = replace(request, headers={**request.headers, **headers})
+            request = request._replace(headers={**request.headers, **headers})
         time = AnswerTime(entry.total_timeout_s)
         try:
             with time:

@@ -146,7 +146,7 @@ class StrategyRun:
             return None
         usage = Usage.total([call.usage for call in (*self.calls.values(), *self.judgements)])
         body = await read_off_loop(lambda raw: with_usage(raw, usage), served.body)
-        return replace(served, body=body, facts=replace(served.facts, usage=usage))
+        return replace(served, body=body, facts=served.facts._replace(usage=usage))
 
     async def _call(self, expert: int) -> None:
         """Asks one expert for a whole answer. A failure is not an answer."""
@@ -155,7 +155,7 @@ class StrategyRun:
         strategy = self.chosen.strategy
         if isinstance(strategy, Escalate) and strategy.wants_logprobs == expert:
             body["logprobs"] = True
-        text = await self._ask_into(call, replace(self.chat, body=body, is_stream=False))
+        text = await self._ask_into(call, self.chat._replace(body=body, is_stream=False))
         is_cut = call.answer is not None and call.answer.facts.finish_reason == "length"
         if call.answer is not None and "logprobs" in body:
             call.logprob = await read_off_loop(lambda raw: mean_logprob(reply_json(raw)), call.answer.body)
@@ -201,7 +201,7 @@ class StrategyRun:
         facts = QueryFacts(prompt_chars=len(str(body["messages"])))
         call = Call(expert, facts.prompt_tokens)
         self.judgements.append(call)
-        asks = replace(self.chat, body={"model": expert, **body}, facts=facts, is_stream=False)
+        asks = self.chat._replace(body={"model": expert, **body}, facts=facts, is_stream=False)
         return await self._ask_into(call, asks)
 
     def trace(self) -> StrategyTrace:

@@ -42,9 +42,10 @@ class Record(BaseModel):
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class QueryFacts:
-    """Demands of a request on an expert, read from its messages without looking at their meaning."""
+    """Demands of a request on an expert, read from its messages without looking at their meaning. Not frozen, because
+    then each would take three times as long to make, but nobody changes one."""
 
     turns: int = 1
     has_image: bool = False

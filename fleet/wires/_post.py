@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import aiohttp
 from aiohttp.connector import Connection
@@ -25,8 +25,7 @@ JOINED_BYTES = 64 * 1024
 SWITCHING = 101
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """The head of an answer. Close it, unless its body was read to the end: then the connection is back in the pool."""
 
     status: int

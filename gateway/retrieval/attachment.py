@@ -148,7 +148,7 @@ def with_sources(request: ChatRequest, found: Sequence[Found]) -> ChatRequest:
     place = next(i for i in reversed(range(len(messages))) if messages[i]["role"] == "user" and has_text(messages[i]))
     messages[place] = {**messages[place], "content": prefixed(messages[place], added)}
     facts = replace(request.facts, prompt_chars=request.facts.prompt_chars + len(added))
-    return replace(request, body={**request.body, "messages": messages}, facts=facts)
+    return request._replace(body={**request.body, "messages": messages}, facts=facts)
 
 
 def prompt_of(found: Sequence[Found]) -> str:

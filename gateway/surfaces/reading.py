@@ -74,7 +74,7 @@ class Reading:
                 self.chat.pop(name, None)
         chat = chat_request(self.chat, self.bounds)
         facts = replace(chat.facts, needs_wire=self.wire.value if self.losses else None)
-        return replace(chat, facts=facts, native=replace(native, losses=tuple(self.losses)))
+        return chat._replace(facts=facts, native=replace(native, losses=tuple(self.losses)))
 
 
 def objects(value: object, where: str) -> list[dict[str, Any]]:
