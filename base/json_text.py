@@ -47,7 +47,7 @@ def from_json(text: bytes | str, *, max_values: int = MAX_VALUES, has_unique_key
             raise too_deep() from None
         hint = " (half of a surrogate pair?)" if "hex escape" in reason else ""
         raise JsonError(f"is not valid JSON: {reason[:160]}{hint}") from None
-    check_values(value)
+    check_values([value])
     return value
 
 
@@ -79,24 +79,18 @@ def has_more_values(raw: bytes, most: int) -> bool:
     return 1 + outside.count(b",") + outside.count(b"[") + outside.count(b"{") - empty > most
 
 
-def check_values(value: Any) -> None:
-    """Raises JsonError for a value nested too deep, or with a number that has become infinite."""
-    level: list[Any] = [[value]]
-    for _ in range(MAX_DEPTH + 1):
-        deeper: list[Any] = []
-        for each in level:
-            for inner in each.values() if isinstance(each, dict) else each:
-                kind = type(inner)
-                if kind is str:  # most are
-                    continue
-                if kind is dict or kind is list:
-                    deeper.append(inner)
-                elif kind is float and isinf(inner):
-                    raise JsonError("is not valid JSON: number out of range")
-        if not deeper:
-            return
-        level = deeper
-    raise too_deep()
+def check_values(values: Any, depth: int = 0) -> None:
+    """Raises JsonError where an object or a list holds a value nested too deep, or a number that became infinite."""
+    for value in values.values() if type(values) is dict else values:
+        kind = type(value)
+        if kind is str:  # most are
+            continue
+        if kind is dict or kind is list:
+            if depth == MAX_DEPTH:
+                raise too_deep()
+            check_values(value, depth + 1)
+        elif kind is float and isinf(value):
+            raise JsonError("is not valid JSON: number out of range")
 
 
 def too_deep() -> JsonError:

@@ -1,4 +1,4 @@
-"""Queries, probabilities, scores and decisions: the values that cross module boundaries, all frozen.
+"""Queries, probabilities, scores and decisions: the values that cross module boundaries, which nobody changes.
 
 Arrays are named by their shape: n queries, d embedding dimensions, k categories, m experts. What crosses a process
 boundary (log, HTTP, disk) is a pydantic model that refuses unknown keys; what stays inside is a dataclass. The ask in a
@@ -44,8 +44,8 @@ class Record(BaseModel):
 
 @dataclass(slots=True)
 class QueryFacts:
-    """Demands of a request on an expert, read from its messages without looking at their meaning. Not frozen, because
-    then each would take three times as long to make, but nobody changes one."""
+    """Demands of a request on an expert, read from its messages without looking at their meaning. Not frozen: that
+    would take three times as long to make."""
 
     turns: int = 1
     has_image: bool = False
