@@ -66,7 +66,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._peer = Peer()
         self._idle_since_s = self.loop.time()
-        self._await_head()
+        self._time_head()
         if len(self.connections) > self.max_connections:
             self._make_room()
 
@@ -81,6 +81,8 @@ class LimitedProtocol(HttpToolsProtocol):
             data = without_offer(self._begun, data)
         super().data_received(data)
         self._begun = (self._begun + data)[1 - len(REFUSED_OFFER) :] if self._is_in_head else b""
+        if self._is_in_head:  # most heads are here in one piece
+            self._time_head()
         is_stuck = (was_in_head and self._is_in_head) or not self._has_moved
         self._stuck_bytes = self._stuck_bytes + len(data) if is_stuck else 0
         if self._stuck_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
@@ -89,8 +91,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         cast(Scope, self.scope)[PEER] = self._peer
-        if not self._is_in_head:
-            self._await_head()
+        self._is_in_head, self._stuck_bytes = True, 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         # What follows a chunked body is not part of the head: it is unchecked, so it is dropped.
@@ -155,10 +156,9 @@ class LimitedProtocol(HttpToolsProtocol):
         """The address at the other end, without its port."""
         return self.client[0] if self.client else ""
 
-    def _await_head(self) -> None:
-        self._is_in_head, self._stuck_bytes = True, 0
-        self._stop_timer()
-        self._timer = self.loop.call_later(HEAD_TIMEOUT_S, self._close)
+    def _time_head(self) -> None:
+        if self._timer is None:
+            self._timer = self.loop.call_later(HEAD_TIMEOUT_S, self._close)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
