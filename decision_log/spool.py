@@ -55,7 +55,8 @@ class Spool:
         self._lock: FolderLock | None = None
         self._sizes: dict[int, int] = {}  # segment -> bytes of whole frames, oldest first
         self._position = Position(0, 0)
-        self._loaded: deque[Frame] = deque()
+        self._loaded: deque[Frame] = deque()  # their ends counted from `_loaded_from`
+        self._loaded_from = 0
         self._descriptor: int | None = None
         self._next_segment = 0
         self._has_unsynced = False  # bytes of the open segment
@@ -182,18 +183,16 @@ class Spool:
 
     def read_again(self, max_records: int) -> list[bytes]:
         """Reads the payloads of the last `read` again from the disk, where a record may have been erased meanwhile."""
-        segment, start = self._position
-        with self._path(segment).open("rb") as file:
-            file.seek(start)
-            data = file.read(self._loaded[-1].end - start)
-        places = [(end - len(payload) - start, end - start) for payload, end in self._loaded]
-        self._loaded = deque(Frame(data[begin:end], start + end) for begin, end in places)
+        with self._path(self._position.segment).open("rb") as file:
+            file.seek(self._loaded_from)
+            data = file.read(self._loaded[-1].end)
+        self._loaded = deque(Frame(data[end - len(payload) : end], end) for payload, end in self._loaded)
         return self.read(max_records)
 
     def acknowledge(self, count: int) -> None:
         """Marks the `count` oldest payloads, which `read` gave, as safely in the stream."""
-        for _ in range(count):
-            self._position = Position(self._position.segment, self._loaded.popleft().end)
+        ends = [self._loaded.popleft().end for _ in range(count)]
+        self._position = Position(self._position.segment, self._loaded_from + ends[-1])
         self.pending -= count
         if not self._loaded and self._position.offset >= self._sizes[self._position.segment]:
             self._leave_segment()
@@ -292,7 +291,8 @@ class Spool:
                 break
             wanted *= 2
         self.damaged += found.damaged
-        self._loaded.extend(Frame(payload, start + end) for payload, end in found.frames)
+        self._loaded.extend(found.frames)
+        self._loaded_from = start
         if not found.frames:
             self.damaged += 1
             self._position = Position(segment, limit)

@@ -303,8 +303,8 @@ def spool_left_with(folder: Path, count: int, acknowledged: int) -> list[bytes]:
     payloads = [f"payload-{i:03d}".encode() for i in range(count)]
     for payload in payloads:
         spool.write([payload])
-    spool.read(acknowledged)
-    spool.acknowledge(acknowledged)
+    for _ in range(acknowledged):
+        spool.acknowledge(len(spool.read(1)))
     spool.close()
     return payloads
 
