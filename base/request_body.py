@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, model_validator
 
 MAX_KEYS = 100
 
 
-class Body(BaseModel):
+class Body(BaseModel, frozen=True, extra="forbid"):
     """An object of a request. Each unknown key is a fault of its own, so one with very many is refused before."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     @model_validator(mode="before")
     @classmethod

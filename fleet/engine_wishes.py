@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from base.errors import BackendError, DataError, EngineError
 from base.whole_files import locked, write_whole
@@ -17,10 +17,8 @@ from fleet.vllm_addresses import EngineRecord, read_vllm, vllm_file
 LOOK_EVERY_S = 0.1
 
 
-class Wishes(BaseModel):
+class Wishes(BaseModel, frozen=True):
     """Names of engines that are to be stopped, and experts that are never to sleep."""
-
-    model_config = ConfigDict(frozen=True)
 
     stopped: frozenset[str] = frozenset()
     pinned: frozenset[str] = frozenset()

@@ -15,7 +15,7 @@ from enum import StrEnum
 from itertools import chain
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from base.errors import DataError, EngineError, allowed_values
 from base.whole_files import locked, write_whole
@@ -27,11 +27,9 @@ FILE_NAME = "vllm.json"
 NOBODY = "no vLLM engine runs on this data folder; `coe experts up` or `coe up` starts them"
 
 
-class EngineRecord(BaseModel):
+class EngineRecord(BaseModel, frozen=True):
     """One engine process. `gpus` are the numbers of its GPUs, empty for a CPU; `state` is that of its process, which
     knows all but sleep."""
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     experts: tuple[str, ...]
@@ -51,10 +49,8 @@ class Runner(StrEnum):
     UP = "coe up"
 
 
-class VllmRecord(BaseModel):
+class VllmRecord(BaseModel, frozen=True):
     """The file. No engines: they are starting, or nobody runs them."""
-
-    model_config = ConfigDict(frozen=True)
 
     engines: tuple[EngineRecord, ...]
     runner: Runner = Runner.EXPERTS_UP

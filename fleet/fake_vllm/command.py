@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 ALLOWS_LORA_UPDATES = "VLLM_ALLOW_RUNTIME_LORA_UPDATING"
 DEV_MODE = "VLLM_SERVER_DEV_MODE"
@@ -23,10 +23,8 @@ class Bug(StrEnum):
     DROPS_ARGUMENTS = "drops_arguments"  # production-stack 953: level and mode are lost, so it sleeps at 1 and aborts
 
 
-class FakeOptions(BaseModel):
+class FakeOptions(BaseModel, frozen=True):
     """Settings of one fake server, ours with a description. Sizes are GiB per GPU."""
-
-    model_config = ConfigDict(frozen=True)
 
     model: str
     served_model_name: tuple[str, ...]

@@ -9,16 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from fleet.residency.scheduler import Goal, Outlook
 from fleet.residency.types import Residency
 
 
-class Note(BaseModel):
+class Note(BaseModel, frozen=True):
     """A request that was routed: predicted quality by engine, and the engine that serves it."""
-
-    model_config = ConfigDict(frozen=True)
 
     category: str
     quality: dict[str, float]
@@ -26,25 +24,21 @@ class Note(BaseModel):
     begins: bool | None
 
 
-class Report(BaseModel):
+class Report(BaseModel, frozen=True):
     """The state of one process: the version of the view that it acts on, its requests by engine as of then, and the
     engines that requests of it wait for."""
-
-    model_config = ConfigDict(frozen=True)
 
     view: str = ""
     running: dict[str, int] = {}
     asked: frozenset[str] = frozenset()
 
 
-class View(BaseModel):
+class View(BaseModel, frozen=True):
     """The engines as the process with the turn has them.
 
     Another `version` means that others take requests. `goal` is the engine being woken, with what makes room for it.
     `refused` are engines that cannot be woken now, by the process that asked.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     version: str = ""
     serving: frozenset[str] = frozenset()
