@@ -38,11 +38,6 @@ def coe_words(*arguments: str) -> tuple[str, ...]:
     return sys.executable, "-P", "-m", "coe", *arguments
 
 
-def coe_command(*arguments: str) -> list[str]:
-    """The argument vector that runs `coe ARGUMENTS` in a process which ends when this one does."""
-    return [*leashed(*coe_words(*arguments))]
-
-
 def main(arguments: list[str]) -> int:
     parent_pid, *command = arguments
     tie_to_parent(int(parent_pid))

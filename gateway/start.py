@@ -11,7 +11,7 @@ import logging
 from base.errors import ConfigError
 from base.private_folder import make_private
 from fleet.stop_signal import Life, live_until_signal
-from gateway.changes.history import History, Start
+from gateway.changes.history import History, InForce, Start
 from gateway.listener import bind, check_exposure, is_loopback
 from gateway.services import Reporter
 from gateway.settings import Settings
@@ -36,10 +36,7 @@ async def run_serve(settings: Settings, reporter: Reporter) -> None:
         logger.warning("%s", warning)
 
     async def program(life: Life) -> None:
-        bind(settings.host, settings.port).close()  # before anything is started: to choose another one costs no wait
-        make_data_folder(settings)
-        await asyncio.to_thread(require_keys, settings, config)
-        found = await asyncio.to_thread(History(settings.data_dir).started, start)
+        found = await noted_start(settings, start)
         if settings.workers > 1:
             await run_workers(settings, config, reporter, life, found)
             return
@@ -66,6 +63,14 @@ def agreed_config(settings: Settings) -> tuple[Start, list[str]]:
     if problems := [f"{settings.config_path}: {line}" for line in pin_problems(config, manifest)]:
         raise ConfigError("\n".join(problems), problems)
     return start, [f"{settings.config_path}: {line}" for line in category_warnings(config, manifest)]
+
+
+async def noted_start(settings: Settings, start: Start) -> InForce:
+    """Checks what needs nothing that runs, and makes and notes the start. Raises ConfigError, StoreError."""
+    bind(settings.host, settings.port).close()  # before anything is started: to choose another one costs no wait
+    make_data_folder(settings)
+    await asyncio.to_thread(require_keys, settings, start.config)
+    return await asyncio.to_thread(History(settings.data_dir).started, start)
 
 
 def require_keys(settings: Settings, config: CoeConfig) -> None:

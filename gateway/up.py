@@ -12,17 +12,15 @@ import aiohttp
 from pydantic import SecretStr
 
 from base.errors import ArtifactError, EngineError, reason_of
-from base.leash import coe_command
+from base.leash import coe_words, leashed
 from base.shipped import answers_file
 from fleet.stop_signal import Life, live_until_signal
-from gateway.changes.history import History
 from gateway.composition import running_composition
 from gateway.first_answers import TIMEOUT_S, FirstAnswer, ask, first_queries
 from gateway.keys.key_store import new_secret
-from gateway.listener import bind
 from gateway.serve import Gateway
 from gateway.settings import Settings
-from gateway.start import agreed_config, asks_for_keys, make_data_folder, require_keys
+from gateway.start import agreed_config, asks_for_keys, noted_start
 from gateway.up_view import UpView
 from router.config import CoeConfig
 from router.live_pointer import LIVE_FILE, ROUTERS_FOLDER
@@ -63,11 +61,8 @@ async def run_up(
         view.note(f"warning: {warning}")
 
     async def program(life: Life) -> None:
-        bind(settings.host, settings.port).close()  # before anything is started: to choose another one costs no wait
-        make_data_folder(settings)
-        await asyncio.to_thread(require_keys, settings, config)
+        found = await noted_start(settings, start)
         chosen = await asyncio.to_thread(with_own_key, settings, config)
-        found = await asyncio.to_thread(History(settings.data_dir).started, start)
         async with running_composition(chosen, config, view, found, runs_vllm=True) as gateway:
             await ensure_router(gateway, chosen, config, view, probes, is_regrading=is_regrading)
             view.ready()
@@ -192,9 +187,8 @@ async def run_coe(arguments: Sequence[str], environment: Mapping[str, str]) -> N
     Raises:
         EngineError: it failed; its own words are on the terminal already.
     """
-    child = await asyncio.create_subprocess_exec(
-        *coe_command(*arguments), stdin=asyncio.subprocess.DEVNULL, env=dict(environment)
-    )
+    command = leashed(*coe_words(*arguments))
+    child = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.DEVNULL, env=dict(environment))
     try:
         status = await child.wait()
     finally:

@@ -68,7 +68,8 @@ class UpView:
             async for answer in answers:
                 seen.append(answer)
                 query, *others = cells_of(answer)
-                table.add_row(Group(query, Text(f"→ {visible_line(preview(answer))}", "dim")), *others)
+                shown = visible_line(shorten(answer.problem or answer.text, PREVIEW_CHARS))
+                table.add_row(Group(query, Text(f"→ {shown}", "dim")), *others)
         return seen
 
     async def _plain_answers(self, answers: AsyncIterator[FirstAnswer]) -> list[FirstAnswer]:
@@ -128,11 +129,6 @@ def plain_row(cells: Sequence[str]) -> str:
     return "".join(
         f"{shorten(cell, width - 1):<{width}}" for cell, width in zip(cells, PLAIN_WIDTHS, strict=True)
     ).rstrip()
-
-
-def preview(answer: FirstAnswer) -> str:
-    """The answer, or why there is none, on one line."""
-    return shorten(answer.problem or answer.text, PREVIEW_CHARS)
 
 
 def shorten(text: str, limit: int) -> str:

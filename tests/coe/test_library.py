@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import coe
-from base.leash import coe_command
+from base.leash import coe_words
 from coe import QueryFacts, Router, RouterError
 from tests.training.trained_folder import make_trained
 
@@ -66,7 +66,7 @@ def test_a_users_own_router_package_is_not_taken_for_ours(tmp_path: Path, is_on_
     if is_on_path:
         environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), environment.get("PYTHONPATH", "")])
     script = str(Path(sys.executable).parent / "coe")
-    for command in (coe_command("--help"), [script, "--help"]):
+    for command in (coe_words("--help"), [script, "--help"]):
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (0, "")
         assert "eval routing" in done.stdout
