@@ -186,15 +186,10 @@ class Parts:
         self.decider.close()
 
     async def aclose(self) -> None:
-        if self.residency is not None:
-            await self.residency.aclose()
-        if self.judge is not None:
-            await self.judge.aclose()
-        if self.retrieval is not None:
-            await self.retrieval.aclose()
-        await self.auth.ring.aclose()
-        await self.limits.aclose()
-        await self.conversations.aclose()
+        kept = (self.residency, self.judge, self.retrieval, self.auth.ring, self.limits, self.conversations)
+        for part in kept:
+            if part is not None:
+                await part.aclose()
         await self.close_changed()
 
 

@@ -8,8 +8,9 @@ import logging
 import math
 import resource
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import uvicorn
@@ -49,21 +50,14 @@ def expert_keys(config: CoeConfig, secrets: Mapping[str, str]) -> dict[str, str]
 
 def live_router(settings: Settings, config: CoeConfig) -> LiveRouter:
     """The routers of the data folder, not loaded yet."""
-    return LiveRouter(settings.data_dir / ROUTERS_FOLDER, RouterLoader(config))
+    return LiveRouter(settings.data_dir / ROUTERS_FOLDER, router_loader(config))
 
 
-class RouterLoader:
-    """Reads routers from their folders. All share one encoder, the slowest part to load, which does not change while a
-    gateway runs."""
-
-    def __init__(self, config: CoeConfig, encoder: Encoder | None = None) -> None:
-        self._config, self._encoder = config, encoder
-
-    def __call__(self, folder: Path) -> Router:
-        """Raises RouterError."""
-        if self._encoder is None:
-            self._encoder = build_encoder(self._config.router.encoder)
-        return load_router(self._config, folder, self._encoder)
+def router_loader(config: CoeConfig, encoder: Encoder | None = None) -> Callable[[Path], Router]:
+    """Reads routers from their folders; raises RouterError. All share one encoder, the slowest part to load, which does
+    not change while a gateway runs."""
+    shared = cache(lambda: encoder or build_encoder(config.router.encoder))
+    return lambda folder: load_router(config, folder, shared())
 
 
 @dataclass(eq=False)

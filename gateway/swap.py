@@ -19,7 +19,7 @@ from fleet.vllm_addresses import read_vllm
 from fleet.vllm_command import adapter_folder
 from gateway.changes.live_config import Prepared
 from gateway.parts import Parts
-from gateway.serve import Gateway, RouterLoader, expert_keys
+from gateway.serve import Gateway, expert_keys, router_loader
 from gateway.settings import engine_environment, read_secrets
 from router.config import CoeConfig
 from router.expert_config import Engine, ExpertConfig
@@ -61,7 +61,7 @@ class Swap:
         secrets, current = read_secrets(config), before.live.current
         await self._start_added(config)
         backends = await asyncio.to_thread(self._backends, before, config, secrets)
-        loader = RouterLoader(config, None if current is None else current.encoder)
+        loader = router_loader(config, None if current is None else current.encoder)
         parts = before.changed(
             config, before.pool.changed(backends), before.live.changed(loader), expert_keys(config, secrets)
         )

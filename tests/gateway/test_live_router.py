@@ -142,7 +142,7 @@ def test_routers_of_one_file_share_an_encoder(tmp_path: Path, monkeypatch) -> No
     built = []
     monkeypatch.setattr(serve, "build_encoder", lambda config: built.append(config) or object())
     monkeypatch.setattr(serve, "load_router", lambda config, folder, encoder: (folder, encoder))
-    loader = serve.RouterLoader(config_of())
+    loader = serve.router_loader(config_of())
     assert loader(tmp_path)[1] is loader(tmp_path / "other")[1]
     assert len(built) == 1
 
