@@ -232,11 +232,11 @@ class SupervisedProcess:
     async def _until_ready(self, over: asyncio.Task[int], stop: asyncio.Task[bool]) -> str | None:
         """None once it serves or `stop` came, else why it does not serve."""
         deadline = time.monotonic() + self.spec.start_timeout_s
-        poll_s = FIRST_POLL_S
+        poll_s, file = FIRST_POLL_S, self.spec.ready_file
         while not stop.done():
             if over.done():
                 return self._told(f"ended with {exit_words(over.result())} before it was ready")
-            if await is_ready(self.spec):
+            if (file is None or file.exists()) and (self.spec.is_ready is None or await self.spec.is_ready()):
                 return None
             if time.monotonic() > deadline:
                 return self._told(f"was not ready after {self.spec.start_timeout_s:g} s")
@@ -278,13 +278,6 @@ def exit_words(code: int | None) -> str:
     if code is None or code >= 0:
         return f"exit status {code}"
     return f"signal {signal.Signals(-code).name}"
-
-
-async def is_ready(spec: ProcessSpec) -> bool:
-    """Returns True when the process shows every sign that it is ready."""
-    if spec.ready_file is not None and not spec.ready_file.exists():
-        return False
-    return spec.is_ready is None or await spec.is_ready()
 
 
 async def answers(url: str, timeout_s: float = 2.0) -> bool:

@@ -205,15 +205,11 @@ def needed_gib(entries: Sequence[ExpertConfig], flags: Mapping[str, ScalarOption
 
 
 def weights_gib(entry: ExpertConfig, flags: Mapping[str, ScalarOption]) -> float:
-    return entry.params_b * GIB_PER_BILLION[quantisation(entry.model, str(flags.get("quantization", "")))]
+    """Quantised as a flag or the model's name tells."""
+    words = f"{flags.get('quantization', '')} {entry.model}".lower()
+    return entry.params_b * next(gib for name, gib in GIB_PER_BILLION.items() if name in words)
 
 
 def parallel_of(flags: Mapping[str, ScalarOption]) -> int:
     """GPUs of one engine."""
     return int(flags.get("tensor-parallel-size", 1)) * int(flags.get("pipeline-parallel-size", 1))
-
-
-def quantisation(model: str, flag: str) -> str:
-    """The one that a flag or the model's name tells."""
-    words = f"{flag} {model}".lower()
-    return next((name for name in GIB_PER_BILLION if name and name in words), "")

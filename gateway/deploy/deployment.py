@@ -53,11 +53,6 @@ class EngineUnit:
     process: VllmProcess
 
     @property
-    def adapted(self) -> set[str]:
-        """Experts that are an adapter, by the folder of each."""
-        return {folder.name for folder in self.process.adapters.values()}
-
-    @property
     def gpus(self) -> int:
         """GPUs of one replica."""
         flags = self.process.flags

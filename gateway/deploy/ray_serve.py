@@ -48,8 +48,8 @@ def files(deployment: Deployment) -> dict[str, str]:
 
 def served_as(unit: EngineUnit, expert: str) -> str:
     """The name that Ray gives an expert: that of its model, and behind it the adapter's folder."""
-    model = unit.process.served_names[0]
-    return f"{model}:{expert}" if expert in unit.adapted else model
+    model, adapters = unit.process.served_names[0], unit.process.adapters.values()
+    return f"{model}:{expert}" if any(folder.name == expert for folder in adapters) else model
 
 
 def llm_config(unit: EngineUnit, deployment: Deployment) -> dict[str, Any]:

@@ -87,15 +87,11 @@ class AttributesUpdate(Body):
     attributes: Attributes | None
 
 
-class BatchFile(FileAttach):
-    """A file of a batch with attributes of its own."""
-
-
 class BatchCreate(Body):
-    """POST /v1/vector_stores/{id}/file_batches: `file_ids`, or `files`."""
+    """POST /v1/vector_stores/{id}/file_batches: `file_ids`, or `files` with attributes of their own."""
 
     file_ids: FileIds = Field(default_factory=list)
-    files: list[BatchFile] = Field(default_factory=list, max_length=MAX_ATTACHED, fail_fast=True)
+    files: list[FileAttach] = Field(default_factory=list, max_length=MAX_ATTACHED, fail_fast=True)
     attributes: Attributes | None = None
     chunking_strategy: ChunkingStrategy | None = Field(default=None, discriminator="type")
 

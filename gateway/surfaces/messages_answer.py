@@ -63,15 +63,13 @@ class MessagesAnswer:
             yield {"type": "message_start", "message": self._message([]) | {"usage": self._usage()}}
             yield {"type": "ping"}
         for step in steps:
-            if step.part.kind != REASONING or self._shows_thinking:
-                yield from self._step(step)
+            yield from self._step(step)
 
     def end(self) -> Iterator[Json]:
         if not self._turn.model:
             yield from self.read({})
         for step in self._turn.close():
-            if step.part.kind != REASONING or self._shows_thinking:
-                yield from self._step(step)
+            yield from self._step(step)
         yield {"type": "message_delta", "delta": self._ending(), "usage": self._usage()}
         yield {"type": "message_stop"}
 
@@ -86,6 +84,8 @@ class MessagesAnswer:
 
     def _step(self, step: Step) -> Iterator[Json]:
         part = step.part
+        if part.kind == REASONING and not self._shows_thinking:
+            return
         index = self._places.setdefault(part.number, len(self._places))
         if step.what == "open":
             yield {
