@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleet.residency.demand import Float64Array
-from fleet.residency.memory import Memory, Resident, States, sleep_state
+from fleet.residency.memory import Memory, Resident, sleep_state
 from fleet.residency.types import ABSENT, SLEEPS, Residency
 
 HOLD_CYCLES = 2.0
@@ -91,7 +91,7 @@ class Scheduler:
     ) -> None:
         self.residents, self.memory, self.policy = tuple(residents), memory, policy
         self.index = {each.name: number for number, each in enumerate(residents)}
-        self._states = dict.fromkeys(self.index, Residency.STOPPED) | dict(states or {})
+        self.states = dict.fromkeys(self.index, Residency.STOPPED) | dict(states or {})
         self._running = dict.fromkeys(self.index, 0)
         self._held_until_s = dict.fromkeys(self.index, 0.0)
         self._failures: dict[str, tuple[int, float]] = {}
@@ -107,7 +107,7 @@ class Scheduler:
 
     def _check_start(self) -> None:
         pins = {each.name: Residency.AWAKE if each.is_pinned else Residency.STOPPED for each in self.residents}
-        for what, states in (("engines that are awake or asleep", self._states), ("pinned engines", pins)):
+        for what, states in (("engines that are awake or asleep", self.states), ("pinned engines", pins)):
             if excess := self.memory.excess_gib(self.residents, states):
                 device, gib = next(iter(excess.items()))
                 raise ValueError(
@@ -116,11 +116,7 @@ class Scheduler:
                 )
 
     def state(self, name: str) -> Residency:
-        return self._states[name]
-
-    @property
-    def states(self) -> States:
-        return self._states
+        return self.states[name]
 
     def _is_kept(self, resident: Resident) -> bool:
         return resident.is_kept or resident.name in self._kept
@@ -173,7 +169,7 @@ class Scheduler:
     def _could_fit(self, name: str) -> bool:
         kept = [each.name for each in self.residents if each.is_pinned]
         kept += [
-            each.name for each in self.residents if self._is_kept(each) and self._states[each.name] is Residency.AWAKE
+            each.name for each in self.residents if self._is_kept(each) and self.states[each.name] is Residency.AWAKE
         ]
         states = {each: Residency.AWAKE if each in kept or each == name else Residency.STOPPED for each in self.index}
         return not self.memory.excess_gib(self.residents, states)
@@ -189,11 +185,11 @@ class Scheduler:
         if self.goal is None:
             return None
         for release in self.goal.releases:
-            if self._states[release.resident] is not release.state:
+            if self.states[release.resident] is not release.state:
                 if self._running[release.resident]:
                     return None
                 return self._begin(release)
-        if self.memory.excess_gib(self.residents, {**self._states, self.goal.wakes: Residency.AWAKE}):
+        if self.memory.excess_gib(self.residents, {**self.states, self.goal.wakes: Residency.AWAKE}):
             self.goal = None  # an engine was observed in another state than it was left in
             self._refresh()
             return None
@@ -201,7 +197,7 @@ class Scheduler:
 
     def _next_goal(self, now_s: float) -> Goal | None:
         for each in self.residents:
-            is_missing = each.is_pinned and self._states[each.name] is not Residency.AWAKE
+            is_missing = each.is_pinned and self.states[each.name] is not Residency.AWAKE
             if is_missing and not self.is_failing(each.name, now_s):
                 found = self.goal_of(each.name, now_s, "pinned", ignores_hold=True)
                 if found is not None:
@@ -229,7 +225,7 @@ class Scheduler:
             missed: (m,) what is lost if an engine is put a step further from awake, infinite where it may not be; the
                 policy's own if None.
         """
-        states = dict(self._states) | {name: Residency.AWAKE}
+        states = dict(self.states) | {name: Residency.AWAKE}
         excess = self.memory.excess_gib(self.residents, states)
         if not excess:
             return Goal(name, reason=reason)
@@ -289,7 +285,7 @@ class Scheduler:
         first = {each.resident: each for each in reversed(releases)}
         for step in reversed(list(last.values())):
             kept = {key: each.state for key, each in last.items() if key != step.resident}
-            others, milder = {**self._states, **kept, name: Residency.AWAKE}, first[step.resident]
+            others, milder = {**self.states, **kept, name: Residency.AWAKE}, first[step.resident]
             if not self.memory.excess_gib(self.residents, others):
                 del last[step.resident]
             elif not self.memory.excess_gib(self.residents, {**others, step.resident: milder.state}):
@@ -310,7 +306,7 @@ class Scheduler:
     def finished(self, now_s: float) -> None:
         """The change under way is made."""
         step = self._end_step()
-        self._states[step.resident] = step.state
+        self.states[step.resident] = step.state
         self._failures.pop(step.resident, None)
         if step.state is Residency.AWAKE:
             times = self.residents[self.index[step.resident]].times
@@ -323,18 +319,18 @@ class Scheduler:
         each time; but one whose process ended while it woke is started at once, and who waits for it still does."""
         step = self._end_step()
         times = self._failures.get(step.resident, (0, 0.0))[0]
-        has_ended = step.state is Residency.AWAKE and self._states[step.resident] in SLEEPS and state in ABSENT
+        has_ended = step.state is Residency.AWAKE and self.states[step.resident] in SLEEPS and state in ABSENT
         if not has_ended or times:
             self._failures[step.resident] = (times + 1, now_s + min(FIRST_RETRY_S * 2**times, LAST_RETRY_S))
             self._forget(step.resident)
-        self._states[step.resident] = state
+        self.states[step.resident] = state
         self.goal = None
         self._refresh()
 
     def observed(self, name: str, state: Residency) -> None:
         """The state of an engine as it was found, where nothing changes it just now."""
         if self.under_way is None or self.under_way.resident != name:
-            self._states[name] = state
+            self.states[name] = state
             self._refresh()
 
     def measured(self, name: str, **seconds: float) -> None:
@@ -351,7 +347,7 @@ class Scheduler:
 
     def _refresh(self) -> None:
         """Works out who takes requests, `serving`, and the same as a mask (m,); lets who waited for them start."""
-        awake = {name for name, state in self._states.items() if state is Residency.AWAKE}
+        awake = {name for name, state in self.states.items() if state is Residency.AWAKE}
         leaving = () if self.goal is None else (each.resident for each in self.goal.releases)
         self.serving = frozenset(awake.difference(leaving))
         for name in self.serving.intersection(self._waiting):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -78,16 +76,11 @@ def published_times(params_b: float) -> TransitionTimes:
 
     Above the largest model a time grows in proportion to the size, below the smallest it stays.
     """
-    return TransitionTimes(**{name: interpolated(points, params_b) for name, points in PUBLISHED.items()})
+    import numpy as np
 
+    def seconds(points: Points) -> float:
+        sizes, times = np.transpose(points)
+        within = np.interp(np.log(params_b), np.log(sizes), np.log(times))
+        return float(np.exp(within) * max(params_b / sizes[-1], 1.0))
 
-def interpolated(points: Points, params_b: float) -> float:
-    sizes = [size for size, _ in points]
-    if params_b <= sizes[0]:
-        return points[0][1]
-    if params_b >= sizes[-1]:
-        return points[-1][1] * params_b / sizes[-1]
-    right = bisect.bisect_right(sizes, params_b)
-    (low, low_s), (high, high_s) = points[right - 1], points[right]
-    share = math.log(params_b / low) / math.log(high / low)
-    return float(low_s * (high_s / low_s) ** share)
+    return TransitionTimes(**{name: seconds(points) for name, points in PUBLISHED.items()})
