@@ -1,14 +1,11 @@
 """PEFT adapter folder to llama.cpp LoRA file, so that one entry serves vLLM and the embedded engine.
 
-    python -m fleet.lora_gguf --base FILE.gguf --out-dir DIR ADAPTER_DIR...
-
 Llama architecture only. Needs numpy, safetensors and gguf, no torch. The names, the `adapter.*` keys and
 the row order of q and k follow llama.cpp's `convert_lora_to_gguf.py` and `convert_hf_to_gguf.py`.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import math
@@ -201,19 +198,3 @@ def _write_gguf(path: Path, architecture: str, alpha: float, tensors: Iterable[t
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-
-
-def main() -> None:
-    """Converts each folder to `OUT_DIR/<folder name>.gguf`."""
-    parser = argparse.ArgumentParser(prog="python -m fleet.lora_gguf")
-    parser.add_argument("--base", type=Path, required=True, help="the GGUF model that the adapters belong to")
-    parser.add_argument("--out-dir", type=Path, required=True)
-    parser.add_argument("adapter_dirs", type=Path, nargs="+")
-    arguments = parser.parse_args()
-    base = read_base_shape(arguments.base)
-    for adapter_dir in arguments.adapter_dirs:
-        convert_adapter(adapter_dir, base, arguments.out_dir / f"{adapter_dir.name}.gguf")
-
-
-if __name__ == "__main__":
-    main()

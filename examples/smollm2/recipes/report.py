@@ -8,8 +8,8 @@ INTRODUCTION = """\
 # Embedded experts
 
 These are LoRA adapters on SmolLM2-135M-Instruct, in PEFT's format, with one narrow task each. vLLM loads a folder
-as it is (`--lora-modules NAME=DIR`); the embedded engine converts it with `python -m fleet.lora_gguf`. Outside its own
-task, most adapters are worse than the base, which is why a router has to choose.
+as it is (`--lora-modules NAME=DIR`); the embedded engine converts it when it starts. Outside its own task, most
+adapters are worse than the base, which is why a router has to choose.
 `python -m examples.smollm2.recipes.evaluate` writes this file.
 
 ## Held-out scores
