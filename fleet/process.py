@@ -22,6 +22,7 @@ from pathlib import Path
 
 from base.errors import EngineError
 from base.leash import leashed
+from fleet.tasks import happens
 
 TAIL_BYTES = 4096
 TAIL_LINES = 5
@@ -187,8 +188,7 @@ class SupervisedProcess:
             delay_s = self._policy.delay_s(len(deaths))
             logger.warning("in %.1f s it is started again: %s", delay_s, failure)
             self._enter(ProcessState.BACKING_OFF, failure)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), delay_s)
+            if await happens(self._stopping, delay_s):
                 return self._enter(ProcessState.STOPPED)
             self._restarts += 1
             self._enter(ProcessState.STARTING, failure)

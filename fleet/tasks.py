@@ -83,6 +83,15 @@ async def stop_task(task: asyncio.Task[None] | None) -> None:
         task.exception()  # looked at, so that the loop does not report it as never retrieved
 
 
+async def happens(event: asyncio.Event, within_s: float) -> bool:
+    """Waits for an event; False where it did not come in time."""
+    try:
+        async with asyncio.timeout(within_s):
+            return await event.wait()
+    except TimeoutError:
+        return False
+
+
 def resolve(result: asyncio.Future[T], found: T, error: BaseException | None = None) -> None:
     """Tells who waits for a result, or of the error in its place; one that has left is done already."""
     if result.done():

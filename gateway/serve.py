@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import resource
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import uvicorn
 
-from fleet.tasks import stop_task
+from fleet.tasks import happens, stop_task
 from gateway.app import GatewayApp
 from gateway.asgi import Receive, Scope, Send, error_answer
 from gateway.auth import readable_by
@@ -169,9 +168,7 @@ class Gateway:
         limits = self.parts.config.gateway
         self.parts.is_stopping = True
         logger.info("stopping: not ready, and serving for %g s more", limits.drain_s)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(limits.drain_s):
-                await urgent.wait()
+        await happens(urgent, limits.drain_s)
         logger.info("stopping: requests have %g s to end", limits.shutdown_grace_s)
 
     async def stop(self) -> None:

@@ -23,7 +23,7 @@ from fleet.residency.saved_account import account_text, take_account
 from fleet.residency.scheduler import Outlook, Scheduler, Step
 from fleet.residency.types import Residency
 from fleet.residency.vllm_actuator import VllmActuator
-from fleet.tasks import stop_task
+from fleet.tasks import happens, stop_task
 from router.residency_config import ResidencyConfig
 
 LOOK_EVERY_S = 0.5
@@ -227,9 +227,7 @@ class Keeper:
             await self._changes.make(step, lambda: self._until_free(step))
             return
         self._kick.clear()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_EVERY_S):
-                await self._kick.wait()
+        await happens(self._kick, LOOK_EVERY_S)
         now_s, looks = forward_clock(), self.decides or self._is_cut_off()
         if looks and now_s - self._observed_at_s >= self._observe_every_s:
             await self._changes.observe()
@@ -308,9 +306,7 @@ class Keeper:
             self._has_news.clear()
             if not await self._exchange() and not self.is_behind:
                 self._told_at_s = forward_clock()  # Redis is away; this process was not stopped
-            with suppress(TimeoutError):
-                async with asyncio.timeout(EXCHANGE_EVERY_S):
-                    await self._has_news.wait()
+            await happens(self._has_news, EXCHANGE_EVERY_S)
 
     async def _exchange(self) -> bool:
         """Tells the others and hears from them. Returns False where that was not possible."""

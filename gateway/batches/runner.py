@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from base.errors import StoreError
-from fleet.tasks import Poller, stop_task
+from fleet.tasks import Poller, happens, stop_task
 from gateway.asgi import Application, Message, replay
 from gateway.batches.batch_store import CANCELLING, COMPLETED, EXPIRED, FAILED, VALIDATING, Batch, BatchStore
 from gateway.batches.lines import LATE, MAX_LINES, Line, answer_line, error_line, raw_lines, read_lines
@@ -61,9 +61,7 @@ class Places:
         async with self._turn:
             while self._taken and max(self._taken, self._running()) >= self._most:
                 self._given.clear()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK_S):
-                        await self._given.wait()
+                await happens(self._given, LOOK_S)
             self._taken += 1
 
     def give(self) -> None:

@@ -17,7 +17,7 @@ from functools import partial
 import numpy as np
 
 from base.errors import DamagedIndexError, RouterError, StoreError
-from fleet.tasks import stop_task
+from fleet.tasks import happens, stop_task
 from retrieval.fair_threads import PIECE_CHARS, PIECE_TEXTS, FairThreads
 from retrieval.index.space import KeyArray
 from retrieval.stores.catalog import Catalog
@@ -114,9 +114,7 @@ class Ingestion:
                 logger.warning("retrieval: files wait, because %s", error)
                 await asyncio.sleep(RETRY_S)
                 continue
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_EVERY_S):
-                    await self._has_work.wait()
+            await happens(self._has_work, LOOK_EVERY_S)
 
     async def _read_of(self, owner: str) -> None:
         """Reads an owner's files until none is left that can be read now."""
