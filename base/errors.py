@@ -87,7 +87,7 @@ class RequestError(RouterError):
         message: str,
         *,
         status: int = 400,
-        code: str,
+        code: str | None,
         param: str | None = None,
         retry_after_s: float | None = None,
     ) -> None:

@@ -17,7 +17,6 @@ from base.errors import (
     ConfigError,
     NoEligibleExpertError,
     RequestError,
-    RouterError,
     StoreError,
     VectorSpaceError,
 )
@@ -53,15 +52,11 @@ class ClientGoneError(Exception):
     """The client closed its connection before the answer was complete."""
 
 
-class ApiError(RouterError):
+class ApiError(RequestError):
     """An error on its way to a client.
 
     Args:
-        message: safe to show: no key, no prompt text, no address of an expert.
-        code: stable, for programs.
-        param: field of the request that is wrong.
         error_type: OpenAI's class of errors; by default the one of the status.
-        retry_after_s: sent as Retry-After.
         rest_s: so long the expert asks for no requests.
         is_retryable: another expert may be tried, nothing was generated.
     """
@@ -78,16 +73,12 @@ class ApiError(RouterError):
         rest_s: float | None = None,
         is_retryable: bool = False,
     ) -> None:
-        super().__init__(message)
+        super().__init__(message, status=status, code=code, param=param, retry_after_s=retry_after_s)
         self.message = message
-        self.status = status
-        self.code = code
-        self.param = param
         self.error_type = error_type or TYPE_OF_STATUS.get(
             status, "api_error" if status >= 500 else TYPE_OF_STATUS[400]
         )
-        self.retry_after_s, self.rest_s = retry_after_s, rest_s
-        self.is_retryable = is_retryable
+        self.rest_s, self.is_retryable = rest_s, is_retryable
         self.more_headers: dict[str, str] = {}
         self.expert: str | None = None  # the one that failed, once it is known
 
@@ -108,9 +99,14 @@ class ApiError(RouterError):
         return self
 
     @property
+    def values(self) -> dict[str, object]:
+        """The error in OpenAI's form."""
+        found = {"message": self.message, "type": self.error_type, "param": self.param, "code": self.code}
+        return {"error": found}
+
+    @property
     def body(self) -> bytes:
-        values = {"message": self.message, "type": self.error_type, "param": self.param, "code": self.code}
-        return to_json({"error": values})
+        return to_json(self.values)
 
     @property
     def headers(self) -> dict[str, str]:

@@ -88,8 +88,7 @@ class CompletionsAnswer:
         yield {"done": True}
 
     def fail(self, error: ApiError) -> Iterator[Json]:
-        values = {"message": error.message, "type": error.error_type, "param": error.param, "code": error.code}
-        yield {"error": values}
+        yield error.values
 
     def whole(self, answer: Mapping[str, Any]) -> Json:
         choices = [text_choice(choice) for choice in answer.get("choices") or ()]
