@@ -39,9 +39,11 @@ def init(
     out: OutOption = DEFAULT_CONFIG,
 ) -> None:
     """Write an experts.yaml for endpoints that you have. Each is asked for its models; nothing is generated."""
+    from base.errors import ConfigError
     from fleet.setup.composition import Found, write_composition
 
-    refuse_existing(out)
+    if out.exists():  # before any question is asked
+        raise ConfigError(f"--out: {out} exists; allowed: a new file")
     found = Found()
     if endpoints:
         for each in endpoints:
@@ -64,7 +66,6 @@ def import_litellm(
     from fleet.setup.litellm_file import litellm_experts
     from router.config import config_text
 
-    refuse_existing(out)
     found = litellm_experts(read_yaml(config_text(file), file=str(file)), str(file))
     write_composition(found, out, "coe import-litellm")
 
@@ -80,20 +81,11 @@ def import_tensorzero(
     from fleet.setup.tensorzero_file import tensorzero_experts
     from router.config import config_text
 
-    refuse_existing(out)
     try:
         values = tomllib.loads(config_text(file))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{file}: is not valid TOML: {error}") from error
     write_composition(tensorzero_experts(values, str(file)), out, "coe import-tensorzero")
-
-
-def refuse_existing(out: Path) -> None:
-    """Before any question is asked. Raises ConfigError."""
-    from base.errors import ConfigError
-
-    if out.exists():
-        raise ConfigError(f"--out: {out} exists; allowed: a new file")
 
 
 def is_hosted(endpoint: str) -> bool:

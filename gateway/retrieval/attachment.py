@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from base.errors import RouterError
 from base.json_text import to_json
@@ -131,14 +132,8 @@ class Attachments:
 
 def fitting(found: Sequence[Found], attached: AttachedStore) -> list[Found]:
     """The best chunks that together stay within `max_chars`."""
-    kept: list[Found] = []
-    left = attached.max_chars
-    for each in found:
-        left -= len(each.chunk.text)
-        if left < 0:
-            break
-        kept.append(each)
-    return kept
+    chars = accumulate(len(each.chunk.text) for each in found)
+    return [each for each, used in zip(found, chars, strict=True) if used <= attached.max_chars]
 
 
 def with_sources(request: ChatRequest, found: Sequence[Found]) -> ChatRequest:
