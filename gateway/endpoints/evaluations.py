@@ -17,7 +17,7 @@ from gateway.endpoints.feedback import Desk, FeedbackDesk, FeedbackRequest
 from gateway.exchange import decision_named
 from gateway.http_errors import ApiError, invalid
 from gateway.telemetry.otlp import PROTOBUF, LogRecord, answer_of, log_records
-from gateway.telemetry.request_line import decision_of
+from gateway.telemetry.telemetry import decision_of
 
 api = api_router()
 EVENT, PREFIX = "gen_ai.evaluation.result", "gen_ai.evaluation."

@@ -27,9 +27,8 @@ from prometheus_client.core import CounterMetricFamily, Metric
 
 from base.errors import ConfigError
 from gateway.asgi import Scope
-from gateway.telemetry.request_line import span_of
 from gateway.telemetry.request_spans import RequestSpans, SpanIds, Tools
-from gateway.telemetry.telemetry import Telemetry
+from gateway.telemetry.telemetry import Telemetry, span_of
 
 SCOPE = "coe"
 EVALUATION = "gen_ai.evaluation.result"
@@ -158,9 +157,7 @@ class Exporting(Telemetry):
         """Exports what waits, for at most `FLUSH_S`; a collector that hangs keeps no gateway from stopping."""
         closing = threading.Thread(target=self.close, name="coe-telemetry-end", daemon=True)
         closing.start()
-        deadline_s = time.monotonic() + FLUSH_S
-        while closing.is_alive() and time.monotonic() < deadline_s:
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(closing.join, FLUSH_S)
 
     def close(self) -> None:
         """Sends what waits. Blocks for as long as the collector does."""

@@ -29,7 +29,7 @@ from fleet.backend import BackendRequest
 from gateway.asgi import Scope
 from gateway.exchange import MAX_MODEL_CHARS, Asked, Outcome
 from gateway.http_errors import ApiError
-from gateway.telemetry.request_line import HOPS, RequestLine, decision_of
+from gateway.telemetry.telemetry import HOPS, RequestLine, decision_of
 from router.expert_config import Engine, ExpertConfig
 from router.types import DecisionReason, RoutingDecision
 

@@ -17,7 +17,7 @@ from decision_log.feedback_types import Feedback, FeedbackKind
 from decision_log.ledger import Ledger
 from decision_log.sql_engine import open_log, write_ahead
 from decision_log.tables import DECISIONS, SCHEMA_VERSION
-from gateway.telemetry.request_line import decision_of as decision_of_trace
+from gateway.telemetry.telemetry import decision_of as decision_of_trace
 from tests.logged import answered, decision_of
 
 
