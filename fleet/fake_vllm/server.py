@@ -53,30 +53,29 @@ class FakeServer:
     def app(self) -> web.Application:
         """The routes that this command line opens."""
         app = web.Application(middlewares=[refusals], client_max_size=64 << 20)
-        routes: list[tuple[str, str, Handler]] = [
-            ("GET", "/health", self._health),
-            ("GET", "/version", self._version),
-            ("GET", "/metrics", self._metrics),
-            ("GET", "/v1/models", self._models),
-            ("POST", "/v1/chat/completions", self._chat),
-            ("POST", "/v1/completions", self._completion),
-            ("POST", "/tokenize", self._tokenize),
+        routes = [
+            web.get("/health", self._health),
+            web.get("/version", self._version),
+            web.get("/metrics", self._metrics),
+            web.get("/v1/models", self._models),
+            web.post("/v1/chat/completions", self._chat),
+            web.post("/v1/completions", self._completion),
+            web.post("/tokenize", self._tokenize),
         ]
         if self._options.allows_lora_updates:
             routes += [
-                ("POST", "/v1/load_lora_adapter", self._load_adapter),
-                ("POST", "/v1/unload_lora_adapter", self._unload_adapter),
+                web.post("/v1/load_lora_adapter", self._load_adapter),
+                web.post("/v1/unload_lora_adapter", self._unload_adapter),
             ]
         if self._options.is_dev:
             routes += [
-                ("POST", "/sleep", self._sleep),
-                ("POST", "/wake_up", self._wake),
-                ("GET", "/is_sleeping", self._is_sleeping),
-                ("POST", "/collective_rpc", self._rpc),
-                ("POST", "/reset_prefix_cache", self._reset_prefix_cache),
+                web.post("/sleep", self._sleep),
+                web.post("/wake_up", self._wake),
+                web.get("/is_sleeping", self._is_sleeping),
+                web.post("/collective_rpc", self._rpc),
+                web.post("/reset_prefix_cache", self._reset_prefix_cache),
             ]
-        for method, path, handler in routes:
-            app.router.add_route(method, path, handler)
+        app.add_routes(routes)
         return app
 
     async def _health(self, _: web.Request) -> web.Response:
@@ -274,12 +273,7 @@ def families(engine: FakeEngine) -> Iterator[tuple[str, str, dict[str, float]]]:
         yield name, "gauge", {"": float(value)}
     states = ("awake", "weights_offloaded", "discard_all")
     yield "vllm:engine_sleep_state", "gauge", {f',sleep_state="{each}"': float(each == state) for each in states}
-    for name, total in {
-        "prefix_cache_queries": totals.prefix_cache_queries,
-        "prefix_cache_hits": totals.prefix_cache_hits,
-        "prompt_tokens": totals.prompt_tokens,
-        "generation_tokens": totals.generation_tokens,
-    }.items():
-        yield f"vllm:{name}_total", "counter", {"": float(total)}
+    for name in ("prefix_cache_queries", "prefix_cache_hits", "prompt_tokens", "generation_tokens"):
+        yield f"vllm:{name}_total", "counter", {"": float(getattr(totals, name))}
     successes = {f',finished_reason="{each}"': float(totals.request_success.get(each, 0)) for each in FINISH_REASONS}
     yield "vllm:request_success_total", "counter", successes

@@ -65,18 +65,17 @@ class TokenizeAsked(BaseModel):
     messages: list[Message] = []
 
 
-class AdapterAsked(BaseModel):
-    """An adapter to load."""
-
-    lora_name: str
-    lora_path: str
-    load_inplace: bool = False
-
-
 class AdapterNamed(BaseModel):
     """An adapter to unload."""
 
     lora_name: str
+
+
+class AdapterAsked(AdapterNamed):
+    """An adapter to load."""
+
+    lora_path: str
+    load_inplace: bool = False
 
 
 class Called(BaseModel):

@@ -167,11 +167,9 @@ class Scheduler:
         self._waiting.pop(name, None)
 
     def _could_fit(self, name: str) -> bool:
-        kept = [each.name for each in self.residents if each.is_pinned]
-        kept += [
-            each.name for each in self.residents if self._is_kept(each) and self.states[each.name] is Residency.AWAKE
-        ]
-        states = {each: Residency.AWAKE if each in kept or each == name else Residency.STOPPED for each in self.index}
+        awake = {each: state is Residency.AWAKE for each, state in self.states.items()}
+        kept = {each.name for each in self.residents if each.is_pinned or (self._is_kept(each) and awake[each.name])}
+        states = {each: Residency.AWAKE if each in {*kept, name} else Residency.STOPPED for each in self.index}
         return not self.memory.excess_gib(self.residents, states)
 
     def step(self, now_s: float) -> Step | None:
@@ -271,12 +269,8 @@ class Scheduler:
 
     def must_stay(self, now_s: float) -> NDArray[np.bool_]:
         """(m,) the engines that serve and may not be put to sleep now."""
-        return np.array(
-            [
-                self.mask[number] and not self._may_sleep(each, now_s, False)
-                for number, each in enumerate(self.residents)
-            ]
-        )
+        may_sleep = [self._may_sleep(each, now_s, False) for each in self.residents]
+        return np.asarray(self.mask & ~np.array(may_sleep, dtype=bool))
 
     def _needed(self, name: str, releases: Sequence[Step]) -> tuple[Step, ...]:
         """Leaves out what later releases made needless, the most missed of them first, and lets an engine sleep that
