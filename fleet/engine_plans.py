@@ -73,15 +73,11 @@ def llamacpp_plans(
         if entry.engine is Engine.LLAMACPP:
             require_llamacpp(name)
             groups.setdefault(entry.model, []).append(name)
+    words = [("llamacpp", label, "" if number == 1 else str(number)) for number in range(1, len(groups) + 1)]
     return [
-        llamacpp_plan(config, names, "-".join(["llamacpp", *mark]), folder, data_dir, environment)
-        for names, mark in zip(groups.values(), marks(label, len(groups)), strict=True)
+        llamacpp_plan(config, names, "-".join(filter(None, parts)), folder, data_dir, environment)
+        for names, parts in zip(groups.values(), words, strict=True)
     ]
-
-
-def marks(label: str, count: int) -> list[list[str]]:
-    """Suffixes of the names of so many processes: the label, and the second's number and so on."""
-    return [[word for word in (label, "" if number == 1 else str(number)) if word] for number in range(1, count + 1)]
 
 
 def require_llamacpp(expert: str) -> None:

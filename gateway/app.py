@@ -224,7 +224,8 @@ class GatewayApp:
         extra = {"x-request-id": request_id}
         if must_close(headers, error, self.max_body_bytes(path)):
             extra["connection"] = "close"
-        await send_body(send, error.status, surface_of(path).error(error), extra | error.headers)
+        surface = SURFACES.get(path.removesuffix("/count_tokens"), CHAT)
+        await send_body(send, error.status, surface.error(error), extra | error.headers)
 
 
 def load_rest(parts: Parts) -> Application:
@@ -249,11 +250,6 @@ def network_of(address: str) -> str:
     if ":" not in address:
         return address
     return str(ipaddress.IPv6Network((address.partition("%")[0], 64), strict=False))
-
-
-def surface_of(path: str) -> Surface:
-    """The surface that a path belongs to; that of chats for any other path."""
-    return SURFACES.get(path.removesuffix("/count_tokens"), CHAT)
 
 
 async def serve_rest(rest: Application, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:

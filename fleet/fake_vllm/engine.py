@@ -148,9 +148,6 @@ class FakeEngine:
         """As the metric `vllm:engine_sleep_state` names it."""
         return ("discard_all" if self._level == 2 else "weights_offloaded") if self.asleep else "awake"
 
-    def knows(self, model: str) -> bool:
-        return model in self.options.served_model_name or model in self.adapters
-
     async def generate(
         self, model: str, prompt: str, question: str, max_tokens: int, made: Generation
     ) -> AsyncIterator[str]:

@@ -116,7 +116,7 @@ class FakeServer:
         self, request: web.Request, asked: Asked, prompt: str, question: str, prompt_tokens: int
     ) -> web.StreamResponse:
         model, longest = asked.model or self._options.served_model_name[0], self._options.max_model_len
-        if not self._engine.knows(model):
+        if model not in (*self._options.served_model_name, *self._engine.adapters):
             raise Refusal(f"The model `{model}` does not exist.", "NotFoundError", 404, "model")
         wanted = asked.max_completion_tokens if asked.max_tokens is None else asked.max_tokens
         if wanted is None:
