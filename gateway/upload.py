@@ -13,6 +13,7 @@ from typing import BinaryIO
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from base.whole_files import write_all
 from gateway.asgi import Receive, announced_length, next_piece
 from gateway.http_errors import ApiError, invalid, not_now
 from gateway.intake import Claim
@@ -62,7 +63,8 @@ async def received_upload(
     claim.take(MEMORY_BYTES)
     with ExitStack() as stack:
         try:
-            form = Form(boundary, stack.enter_context(tempfile.TemporaryFile(dir=folder)))
+            # Without a buffer: closing would write what a full disk refused, and fail again.
+            form = Form(boundary, stack.enter_context(tempfile.TemporaryFile(dir=folder, buffering=0)))
             async with claim.arrival(UPLOAD_TIMEOUT_S):
                 has_more = True
                 while has_more:
@@ -170,7 +172,7 @@ class Form:
     def _add_data(self, data: bytes, start: int, end: int) -> None:
         if self._part == FILE:
             self._size += end - start
-            self._file.write(data[start:end])
+            write_all(self._file.fileno(), data[start:end])
         elif self._part == PURPOSE:
             self._purpose += data[start:end]
             if len(self._purpose) > MAX_FIELD_BYTES:

@@ -58,6 +58,14 @@ BAD_FORMS = {
 }
 
 
+async def test_a_small_file_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda dir, **options: open("/dev/full", "w+b", **options))  # noqa: SIM115
+    async with serving(tmp_path) as running:
+        status, answer = await send(running, form(PURPOSE, FILE))
+    assert (status, answer["error"]["code"]) == (503, "store_unavailable")
+    assert answer["error"]["message"] == "the file cannot be kept: No space left on device"
+
+
 @pytest.mark.parametrize(("body", "words"), BAD_FORMS.values(), ids=BAD_FORMS.keys())
 async def test_bad_forms(tmp_path: Path, body: bytes, words: str) -> None:
     async with serving(tmp_path) as running:
