@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from contextlib import suppress
+from contextlib import closing, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -24,6 +24,7 @@ PING_TIMEOUT_S = 1.0
 STOP_TIMEOUT_S = 10.0
 START_TIMEOUT_S = 60.0  # a large append-only file takes seconds to load
 MAX_SOCKET_PATH_BYTES = 100  # the system's limit is 104 to 108
+CONFIG_LINES = 5  # of the reply to CONFIG GET: a list of two texts, each behind its length
 LOG_NAME = "valkey.log"
 URL_NAME = "url"
 ALWAYS = RestartPolicy(max_restarts=10**9, first_delay_s=0.1, max_delay_s=5.0)
@@ -66,7 +67,7 @@ class RedisServer:
         self._claim_folder()
         try:
             for socket in {self._socket, left_socket(self._folder) or self._socket}:
-                await stop_orphan(socket)
+                await stop_orphan(socket, self._folder)
             self._process = SupervisedProcess(self._spec(), restarts=ALWAYS)
             self._process.start()
             await self._process.wait_ready()
@@ -190,8 +191,9 @@ def left_socket(folder: Path) -> Path | None:
         return None
 
 
-async def stop_orphan(socket: Path) -> None:
-    """Ends a server that still listens there although the process that started it is gone; its data is kept.
+async def stop_orphan(socket: Path, folder: Path) -> None:
+    """Ends a server over `folder` that still listens there although the process that started it is gone; its data is
+    kept. A copy of a folder names the socket of a server over the folder that was copied, which is left alone.
 
     Raises:
         EngineError: it does not end.
@@ -200,12 +202,16 @@ async def stop_orphan(socket: Path) -> None:
         async with asyncio.timeout(STOP_TIMEOUT_S):
             while True:
                 try:
-                    _, writer = await asyncio.open_unix_connection(socket)
+                    reader, writer = await asyncio.open_unix_connection(socket)
                 except OSError:
                     return  # nothing listens
-                writer.write(b"SHUTDOWN NOSAVE\r\n")
-                writer.close()
-                with suppress(OSError):
+                with suppress(OSError), closing(writer):
+                    writer.write(b"CONFIG GET dir\r\n")
+                    *_, place = [(await reader.readline()).rstrip() for _ in range(CONFIG_LINES)]
+                    if place not in (bytes(folder), b""):  # nothing: it ends already
+                        return
+                    writer.write(b"SHUTDOWN NOSAVE\r\n")
+                    writer.close()
                     await writer.wait_closed()
                 await asyncio.sleep(POLL_S)
     except TimeoutError as error:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -138,6 +139,19 @@ async def test_takes_over_from_a_server_whose_owner_is_gone(
     with Redis.from_url(heir.url) as client:
         assert client.get("k") == b"v"
     await heir.stop()
+
+
+async def test_a_copy_of_a_folder_in_use_leaves_its_server_alone(server: RedisServer, tmp_path: Path) -> None:
+    pid = server.pid
+    with Redis.from_url(server.url) as client:
+        client.set("k", "v")
+        copied = shutil.copytree(tmp_path / "redis", tmp_path / "copy", ignore=lambda *_: ["valkey.sock"])
+        copy = RedisServer(copied)
+        await copy.start()
+        with Redis.from_url(copy.url) as of_copy:
+            assert of_copy.get("k") == b"v"
+        await copy.stop()
+        assert (client.get("k"), server.pid) == (b"v", pid)
 
 
 async def test_starting_twice_is_starting_once(server: RedisServer) -> None:
