@@ -57,7 +57,7 @@ class LogStats:
 
     `pending` are appended and not yet in the stream, `dropped` were lost because neither disk nor memory had room,
     `gaps` are the stretches of consecutive lost records, `damaged` stretches of a spool that could not be read back.
-    `last_error` is the present obstacle; None while spool and stream both work.
+    `last_error` is the present obstacle; None while decisions reach SQL.
     """
 
     appended: int = 0
@@ -180,7 +180,7 @@ class DecisionLog:
             pending=self._appended - streamed - queue.dropped,
             dropped=queue.dropped,
             damaged=self._damaged + self._spool.damaged,
-            last_error=queue.error or self._stream.last_error or self._loop_error,
+            last_error=queue.error or self._stream.detour or self._loop_error,
         )
 
     async def start(self) -> None:

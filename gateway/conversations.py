@@ -75,6 +75,7 @@ class Conversations:
         self._unsent: dict[str, Last] = {}
         self._sender: asyncio.Task[None] | None = None
         self._paused_until_s = 0.0
+        self._is_away = False
 
     def name_of(self, session: str, chat: ChatRequest, tenant: str) -> str:
         """A conversation's name, which does not reveal what was said; no tenant has one of another.
@@ -139,18 +140,21 @@ class Conversations:
             return
         try:
             values = [(CONVERSATIONS + name, f"{last.turns} {last.expert}") for name, last in unsent.items()]
-            if not self._is_shared:
+            if self._is_shared:
+                pipeline = client.pipeline(transaction=False)
+                for key, value in values:
+                    pipeline.set(key, value, ex=KEPT_S)
+                await pipeline.execute()
+            else:
                 await client.eval(SET_ALL, 0, KEPT_S, *chain.from_iterable(values))
-                return
-            pipeline = client.pipeline(transaction=False)
-            for key, value in values:
-                pipeline.set(key, value, ex=KEPT_S)
-            await pipeline.execute()
+            self._is_away = False
         except REDIS_ERRORS as error:
             self._pause(error)
 
     def _pause(self, error: Exception) -> None:
         self._paused_until_s = time.monotonic() + PAUSE_S
-        logger.warning(
-            "conversations of other gateways are routed afresh: Redis cannot be asked (%s)", type(error).__name__
-        )
+        if not self._is_away:
+            logger.warning(
+                "conversations of other gateways are routed afresh: Redis cannot be asked (%s)", type(error).__name__
+            )
+        self._is_away = True

@@ -29,7 +29,7 @@ def log_metrics(sink: DecisionLog) -> Iterator[Metric]:
     for name in ("appended", "spooled", "streamed", "gaps", "dropped", "damaged"):
         yield CounterMetricFamily(f"coe_log_{name}", f"Decision log: {name}", value=getattr(stats, name))
     yield GaugeMetricFamily("coe_log_pending", "Decisions not yet in the stream", value=stats.pending)
-    yield GaugeMetricFamily("coe_log_ok", "1 while spool and stream work", value=stats.last_error is None)
+    yield GaugeMetricFamily("coe_log_ok", "1 while decisions reach SQL", value=stats.last_error is None)
 
 
 def intake_metrics(admission: Admission, intake: Intake) -> Iterator[Metric]:

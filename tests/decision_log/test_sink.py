@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import Executor
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from decision_log.leftovers import send_next
 from decision_log.replica_status import ReplicaState, ReplicaStatus, read_status
 from decision_log.sink import DecisionLog, LogStats, new_replica
 from decision_log.spool import Spool
-from decision_log.stream import DecisionStream
+from decision_log.stream import GROUP, DecisionStream
 from fleet.redis_server import RedisServer
 from router.log_config import LogConfig, PrivacyLevel
 from tests.decision_log.running_log import append_new, make_record, running_log, streamed
@@ -116,6 +117,15 @@ async def test_redis_away_at_start_then_back(tmp_path: Path) -> None:
         assert (log.stats(), log.detour) == (LogStats(appended=200, spooled=200, streamed=200), None)
         assert streamed(server.url) == [(log.replica, seq) for seq in range(200)]
     await server.stop()
+
+
+async def test_its_figures_say_that_sql_takes_nothing(tmp_path: Path, redis_url: str) -> None:
+    with Redis.from_url(redis_url) as client:
+        client.xgroup_create("coe:decisions", GROUP, id="0", mkstream=True)
+        client.xadd("coe:decisions", {"status": b"a"}, id=f"{int(time.time() * 1000) - 60_000}-0")
+        client.xreadgroup(GROUP, "c", {"coe:decisions": ">"})
+    async with running_log(tmp_path, redis_url) as log:
+        assert "to be written to SQL" in (log.stats().last_error or "")
 
 
 async def test_kill_9_of_redis_in_the_middle(tmp_path: Path) -> None:

@@ -187,6 +187,17 @@ async def test_without_redis_a_gateway_knows_its_own_conversations(tmp_path: Pat
         assert (await asked(it, [OTHER, CALL, RESULT]))[1] is None
 
 
+async def test_redis_that_stays_away_is_logged_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.conversations.PAUSE_S", 0.0)
+    nobody = Conversations(f"unix://{tmp_path}/nobody.sock")
+    for name in ("a", "b", "c"):
+        assert await nobody.last_expert(name, 1) is None
+    await nobody.aclose()
+    assert [record.name for record in caplog.records] == ["gateway.conversations"]
+
+
 async def test_a_note_that_was_not_sent_yet_is_sent_at_the_end(redis_url: str) -> None:
     one = Conversations(redis_url, is_shared=False)
     one.note("c", 1, "ruby")

@@ -6,6 +6,7 @@ import asyncio
 import tracemalloc
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 
@@ -59,7 +60,10 @@ BAD_FORMS = {
 
 
 async def test_a_small_file_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.TemporaryFile", lambda dir, **options: open("/dev/full", "w+b", **options))  # noqa: SIM115
+    def on_full_disk(dir: Path, **options: Any) -> IO[bytes]:
+        return Path("/dev/full").open("w+b", **options)
+
+    monkeypatch.setattr("tempfile.TemporaryFile", on_full_disk)
     async with serving(tmp_path) as running:
         status, answer = await send(running, form(PURPOSE, FILE))
     assert (status, answer["error"]["code"]) == (503, "store_unavailable")
