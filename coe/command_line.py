@@ -17,7 +17,8 @@ def help_text(commands: Mapping[str, Command], group: str = "") -> str:
     lines = [filled(f"  {name:<{width}}  {commands[name].summary}", width + 4) for name in shown]
     about = [
         "A composition of experts: one OpenAI-compatible endpoint that routes each query",
-        "to the expert that answers it best within a budget.",
+        "to the expert that answers it best within a budget. `coe up` starts one here,",
+        "`coe init URL` writes an experts.yaml for endpoints that you have.",
         "",
     ]
     more = "" if group else " `coe --install-completion` completes them in your shell."

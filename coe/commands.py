@@ -38,10 +38,10 @@ COMMANDS = {
         "gateway.config_commands:plan", "Show what experts.yaml would change in running gateways.", is_shown=True
     ),
     "config apply": Command("gateway.config_commands:apply", "Have running gateways take experts.yaml as it is now."),
-    "config rollback": Command("gateway.config_commands:rollback", "Go back to the configuration before."),
+    "config rollback": Command("gateway.config_commands:rollback", "Go back to the previous configuration."),
     "deploy render": Command(
         "gateway.deploy.render_command:render",
-        "Write files that start it with Docker Compose, on Kubernetes or on Ray.",
+        "Write files that start the composition with Docker Compose, on Kubernetes or on Ray.",
         is_shown=True,
     ),
     "route": Command("fleet.route_command:route", "Print the decision for a text, and why.", is_shown=True),
@@ -56,7 +56,7 @@ COMMANDS = {
         "Try a router on a share of the traffic, or in the shadow of the live one; a worse one is withdrawn.",
     ),
     "router promote": Command("training.train_command:router_promote", "Make a router the live one."),
-    "router rollback": Command("training.train_command:router_rollback", "Go back to the router before."),
+    "router rollback": Command("training.train_command:router_rollback", "Go back to the previous router."),
     "categories propose": Command(
         "training.category_commands:categories_propose",
         "Find topics that the router does not know, and categories without traffic.",
@@ -68,8 +68,8 @@ COMMANDS = {
     "experts ls": Command(
         "training.worth_command:experts_ls", "List the experts, and what would be lost without each."
     ),
-    "experts up": Command("gateway.experts_commands:up", "Start the vLLM engines of experts.yaml alone."),
-    "experts stop": Command("gateway.experts_commands:stop", "End those engines, or some of them."),
+    "experts up": Command("gateway.experts_commands:up", "Start the vLLM engines of experts.yaml, without a gateway."),
+    "experts stop": Command("gateway.experts_commands:stop", "End the engines of `coe experts up`, or some of them."),
     "experts logs": Command("gateway.experts_commands:logs", "Show the last lines of an engine's log."),
     "experts sleep": Command("gateway.experts_commands:sleep", "Free an engine's GPU memory, once it has no requests."),
     "experts wake": Command("gateway.experts_commands:wake", "Wake an engine, or start one that was stopped."),

@@ -68,7 +68,8 @@ def place(needs: Sequence[Needs], memory_gib: Mapping[str, float], *, can_sleep:
             of_each = f" for each of its {len(alike)} replicas" if alike[1:] else ""
             raise ConfigError(
                 f"{alike[0].name}: needs {alike[0].gib:.1f} GiB{of_each} on GPU {', '.join(used)}, beside "
-                f"{SLEEPER_GIB:g} GiB for each engine that sleeps there: more than there is"
+                f"{SLEEPER_GIB:g} GiB for each engine that sleeps there; allowed: "
+                f"{min(memory_gib[device] for device in used):.1f} GiB"
             )
     waves: list[tuple[str, ...]] = []
     while waiting:

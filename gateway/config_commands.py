@@ -32,7 +32,7 @@ def apply(config: ConfigOption = CONFIG, data_dir: DataOption = DATA, database_u
 
 
 def rollback(config: ConfigOption = CONFIG, data_dir: DataOption = DATA, database_url: DatabaseOption = None) -> int:
-    """Put the configuration before in force. It stays, over restarts too, until experts.yaml changes."""
+    """Put the previous configuration in force again. It stays, over restarts too, until experts.yaml changes."""
     history = noted_history(data_dir, database_url)
     found = history.current()
     show_changes(history.text(previous(found)), config, data_dir)

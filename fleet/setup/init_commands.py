@@ -24,7 +24,7 @@ def init(
     endpoints: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[ENDPOINT]...",
+            metavar="ENDPOINT",
             help="http://HOST:PORT/v1 of an OpenAI-compatible API, of which every model becomes an expert, or "
             "PROVIDER/MODEL as litellm has it; none: you are asked",
             show_default=False,

@@ -80,7 +80,7 @@ def taught_examples(candidate: Candidate, teacher: Teacher, prompts: list[str]) 
 
 @with_options
 def merge(
-    names: Annotated[list[str], typer.Argument(metavar="EXPERT...", help="experts with adapters on the same weights")],
+    names: Annotated[list[str], typer.Argument(metavar="EXPERT", help="experts with adapters on the same weights")],
     into: Annotated[str, typer.Option("--into", metavar="NAME", help="name of the merged expert")],
     data: Annotated[
         list[str],
