@@ -78,9 +78,7 @@ def print_proposals(found: Proposals, database_url: str) -> None:
     if not found.new:
         echo("no new category: nothing among them is both stable and large enough")
     if not found.dead and found.n_decisions < found.dead_needs:
-        echo(
-            f"categories without traffic show from about {found.dead_needs:,} decisions on (share below {DEAD_SHARE:.1%})"
-        )
+        echo(f"categories without traffic (below {DEAD_SHARE:.1%}) show from about {found.dead_needs:,} decisions on")
     if found.new or found.dead:
         echo("`coe categories accept NAME` writes the change as a file to review; nothing has been changed")
 
