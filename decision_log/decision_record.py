@@ -23,6 +23,22 @@ UNKNOWN_FIELD = ("extra_forbidden", "unexpected_keyword_argument")
 RECORD_VERSION: Final = 1
 """Of `DecisionRecord`. Readers leave rows of others out and count them."""
 
+OUR_FAULTS = frozenset(
+    {
+        "server_shutting_down",
+        "gateway_fault",
+        "misconfigured",
+        "not_ready",
+        "store_unavailable",
+        "stores_unavailable",
+        "other_vector_space",
+        "expert_credentials",
+        "expert_misconfigured",
+        "no_expert_alive",
+    }
+)
+"""Error codes of the gateway's own outages and settings: they say nothing of the expert (docs/decision-log.md)."""
+
 PROBE_HEADER = "x-coe-probe"
 """Request header by which `coe eval collect` and `coe up` mark what they ask (value `1`)."""
 

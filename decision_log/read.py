@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Row, Text, bindparam, text
 from base.errors import StoreError
 from base.json_text import JsonError, from_json
 from decision_log.decision_record import (
+    OUR_FAULTS,
     RECORD_VERSION,
     RETRIEVAL,
     UNKNOWN_FIELD,
@@ -41,22 +42,6 @@ REWARD_WEIGHT: Mapping[FeedbackKind, float] = {
 NOT_OF_THE_MAP = (DecisionReason.EXPLICIT, DecisionReason.KEPT, DecisionReason.BUILTIN)
 """Reasons of decisions that the client, the conversation or a builtin expert's answer made: what became of them teaches
 nothing about the map."""
-
-OUR_FAULTS = frozenset(
-    {
-        "server_shutting_down",
-        "gateway_fault",
-        "misconfigured",
-        "not_ready",
-        "store_unavailable",
-        "stores_unavailable",
-        "other_vector_space",
-        "expert_credentials",
-        "expert_misconfigured",
-        "no_expert_alive",
-    }
-)
-"""Error codes of the gateway's own outages and settings: they say nothing of the expert (docs/decision-log.md)."""
 
 LIMITS = frozenset({"context_length_exceeded", "expert_rate_limited", "expert_out_of_quota", "expert_busy"})
 """Error codes of an expert that may not or cannot take a request now: they say nothing of its answers."""

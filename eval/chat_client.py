@@ -18,8 +18,7 @@ from base.answer_text import mean_logprob
 from base.errors import BackendError
 from base.json_text import from_json
 from base.visible_text import visible_line
-from decision_log.decision_record import PROBE_HEADER
-from decision_log.read import OUR_FAULTS
+from decision_log.decision_record import OUR_FAULTS, PROBE_HEADER
 from eval.probe_set import Probe
 
 SAMPLING = {"temperature": 0}

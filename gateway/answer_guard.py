@@ -23,6 +23,7 @@ from gateway.http_errors import (
     WRONG_ENTRY,
     ApiError,
     named,
+    not_ours,
 )
 
 EVENT_STREAM = "text/event-stream"
@@ -216,11 +217,11 @@ def upstream_error(
         return ApiError(f"expert {expert} {fault[1]}", status=502, code=fault[0], is_retryable=True)
     wait_s = RETRY_AFTER_S if said_s is None and status in (429, 503, 529) else said_s
     is_retryable = is_large or status in ELSEWHERE
-    wordless = {"message": f"expert {expert} answered with status {status}", "code": "expert_error"}
+    wordless = {"message": f"expert {expert} answered with status {status}"}
     said = (fields or wordless).items()
     shown = {name: without_keys(value, key) if isinstance(value, str) else value for name, value in said}
     message = str(shown["message"])[:MAX_UPSTREAM_MESSAGE_CHARS]
-    code, param, kind = shown.get("code"), shown.get("param"), shown.get("type")
+    code, param, kind = not_ours(shown.get("code")), shown.get("param"), not_ours(shown.get("type"))
     if status >= 500:
         message = named(message, expert)
     if status == 400 and (kind == CONTEXT_ERROR or TOO_LONG_WORDS.search(message)):
@@ -228,7 +229,7 @@ def upstream_error(
     return ApiError(
         message,
         status=status,
-        code=code if isinstance(code, str) else None,
+        code=code if isinstance(code, str) else None if fields else "expert_error",
         param=param if isinstance(param, str) else None,
         error_type=kind if isinstance(kind, str) and code != TOO_LONG else None,
         retry_after_s=None if is_large else wait_s,

@@ -15,7 +15,7 @@ from base.errors import BackendError
 from base.json_text import JsonError, from_json
 from decision_log.decision_record import Usage
 from fleet.backend import ChunkStream
-from gateway.http_errors import code_of
+from gateway.http_errors import code_of, not_ours
 
 MAX_HELD_BYTES = 8 * 1024 * 1024
 MAX_TAIL_S = 1.0
@@ -251,7 +251,8 @@ def tokens(usage: dict[str, object], name: str) -> int:
 
 def error_code(error: object) -> str:
     """The code of an expert's error object."""
-    return code_of(error.get("code"), error.get("type")) if isinstance(error, dict) else code_of()
+    given = (error.get("code"), error.get("type")) if isinstance(error, dict) else ()
+    return code_of(*map(not_ours, given))
 
 
 class EndMark:

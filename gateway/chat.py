@@ -237,7 +237,10 @@ class ChatExchange:
             await self._pass_on(answer, reader, end)
         except BaseException as error:
             endpoint.experts.ended(answer, error)
-            raise
+            if not (isinstance(error, BackendError) and reader.error_code):  # it has told why it ends
+                raise
+        else:
+            endpoint.experts.ended(answer)
         finally:
             outcome.usage, outcome.finish_reason = reader.usage(chat.facts.prompt_tokens), reader.finish_reason
             self._note_model(answer.expert, reader.model)
@@ -246,7 +249,6 @@ class ChatExchange:
                 endpoint.tails.read(answer.chunks)
             else:
                 await answer.chunks.aclose()
-        endpoint.experts.ended(answer)
         self._end("broken_stream" if reader.is_broken and not reader.error_code else reader.error_code)
         await self._row.commit(outcome)
         last = b"" if end is None else end.held

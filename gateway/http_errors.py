@@ -21,6 +21,7 @@ from base.errors import (
     VectorSpaceError,
 )
 from base.json_text import to_json
+from decision_log.decision_record import OUR_FAULTS
 from fleet.backend import RETRY_AFTER_S
 
 CLIENT_GONE_STATUS = 499  # nginx's number for a client that left first; it never travels
@@ -114,6 +115,13 @@ class ApiError(RequestError):
         if self.retry_after_s is not None:
             headers["retry-after"] = str(max(1, math.ceil(self.retry_after_s)))
         return headers
+
+
+def not_ours(code: object) -> object:
+    """A code that an expert sends; None for one of the gateway's own, which says something else when an expert, such as
+    another gateway, sends it."""
+    is_ours = isinstance(code, str) and (code in OUR_FAULTS or code.startswith("expert_"))
+    return None if is_ours else code
 
 
 def code_of(*given: object) -> str:

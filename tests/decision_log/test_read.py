@@ -7,9 +7,9 @@ from sqlalchemy import create_engine, text
 
 from base.errors import StoreError
 from decision_log.database import Database
-from decision_log.decision_record import DecisionRecord, TerminalState
+from decision_log.decision_record import OUR_FAULTS, DecisionRecord, TerminalState
 from decision_log.feedback_types import Feedback, FeedbackKind, ImplicitKind
-from decision_log.read import OUR_FAULTS, has_failed, read_records, read_rewards, read_rows, read_signals
+from decision_log.read import has_failed, read_records, read_rewards, read_rows, read_signals
 from router.types import DecisionReason
 from tests.training.log_records import record as any_record
 from training.log_table import collect

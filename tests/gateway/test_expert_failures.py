@@ -309,6 +309,19 @@ async def test_an_error_in_place_of_an_answer_has_a_status_of_its_own_and_anothe
             assert (answer.status, (await answer.json())["error"]["message"]) == (status, message)
 
 
+@pytest.mark.parametrize("code", ["not_ready", "misconfigured", "expert_unreachable", "expert_out_of_quota"])
+async def test_what_an_expert_says_in_our_words_is_not_ours(code: str) -> None:
+    error = {"message": "as another gateway says it", "type": code, "param": None, "code": code}
+    failure = upstream_error("ruby", 503, orjson.dumps({"error": error}), {})
+    assert (failure.code, failure.logged) == (None, "api_error")
+    async with faulty("dies") as (gateway, upstream):
+        upstream.lead = (events(WORDS[0], orjson.dumps({"error": error})),)
+        async with gateway.chat("red", stream=True) as answer:
+            assert code.encode() in await answer.read()
+        record = await gateway.record()
+        assert (record.error_code, has_failed(record)) == ("expert_error", True)
+
+
 ROLE = orjson.dumps({"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]})
 
 
