@@ -70,7 +70,7 @@ class Poller(ABC):
             await asyncio.sleep(min(max(self._every_s, took_s / MAX_DUTY), self._longest_s))
 
 
-async def stop_task(task: asyncio.Task[None] | None) -> None:
+async def stop_task(task: asyncio.Task[object] | None) -> None:
     """Cancels the task until it has ended; its error is dropped. Nothing happens when there is none or it has ended.
 
     One cancel is not enough: `asyncio.wait_for` of Python 3.11, which redis-py sends through, swallows a cancel that

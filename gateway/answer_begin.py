@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
+from collections.abc import AsyncIterator
 from functools import lru_cache, partial
 
 from base.errors import BackendError
 from base.json_text import JsonError, to_json
 from fleet.backend import MAX_ERROR_BYTES, BackendResponse, ChunkStream, read_all
+from fleet.tasks import stop_task
 from gateway.answer_guard import (
     EVENT_STREAM,
     StreamedAnswer,
@@ -69,7 +72,7 @@ async def read_beginning(
     if not is_stream and first.startswith(EVENT_BEGINS):
         content_type, is_stream = EVENT_STREAM, True
     if is_stream:
-        first = await through_content(expert, response.chunks, first, key)
+        first, response.chunks = await through_content(expert, response.chunks, first, key)
         return StreamedAnswer(expert, content_type, first, response.chunks, native is not None, place=response.place)
     body = first + await read_all(response.chunks, MAX_ANSWER_BYTES)
     facts = await read_off_loop(partial(read_answer, as_chat=native.as_chat if native else None), body)
@@ -81,8 +84,9 @@ async def read_beginning(
     return WholeAnswer(expert, content_type, body, facts, native is not None, response.place)
 
 
-async def through_content(expert: str, chunks: ChunkStream, first: bytes, key: str | None) -> bytes:
-    """A stream until its first content: the client has seen nothing yet, so another expert may answer in its place.
+async def through_content(expert: str, chunks: ChunkStream, first: bytes, key: str | None) -> tuple[bytes, ChunkStream]:
+    """A stream until its first content, and the rest: the client has seen nothing yet, so another expert may answer in
+    its place.
 
     Raises:
         ApiError: an error comes instead.
@@ -97,13 +101,48 @@ async def through_content(expert: str, chunks: ChunkStream, first: bytes, key: s
             is_cut = bool(first and not is_whole)
             if not is_cut and (told := told_error(event)) is not None:
                 raise error_in_answer(expert, told, key)
-        if (content and not is_cut) or len(held) > MAX_LEAD_BYTES or time.monotonic() > ends_s:
-            return held
+        if (content and not is_cut) or len(held) > MAX_LEAD_BYTES:
+            return held, chunks
         if not first:
             raise BackendError(f"expert {expert} sent an empty stream", status=502, is_retryable=True)
         line = held.rfind(b"\n") + 1
-        first = await lead(chunks)
+        following = AwaitedChunks(chunks)
+        if not await following.is_here(ends_s - time.monotonic()):
+            return held, following
+        first = await anext(following, b"")
         held += first
+
+
+class AwaitedChunks:
+    """Pieces of which the next one is awaited already, so that others can be passed on meanwhile."""
+
+    def __init__(self, chunks: ChunkStream) -> None:
+        self._chunks = chunks
+        self._next: asyncio.Task[bytes] | None = asyncio.create_task(lead(chunks), name="lead of a stream")
+
+    async def is_here(self, within_s: float) -> bool:
+        """Waits for the next piece."""
+        try:
+            return bool((await asyncio.wait([self._next] if self._next else (), timeout=within_s))[0])
+        except BaseException:
+            await stop_task(self._next)
+            raise
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._next is None:
+            return await anext(self._chunks)
+        following, self._next = self._next, None
+        piece = await following
+        if not piece:
+            raise StopAsyncIteration
+        return piece
+
+    async def aclose(self) -> None:
+        await stop_task(self._next)
+        await self._chunks.aclose()
 
 
 def told_error(event: bytes) -> bytes | None:

@@ -189,11 +189,12 @@ class FaultUpstream:
         return web.Response(body=STREAM, content_type="application/json")
 
     async def _pings(self, request: web.Request) -> web.StreamResponse:
-        """Shows that it is at work, and says nothing."""
+        """Shows that it is at work, and says nothing for long."""
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
         await response.write(b": ping\n\n")
         await self.gate.wait()
+        await response.write(STREAM)
         return response
 
     async def _endless(self, request: web.Request) -> web.StreamResponse:

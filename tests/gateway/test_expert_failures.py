@@ -18,8 +18,9 @@ from fleet.wires.builtin import chunks_of
 from gateway import answer_begin, expert_call
 from gateway.answer_guard import MASK, KeyFilter, upstream_error, without_keys
 from gateway.http_errors import TOO_LONG
-from tests.gateway.fault_upstream import ERROR_EVENT, WORDS, events, fault_upstream
+from tests.gateway.fault_upstream import ERROR_EVENT, STREAM, WORDS, events, fault_upstream
 from tests.gateway.running import echoes, faulty, running, wire
+from tests.waiting import until
 
 KEY = "Zq7-live/0123456789+abc="
 
@@ -366,12 +367,16 @@ async def test_only_the_error_of_an_event_counts_and_not_what_a_client_named_so(
         await answer_begin.read_beginning("ruby", response)
 
 
-async def test_comments_do_not_wait_for_ever(monkeypatch) -> None:
-    monkeypatch.setattr(answer_begin, "MAX_LEAD_S", -1.0)
-    async with faulty("dies") as (gateway, upstream):
-        upstream.lead = (b": ping\n\n",)
+async def test_comments_do_not_wait_for_what_comes_behind_them(monkeypatch) -> None:
+    monkeypatch.setattr(answer_begin, "MAX_LEAD_S", 0.01)
+    async with faulty("pings") as (gateway, upstream), gateway.chat("red", stream=True) as answer:
+        assert (answer.headers["x-coe-expert"], await answer.content.readline()) == ("ruby", b": ping\n")
+        upstream.gate.set()
+        assert (await answer.read()).endswith(STREAM)
+    async with faulty("pings") as (gateway, upstream):
         async with gateway.chat("red", stream=True) as answer:
-            assert (answer.headers["x-coe-expert"], await answer.content.readline()) == ("ruby", b": ping\n")
+            await answer.content.readline()
+        await until(upstream.cancelled.is_set, "the expert is left, too")
 
 
 async def test_an_engine_that_was_put_to_sleep_is_passed_over_and_named() -> None:
