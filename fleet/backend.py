@@ -15,6 +15,9 @@ from base.json_text import JsonError, from_json
 
 MAX_ERROR_BYTES = 1 << 20
 
+VISIBLE = ("content-type", "retry-after")
+"""Headers of an expert that a client may see."""
+
 RETRY_AFTER_S = 1.0
 """Wait before another try where nobody says for how long."""
 
@@ -67,7 +70,7 @@ class ChunkStream(Protocol):
 class BackendResponse:
     """An expert's answer. `chunks` yields the body exactly as it came.
 
-    `headers` holds only what a client may see (content-type, retry-after). `place` is set by an expert with several
+    `headers` holds only what a client may see. `place` is set by an expert with several
     engines, or with places that are counted. `left_out` are fields of the client's that the expert does not take."""
 
     status: int

@@ -15,7 +15,7 @@ from pydantic import Field, SecretStr
 
 from base.errors import BackendError
 from base.json_text import to_json
-from fleet.backend import BackendRequest, BackendResponse, ChatBackend, Unconnected
+from fleet.backend import VISIBLE, BackendRequest, BackendResponse, ChatBackend, Unconnected
 from fleet.wires.builtin import chunks_of
 from router.section import Section
 
@@ -144,33 +144,46 @@ async def stream_events(chunks: AsyncIterator[Any], request: BackendRequest) -> 
 
 
 def error_response(error: Exception) -> BackendResponse:
-    """The provider's refusal as an answer with its status.
+    """The provider's refusal: its own, where litellm did not make it from other signs. litellm rewords refusals, and
+    then has no `insufficient_quota`, and often no Retry-After.
 
     Raises:
         BackendError: no answer came.
     """
     import openai
 
+    is_too_long = type(error).__name__ == "ContextWindowExceededError"  # it knows the words of all providers
+    own = None if is_too_long else own_refusal(error)
+    if own is not None:
+        return own
     if isinstance(error, openai.APITimeoutError):
         raise BackendError("the provider did not answer in time", status=504) from error
     # litellm turns most connection errors into an InternalServerError with status 500; only the words remain.
     if isinstance(error, openai.APIConnectionError) or str(error).endswith("Connection error."):
         raise BackendError("the provider cannot be reached", status=503, is_retryable=True) from error
     status = int(getattr(error, "status_code", None) or 502)
-    response = getattr(error, "response", None)
-    headers = {"content-type": "application/json"}
-    if response is not None and "retry-after" in response.headers:
-        headers["retry-after"] = response.headers["retry-after"]
-    code = getattr(error, "code", None)
-    if type(error).__name__ == "ContextWindowExceededError":
-        code = "context_length_exceeded"  # which clients know
+    code = "context_length_exceeded" if is_too_long else getattr(error, "code", None)  # which clients know
     values = {
         "message": str(getattr(error, "message", "the provider refused the request")),
         "type": str(getattr(error, "type", None) or "upstream_error"),
         "param": text_or_none(getattr(error, "param", None)),
         "code": text_or_none(code),
     }
-    return BackendResponse(status, chunks_of([to_json({"error": values})]), headers)
+    body = to_json({"error": values})
+    return BackendResponse(status, chunks_of([body]), {"content-type": "application/json"})
+
+
+def own_refusal(error: BaseException | None) -> BackendResponse | None:
+    """What the provider itself answered, which is at the root of an exception of litellm's; None where it is not."""
+    import httpx
+
+    while error is not None and not isinstance(error, httpx.HTTPStatusError):
+        error = error.__cause__ or error.__context__
+    if error is None or not error.response.is_stream_consumed:
+        return None
+    response = error.response
+    headers = {name: response.headers[name] for name in VISIBLE if name in response.headers}
+    return BackendResponse(response.status_code, chunks_of([response.content]), headers)
 
 
 def text_or_none(value: object) -> str | None:

@@ -16,7 +16,7 @@ from yarl import URL
 
 from base.errors import BackendError
 from base.json_text import to_json
-from fleet.backend import BackendRequest, BackendResponse, ChatBackend, ChunkStream
+from fleet.backend import VISIBLE, BackendRequest, BackendResponse, ChatBackend, ChunkStream
 from fleet.wires._post import MAX_LINE_BYTES, Answer, Posts
 from router.gateway_config import CACHE_SALT
 from router.section import Section
@@ -280,8 +280,7 @@ def limits_of(connect_s: float, silence_s: float) -> aiohttp.ClientTimeout:
 
 
 def visible_headers(response: Answer) -> dict[str, str]:
-    headers = response.headers
-    return {name: headers[name] for name in ("content-type", "retry-after") if name in headers}
+    return {name: response.headers[name] for name in VISIBLE if name in response.headers}
 
 
 def backend_error(error: BaseException, *, has_begun: bool = False) -> BackendError:

@@ -368,7 +368,8 @@ def drop(request: web.Request) -> None:
 async def fault_upstream(mode: str = "ok") -> AsyncIterator[FaultUpstream]:
     """A running upstream."""
     upstream = FaultUpstream(mode)
-    routes = {"POST /v1/chat/completions": upstream.chat, "GET /v1/models": upstream.models}
+    asked = ("POST /v1/chat/completions", "POST /v1/messages")
+    routes = {**dict.fromkeys(asked, upstream.chat), "GET /v1/models": upstream.models}
     async with serving(app_of(routes)) as root:
         upstream.url = f"{root}/v1"
         try:

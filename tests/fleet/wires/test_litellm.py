@@ -15,7 +15,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from base.errors import BackendError, MissingExtraError
-from fleet.backend import BackendRequest
+from fleet.backend import MAX_ERROR_BYTES, BackendRequest, is_spent, read_all
 from fleet.connect import build_backends
 from fleet.wires.litellm import FORWARDED, Options, build, error_response
 from router import plugins
@@ -115,6 +115,22 @@ async def test_refusals_keep_their_status(mode: str, status: int) -> None:
         found, body = await ask(BODY)
     assert found == status
     assert orjson.loads(body)["error"]["message"]
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+@pytest.mark.parametrize("model", ["openai/some-model", "anthropic/some-model"])
+async def test_refusals_are_those_of_the_provider_and_not_what_litellm_makes_of_them(
+    model: str, is_stream: bool
+) -> None:
+    async with fault_upstream("spent") as upstream:
+        root = upstream.url.removesuffix("" if model.startswith("openai") else "/v1")
+        backend = build(Options(model=model, api_key="expert-key", api_base=root))
+        response = await backend.send(BackendRequest(BODY, is_stream=is_stream))
+        assert is_spent(response.status, await read_all(response.chunks, MAX_ERROR_BYTES))
+        for upstream.mode, status in (("busy", 429), ("overloaded", 503)):
+            response = await backend.send(BackendRequest(BODY, is_stream=is_stream))
+            assert (response.status, response.headers["retry-after"]) == (status, "7")
+        await backend.aclose()
 
 
 async def test_an_error_of_any_shape_can_be_written() -> None:
