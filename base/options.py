@@ -19,6 +19,9 @@ from pydantic.fields import FieldInfo
 from base.errors import ConfigError
 from base.fault_words import fault_words
 
+GATEWAY_URL = f"http://127.0.0.1:{os.environ.get('COE_PORT') or 8000}/v1"
+"""API root of the gateway of this host, on the port that `coe serve` and `coe up` take without `--port`."""
+
 SECONDS_OF = {"m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 
 

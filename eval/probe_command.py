@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from base.errors import DataError, allowed_values
-from base.options import ConfigOption, DataOption, KeyOption
+from base.options import GATEWAY_URL, ConfigOption, DataOption, KeyOption
 from base.progress import console_progress
 from base.terminal import Grid
 from base.visible_text import echo
@@ -43,7 +43,7 @@ def experts_probe(
     name: Annotated[str, typer.Argument(help="expert of experts.yaml that is not on the map yet")],
     base_url: Annotated[
         str, typer.Option(help="API root where the expert is a model, such as the running gateway's")
-    ] = "http://127.0.0.1:8000/v1",
+    ] = GATEWAY_URL,
     api_key: KeyOption = None,
     probes: Annotated[
         int, typer.Option("--probes", min=LISTED_PROBES[0], max=LISTED_PROBES[1], help="how many to ask at most")

@@ -159,6 +159,9 @@ class GatewayApp:
         path, method, body = scope["path"], scope["method"], b""
         if "/".join(path.split("/")[:3]) not in REST_PATHS and not self._is_page(path):
             raise not_here(path)
+        if path == "/":
+            await send_body(send, 303, b"", {"location": CONSOLE_PATH})
+            return
         if path == UPLOAD_PATH and method == "POST" and self._files is not None:
             rest = await self.rest()  # which loads what reads a form, too
             from gateway.upload import received_upload
@@ -196,8 +199,8 @@ class GatewayApp:
             raise
 
     def _is_page(self, path: str) -> bool:
-        """Returns True for a page of the console, which asks for keys in a form of its own."""
-        return self._has_console and f"{path}/".startswith(f"{CONSOLE_PATH}/")
+        """Returns True for a page of the console, which asks for keys in a form of its own, and for the way there."""
+        return self._has_console and (path == "/" or f"{path}/".startswith(f"{CONSOLE_PATH}/"))
 
     def _open_console(self) -> Console:
         """Imports it only now: most gateways need no templates."""

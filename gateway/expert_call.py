@@ -220,6 +220,7 @@ class ExpertCall:
             tell(call, failure)
             if not (failure.is_retryable and call.has_sibling):
                 raise failure from error
+            logger.info("an engine of expert %s failed (%s); another one is asked", expert, failure.cause)
         except BaseException:  # the client left, or a fault of ours: no verdict on the engine, whose trial must end
             call.abandoned()
             raise

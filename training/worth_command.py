@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from base.errors import ConfigError, DataError, StoreError
-from base.options import ConfigOption, DataOption, JsonOption
+from base.json_text import JsonError, from_json
+from base.options import GATEWAY_URL, ConfigOption, DataOption, JsonOption, KeyOption
 from base.progress import console_progress, working
 from base.terminal import Grid
 from base.visible_text import echo
@@ -20,20 +21,24 @@ if TYPE_CHECKING:
     from training.expert_worth import CompositionWorth, ExpertWorth
 
 MISSED_IN = 3
+ANSWERS_S = 2.0
 
 
 def experts_ls(
-    config: ConfigOption = Path("experts.yaml"), data_dir: DataOption = Path("data"), as_json: JsonOption = False
+    config: ConfigOption = Path("experts.yaml"),
+    data_dir: DataOption = Path("data"),
+    as_json: JsonOption = False,
+    api_key: KeyOption = None,
 ) -> None:
-    """List the engines that run, the experts, and what would be lost without each by the graded prompts of
-    <data>/outcomes."""
+    """List the engines that run, the experts that get no requests now, and what would be lost without each expert by
+    the graded prompts of <data>/outcomes."""
     from fleet.experts_up import engine_lines
     from fleet.router_registry import Registry
     from router.config import load_config
     from training.expert_worth import read_worth
     from training.summary import result_console
 
-    for line in [] if as_json else asyncio.run(engine_lines(data_dir)):
+    for line in [] if as_json else [*asyncio.run(engine_lines(data_dir)), *asyncio.run(troubles(api_key))]:
         echo(line)
     try:
         with working("leaving each expert out in turn ..."):
@@ -49,6 +54,23 @@ def experts_ls(
         result_console().print_json(json.dumps(worth.model_dump(mode="json")))
     else:
         print_worth(worth)
+
+
+async def troubles(api_key: str | None) -> list[str]:
+    """What the running gateway says of experts that get no requests now; nothing where none answers."""
+    import aiohttp
+
+    headers, timeout = {"authorization": f"Bearer {api_key}"} if api_key else {}, aiohttp.ClientTimeout(total=ANSWERS_S)
+    try:
+        async with (
+            aiohttp.ClientSession(headers=headers, timeout=timeout) as session,
+            session.get(f"{GATEWAY_URL}/experts") as answer,
+        ):
+            found = from_json(await answer.read())["data"]
+    except (aiohttp.ClientError, TimeoutError, JsonError, LookupError, TypeError):
+        return []
+    away = (each for each in found if each["state"] != "up")
+    return [each["problem"] or f"expert {each['name']} is {each['state']}" for each in away]
 
 
 def print_loop(config: Path, data_dir: Path, database_url: str | None) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,3 +61,9 @@ def test_a_time_that_is_not_one_is_named_with_its_option(tmp_path: Path, capsys:
     assert capsys.readouterr().err == (
         "coe: --since: 'yesterday' is not an ISO date or time such as 2026-11-25 or 2026-11-25T08:00\n"
     )
+
+
+def test_commands_ask_the_gateway_on_the_port_that_it_takes_from_the_environment() -> None:
+    show = [sys.executable, "-c", "from base.options import GATEWAY_URL; print(GATEWAY_URL)"]
+    shown = [subprocess.check_output(show, env={**os.environ, "COE_PORT": port}, text=True) for port in ("8123", "")]
+    assert shown == ["http://127.0.0.1:8123/v1\n", "http://127.0.0.1:8000/v1\n"]

@@ -12,6 +12,7 @@ from fleet.replicas import Replicas
 from gateway.answer_guard import upstream_error
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.running import echoes, faulty, running, wire
+from training import worth_command
 
 
 @pytest.mark.parametrize("mode", ["busy", "overloaded"])
@@ -42,7 +43,9 @@ async def test_an_expert_that_asks_for_a_rest_gets_it_and_the_receipt_says_so(mo
 
 
 @pytest.mark.parametrize("has_places", [False, True])
-async def test_an_expert_without_quota_rests_for_long_and_everyone_is_told(has_places: bool, caplog) -> None:
+async def test_an_expert_without_quota_rests_for_long_and_everyone_is_told(
+    has_places: bool, caplog, monkeypatch: pytest.MonkeyPatch
+) -> None:
     caplog.set_level(logging.INFO, "fleet.pool")
     async with fault_upstream("spent") as upstream:
         backend = wire(upstream.url)
@@ -63,6 +66,8 @@ async def test_an_expert_without_quota_rests_for_long_and_everyone_is_told(has_p
             async with gateway.client.get(f"{gateway.gateway.url}/experts") as listed:
                 ruby = (await listed.json())["data"][0]
                 assert (ruby["state"], ruby["problem"]) == ("at its limit", f"{told} 500 s")
+            monkeypatch.setattr(worth_command, "GATEWAY_URL", gateway.gateway.url)
+            assert await worth_command.troubles(None) == [f"{told} 500 s"]
             async with gateway.chat("red", model="ruby") as answer:
                 assert (answer.status, answer.headers["retry-after"]) == (429, "500")
             (await pool.call("ruby")).at_limit(1.0)  # said by a request that was sent before

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from base.options import GATEWAY_URL
 from router.types import Record
 from training.lora.adapter_fit import Recipe
 
@@ -24,7 +25,7 @@ class AdapterOptions(Record):
         default=None, description="folder or file of probes for the map; default: the shipped probes"
     )
     promote: bool = Field(default=False, description="make the router with it on the map live at once")
-    base_url: str = Field(default="http://127.0.0.1:8000/v1", description="API root of the running gateway")
+    base_url: str = Field(default=GATEWAY_URL, description="API root of the running gateway")
 
 
 class TrainOptions(Record):

@@ -50,6 +50,8 @@ def keys(store: Database) -> KeyStore:
 
 async def log_in(gateway: Running, secret: str) -> dict[str, str]:
     """The header of a session."""
+    async with gateway.client.get(gateway.root, allow_redirects=False) as first:
+        assert (first.status, first.headers["location"]) == (303, "/console")
     status, _, headers = await post(gateway, "/login", {"key": secret})
     assert (status, headers["location"]) == (303, "/console")
     assert {"HttpOnly", "SameSite=strict", "Path=/console"} <= set(headers["set-cookie"].split("; "))
