@@ -14,7 +14,7 @@ from base.intervals import Z_95, wilson_interval
 from decision_log.decision_record import DecisionInputs, DecisionRecord
 from router.features import features_hash, from_bytes, to_bytes
 from router.pipeline import Router
-from router.types import DecisionReason, FloatArray, Interval, Metric, Query, Record, RoutingDecision
+from router.types import DecisionReason, FloatArray, Metric, Query, Record, RoutingDecision
 
 MAX_TEXT_CHARS = 80
 
@@ -252,7 +252,7 @@ def share_of(count: int, n: int) -> Metric | None:
     if n == 0:
         return None
     low, high = wilson_interval(count / n, n)
-    return Metric(value=count / n, interval=Interval(low=low, high=high), n=n)
+    return Metric.within(low, count / n, high, n)
 
 
 def mean_of(total: float, squares: float, n: int) -> Metric | None:
@@ -262,4 +262,4 @@ def mean_of(total: float, squares: float, n: int) -> Metric | None:
     mean = total / n
     variance = max(squares - n * mean * mean, 0.0) / max(n - 1, 1)
     half = Z_95 * math.sqrt(variance / n)
-    return Metric(value=mean, interval=Interval(low=mean - half, high=mean + half), n=n)
+    return Metric.within(mean - half, mean, mean + half, n)

@@ -239,6 +239,11 @@ class Metric(Record):
     interval: Interval | None = None
     n: int | None = None
 
+    @classmethod
+    def within(cls, low: float, value: float, high: float, n: int | None = None) -> Metric:
+        """A number between the ends of its 95% interval."""
+        return cls(value=value, interval=Interval(low=low, high=high), n=n)
+
     def times(self, factor: float) -> Metric:
         """The metric in another unit, or of the opposite sign."""
         interval = self.interval

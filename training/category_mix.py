@@ -33,7 +33,7 @@ from router.features import from_bytes
 from router.feedback_config import FeedbackConfig
 from router.pipeline import Router
 from router.protocols import Encoder
-from router.types import Float64Array, FloatArray, IntArray, Interval, Metric, Record
+from router.types import Float64Array, FloatArray, IntArray, Metric, Record
 from router.uncertainty import apply_mix, apply_temperature, normalised_entropy
 from training.key_influence import UNLIMITED, clusters, counted_share, min_keys
 from training.split import question_of
@@ -108,9 +108,7 @@ def estimate_mix(
         shares=shares,
         low=low,
         high=high,
-        moved=Metric(
-            value=moved, interval=Interval(low=max(moved - away, 0.0), high=min(moved + away, 1.0)), n=len(probs)
-        ),
+        moved=Metric.within(max(moved - away, 0.0), moved, min(moved + away, 1.0), len(probs)),
         ratio=prior_ratio(shares, own) if moved > away else None,
     )
 
@@ -241,14 +239,11 @@ def measure_mix(router: Router, artifact: RouterArtifact, asked: AskedQueries) -
 
 
 def in_names(mix: CategoryMix, categories: Sequence[str], *, is_followed: bool) -> TrafficMix:
-    columns = zip(categories, mix.labelled, mix.shares, mix.low, mix.high, strict=True)
-    rows = [(name, *(float(value) for value in values)) for name, *values in columns]
+    columns = zip(categories, mix.low.tolist(), mix.shares.tolist(), mix.high.tolist(), strict=True)
     return TrafficMix(
         moved=mix.moved,
-        labelled={name: own for name, own, *_ in rows},
-        traffic={
-            name: Metric(value=share, interval=Interval(low=low, high=high)) for name, _, share, low, high in rows
-        },
+        labelled=dict(zip(categories, mix.labelled.tolist(), strict=True)),
+        traffic={name: Metric.within(*ends) for name, *ends in columns},
         is_followed=is_followed,
     )
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from base.intervals import Z_95, wilson_interval
 from decision_log.feedback_types import ImplicitKind
-from router.types import Float64Array, Interval, Metric, Record, RoutingDecision
+from router.types import Float64Array, Metric, Record, RoutingDecision
 
 PRIOR_ANSWERS = 20.0
 """Answers of the coarser group that a reply rate is shrunk towards, so that a rare bin has no wild weight (ours)."""
@@ -112,8 +112,7 @@ def weighted_mean(rewards: Float64Array, weights: Float64Array) -> Metric | None
     effective = total**2 / float((weights**2).sum())
     half = Z_95 * math.sqrt(float((weights**2 * (rewards - mean) ** 2).sum())) / total
     low, high = wilson_interval(mean, effective)
-    interval = Interval(low=max(min(mean - half, low), 0.0), high=min(max(mean + half, high), 1.0))
-    return Metric(value=mean, interval=interval, n=round(effective))
+    return Metric.within(max(min(mean - half, low), 0.0), mean, min(max(mean + half, high), 1.0), round(effective))
 
 
 class SignalAgreement(Record):
@@ -169,8 +168,8 @@ def difference(left: Float64Array, right: Float64Array) -> Metric:
         middle += sign * mean
         variance += mean * (1.0 - mean) / (len(side) + 2.0)
     half = Z_95 * math.sqrt(variance)
-    interval = Interval(low=max(middle - half, -1.0), high=min(middle + half, 1.0))
-    return Metric(value=float(left.mean() - right.mean()), interval=interval, n=len(left) + len(right))
+    low, high = max(middle - half, -1.0), min(middle + half, 1.0)
+    return Metric.within(low, float(left.mean() - right.mean()), high, len(left) + len(right))
 
 
 def correlation(left: Float64Array, right: Float64Array) -> Metric | None:
@@ -180,7 +179,7 @@ def correlation(left: Float64Array, right: Float64Array) -> Metric | None:
         return None
     r = float(np.corrcoef(left, right)[0, 1])
     middle, half = math.atanh(min(max(r, -0.999999), 0.999999)), Z_95 / math.sqrt(len(left) - 3)
-    return Metric(value=r, interval=Interval(low=math.tanh(middle - half), high=math.tanh(middle + half)), n=len(left))
+    return Metric.within(math.tanh(middle - half), r, math.tanh(middle + half), len(left))
 
 
 @dataclass

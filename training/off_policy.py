@@ -132,4 +132,4 @@ def with_interval(value: float, draws: Float64Array, n: int) -> Metric:
     if len(draws) == 0:
         return Metric(value=value, n=n)
     low, high = np.quantile(draws, [0.025, 0.975])
-    return Metric(value=value, interval=Interval(low=float(low), high=float(high)), n=n)
+    return Metric.within(float(low), value, float(high), n)

@@ -5,6 +5,7 @@ The lead is chosen on predictions of queries that the scorer was not fitted on. 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -103,11 +104,9 @@ def mean_metric(values: Float64Array) -> Metric:
     known = values[np.isfinite(values)]
     if len(known) == 0:
         return Metric(value=0.0, n=0)
-    half = Z_95 * float(known.std()) / np.sqrt(len(known))
+    half = Z_95 * float(known.std()) / math.sqrt(len(known))
     mean = float(known.mean())
-    return Metric.model_validate(
-        {"value": mean, "interval": {"low": mean - half, "high": mean + half}, "n": len(known)}
-    )
+    return Metric.within(mean - half, mean, mean + half, len(known))
 
 
 def fit_scorer(

@@ -24,7 +24,7 @@ from router import plugins
 from router.protocols import CategoryClassifier, ClassifierOf, Encoder
 from router.quality import QualityMatrix
 from router.section import PluginConfig
-from router.types import GENERAL, BoolArray, FloatArray, IntArray, Interval, Metric
+from router.types import GENERAL, BoolArray, FloatArray, IntArray, Metric
 from router.uncertainty import Uncertainty, apply_temperature, calibrated
 from training.calibrate import fit_temperature, fit_uncertainty
 from training.category_mix import AskedQueries, CategoryMix, estimate_mix, reweighed
@@ -269,11 +269,9 @@ def stratified_folds(labels: IntArray, rng: np.random.Generator) -> IntArray:
 
 def wilson(successes: int, n: int) -> Metric:
     """A share with its 95% Wilson score interval (Wilson 1927); 0 of 0 has the interval [0, 1]."""
-    if n == 0:
-        return Metric(value=0.0, interval=Interval(low=0.0, high=1.0), n=0)
-    share = successes / n
-    low, high = wilson_interval(share, n)
-    return Metric(value=share, interval=Interval(low=low, high=high), n=n)
+    share = successes / max(n, 1)
+    low, high = wilson_interval(share, n) if n else (0.0, 1.0)
+    return Metric.within(low, share, high, n)
 
 
 def stage_one_metrics(stage: StageOne, held_out: LabelledEmbeddings, alpha: float) -> dict[str, Metric]:

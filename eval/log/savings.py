@@ -31,7 +31,6 @@ from router.types import (
     BoolArray,
     Float64Array,
     IntArray,
-    Interval,
     Metric,
     Query,
     QueryBatch,
@@ -122,7 +121,7 @@ def mean_with_interval(values: Float64Array, error: float, rng: np.random.Genera
         return None
     draws = bootstrap_means(values[:, None], rng)[:, 0] + rng.normal(0.0, error, DRAWS)
     low, high = percentile_interval(draws)
-    return Metric(value=float(values.mean()), interval=Interval(low=low, high=high), n=len(values))
+    return Metric.within(low, float(values.mean()), high, len(values))
 
 
 def route_calls(

@@ -15,7 +15,7 @@ from base.intervals import Z_95
 from eval.metrics.intervals import rate
 from eval.robustness.flip_records import FamilyFlips, FlippedCase, Flips, Move, RobustnessRecord
 from router import plugins
-from router.types import FloatArray, Interval, Metric, RoutingDecision
+from router.types import FloatArray, Metric, RoutingDecision
 
 FAMILIES = "eval.robustness.families"
 
@@ -198,7 +198,7 @@ def share(trials: Sequence[Trial], flips: Sequence[bool]) -> Metric:
     is_single = (texts == texts[0]).all()
     found = rate(values.mean(keepdims=True)) if is_single else rate(values, clusters=[texts])
     assert found is not None, "there is a case"
-    return Metric(value=found.value, interval=Interval(low=found.low, high=found.high), n=len(trials))
+    return Metric.within(found.low, found.value, found.high, len(trials))
 
 
 def mean_change(trials: Sequence[Trial]) -> Metric | None:
@@ -211,7 +211,7 @@ def mean_change(trials: Sequence[Trial]) -> Metric | None:
     counts = np.bincount(number).astype(np.float64)
     mean, n = float(sums.sum() / counts.sum()), len(counts)
     half = Z_95 * float(np.sqrt(((sums - mean * counts) ** 2).sum() * n / max(n - 1, 1)) / counts.sum())
-    return Metric(value=mean, interval=Interval(low=mean - half, high=mean + half), n=len(scored))
+    return Metric.within(mean - half, mean, mean + half, len(scored))
 
 
 def moves(trials: Sequence[Trial]) -> tuple[Move, ...]:

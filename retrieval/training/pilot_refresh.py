@@ -36,7 +36,7 @@ from retrieval.training.routing_tuning import chosen_scores
 from retrieval.training.searcher import DocumentMemory, Searcher, all_arms
 from retrieval.types import BASE, Arm, RetrievalExpert
 from router.retrieval_config import RetrievalConfig
-from router.types import Float64Array, Interval, Metric, Verdict
+from router.types import Float64Array, Metric, Verdict
 
 MIN_TRAIN, MIN_DEV = 20, 10
 """Queries with feedback to learn from and to judge by, of all stores together, that a refresh needs (ours): a gain over
@@ -266,7 +266,7 @@ def paired_mean(differences: Float64Array) -> Metric:
     """Mean of paired differences (n,) with Student's 95% interval."""
     n, mean = len(differences), float(differences.mean())
     half = float(student_t.ppf(0.975, n - 1) * differences.std(ddof=1) / math.sqrt(n))
-    return Metric(value=mean, interval=Interval(low=mean - half, high=mean + half), n=n)
+    return Metric.within(mean - half, mean, mean + half, n)
 
 
 def refused(found: PilotRefresh, before: float, after: float) -> PilotRefresh | None:
