@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 import zlib
+from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
-from itertools import islice, takewhile
+from itertools import takewhile
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,12 +27,7 @@ from training.split import question_of
 Names = NDArray[np.object_]
 NOT_ROUTED = "none"
 PROBE, MALFORMED = "probe", "malformed"
-PART_ROWS = 10_000
-COLUMN_TYPES: Mapping[str, type[np.generic]] = {
-    "Float64Array": np.float64,
-    "BoolArray": np.bool_,
-    "IntArray": np.int64,
-}
+REPORT_EVERY = 10_000
 
 
 @dataclass(frozen=True)
@@ -95,7 +92,9 @@ class Traffic:
         return rate(self.reward, clusters=self.clusters)
 
 
-COLUMNS = {column.name: column.type for column in fields(Traffic) if column.name not in ("left_out", "model_changes")}
+COLUMNS = {each.name: str(each.type) for each in fields(Traffic) if each.name not in ("left_out", "model_changes")}
+CODES = {"Float64Array": "d", "BoolArray": "b", "IntArray": "q"}
+DTYPES = {"Float64Array": np.float64, "BoolArray": np.bool_, "IntArray": np.int64, "Names": np.object_}
 
 
 def read_traffic(
@@ -135,31 +134,27 @@ def read_events(database_url: str, *, since: float = 0.0, until: float = float("
 
 
 def counted(records: Iterable[DecisionRecord], progress: Callable[[str], None]) -> Iterator[DecisionRecord]:
-    """The records; reports progress after every `PART_ROWS` of them."""
+    """The records; reports progress after every `REPORT_EVERY` of them."""
     for number, record in enumerate(records, start=1):
-        if number % PART_ROWS == 0:
+        if number % REPORT_EVERY == 0:
             progress(f"read {number} decisions")
         yield record
 
 
 def gather(records: Iterable[DecisionRecord], rewards: Mapping[str, float]) -> Traffic:
-    """Records as columns, turned into arrays a part at a time: as Python objects a million would take a gigabyte."""
-    left_out: Counter[str] = Counter()
-    models = ModelHistory()
-
-    def rows_of_traffic() -> Iterator[tuple[object, ...]]:
-        for record in records:
-            models.add(record)
-            reason = why_no_traffic(record)
-            if reason is None:
-                yield row_of(record, rewards.get(record.decision_id, float("nan")))
-            else:
-                left_out[reason] += 1
-
-    rows = rows_of_traffic()
-    parts = [columns_of(part) for part in iter(lambda: list(islice(rows, PART_ROWS)), [])] or [columns_of([])]
-    columns = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return Traffic(*columns, left_out=dict(left_out), model_changes=tuple(models.changes))
+    """Records as columns of numbers and shared names: as Python objects a million would take a gigabyte."""
+    columns: dict[str, Any] = {name: array(CODES[kind]) if kind in CODES else [] for name, kind in COLUMNS.items()}
+    left_out, models = Counter[str](), ModelHistory()
+    for record in records:
+        models.add(record)
+        if (reason := why_no_traffic(record)) is not None:
+            left_out[reason] += 1
+            continue
+        row = row_of(record, rewards.get(record.decision_id, float("nan")))
+        for column, value in zip(columns.values(), row, strict=True):
+            column.append(sys.intern(value) if isinstance(value, str) else value)
+    arrays: dict[str, Any] = {name: np.array(column, dtype=DTYPES[COLUMNS[name]]) for name, column in columns.items()}
+    return Traffic(**arrays, left_out=dict(left_out), model_changes=tuple(models.changes))
 
 
 def why_no_traffic(record: DecisionRecord) -> str | None:
@@ -169,18 +164,6 @@ def why_no_traffic(record: DecisionRecord) -> str | None:
         return PROBE
     is_clients_fault = 400 <= record.status < 500 and record.status != 429
     return MALFORMED if record.state is TerminalState.REJECTED and is_clients_fault else None
-
-
-def columns_of(rows: Sequence[tuple[object, ...]]) -> list[NDArray[np.generic]]:
-    """Rows as the arrays of `Traffic`, in order. Names are shared between rows."""
-    columns = list(zip(*rows, strict=True)) if rows else [()] * len(COLUMNS)
-    arrays: list[NDArray[np.generic]] = []
-    for kind, values in zip(COLUMNS.values(), columns, strict=True):
-        if kind == "Names":
-            arrays.append(np.array([sys.intern(str(value)) for value in values], dtype=np.object_))
-        else:
-            arrays.append(np.array(values, dtype=COLUMN_TYPES[str(kind)]))
-    return arrays
 
 
 def row_of(record: DecisionRecord, reward: float) -> tuple[object, ...]:
