@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from base.errors import ConfigError
-from base.terminal import Terminal
 
 CacheOption = Annotated[
     Path | None,
@@ -27,11 +26,6 @@ def split_names(value: str | None, option: str) -> tuple[str, ...] | None:
     if not names:
         raise ConfigError(f"{option}: '{value}' names nothing; expected names separated by commas")
     return names
-
-
-def say(lines: Sequence[str]) -> None:
-    for line in lines:
-        Terminal(soft_wrap=True).print(line)
 
 
 def command_line(arguments: Sequence[str]) -> str:

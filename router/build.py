@@ -309,7 +309,7 @@ def strategy_plan(
     if policy.strategy is StrategyName.SINGLE:
         return None
     evidence, costs = experts.evidence, experts.costs
-    limits = {name: value for name, value in policy.budgets.model_dump().items() if value is not None}
+    limits = policy.budgets.model_dump(exclude_none=True)
     allowed, hosted = np.ones(len(experts.names), dtype=bool), limits.pop("hosted_params_b", None)
     if hosted is not None:
         core = np.isin(np.arange(len(allowed)), solution.expert_of)

@@ -240,7 +240,7 @@ def solve_map(
     """
     mass = np.asarray(mass / max(float(mass.sum()), 1e-12), dtype=np.float32)
     program = map_program(quality, mass, costs, pins)
-    limits = {name: value for name, value in budgets.model_dump().items() if value is not None}
+    limits = budgets.model_dump(exclude_none=True)
     k, m = quality.shape
     if limits:
         solution = program.minimise(program.objective, limits)

@@ -117,7 +117,7 @@ def solve_preference(
     Raises:
         InfeasibleBudgetError: no expert, or no mixture of experts, keeps a budget.
     """
-    limits = {name: value for name, value in budgets.model_dump().items() if value is not None}
+    limits = budgets.model_dump(exclude_none=True)
     priced = priced_by_row(choice.rows, mass, costs, pins or {})
     sample = pinned_sample(choice.sample.astype(np.float64), priced.pinned)
     averages = {name: value for name, value in limits.items() if name != "hosted_params_b"}

@@ -14,7 +14,8 @@ import typer
 from base.errors import ConfigError, RouterError
 from base.options import ConfigOption, DatabaseOption, DataOption, SinceOption, require_folder, unix_time
 from base.progress import console_progress
-from eval.command_options import command_line, say
+from base.visible_text import echo
+from eval.command_options import command_line
 
 if TYPE_CHECKING:
     from eval.log.traffic_records import LogReport
@@ -75,7 +76,7 @@ def log(
         report = with_worth(report, config, data_dir / "outcomes")
         progress("drawing the report")
         written = write_report(report, traffic_page(report), out)
-    say([report.headline, *report.warnings, *(f"wrote {path}" for path in written)])
+    echo("\n".join([report.headline, *report.warnings, *(f"wrote {path}" for path in written)]))
 
 
 def report_savings(kind: str, files: list[Path], out: Path, config: Path, data_dir: Path) -> None:
@@ -99,7 +100,7 @@ def report_savings(kind: str, files: list[Path], out: Path, config: Path, data_d
         typed, now = command_line(sys.argv[1:]), datetime.now(UTC).isoformat(timespec="seconds")
         report = measure_savings(found, calls, router.version, left_out, typed, now)
         written = write_report(report, savings_page(report), out)
-    say([report.headline, *report.warnings, *(f"wrote {path}" for path in written)])
+    echo("\n".join([report.headline, *report.warnings, *(f"wrote {path}" for path in written)]))
 
 
 def with_mix(report: LogReport, config: Path, routers: Path, url: str, since: float, until: float) -> LogReport:

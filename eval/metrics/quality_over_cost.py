@@ -69,19 +69,14 @@ def aiq(cost: Float64Array, quality: Float64Array, largest_cost: float) -> float
     return float(np.trapezoid(hull_quality(hull, corners), corners) / largest_cost)
 
 
-def router_arena_score(accuracy: float, cost_per_1k_usd: float) -> float:
+def router_arena_score(mean_score: float, cost_per_1k_usd: float) -> float:
     """RouterArena's score S = (1 + b) A C / (b A + C) in [0, 1], with b = 0.1 and C = (log2 200 - log2 c) / (log2 200 -
     log2 0.0044).
 
-    A is the accuracy in [0, 1], c the cost in USD per 1,000 queries, clamped to [0.0044, 200].
-
-    Raises:
-        ValueError: accuracy outside [0, 1] or a negative cost.
+    A is the accuracy, here the mean score, clamped to [0, 1] since rounding may leave it a hair above; c the cost in
+    USD per 1,000 queries, clamped to [0.0044, 200].
     """
-    if not 0 <= accuracy <= 1:
-        raise ValueError(f"accuracy {accuracy:g}; expected 0 to 1")
-    if not cost_per_1k_usd >= 0:
-        raise ValueError(f"cost {cost_per_1k_usd:g} USD per 1,000 queries; expected 0 or more")
+    accuracy = min(max(mean_score, 0.0), 1.0)
     clamped = min(max(cost_per_1k_usd, CHEAPEST_USD), DEAREST_USD)
     cheapness = (log2(DEAREST_USD) - log2(clamped)) / (log2(DEAREST_USD) - log2(CHEAPEST_USD))
     below = BETA * accuracy + cheapness

@@ -23,8 +23,8 @@ def percent(share: float | None, digits: int = 1) -> str:
 whole_percent = partial(percent, digits=0)
 
 
-def percent_range(interval: Range, digits: int = 1) -> str:
-    return f"{percent(interval[0], digits)} to {percent(interval[1], digits)}"
+def percent_range(interval: Range) -> str:
+    return f"{percent(interval[0])} to {percent(interval[1])}"
 
 
 def rated(found: Gap) -> str:

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 
 from base.options import SeedOption, require_folder, with_options
 from base.progress import console_progress
-from eval.command_options import CacheOption, command_line, say
+from base.visible_text import echo
+from eval.command_options import CacheOption, command_line
 from eval.retrieval.retrieval_request import RetrievalOptions, RetrievalRequest
 
 
@@ -32,4 +33,4 @@ def retrieval(options: RetrievalOptions, cache: CacheOption = None, seed: SeedOp
         if library is not None:
             save_library(library, options.out / "pilots")
             written.append(options.out / "pilots")
-    say([report.headline, *report.losses, *(f"wrote {path}" for path in written)])
+    echo("\n".join([report.headline, *report.losses, *(f"wrote {path}" for path in written)]))

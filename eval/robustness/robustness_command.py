@@ -104,12 +104,8 @@ def print_report(report: RobustnessReport) -> None:
 def flips_table(flips: RobustnessRecord) -> Grid:
     """One row a family, then all; the change of the score in points, where outcomes are known."""
     is_scored = flips.overall.quality_change is not None
-    table = Grid(title_justify="left")
-    for heading in ("family", "cases", "experts flip", "categories flip"):
-        table.add_column(heading)
-    if is_scored:
-        table.add_column("score")
-    table.add_column("worst")
+    scored = ["score"] if is_scored else []
+    table = Grid("family", "cases", "experts flip", "categories flip", *scored, "worst", title_justify="left")
     for name, family in flips.families.items():
         worst, part = max(family.templates.items(), key=lambda pair: pair[1].value)
         named = f"{worst} {part.value:.0%}" if part.value > 0 else ""

@@ -271,16 +271,11 @@ def build_router_arena(trial: Trial, rng: np.random.Generator) -> dict[str, Esti
     means, draws = values.mean(axis=0), bootstrap_means(values, rng)
     return {
         name: Estimate.of(
-            arena_score(means[2 * i], means[2 * i + 1]),
-            np.array([arena_score(*pair) for pair in draws[:, 2 * i : 2 * i + 2]]),
+            router_arena_score(means[2 * i], 1000 * means[2 * i + 1]),
+            np.array([router_arena_score(score, 1000 * cost) for score, cost in draws[:, 2 * i : 2 * i + 2]]),
         )
         for i, name in enumerate(known)
     }
-
-
-def arena_score(mean_score: float, cost_usd: float) -> float:
-    """RouterArena's score of a mean score and USD per query; rounding may leave a mean a hair above 1."""
-    return router_arena_score(min(max(mean_score, 0.0), 1.0), 1000 * cost_usd)
 
 
 def build_lost(trial: Trial, shown: int = SHOWN_LOST) -> tuple[LostQuery, ...]:

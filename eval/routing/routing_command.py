@@ -11,7 +11,8 @@ import typer
 
 from base.options import require_folder, with_options
 from base.progress import console_progress
-from eval.command_options import CacheOption, ExpertsOption, command_line, say, split_names
+from base.visible_text import echo
+from eval.command_options import CacheOption, ExpertsOption, command_line, split_names
 from eval.routing.routing_request import RoutingOptions, RoutingRequest
 
 
@@ -47,4 +48,4 @@ def routing(
         report = run_routing(request, now=datetime.now(UTC), progress=progress)
         progress("drawing the report")
         written = write_report(report, routing_page(report), out)
-    say([report.headline, *(f"wrote {path}" for path in written)])
+    echo("\n".join([report.headline, *(f"wrote {path}" for path in written)]))

@@ -28,7 +28,5 @@ def test_cost_is_clamped_at_both_ends() -> None:
     assert router_arena_score(0.7, 500.0) == 0.0
 
 
-@pytest.mark.parametrize(("accuracy", "cost"), [(1.2, 1.0), (-0.1, 1.0), (0.5, -1.0), (0.5, float("nan"))])
-def test_what_is_out_of_range_is_named(accuracy: float, cost: float) -> None:
-    with pytest.raises(ValueError, match="expected 0"):
-        router_arena_score(accuracy, cost)
+def test_a_mean_that_rounding_left_above_one_counts_as_one() -> None:
+    assert router_arena_score(1.0000000000000002, 1.0) == router_arena_score(1.0, 1.0)
