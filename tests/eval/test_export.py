@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import re
-import subprocess
-import sys
+import json
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -126,12 +124,17 @@ def test_a_routerbench_frame_names_the_cheapest_of_the_best(tmp_path: Path) -> N
     ]
 
 
-def test_the_recipe_of_the_docs_makes_json_lines_that_are_imported_unchanged(tmp_path: Path) -> None:
-    text = (Path(__file__).parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
-    (recipe,) = (code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "read_table" in code)
+def test_json_lines_that_join_both_files_of_a_table_are_imported_unchanged(tmp_path: Path) -> None:
+    """The join that docs/formats.md names."""
+    import pyarrow.parquet as pq
+
     table = replace(small_table(), texts=("it's one", "zwei\n\u2028drei", '=cmd|" \\ ü😀'))
-    write_outcomes(table, tmp_path / "data" / "outcomes" / "mine")
-    subprocess.run([sys.executable, "-c", recipe], cwd=tmp_path, check=True)
+    write_outcomes(table, tmp_path / "mine")
+    prompts = {row["prompt_id"]: row for row in pq.read_table(tmp_path / "mine" / "prompts.parquet").to_pylist()}
+    with (tmp_path / "scores.jsonl").open("w") as out:
+        for score in pq.read_table(tmp_path / "mine" / "scores.parquet").to_pylist():
+            prompt = prompts[score["prompt_id"]]
+            out.write(json.dumps(prompt | score | {"prompt": json.loads(prompt["messages"])}) + "\n")
     importer = load_importer("flat")
     files = find_files(importer, [str(tmp_path / "scores.jsonl")])
     again, _ = read_outcomes_of(importer, files, ImportOptions(), "made")
