@@ -72,9 +72,9 @@ class Removal:
             later = case((insert.excluded.at > ERASURES.c.at, insert.excluded.at), else_=ERASURES.c.at)
             statement = insert.on_conflict_do_update(index_elements=[ERASURES.c.subject], set_={"at": later})
             connection.execute(statement, [{"subject": subject_hash(each), "at": at} for each in sorted(subjects)])
-        total = Removed()
-        while found := self.decisions_of(subjects, at, limit=BATCH_ROWS):
-            total += self.remove(found, reason="erased", at=at)
+        total, found = Removed(), self.decisions_of(subjects, at)
+        for start in range(0, len(found), BATCH_ROWS):
+            total += self.remove(found[start : start + BATCH_ROWS], reason="erased", at=at)
         with self._database.transaction("erase feedback") as connection:
             for table in (FEEDBACK, DOCUMENT_FEEDBACK):
                 given = delete(table).where(table.c.key_id.in_(subjects), table.c.at <= at)
@@ -134,8 +134,8 @@ class Removal:
             rows = connection.execute(select(ERASURES).where(ERASURES.c.at > at))
             return {row.subject: row.at for row in rows}
 
-    def decisions_of(self, subjects: Collection[str], at: float, *, limit: int | None = None) -> list[Found]:
-        """Rows of the subjects up to `at`, at most `limit`; what they are found by is in the record only."""
+    def decisions_of(self, subjects: Collection[str], at: float) -> list[Found]:
+        """Rows of the subjects up to `at`. All rows are looked at: what some are found by is in the record only."""
         columns = (DECISIONS.c.decision_id, DECISIONS.c.replica, DECISIONS.c.seq, DECISIONS.c.record)
         mentions = or_(*(DECISIONS.c.record.contains(f'"{each}"', autoescape=True) for each in sorted(subjects)))
         query = select(*columns).where(mentions, DECISIONS.c.at <= at)
@@ -147,8 +147,6 @@ class Removal:
             for row in rows:
                 if found_of(row.record, subjects, at):
                     found.append(Found(row.decision_id, row.replica, row.seq))
-                if len(found) == limit:
-                    break
         return found
 
     def count_feedback(self, decision_ids: Collection[str], subjects: Collection[str], at: float) -> int:

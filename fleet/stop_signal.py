@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: they end a start at once and a running composition in order."""
+"""SIGINT, SIGTERM and SIGHUP: they end a start at once and a running composition in order."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stop(asyncio.Event):
-    """The first SIGINT or SIGTERM sets it; `urgent` is set by SIGINT, which a person sends, and by a second signal."""
+    """The first of `SIGNALS` sets it; `urgent` is set by SIGINT, which a person sends, and by a second signal."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,14 +26,17 @@ class Stop(asyncio.Event):
 
 @contextmanager
 def stop_on_signal() -> Iterator[Stop]:
-    """An event that the first SIGINT or SIGTERM sets. While it is used, no signal ends the process."""
+    """An event that the first of `SIGNALS` sets. While it is used, none ends the process. SIGHUP, which comes from a
+    terminal that is closed, stays ignored where `nohup` has it ignored."""
     loop, stop = asyncio.get_running_loop(), Stop()
-    for number in SIGNALS:
+    kept = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    numbers = [number for number in SIGNALS if not (kept and number is signal.SIGHUP)]
+    for number in numbers:
         loop.add_signal_handler(number, stop.note, number)
     try:
         yield stop
     finally:
-        for number in SIGNALS:
+        for number in numbers:
             loop.remove_signal_handler(number)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from unittest.mock import Mock
 
 import pytest
 from sqlalchemy import select
@@ -48,8 +49,10 @@ def test_a_subject_is_erased_by_any_of_its_ids_and_leaves_no_gap(
     store.write_decisions([make_of(seq, **(mine if seq in (1, 2, 3, 5, 6) else others)) for seq in range(8)])
     for decision_id in ("r1-1", "r1-4"):
         store.put_feedback(thumb(decision_id))
-    removal = Removal(store)
+    removal, look = Removal(store), Mock(wraps=Removal(store).decisions_of)
+    monkeypatch.setattr(removal, "decisions_of", look)
     assert removal.erase({"100%_me"}, LATER) == Removed(decisions=5, feedback=1)
+    look.assert_called_once()  # it reads the whole table
     assert ids(store, 8) == [0, 4, 7]
     assert (store.get_feedback("r1-1"), len(store.get_feedback("r1-4"))) == ((), 1)
     [account] = Ledger(store).accounts()

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from fleet.stop_signal import Life, live_until_signal
+from fleet.stop_signal import Life, live_until_signal, stop_on_signal
 from tests.waiting import until
 
 
@@ -86,3 +86,17 @@ async def test_the_signals_mean_afterwards_what_they_meant_before() -> None:
     before = signal.getsignal(signal.SIGTERM)
     await live_until_signal(program)
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize(("before", "ends"), [(signal.SIG_DFL, True), (signal.SIG_IGN, False)], ids=["shell", "nohup"])
+async def test_a_terminal_that_is_closed(before: signal.Handlers, ends: bool) -> None:
+    kept = signal.signal(signal.SIGHUP, before)
+    try:
+        with stop_on_signal() as stop:
+            assert (signal.getsignal(signal.SIGHUP) != before) is ends
+            signal.raise_signal(signal.SIGHUP)
+            if ends:
+                await stop.wait()
+            assert stop.is_set() is ends
+    finally:
+        signal.signal(signal.SIGHUP, kept)
