@@ -36,7 +36,7 @@ class CompletionsSurface(Surface):
         count(body, "logprobs", least=0, most=bounds.limits.max_top_logprobs)
         limit = DEFAULT_MAX_TOKENS if body.get("max_tokens") is None else body["max_tokens"]
         reading.put("max_tokens", limit)
-        reading.chat["messages"] = [{"role": "user", "content": prompt_of(reading)}]
+        reading.messages.append({"role": "user", "content": prompt_of(reading)})
         prompts = prompt_count(body.get("prompt"))
         choices = prompts * max(body.get("n") or 1, body.get("best_of") or 1)
         native = {**body, "max_tokens": limit}

@@ -11,19 +11,7 @@ from gateway.body_fields import count, listed, typed, unknown_kind, wrong
 from gateway.chat_request import ChatRequest, Native
 from gateway.http_errors import ApiError
 from gateway.surfaces.messages_answer import MessagesAnswer, as_chat, error_values
-from gateway.surfaces.reading import (
-    STATELESS,
-    Fields,
-    Reading,
-    a_text,
-    add_system,
-    add_text,
-    an_object,
-    assistant_turn,
-    call_message,
-    content_of,
-    objects,
-)
+from gateway.surfaces.reading import STATELESS, Fields, Reading, a_text, an_object, content_of, objects
 from gateway.surfaces.surface import Answer, Json, NamedEvents
 from router.expert_config import Wire
 from router.gateway_config import GatewayConfig
@@ -88,7 +76,7 @@ class MessagesSurface(NamedEvents):
         tools = objects(body.get("tools"), "tools")
         reading.put("tools", [chat_tool(reading, tool, number) for number, tool in enumerate(tools)] or None)
         read_tool_choice(reading)
-        reading.chat["messages"] = messages_of(reading)
+        read_messages(reading)
         return reading.done(Native(Wire.MESSAGES, body, as_chat, "max_tokens", headers=passed_headers(headers)))
 
     def answer(self, chat: ChatRequest, decision_id: str) -> Answer:
@@ -163,27 +151,25 @@ def read_tool_choice(reading: Reading) -> None:
         reading.put("parallel_tool_calls", False)
 
 
-def messages_of(reading: Reading) -> list[Json]:
+def read_messages(reading: Reading) -> None:
     """The conversation. Raises ApiError naming a block that is not valid."""
-    messages: list[Json] = []
     blocks = blocks_of(reading.body.get("system") or None, "system")
     if blocks and str(blocks[0].get("text")).startswith(BILLING):
         blocks = blocks[1:]
     if blocks:
-        add_system(messages, all_text(reading, blocks, "system"))
+        reading.add_system(all_text(reading, blocks, "system"))
     for number, message in enumerate(objects(reading.body.get("messages"), "messages")):
         where = f"messages[{number}]"
         role, content = a_text(message, "role", where), message.get("content")
         place = f"{where}.content"
         if role == "user":
-            add_user(reading, messages, blocks_of(content, place), place)
+            add_user(reading, blocks_of(content, place), place)
         elif role == "assistant":
-            add_assistant(reading, messages, blocks_of(content, place), place)
+            add_assistant(reading, blocks_of(content, place), place)
         elif role == "system":
-            add_system(messages, all_text(reading, content, place))
+            reading.add_system(all_text(reading, content, place))
         else:
             raise unknown_kind(role, f"{where}.role", "user, assistant, system")
-    return messages
 
 
 def blocks_of(content: object, where: str) -> list[Json]:
@@ -223,17 +209,17 @@ def image_url(source: Mapping[str, Any], where: str) -> str | None:
     return f"data:{media_type};base64,{data}"
 
 
-def add_user(reading: Reading, messages: list[Json], blocks: list[Json], where: str) -> None:
+def add_user(reading: Reading, blocks: list[Json], where: str) -> None:
     """Adds the results of tools, each a message of its own, then what the user says."""
     others = []
     for number, block in enumerate(blocks):
         if block.get("type") == "tool_result":
-            messages.append(tool_message(reading, block, f"{where}[{number}]"))
+            reading.messages.append(tool_message(reading, block, f"{where}[{number}]"))
         else:
             others.append(block)
     parts = list(chat_parts(reading, others, where))
     if parts:
-        messages.append({"role": "user", "content": content_of(parts)})
+        reading.messages.append({"role": "user", "content": content_of(parts)})
 
 
 def tool_message(reading: Reading, block: Mapping[str, Any], where: str) -> Json:
@@ -246,16 +232,16 @@ def tool_message(reading: Reading, block: Mapping[str, Any], where: str) -> Json
     return {"role": "tool", "tool_call_id": a_text(block, "tool_use_id", where), "content": content}
 
 
-def add_assistant(reading: Reading, messages: list[Json], blocks: list[Json], where: str) -> None:
-    message = assistant_turn(messages)
+def add_assistant(reading: Reading, blocks: list[Json], where: str) -> None:
+    reading.turn()
     for number, block in enumerate(blocks):
         place, kind = f"{where}[{number}]", block.get("type")
         if kind == "text":
-            add_text(message, "content", a_text(block, "text", place))
+            reading.add_text("content", a_text(block, "text", place))
         elif kind == "thinking":
-            add_text(message, "reasoning_content", a_text(block, "thinking", place))
+            reading.add_text("reasoning_content", a_text(block, "thinking", place))
         elif kind == "tool_use":
             arguments = to_json(an_object(block.get("input"), f"{place}.input")).decode()
-            call_message(message, a_text(block, "id", place), a_text(block, "name", place), arguments)
+            reading.add_call(a_text(block, "id", place), a_text(block, "name", place), arguments)
         else:
             reading.lose(f"{place}.type ({kind!s:.40})")

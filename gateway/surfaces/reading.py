@@ -35,12 +35,14 @@ class Fields:
 
 @dataclass
 class Reading:
-    """One request on its way to a chat request. `chat` is that request so far, `losses` what it cannot say."""
+    """One request on its way to a chat request. `chat` is that request so far, `messages` its conversation, `losses`
+    what it cannot say."""
 
     wire: Wire
     body: Mapping[str, Any]
     bounds: GatewayConfig
     chat: dict[str, Any] = field(default_factory=dict)
+    messages: list[dict[str, Any]] = field(default_factory=list)
     losses: list[str] = field(default_factory=list)
 
     def take(self, fields: Fields) -> None:
@@ -65,10 +67,37 @@ class Reading:
         if value is not None:
             self.chat[name] = value
 
+    def add_system(self, text: str) -> None:
+        """Adds to what the system says. Templates of many models take one such message only, and first, so what it says
+        later is a reminder among what the user says, as Claude Code writes it for models that know no other way."""
+        if not self.messages:
+            self.messages.append({"role": "system", "content": text})
+        elif self.messages[-1]["role"] == "system":
+            self.messages[-1]["content"] += f"\n\n{text}"
+        else:
+            reminder = f"<system-reminder>\n{text}\n</system-reminder>"
+            self.messages.append({"role": "user", "content": reminder})
+
+    def turn(self) -> dict[str, Any]:
+        """The assistant's message that is last, or a new one: text, reasoning and calls of one turn belong together."""
+        if not self.messages or self.messages[-1]["role"] != "assistant":
+            self.messages.append({"role": "assistant", "content": None})
+        return self.messages[-1]
+
+    def add_text(self, name: str, text: str) -> None:
+        """Adds to a text of the assistant's turn."""
+        turn = self.turn()
+        turn[name] = f"{turn[name]}\n{text}" if turn.get(name) else text
+
+    def add_call(self, call_id: str, name: str, arguments: str) -> None:
+        call = {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+        self.turn().setdefault("tool_calls", []).append(call)
+
     def done(self, native: Native) -> ChatRequest:
         """The chat request, beside the native one. Raises ApiError as `chat_request` does."""
+        self.chat["messages"] = self.messages
         if self.losses:  # may be all of the conversation
-            self.chat["messages"] = self.chat.get("messages") or [{"role": "user", "content": ""}]
+            self.chat["messages"] = self.messages or [{"role": "user", "content": ""}]
         if not self.chat.get("tools"):  # beside which alone chat requests may have these
             for name in ("tool_choice", "parallel_tool_calls"):
                 self.chat.pop(name, None)
@@ -110,35 +139,8 @@ def shown(value: object) -> str:
     return shorten(value) if isinstance(value, str | int | float | bool) else json_type(value)
 
 
-def call_message(message: dict[str, Any], call_id: str, name: str, arguments: str) -> None:
-    call = {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
-    message.setdefault("tool_calls", []).append(call)
-
-
 def content_of(parts: list[dict[str, Any]]) -> str | list[dict[str, Any]]:
     """Chat content: a text where all parts are, which every engine takes."""
     if all(part["type"] == "text" for part in parts):
         return "\n".join(part["text"] for part in parts)
     return parts
-
-
-def assistant_turn(messages: list[dict[str, Any]]) -> dict[str, Any]:
-    """The assistant's message that is last, or a new one: text, reasoning and calls of one turn belong together."""
-    if not messages or messages[-1]["role"] != "assistant":
-        messages.append({"role": "assistant", "content": None})
-    return messages[-1]
-
-
-def add_text(message: dict[str, Any], name: str, text: str) -> None:
-    message[name] = text if not message.get(name) else f"{message[name]}\n{text}"
-
-
-def add_system(messages: list[dict[str, Any]], text: str) -> None:
-    """Adds to what the system says. Templates of many models take one such message only, and first, so what it says
-    later is a reminder among what the user says, as Claude Code writes it for models that know no other way."""
-    if not messages:
-        messages.append({"role": "system", "content": text})
-    elif messages[-1]["role"] == "system":
-        messages[-1]["content"] += f"\n\n{text}"
-    else:
-        messages.append({"role": "user", "content": f"<system-reminder>\n{text}\n</system-reminder>"})

@@ -9,19 +9,7 @@ from gateway.answer_reader import EndMark
 from gateway.body_fields import count, flag, listed, typed, unknown_kind, wrong
 from gateway.chat_request import ChatRequest, Native
 from gateway.http_errors import ApiError
-from gateway.surfaces.reading import (
-    STATELESS,
-    Fields,
-    Reading,
-    a_text,
-    add_system,
-    add_text,
-    an_object,
-    assistant_turn,
-    call_message,
-    content_of,
-    objects,
-)
+from gateway.surfaces.reading import STATELESS, Fields, Reading, a_text, an_object, content_of, objects
 from gateway.surfaces.responses_answer import LAST, ResponsesAnswer, as_chat, joined_name
 from gateway.surfaces.surface import Answer, Json, NamedEvents
 from router.expert_config import Wire
@@ -77,7 +65,7 @@ class ResponsesSurface(NamedEvents):
         reading.put("reasoning_effort", an_object(body.get("reasoning"), "reasoning").get("effort"))
         reading.put("tools", list(chat_tools(reading, objects(body.get("tools"), "tools"), "tools")) or None)
         read_tool_choice(reading)
-        reading.chat["messages"] = messages_of(reading)
+        read_input(reading)
         return reading.done(Native(Wire.RESPONSES, {**body, "store": False}, as_chat, "max_output_tokens"))
 
     def answer(self, chat: ChatRequest, decision_id: str) -> Answer:
@@ -136,54 +124,52 @@ def read_tool_choice(reading: Reading) -> None:
         reading.put("tool_choice", choice)
 
 
-def messages_of(reading: Reading) -> list[Json]:
+def read_input(reading: Reading) -> None:
     """The conversation. Raises ApiError naming an item that is not valid."""
-    messages: list[Json] = []
     if reading.body.get("instructions") is not None:
-        add_system(messages, a_text(reading.body, "instructions", ""))
+        reading.add_system(a_text(reading.body, "instructions", ""))
     given = reading.body.get("input")
     if not given:
         wrong("input", reading.body, "a text or a list of items")
-    if isinstance(given, str):
-        return [*messages, {"role": "user", "content": given}]
-    for number, item in enumerate(objects(given, "input")):
-        add_item(reading, messages, item, f"input[{number}]")
-    return messages
+    items = [{"role": "user", "content": given}] if isinstance(given, str) else objects(given, "input")
+    for number, item in enumerate(items):
+        add_item(reading, item, f"input[{number}]")
 
 
-def add_item(reading: Reading, messages: list[Json], item: Mapping[str, Any], where: str) -> None:
+def add_item(reading: Reading, item: Mapping[str, Any], where: str) -> None:
     kind = item.get("type", "message")
     if kind == "message":
-        add_message(reading, messages, item, where)
+        add_message(reading, item, where)
     elif kind == "function_call":
         call_id, name, arguments = (a_text(item, field, where) for field in ("call_id", "name", "arguments"))
         name = joined_name({"name": name, "namespace": item.get("namespace")})
-        call_message(assistant_turn(messages), call_id, name, arguments)
+        reading.add_call(call_id, name, arguments)
     elif kind == "function_call_output":
         output = item.get("output")
         content = output if isinstance(output, str) else content_of(chat_parts(reading, output, f"{where}.output"))
-        messages.append({"role": "tool", "tool_call_id": a_text(item, "call_id", where), "content": content})
+        call_id = a_text(item, "call_id", where)
+        reading.messages.append({"role": "tool", "tool_call_id": call_id, "content": content})
     elif kind == "reasoning":
-        read_reasoning(reading, messages, item, where)
+        read_reasoning(reading, item, where)
     elif kind == "item_reference":
         raise unknown_kind(kind, f"{where}.type", f"the item itself; {STATELESS}")
     else:
         reading.lose(f"{where}.type ({kind!s:.40})")
 
 
-def add_message(reading: Reading, messages: list[Json], item: Mapping[str, Any], where: str) -> None:
+def add_message(reading: Reading, item: Mapping[str, Any], where: str) -> None:
     role, content = a_text(item, "role", where), item.get("content")
     if role not in ("user", "assistant", "system", "developer"):
         raise unknown_kind(role, f"{where}.role", "user, assistant, system, developer")
     said = content if isinstance(content, str) else content_of(chat_parts(reading, content, f"{where}.content"))
     if role == "user":
-        messages.append({"role": role, "content": said})
+        reading.messages.append({"role": role, "content": said})
     elif not isinstance(said, str):
         raise unknown_kind("an image", f"{where}.content", f"text in a message of role {role}")
     elif role == "assistant":
-        add_text(assistant_turn(messages), "content", said)
+        reading.add_text("content", said)
     else:
-        add_system(messages, said)
+        reading.add_system(said)
 
 
 def chat_parts(reading: Reading, content: object, where: str) -> list[Json]:
@@ -206,11 +192,10 @@ def chat_parts(reading: Reading, content: object, where: str) -> list[Json]:
     return found
 
 
-def read_reasoning(reading: Reading, messages: list[Json], item: Mapping[str, Any], where: str) -> None:
+def read_reasoning(reading: Reading, item: Mapping[str, Any], where: str) -> None:
     """Gives an expert's reasoning back to it; what only the engine that encrypted it can read is a loss."""
     texts = objects(item.get("content"), f"{where}.content") or objects(item.get("summary"), f"{where}.summary")
     if texts:
-        said = "\n".join(a_text(each, "text", where) for each in texts)
-        add_text(assistant_turn(messages), "reasoning_content", said)
+        reading.add_text("reasoning_content", "\n".join(a_text(each, "text", where) for each in texts))
     elif item.get("encrypted_content"):
         reading.lose(f"{where}.encrypted_content")
