@@ -16,6 +16,7 @@ from fleet.taken_fields import TakenFields
 from fleet.tasks import stop_task
 from fleet.wires.builtin import BuiltinBackend
 
+SPENT = "is without quota or credit at its provider"
 PROBE_EVERY_S = 0.25
 SIGN_OF_LIFE_S = 2.0  # so long an answer, or a probe's, says that an expert is there
 LOOK_EVERY_S = 0.5
@@ -139,8 +140,12 @@ class ExpertPool:
     def problems(self) -> dict[str, str]:
         """The reason for each expert that cannot be called until somebody changes something."""
         found = {name: each.problem for name, each in self._backends.items() if isinstance(each, DisabledBackend)}
-        spent = (name for name in sorted(self.limited) if self.breaker(name).is_spent)
-        return found | {name: f"expert {name} {self._words(name)}" for name in spent}
+        return found | {name: f"expert {name} {self._words(name)}" for name in self.spent}
+
+    @property
+    def spent(self) -> tuple[str, ...]:
+        """The experts whose account with their provider has no quota or credit left."""
+        return tuple(name for name in sorted(self.limited) if self.breaker(name).is_spent)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -333,8 +338,8 @@ class ExpertPool:
         if breaker.state is BreakerState.CLOSED:
             return "answers again"
         if breaker.state is BreakerState.LIMITED:
-            limit = "without quota or credit at its provider" if breaker.is_spent else "at its limit"
-            return f"is {limit} and is skipped for {breaker.rest_s(self.clock()):.0f} s"
+            limit = SPENT if breaker.is_spent else "is at its limit"
+            return f"{limit} and is skipped for {breaker.rest_s(self.clock()):.0f} s"
         if breaker.state is BreakerState.OPEN:
             return f"is failing and is skipped for {max(breaker.probe_at_s - self.clock(), 0.0):.0f} s"
         return "is tried with one request" if breaker.has_trial else "answers a probe; the next request tries it"

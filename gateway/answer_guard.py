@@ -13,7 +13,7 @@ from base.errors import BackendError
 from base.json_text import JsonError, from_json
 from fleet.backend import ELSEWHERE, RETRY_AFTER_S, ChunkStream, Place, is_spent, is_too_large, retry_after_s
 from fleet.breaker import SPENT_REST_S
-from fleet.pool import Call
+from fleet.pool import SPENT, Call
 from gateway.answer_reader import JsonAnswer
 from gateway.http_errors import (
     CREDENTIALS,
@@ -201,8 +201,8 @@ def upstream_error(
     """
     is_large = is_too_large(status, body)
     if is_spent(status, body):
-        lack = "has too little credit for so long an answer" if is_large else "is without quota or credit"
-        message, rest_s = f"expert {expert} {lack} at its provider", None if is_large else SPENT_REST_S
+        lack = "has too little credit for so long an answer at its provider" if is_large else SPENT
+        message, rest_s = f"expert {expert} {lack}", None if is_large else SPENT_REST_S
         return ApiError(message, status=429, code=OUT_OF_QUOTA, retry_after_s=rest_s, rest_s=rest_s, is_retryable=True)
     status = status if status < 600 else 502  # LinkedIn's 999 and others that HTTP does not know
     said_s, fields = retry_after_s(headers), error_fields(body)

@@ -13,12 +13,13 @@ from base.errors import NoEligibleExpertError
 from decision_log.decision_record import DecisionInputs, StrategyTrace
 from decision_log.privacy import session_hash, session_of
 from fleet.backend import RETRY_AFTER_S
+from fleet.pool import SPENT, ExpertPool
 from gateway.answer_cache import AnswerCache
 from gateway.batched_calls import BatchedCalls, CallsOfTurn
 from gateway.chat_request import ChatRequest, Target, model_names, no_model, resolve_model
 from gateway.conversations import Conversations
 from gateway.exchange import Asked, Decided, Outcome
-from gateway.http_errors import RATE_LIMITED, TOO_LONG, ApiError
+from gateway.http_errors import OUT_OF_QUOTA, RATE_LIMITED, TOO_LONG, ApiError
 from gateway.keys.grants import EVERYBODY, Caller
 from gateway.live_router import LiveRouter
 from gateway.reach import Reach, WaitFor, wanted
@@ -188,7 +189,7 @@ class Decider:
                 self._live.note_fault(router.version, error)
                 return await self._route(replace(routed, router=serving.live, shadow=None))
         except NoEligibleExpertError as error:
-            raise no_expert(error, request, self._capabilities, self._reach.pool.rests_s()) from error
+            raise no_expert(error, request, self._capabilities, self._reach.pool) from error
 
     async def _route(self, routed: Routed) -> Decided:
         try:
@@ -252,27 +253,25 @@ def encode_all(together: Sequence[Routed]) -> None:
 
 
 def no_expert(
-    error: NoEligibleExpertError, request: ChatRequest, able: Mapping[str, Capabilities], rests_s: Mapping[str, float]
+    error: NoEligibleExpertError, request: ChatRequest, able: Mapping[str, Capabilities], pool: ExpertPool
 ) -> ApiError:
     """The reason why no expert serves a request: what it asks for, or asks of its policy (400), or that those who could
-    are down (503) or all at their rate limit (429).
-
-    Args:
-        rests_s: seconds until each expert that is at its limit gets requests again.
-    """
+    are down (503) or all at their rate limit or without quota (429)."""
     facts, native, names = request.facts, request.native, tuple(error.reasons)
     down = {name: reason for name, reason in error.reasons.items() if reason in FOR_NOW}
     forbidden = [name for name, reason in error.reasons.items() if reason == NOT_ALLOWED]
     lacking = [name for name in names if able[name].lacks(facts) is not None]
     outside = {name: error.reasons[name] for name in names if name not in {*down, *lacking, *forbidden}}
     if down:
-        away = ", ".join(name if reason == NOT_REACHABLE else f"{name} {reason}" for name, reason in down.items())
+        told = down | dict.fromkeys(down.keys() & pool.spent, SPENT)
+        away = ", ".join(name if reason == NOT_REACHABLE else f"{name} {reason}" for name, reason in told.items())
         kept_out = "".join(f"; {name}: {reason}" for name, reason in outside.items())
-        are_limited = set(down.values()) == {LIMITED}
+        are_limited, rests_s = set(down.values()) == {LIMITED}, pool.rests_s()
+        limit = OUT_OF_QUOTA if set(told.values()) == {SPENT} else RATE_LIMITED
         return ApiError(
             f"no expert that can serve this request is reachable now ({away}{kept_out})",
             status=429 if are_limited else 503,
-            code=RATE_LIMITED if are_limited else "no_expert_alive",
+            code=limit if are_limited else "no_expert_alive",
             retry_after_s=min(rests_s.get(name, 0.0) for name in down) if are_limited else RETRY_AFTER_S,
         )
     if outside:

@@ -10,6 +10,7 @@ import pytest
 from fleet.breaker import FAILURES_TO_OPEN
 from fleet.replicas import Replicas
 from gateway.answer_guard import upstream_error
+from gateway.http_errors import OUT_OF_QUOTA
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.running import echoes, faulty, running, wire
 from training import worth_command
@@ -69,7 +70,9 @@ async def test_an_expert_without_quota_rests_for_long_and_everyone_is_told(
             monkeypatch.setattr(worth_command, "GATEWAY_URL", gateway.gateway.url)
             assert await worth_command.troubles(None) == [f"{told} 500 s"]
             async with gateway.chat("red", model="ruby") as answer:
-                assert (answer.status, answer.headers["retry-after"]) == (429, "500")
+                error = (await answer.json())["error"]
+                assert (answer.status, answer.headers["retry-after"], error["code"]) == (429, "500", OUT_OF_QUOTA)
+                assert error["message"].endswith("(ruby is without quota or credit at its provider)")
             (await pool.call("ruby")).at_limit(1.0)  # said by a request that was sent before
             assert pool.problems() == {"ruby": f"{told} 500 s"}
             assert (await gateway.record()).failures == {"ruby": "expert_out_of_quota"}
