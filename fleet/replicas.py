@@ -87,9 +87,9 @@ class Queue:
         try:
             await place
         except asyncio.CancelledError:
-            if place.done() and not place.cancelled():
+            if not place.cancelled():
                 self.leave()
-            else:
+            elif place in mine:  # `hand_out` may have passed over it already
                 mine.remove(place)
             raise
 

@@ -19,7 +19,7 @@ from fleet.fake_vllm.command import FakeOptions
 from fleet.fake_vllm.engine import FakeEngine
 from fleet.fake_vllm.server import FakeServer
 from fleet.pool import ExpertPool
-from fleet.replicas import LOAD_BOUND, Replica, chosen, engine_load
+from fleet.replicas import LOAD_BOUND, Queue, Replica, chosen, engine_load
 from fleet.wires.echo import EchoBackend, Options
 from tests.served_app import serving
 from tests.small_composition import config_of
@@ -138,6 +138,19 @@ async def test_interactive_requests_go_before_a_batch_and_too_many_are_refused()
             assert pool.replicas("coder").queue.taken == 0
         finally:
             await pool.aclose()
+
+
+async def test_who_leaves_the_queue_as_a_place_becomes_free_leaves_it_to_the_next() -> None:
+    queue = Queue("coder", lambda: 1)
+    await queue.enter(is_batch=False)
+    gone, following = (asyncio.create_task(queue.enter(is_batch=False)) for _ in range(2))
+    await asyncio.sleep(0)
+    gone.cancel()
+    queue.leave()
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    await following
+    assert queue.taken == 1
 
 
 async def test_engines_tell_their_load() -> None:
