@@ -205,10 +205,11 @@ def judge_line(joined: Sequence[Joining]) -> str:
 
 def category_line(joined: Sequence[Joining]) -> str:
     """Runs of `coe retrain` that end with half of a new category's worth; takeovers there, and those for the worse."""
-    taken = 100 * np.array([gain for run in joined for gain in run.taken] or [0.0])
+    alone = [run for run in joined if run.arm == "coe retrain"]
+    taken = 100 * np.array([gain for run in alone for gain in run.taken] or [0.0])
     worse = taken[taken < -100 * EQUAL]
-    found = share_with_interval(len(worse), sum(len(run.taken) for run in joined))
-    own = [run.has[-1] >= HALF for run in joined if not run.newcomer.expert and run.arm == "coe retrain"]
+    found = share_with_interval(len(worse), sum(len(run.taken) for run in alone))
+    own = [run.has[-1] >= HALF for run in alone if not run.newcomer.expert]
     return (
         f"Of the new categories the router in force had half of the worth at the end in {sum(own)} of {len(own)} runs. "
         "Rounds in which a new category changed hands without the gate gained "
