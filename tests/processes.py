@@ -8,7 +8,7 @@ from pathlib import Path
 def state_and_parent(pid: int) -> tuple[str, int]:
     """Of one that is gone: Z, as of one that nobody has reaped yet, and 0."""
     try:
-        state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
+        state, parent = Path(f"/proc/{pid:d}/stat").read_text().rpartition(")")[2].split()[:2]
     except OSError:
         return "Z", 0
     return state, int(parent)
@@ -30,6 +30,6 @@ def descendants_of(pid: int) -> set[int]:
 def command_of(pid: int) -> str:
     """Its words; empty of one that is gone."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+        return Path(f"/proc/{pid:d}/cmdline").read_text().replace("\0", " ")
     except OSError:
         return ""

@@ -51,7 +51,6 @@ def composition(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path
         ["coe", "up", "--port", "0"], cwd=folder, env=environment, stdout=subprocess.PIPE, text=True
     )
     try:
-        assert process.stdout is not None
         lines = iter(process.stdout.readline, "")
         url = next(found[1] for line in lines if (found := re.match(r"API +(http://\S+)/v1", line)))
         yield folder, url

@@ -22,9 +22,7 @@ def keys_of(kind: str, number: int) -> KeyOf:
     """The keys of answers to a prompt that shows an example and a table, beside an encoder and a judge."""
     built: AnswerKind = plugins.load(FAMILY, kind).build(plugins.load(FAMILY, kind).EXAMPLES[number])
     encoder = plugins.build("router.encoders", "hashing", {"dim": 16})
-    key = built.key_for(Question("add(2, 3) == 5; users(id, name)", encoder.encode, lambda expert, body: "different"))
-    assert key is not None
-    return key
+    return built.key_for(Question("add(2, 3) == 5; users(id, name)", encoder.encode, lambda expert, body: "different"))
 
 
 def of_text(kind: str) -> bool:

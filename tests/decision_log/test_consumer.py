@@ -394,7 +394,6 @@ async def test_what_sql_has_no_column_for_keeps_no_decision_from_it(
 ) -> None:
     """A reason and a state that only a later coe knows, and a number that JSON lacks."""
     later, odd = make_record(0), make_record(1)
-    assert odd.decision is not None
     odd = odd.model_copy(update={"decision": odd.decision.model_copy(update={"eligible_probs": (math.inf,)})})
     values = json.loads(later.model_dump_json(exclude={"embedding"}))
     values["decision"]["reason"], values["state"] = "intuition", "cached"
@@ -414,7 +413,6 @@ def test_a_later_field_of_several_calls_is_told_once(caplog: pytest.LogCaptureFi
         values = json.loads(make_record(0).model_dump_json(exclude={"embedding"}))
         values["strategy"] = {"name": "vote", "is_settled": True, "calls": calls}
         strategy = read_record(json.dumps(values)).strategy
-        assert strategy is not None
         assert len(strategy.calls) == number
     assert [record.getMessage().rpartition(": ")[2] for record in caplog.records] == ["strategy.calls.temper"]
 

@@ -166,7 +166,6 @@ async def test_a_session_is_found_by_its_name_and_a_text_by_itself(tmp_path: Pat
     log.append(asked)
     kept = log.recent(asked.decision_id)
     await log.aclose()
-    assert kept is not None
     assert kept.session_id in stored_forms("support-4711", key)
     assert kept.text_hash in stored_forms("hello there", key)
     assert "key-1234abcd" in stored_forms("key-1234abcd", key)

@@ -19,7 +19,6 @@ TEAM = "acme"
 def made(seq: int, decision: dict[str, object] | None = None, **changes: object) -> DecisionRecord:
     """A decision of the team's key 1, `seq` seconds after the first."""
     found = record(seq, **{"key_id": f"{TEAM}/1", "at": 1000.0 + seq, **changes})
-    assert found.decision is not None
     return found.model_copy(update={"decision": found.decision.model_copy(update=decision or {})})
 
 

@@ -17,7 +17,6 @@ NUMBERS = {name: str(each.annotation) for name, each in RoutingDecision.model_fi
 def test_a_number_of_a_decision_that_json_lacks_is_read_back(name: str, number: float) -> None:
     value: object = (0.5, number) if "tuple" in NUMBERS[name] else number
     record = make_record(0)
-    assert record.decision is not None
     changes = {name: {"law": number} if "dict" in NUMBERS[name] else value}
     decision = record.decision.model_copy(update=changes)
     logged = from_payload(to_payload(record.model_copy(update={"decision": decision, "embedding": b"{}\n"})))

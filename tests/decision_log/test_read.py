@@ -54,7 +54,6 @@ def test_embeddings_without_any_text(store, connection):
 def of_named_expert(seq: int) -> DecisionRecord:
     """An answer of an expert that the client had named."""
     routed = record(seq)
-    assert routed.decision is not None
     named = routed.decision.model_copy(update={"reason": DecisionReason.EXPLICIT, "propensity": 1.0})
     return routed.model_copy(update={"decision": named})
 

@@ -49,7 +49,6 @@ def test_a_database_that_the_version_made_is_kept_and_written(tmp_path: Path) ->
     store.write_decisions([made(0), made(1)])
     found = store.get_decision(made(1).decision_id)
     store.close()
-    assert found is not None
     assert found.decision_id == made(1).decision_id
 
 

@@ -82,7 +82,6 @@ async def test_an_end_that_redis_did_not_hear_stays_in_the_spool_for_the_next_st
         await until(lambda: log.stats().pending == 0)
         await server.stop()
     status = read_status(tmp_path / "spool" / log.replica, is_alive=False, at=0.0)
-    assert status is not None
     assert (status.decisions, status.state) == (2, ReplicaState.ENDED)
     async with running_log(tmp_path, redis_url):
         await until(lambda: any(told.replica == log.replica for told in statuses(redis_url)))
@@ -100,7 +99,6 @@ async def test_the_count_of_decisions_stands_on_the_disk(durability: str, tmp_pa
             else:
                 log.append(make_record(log.next_seq(), log.replica))
         status = read_status(folder, is_alive=True, at=0.0)
-        assert status is not None
         assert status.decisions == 3
         assert log.stats().spooled == (3 if log.is_durable else 0)
 
@@ -134,7 +132,6 @@ async def test_kill_9_of_redis_in_the_middle(tmp_path: Path) -> None:
     async with running_log(tmp_path, server.url) as log:
         append_new(log, 300)
         await until(lambda: log.stats().streamed > 0)
-        assert server.pid is not None
         os.kill(server.pid, signal.SIGKILL)
         append_new(log, 300)
         await until(lambda: log.stats().pending == 0)
@@ -200,9 +197,7 @@ async def test_no_text_leaves_the_process_at_level_hash(tmp_path: Path, redis_ur
         append_new(log, 1, text="canary words")
         await until(lambda: log.stats().spooled == 1)
         kept = log.recent(f"{log.replica}-0")
-        assert kept is not None
         assert kept.text is None
-        assert kept.text_hash is not None
         spooled = b"".join(path.read_bytes() for path in (tmp_path / "spool").rglob("*.seg"))
         assert kept.text_hash.encode() in spooled
         assert b"canary" not in spooled
@@ -241,7 +236,6 @@ async def test_a_decision_that_never_became_safe_is_no_loss_in_the_modes_that_wa
         with pytest.raises(StoreError):
             await log.commit(make_record(log.next_seq(), log.replica))
         status = read_status(tmp_path / "spool" / log.replica, is_alive=True, at=0.0)
-        assert status is not None
         assert status.decisions == 0
 
 

@@ -141,7 +141,6 @@ async def test_nobody_there(tmp_path: Path) -> None:
 async def test_a_paused_server_is_given_up_and_used_when_it_goes_on(tmp_path: Path) -> None:
     server = RedisServer(tmp_path)
     await server.start()
-    assert server.pid is not None
     async with stream_to(server.url, timeout_s=0.1) as stream:
         await stream.send([b"a"])
         os.kill(server.pid, signal.SIGSTOP)

@@ -232,7 +232,6 @@ def test_gateways_of_a_cluster_share_the_index_of_vector_stores_and_write_pilots
     shipped = plan_deployment(ROOT / "experts.yaml", image="coe", vllm_image="v:1")
     text = documents(kubernetes.files(shipped)["gateway.yaml"])["ConfigMap"]["data"]["experts.yaml"]
     retrieval = parse_text(text, file="experts.yaml").retrieval
-    assert retrieval is not None
     assert (retrieval.stores.index, retrieval.pilots) == ("pgvector", "/data/pilots")
 
 

@@ -92,7 +92,7 @@ def test_the_first_start_measures_fits_and_answers_every_category(place: Place, 
         assert re.fullmatch(r"\d+ ms", first_token)
     assert len({cells[1] for cells in table.values()}) > 5
     assert len({cells[2] for cells in table.values()}) > 3
-    assert int(re.search(r"(\d+) of 16 queries were put", first_output).group(1)) >= 8  # type: ignore[union-attr]
+    assert int(re.search(r"(\d+) of 16 queries were put", first_output).group(1)) >= 8
     assert re.search(r"^curl http://127\.0\.0\.1:\d+/v1/chat/completions ", first_output, re.MULTILINE)
     assert re.search(r"answers from \S+answers\.jsonl, graded here: generalist 3 \(key [0-9a-f]{12}\)", first_output)
     assert "; 9 asked here." in first_output
@@ -145,17 +145,17 @@ def test_a_second_start_uses_what_the_first_one_learned(running: Running) -> Non
 def test_the_openai_client_is_answered_and_the_decision_is_kept(place: Place, running: Running) -> None:
     ask = [{"role": "user", "content": "What is 23 + 19?"}]
     with openai.OpenAI(base_url=running.url, api_key="none", max_retries=0) as client:
-        raw = client.chat.completions.with_raw_response.create(model="auto", messages=ask, max_tokens=16)  # type: ignore[arg-type]
+        raw = client.chat.completions.with_raw_response.create(model="auto", messages=ask, max_tokens=16)
         assert raw.parse().choices[0].message.content
         assert raw.headers["x-coe-expert"] in EXPERTS
         assert raw.headers["x-coe-category"] == "arithmetic"
         assert 0 < float(raw.headers["x-coe-confidence"]) <= 1
         greedy = {"max_tokens": 16, "temperature": 0}
-        stream = client.chat.completions.create(model="calculator", messages=ask, stream=True, **greedy)  # type: ignore[call-overload]
+        stream = client.chat.completions.create(model="calculator", messages=ask, stream=True, **greedy)
         pieces = [chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices]
         assert "42" in "".join(pieces)
         with pytest.raises(openai.NotFoundError):
-            client.chat.completions.create(model="nobody", messages=ask)  # type: ignore[arg-type]
+            client.chat.completions.create(model="nobody", messages=ask)
 
     def row() -> tuple[str, str, str] | None:
         with sqlite3.connect(place.data / "coe.db") as database:

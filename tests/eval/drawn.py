@@ -14,7 +14,6 @@ from eval.report.page import Spec
 def charts_of_page(html: str) -> dict[str, Spec]:
     """Name -> specification of each, all of which keep to Vega-Lite's schema."""
     found = re.search(r'id="specs">(.*?)</script>', html, re.S)
-    assert found is not None
     charts: dict[str, Spec] = json.loads(found[1])
     for spec in charts.values():
         validate_jsonschema(spec, load_schema())

@@ -92,12 +92,10 @@ async def test_engines_take_turns_restart_stop_and_wake(
         await until(lambda: pool.asleep == {"coder"}, "the pool to hear that it is awake")
         await until(lambda: "vllm-writer is awake" in caplog.text, "a look at who sleeps")
         killed = engine("writer").pid
-        assert killed is not None
         os.kill(killed, signal.SIGKILL)
         await until(lambda: engine("writer").restarts == 1 and engine("writer").state is ProcessState.READY, "another")
         assert engine("writer").pid != killed
         killed = engine("coder").pid
-        assert killed is not None
         os.kill(killed, signal.SIGKILL)  # asleep: awake it would not fit beside the other one
         await until(lambda: engine("coder").state is ProcessState.STOPPED, "an engine that is left stopped")
         assert engine("coder").restarts == 0
@@ -236,7 +234,6 @@ async def test_a_replica_that_is_killed_loses_no_request_and_comes_back(
         clients = asyncio.gather(*(ask(client) for client in range(16)))
         await until(lambda: answered[200] > 16 and min(each.running for each in backend.all) > 2, "some answers")
         killed = engines()[0].pid
-        assert killed is not None
         os.kill(killed, signal.SIGKILL)
         await clients
         assert answered == {200: 96}

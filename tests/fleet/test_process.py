@@ -38,7 +38,7 @@ def spec_of(tmp_path: Path, code: str, *more: str, **fields: object) -> ProcessS
     ready = tmp_path / "ready.json"
     argv = (sys.executable, "-c", code, str(ready), *more)
     values: dict[str, object] = {"ready_file": ready, "start_timeout_s": DEADLINE_S, "stop_grace_s": DEADLINE_S}
-    return ProcessSpec("engine", argv, tmp_path / "logs" / "engine.log", **(values | fields))  # type: ignore[arg-type]
+    return ProcessSpec("engine", argv, tmp_path / "logs" / "engine.log", **(values | fields))
 
 
 @asynccontextmanager
@@ -57,7 +57,6 @@ async def test_a_child_becomes_ready_and_stops_on_request(tmp_path: Path) -> Non
         await process.wait_ready()
         status = process.status
         assert (status.state, status.restarts, status.reason) == (ProcessState.READY, 0, None)
-        assert status.pid is not None
         assert is_running(status.pid)
     assert process.status.state is ProcessState.STOPPED
     assert not is_running(status.pid)
@@ -135,7 +134,6 @@ async def test_a_restart_for_which_nothing_is_left_is_tried_again(
             return await launch()
 
         monkeypatch.setattr(process, "_launch", seldom)
-        assert process.status.pid is not None
         os.kill(process.status.pid, signal.SIGKILL)
         await until(lambda: process.status.restarts == 2, "a second restart")
         await process.wait_ready()
@@ -172,7 +170,6 @@ async def test_a_killed_child_is_started_again(tmp_path: Path, caplog: pytest.Lo
     async with running(spec_of(tmp_path, SERVE)) as process:
         await process.wait_ready()
         first = process.status.pid
-        assert first is not None
         os.kill(first, signal.SIGKILL)
         await until(lambda: process.status.restarts == 1, "a restart")
         await process.wait_ready()
@@ -201,7 +198,6 @@ async def test_stop_does_not_wait_for_the_back_off(tmp_path: Path) -> None:
     slow = RestartPolicy(first_delay_s=3600.0, max_delay_s=3600.0)
     async with running(spec_of(tmp_path, SERVE), slow) as process:
         await process.wait_ready()
-        assert process.status.pid is not None
         os.kill(process.status.pid, signal.SIGKILL)
         await until(lambda: process.status.state is ProcessState.BACKING_OFF, "back-off")
         assert "signal SIGKILL" in (process.status.reason or "")
@@ -214,7 +210,6 @@ async def test_a_child_that_ignores_sigterm_is_killed_with_its_children(tmp_path
     async with running(spec_of(tmp_path, DEAF, str(pid_file), stop_grace_s=0.1)) as process:
         await process.wait_ready()
         child, grandchild = process.status.pid, int(pid_file.read_text())
-    assert child is not None
     assert not is_running(child)
     await until(lambda: not is_running(grandchild), "the grandchild's end")
 
@@ -223,7 +218,6 @@ async def test_stop_while_starting_ends_the_child(tmp_path: Path) -> None:
     async with running(spec_of(tmp_path, NEVER_READY)) as process:
         await until(lambda: process.status.pid is not None, "a pid")
         pid = process.status.pid
-    assert pid is not None
     assert not is_running(pid)
     with pytest.raises(EngineError, match="engine was stopped"):
         await process.wait_ready()
@@ -247,7 +241,6 @@ asyncio.run(main())
     parent = await asyncio.create_subprocess_exec(
         sys.executable, "-c", parent_code, stdout=asyncio.subprocess.PIPE, start_new_session=True
     )
-    assert parent.stdout is not None
     child = int(await asyncio.wait_for(parent.stdout.readline(), DEADLINE_S))
     assert is_running(child)
     parent.kill()

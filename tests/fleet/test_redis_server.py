@@ -48,7 +48,6 @@ async def test_entries_survive_kill_9_and_it_is_started_again(server: RedisServe
             pipeline.xadd("s", {"n": number})
         pipeline.execute()
     first = server.pid
-    assert first is not None
     os.kill(first, signal.SIGKILL)
     await until(lambda: server.pid not in (None, first))
     await until(lambda: redis_server.answers(server.url))
@@ -59,7 +58,6 @@ async def test_entries_survive_kill_9_and_it_is_started_again(server: RedisServe
 async def test_is_started_again_though_nothing_was_left_for_it_at_first(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert server._process is not None
     launch, refusals = server._process._launch, [OSError(errno.ENOSPC, "No space left on device")]
 
     async def seldom() -> asyncio.subprocess.Process:
@@ -69,7 +67,6 @@ async def test_is_started_again_though_nothing_was_left_for_it_at_first(
 
     monkeypatch.setattr(server._process, "_launch", seldom)
     first = server.pid
-    assert first is not None
     os.kill(first, signal.SIGKILL)
     await until(lambda: server.pid not in (None, first))
 
@@ -127,7 +124,6 @@ async def test_takes_over_from_a_server_whose_owner_is_gone(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     left, heir = RedisServer(folder), RedisServer(folder)
     left._claim_folder()
-    assert left._lock is not None
     left._lock.release()  # as the kernel does when the owner is killed
     (folder / redis_server.URL_NAME).write_text(left.url)
     with subprocess.Popen(left._spec().argv, stdout=subprocess.DEVNULL) as orphan:
@@ -161,7 +157,6 @@ async def test_starting_twice_is_starting_once(server: RedisServer) -> None:
 
 
 async def test_a_signal_to_our_terminal_does_not_reach_it(server: RedisServer) -> None:
-    assert server.pid is not None
     assert os.getsid(server.pid) != os.getsid(0)
 
 

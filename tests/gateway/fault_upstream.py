@@ -166,7 +166,7 @@ class FaultUpstream:
         await response.prepare(request)
         await response.write(events(WORDS[0]))
         await self.gate.wait()  # in a packet of its own, when the first event was read
-        transport(request).write(b"zz\r\nnonsense\r\n")
+        request.transport.write(b"zz\r\nnonsense\r\n")
         drop(request)
         return response
 
@@ -236,12 +236,12 @@ class FaultUpstream:
         return response
 
     async def _partial_head(self, request: web.Request) -> web.StreamResponse:
-        transport(request).write(b"HTTP/1.1 200 OK\r\ncontent-ty")
+        request.transport.write(b"HTTP/1.1 200 OK\r\ncontent-ty")
         drop(request)
         return web.Response()
 
     async def _reset(self, request: web.Request) -> web.StreamResponse:
-        transport(request).abort()
+        request.transport.abort()
         return web.Response()
 
     async def _hang(self, request: web.Request) -> web.StreamResponse:
@@ -354,14 +354,9 @@ class FaultUpstream:
         return web.json_response({"object": "list", "data": []})
 
 
-def transport(request: web.Request) -> asyncio.Transport:
-    assert request.transport is not None
-    return request.transport
-
-
 def drop(request: web.Request) -> None:
     """Closes the connection after what was written is out."""
-    transport(request).close()
+    request.transport.close()
 
 
 @asynccontextmanager

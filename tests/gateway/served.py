@@ -29,7 +29,6 @@ def start_gateway(
         stderr=subprocess.STDOUT,
         text=True,
     )
-    assert process.stdout is not None
     lines = []
     for line in process.stdout:
         found = re.search(r"gateway at (http://\S+)", line)

@@ -90,13 +90,10 @@ def test_a_stream_without_end_mark_is_complete_only_with_a_finish_reason() -> No
 
 def test_whole_answers() -> None:
     answer = read_answer(b'{"choices":[{"finish_reason":"length"}],"usage":{"prompt_tokens":1,"completion_tokens":-4}}')
-    assert answer is not None
     assert (answer.finish_reason, answer.usage.prompt_tokens, answer.usage.completion_tokens) == ("length", 1, 0)
     failed = read_answer(b'{"error":{"message":"x","code":"dead"}}')
-    assert failed is not None
     assert failed.error_code == "dead"
     quoting = read_answer(b'{"error":{"message":"x","code":"cannot read: my secret","type":"refused"}}')
-    assert quoting is not None
     assert quoting.error_code == "refused"
     for broken in (b"", b"{", b"[]", b"{}", b'{"choices":[]}', b'{"choices":[1]}'):
         assert read_answer(broken) is None

@@ -255,7 +255,6 @@ async def system_calls(port: int, trace: Path) -> dict[str, float]:
     for kind in KINDS:
         words = ["strace", "-o", str(trace), "-p", str(threading.get_native_id())]
         tracer = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
-        assert tracer.stderr is not None
         if "attached" not in await asyncio.to_thread(tracer.stderr.readline):
             tracer.wait()
             return {}

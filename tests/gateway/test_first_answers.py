@@ -41,7 +41,6 @@ async def test_an_answer_is_read_with_its_decision_and_its_speed() -> None:
     assert (answer.category, answer.confidence, answer.expert) == ("code", 0.87, "coder")
     assert (answer.text, answer.problem, answer.fallback) == ("abc", None, "")
     assert answer.is_as_meant
-    assert answer.ttft_ms is not None
     assert answer.ttft_ms > 0
 
 
@@ -97,5 +96,4 @@ async def test_an_answer_that_is_not_ours_is_told_as_it_is() -> None:
 async def test_nobody_listening_is_a_problem_not_an_error() -> None:
     async with aiohttp.ClientSession() as session:
         answer = await ask(session, "http://127.0.0.1:1/v1", "code", "how?")
-    assert answer.problem is not None
     assert answer.problem.startswith("the connection broke")

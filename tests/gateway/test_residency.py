@@ -101,11 +101,9 @@ async def test_the_best_awake_expert_serves_and_the_receipt_says_who_slept_until
         assert await asked(it, "green") == "plain"
         record = await it.record(1)
         decision = record.decision
-        assert decision is not None
         assert decision.excluded == {"emerald": "is asleep"}
         assert decision.eligible == ("ruby", "plain")
         assert (decision.reason, decision.propensity, record.served_expert) == (DecisionReason.NEXT_BEST, 1.0, "plain")
-        assert decision.asleep is not None
         assert (decision.asleep.expert, round(decision.asleep.lost, 6)) == ("emerald", 0.4)
         assert "; the best expert, emerald, was asleep: lost 0.40; it is left asleep" in reason_in_words(decision)
         assert replay(small_router(), record, b"0" * 32).differences == {}
@@ -113,7 +111,6 @@ async def test_the_best_awake_expert_serves_and_the_receipt_says_who_slept_until
         await until(lambda: "emerald" in it.parts.pool.alive)
         assert await asked(it, "green") == "emerald"
         last = await it.record(62)
-        assert last.decision is not None
         assert last.decision.asleep is None
 
 
@@ -128,8 +125,6 @@ async def test_a_conversation_whose_expert_fell_asleep_counts_for_it_with_what_r
         async with it.chat(messages=[first, long, more]) as answer:
             assert answer.headers["x-coe-expert"] != "ruby"
         record = await it.record(1)
-        assert record.decision is not None
-        assert record.decision.asleep is not None
         assert record.decision.asleep.expert == "ruby"
         assert record.decision.asleep.lost > 0.4 + 0.04  # 0.9 for 0.5, and 5,000 tokens at 0.01 a thousand
 
@@ -143,7 +138,6 @@ async def test_an_expert_asked_by_name_is_woken_and_others_wait_no_longer_than_t
             "expert_unreachable",
             "expert emerald is asleep: 1 requests already wait for engines, as many as may",
         )
-        assert it.parts.residency is not None
         assert "emerald" in it.parts.residency.scheduler.serving
 
 
@@ -173,7 +167,6 @@ async def test_a_request_that_nobody_awake_can_serve_waits() -> None:
 async def test_a_request_that_waits_takes_whoever_wakes_first() -> None:
     async with host(Off(), asleep=EXPERTS, wake_s=(0.1, 0.1)) as it:
         keeper = it.parts.residency
-        assert keeper is not None
         named = asyncio.create_task(asked(it, "any", "plain"))
         await until(lambda: keeper.waiting == 1 or named.done())
         assert (await asked(it, "green"), await named) == ("plain", "plain")
@@ -204,7 +197,6 @@ async def test_no_engine_sleeps_between_the_decision_for_it_and_its_request(monk
         await until(lambda: keeper is not None and keeper.scheduler.goal is not None)
         before = looks[0]
         await until(lambda: looks[0] > before + 2)
-        assert keeper is not None
         assert keeper.scheduler.state("ruby") is Residency.AWAKE
         may_go.set()
         assert (await first, await named) == ("ruby", "emerald")
@@ -221,7 +213,6 @@ async def test_a_request_whose_best_expert_cannot_be_woken_waits_for_the_next() 
 
 async def kept(values: dict[str, Any], urls: dict[str, list[str]]) -> Keeper:
     config = parse_config(values)
-    assert config.residency is not None
     return await keeper_of(config, config.residency, Path("no-data"), urls)
 
 

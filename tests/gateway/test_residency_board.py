@@ -114,7 +114,6 @@ async def test_an_account_goes_on_in_the_next_process(redis_url: str) -> None:
             before.scheduler.measured("ruby", wake_1_s=3.0)
         async with keeper(redis_url, urls, Regret(residents, 0.0, ResidencyConfig(memory_gb=1))) as after:
             found = after.outlook("emerald")
-            assert found is not None
             assert found.account == pytest.approx(0.4, abs=0.05)
             assert after.scheduler.residents[0].times.wake_1_s == 3.0
 
@@ -142,7 +141,6 @@ async def test_a_process_without_redis_is_not_taken_for_one_that_was_stopped(
         raise BackendError("Redis cannot be asked", status=503)
 
     async with engines(["emerald"]) as urls, keeper(redis_url, urls, Off()) as kept:
-        assert kept._board is not None
         monkeypatch.setattr(kept._board, "exchange", away)
         await stop_task(kept._tasks[0])  # else its looks count
         kept._told_at_s = earlier = forward_clock() - 30.0
@@ -166,7 +164,6 @@ async def test_a_process_that_was_stopped_asks_who_sleeps_before_it_sends_a_requ
             assert await asked(it, "red") == "ruby"
             stopped = it.parts.residency
             assert other.decides
-            assert stopped is not None
             for task in stopped._tasks:
                 await stop_task(task)
             await board._client.hdel(f"{board._prefix}:reports", board.me)  # what silence does
@@ -227,6 +224,6 @@ def watch(name: str, engine: FakeEngine, asleep_when_asked: list[str]) -> None:
     def watched(*arguments: object) -> AsyncIterator[str]:
         if engine.is_sleeping:
             asleep_when_asked.append(name)
-        return generate(*arguments)  # type: ignore[arg-type]
+        return generate(*arguments)
 
-    engine.generate = watched  # type: ignore[method-assign, assignment]
+    engine.generate = watched

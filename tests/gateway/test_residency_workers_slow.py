@@ -47,7 +47,7 @@ async def engines(folder: Path) -> AsyncIterator[dict[str, str]]:
             words += ["--fake-card", str(folder / "card"), "--fake-wake-s", f"{WAKE_S},{WAKE_S}"]
             command = [sys.executable, "-P", "-m", "fleet.fake_vllm", *words]
             processes.append(subprocess.Popen(command, env={**os.environ, "VLLM_SERVER_DEV_MODE": "1"}))
-            await until(lambda name=name: serves(name), f"the engine of {name}")  # type: ignore[misc]
+            await until(lambda name=name: serves(name), f"the engine of {name}")
             if name == RIGHT:
                 await actuator.sleep(name, 2)
         yield urls

@@ -39,7 +39,7 @@ def cycle_on(transport: Transport, *, method: str, keep_alive: bool) -> RequestR
     return made(
         scope={"type": "http", "method": method, "http_version": "1.1"},
         transport=transport,
-        flow=FlowControl(transport),  # type: ignore[arg-type]
+        flow=FlowControl(transport),
         logger=log,
         access_logger=log,
         access_log=False,

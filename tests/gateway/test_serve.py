@@ -88,7 +88,6 @@ async def process(
 
 
 async def line(child: asyncio.subprocess.Process) -> list[str]:
-    assert child.stdout is not None
     return (await asyncio.wait_for(child.stdout.readline(), DEADLINE_S)).decode().split()
 
 

@@ -237,7 +237,6 @@ async def one_retrains_for_all(fleet: Fleet) -> None:
     assert run.returncode == 0, error.decode()
     assert json.loads(out)["verdict"] == "promote", out
     live = registry.live()
-    assert live is not None
     assert live.history[0] == before
     await until(partial(fleet.serves, live.version), "what was learned answers")
 

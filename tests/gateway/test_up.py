@@ -69,7 +69,6 @@ async def test_serve_without_a_router_answers_by_name_and_ends_in_order(
     await until(lambda: "gateway at " in caplog.text or run.done(), "the gateway's address")
     await until(lambda: "not ready: no router is loaded" in caplog.text or run.done(), "the warning")
     address = re.search(r"gateway at (http://\S+)", caplog.text)
-    assert address is not None
     async with aiohttp.ClientSession() as session:
         async with session.get(address.group(1).removesuffix("/v1") + "/readyz") as answer:
             assert answer.status == 503

@@ -78,7 +78,6 @@ def test_shares_sum_to_one_and_their_expected_cost_keeps_the_budget(seed: int, b
     mass = experts.evidence.mass / experts.evidence.mass.sum(dtype=np.float64)
     mean = float(mass @ (probs * loss).sum(axis=1))
     assert mean <= budget * (1 + 1e-9)
-    assert policy.exploration is not None
     assert mean <= policy.exploration.loss + 1e-12 <= budget * (1 + 1e-9) + 1e-12
     assert policy.exploration.share == pytest.approx(float(mass @ (1 - probs[np.arange(K), planned])), abs=1e-9)
     cost = experts.costs.cost_usd.astype(np.float64)
@@ -210,8 +209,8 @@ def test_all_that_decides_a_share_is_in_the_identity() -> None:
         "quality": np.ones((1, 2)),
         "guessed": frozenset({0}),
     }
-    found = {Exploration(**{**one, name: value}).identity for name, value in others.items()}  # type: ignore[arg-type]
-    assert len(found | {Exploration(**one).identity}) == 7  # type: ignore[arg-type]
+    found = {Exploration(**{**one, name: value}).identity for name, value in others.items()}
+    assert len(found | {Exploration(**one).identity}) == 7
 
 
 @given(st.floats(-1, 1), st.floats(0.01, 0.5))

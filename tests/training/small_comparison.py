@@ -73,7 +73,7 @@ def log_table(
         "is_held_out": np.ones(n, dtype=bool),
         "is_failure": np.zeros(n, dtype=bool),
     }
-    return LogTable(**{**columns, **changes})  # type: ignore[arg-type]
+    return LogTable(**{**columns, **changes})
 
 
 def asked(log: LogTable, *, excluded: Sequence[str] = ()) -> AskedAnswers:

@@ -76,7 +76,6 @@ def by_several(seq: int, *answers: int | None, at: float = 1.0) -> DecisionRecor
     judge = AskedExpert(expert="b", state=CallState.ANSWERED, answer=None, is_judge=True)
     trace = StrategyTrace(name="vote", is_settled=True, agreed=1, calls=(*calls, judge))
     plain = record(seq)
-    assert plain.decision is not None
     decision = plain.decision.model_copy(update={"category": "topic"})
     return plain.model_copy(update={"strategy": trace, "served_expert": "a", "at": at, "decision": decision})
 

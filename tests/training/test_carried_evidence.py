@@ -41,7 +41,6 @@ def carried_from(learned: tuple[str, ...], graded: tuple[str, ...], known: tuple
 def test_what_is_known_is_carried_in_the_rows_of_the_file() -> None:
     """A category that the live router does not know has what is known of `general`, and no answer of its own."""
     found = carried_from(("sql", "poems", "facts"), ("right", "left", "newest"))
-    assert found is not None
     assert (found.experts, found.others) == (("tutor",), ("right", "left"))
     assert (found.rows, found.since) == (("sql", "poems", "facts", "general"), SINCE.timestamp())
     assert found.columns.quality[:, 0] == pytest.approx([0.5, 0.7, 0.9, 0.7])
@@ -52,7 +51,6 @@ def test_what_is_known_is_carried_in_the_rows_of_the_file() -> None:
 
 def test_where_nobody_is_graded_still_the_quality_itself_is_carried() -> None:
     found = carried_from(ROWS[:-1], ("newest",))
-    assert found is not None
     assert (found.experts, found.others) == (EXPERTS, ())
     assert found.lead == pytest.approx(LIVE.quality)
 

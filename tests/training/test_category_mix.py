@@ -83,8 +83,6 @@ def test_the_interval_of_the_distance_holds_the_truth_and_0_where_nothing_moved(
     for seed in range(10):
         rng = np.random.default_rng(seed)
         mix = estimate_mix(drawn(shares, 400, rng), np.arange(400), np.ones(400), counts, rng)
-        assert mix is not None
-        assert mix.moved.interval is not None
         hits += mix.moved.interval.low <= true <= mix.moved.interval.high
         n_moved += mix.ratio is not None
         assert (mix.ratio is None) == (mix.moved.interval.low == 0)
@@ -105,7 +103,6 @@ def test_what_one_key_asks_again_and_again_moves_nothing() -> None:
         ]
         asked = asked_queries(records, 2, FeedbackConfig())
         mix = estimate_mix(probs, asked.cluster, asked.weight, counts, np.random.default_rng(0))
-        assert mix is not None
         ratios.append(mix.ratio)
     assert ratios[0] is None
     assert ratios[1] is not None
@@ -159,7 +156,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder whose log holds three hundred questions for SQL and thirty for facts, of as many users."""
     folder = make_trained(tmp_path_factory.mktemp("mix"))
     config, live = load_config(folder / "experts.yaml"), Registry(folder / "data" / "routers").live()
-    assert live is not None
     router = load_router(config, folder / "data" / "routers" / live.version)
     texts = {name: [q.text for q in labelled_queries(config, None) if q.category == name] for name in ("sql", "facts")}
     records = []
@@ -187,7 +183,6 @@ def test_a_retrained_stage_1_expects_what_is_asked(trained: Path) -> None:
     made, _ = fit_candidate(trained / "scratch", inputs, inputs.evidence(), "")
     moved = made.manifest.metrics[MIX_MOVED]
     assert moved.n == 330
-    assert moved.interval is not None
     assert moved.interval.low > 0.2
     before, after = (
         load_router(load_config(request.config), folder)
@@ -197,7 +192,6 @@ def test_a_retrained_stage_1_expects_what_is_asked(trained: Path) -> None:
         )
     )
     assert before.mix is None
-    assert after.mix is not None
     assert dict(zip(after.categories, after.mix, strict=False))["sql"] > 1
     asked = read_asked(request.database_url, before.encoder, FeedbackConfig(), since=0.0).embeddings
     sql = before.categories.index("sql")
@@ -223,5 +217,4 @@ def test_the_report_says_how_far_the_mix_has_moved(trained: Path, tmp_path: Path
 
 def live_artifact(request: RetrainRequest) -> RouterArtifact:
     pointer = Registry(request.routers).live()
-    assert pointer is not None
     return load_artifact(request.routers / pointer.version)

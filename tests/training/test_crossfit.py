@@ -67,8 +67,8 @@ def trial(seed: int) -> tuple[float, bool, bool]:
     live, table = MapRouter(graded(quality, rng, "a")), graded(quality, rng, "b")
     candidate, folds = MapRouter(table), folds_of(table)
     evidence = Evidence(candidate.evidence, 0.0, table, np.ones(0))
-    twins = tuple(Twin(MapRouter(table.rows(folds != fold)), evidence) for fold in range(FOLDS))  # type: ignore[arg-type]
-    comparison = RouterComparison(live, candidate, evidence, candidate.evidence.quality, rng, twins)  # type: ignore[arg-type]
+    twins = tuple(Twin(MapRouter(table.rows(folds != fold)), evidence) for fold in range(FOLDS))
+    comparison = RouterComparison(live, candidate, evidence, candidate.evidence.quality, rng, twins)
     vectors = np.zeros((len(table.texts), 1), np.float32)
     accuracy = comparison.paired("category accuracy", np.ones(10), np.ones(10))
     fitted = comparison.on_outcomes(table, vectors, is_held_out=False)

@@ -44,15 +44,12 @@ def test_a_specialist_is_worth_its_lead_on_its_share_of_the_traffic() -> None:
     found = WorthStudy(config, graded(quality, 30), {"c0": 1, "c1": 3}).measure()
     generalist, specialist = found.experts
     assert "c0" in specialist.serves
-    assert specialist.loss is not None
     assert specialist.loss.value == pytest.approx(0.4 / 4, abs=1e-6)
     assert {name: metric.value for name, metric in specialist.by_category.items()} == {"c0": pytest.approx(0.4)}
     assert specialist.freed_gb == pytest.approx(3 * 0.56 * 1.0737, abs=1e-3)  # in 4 bits
     assert (specialist.freed, specialist.model_copy(update={"freed_gb": 1342.2}).freed) == ("1.8", "1,342")
     per_gb = specialist.loss_per(specialist.freed_gb)
-    assert per_gb is not None
     assert per_gb.value == pytest.approx(0.1 / specialist.freed_gb, abs=1e-6)
-    assert generalist.loss is not None
     assert generalist.loss.value == pytest.approx(0.4 * 3 / 4, abs=1e-6)
     assert found.dispensable == ()
 
@@ -70,7 +67,6 @@ def test_an_expert_of_a_category_without_traffic_now_is_not_called_dispensable()
     quality = np.array([[0.5, 0.9], [0.5, 0.1]])
     found = WorthStudy(config_of(2, {"e0": {}, "e1": {}}), graded(quality, 30), {"c1": 50}).measure()
     specialist = found.experts[1]
-    assert specialist.loss is not None
     assert specialist.loss.value == pytest.approx(0, abs=1e-6)
     assert specialist.by_category["c0"].value == pytest.approx(0.4)
     assert found.dispensable == ()
@@ -96,7 +92,6 @@ def test_a_builtin_expert_is_worth_what_it_answers_better_than_the_planned_one()
     sums.output_tokens[:30] = 2
     found = WorthStudy(config, table, builtins=sums).measure().experts[1]
     assert (found.expert, found.serves) == ("sums", ("c0",))
-    assert found.loss is not None
     assert found.loss.value == pytest.approx(0.5 / 2, abs=1e-6)
     assert found.by_category["c0"].value == pytest.approx(0.5, abs=1e-6)
 
@@ -128,8 +123,6 @@ def test_intervals_hold_the_truth_and_favour_the_expert_a_little() -> None:
             maps = [study.solve(removed).expert_of[:k] for removed in (NOBODY, frozenset({name}))]
             truth = float(np.subtract(*(quality[np.arange(k), one] for one in maps)).mean())
             loss = study.worth_of(name).loss
-            assert loss is not None
-            assert loss.interval is not None
             held.append(loss.interval.low <= truth <= loss.interval.high)
             bias.append(loss.value - truth)
     assert np.mean(held) > 0.9

@@ -31,7 +31,6 @@ TRUTH, PROPENSITY = {"left": 0.8, "right": 0.5}, 0.1
 def note(request: RetrainRequest) -> None:
     """Writes what a gateway does of the live router."""
     pointer = Registry(request.routers).live()
-    assert pointer is not None
     store = Database(request.database_url)
     RouterVersions(store).note(pointer, [])
     store.close()
@@ -57,7 +56,6 @@ def test_a_promotion_is_worth_what_it_gains_on_later_decisions(request_: Retrain
     found = measure_loop(request, later)
     assert [step.changes["sql"] for step in found.steps] == ["left to right"]
     assert found.worth is not None, found.unknown
-    assert found.worth.interval is not None
     assert found.worth.interval.low < 0.7 < found.worth.interval.high
     assert found.worth.interval.low > 0.4
     said = loop_sentences(found)[0]
@@ -90,7 +88,6 @@ def explored(n: int, rng: np.random.Generator, **changes: object) -> Iterator[tu
         is_tried = bool(rng.random() < PROPENSITY)
         expert = "right" if is_tried else "left"
         made = record(seq, propensity=PROPENSITY if is_tried else 1 - PROPENSITY, **changes)
-        assert made.decision is not None
         decision = made.decision.model_copy(
             update={
                 "expert": expert,
@@ -113,8 +110,6 @@ def test_the_cost_of_exploring_holds_the_truth() -> None:
     for _ in range(40):
         pairs = list(explored(400, rng))
         cost = exploration_cost((one for one, _ in pairs), {one.decision_id: r for one, r in pairs})
-        assert cost.measured is not None
-        assert cost.measured.interval is not None
         held.append(cost.measured.interval.low <= 0.03 <= cost.measured.interval.high)
         values.append(cost.measured.value)
         assert cost.predicted == pytest.approx(0.1 * cost.n_explored / 400)

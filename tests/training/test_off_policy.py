@@ -93,7 +93,6 @@ def test_bootstrap_interval_covers_and_repeats():
         for _ in range(2)
     )
     assert first == again
-    assert first.interval is not None
     assert first.interval.low < 0.5 < first.interval.high
     half_width = (first.interval.high - first.interval.low) / 2
     assert half_width == pytest.approx(1.96 * values.std() / 20, rel=0.15)

@@ -139,7 +139,6 @@ def test_feedback_moves_the_map_and_the_candidate_is_promoted(request_):
     before = Registry(request_.routers).live()
     log_answers(request_, {"left": 0.2, "right": 0.9})
     result = run_retrain(request_, now=NOW)
-    assert result.gate is not None
     assert result.gate.verdict is Verdict.PROMOTE, result.reason
     assert [(c.category, c.live, c.candidate) for c in result.changes if c.category == "sql"] == [
         ("sql", "left", "right")
@@ -226,7 +225,6 @@ def test_a_dry_run_compares_and_promotes_nothing(request_):
     before = Registry(request_.routers).live()
     log_answers(request_, {"left": 0.2, "right": 0.9})
     result = run_retrain(replace(request_, is_dry_run=True), now=NOW)
-    assert result.gate is not None
     assert result.gate.verdict is Verdict.PROMOTE
     assert not result.is_promoted
     assert Registry(request_.routers).live() == before

@@ -294,7 +294,6 @@ def test_a_newcomer_is_judged_by_the_answers_since_it_came_and_by_what_it_is_giv
         return comparison.on_newcomers(told, share, (live, candidate))
 
     newcomers = found(red="plain", green="ruby")
-    assert newcomers is not None
     assert (newcomers.experts, newcomers.gain.level) == (("plain",), 0.1)
     same = 2 * 0.6 + 0.1  # the two green answers together, and the general one
     assert shown(newcomers.gain) == pytest.approx(((3 * 0.4 + same) / 9, (3 * 1.3 + same) / 9, 3 * 0.9 / 9))
@@ -367,6 +366,5 @@ def test_each_graded_prompt_is_decided_by_the_twin_that_has_not_seen_it() -> Non
     )
     folds = folds_of(table)
     found = both.crossed(table, ColourEncoder().encode(table.texts))
-    assert found is not None
     expected = table.scores[np.arange(11), [EXPERTS.index(wanted[fold]) for fold in folds]].mean()
     assert (found.live.value, found.candidate.value) == pytest.approx((12 / 22, float(expected)))

@@ -44,7 +44,6 @@ def settings(folder: Path, **policies: object) -> CoeConfig:
 def variant(folder: Path, config: CoeConfig, root: Path, change: Change) -> Router:
     """The live router with some arrays changed."""
     live = Registry(folder / "data" / "routers").live()
-    assert live is not None
     artifact = load_artifact(folder / "data" / "routers" / live.version)
     arrays = {name: np.array(array) for name, array in artifact.arrays.items()}
     change(arrays)

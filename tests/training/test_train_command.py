@@ -54,13 +54,11 @@ def test_the_same_router_again_changes_nothing_and_a_trial_goes_on(
 def test_another_version_that_decides_alike_is_said_to(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     registry = Registry(folder / "data" / "routers")
     before = registry.live()
-    assert before is not None
     prompts = [(category, i) for category in ("facts", "sql", "general") for i in range(1, 13)]
     scores = np.array([[0.61, 0.41]] * len(prompts))
     write_outcomes(outcome_table(prompts, ("left", "right"), scores), folder / "data" / "outcomes" / "probes")
     assert train(folder) == 0
     after = registry.live()
-    assert after is not None
     assert after.history == (before.version,)
     assert f"it decides like router {before.version}, which was live, on all" in said(capsys)
 
@@ -116,7 +114,6 @@ def test_a_router_that_is_never_sure_is_not_made_live_and_what_to_change_is_said
     assert registry.live() == before
     captured = capsys.readouterr()
     found = re.search(r"raise router\.alpha to ([0-9.]+) or more", captured.err)
-    assert found is not None
     assert "is never sure of a category, so everything would go to general" in captured.err
     assert "too few for router.alpha=1e-06. It was not made live" in captured.err
     values["router"]["alpha"] = float(found[1])

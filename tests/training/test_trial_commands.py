@@ -41,7 +41,6 @@ def test_a_router_that_no_gateway_could_load_stays_where_it_is(
 ) -> None:
     registry = Registry(make_trained(tmp_path) / "data" / "routers")
     before = registry.live()
-    assert before is not None
     values, message = CHANGES[change]
     (tmp_path / "experts.yaml").write_text(yaml.dump({**CONFIG, **values}))
     assert coe(tmp_path, *command, before.version) == 1
@@ -54,6 +53,5 @@ def test_a_router_that_no_gateway_could_load_stays_where_it_is(
 
 def test_one_that_they_can_load_goes_live(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     live = Registry(make_trained(tmp_path) / "data" / "routers").live()
-    assert live is not None
     assert coe(tmp_path, "promote", live.version) == 0
     assert capsys.readouterr().out == f"router {live.version} is live\n"

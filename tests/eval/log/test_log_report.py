@@ -62,7 +62,6 @@ def test_volume_cost_and_latency_add_up(report: LogReport) -> None:
 def test_qualities_hold_the_truth(report: LogReport) -> None:
     truth = {("code", "coder"): 0.9, ("code", "writer"): 0.4, ("prose", "coder"): 0.5, ("prose", "writer"): 0.8}
     for cell in report.cells:
-        assert cell.quality is not None
         assert cell.quality.low <= truth[cell.category, cell.expert] <= cell.quality.high
 
 
@@ -72,11 +71,8 @@ def test_regret_is_what_prose_lost_to_the_coder_and_exploration(report: LogRepor
     assert (rows["code"].best, rows["prose"].best) == ("coder", "writer")
     for name, lost in (("code", 0.9 - 0.825), ("prose", 0.8 - 0.65)):
         found = rows[name].regret
-        assert found is not None
         assert found.low <= lost <= found.high
     assert report.regret.coverage == 1.0
-    assert report.regret.explored is not None
-    assert report.regret.exploited is not None
     assert report.regret.explored.value < report.regret.exploited.value
 
 
@@ -98,7 +94,6 @@ def test_the_switch_shows_who_was_routed_where(report: LogReport) -> None:
     assert [moved.category for moved in switch.moved] == ["prose"]
     assert max(switch.moved[0].before, key=switch.moved[0].before.__getitem__) == "coder"
     assert max(switch.moved[0].after, key=switch.moved[0].after.__getitem__) == "writer"
-    assert switch.moved[0].quality is not None
     assert switch.moved[0].quality.low > 0.1
 
 
@@ -109,7 +104,6 @@ def test_a_still_log_does_not_alarm_and_a_degraded_expert_does() -> None:
     assert found[-1].before == pytest.approx(0, abs=0.05)
     assert found[-1].after < -0.4
     assert START + 60 * 3000 < found[-1].at < START + 60 * 3300
-    assert worse.drift.prequential is not None
     assert worse.drift.prequential.bias < -0.05
 
 
@@ -126,8 +120,6 @@ def test_feedback_of_the_dissatisfied_is_corrected_by_cell(tmp_path: Path) -> No
     found = read_traffic(write_log(tmp_path / "coe.db", 1200, rate_of=(0.6, 0.2)))
     measured = measure_log(found, command="c", now=NOW)
     bias = measured.bias
-    assert bias.raw is not None
-    assert bias.corrected is not None
     assert bias.corrected.value > bias.raw.value  # cells of good answers had the fewest raters
     assert {share.by for share in bias.groups} == {"category", "expert", "latency"}
     assert bias.coverage == 1.0
@@ -163,14 +155,11 @@ def test_disagreement_is_a_sign_of_error_where_strategies_asked() -> None:
     failed = asked(60, 1, CallState.FAILED)
     report = measure_log(gather([*records, failed, record_of(61, None)], rewards), command="", now=NOW)
     found = report.disagreement
-    assert found is not None
     assert (found.n, found.n_rated, found.mean) == (60, 60, pytest.approx(1 / 3))
-    assert found.auroc is not None
     assert found.auroc.value == pytest.approx(0.9)  # of 50 right answers 10 had as much as the wrong ones
     assert found.auroc.low < 0.9 < found.auroc.high
     assert "probability of 0.90" in page.render(traffic_page(report))
     unrated = measure_log(gather(records, {}), command="", now=NOW).disagreement
-    assert unrated is not None
     assert unrated.auroc is None
 
 
@@ -327,18 +316,14 @@ def test_the_shown_command_hides_the_database() -> None:
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.lists(st.floats(0, 1), min_size=1, max_size=30))
 def test_intervals_hold_their_value_and_gaps_turn_around(one, two) -> None:
     first, second = rate(np.array(one)), rate(np.array(two))
-    assert first is not None
     assert first.low - 1e-12 <= first.value <= first.high + 1e-12
     there, back = gap(second, first), gap(first, second)
-    assert there is not None
-    assert back is not None
     assert (there.value, there.low, there.high) == pytest.approx((-back.value, -back.high, -back.low))
 
 
 def test_newcombes_interval_is_the_published_one() -> None:
     """Newcombe 1998, table II: 56/70 - 48/80, method 10: 0.0524 to 0.3339."""
     found = gap(rate(np.repeat([1.0, 0.0], [56, 14])), rate(np.repeat([1.0, 0.0], [48, 32])))
-    assert found is not None
     assert (found.low, found.high) == (pytest.approx(0.0524, abs=5e-5), pytest.approx(0.3339, abs=5e-5))
 
 
@@ -350,7 +335,6 @@ def test_buckets_and_quarters() -> None:
 
 
 def width(found: Rate | None) -> float:
-    assert found is not None
     return found.high - found.low
 
 
@@ -361,13 +345,11 @@ def test_answers_to_one_question_or_of_one_key_are_not_independent() -> None:
     alone = np.arange(400)
     one_key = np.zeros(400, dtype=np.int64)
     clustered = rate(repeated, clusters=(question, one_key))
-    assert clustered is not None
     assert clustered.n == pytest.approx(40, rel=0.05)
     assert width(clustered) == pytest.approx(width(rate(once)), rel=0.05)
     assert width(rate(repeated, clusters=(alone, question))) == pytest.approx(width(clustered))
     assert width(rate(repeated, clusters=(alone, one_key))) == pytest.approx(width(rate(repeated)), rel=0.05)
     same = rate(np.ones(400), clusters=(question, one_key))
-    assert same is not None
     assert same.n == pytest.approx(40)
 
 
@@ -379,7 +361,6 @@ def test_intervals_of_clustered_answers_hold_the_truth() -> None:
         value = (rng.random(600) < np.clip(rng.normal(0.6, 0.25, 20), 0, 1)[key]).astype(float)
         truth = 0.6 - 0.0131  # what clipping takes off the mean of the keys
         for place, found in enumerate((rate(value), rate(value, clusters=(np.arange(600), key)))):
-            assert found is not None
             held[place] += found.low <= truth <= found.high
     assert held[0] / runs < 0.8
     assert held[1] / runs > 0.88

@@ -44,7 +44,7 @@ def evaluate(data: Path, out: Path, **options: object) -> RetrievalReport:
         cache=out.parent / "cache",
         seed=0,
         multitask="multitask",
-    )  # type: ignore[arg-type]
+    )
     return RetrievalReport.model_validate_json((out / "report.json").read_text())
 
 

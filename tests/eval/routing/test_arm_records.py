@@ -165,7 +165,6 @@ def test_gains_are_paired_and_the_gap_is_closed_halfway() -> None:
     assert gain["knn"].interval[0] == pytest.approx(0.0)  # on every single query at least as good as k-NN
     names = [arm.name for arm in arms]
     share = arm_records.closed(means, draws, [names.index(n) for n in ("coe", "best_single", "query_oracle")])
-    assert share is not None
     assert share.mean == pytest.approx(0.5)
     assert share.interval[0] <= 0.5 <= share.interval[1]
 

@@ -87,7 +87,6 @@ def test_points_are_measured_on_test_scores_against_the_mixture() -> None:
     assert [point.amount for point in found["best_mixture"]] == pytest.approx([10.0, 40.0, 70.0], rel=1e-4)
     assert all(point.gain is None for point in found["best_mixture"])
     middle = found["map"][1]
-    assert middle.gain is not None
     assert middle.gain.mean == pytest.approx(0.375)
     assert middle.gain.interval[0] > 0  # it wins or ties on every single query
     assert middle.shares == {"small": 0.5, "large": 0.5}
@@ -103,7 +102,6 @@ def test_costs_on_test_may_differ_from_those_expected() -> None:
     curves = {"map": map_curve(MAP, np.ones(2), ROWS, budget), "best_mixture": mixture_curve(FIT_MEANS, 4, budget)}
     point = measure_curves(curves, budget, FIT_MEANS, SCORES, EXPERTS, np.random.default_rng(0))["map"].points[0]
     assert (point.budget, point.amount) == (4.0, pytest.approx((1 + 1 + 7 + 9) / 4))
-    assert point.gain is not None
     share = (4.5 - 1) / (6 - 1)  # the rival may spend the 4.5 that were used
     assert point.gain.mean == pytest.approx(1.0 - (0.5 + share * 0.25), abs=1e-5)
 

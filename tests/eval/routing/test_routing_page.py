@@ -371,14 +371,12 @@ def test_only_a_narrow_interval_says_that_there_is_hardly_a_difference() -> None
 def test_choices_that_score_alike_everywhere_are_said_to() -> None:
     same = Estimate(mean=0.0, interval=(0.0, 0.0))
     said = words.power_sentence(same, 54, Power(smallest_shown=0.0, difference=0.02, queries=None))
-    assert said is not None
     assert said.startswith("Both answered every query equally well")
 
 
 def test_the_power_of_a_report_is_that_of_its_paired_differences() -> None:
     """Differences on the four test queries are 0, 0, -0.5 (small for maths) and 1: sd 0.629, standard error 0.315."""
     power = make_report().power
-    assert power is not None
     assert power.smallest_shown == pytest.approx(2.8016 * 0.6292 / 2, rel=1e-3)
     assert power.queries == pytest.approx((2.8016 * 0.6292 / 0.02) ** 2, rel=1e-3)
 

@@ -117,7 +117,6 @@ def test_costs_by_category_reach_the_router_and_its_frontier(tmp_path: Path) -> 
     assert router.experts == ("law", "maths", "small")
     assert router.costs.cost_usd == pytest.approx(np.array([[1, 5, 1], [9, 1, 1], [5, 3, 1]]) / 1e5, rel=1e-4)
     preference = router.policy("default").preference
-    assert preference is not None
     assert preference.tolls.shape == (3, 3)
     holes, categories = usd.copy(), ["general"] * 20 + list(made.categories[20:])
     holes[::3, 0], holes[::5, 0] = np.nan, 3e-5

@@ -63,7 +63,6 @@ def test_methods_are_measured_against_the_arms() -> None:
     found = sections().methods
     perfect = found["perfect"]
     assert (perfect.mean_score, perfect.is_default) == (1.0, True)
-    assert perfect.gap_closed is not None
     assert perfect.gap_closed.mean == 1.0
     assert {name: gain.mean for name, gain in perfect.gain.items()} == pytest.approx(
         {"coe": 0.125, "best_single": 0.25, "best_single_hindsight": 0.25, "map_true": 0.25, "knn": 0.25}
@@ -73,7 +72,6 @@ def test_methods_are_measured_against_the_arms() -> None:
     assert perfect.mean_cost_usd == pytest.approx((3 * 0.004 + 0.009) / 4)
     assert found["worst"].mean_score == 0.0
     lost = found["worst"].gap_closed
-    assert lost is not None
     assert lost.mean == pytest.approx(-3.0)
     assert perfect.gain["knn"].interval[0] >= 0  # never worse on any query
 
@@ -144,7 +142,6 @@ def test_calibration_of_categories_and_methods() -> None:
 
 def test_confusion_counts_true_by_likely() -> None:
     found = sections().confusion
-    assert found is not None
     assert (found.categories, found.counts) == (("a", "b"), ((2, 0), (1, 1)))
     folded = build_confusion(["a", "a", "b", "c"], ["a", "c", "a", "b"], shown=1)
     assert (folded.categories, folded.counts) == (("a", "(other)"), ((1, 1), (1, 1)))
@@ -182,20 +179,17 @@ def test_two_experts_get_a_curve_of_strong_calls() -> None:
     assert sections().cheap_strong is None
     two = two_experts()
     found = build_cheap_strong(two, np.random.default_rng(0))
-    assert found is not None
     assert (found.weak, found.strong) == ("small", "maths")
     assert (found.weak_score, found.strong_score, found.oracle_score) == pytest.approx((0.3125, 0.75, 0.8125))
     assert set(found.orders) == {"perfect", "random", "oracle"}
     assert found.orders["perfect"].apgr == found.orders["oracle"].apgr
     of_random = found.orders["random"].apgr
-    assert of_random is not None
     assert (of_random.mean, *of_random.interval) == pytest.approx((0.5, 0.5, 0.5))
     assert {level: each.mean for level, each in found.orders["random"].cpt.items()} == pytest.approx({50: 0.5, 80: 0.8})
 
 
 def test_diagnostics_need_evidence_and_name_thin_cells() -> None:
     found = sections().diagnostics
-    assert found is not None
     assert [(c.category, c.expert, c.missing) for c in found.thin] == [("b", "law", 21)]
     assert found.is_largest_always is False  # maths serves too
     assert report_of(trial()).diagnostics is None

@@ -13,7 +13,7 @@ from fleet.residency.types import Residency, published_times
 
 
 def resident(name: str, awake_gib: float = 20.0, params_b: float = 8.0, **values: object) -> Resident:
-    return Resident(name, awake_gib, 2 * params_b, published_times(params_b), (name,), **values)  # type: ignore[arg-type]
+    return Resident(name, awake_gib, 2 * params_b, published_times(params_b), (name,), **values)
 
 
 class Driver:

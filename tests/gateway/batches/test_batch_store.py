@@ -54,7 +54,6 @@ def batch(name: str, owner: str = "acme") -> Batch:
 
 
 def lines_of(store: BatchStore, file_id: str | None) -> list[object]:
-    assert file_id is not None
     out = io.BytesIO()
     store.files.copy(file_id, out)
     return [json.loads(line) for line in out.getvalue().splitlines()]
@@ -88,7 +87,6 @@ def test_a_claim_holds_while_it_is_kept_and_ends_with_its_time(store: BatchStore
 def test_the_first_result_of_a_line_stays_and_the_end_has_each_once(store: BatchStore) -> None:
     store.put(batch("b"))
     claimed = store.claim("one", 10.0)
-    assert claimed is not None
     store.begin("b", 3)
     for number, line, is_error in ((3, b'"c"', False), (1, b'"a"', False), (1, b'"again"', False), (2, b'"x"', True)):
         store.put_result("b", number, line, is_error=is_error)
@@ -108,7 +106,6 @@ def test_the_first_result_of_a_line_stays_and_the_end_has_each_once(store: Batch
 def test_an_end_that_fails_leaves_all_results(store: BatchStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.put(batch("b"))
     claimed = store.claim("one", 10.0)
-    assert claimed is not None
     store.put_result("b", 1, b'"a"', is_error=False)
 
     def broken(*arguments: object) -> None:
@@ -126,7 +123,6 @@ def test_an_end_that_fails_leaves_all_results(store: BatchStore, monkeypatch: py
 def test_a_cancelled_batch_ends_as_cancelled(store: BatchStore) -> None:
     store.put(batch("b"))
     claimed = store.claim("one", 10.0)
-    assert claimed is not None
     with pytest.raises(RequestError) as other:
         store.cancel("rival", "b")
     assert other.value.status == 404

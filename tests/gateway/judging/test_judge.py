@@ -58,7 +58,6 @@ async def judged(
     experts = {name: Scripted(lambda text, name=name: f"from {name}: {text}") for name in ("ruby", "emerald")}
     backends = echoes(plain=judge, **(experts | dict(others or {})))
     async with running(backends, sections={"judge": section}, store=store) as gateway:
-        assert gateway.parts.judge is not None
         yield gateway, gateway.parts.judge
 
 

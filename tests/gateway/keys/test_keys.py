@@ -103,7 +103,7 @@ async def test_keys_outlive_the_database(keys: KeyStore, caplog: pytest.LogCaptu
     _, secret = keys.create("acme", "", Grant())
     ring = KeyRing(keys)
     await ring.start()
-    keys.version = failing  # type: ignore[method-assign]
+    keys.version = failing
     await until(lambda: "a newer state of keys waits" in caplog.text)
     assert ring.caller(digest_of(secret)) is not None
     await ring.aclose()
@@ -230,7 +230,7 @@ async def spend(url: str, key_id: str) -> None:
 
 def test_limits_say_what_is_used(coe_keys: Shell, redis_url: str) -> None:
     made = coe_keys("create", "acme", "--usd", "5/month")[1]
-    key_id = re.search(r"key (acme/\w{12});", made)[1]  # type: ignore[index]
+    key_id = re.search(r"key (acme/\w{12});", made)[1]
     asyncio.run(spend(redis_url, key_id))
     status, shown = coe_keys("limits", key_id, "--redis-url", redis_url)
     assert status == 0
@@ -245,7 +245,7 @@ def test_the_commands(coe_keys: Shell) -> None:
     )
     status, made = coe_keys("create", "acme", "--usd", "5/month", "--requests", "60/minute", "--experts", "ruby")
     assert status == 0
-    key_id, secret = re.search(r"key (acme/\w{12});", made)[1], made.splitlines()[-1]  # type: ignore[index]
+    key_id, secret = re.search(r"key (acme/\w{12});", made)[1], made.splitlines()[-1]
     assert secret.startswith("sk-coe-")
     status, shown = coe_keys("limits", key_id, "--usd", "none", "--usd", "7/day", "--expires", "1d")
     assert "60 requests per minute; experts ruby; until" in shown

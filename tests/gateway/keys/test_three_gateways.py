@@ -41,7 +41,7 @@ async def test_fifty_clients_over_three_gateways_keep_one_budget(tmp_path: Path,
     config = priced_config(tmp_path)
     shared = {"REDIS_URL": redis_url, "DATABASE_URL": f"sqlite:///{tmp_path / 'shared.db'}", "COE_CONFIG": str(config)}
     made = coe_keys({**os.environ, **shared}, "create", "acme", "--usd", f"{BUDGET}/month")
-    key_id, secret = re.search(r"key (\S+);", made)[1], made.splitlines()[-1]  # type: ignore[index]
+    key_id, secret = re.search(r"key (\S+);", made)[1], made.splitlines()[-1]
     gateways = [
         GatewayProcess(config, tmp_path / f"data{number}", shared, tmp_path / f"gateway{number}.log")
         for number in range(3)

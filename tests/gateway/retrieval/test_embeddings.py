@@ -101,7 +101,7 @@ async def test_each_query_is_encoded_once_by_base_and_once_by_the_expert_that_wa
             return self._expert.encode_documents(texts)
 
     for name in (BASE, "animals"):
-        routing.experts[name] = Counted(routing.experts[name])  # type: ignore[index]
+        routing.experts[name] = Counted(routing.experts[name])
     async with serving(tmp_path, routing=routing) as running:
         await running.post("/embeddings", {"input": [PLAIN, *ANIMAL_QUERIES, "opening hours"]})
         assert calls == [(BASE, 4), ("animals", 2)]
@@ -117,14 +117,11 @@ async def test_every_query_has_a_record_with_its_propensity(tmp_path: Path) -> N
         assert [first.decision_id, second.decision_id] == [each["decision_id"] for each in answer["data"]]
         assert headers["x-coe-decision-id"] == first.decision_id
         assert first.kind is DecisionKind.EMBEDDING
-        assert first.decision is not None
         assert first.decision.expert == "animals"
         assert first.decision.propensity == 1.0
         assert first.decision.router_version == "pilots-1"
-        assert first.retrieval is not None
         assert first.retrieval.reason == "pilots"
         assert first.text == ANIMAL_QUERIES[0]
-        assert second.retrieval is not None
         assert second.retrieval.members == ("base",)
         async with running.http.get(f"{running.url}/decisions/{first.decision_id}") as response:
             receipt = await response.json()

@@ -92,7 +92,6 @@ async def test_each_search_names_the_expert_and_why(running: Serving) -> None:
         assert headers["x-coe-decision-id"] == answer["decisions"][0]["decision_id"]
         record = running.log.records[-1]
         assert record.kind is DecisionKind.SEARCH
-        assert record.retrieval is not None
         assert record.retrieval.store_id == store_id
         assert list(record.retrieval.documents) == [each["document_id"] for each in answer["data"]]
 
@@ -116,7 +115,6 @@ async def test_a_learned_fusion_finds_what_the_words_side_by_side_mean(running: 
     assert all(0 <= each["score"] <= 1 for each in answer["data"])
     assert answer["decisions"][0]["why"].endswith("(+0.500 nDCG@10 predicted), fused as the queries of weather taught")
     trace = running.log.records[-1].retrieval
-    assert trace is not None
     assert (trace.evidence, trace.learned_on) == ((0.0, 0.8, -0.1), "weather")
     _, ranked, _ = await running.post(
         "/rerank", {"query": PHRASE_QUERIES[0], "documents": [apart, texts["beside.txt"]]}

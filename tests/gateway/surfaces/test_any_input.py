@@ -161,7 +161,7 @@ def test_any_whole_answer_is_told_or_broken(path: str, data: st.DataObject) -> N
     surface = OTHERS[path]
     answer = surface.answer(asked(surface, VALID[path]), "dec-1")
     assert answer is not None
-    valid = {**CHUNK, "choices": [{"message": CHUNK["choices"][0]["delta"], "finish_reason": "stop"}]}  # type: ignore[index]
+    valid = {**CHUNK, "choices": [{"message": CHUNK["choices"][0]["delta"], "finish_reason": "stop"}]}
     with suppress(BackendError, ApiError):
         json.loads(Telling(surface, answer).whole(json.dumps(data.draw(changed(valid))).encode()))
 

@@ -70,7 +70,6 @@ async def test_a_stream_has_the_official_events_and_adds_up_to_the_response() ->
     assert response.status == "completed"
     assert response.model_dump()["store"] is False
     usage = response.usage
-    assert usage is not None
     assert (usage.input_tokens, usage.input_tokens_details.cached_tokens, usage.output_tokens) == (30, 10, 7)
     assert (record.usage.prompt_tokens, record.finish_reason, record.is_stream) == (30, "tool_calls", True)
     assert engine.bodies[0]["stream_options"] == {"include_usage": True}
@@ -255,5 +254,4 @@ async def test_an_answer_cut_by_its_limit_is_incomplete() -> None:
     ):
         response = await client.responses.create(model="ruby", input="red")
     assert response.status == "incomplete"
-    assert response.incomplete_details is not None
     assert response.incomplete_details.reason == "max_output_tokens"

@@ -36,7 +36,6 @@ async def reader() -> AsyncIterator[DocumentReader]:
 def process_of(reader: DocumentReader) -> int:
     """The id of the process that waits for the next document."""
     process = reader._idle[-1]._process
-    assert process is not None
     return process.pid
 
 
@@ -146,8 +145,6 @@ def test_a_gateway_that_is_killed_while_it_reads_leaves_no_document(tmp_path: Pa
     process = subprocess.Popen(
         [sys.executable, "-I", "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=folder
     )
-    assert process.stdin is not None
-    assert process.stdout is not None
     with process.stdin, process.stdout:
         process.stdin.write(json.dumps(job | {"memory_bytes": 512 << 20}).encode() + b"\n")
         process.stdin.flush()
@@ -160,8 +157,6 @@ async def test_the_process_ends_with_the_gateway_and_takes_its_folder(reader: Do
     assert await outcome_of(reader, "a.txt", b"secret") == "secret"
     process = reader._idle[-1]
     assert (process._folder / "document").read_bytes() == b"secret"
-    assert process._process is not None
-    assert process._process.stdin is not None
     process._process.stdin.close()  # as the kernel does when the gateway is killed
     await until_gone(process._folder)
     assert await process._process.wait() == 0

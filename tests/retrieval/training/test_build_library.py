@@ -127,7 +127,6 @@ def test_settings_are_chosen_on_dev_and_never_for_the_papers_methods() -> None:
     ]
     chosen = tuned(library, dev, FINGERPRINTS)
     for settings in (chosen.manifest.settings, chosen.manifest.single_settings):
-        assert settings is not None
         assert settings.temperature in TEMPERATURES
         assert settings.prior_mass in PRIOR_MASSES
     assert routed_scores(chosen, dev[0], list(FINGERPRINTS)).tolist() == pytest.approx([0.95] * 6)

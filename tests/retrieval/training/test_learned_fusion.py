@@ -39,7 +39,6 @@ def queries(count: int, decides: int = PHRASES, seed: int = 0) -> list[Candidate
 
 def test_the_feature_that_tells_gets_the_weight() -> None:
     weights = learn_weights(queries(60))
-    assert weights is not None
     assert np.abs(weights).sum() == pytest.approx(1)
     assert weights[PHRASES] > 0.8
     assert scores_by(weights, queries(40, seed=1)).mean() > 0.95
@@ -58,7 +57,6 @@ def test_the_weights_are_where_the_loss_is_least() -> None:
         return total
 
     direction = learn_weights(taught)
-    assert direction is not None
     sizes = np.linspace(1, 200, 2000)
     best = direction * sizes[int(np.argmin([loss(direction * size) for size in sizes]))]
     for feature in range(FEATURES):
@@ -75,7 +73,6 @@ def test_a_ranking_never_counts_against_a_document_and_evidence_may() -> None:
         Candidates(q.rows, q.features, {int((q.features[:, 0] + q.features[:, PHRASES]).argmin()): 1}) for q in taught
     ]
     weights = learn_weights(against)
-    assert weights is not None
     assert weights[:2].min() >= 0
     assert weights[PHRASES] < -0.5
 
@@ -93,8 +90,6 @@ def test_a_query_is_scored_by_weights_that_it_did_not_teach() -> None:
     every[0::FOLDS] = queries(60 // FOLDS, decides=0, seed=5)
     others = learn_weights([query for place, query in enumerate(every) if place % FOLDS])
     scores = cross_scores(every)
-    assert others is not None
-    assert scores is not None
     np.testing.assert_array_equal(scores[0::FOLDS], scores_by(others, every[0::FOLDS]))
     assert scores[0::FOLDS].mean() < 0.8 < scores[1::FOLDS].mean()
 

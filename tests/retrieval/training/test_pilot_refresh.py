@@ -122,8 +122,6 @@ def test_a_library_is_made_where_there_is_none(tmp_path: Path) -> None:
     assert (found.stores, found.n_train, found.n_dev) == (2, 43, 20)
     assert found.dropped == {"searches without text": 2}
     assert (found.old, found.new) == (None, made(tmp_path).manifest.version)
-    assert found.after is not None
-    assert found.before is not None
     assert found.after >= found.before
     assert made(tmp_path).manifest.data_sets == ("vs_a", "vs_b")
     assert made(tmp_path).manifest.settings == RoutingSettings()
@@ -134,7 +132,6 @@ def test_the_library_learns_whom_people_find_right(tmp_path: Path) -> None:
     stores = Stores(vs_a=lambda folder: write_store(folder, learned=harbour, judged=harbour))
     found = run(tmp_path, stores)
     assert found.after == pytest.approx(1.0)
-    assert found.before is not None
     assert found.before < 0.8
 
 
@@ -245,8 +242,6 @@ def test_a_small_fall_on_many_held_out_queries_is_a_fall(tmp_path: Path) -> None
     before = files(tmp_path / "pilots")
     stores.stores["vs_a"] = lambda folder: write_store(folder, 61, 180, judged=mostly_harbour)
     found = run(tmp_path, stores)
-    assert found.before is not None
-    assert found.after is not None
     assert 0.03 < found.before - found.after < 0.1
     assert not found.is_promoted, found.reason
     assert files(tmp_path / "pilots") == before
@@ -330,7 +325,6 @@ def test_whoever_lost_the_turn_or_came_second_writes_nothing(tmp_path: Path) -> 
         yield
 
     found = refresh_pilots(request, now=NOW, guard=interrupted)
-    assert found is not None
     written = made(tmp_path)
     assert found.reason == f"declined: {written.manifest.version} was written during the comparison"
     assert written.manifest.settings.margin == 0.3
@@ -354,19 +348,15 @@ def test_an_interval_decides_and_not_the_mean() -> None:
     """Nine queries of which two gain and one loses are too few to say that nothing is lost; many times nine are not."""
     few = [0.4, -0.3, 0.1, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
     found = compared(few)
-    assert found is not None
     assert found.verdict is Verdict.NEED_MORE
-    assert found.more_searches is not None
     assert 100 < found.more_searches < 1000
     assert "too uncertain for the margin 0.02" in found.reason
     assert compared(few * (1 + found.more_searches * 2 // 9)) is None
     fell = compared([-0.05] * 20)
-    assert fell is not None
     assert fell.verdict is Verdict.DECLINE
 
 
 def test_a_paired_mean_has_students_interval() -> None:
     """Five values of mean 2 and standard deviation 1.581: 2 +- 2.776 x 0.7071."""
     found = paired_mean(np.array([0.0, 1.0, 2.0, 3.0, 4.0])).interval
-    assert found is not None
     assert (found.low, found.high) == pytest.approx((2 - 1.9632, 2 + 1.9632), abs=1e-3)

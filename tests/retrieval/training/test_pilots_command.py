@@ -27,7 +27,7 @@ def make(out: Path, **options: object) -> None:
         "rebuild": False,
         "cache": out.parent / "cache",
     }
-    pilots(out=out, **(defaults | options))  # type: ignore[arg-type]
+    pilots(out=out, **(defaults | options))
 
 
 def write_config(folder: Path, experts: str) -> Path:

@@ -57,7 +57,6 @@ def test_answers_to_one_prompt_in_two_tables_are_those_of_the_last(tmp_path: Pat
     write(tmp_path / "b", replace(table(("right",), [[0]], start=1), answers=np.array([[0]])), 2.0)
     write(tmp_path / "c", table(("left",), [[1]], start=5), 3.0)
     found = read_outcome_folders(tmp_path, ("left", "right"))
-    assert found.answers is not None
     assert found.answers.tolist() == [[0, 0], [-2, 0], [-2, -2]]
     assert found.with_unmeasured(["new"]).answers[0].tolist() == [0, 0, -2]
 
@@ -108,7 +107,6 @@ def test_columns_without_a_score() -> None:
 def test_prompts_of_two_tables_are_joined_where_only_one_knows_answers() -> None:
     first = replace(table(("left",), [[1], [0]]), answers=np.array([[0], [0]]))
     both = first.joined(table(("left",), [[1]], start=5))
-    assert both.answers is not None
     assert (both.answers[:, 0].tolist(), both.logprobs) == ([0, 0, -2], None)
     assert both.scores[:, 0].tolist() == [1, 0, 1]
     assert len(both.texts) == 3

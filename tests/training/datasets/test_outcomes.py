@@ -236,12 +236,10 @@ def test_answers_are_numbered_by_prompt_and_written_as_they_are(tmp_path: Path) 
     rows = [{"prompt_id": p, "model": m, "answer": answer} for p, m, answer in [*given, ("p9", "a", "1")]]
     pq.write_table(pa.Table.from_pylist(rows), folder / "answers.parquet")
     table = read_outcomes(folder, keep_partial=True)
-    assert table.answers is not None
     assert table.answers.tolist() == [[0, 0], [0, 1], [-1, -2]]
     assert read_outcomes(folder, experts=["b"]).answers.tolist() == [[0], [0]]
     write_outcomes(table, tmp_path / "copy")
     copy = read_outcomes(tmp_path / "copy", keep_partial=True)
-    assert copy.answers is not None
     assert copy.answers.tolist() == table.answers.tolist()
     pq.write_table(pa.Table.from_pylist([{"prompt_id": "p1", "model": "a"}]), folder / "answers.parquet")
     with pytest.raises(DataError, match=r"answers\.parquet: .*'answer'"):

@@ -50,9 +50,7 @@ def test_two_experts_have_no_arbiter_and_every_other_strategy() -> None:
     fitted = fit_strategies(
         replace(queries, table=pair), measure_quality(pair, CATEGORIES), np.random.default_rng(0), silent
     )
-    assert fitted is not None
     read = learned_strategies(load(save(as_stored(fitted))), 2, 2)
-    assert read is not None
     assert read.variants[StrategyName.AGREE].asked() == []
     assert all(read.variants[name].asked() for name in LEARNED if name is not StrategyName.AGREE)
     costs = replace(COSTS, cost_usd=COSTS.cost_usd[:, :2], active_params_b=COSTS.active_params_b[:2])
@@ -90,11 +88,6 @@ COSTS = ExpertCosts(
 EVERYBODY = np.ones(4, dtype=bool)
 
 
-def strategies() -> LearnedStrategies:
-    assert FITTED is not None
-    return FITTED
-
-
 def test_without_comparable_answers_nothing_is_learned() -> None:
     assert learned(DATA, None) is None
     assert learned(DATA, np.full_like(DATA.keys, -2)) is None
@@ -104,7 +97,7 @@ def test_without_comparable_answers_nothing_is_learned() -> None:
 
 @pytest.mark.parametrize("name", LEARNED)
 def test_a_strategy_that_gains_serves(name: StrategyName) -> None:
-    choices = choices_of(strategies().variants[name], EVIDENCE, COSTS, EVERYBODY, {})
+    choices = choices_of(FITTED.variants[name], EVIDENCE, COSTS, EVERYBODY, {})
     plan = solve_plan(name, choices, np.zeros(3, dtype=np.int64), {})
     if name is not StrategyName.ESCALATE:
         assert (plan.choice_of >= 4).all()
@@ -115,7 +108,6 @@ def test_a_strategy_that_gains_serves(name: StrategyName) -> None:
 def test_a_category_where_experts_know_nothing_more_together_stays_with_one() -> None:
     keys = np.tile(np.arange(4), (400, 1))  # nobody ever agrees, so answers tell nothing
     fitted = learned(replace(DATA.take(np.arange(400)), keys=keys), keys)
-    assert fitted is not None
     for name in LEARNED:
         choices = choices_of(fitted.variants[name], EVIDENCE, COSTS, EVERYBODY, {})
         plan = solve_plan(name, choices, np.zeros(3, dtype=np.int64), {})
@@ -127,7 +119,6 @@ def test_a_category_whose_answers_nobody_compared_stays_with_one() -> None:
     part = DATA.take(np.arange(600))
     is_a = np.arange(600)[:, None] % 2 == 0
     fitted = learned(part, np.where(is_a | (np.arange(600)[:, None] < 10), part.keys, -2))
-    assert fitted is not None
     choices = choices_of(fitted.variants[StrategyName.VOTE], EVIDENCE, COSTS, EVERYBODY, {})
     plan = solve_plan(StrategyName.VOTE, choices, np.zeros(3, dtype=np.int64), {})
     assert plan.choice_of[0] >= 4
@@ -140,7 +131,7 @@ LIMITS = [("calls", 1.5), ("active_params_b", 2.0), ("cost_usd", 2.2), ("latency
 @pytest.mark.parametrize(("limit", "most"), LIMITS)
 def test_limits_bound_the_means_of_a_plan(limit: str, most: float) -> None:
     costs = replace(COSTS, latency_ms=np.full((3, 4), 100, dtype=np.float32))
-    choices = choices_of(strategies().variants[StrategyName.SEQUENTIAL], EVIDENCE, costs, EVERYBODY, {})
+    choices = choices_of(FITTED.variants[StrategyName.SEQUENTIAL], EVIDENCE, costs, EVERYBODY, {})
     free = solve_plan(StrategyName.SEQUENTIAL, choices, np.zeros(3, dtype=np.int64), {})
     assert free.used[limit] > most
     plan = solve_plan(StrategyName.SEQUENTIAL, choices, np.zeros(3, dtype=np.int64), {limit: most})
@@ -151,7 +142,7 @@ def test_limits_bound_the_means_of_a_plan(limit: str, most: float) -> None:
 def planned(policy: PolicyConfig, **costs: np.ndarray) -> StrategyPlan | None:
     names = ("one", "twin", "two", "three")
     experts = MeasuredExperts(names, EVIDENCE, replace(COSTS, **costs), {name: Capabilities() for name in names})
-    return solved_policy(policy, (*CATEGORIES, GENERAL), experts, None, strategies()).plan
+    return solved_policy(policy, (*CATEGORIES, GENERAL), experts, None, FITTED).plan
 
 
 DEAR_AND_FAST = {
@@ -175,7 +166,6 @@ def test_limits_that_allow_no_second_call_leave_one_expert_and_are_named(
     name: StrategyName, limit: str, most: float
 ) -> None:
     plan = planned(PolicyConfig(strategy=name, budgets=Budgets(**{limit: most})), **DEAR_AND_FAST)
-    assert plan is not None
     assert (plan.choice_of < 4).all()
     assert plan.used["calls"] == 1
     assert plan.binding == (limit,)
@@ -183,19 +173,18 @@ def test_limits_that_allow_no_second_call_leave_one_expert_and_are_named(
 
 def test_pins_and_experts_out_of_reach_are_kept() -> None:
     choices = choices_of(
-        strategies().variants[StrategyName.VOTE], EVIDENCE, COSTS, np.array([True, True, False, True]), {0: 1}
+        FITTED.variants[StrategyName.VOTE], EVIDENCE, COSTS, np.array([True, True, False, True]), {0: 1}
     )
     plan = solve_plan(StrategyName.VOTE, choices, np.zeros(3, dtype=np.int64), {})
     assert plan.choice_of[0] == 1
-    own = strategies().variants[StrategyName.VOTE]
+    own = FITTED.variants[StrategyName.VOTE]
     for choice in plan.choice_of[1:].tolist():
         assert choice < 4 or 2 not in own.asked_by(choice - 4)
 
 
 def test_what_is_learned_survives_an_artifact_fewer_experts_and_a_newcomer() -> None:
-    own = strategies()
+    own = FITTED
     read = learned_strategies(own.arrays(), k=2, m=5)
-    assert read is not None
     assert read.weights.shape[1] == 6
     vector = DATA.embeddings[0]
     assert read.votes(vector).weights == pytest.approx((*own.votes(vector).weights, 0.0), abs=1e-5)
