@@ -19,7 +19,8 @@ settings.register_profile("coe", deadline=None, max_examples=50)  # no timed ass
 settings.load_profile("coe")
 
 for name in [*os.environ]:  # neither tests nor what they start see what is set where they run
-    if name.startswith(("COE_", "DATABASE_URL", "OTEL_", "REDIS_URL")) and not name.startswith("COE_TEST_"):
+    ours = ("COE_", "COLUMNS", "DATABASE_URL", "FORCE_COLOR", "NO_COLOR", "OTEL_", "REDIS_URL")
+    if name.startswith(ours) and not name.startswith("COE_TEST_"):
         del os.environ[name]
 
 SLOW_TIMEOUT_S = 1800.0
