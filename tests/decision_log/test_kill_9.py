@@ -15,7 +15,7 @@ from decision_log.doctor import Diagnosis
 from decision_log.doctor_commands import drain_all, examine
 from decision_log.spool_frames import scan
 from router.log_config import LogConfig
-from tests.waiting import DEADLINE_S
+from tests.waiting import until
 
 ANSWERS = 24
 
@@ -78,9 +78,8 @@ async def drained(folder: Path) -> Diagnosis:
 
 
 async def until_spooled(gateway: GatewayProcess, client: aiohttp.ClientSession, count: int) -> None:
-    async with asyncio.timeout(DEADLINE_S):
-        while True:
-            async with client.get(f"{gateway.url}/metrics") as answer:
-                if f"coe_log_spooled_total {count}.0" in await answer.text():
-                    return
-            await asyncio.sleep(0.01)
+    async def is_spooled() -> bool:
+        async with client.get(f"{gateway.url}/metrics") as answer:
+            return f"coe_log_spooled_total {count}.0" in await answer.text()
+
+    await until(is_spooled)

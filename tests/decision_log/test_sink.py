@@ -24,7 +24,6 @@ from decision_log.stream import GROUP, DecisionStream
 from fleet.redis_server import RedisServer
 from router.log_config import LogConfig, PrivacyLevel
 from tests.decision_log.running_log import append_new, make_record, running_log, streamed
-from tests.memory_log import MemoryLog
 from tests.waiting import until
 
 
@@ -285,14 +284,3 @@ def test_replica_names_are_safe_and_unique() -> None:
     names = {new_replica() for _ in range(50)}
     assert len(names) == 50
     assert all(name.replace("-", "").isalnum() for name in names)
-
-
-async def test_memory_log_keeps_records() -> None:
-    log = MemoryLog("m")
-    await log.start()
-    assert [log.next_seq(), log.next_seq()] == [0, 1]
-    log.append(make_record(0, "m"))
-    assert log.recent("m-0") == log.records[0]
-    assert log.recent("m-1") is None
-    assert log.stats().appended == 1
-    await log.aclose()

@@ -15,7 +15,7 @@ from gateway.http_errors import ApiError
 from router.config import parse_config
 from router.gateway_config import RequestLimits
 from tests.gateway.fault_upstream import fault_upstream
-from tests.gateway.running import config_of, echoes, faulty, running, wire
+from tests.gateway.running import Running, config_of, echoes, faulty, running, wire
 
 DEFAULTS = RequestLimits()
 TOOL = {"type": "function", "function": {"name": "f"}}
@@ -101,14 +101,13 @@ async def test_check_21_each_field_is_bounded(field: str, most: Any, above: Any)
         assert upstream.requests == []
 
 
-async def test_check_21_parts_are_bounded() -> None:
-    async with running() as gateway:
-        for parts, status in ((256, 200), (257, 400)):
-            messages = [{"role": "user", "content": "hi"}, {"role": "user", "content": [PART] * parts}]
-            async with gateway.chat(messages=messages) as answer:
-                body = await answer.json()
-            assert answer.status == status
-        assert body["error"]["message"] == "'messages[1].content' has 257 parts; allowed: at most 256"
+async def test_check_21_parts_are_bounded(gateway: Running) -> None:
+    for parts, status in ((256, 200), (257, 400)):
+        messages = [{"role": "user", "content": "hi"}, {"role": "user", "content": [PART] * parts}]
+        async with gateway.chat(messages=messages) as answer:
+            body = await answer.json()
+        assert answer.status == status
+    assert body["error"]["message"] == "'messages[1].content' has 257 parts; allowed: at most 256"
 
 
 async def test_check_21_bounds_come_from_the_file() -> None:

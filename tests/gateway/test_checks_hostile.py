@@ -17,7 +17,7 @@ from gateway.listener import check_exposure, check_strength
 from gateway.settings import read_settings
 from router.capabilities import Capabilities
 from tests.gateway.fault_upstream import fault_upstream
-from tests.gateway.running import echoes, faulty, running, wire
+from tests.gateway.running import Running, echoes, faulty, running, wire
 from tests.gateway.small_router import EXPERTS, small_router
 
 KEY = "canary-7f3a9c51e2b84d06"
@@ -57,16 +57,15 @@ MESSAGE = '"messages":[{"role":"user","content":"red"}]'
         (b'{"model":"auto","user":5,' + MESSAGE.encode() + b"}", "user"),
     ],
 )
-async def test_check_22_parser_torture(body: bytes, param: str | None) -> None:
-    async with running() as gateway:
-        async with gateway.client.post(f"{gateway.gateway.url}/chat/completions", data=body) as answer:
-            error = (await answer.json())["error"]
-        assert answer.status == 400
-        assert error["type"] == "invalid_request_error"
-        assert error["param"] == param
-        assert gateway.log.records == []
-        async with gateway.chat("red") as answer:  # and it still serves
-            assert answer.status == 200
+async def test_check_22_parser_torture(gateway: Running, body: bytes, param: str | None) -> None:
+    async with gateway.client.post(f"{gateway.gateway.url}/chat/completions", data=body) as answer:
+        error = (await answer.json())["error"]
+    assert answer.status == 400
+    assert error["type"] == "invalid_request_error"
+    assert error["param"] == param
+    assert gateway.log.records == []
+    async with gateway.chat("red") as answer:  # and it still serves
+        assert answer.status == 200
 
 
 DEEP = [b"[" * depth + b"]" * depth for depth in (64, 251, 900)] + [b'{"a":' * 251 + b"1" + b"}" * 251]
@@ -255,16 +254,15 @@ async def test_prompt_text_is_in_no_header_metric_or_log_line(caplog: pytest.Log
     assert "kumquat" not in caplog.text
 
 
-async def test_unknown_model_names_those_there_are() -> None:
-    async with running() as gateway:
-        async with gateway.chat("red", model="rubi") as answer:
-            error = (await answer.json())["error"]
-        assert (answer.status, error["code"], error["param"]) == (404, "model_not_found", "model")
-        assert "did you mean 'ruby'" in error["message"]
-        for name in ("auto", "auto:wild", *EXPERTS):
-            assert name in error["message"]
-        async with gateway.chat("red", model="auto:nothing") as answer:
-            assert answer.status == 404
+async def test_unknown_model_names_those_there_are(gateway: Running) -> None:
+    async with gateway.chat("red", model="rubi") as answer:
+        error = (await answer.json())["error"]
+    assert (answer.status, error["code"], error["param"]) == (404, "model_not_found", "model")
+    assert "did you mean 'ruby'" in error["message"]
+    for name in ("auto", "auto:wild", *EXPERTS):
+        assert name in error["message"]
+    async with gateway.chat("red", model="auto:nothing") as answer:
+        assert answer.status == 404
 
 
 @pytest.mark.parametrize(
@@ -299,13 +297,12 @@ async def test_image_goes_to_the_expert_that_takes_it() -> None:
 
 
 @pytest.mark.parametrize("model", ["auto", "ruby"])
-async def test_context_overflow_is_predicted(model: str) -> None:
-    async with running() as gateway:
-        for fields in ({"text": "red " * 5000}, {"text": "red", "max_tokens": 5000}):
-            async with gateway.chat(model=model, **fields) as answer:
-                error = (await answer.json())["error"]
-            assert (answer.status, error["code"]) == (400, "context_length_exceeded")
-            assert "4096" in error["message"]
+async def test_context_overflow_is_predicted(gateway: Running, model: str) -> None:
+    for fields in ({"text": "red " * 5000}, {"text": "red", "max_tokens": 5000}):
+        async with gateway.chat(model=model, **fields) as answer:
+            error = (await answer.json())["error"]
+        assert (answer.status, error["code"]) == (400, "context_length_exceeded")
+        assert "4096" in error["message"]
 
 
 async def test_a_fault_of_an_endpoint_is_logged_with_the_id_that_its_client_got(

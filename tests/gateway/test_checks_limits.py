@@ -39,15 +39,14 @@ async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.M
             assert b"request_timeout" in answer
 
 
-async def test_check_17_head_limit() -> None:
-    async with running() as gateway:
-        for name, value in (("x-large", "x" * 40_000), ("x-huge", "x" * 400_000)):
-            head = f"GET /healthz HTTP/1.1\r\nhost: localhost\r\n{name}: {value}\r\n\r\n".encode()
-            assert (await raw(gateway, head)).startswith(b"HTTP/1.1 431")
-        assert (await raw(gateway, b"NONSENSE\r\n\r\n")).startswith(b"HTTP/1.1 400")
-        assert (
-            await raw(gateway, b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
-        ).startswith(b"HTTP/1.1 200")
+async def test_check_17_head_limit(gateway: Running) -> None:
+    for name, value in (("x-large", "x" * 40_000), ("x-huge", "x" * 400_000)):
+        head = f"GET /healthz HTTP/1.1\r\nhost: localhost\r\n{name}: {value}\r\n\r\n".encode()
+        assert (await raw(gateway, head)).startswith(b"HTTP/1.1 431")
+    assert (await raw(gateway, b"NONSENSE\r\n\r\n")).startswith(b"HTTP/1.1 400")
+    assert (await raw(gateway, b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")).startswith(
+        b"HTTP/1.1 200"
+    )
 
 
 async def raw(gateway: Running, request: bytes) -> bytes:

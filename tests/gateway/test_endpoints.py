@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -22,7 +20,7 @@ from router.types import Query
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.running import Running, faulty, running, wire
 from tests.gateway.small_router import small_router
-from tests.waiting import DEADLINE_S, until
+from tests.waiting import until
 
 
 async def get(gateway: Running, path: str) -> tuple[int, dict]:
@@ -35,47 +33,44 @@ async def post(gateway: Running, path: str, body: object) -> tuple[int, dict]:
         return answer.status, await answer.json()
 
 
-async def test_models_lists_routing_policies_and_experts() -> None:
-    async with running() as gateway:
-        _, listed = await get(gateway, "/v1/models")
-        assert {card["id"]: card["owned_by"] for card in listed["data"]} == {
-            "auto": "coe",
-            "auto:default": "coe-policy",
-            "auto:wild": "coe-policy",
-            "ruby": "echo",
-            "emerald": "echo",
-            "plain": "echo",
-        }
-        assert (await get(gateway, "/v1/models/auto:wild"))[1]["id"] == "auto:wild"
-        assert (await get(gateway, "/v1/models/nobody"))[0] == 404
-        assert await get(gateway, "/v1/models/") == await get(gateway, "/v1/models")
+async def test_models_lists_routing_policies_and_experts(gateway: Running) -> None:
+    _, listed = await get(gateway, "/v1/models")
+    assert {card["id"]: card["owned_by"] for card in listed["data"]} == {
+        "auto": "coe",
+        "auto:default": "coe-policy",
+        "auto:wild": "coe-policy",
+        "ruby": "echo",
+        "emerald": "echo",
+        "plain": "echo",
+    }
+    assert (await get(gateway, "/v1/models/auto:wild"))[1]["id"] == "auto:wild"
+    assert (await get(gateway, "/v1/models/nobody"))[0] == 404
+    assert await get(gateway, "/v1/models/") == await get(gateway, "/v1/models")
 
 
-async def test_policies_and_names_in_model() -> None:
-    async with running() as gateway:
-        async with gateway.chat("red", model="emerald") as answer:
-            assert answer.headers["x-coe-expert"] == "emerald"
-        assert (await gateway.record()).decision.reason.value == "explicit"
-        experts = set()
-        for _ in range(30):
-            async with gateway.chat("red", model="auto:wild") as answer:
-                experts.add(answer.headers["x-coe-expert"])
-        assert experts == {"ruby", "emerald", "plain"}
-        assert 0.2 < (await gateway.record(5)).decision.propensity < 0.5
+async def test_policies_and_names_in_model(gateway: Running) -> None:
+    async with gateway.chat("red", model="emerald") as answer:
+        assert answer.headers["x-coe-expert"] == "emerald"
+    assert (await gateway.record()).decision.reason.value == "explicit"
+    experts = set()
+    for _ in range(30):
+        async with gateway.chat("red", model="auto:wild") as answer:
+            experts.add(answer.headers["x-coe-expert"])
+    assert experts == {"ruby", "emerald", "plain"}
+    assert 0.2 < (await gateway.record(5)).decision.propensity < 0.5
 
 
-async def test_uncertain_queries_fall_back_to_general() -> None:
-    async with running() as gateway:
-        async with gateway.chat("neither colour") as answer:
-            assert answer.headers["x-coe-category"] == "general"
-            assert answer.headers["x-coe-expert"] == "plain"
-            assert answer.headers["x-coe-fallback"] == "uncertain"
-        async with gateway.chat("green", headers={"x-coe-debug": "1"}) as answer:
-            assert "x-coe-fallback" not in answer.headers
-            assert answer.headers["x-coe-eligible"] == "ruby, emerald, plain"
-            assert "emerald=0.9000" in answer.headers["x-coe-predicted-quality"]
-            assert answer.headers["x-coe-schema"] == "1"
-            assert float(answer.headers["x-coe-overhead-ms"]) > 0
+async def test_uncertain_queries_fall_back_to_general(gateway: Running) -> None:
+    async with gateway.chat("neither colour") as answer:
+        assert answer.headers["x-coe-category"] == "general"
+        assert answer.headers["x-coe-expert"] == "plain"
+        assert answer.headers["x-coe-fallback"] == "uncertain"
+    async with gateway.chat("green", headers={"x-coe-debug": "1"}) as answer:
+        assert "x-coe-fallback" not in answer.headers
+        assert answer.headers["x-coe-eligible"] == "ruby, emerald, plain"
+        assert "emerald=0.9000" in answer.headers["x-coe-predicted-quality"]
+        assert answer.headers["x-coe-schema"] == "1"
+        assert float(answer.headers["x-coe-overhead-ms"]) > 0
 
 
 async def test_slow_encoders_run_off_the_event_loop() -> None:
@@ -83,33 +78,31 @@ async def test_slow_encoders_run_off_the_event_loop() -> None:
         assert answer.headers["x-coe-expert"] == "emerald"
 
 
-async def test_route_is_a_dry_run() -> None:
-    async with running() as gateway:
-        status, answer = await post(gateway, "/v1/route", {"text": "green"})
-        assert (status, answer["decision"]["expert"]) == (200, "emerald")
-        assert "green" in answer["why"]
-        messages = [{"role": "user", "content": "red"}]
-        _, answer = await post(gateway, "/v1/route", {"messages": messages, "model": "auto:default"})
-        assert answer["decision"]["expert"] == "ruby"
-        assert (await post(gateway, "/v1/route", {"text": "red", "messages": messages}))[0] == 400
-        assert (await post(gateway, "/v1/route", {"text": "red", "model": "nobody"}))[0] == 404
-        assert gateway.log.records == []
+async def test_route_is_a_dry_run(gateway: Running) -> None:
+    status, answer = await post(gateway, "/v1/route", {"text": "green"})
+    assert (status, answer["decision"]["expert"]) == (200, "emerald")
+    assert "green" in answer["why"]
+    messages = [{"role": "user", "content": "red"}]
+    _, answer = await post(gateway, "/v1/route", {"messages": messages, "model": "auto:default"})
+    assert answer["decision"]["expert"] == "ruby"
+    assert (await post(gateway, "/v1/route", {"text": "red", "messages": messages}))[0] == 400
+    assert (await post(gateway, "/v1/route", {"text": "red", "model": "nobody"}))[0] == 404
+    assert gateway.log.records == []
 
 
-async def test_receipt_and_feedback() -> None:
-    async with running() as gateway:
-        async with gateway.chat("green") as answer:
-            decision_id = answer.headers["x-coe-decision-id"]
-        await gateway.record()
-        status, receipt = await get(gateway, f"/v1/decisions/{decision_id}")
-        assert (status, receipt["record"]["decision"]["expert"]) == (200, "emerald")
-        said = {"decision_id": decision_id, "kind": "thumb", "value": 1.0}
-        accepted = {"decision_id": decision_id, "value": 1.0, "status": "accepted"}
-        assert await post(gateway, "/v1/feedback", said) == (202, accepted)
-        assert await post(gateway, "/v1/feedback", said) == (200, accepted | {"status": "repeated"})
-        status, again = await post(gateway, "/v1/feedback", {**said, "value": 0.0})
-        assert (status, again["status"]) == (200, "replaced")
-        assert [kept.value for kept in gateway.store.feedback.values()] == [0.0]
+async def test_receipt_and_feedback(gateway: Running) -> None:
+    async with gateway.chat("green") as answer:
+        decision_id = answer.headers["x-coe-decision-id"]
+    await gateway.record()
+    status, receipt = await get(gateway, f"/v1/decisions/{decision_id}")
+    assert (status, receipt["record"]["decision"]["expert"]) == (200, "emerald")
+    said = {"decision_id": decision_id, "kind": "thumb", "value": 1.0}
+    accepted = {"decision_id": decision_id, "value": 1.0, "status": "accepted"}
+    assert await post(gateway, "/v1/feedback", said) == (202, accepted)
+    assert await post(gateway, "/v1/feedback", said) == (200, accepted | {"status": "repeated"})
+    status, again = await post(gateway, "/v1/feedback", {**said, "value": 0.0})
+    assert (status, again["status"]) == (200, "replaced")
+    assert [kept.value for kept in gateway.store.feedback.values()] == [0.0]
 
 
 def numbers_in(value: object) -> Iterator[float]:
@@ -149,11 +142,10 @@ async def test_the_receipt_of_a_named_expert_keeps_its_decision() -> None:
 
 
 @pytest.mark.parametrize(("value", "is_probe"), [("1", True), ("0", False), (None, False)])
-async def test_what_coe_asks_itself_is_marked_in_the_log(value: str | None, is_probe: bool) -> None:
-    async with running() as gateway:
-        async with gateway.chat("red", headers={} if value is None else {"x-coe-probe": value}) as answer:
-            assert answer.status == 200
-        assert (await gateway.record()).is_probe is is_probe
+async def test_what_coe_asks_itself_is_marked_in_the_log(gateway: Running, value: str | None, is_probe: bool) -> None:
+    async with gateway.chat("red", headers={} if value is None else {"x-coe-probe": value}) as answer:
+        assert answer.status == 200
+    assert (await gateway.record()).is_probe is is_probe
 
 
 async def test_receipt_from_the_database_after_a_restart() -> None:
@@ -175,14 +167,13 @@ async def test_receipt_from_the_database_after_a_restart() -> None:
         ({"extra": 1}, 400, "extra"),
     ],
 )
-async def test_bad_feedback(change: dict, status: int, param: str) -> None:
-    async with running() as gateway:
-        async with gateway.chat("green") as answer:
-            said = {"decision_id": answer.headers["x-coe-decision-id"], "kind": "thumb", "value": 1.0}
-        await gateway.record()
-        found, body = await post(gateway, "/v1/feedback", {**said, **change})
-        assert (found, body["error"]["param"]) == (status, param)
-        assert gateway.store.feedback == {}
+async def test_bad_feedback(gateway: Running, change: dict, status: int, param: str) -> None:
+    async with gateway.chat("green") as answer:
+        said = {"decision_id": answer.headers["x-coe-decision-id"], "kind": "thumb", "value": 1.0}
+    await gateway.record()
+    found, body = await post(gateway, "/v1/feedback", {**said, **change})
+    assert (found, body["error"]["param"]) == (status, param)
+    assert gateway.store.feedback == {}
 
 
 async def test_readiness_says_what_is_missing(tmp_path: Path) -> None:
@@ -219,13 +210,15 @@ async def test_readiness_does_not_outlive_the_experts() -> None:
             await first.aclose()
             assert (await get(gateway, "/readyz"))[0] == 200
             await second.aclose()
-            deadline = time.monotonic() + DEADLINE_S
-            while (found := await get(gateway, "/readyz"))[0] == 200:
-                assert time.monotonic() < deadline
-                await asyncio.sleep(0.05)
-            assert found[1]["missing"] == ["no expert answers: ruby, emerald, plain"]
-            assert found[1]["experts_alive"] == []
+            await until(lambda: is_unready(gateway))
+            found = (await get(gateway, "/readyz"))[1]
+            assert found["missing"] == ["no expert answers: ruby, emerald, plain"]
+            assert found["experts_alive"] == []
             assert gateway.parts.pool.alive == set(backends), "the breakers heard nothing of it"
+
+
+async def is_unready(gateway: Running) -> bool:
+    return (await get(gateway, "/readyz"))[0] == 503
 
 
 async def test_metrics_count_what_happened() -> None:
@@ -306,39 +299,37 @@ async def test_what_many_ask_is_answered_without_fastapi() -> None:
         assert gateway.gateway._served.app._loading == {}
 
 
-async def test_openapi_names_the_endpoints_and_docs_load_nothing_from_elsewhere() -> None:
-    async with running() as gateway:
-        _, schema = await get(gateway, "/openapi.json")
-        assert {"/v1/route", "/v1/feedback", "/v1/decisions/{decision_id}"} <= schema["paths"].keys()
-        described = {path: schema["paths"][path]["get"] for path in ("/healthz", "/metrics", "/v1/models/{name}")}
-        assert [len(each.get("parameters", [])) for each in described.values()] == [0, 0, 1]
-        assert described["/healthz"]["description"].startswith("Always ok")
-        assert (await get(gateway, "/docs"))[0] == 404
+async def test_openapi_names_the_endpoints_and_docs_load_nothing_from_elsewhere(gateway: Running) -> None:
+    _, schema = await get(gateway, "/openapi.json")
+    assert {"/v1/route", "/v1/feedback", "/v1/decisions/{decision_id}"} <= schema["paths"].keys()
+    described = {path: schema["paths"][path]["get"] for path in ("/healthz", "/metrics", "/v1/models/{name}")}
+    assert [len(each.get("parameters", [])) for each in described.values()] == [0, 0, 1]
+    assert described["/healthz"]["description"].startswith("Always ok")
+    assert (await get(gateway, "/docs"))[0] == 404
 
 
-async def test_the_log_has_what_a_decision_was_made_from() -> None:
-    async with running() as gateway:
-        async with gateway.chat("green", model="auto:wild") as answer:
-            assert answer.status == 200
-        async with gateway.chat("green", model="ruby") as answer:
-            assert answer.status == 200
-        wild, named = await gateway.record(0), await gateway.record(1)
-        router = gateway.parts.live.current
-        vector = router.embed("green")
-        assert wild.inputs.encoder == "colours"
-        assert wild.inputs.features == features_hash(to_bytes(vector), b"0" * 32)
-        assert wild.inputs.settings == router.settings["wild"]
-        assert wild.inputs.unreachable == ()
-        assert wild.embedding == to_bytes(vector)
-        again = router.decide(
-            Query("q", "green", wild.inputs.facts),
-            policy="wild",
-            rng=np.random.default_rng(5),
-            embedding=vector,
-            seed=wild.decision.seed,
-        )
-        assert again == wild.decision
-        assert (named.inputs, named.decision.seed, named.decision.propensity) == (None, None, 1.0)
+async def test_the_log_has_what_a_decision_was_made_from(gateway: Running) -> None:
+    async with gateway.chat("green", model="auto:wild") as answer:
+        assert answer.status == 200
+    async with gateway.chat("green", model="ruby") as answer:
+        assert answer.status == 200
+    wild, named = await gateway.record(0), await gateway.record(1)
+    router = gateway.parts.live.current
+    vector = router.embed("green")
+    assert wild.inputs.encoder == "colours"
+    assert wild.inputs.features == features_hash(to_bytes(vector), b"0" * 32)
+    assert wild.inputs.settings == router.settings["wild"]
+    assert wild.inputs.unreachable == ()
+    assert wild.embedding == to_bytes(vector)
+    again = router.decide(
+        Query("q", "green", wild.inputs.facts),
+        policy="wild",
+        rng=np.random.default_rng(5),
+        embedding=vector,
+        seed=wild.decision.seed,
+    )
+    assert again == wild.decision
+    assert (named.inputs, named.decision.seed, named.decision.propensity) == (None, None, 1.0)
 
 
 @pytest.mark.parametrize("is_kept", [True, False])

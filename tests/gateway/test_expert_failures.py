@@ -19,7 +19,7 @@ from gateway import answer_begin, expert_call
 from gateway.answer_guard import MASK, KeyFilter, upstream_error, without_keys
 from gateway.http_errors import TOO_LONG
 from tests.gateway.fault_upstream import ERROR_EVENT, STREAM, WORDS, events, fault_upstream
-from tests.gateway.running import echoes, faulty, running, wire
+from tests.gateway.running import Running, echoes, faulty, running, wire
 from tests.waiting import until
 
 KEY = "Zq7-live/0123456789+abc="
@@ -378,11 +378,10 @@ async def test_comments_do_not_wait_for_what_comes_behind_them(monkeypatch) -> N
         await until(upstream.cancelled.is_set, "the expert is left, too")
 
 
-async def test_an_engine_that_was_put_to_sleep_is_passed_over_and_named() -> None:
-    async with running() as gateway:
-        gateway.parts.pool.set_asleep(frozenset({"ruby"}))
-        async with gateway.chat("red") as answer:
-            assert (answer.status, answer.headers["x-coe-expert"] == "ruby") == (200, False)
-        async with gateway.chat("red", model="ruby") as answer:
-            assert answer.status == 503
-            assert "(ruby is asleep)" in (await answer.json())["error"]["message"]
+async def test_an_engine_that_was_put_to_sleep_is_passed_over_and_named(gateway: Running) -> None:
+    gateway.parts.pool.set_asleep(frozenset({"ruby"}))
+    async with gateway.chat("red") as answer:
+        assert (answer.status, answer.headers["x-coe-expert"] == "ruby") == (200, False)
+    async with gateway.chat("red", model="ruby") as answer:
+        assert answer.status == 503
+        assert "(ruby is asleep)" in (await answer.json())["error"]["message"]

@@ -58,14 +58,13 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("sent", REFUSED.values(), ids=REFUSED.keys())
-async def test_what_two_readers_could_read_differently_is_refused(sent: bytes) -> None:
-    async with running() as gateway:
-        head, _, body = (await answer_to(gateway, sent)).partition(b"\r\n\r\n")
-        assert head.startswith(b"HTTP/1.1 400 "), head
-        assert b"content-type: application/json" in head
-        error = json.loads(body)["error"]
-        assert (error["type"], set(error)) == ("invalid_request_error", {"message", "type", "param", "code"})
-        assert gateway.log.records == []
+async def test_what_two_readers_could_read_differently_is_refused(gateway: Running, sent: bytes) -> None:
+    head, _, body = (await answer_to(gateway, sent)).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 "), head
+    assert b"content-type: application/json" in head
+    error = json.loads(body)["error"]
+    assert (error["type"], set(error)) == ("invalid_request_error", {"message", "type", "param", "code"})
+    assert gateway.log.records == []
 
 
 @pytest.mark.parametrize(
@@ -83,24 +82,22 @@ async def test_what_two_readers_could_read_differently_is_refused(sent: bytes) -
         + BODY,
     ],
 )
-async def test_what_is_plain_http_is_answered(sent: bytes) -> None:
-    async with running() as gateway:
-        assert (await answer_to(gateway, sent)).startswith(b"HTTP/1.1 200 ")
+async def test_what_is_plain_http_is_answered(gateway: Running, sent: bytes) -> None:
+    assert (await answer_to(gateway, sent)).startswith(b"HTTP/1.1 200 ")
 
 
 OFFERED = request(WITH_LENGTH, "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEA") + BODY
 
 
-async def test_an_offer_of_http_2_is_not_taken_in_any_request_of_a_connection() -> None:
-    async with running() as gateway:
-        sent = OFFERED + OFFERED.replace(b"Settings\r\n", b"Settings, close\r\n")
-        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.gateway.port)
-        writer.write(OFFERED)
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(sent[len(OFFERED) :])
-        assert b"HTTP/1.1 200 " in await asyncio.wait_for(reader.read(), DEADLINE_S)
-        writer.close()
-        assert len(gateway.log.records) == 2
+async def test_an_offer_of_http_2_is_not_taken_in_any_request_of_a_connection(gateway: Running) -> None:
+    sent = OFFERED + OFFERED.replace(b"Settings\r\n", b"Settings, close\r\n")
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.gateway.port)
+    writer.write(OFFERED)
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(sent[len(OFFERED) :])
+    assert b"HTTP/1.1 200 " in await asyncio.wait_for(reader.read(), DEADLINE_S)
+    writer.close()
+    assert len(gateway.log.records) == 2
 
 
 @pytest.mark.parametrize("size", [1, 7, len(OFFERED) - len(BODY) - 1])
@@ -139,13 +136,12 @@ async def test_what_follows_a_chunked_body_is_no_header() -> None:
 
 
 @pytest.mark.parametrize("tail", [b"x: " + b"y" * 4096, b"x: y\r\n" * 700], ids=["one field", "many fields"])
-async def test_fields_after_a_body_without_end_are_cut_off(tail: bytes) -> None:
-    async with running() as gateway:
-        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.gateway.port)
-        writer.write(request("transfer-encoding: chunked") + CHUNKED)
-        with pytest.raises(ConnectionError):
-            await send_until_closed(reader, writer, tail, 64 * MAX_HEAD_BYTES)
-        writer.close()
+async def test_fields_after_a_body_without_end_are_cut_off(gateway: Running, tail: bytes) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.gateway.port)
+    writer.write(request("transfer-encoding: chunked") + CHUNKED)
+    with pytest.raises(ConnectionError):
+        await send_until_closed(reader, writer, tail, 64 * MAX_HEAD_BYTES)
+    writer.close()
 
 
 async def send_until_closed(

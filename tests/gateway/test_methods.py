@@ -9,21 +9,20 @@ import pytest
 
 from retrieval.stores.files import new_id
 from tests.gateway.retrieval.serving import serving
-from tests.gateway.running import running
+from tests.gateway.running import Running, running
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/v1/models", "/v1/models/auto", "/openapi.json"])
-async def test_head_is_get_without_its_body(path: str) -> None:
-    async with running() as gateway:
-        async with gateway.client.get(gateway.root + path, headers={"x-request-id": "mine"}) as got:
-            content = await got.read()
-        assert got.headers.getall("x-request-id") == ["mine"]
-        for _ in range(2):  # and the connection goes on
-            async with gateway.client.head(gateway.root + path) as answer:
-                assert (answer.status, await answer.read()) == (got.status, b"")
-                assert answer.headers["content-type"] == got.headers["content-type"]
-                if path != "/metrics":  # which counts what was asked before
-                    assert int(answer.headers["content-length"]) == len(content)
+async def test_head_is_get_without_its_body(gateway: Running, path: str) -> None:
+    async with gateway.client.get(gateway.root + path, headers={"x-request-id": "mine"}) as got:
+        content = await got.read()
+    assert got.headers.getall("x-request-id") == ["mine"]
+    for _ in range(2):  # and the connection goes on
+        async with gateway.client.head(gateway.root + path) as answer:
+            assert (answer.status, await answer.read()) == (got.status, b"")
+            assert answer.headers["content-type"] == got.headers["content-type"]
+            if path != "/metrics":  # which counts what was asked before
+                assert int(answer.headers["content-length"]) == len(content)
 
 
 REFUSED = (
@@ -47,17 +46,16 @@ async def test_a_refusal_names_every_method_of_the_path(method: str, path: str, 
             assert error["message"] == f"method {method} is not allowed here; allowed: {allowed}"
 
 
-async def test_a_file_for_an_endpoint_that_is_not_there_is_404() -> None:
-    async with running() as gateway:
-        form = aiohttp.FormData({"model": "whisper-1"})
-        form.add_field("file", b"RIFF", filename="a.wav")
-        async with gateway.client.post(f"{gateway.gateway.url}/audio/transcriptions", data=form) as answer:
-            assert (answer.status, (await answer.json())["error"]["code"]) == (404, "not_found")
-            assert answer.headers["x-request-id"].startswith("req-")
-        form = aiohttp.FormData({"decision_id": "dec-1"})
-        form.add_field("file", b"RIFF", filename="a.wav")
-        async with gateway.client.post(f"{gateway.gateway.url}/feedback", data=form) as answer:
-            assert (answer.status, (await answer.json())["error"]["code"]) == (400, "invalid_value")
+async def test_a_file_for_an_endpoint_that_is_not_there_is_404(gateway: Running) -> None:
+    form = aiohttp.FormData({"model": "whisper-1"})
+    form.add_field("file", b"RIFF", filename="a.wav")
+    async with gateway.client.post(f"{gateway.gateway.url}/audio/transcriptions", data=form) as answer:
+        assert (answer.status, (await answer.json())["error"]["code"]) == (404, "not_found")
+        assert answer.headers["x-request-id"].startswith("req-")
+    form = aiohttp.FormData({"decision_id": "dec-1"})
+    form.add_field("file", b"RIFF", filename="a.wav")
+    async with gateway.client.post(f"{gateway.gateway.url}/feedback", data=form) as answer:
+        assert (answer.status, (await answer.json())["error"]["code"]) == (400, "invalid_value")
 
 
 async def test_head_of_a_file_does_not_send_it(tmp_path: Path) -> None:

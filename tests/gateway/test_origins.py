@@ -11,7 +11,7 @@ from base.errors import ConfigError
 from gateway.auth import OriginCheck
 from gateway.http_errors import ApiError
 from router.config import parse_config
-from tests.gateway.running import config_of, running
+from tests.gateway.running import Running, config_of, running
 
 KEY = "canary-7f3a9c51e2b84d06"
 BODY = json.dumps({"model": "auto", "messages": [{"role": "user", "content": "red"}]})
@@ -21,40 +21,37 @@ PATHS = ("/healthz", "/readyz", "/metrics", "/openapi.json", "/v1/models", "/v1/
 @pytest.mark.parametrize(
     "origin", ["http://evil.example", "null", "http://localhost:1", "https://127.0.0.1", "file://"]
 )
-async def test_a_page_from_elsewhere_gets_no_answer(origin: str) -> None:
-    async with running() as gateway:
-        headers = {"content-type": "text/plain", "origin": origin}  # what a page may send without being asked
-        for path in ("/v1/chat/completions", "/v1/route", "/v1/feedback", "/v1/files", "/v1/vector_stores"):
-            async with gateway.client.post(gateway.root + path, data=BODY, headers=headers) as answer:
-                error = (await answer.json())["error"]
-            assert (answer.status, error["type"], error["code"]) == (403, "permission_error", "origin_not_allowed")
-            assert set(error) == {"message", "type", "param", "code"}
-        for path in PATHS:
-            async with gateway.client.get(gateway.root + path, headers=headers) as answer:
-                assert answer.status == 403, path
-        assert gateway.log.records == []
+async def test_a_page_from_elsewhere_gets_no_answer(gateway: Running, origin: str) -> None:
+    headers = {"content-type": "text/plain", "origin": origin}  # what a page may send without being asked
+    for path in ("/v1/chat/completions", "/v1/route", "/v1/feedback", "/v1/files", "/v1/vector_stores"):
+        async with gateway.client.post(gateway.root + path, data=BODY, headers=headers) as answer:
+            error = (await answer.json())["error"]
+        assert (answer.status, error["type"], error["code"]) == (403, "permission_error", "origin_not_allowed")
+        assert set(error) == {"message", "type", "param", "code"}
+    for path in PATHS:
+        async with gateway.client.get(gateway.root + path, headers=headers) as answer:
+            assert answer.status == 403, path
+    assert gateway.log.records == []
 
 
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:8000", "localhost.evil.example", "10.0.0.7", "127.0.0.1@x"]
 )
-async def test_a_name_that_was_made_to_point_here_is_refused(host: str) -> None:
-    async with running() as gateway:
-        for path in PATHS:
-            async with gateway.client.get(gateway.root + path, headers={"host": host}) as answer:
-                error = (await answer.json())["error"]
-            assert (answer.status, error["code"]) == (403, "host_not_allowed"), path
-        same = {"host": host, "origin": f"http://{host}"}
-        async with gateway.client.post(f"{gateway.root}/v1/chat/completions", data=BODY, headers=same) as answer:
-            assert answer.status == 403
+async def test_a_name_that_was_made_to_point_here_is_refused(gateway: Running, host: str) -> None:
+    for path in PATHS:
+        async with gateway.client.get(gateway.root + path, headers={"host": host}) as answer:
+            error = (await answer.json())["error"]
+        assert (answer.status, error["code"]) == (403, "host_not_allowed"), path
+    same = {"host": host, "origin": f"http://{host}"}
+    async with gateway.client.post(f"{gateway.root}/v1/chat/completions", data=BODY, headers=same) as answer:
+        assert answer.status == 403
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "127.0.0.1", "127.8.9.1:80", "[::1]:8000"])
-async def test_names_of_this_machine_are_taken(host: str) -> None:
-    async with running() as gateway:
-        for headers in ({"host": host}, {"host": host, "origin": f"http://{host}"}):
-            async with gateway.client.get(f"{gateway.root}/v1/models", headers=headers) as answer:
-                assert answer.status == 200
+async def test_names_of_this_machine_are_taken(gateway: Running, host: str) -> None:
+    for headers in ({"host": host}, {"host": host, "origin": f"http://{host}"}):
+        async with gateway.client.get(f"{gateway.root}/v1/models", headers=headers) as answer:
+            assert answer.status == 200
 
 
 async def test_configured_names_and_pages_are_taken() -> None:

@@ -187,10 +187,8 @@ async def test_a_person_does_not_wait_for_the_drain(tmp_path: Path, signals: lis
         port = int((await line(child))[1])
         for number in signals:
             child.send_signal(number)
-            if len(signals) > 1:
-                async with asyncio.timeout(DEADLINE_S):
-                    while await status_of(port, "/readyz") != 503:
-                        await asyncio.sleep(0.01)
+            while len(signals) > 1 and await status_of(port, "/readyz") != 503:
+                pass
         assert await line(child) == ["flushed"]
         assert await asyncio.wait_for(child.wait(), DEADLINE_S) == 0
 
@@ -266,14 +264,9 @@ async def test_check_25_fails_closed_with_one_line(tmp_path: Path) -> None:
 
 async def refused(port: int) -> None:
     """Returns once nobody accepts connections there."""
-    async with asyncio.timeout(DEADLINE_S):
+    with suppress(ConnectionError):  # refused, or reset while the socket closes
         while True:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except ConnectionError:  # refused, or reset while the socket closes
-                return
-            writer.close()
-            await asyncio.sleep(0.01)
+            (await asyncio.open_connection("127.0.0.1", port))[1].close()
 
 
 def test_port_taken_is_one_clear_line() -> None:
@@ -298,10 +291,9 @@ async def test_slow_reader_bounds_what_is_read_ahead() -> None:
         async with gateway.chat("red", stream=True) as answer:
             assert answer.status == 200
             seen = -1
-            async with asyncio.timeout(DEADLINE_S):
-                while upstream.bytes_sent != seen:
-                    seen = upstream.bytes_sent
-                    await asyncio.sleep(0.3)
+            while upstream.bytes_sent != seen:
+                seen = upstream.bytes_sent
+                await asyncio.sleep(0.3)
             assert 0 < seen < 64 << 20
             answer.close()
         await asyncio.wait_for(upstream.cancelled.wait(), DEADLINE_S)

@@ -71,13 +71,12 @@ async def test_a_small_file_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(("body", "words"), BAD_FORMS.values(), ids=BAD_FORMS.keys())
-async def test_bad_forms(tmp_path: Path, body: bytes, words: str) -> None:
-    async with serving(tmp_path) as running:
-        status, answer = await send(running, body)
-        assert status == 400
-        assert words in answer["error"]["message"]
-        async with running.http.get(f"{running.url}/files") as listed:
-            assert (await listed.json())["data"] == []
+async def test_bad_forms(running: Serving, body: bytes, words: str) -> None:
+    status, answer = await send(running, body)
+    assert status == 400
+    assert words in answer["error"]["message"]
+    async with running.http.get(f"{running.url}/files") as listed:
+        assert (await listed.json())["data"] == []
 
 
 @pytest.mark.parametrize(
@@ -89,9 +88,8 @@ async def test_bad_forms(tmp_path: Path, body: bytes, words: str) -> None:
         f"multipart/form-data; boundary={'x' * 300}",
     ],
 )
-async def test_what_is_no_form_is_refused(tmp_path: Path, kind: str) -> None:
-    async with serving(tmp_path) as running:
-        assert (await send(running, form(PURPOSE, FILE), {"content-type": kind}))[0] == 400
+async def test_what_is_no_form_is_refused(running: Serving, kind: str) -> None:
+    assert (await send(running, form(PURPOSE, FILE), {"content-type": kind}))[0] == 400
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 7, 64, 10_000])
@@ -164,15 +162,14 @@ async def test_an_upload_takes_a_fixed_room_and_a_place(tmp_path: Path) -> None:
         assert intake.held_bytes == 0
 
 
-async def test_a_disk_that_takes_nothing_is_a_503(tmp_path: Path) -> None:
-    async with serving(tmp_path) as running:
-        stores = running.service.stores.files
-        stores.incoming.rmdir()
-        status, answer = await send(running, form(PURPOSE, FILE))
-        assert (status, answer["error"]["code"]) == (503, "store_unavailable")
-        assert str(tmp_path) not in answer["error"]["message"]
-        stores.incoming.mkdir()
-        assert (await send(running, form(PURPOSE, FILE)))[0] == 200
+async def test_a_disk_that_takes_nothing_is_a_503(running: Serving, tmp_path: Path) -> None:
+    stores = running.service.stores.files
+    stores.incoming.rmdir()
+    status, answer = await send(running, form(PURPOSE, FILE))
+    assert (status, answer["error"]["code"]) == (503, "store_unavailable")
+    assert str(tmp_path) not in answer["error"]["message"]
+    stores.incoming.mkdir()
+    assert (await send(running, form(PURPOSE, FILE)))[0] == 200
 
 
 def test_a_boundary_that_is_too_long_is_refused(tmp_path: Path) -> None:

@@ -52,10 +52,11 @@ class Batching:
         return await self.client.batches.create(input_file_id=file.id, **asked)
 
     async def ended(self, batch: Any) -> Any:
-        async with asyncio.timeout(DEADLINE_S):
-            while (found := await self.client.batches.retrieve(batch.id)).status not in ENDED:
-                await asyncio.sleep(0.02)
-        return found
+        async def found() -> Any:
+            now = await self.client.batches.retrieve(batch.id)
+            return now if now.status in ENDED else None
+
+        return await until(found, "the end of the batch")
 
     async def results(self, file_id: str | None) -> dict[str, Any]:
         """Results by custom_id, each there once."""

@@ -59,34 +59,32 @@ async def log_in(gateway: Running, secret: str) -> dict[str, str]:
     return {"cookie": headers["set-cookie"].partition(";")[0]}
 
 
-async def test_a_question_shows_its_route_and_then_its_answer() -> None:
-    async with running() as gateway:
-        _, page, _ = await post(gateway, "/ask", {"text": "red & <b>", "model": "auto", "beside": "plain"})
-        assert "the measured map sends that category to ruby" in page
-        assert re.findall(r"<dt>(\w+)</dt>", page) == ["red", "green"]
-        assert page.count('hx-trigger="load"') == 2
-        assert "red &amp; &lt;b&gt;" in page
-        assert "<b>" not in page
-        assert gateway.log.records == []
-        _, column, _ = await post(gateway, "/answer", {"text": "red & <b>", "model": "auto"})
-        record = await gateway.record()
-        assert record.served_expert == "ruby"
-        assert not record.is_probe
-        assert f'href="/console/decisions/{record.decision_id}"' in column
+async def test_a_question_shows_its_route_and_then_its_answer(gateway: Running) -> None:
+    _, page, _ = await post(gateway, "/ask", {"text": "red & <b>", "model": "auto", "beside": "plain"})
+    assert "the measured map sends that category to ruby" in page
+    assert re.findall(r"<dt>(\w+)</dt>", page) == ["red", "green"]
+    assert page.count('hx-trigger="load"') == 2
+    assert "red &amp; &lt;b&gt;" in page
+    assert "<b>" not in page
+    assert gateway.log.records == []
+    _, column, _ = await post(gateway, "/answer", {"text": "red & <b>", "model": "auto"})
+    record = await gateway.record()
+    assert record.served_expert == "ruby"
+    assert not record.is_probe
+    assert f'href="/console/decisions/{record.decision_id}"' in column
 
 
-async def test_a_thumb_is_feedback() -> None:
-    async with running() as gateway:
-        await post(gateway, "/answer", {"text": "red", "model": "auto"})
-        record = await gateway.record()
-        said = {"decision_id": record.decision_id, "value": "0"}
-        status, part, _ = await post(gateway, "/feedback", said, **{"hx-request": "true"})
-        assert (status, "Noted: bad answer" in part) == (200, True)
-        assert [(each.kind, each.value) for each in gateway.store.feedback.values()] == [("thumb", 0.0)]
-        status, _, headers = await post(gateway, "/feedback", said)
-        assert (status, headers["location"]) == (303, f"/console/decisions/{record.decision_id}")
-        _, receipt, _ = await get(gateway, f"/decisions/{record.decision_id}")
-        assert "thumb" in receipt
+async def test_a_thumb_is_feedback(gateway: Running) -> None:
+    await post(gateway, "/answer", {"text": "red", "model": "auto"})
+    record = await gateway.record()
+    said = {"decision_id": record.decision_id, "value": "0"}
+    status, part, _ = await post(gateway, "/feedback", said, **{"hx-request": "true"})
+    assert (status, "Noted: bad answer" in part) == (200, True)
+    assert [(each.kind, each.value) for each in gateway.store.feedback.values()] == [("thumb", 0.0)]
+    status, _, headers = await post(gateway, "/feedback", said)
+    assert (status, headers["location"]) == (303, f"/console/decisions/{record.decision_id}")
+    _, receipt, _ = await get(gateway, f"/decisions/{record.decision_id}")
+    assert "thumb" in receipt
 
 
 async def test_a_request_that_reached_no_expert_has_a_page(store: Database) -> None:
@@ -100,14 +98,13 @@ async def test_a_request_that_reached_no_expert_has_a_page(store: Database) -> N
     assert "Good answer" not in page
 
 
-async def test_what_the_api_refuses_is_said_on_the_page() -> None:
-    async with running() as gateway:
-        _, column, _ = await post(gateway, "/answer", {"text": "red", "model": "nobody"})
-        assert "the model &#39;nobody&#39; does not exist" in column
-        status, page, _ = await get(gateway, "/decisions/none")
-        assert (status, "there is no decision" in page) == (404, True)
-        assert (await get(gateway, "/nothing"))[0] == 404
-        assert (await get(gateway, "/static/../app.py"))[0] == 404
+async def test_what_the_api_refuses_is_said_on_the_page(gateway: Running) -> None:
+    _, column, _ = await post(gateway, "/answer", {"text": "red", "model": "nobody"})
+    assert "the model &#39;nobody&#39; does not exist" in column
+    status, page, _ = await get(gateway, "/decisions/none")
+    assert (status, "there is no decision" in page) == (404, True)
+    assert (await get(gateway, "/nothing"))[0] == 404
+    assert (await get(gateway, "/static/../app.py"))[0] == 404
 
 
 async def test_every_page_forbids_scripts_that_are_not_ours(store: Database) -> None:
@@ -183,13 +180,12 @@ async def test_a_cookie_that_was_changed_or_is_old_opens_nothing(monkeypatch: py
         assert (await get(gateway, **session))[0] == 303
 
 
-async def test_a_form_of_another_page_is_refused() -> None:
-    async with running() as gateway:
-        for origin in ("https://evil.example", "null"):
-            assert (await post(gateway, "/routers", {}, origin=origin))[0] == 403
-        async with gateway.client.post(f"{gateway.root}/console/routers") as answer:
-            assert answer.status == 403
-            assert "without the header 'origin'" in (await answer.json())["error"]["message"]
+async def test_a_form_of_another_page_is_refused(gateway: Running) -> None:
+    for origin in ("https://evil.example", "null"):
+        assert (await post(gateway, "/routers", {}, origin=origin))[0] == 403
+    async with gateway.client.post(f"{gateway.root}/console/routers") as answer:
+        assert answer.status == 403
+        assert "without the header 'origin'" in (await answer.json())["error"]["message"]
 
 
 async def test_only_the_console_opens_without_a_key_on_an_address_that_others_reach() -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.gateway.retrieval.serving import EXPERTS, Serving, retrieval_config, serving
-from tests.waiting import DEADLINE_S
+from tests.waiting import until
 
 TEXTS = {
     "cats.txt": "The cat is the animal that purrs when it is content.",
@@ -42,17 +40,16 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
 }
 
 
-async def until_searched(running: Serving, store_id: str) -> None:
-    """Returns once a search finds every text."""
-    deadline = time.monotonic() + DEADLINE_S
-    while True:
-        status, answer, _ = await running.search(store_id, TEXTS["cats.txt"], model="base")
-        if status == 200 and len(answer["data"]) == len(TEXTS):
-            assert answer["data"][0]["filename"] == "cats.txt"
-            return
+async def until_searched(running: Serving, store_id: str, name: str = "cats.txt", model: str = "base") -> None:
+    """Returns once a search by that expert finds every text, that of this name first."""
+
+    async def found() -> str | None:
+        status, answer, headers = await running.search(store_id, TEXTS[name], model=model)
         assert status in (200, 503), answer
-        assert time.monotonic() < deadline, answer
-        await asyncio.sleep(0.02)
+        is_whole = status == 200 and len(answer["data"]) == len(TEXTS)
+        return (answer["data"][0]["filename"], headers["x-coe-expert"]) if is_whole else None
+
+    assert await until(found) == (name, model)
 
 
 @pytest.fixture(autouse=True)
@@ -101,14 +98,7 @@ async def test_a_cut_snapshot_of_an_expert_of_its_own_is_made_again(tmp_path: Pa
     (rows,) = (tmp_path / "retrieval/index" / space[:16] / store_id).glob("rows-*")
     cut(rows)
     async with serving(tmp_path) as running:
-        deadline = time.monotonic() + DEADLINE_S
-        while True:
-            status, answer, headers = await running.search(store_id, TEXTS["printer.txt"], model="other")
-            if status == 200 and len(answer["data"]) == len(TEXTS):
-                break
-            assert time.monotonic() < deadline, answer
-            await asyncio.sleep(0.02)
-        assert (headers["x-coe-expert"], answer["data"][0]["filename"]) == ("other", "printer.txt")
+        await until_searched(running, store_id, "printer.txt", "other")
 
 
 async def test_files_can_be_taken_out_of_a_store_whose_index_is_damaged(tmp_path: Path) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
-import pytest
 from sqlalchemy import select
 
 from decision_log.database import Database
@@ -14,15 +12,9 @@ from decision_log.feedback_types import DocumentFeedback, FeedbackStatus
 from decision_log.sql_removal import Removal
 from decision_log.tables import DOCUMENT_FEEDBACK
 from router.feedback_config import FeedbackConfig
-from tests.gateway.retrieval.serving import Serving, serving
+from tests.gateway.retrieval.serving import Serving
 
 TEXTS = {"cats.txt": "The cat purrs.", "tax.txt": "The tax office opens at nine."}
-
-
-@pytest.fixture
-async def running(tmp_path: Path) -> Any:
-    async with serving(tmp_path) as it:
-        yield it
 
 
 def rows(running: Serving) -> list[tuple[str, str, float]]:

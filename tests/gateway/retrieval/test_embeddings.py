@@ -57,29 +57,27 @@ async def test_caps_of_tokens_count_what_was_embedded_and_ranked(tmp_path: Path,
         assert (status, refused["error"]["code"]) == (429, "rate_limit_exceeded")
 
 
-async def test_float_base64_and_dimensions_agree(tmp_path: Path) -> None:
-    async with serving(tmp_path) as running:
-        _, whole, headers = await running.post("/embeddings", {"model": "base", "input": PLAIN})
-        _, packed, _ = await running.post(
-            "/embeddings", {"model": "base", "input": PLAIN, "encoding_format": "base64", "dimensions": 64}
-        )
-        cut = np.array(whole["data"][0]["embedding"][:64])
-        packed_vector = np.frombuffer(base64.b64decode(packed["data"][0]["embedding"]), dtype="<f4")
-        np.testing.assert_allclose(packed_vector, cut / np.linalg.norm(cut), atol=1e-6)
-        assert headers["x-coe-expert"] == "base"
-        assert headers["x-coe-reason"] == "explicit"
+async def test_float_base64_and_dimensions_agree(running: Serving) -> None:
+    _, whole, headers = await running.post("/embeddings", {"model": "base", "input": PLAIN})
+    _, packed, _ = await running.post(
+        "/embeddings", {"model": "base", "input": PLAIN, "encoding_format": "base64", "dimensions": 64}
+    )
+    cut = np.array(whole["data"][0]["embedding"][:64])
+    packed_vector = np.frombuffer(base64.b64decode(packed["data"][0]["embedding"]), dtype="<f4")
+    np.testing.assert_allclose(packed_vector, cut / np.linalg.norm(cut), atol=1e-6)
+    assert headers["x-coe-expert"] == "base"
+    assert headers["x-coe-reason"] == "explicit"
 
 
-async def test_documents_of_auto_are_encoded_by_base_and_decide_nothing(tmp_path: Path) -> None:
-    async with serving(tmp_path) as running:
-        body = {"input": [ANIMAL_QUERIES[0]], "input_type": "document"}
-        _, answer, headers = await running.post("/embeddings", body)
-        assert answer["model"] == "base"
-        np.testing.assert_allclose(
-            answer["data"][0]["embedding"], running.service.routing.base.encode_documents(body["input"])[0], atol=1e-6
-        )
-        assert "x-coe-decision-id" not in headers
-        assert running.log.records == []
+async def test_documents_of_auto_are_encoded_by_base_and_decide_nothing(running: Serving) -> None:
+    body = {"input": [ANIMAL_QUERIES[0]], "input_type": "document"}
+    _, answer, headers = await running.post("/embeddings", body)
+    assert answer["model"] == "base"
+    np.testing.assert_allclose(
+        answer["data"][0]["embedding"], running.service.routing.base.encode_documents(body["input"])[0], atol=1e-6
+    )
+    assert "x-coe-decision-id" not in headers
+    assert running.log.records == []
 
 
 async def test_each_query_is_encoded_once_by_base_and_once_by_the_expert_that_was_chosen(tmp_path: Path) -> None:
@@ -110,24 +108,23 @@ async def test_each_query_is_encoded_once_by_base_and_once_by_the_expert_that_wa
         assert calls == [(BASE, 1)]
 
 
-async def test_every_query_has_a_record_with_its_propensity(tmp_path: Path) -> None:
-    async with serving(tmp_path) as running:
-        _, answer, headers = await running.post("/embeddings", {"input": [ANIMAL_QUERIES[0], PLAIN]})
-        first, second = running.log.records
-        assert [first.decision_id, second.decision_id] == [each["decision_id"] for each in answer["data"]]
-        assert headers["x-coe-decision-id"] == first.decision_id
-        assert first.kind is DecisionKind.EMBEDDING
-        assert first.decision.expert == "animals"
-        assert first.decision.propensity == 1.0
-        assert first.decision.router_version == "pilots-1"
-        assert first.retrieval.reason == "pilots"
-        assert first.text == ANIMAL_QUERIES[0]
-        assert second.retrieval.members == ("base",)
-        async with running.http.get(f"{running.url}/decisions/{first.decision_id}") as response:
-            receipt = await response.json()
-        assert receipt["why"].startswith("animals did best on labelled queries nearby")
-        assert receipt["signals"] is None
-        assert 0 < first.overhead_ms < first.latency_ms
+async def test_every_query_has_a_record_with_its_propensity(running: Serving) -> None:
+    _, answer, headers = await running.post("/embeddings", {"input": [ANIMAL_QUERIES[0], PLAIN]})
+    first, second = running.log.records
+    assert [first.decision_id, second.decision_id] == [each["decision_id"] for each in answer["data"]]
+    assert headers["x-coe-decision-id"] == first.decision_id
+    assert first.kind is DecisionKind.EMBEDDING
+    assert first.decision.expert == "animals"
+    assert first.decision.propensity == 1.0
+    assert first.decision.router_version == "pilots-1"
+    assert first.retrieval.reason == "pilots"
+    assert first.text == ANIMAL_QUERIES[0]
+    assert second.retrieval.members == ("base",)
+    async with running.http.get(f"{running.url}/decisions/{first.decision_id}") as response:
+        receipt = await response.json()
+    assert receipt["why"].startswith("animals did best on labelled queries nearby")
+    assert receipt["signals"] is None
+    assert 0 < first.overhead_ms < first.latency_ms
 
 
 BAD_EMBEDDINGS: tuple[tuple[dict[str, object], int, str], ...] = (
@@ -204,18 +201,17 @@ async def test_openai_client_sees_a_not_found_error_for_an_unknown_expert(shared
 
 
 async def test_no_encoder_is_asked_while_no_row_could_be_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    running: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with serving(tmp_path) as running:
-        store_id = await running.store_of({"a.txt": "the animal purrs"})
-        running.log.problem = "spool: No space left on device"
-        monkeypatch.setattr(type(running.service), "run", None)  # nothing may be encoded
-        for path, body in (
-            ("/embeddings", {"model": "auto", "input": PLAIN}),
-            ("/rerank", {"model": "auto", "query": PLAIN, "documents": ["a", "b"]}),
-            (f"/vector_stores/{store_id}/search", {"query": PLAIN}),
-        ):
-            status, answer, _ = await running.post(path, body)
-            assert (status, answer["error"]["code"]) == (503, "store_unavailable"), path
-            assert "No space left on device" in answer["error"]["message"]
-        assert running.log.records == []
+    store_id = await running.store_of({"a.txt": "the animal purrs"})
+    running.log.problem = "spool: No space left on device"
+    monkeypatch.setattr(type(running.service), "run", None)  # nothing may be encoded
+    for path, body in (
+        ("/embeddings", {"model": "auto", "input": PLAIN}),
+        ("/rerank", {"model": "auto", "query": PLAIN, "documents": ["a", "b"]}),
+        (f"/vector_stores/{store_id}/search", {"query": PLAIN}),
+    ):
+        status, answer, _ = await running.post(path, body)
+        assert (status, answer["error"]["code"]) == (503, "store_unavailable"), path
+        assert "No space left on device" in answer["error"]["message"]
+    assert running.log.records == []

@@ -13,7 +13,7 @@ from decision_log.decision_record import DecisionRecord
 from decision_log.feedback_types import DocumentFeedback
 from retrieval.stores.export import export, export_all, export_store
 from retrieval.training.collection import find_collections, read_collection
-from tests.gateway.retrieval.serving import Serving, serving
+from tests.gateway.retrieval.serving import Serving
 
 TEXTS = {"cats.txt": "The cat purrs.", "tax.txt": "The tax office opens at nine.", "bus.txt": "The bus leaves at ten."}
 ASKS = [f"question {number} about the tax office" for number in range(12)]
@@ -37,91 +37,90 @@ def keep(running: Serving) -> None:
     running.store.write_decisions(running.log.records)
 
 
-async def test_clicked_documents_become_judgements_of_their_queries(tmp_path: Path) -> None:
-    async with serving(tmp_path) as running:
-        store_id = await running.store_of(TEXTS)
-        tax = ""
-        for ask in [*ASKS, ASKS[0], "no text kept"]:
-            _, answer, headers = await running.search(store_id, ask)
-            tax = next(each["document_id"] for each in answer["data"] if each["filename"] == "tax.txt")
-            other = next(each["document_id"] for each in answer["data"] if each["filename"] == "cats.txt")
-            say(running.store, headers["x-coe-decision-id"], tax, 1.0)
-            say(running.store, headers["x-coe-decision-id"], other, 0.0)
-        records: list[DecisionRecord] = running.log.records
-        running.store.write_decisions([*records[:-1], records[-1].model_copy(update={"text": None})])
-        done = export_store(running.store, store_id, tmp_path / "out")
-        assert done.documents == 3
-        assert done.judgements == sum(done.queries.values()) == 12
-        assert done.without_text == 1
-        collection = read_collection(tmp_path / "out")
-        assert sorted(collection.documents) == sorted(TEXTS.values())
-        queries = [text for split in ("train", "dev") for text in collection.split(split).texts]
-        assert sorted(queries) == sorted(ASKS)
-        assert len(collection.split("train")) > len(collection.split("dev")) > 0
-        for grades in collection.split("train").grades:
-            assert [collection.document_ids[row] for row in grades] == [tax]
-        with pytest.raises(DataError, match="is not empty"):
-            export_store(running.store, store_id, tmp_path / "out")
-
-
-async def test_nothing_to_export_says_why(tmp_path: Path) -> None:
-    async with serving(tmp_path) as running:
-        store_id = await running.store_of(TEXTS)
-        with pytest.raises(DataError, match=r"no search has feedback .* at log.privacy text only"):
-            export_store(running.store, store_id, tmp_path / "out")
-        with pytest.raises(DataError, match="there is no vector store 'vs_no'"):
-            export_store(running.store, "vs_no", tmp_path / "out")
-        assert not (tmp_path / "out").exists()
-
-
-async def test_texts_that_differ_in_case_are_one_query(tmp_path: Path) -> None:
-    async with serving(tmp_path) as running:
-        store_id = await running.store_of(TEXTS)
-        for ask in ("Tax office", "tax  OFFICE"):
-            await click(running, store_id, ask, "tax.txt")
-        keep(running)
+async def test_clicked_documents_become_judgements_of_their_queries(running: Serving, tmp_path: Path) -> None:
+    store_id = await running.store_of(TEXTS)
+    tax = ""
+    for ask in [*ASKS, ASKS[0], "no text kept"]:
+        _, answer, headers = await running.search(store_id, ask)
+        tax = next(each["document_id"] for each in answer["data"] if each["filename"] == "tax.txt")
+        other = next(each["document_id"] for each in answer["data"] if each["filename"] == "cats.txt")
+        say(running.store, headers["x-coe-decision-id"], tax, 1.0)
+        say(running.store, headers["x-coe-decision-id"], other, 0.0)
+    records: list[DecisionRecord] = running.log.records
+    running.store.write_decisions([*records[:-1], records[-1].model_copy(update={"text": None})])
+    done = export_store(running.store, store_id, tmp_path / "out")
+    assert done.documents == 3
+    assert done.judgements == sum(done.queries.values()) == 12
+    assert done.without_text == 1
+    collection = read_collection(tmp_path / "out")
+    assert sorted(collection.documents) == sorted(TEXTS.values())
+    queries = [text for split in ("train", "dev") for text in collection.split(split).texts]
+    assert sorted(queries) == sorted(ASKS)
+    assert len(collection.split("train")) > len(collection.split("dev")) > 0
+    for grades in collection.split("train").grades:
+        assert [collection.document_ids[row] for row in grades] == [tax]
+    with pytest.raises(DataError, match="is not empty"):
         export_store(running.store, store_id, tmp_path / "out")
-        collection = read_collection(tmp_path / "out")
-        assert sum(len(collection.split(split)) for split in ("train", "dev")) == 1
 
 
-async def test_all_stores_with_feedback_that_can_be_used_are_folders_of_their_ids(tmp_path: Path) -> None:
-    async with serving(tmp_path) as running:
-        first, second, silent, disliked, gone = [await running.store_of(TEXTS) for _ in range(5)]
-        for ask in ASKS:
-            await click(running, first, ask, "tax.txt")
-        await click(running, second, "when does the bus leave", "bus.txt")
-        await running.search(silent, "anything")
-        await click(running, disliked, "dogs", "cats.txt", 0.0)
-        await click(running, gone, "cat", "cats.txt")
-        async with running.http.delete(f"{running.url}/vector_stores/{gone}") as response:
-            assert response.status == 200
-        keep(running)
-        done = export_all(running.store, tmp_path / "out")
-        assert sorted(folder.name for folder in (tmp_path / "out").iterdir()) == sorted([first, second])
-        assert sum(done[first].queries.values()) == 12
-        assert sum(done[second].queries.values()) == 1
-        assert (done[disliked].without_relevant, done[gone].gone) == (1, 1)
-        assert silent not in done
-        assert len(find_collections(tmp_path / "out")) == 2
-        newest = max(record.at for record in running.log.records)
-        assert export_all(running.store, tmp_path / "later", newest + 1) == {}
+async def test_nothing_to_export_says_why(running: Serving, tmp_path: Path) -> None:
+    store_id = await running.store_of(TEXTS)
+    with pytest.raises(DataError, match=r"no search has feedback .* at log.privacy text only"):
+        export_store(running.store, store_id, tmp_path / "out")
+    with pytest.raises(DataError, match="there is no vector store 'vs_no'"):
+        export_store(running.store, "vs_no", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
-async def test_the_command_takes_one_store_or_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    async with serving(tmp_path) as running:
-        store_id = await running.store_of(TEXTS)
-        for store, is_all in ((None, False), (store_id, True)):
-            with pytest.raises(ConfigError, match="name the one STORE to export, or --all"):
-                export(tmp_path / "out", store, is_all, data_dir=tmp_path)
-        assert export(tmp_path / "out", is_all=True, data_dir=tmp_path) == 0
-        assert "no store has usable feedback" in capsys.readouterr().out
-        assert not (tmp_path / "out").exists()
-        await click(running, store_id, "tax", "tax.txt")
-        keep(running)
-        assert export(tmp_path / "out", is_all=True, as_json=True, data_dir=tmp_path) == 0
-        assert json.loads(capsys.readouterr().out)["stores"][store_id]["documents"] == 3
-        assert export(tmp_path / "one", store_id, data_dir=tmp_path) == 0
-        assert f"{tmp_path / 'one'}: 3 documents" in capsys.readouterr().out
-        assert export(tmp_path / "late", is_all=True, since=3e10, data_dir=tmp_path) == 0
-        assert not (tmp_path / "late").exists()
+async def test_texts_that_differ_in_case_are_one_query(running: Serving, tmp_path: Path) -> None:
+    store_id = await running.store_of(TEXTS)
+    for ask in ("Tax office", "tax  OFFICE"):
+        await click(running, store_id, ask, "tax.txt")
+    keep(running)
+    export_store(running.store, store_id, tmp_path / "out")
+    collection = read_collection(tmp_path / "out")
+    assert sum(len(collection.split(split)) for split in ("train", "dev")) == 1
+
+
+async def test_all_stores_with_feedback_that_can_be_used_are_folders_of_their_ids(
+    running: Serving, tmp_path: Path
+) -> None:
+    first, second, silent, disliked, gone = [await running.store_of(TEXTS) for _ in range(5)]
+    for ask in ASKS:
+        await click(running, first, ask, "tax.txt")
+    await click(running, second, "when does the bus leave", "bus.txt")
+    await running.search(silent, "anything")
+    await click(running, disliked, "dogs", "cats.txt", 0.0)
+    await click(running, gone, "cat", "cats.txt")
+    async with running.http.delete(f"{running.url}/vector_stores/{gone}") as response:
+        assert response.status == 200
+    keep(running)
+    done = export_all(running.store, tmp_path / "out")
+    assert sorted(folder.name for folder in (tmp_path / "out").iterdir()) == sorted([first, second])
+    assert sum(done[first].queries.values()) == 12
+    assert sum(done[second].queries.values()) == 1
+    assert (done[disliked].without_relevant, done[gone].gone) == (1, 1)
+    assert silent not in done
+    assert len(find_collections(tmp_path / "out")) == 2
+    newest = max(record.at for record in running.log.records)
+    assert export_all(running.store, tmp_path / "later", newest + 1) == {}
+
+
+async def test_the_command_takes_one_store_or_all(
+    running: Serving, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store_id = await running.store_of(TEXTS)
+    for store, is_all in ((None, False), (store_id, True)):
+        with pytest.raises(ConfigError, match="name the one STORE to export, or --all"):
+            export(tmp_path / "out", store, is_all, data_dir=tmp_path)
+    assert export(tmp_path / "out", is_all=True, data_dir=tmp_path) == 0
+    assert "no store has usable feedback" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+    await click(running, store_id, "tax", "tax.txt")
+    keep(running)
+    assert export(tmp_path / "out", is_all=True, as_json=True, data_dir=tmp_path) == 0
+    assert json.loads(capsys.readouterr().out)["stores"][store_id]["documents"] == 3
+    assert export(tmp_path / "one", store_id, data_dir=tmp_path) == 0
+    assert f"{tmp_path / 'one'}: 3 documents" in capsys.readouterr().out
+    assert export(tmp_path / "late", is_all=True, since=3e10, data_dir=tmp_path) == 0
+    assert not (tmp_path / "late").exists()

@@ -49,9 +49,8 @@ async def check(running: Serving) -> None:
         assert (await response.json())["metadata"] == {"k": NUL}
 
 
-async def test_nul_is_refused_in_names_and_ids(tmp_path: Path) -> None:
-    async with serving(tmp_path) as running:
-        await check(running)
+async def test_nul_is_refused_in_names_and_ids(running: Serving) -> None:
+    await check(running)
 
 
 async def test_nul_is_refused_on_postgres_as_on_sqlite(tmp_path: Path, postgres_url: str) -> None:

@@ -19,12 +19,6 @@ FORM = {"content-type": "application/x-www-form-urlencoded"}  # what `curl -d` s
 MANY = 40_000
 
 
-@pytest.fixture
-async def running(tmp_path: Path) -> Any:
-    async with serving(tmp_path) as it:
-        yield it
-
-
 async def send(running: Serving, path: str, body: bytes, headers: dict[str, str] | None = None) -> tuple[int, Any]:
     skipped = () if headers else ("content-type",)
     async with running.http.post(running.url + path, data=body, headers=headers, skip_auto_headers=skipped) as response:

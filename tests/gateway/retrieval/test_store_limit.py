@@ -59,9 +59,8 @@ async def attached_at_once(running: Serving) -> int:
         return await total(client, store.id)
 
 
-async def test_requests_at_once_do_not_slip_past(tmp_path: Path) -> None:
-    async with serving(tmp_path) as running:
-        assert await attached_at_once(running) == LIMIT
+async def test_requests_at_once_do_not_slip_past(running: Serving) -> None:
+    assert await attached_at_once(running) == LIMIT
 
 
 @pytest.mark.slow

@@ -48,10 +48,9 @@ async def test_a_file_with_damaged_attributes_is_still_found(tmp_path: Path, att
         assert [each["attributes"] for each in answer["data"]] == [{}] * 2
 
 
-async def test_attributes_too_large_for_64_bits_are_searched(tmp_path: Path) -> None:
-    async with serving(tmp_path) as running:
-        store_id = await running.store_of({"a.txt": "the animal purrs"})
-        overwrite(running, store_id, attributes_json='{"n": 1' + "0" * 30 + "}")
-        status, answer, _ = await running.search(store_id, "animal", filters={"type": "gt", "key": "n", "value": 1})
-        assert status == 200, answer
-        assert [each["attributes"] for each in answer["data"]] == [{"n": 10**30}]
+async def test_attributes_too_large_for_64_bits_are_searched(running: Serving) -> None:
+    store_id = await running.store_of({"a.txt": "the animal purrs"})
+    overwrite(running, store_id, attributes_json='{"n": 1' + "0" * 30 + "}")
+    status, answer, _ = await running.search(store_id, "animal", filters={"type": "gt", "key": "n", "value": 1})
+    assert status == 200, answer
+    assert [each["attributes"] for each in answer["data"]] == [{"n": 10**30}]
