@@ -15,13 +15,30 @@ from fleet.residency.types import Residency
 from gateway.drift_watch import DriftWatch
 from gateway.intake import Admission, Intake
 from gateway.live_router import LiveRouter
+from gateway.parts import Parts
 from gateway.shadow import Shadows
 from gateway.trial_watch import TrialWatch
 
 if TYPE_CHECKING:
     from fleet.residency.keeper import Keeper
-    from gateway.judge import Judge
-    from retrieval.routing.live_pilots import LivePilots
+
+
+def part_metrics(parts: Parts) -> Iterator[Metric]:
+    """All of these that one process has."""
+    yield from log_metrics(parts.sink)
+    yield from intake_metrics(parts.admission, parts.intake)
+    yield from router_metrics(parts.live, parts.decider.shadows)
+    yield from expert_metrics(parts.pool)
+    if (judge := parts.judge) is not None:
+        yield CounterMetricFamily("coe_judged", "Answers that a judge graded", value=judge.judged)
+        yield CounterMetricFamily("coe_judge_left_out", "Sampled answers that it did not", value=judge.left_out)
+    if parts.residency is not None:
+        yield from residency_metrics(parts.residency)
+    if parts.telemetry is not None:
+        yield from parts.telemetry.metrics()
+    if parts.retrieval is not None and (pilots := parts.retrieval.pilots) is not None:
+        yield CounterMetricFamily("coe_pilots_loads", "Pilot libraries taken over", value=pilots.loads)
+        yield CounterMetricFamily("coe_pilots_refusals", "Pilot libraries refused", value=pilots.refusals)
 
 
 def log_metrics(sink: DecisionLog) -> Iterator[Metric]:
@@ -88,16 +105,6 @@ def residency_metrics(keeper: Keeper) -> Iterator[Metric]:
     yield from (states, account, price, made, failed, seconds)
     yield GaugeMetricFamily("coe_engine_waiting_requests", "Requests that wait for an engine", value=keeper.waiting)
     yield GaugeMetricFamily("coe_engine_decides", "1 in the process that changes engines", value=keeper.decides)
-
-
-def judge_metrics(judge: Judge) -> Iterator[Metric]:
-    yield CounterMetricFamily("coe_judged", "Answers that a judge graded", value=judge.judged)
-    yield CounterMetricFamily("coe_judge_left_out", "Sampled answers that it did not", value=judge.left_out)
-
-
-def pilot_metrics(pilots: LivePilots) -> Iterator[Metric]:
-    yield CounterMetricFamily("coe_pilots_loads", "Pilot libraries taken over", value=pilots.loads)
-    yield CounterMetricFamily("coe_pilots_refusals", "Pilot libraries refused", value=pilots.refusals)
 
 
 def trial_metrics(trials: TrialWatch) -> Iterator[Metric]:

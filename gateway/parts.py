@@ -4,7 +4,7 @@ what they build gets the parts that it uses."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -24,15 +24,6 @@ from gateway.intake import Admission, Intake
 from gateway.keys.limits import Limits
 from gateway.live_router import LiveRouter
 from gateway.metrics import Metrics
-from gateway.part_metrics import (
-    expert_metrics,
-    intake_metrics,
-    judge_metrics,
-    log_metrics,
-    pilot_metrics,
-    residency_metrics,
-    router_metrics,
-)
 from gateway.reach import Reach
 from gateway.retrieval.log import RetrievalLog
 from gateway.siblings import Siblings
@@ -191,21 +182,3 @@ class Parts:
             if part is not None:
                 await part.aclose()
         await self.close_changed()
-
-
-def watch_parts(metrics: Metrics, current: Callable[[], Parts]) -> None:
-    """Adds what the parts in force count themselves to the metrics."""
-    judge, retrieval, telemetry = current().judge, current().retrieval, current().telemetry
-    residency = current().residency
-    metrics.watch(lambda: log_metrics(current().sink))
-    metrics.watch(lambda: intake_metrics(current().admission, current().intake))
-    metrics.watch(lambda: router_metrics(current().live, current().decider.shadows))
-    metrics.watch(lambda: expert_metrics(current().pool))
-    if judge is not None:
-        metrics.watch(lambda: judge_metrics(judge))
-    if residency is not None:
-        metrics.watch(lambda: residency_metrics(residency))
-    if telemetry is not None:
-        metrics.watch(telemetry.metrics)
-    if retrieval is not None and (pilots := retrieval.pilots) is not None:
-        metrics.watch(lambda: pilot_metrics(pilots))

@@ -22,7 +22,8 @@ from gateway.http_errors import shutting_down
 from gateway.http_limits import limited_protocol
 from gateway.listener import bind, check_exposure, url_of
 from gateway.live_router import LiveRouter
-from gateway.parts import Parts, watch_parts
+from gateway.part_metrics import part_metrics
+from gateway.parts import Parts
 from gateway.settings import Settings
 from router.build import build_encoder, load_router
 from router.config import CoeConfig
@@ -153,7 +154,7 @@ class Gateway:
         self.port = int(listener.getsockname()[1])
         await self.parts.start()
         check_exposure(self.host, has_keys=self.parts.auth.needs_key)
-        watch_parts(self.parts.metrics, lambda: self.parts)
+        self.parts.metrics.watch(lambda: part_metrics(self.parts))
         self._server = QuietServer(server_config(self), self.parts.config.gateway.shutdown_grace_s)
         await self._server.begin([listener])
         for lacking in self.parts.missing():
