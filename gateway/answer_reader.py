@@ -180,7 +180,7 @@ def read_answer(body: bytes, as_chat: Callable[[Mapping[str, Any]], dict[str, An
         return None
     choices, error = values.get("choices"), values.get("error")
     first = choices[0] if isinstance(choices, list) and choices else None
-    is_choice = isinstance(first, dict)
+    is_choice = isinstance(first, dict) and (as_chat is not None or isinstance(first.get("message"), dict))
     if not is_choice and error is None:
         return None
     reason = first.get("finish_reason") if is_choice and first is not None else None

@@ -261,7 +261,11 @@ async def test_a_whole_answer_to_a_request_for_a_stream_becomes_one() -> None:
 
 @pytest.mark.parametrize(
     ("mode", "is_stream", "code"),
-    [("stream", False, "expert_broken_answer"), ("shapeless", True, "expert_broken_answer")],
+    [
+        ("stream", False, "expert_broken_answer"),
+        ("shapeless", False, "expert_broken_answer"),
+        ("shapeless", True, "expert_broken_answer"),
+    ],
 )
 async def test_an_answer_that_cannot_be_what_was_asked_for_is_a_failure(mode: str, is_stream: bool, code: str) -> None:
     async with faulty(mode) as (gateway, _):
