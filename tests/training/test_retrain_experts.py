@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import yaml
 
+from decision_log.database import Database
+from decision_log.feedback_types import JudgedAnswer
 from fleet.router_registry import Registry
 from router.artifact import load_artifact
 from router.build import evidence_of, load_router
@@ -191,3 +193,26 @@ def test_an_expert_that_experts_yaml_no_longer_has_goes(request_):
     result = run_retrain(request_, now=NOW)
     assert (result.carried, result.is_promoted) == ((), True), result.reason
     assert load_artifact(request_.routers / result.candidate).manifest.experts == EXPERTS
+
+
+@pytest.mark.parametrize("preferred", [None, 1.0, 0.0])
+def test_a_new_expert_is_judged_by_what_a_judge_compared(request_, capsys, preferred):
+    """Right came after 100 answers; people like it as well as left, and the judge prefers it, or left, each time."""
+    log_answers(request_, {"left": 0.5}, n=100, only="left", propensity=1.0, possible=(1.0,), prefix="before")
+    log_answers(request_, {"left": 0.5, "right": 0.5}, n=300, start=2000.0)
+    store = Database(request_.database_url)
+    served = {f"sql-{i}": store.get_decision(f"sql-{i}").served_expert for i in range(300)}
+    grade = {name: 0.2 + 0.6 * kept.value for name in served for kept in store.get_feedback(name)}
+    for name, expert in served.items() if preferred is not None else ():
+        other = "left" if expert == "right" else "right"
+        of = JudgedAnswer(decision_id=name, judge="wise", rubric="r", expert=expert, value=grade[name], at=1.0)
+        value = preferred if expert == "right" else 1.0 - preferred
+        store.put_judgements([of, of.model_copy(update={"other": other, "value": value})])
+    with store.transaction("name who served, as gateways do") as connection:
+        connection.exec_driver_sql("UPDATE decisions SET expert = json_extract(record, '$.served_expert')")
+    store.close()
+    result = run_retrain(request_, now=NOW)
+    print_retrain(result)
+    out = capsys.readouterr().out
+    assert ("and 300 pairs of answers that a judge compared" in out) is (preferred is not None)
+    assert ("right takes over sql from left" in result.reason) is (preferred == 1.0), result.reason
