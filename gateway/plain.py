@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 from gateway.auth import require_admin
 from gateway.chat_request import alias_of, model_names, no_model
 from gateway.keys.grants import Caller
+from gateway.metrics import SCRAPER
 from gateway.parts import Parts
 from router.config import CoeConfig
 from router.section import AUTO
@@ -84,7 +85,7 @@ async def readyz(parts: Parts, caller: Caller) -> Reply:
 async def metrics(parts: Parts, caller: Caller) -> Reply:
     """All metrics of every process of this gateway, in the text format; 403 for a team's key without admin scope."""
     require_admin(caller)
-    own = await asyncio.to_thread(parts.metrics.text)
+    own = await asyncio.get_running_loop().run_in_executor(SCRAPER, parts.metrics.text)
     return Reply(200, await parts.siblings.metrics(own), METRICS_TYPE)
 
 

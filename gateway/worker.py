@@ -35,7 +35,7 @@ from gateway.composition import (
     start_log,
 )
 from gateway.event_loop import run
-from gateway.metrics import ReadCollector
+from gateway.metrics import SCRAPER, ReadCollector
 from gateway.serve import QuietServer
 from gateway.services import start_redis
 from gateway.settings import Settings, environment_settings
@@ -193,7 +193,7 @@ class SiblingServer(QuietServer):
             return
         body: bytes | None = None
         if path == METRICS_PATH:
-            body = await asyncio.to_thread(self._metrics)
+            body = await asyncio.get_running_loop().run_in_executor(SCRAPER, self._metrics)
         elif path.startswith(DECISION_PATH):
             record = await asyncio.to_thread(self._decision, path.removeprefix(DECISION_PATH))
             body = None if record is None else record.model_dump_json(exclude={"embedding"}).encode()

@@ -61,6 +61,7 @@ class Ingestion:
         self._reader, self._threads = reader, threads
         self._is_alone = is_alone
         self._has_work = asyncio.Event()
+        self._waits = False  # for a database that is away
         self._wakes = 0
         self._has_finished = asyncio.Condition()
         self._tasks: list[asyncio.Task[None]] = []
@@ -110,8 +111,9 @@ class Ingestion:
                     if owner not in self._owners:
                         self._owners[owner] = asyncio.create_task(self._read_of(owner), name="retrieval-reading")
                 await asyncio.to_thread(self._tidy)
+                self._waits = False
             except StoreError as error:
-                logger.warning("retrieval: files wait, because %s", error)
+                self._say_why(error)
                 await asyncio.sleep(RETRY_S)
                 continue
             await happens(self._has_work, LOOK_EVERY_S)
@@ -128,11 +130,17 @@ class Ingestion:
                         self._has_finished.notify_all()
                 is_new = has_read or wakes != self._wakes
         except StoreError as error:
-            logger.warning("retrieval: files wait, because %s", error)
+            self._say_why(error)
             await asyncio.sleep(RETRY_S)
             self.wake()
         finally:
             del self._owners[owner]
+
+    def _say_why(self, error: StoreError) -> None:
+        """Logs once that files wait, until none does."""
+        if not self._waits:
+            logger.warning("retrieval: files wait, because %s", error)
+        self._waits = True
 
     def _repair(self) -> None:
         """Queues the files of stores with a damaged index to be read again.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -20,7 +22,7 @@ from router.types import Query
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.running import Running, faulty, running, wire
 from tests.gateway.small_router import small_router
-from tests.waiting import until
+from tests.waiting import DEADLINE_S, until
 
 
 async def get(gateway: Running, path: str) -> tuple[int, dict]:
@@ -31,6 +33,18 @@ async def get(gateway: Running, path: str) -> tuple[int, dict]:
 async def post(gateway: Running, path: str, body: object) -> tuple[int, dict]:
     async with gateway.client.post(gateway.root + path, json=body) as answer:
         return answer.status, await answer.json()
+
+
+async def test_metrics_come_while_a_database_hangs(gateway: Running) -> None:
+    """All threads that wait for it are taken."""
+    is_back = threading.Event()
+    waiting = [asyncio.create_task(asyncio.to_thread(is_back.wait)) for _ in range(64)]
+    try:
+        async with asyncio.timeout(DEADLINE_S), gateway.client.get(f"{gateway.root}/metrics") as answer:
+            assert answer.status == 200
+    finally:
+        is_back.set()
+        await asyncio.gather(*waiting)
 
 
 async def test_models_lists_routing_policies_and_experts(gateway: Running) -> None:

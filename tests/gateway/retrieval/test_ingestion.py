@@ -10,11 +10,15 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import openai
 import pytest
 import yaml
 
+from base.errors import StoreError
+from retrieval.stores import ingestion
+from retrieval.stores.catalog import Catalog
 from retrieval.stores.ingestion import MAX_ATTEMPTS
 from retrieval.stores.store_records import FileStatus
 from retrieval.stores.tables import STORE_FILES
@@ -94,6 +98,17 @@ async def test_the_loop_answers_while_a_large_upload_is_embedded(
         may_go_on.set()
         assert (await until_ended(client, file)).status == "completed"
     assert threading.get_ident() not in encoders  # the loop's thread
+
+
+async def test_a_database_that_stays_away_is_logged_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ingestion, "RETRY_S", 0.0)
+    looks = Mock(side_effect=StoreError("cannot find files", is_retryable=True))
+    monkeypatch.setattr(Catalog, "owners_waiting", looks)
+    async with serving(tmp_path):
+        await until(lambda: looks.call_count > 3)
+    assert sum("files wait" in record.getMessage() for record in caplog.records) == 1
 
 
 async def test_an_orderly_end_does_not_count_as_an_attempt(tmp_path: Path) -> None:
