@@ -89,13 +89,14 @@ def test_a_stream_without_end_mark_is_complete_only_with_a_finish_reason() -> No
 
 
 def test_whole_answers() -> None:
-    answer = read_answer(b'{"choices":[{"finish_reason":"length"}],"usage":{"prompt_tokens":1,"completion_tokens":-4}}')
+    body = b'{"choices":[{"message":{},"finish_reason":"length"}],"usage":{"prompt_tokens":1,"completion_tokens":-4}}'
+    answer = read_answer(body)
     assert (answer.finish_reason, answer.usage.prompt_tokens, answer.usage.completion_tokens) == ("length", 1, 0)
     failed = read_answer(b'{"error":{"message":"x","code":"dead"}}')
     assert failed.error_code == "dead"
     quoting = read_answer(b'{"error":{"message":"x","code":"cannot read: my secret","type":"refused"}}')
     assert quoting.error_code == "refused"
-    for broken in (b"", b"{", b"[]", b"{}", b'{"choices":[]}', b'{"choices":[1]}'):
+    for broken in (b"", b"{", b"[]", b"{}", b'{"choices":[]}', b'{"choices":[1]}', b'{"choices":[{"message":null}]}'):
         assert read_answer(broken) is None
 
 

@@ -131,7 +131,7 @@ async def test_a_stream_whose_row_cannot_be_written_ends_in_an_error_event() -> 
 
 
 @pytest.mark.parametrize(
-    ("mode", "state"), [("fault", TerminalState.UPSTREAM_ERROR), ("cut", TerminalState.UPSTREAM_ERROR)]
+    ("mode", "state"), [("bad_json", TerminalState.UPSTREAM_ERROR), ("cut", TerminalState.UPSTREAM_ERROR)]
 )
 async def test_an_error_comes_after_its_row_too(mode: str, state: TerminalState) -> None:
     log = WaitingLog()
