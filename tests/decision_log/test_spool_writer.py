@@ -150,7 +150,7 @@ async def test_a_disk_that_stays_full_is_an_error_that_says_so(tmp_path: Path, m
     monkeypatch.setattr(writer_module, "COMMIT_TIMEOUT_S", 0.05)
     async with running_log(tmp_path, durability="sync") as log:
         log.append(make_record(0))
-        await until(lambda: log.stats().last_error is not None)
+        await until(lambda: "No space left" in (log.stats().last_error or ""))
         with pytest.raises(StoreError, match=r"cannot be written.*No space left") as caught:
             await log.commit(make_record(1))
         assert caught.value.is_retryable
