@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from enum import StrEnum
 from functools import cache
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from pydantic import Field, ValidationError
 
@@ -218,16 +218,6 @@ class DecisionRecord(Record):
     retrieval: RetrievalTrace | None = Field(default=None, description="None for chat")
     shadow: ShadowDecision | None = Field(default=None, description="None without a trial in the shadow")
     strategy: StrategyTrace | None = Field(default=None, description="None where one expert was asked")
-
-
-EMPTY = DecisionRecord.model_construct(**dict[str, Any]()).__getstate__()
-
-
-def made_record(values: Mapping[str, object]) -> DecisionRecord:
-    """A record of fields that this program has made: pydantic takes three times as long to validate them."""
-    record = DecisionRecord.__new__(DecisionRecord)
-    record.__setstate__({**EMPTY, "__dict__": {**EMPTY["__dict__"], **values}})
-    return record
 
 
 def read_record(line: str | bytes) -> DecisionRecord:

@@ -19,7 +19,6 @@ from decision_log.decision_record import (
     StrategyTrace,
     TerminalState,
     Usage,
-    made_record,
 )
 from fleet.backend import BackendRequest, Place
 from gateway.chat_request import ChatRequest
@@ -247,41 +246,40 @@ def record_of(
 ) -> DecisionRecord:
     """The log's row. The sink decides what it keeps of the text."""
     chat, decided, served = asked.chat, outcome.decided, outcome.answered_by
-    values = {
-        "decision_id": asked.decision_id,
-        "request_id": asked.request_id,
-        "replica": replica,
-        "seq": seq,
-        "at": asked.at,
-        "requested_model": chat.model[:MAX_MODEL_CHARS],
-        "state": outcome.state,
-        "decision": outcome.decision,
-        "served_expert": served,
-        "served_model": outcome.served_model,
-        "failures": outcome.failures,
-        "engine": None if outcome.place is None else outcome.place.engine,
-        "status": outcome.status,
-        "error_code": outcome.error_code,
-        "finish_reason": outcome.finish_reason,
-        "is_stream": chat.is_stream,
-        "usage": outcome.usage,
-        "cost_usd": cost_of(outcome, experts.get(served or "")),
-        "ttft_ms": outcome.ttft_ms,
-        "latency_ms": latency_ms,
-        "overhead_ms": outcome.overhead_ms,
-        "session_id": asked.session_id,
-        "key_id": asked.caller.key_id,
-        "is_probe": asked.is_probe,
-        "turns": chat.facts.turns,
-        "in_tool_loop": chat.facts.in_tool_loop,
-        "prompt_chars": chat.facts.prompt_chars,
-        "text": chat.text,
-        "inputs": decided.inputs if decided else None,
-        "strategy": outcome.strategy,
-        "shadow": decided.shadow() if decided and decided.shadow else None,
-        "embedding": decided.embedding if decided else None,
-    }
-    return made_record(values)
+    return DecisionRecord(
+        decision_id=asked.decision_id,
+        request_id=asked.request_id,
+        replica=replica,
+        seq=seq,
+        at=asked.at,
+        requested_model=chat.model[:MAX_MODEL_CHARS],
+        state=outcome.state,
+        decision=outcome.decision,
+        served_expert=served,
+        served_model=outcome.served_model,
+        failures=outcome.failures,
+        engine=None if outcome.place is None else outcome.place.engine,
+        status=outcome.status,
+        error_code=outcome.error_code,
+        finish_reason=outcome.finish_reason,
+        is_stream=chat.is_stream,
+        usage=outcome.usage,
+        cost_usd=cost_of(outcome, experts.get(served or "")),
+        ttft_ms=outcome.ttft_ms,
+        latency_ms=latency_ms,
+        overhead_ms=outcome.overhead_ms,
+        session_id=asked.session_id,
+        key_id=asked.caller.key_id,
+        is_probe=asked.is_probe,
+        turns=chat.facts.turns,
+        in_tool_loop=chat.facts.in_tool_loop,
+        prompt_chars=chat.facts.prompt_chars,
+        text=chat.text,
+        inputs=decided.inputs if decided else None,
+        strategy=outcome.strategy,
+        shadow=decided.shadow() if decided and decided.shadow else None,
+        embedding=decided.embedding if decided else None,
+    )
 
 
 def cost_of(outcome: Outcome, served: ExpertConfig | None) -> float:

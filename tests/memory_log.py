@@ -24,7 +24,7 @@ class MemoryLog:
         return next(self._seqs)
 
     def append(self, record: DecisionRecord) -> None:
-        self.records.append(DecisionRecord.model_validate(vars(record)))  # as one that is read back
+        self.records.append(record)
 
     async def commit(self, record: DecisionRecord) -> None:
         self.append(record)
