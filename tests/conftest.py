@@ -22,6 +22,7 @@ for name in [*os.environ]:  # neither tests nor what they start see what is set 
     ours = ("COE_", "COLUMNS", "DATABASE_URL", "FORCE_COLOR", "NO_COLOR", "OTEL_", "REDIS_URL")
     if name.startswith(ours) and not name.startswith("COE_TEST_"):
         del os.environ[name]
+os.environ |= dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost")
 
 SLOW_TIMEOUT_S = 1800.0
 """Of a slow test that names none: it ends a test that hangs, not one on a busy machine."""
