@@ -194,10 +194,11 @@ class Database:
                 lock(connection, for_erasure=False)  # what is archived has all that was said of it
                 connection.execute(self.insert(JUDGEMENTS).on_conflict_do_nothing(), rows)
 
-    def count_compared(self) -> Counter[str]:
-        """Pairs of answers that a judge compared, by each of their two experts. Raises StoreError."""
+    def count_compared(self, judge: str, rubric: str) -> Counter[str]:
+        """Pairs of answers that a judge compared by a rubric, by each of their two experts. Raises StoreError."""
         pairs, found = JUDGEMENTS.c, Counter[str]()
-        query = select(pairs.expert, pairs.other, func.count()).where(pairs.other != "")
+        theirs = (pairs.judge == judge) & (pairs.rubric == rubric) & (pairs.other != "")
+        query = select(pairs.expert, pairs.other, func.count()).where(theirs)
         for expert, other, n in self.rows("count judgements", query.group_by(pairs.expert, pairs.other)):
             found.update({expert: n, other: n})
         return found

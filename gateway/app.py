@@ -160,6 +160,8 @@ class GatewayApp:
         if "/".join(path.split("/")[:3]) not in REST_PATHS and not self._is_page(path):
             raise not_here(path)
         if path == "/":
+            if method != "GET":
+                raise method_not_allowed(method, "HEAD, GET")
             await send_body(send, 303, b"", {"location": CONSOLE_PATH})
             return
         if path == UPLOAD_PATH and method == "POST" and self._files is not None:

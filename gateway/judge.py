@@ -37,7 +37,8 @@ MAX_WAITING = 8
 QUIET_POLL_S = 0.2
 MAX_WAIT_S = 60.0
 ENOUGH = 200
-"""Pairs after which an expert was compared enough: of torn requests only those of others are judged (ours)."""
+"""Pairs by this judge and rubric after which an expert was compared enough: of torn requests only those of others are
+judged (ours)."""
 
 STREAM_FIELDS = ("stream", "stream_options")
 
@@ -140,7 +141,8 @@ class Judge:
         return tuple(sorted(candidates, key=lambda name: (name != drawn, -chance[name]))[:n])
 
     async def start(self) -> None:
-        self._compared += await asyncio.to_thread(self._database.count_compared)
+        judge = self._settings.expert, self._rubric_hash
+        self._compared += await asyncio.to_thread(self._database.count_compared, *judge)
         self._task = asyncio.create_task(self._run(), name="judge")
 
     async def aclose(self) -> None:

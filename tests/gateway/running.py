@@ -66,7 +66,7 @@ class MemoryStore:
     def put_judgements(self, judgements: Sequence[JudgedAnswer]) -> None:
         self.judgements.extend(judgements)
 
-    def count_compared(self) -> Counter[str]:
+    def count_compared(self, judge: str, rubric: str) -> Counter[str]:
         return Counter(name for each in self.judgements if each.other for name in (each.expert, each.other))
 
 

@@ -170,6 +170,17 @@ async def test_garbage_behind_a_running_stream_is_not_answered_inside_it() -> No
     assert received.count(b"HTTP/1.1 ") == 1
 
 
+ASKED = request(line="GET /healthz HTTP/1.1")
+
+
+@pytest.mark.parametrize("before", [b"", ASKED], ids=["first", "later"])
+async def test_a_head_that_does_not_end_is_not_waited_for(
+    gateway: Running, before: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.http_limits.HEAD_TIMEOUT_S", 0.2)
+    assert (await answer_to(gateway, before + ASKED[:-2])).count(b"HTTP/1.1 200 ") == len(before[:1])
+
+
 async def test_a_refused_body_is_not_read_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.http_limits.LINGER_S", 0.05)
     async with running(max_body_bytes=2000) as gateway:

@@ -33,6 +33,7 @@ REFUSED = (
     ("PUT", "/v1/vector_stores", "HEAD, GET, POST"),
     ("PATCH", "/v1/vector_stores/vs_1", "HEAD, GET, POST, DELETE"),
     ("DELETE", "/v1/chat/completions", "POST"),
+    ("POST", "/", "HEAD, GET"),
 )
 
 

@@ -261,19 +261,21 @@ async def test_a_judge_of_torn_queries_leaves_the_others_alone():
 
 
 async def test_of_torn_queries_experts_that_were_compared_enough_are_judged_no_more(monkeypatch, store: Database):
-    """Also by a gateway that starts again."""
+    """Also by a gateway that starts again; by another rubric, nobody was compared yet."""
     monkeypatch.setattr("gateway.judge.ENOUGH", 2)
-    for _ in range(2):
-        async with judged(Scripted(prefers_ruby), store, queries="torn") as (gateway, worker):
+    n_judged = []
+    for rubric in ("Is it right?", "Is it right?", "Is it short?"):
+        async with judged(Scripted(prefers_ruby), store, queries="torn", rubric=rubric) as (gateway, worker):
             await judged_of(gateway, worker, "auto:wild", 40)
-            compared = store.count_compared()
-            assert min(compared.values()) == 2
-    assert worker.judged == 0
+            assert min(store.count_compared("plain", worker._rubric_hash).values()) == 2
+            n_judged.append(worker.judged)
+    assert [n > 0 for n in n_judged] == [True, False, True]
 
 
 def test_pairs_are_counted_by_expert(store: Database):
     grade = JudgedAnswer(decision_id="r1-0", judge="j", rubric="r", expert="a", value=0.5, at=1.0)
     pairs = [("r1-0", "a", "b"), ("r1-1", "a", "b"), ("r1-2", "c", "a")]
     changed = [{"decision_id": name, "expert": one, "other": other} for name, one, other in pairs]
-    store.put_judgements([grade, *(grade.model_copy(update=each) for each in changed)])
-    assert store.count_compared() == {"a": 3, "b": 2, "c": 1}
+    others = [changed[0] | {"judge": "k"}, changed[0] | {"rubric": "s"}]
+    store.put_judgements([grade, *(grade.model_copy(update=each) for each in changed + others)])
+    assert store.count_compared("j", "r") == {"a": 3, "b": 2, "c": 1}
