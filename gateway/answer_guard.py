@@ -59,7 +59,7 @@ class StreamedAnswer:
     """A stream whose first content is here. Close `chunks` in any case.
 
     Args:
-        call: where a stream comes from an expert that has not ended it yet.
+        call: the call of the expert that ends with the stream; None where it has ended already.
         is_native: the expert got the client's own request and answers on its wire.
         hides_usage: the gateway asked for the usage that the stream may report; its client did not.
         is_whole: the expert sent it in one piece, which is all in `first`.

@@ -58,7 +58,7 @@ class ApiError(RequestError):
 
     Args:
         error_type: OpenAI's class of errors; by default the one of the status.
-        rest_s: so long the expert asks for no requests.
+        rest_s: seconds for which the expert wants no requests.
         is_retryable: another expert may be tried, nothing was generated.
     """
 

@@ -125,10 +125,11 @@ class Judge:
         self._queue.put_nowait(Sample(asked.decision_id, asked.chat.body, served, answer, others))
 
     def _others(self, decision: RoutingDecision, served: str) -> tuple[str, ...] | None:
-        """Experts to answer besides the one that served: by lot, or with whom the router would have served as likely.
+        """Experts to answer besides the one that served, drawn by lot.
 
-        Of `torn` requests the first one is who a second draw of the router names, so the judge looks where exploration
-        does, and as often; the others are those that were most probable. None where it names who served.
+        Of a `torn` request, the first is the one that a second draw of the router names, so the judge looks where
+        exploration does, and as often; the others are the most probable ones. None where that draw names who served or
+        cannot be called, or where both were compared enough.
         """
         candidates = [name for name in decision.eligible if name != served and name in self._pool.alive]
         n = self._settings.shadow_experts

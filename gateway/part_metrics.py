@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def part_metrics(parts: Parts) -> Iterator[Metric]:
-    """All of these that one process has."""
+    """Metrics of every part that this process has."""
     yield from log_metrics(parts.sink)
     yield from intake_metrics(parts.admission, parts.intake)
     yield from router_metrics(parts.live, parts.decider.shadows)
