@@ -154,10 +154,13 @@ class Exporting(Telemetry):
         return iter(()) if self._spans is None else self._spans.counted()
 
     async def aclose(self) -> None:
-        """Exports what waits, for at most `FLUSH_S`; a collector that hangs keeps no gateway from stopping."""
+        """Exports what waits, for at most `FLUSH_S`; a collector that hangs keeps no gateway from stopping, and neither
+        does a database that hangs and has all threads of `asyncio.to_thread`."""
         closing = threading.Thread(target=self.close, name="coe-telemetry-end", daemon=True)
         closing.start()
-        await asyncio.to_thread(closing.join, FLUSH_S)
+        deadline_s = time.monotonic() + FLUSH_S
+        while closing.is_alive() and time.monotonic() < deadline_s:
+            await asyncio.sleep(0.01)
 
     def close(self) -> None:
         """Sends what waits. Blocks for as long as the collector does."""

@@ -46,6 +46,18 @@ async def test_a_collector_that_is_away_costs_no_request_and_no_stop(monkeypatch
         may_end.set()
 
 
+async def test_a_database_that_hangs_keeps_no_exporter_from_its_end(monkeypatch) -> None:
+    """All threads that wait for it are taken."""
+    is_back = threading.Event()
+    waiting = [asyncio.create_task(asyncio.to_thread(is_back.wait)) for _ in range(64)]
+    try:
+        async with asyncio.timeout(DEADLINE_S), collecting() as collector, exporting_to(collector.url, monkeypatch):
+            pass
+    finally:
+        is_back.set()
+        await asyncio.gather(*waiting)
+
+
 async def test_what_a_collector_refuses_is_counted(monkeypatch) -> None:
     async with (
         collecting() as collector,
