@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
-from sqlalchemy import create_engine, text
+from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 
 from base.errors import ConfigError, StoreError, VectorSpaceError, require_installed
-from decision_log.sql_engine import close_engine
+from decision_log.sql_engine import close_engine, postgres_engine
 from retrieval.index.space import Hits, KeyArray, VectorSpace, require_same_space, require_vectors
 from router.types import FloatArray
 
@@ -156,7 +156,7 @@ def open_postgres(url: str) -> Engine:
             "variable with a postgresql:// URL by retrieval.stores.index_url_env"
         )
     require_installed("postgres", "retrieval.stores.index 'pgvector'", "psycopg")
-    return create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
+    return postgres_engine(parsed.set(drivername="postgresql+psycopg"))
 
 
 @contextmanager
