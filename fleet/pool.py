@@ -69,8 +69,10 @@ class Call:
             self._replica.breaker.begin()
             self._pool.refresh()
 
-    def succeeded(self) -> None:
+    def succeeded(self, *, is_at_fault: bool = False) -> None:
+        """The engine is well; `is_at_fault` where it gave no answer, which another one may give."""
         self._pool.saw(self.expert)
+        self._is_at_fault = is_at_fault
         breaker = self._replica.breaker
         is_news = breaker.failures or breaker.state is not BreakerState.CLOSED
         breaker.succeed()

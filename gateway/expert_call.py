@@ -9,7 +9,7 @@ from typing import cast
 
 from base.errors import BackendError, RouterError
 from decision_log.privacy import keyed_hash
-from fleet.backend import RETRY_AFTER_S, BackendRequest, BackendResponse
+from fleet.backend import ELSEWHERE, RETRY_AFTER_S, BackendRequest, BackendResponse
 from fleet.pool import Call, ExpertPool
 from fleet.replicas import Replica
 from fleet.wires.builtin import chunks_of, frames, response_of
@@ -274,8 +274,10 @@ def tell(call: Call, failure: ApiError) -> None:
         logger.warning("%s", failure.message)  # clients may not notice, since others answer them
     if failure.rest_s is not None:
         call.at_limit(failure.rest_s, is_spent=failure.code == OUT_OF_QUOTA)
-    else:
-        (call.failed if failure.status >= 500 else call.succeeded)()
+    elif failure.status >= 500:
+        call.failed()
+    else:  # a 429 without a rest is about the request alone
+        call.succeeded(is_at_fault=failure.status in ELSEWHERE - {429})
 
 
 def conversation_of(asked: Asked) -> str:

@@ -268,6 +268,10 @@ class FaultUpstream:
     async def _unavailable(self, request: web.Request) -> web.StreamResponse:
         return self._error(503, "loading", code="loading")
 
+    async def _crowded(self, request: web.Request) -> web.StreamResponse:
+        """As Groq says that it is overloaded."""
+        return self._error(498, "no capacity", code="capacity")
+
     async def _overloaded(self, request: web.Request) -> web.StreamResponse:
         return self._error(503, "overloaded", code="overloaded", headers={"Retry-After": self.retry_after})
 

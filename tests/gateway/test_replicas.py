@@ -72,7 +72,9 @@ async def ask(gateway: Running, text: str = "red", **fields: object) -> tuple[in
 
 
 @pytest.mark.parametrize("is_stream", [False, True])
-@pytest.mark.parametrize("mode", ["unavailable", "reset", "fault", "no_model", "busy", "whole_error", "dies"])
+@pytest.mark.parametrize(
+    "mode", ["unavailable", "crowded", "reset", "fault", "no_model", "busy", "whole_error", "dies"]
+)
 async def test_an_engine_that_fails_before_it_says_anything_is_followed_by_another_of_its_expert(
     mode: str, is_stream: bool
 ) -> None:
