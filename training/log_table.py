@@ -276,7 +276,9 @@ def read_log_table(
         judges = judge_agreements(connection, since, rewards)
         preferences = read_preferences(connection, [each.name for each in judges if each.is_trusted])
         table = collect(records, rewards, signals, feedback, progress, known, preferences)
-        unheard = Counter({UNTRUSTED.format(each.judge): each.pairs for each in judges if not each.is_trusted})
+        unheard = Counter[str]()
+        for each in judges:
+            unheard[UNTRUSTED.format(each.judge)] += 0 if each.is_trusted else each.pairs
         return replace(
             table, dropped=Counter(table.dropped) + left_out + unheard, n_rows=table.n_rows + sum(left_out.values())
         )
@@ -323,8 +325,9 @@ def collect(
             asking.add(record.key_id or "")
             if not has_failed(record):
                 replies.add(record.decision, signals.get(record.decision_id, ()), reward)
-            for served, other, preferred in preferences.get(record.decision_id, ()):
-                if served == record.decision.expert:
+            for served, other, preferred in sorted(preferences.get(record.decision_id, ())):
+                if served == record.decision.expert and feedback.key_weights.get(record.key_id or "", 1.0) > 0:
+                    digest.update(repr((other, preferred)).encode())
                     pairs.add(record, preferred, 1.0)
                     pairs.add(record, 1.0 - preferred, 1.0, other)
         if reason == BY_SEVERAL:

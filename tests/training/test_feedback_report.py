@@ -104,11 +104,13 @@ def test_pairs_are_learned_from_once_a_judges_grades_follow_what_people_say(fold
         grade = 0.5 + sign * (liked.get(f"d{seq}", 0.5) - 0.5) / 2 + 0.01 * (seq % 3)
         one = JudgedAnswer(decision_id=f"d{seq}", judge="wise", rubric="r1", expert="left", value=grade, at=600.0)
         store.put_judgements([one, one.model_copy(update={"other": "right", "value": 1.0, "is_consistent": True})])
+    of = JudgedAnswer(decision_id="d0", judge="wise", rubric="r2", expert="left", value=0.5, at=600.0)
+    store.put_judgements([of, of.model_copy(update={"other": "right"})])  # a rubric of its own, trusted in no case
     store.close()
     log = read_log_table(url)
     assert (0 if log.judged is None else len(log.judged)) == 2 * pairs
     left_out = "pairs that wise compared, whose grades do not surely follow what people say"
-    assert log.dropped.get(left_out, 0) == n - pairs
+    assert log.dropped.get(left_out, 0) == n - pairs + 1
 
 
 def test_the_command(folder, capsys, monkeypatch):

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from router.feedback_config import FeedbackConfig
 from tests.gateway.small_router import EXPERTS
 from tests.training.log_records import record
 from tests.training.small_comparison import asked, log_table, mapping, outcomes, small_comparison
@@ -40,6 +41,22 @@ def test_what_a_judge_preferred_is_read_beside_what_people_rated():
     assert pairs.key.tolist() == [1] * 4  # the key of d0 is that of d3
     assert set(pairs.question) == {log.question[1]}  # they asked the same
     assert len(log) == 2
+
+
+def test_nothing_is_learned_from_pairs_of_a_key_that_weighs_nothing():
+    records, said = [record(0, key_id="spam"), record(1, key_id="one")], {"d0": [("left", "right", 1.0)]}
+    feedback = FeedbackConfig(key_weights={"spam": 0.0})
+    assert collect(records, {"d1": 1.0}, feedback=feedback, preferences=said).judged is None
+    assert collect(records, {"d1": 1.0}, preferences=said).judged is not None
+
+
+def test_pairs_are_part_of_what_a_log_is_known_by():
+    records = [record(0)]
+    plain, left, right = (
+        collect(records, {"d0": 1.0}, preferences=said).fingerprint
+        for said in ({}, {"d0": [("left", "right", 1.0)]}, {"d0": [("left", "right", 0.0)]})
+    )
+    assert len({plain, left, right}) == 3
 
 
 def test_without_a_judge_nothing_is_read():
