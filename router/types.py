@@ -42,10 +42,9 @@ class Record(BaseModel):
     )
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class QueryFacts:
-    """Demands of a request on an expert, read from its messages without looking at their meaning. Not frozen: that
-    would take three times as long to make."""
+    """Demands of a request on an expert, read from its messages without looking at their meaning."""
 
     turns: int = 1
     has_image: bool = False
