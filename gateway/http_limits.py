@@ -48,11 +48,12 @@ Headers = Sequence[tuple[bytes, bytes]]
 class LimitedProtocol(HttpToolsProtocol):
     """Answers heads that are too large or ambiguous with an error in OpenAI's shape, and closes what takes too long.
 
-    `limited_protocol` sets the two class attributes for one server.
+    `limited_protocol` sets the three class attributes for one server.
     """
 
     max_connections = 2048
     is_stopping: Callable[[], bool] = staticmethod(lambda: False)
+    on_full: Callable[[], None] = staticmethod(lambda: None)
 
     _stuck_bytes = 0  # received in a row without a head, a piece of body or a message becoming complete
     _is_in_head = True
@@ -143,6 +144,7 @@ class LimitedProtocol(HttpToolsProtocol):
         open_ones = [each for each in others if not each.transport.is_closing()]
         if len(open_ones) < self.max_connections:
             return
+        self.on_full()
         peers = Counter(each.peer for each in others)
         idle = [each for each in open_ones if each.cycle is None or each.cycle.response_complete]
         if idle:
@@ -260,16 +262,23 @@ class Sender:
         self._head = b""
 
 
-def limited_protocol(max_connections: int, is_stopping: Callable[[], bool]) -> type[LimitedProtocol]:
+def limited_protocol(
+    max_connections: int, is_stopping: Callable[[], bool], on_full: Callable[[], None]
+) -> type[LimitedProtocol]:
     """The protocol of one server.
 
     Args:
         is_stopping: from then on every answer is the last of its connection.
+        on_full: called for each connection that is closed or refused because there are too many.
     """
     return type(
         "ServedProtocol",
         (LimitedProtocol,),
-        {"max_connections": max_connections, "is_stopping": staticmethod(is_stopping)},
+        {
+            "max_connections": max_connections,
+            "is_stopping": staticmethod(is_stopping),
+            "on_full": staticmethod(on_full),
+        },
     )
 
 

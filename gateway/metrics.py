@@ -61,6 +61,7 @@ class Metrics:
         counter = partial(Counter, registry=registry)
         self.refusals = counter("coe_refusals", "Requests refused before routing, by status", ["status"])
         self.faults = counter("coe_faults", "Unforeseen errors, at the request edge")
+        self.full = counter("coe_connections_over_limit", "Connections closed or refused for gateway.max_connections")
         self.failovers = counter("coe_failovers", "Answers by another expert than the one decided", ["expert"])
         about_changes = "Answers that name another model than the expert's answers before"
         self.model_changes = counter("coe_served_model_changes", about_changes, ["expert"])

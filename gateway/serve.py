@@ -236,7 +236,9 @@ def server_config(gateway: Gateway) -> uvicorn.Config:
     limits = gateway.parts.config.gateway
     return uvicorn.Config(
         readable_by(gateway, limits.allowed_origins),
-        http=limited_protocol(clients_that_fit(limits.max_connections), lambda: gateway.parts.is_stopping),
+        http=limited_protocol(
+            clients_that_fit(limits.max_connections), lambda: gateway.parts.is_stopping, gateway.parts.metrics.full.inc
+        ),
         ws="none",
         lifespan="off",
         log_config=None,

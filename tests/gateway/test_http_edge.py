@@ -215,6 +215,8 @@ async def test_with_every_connection_in_work_another_is_refused_at_once() -> Non
             assert (await answer.read()).endswith(b"[DONE]\n\n")
         async with gateway.chat("green") as answer:
             assert answer.status == 200
+        async with gateway.client.get(f"{gateway.root}/metrics") as answer:
+            assert "coe_connections_over_limit_total 1.0" in await answer.text()
 
 
 async def answer_to(gateway: Running, sent: bytes) -> bytes:
