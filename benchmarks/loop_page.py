@@ -172,7 +172,8 @@ def newcomer_lines(joined: Sequence[Joining]) -> list[str]:
     lines = [f"| newcomer | worth, points | {' | '.join(columns)} | decisions until half, median |", "| --- " * 9 + "|"]
     for newcomer in dict.fromkeys(run.newcomer for run in joined):
         own = [run for run in joined if run.newcomer == newcomer]
-        cells = [f"{newcomer.name} ({newcomer.table})", mean_with_interval([run.worth for run in own])]
+        worth = [run.worth for run in own if run.arm == JOINING[0]]  # that of the other arms' runs is the same
+        cells = [f"{newcomer.name} ({newcomer.table})", mean_with_interval(worth)]
         for arm in JOINING:
             for share in (HALF, MOST):
                 found = [run.decisions(share) for run in own if run.arm == arm]
