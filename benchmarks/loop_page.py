@@ -169,7 +169,8 @@ def recovery_lines(courses: Sequence[Course], phases: Sequence[Phase]) -> list[s
 def newcomer_lines(joined: Sequence[Joining]) -> list[str]:
     """A line for each newcomer: what it is worth, and in how many runs the router in force had so much of it."""
     columns = [f"{arm}: {share:.0%}" for arm in JOINING for share in (HALF, MOST)]
-    lines = [f"| newcomer | worth, points | {' | '.join(columns)} | decisions until half, median |", "| --- " * 9 + "|"]
+    columns = ["newcomer", "worth, points", *columns, "decisions until half, median; with a judge"]
+    lines = [f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|"]
     for newcomer in dict.fromkeys(run.newcomer for run in joined):
         own = [run for run in joined if run.newcomer == newcomer]
         worth = [run.worth for run in own if run.arm == JOINING[0]]  # that of the other arms' runs is the same
@@ -179,7 +180,7 @@ def newcomer_lines(joined: Sequence[Joining]) -> list[str]:
                 found = [run.decisions(share) for run in own if run.arm == arm]
                 cells.append(f"{np.isfinite(found).sum()} of {len(found)}")
         medians = [float(np.median([run.decisions(HALF) for run in own if run.arm == arm])) for arm in JOINING[:2]]
-        lines.append(f"| {' | '.join(cells)} | {', '.join(decisions_in_words(each) for each in medians)} |")
+        lines.append(f"| {' | '.join(cells)} | {'; '.join(decisions_in_words(each) for each in medians)} |")
     return lines
 
 
