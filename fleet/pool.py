@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
+from base.errors import BusyError
 from fleet.backend import BackendRequest, BackendResponse, Place, read_all
 from fleet.breaker import Breaker, BreakerState
 from fleet.connect import DisabledBackend
@@ -200,7 +201,7 @@ class ExpertPool:
             is_batch: waits behind others.
 
         Raises:
-            BusyError: too many wait.
+            BusyError: too many wait, or nobody takes requests after the wait.
         """
         replicas, queue_ms = self._replicas[name], None
         self.expect(name)
@@ -212,6 +213,10 @@ class ExpertPool:
                 self.expect_no_more(name)
                 raise
             queue_ms = (time.monotonic() - began_s) * 1e3
+            if not replicas.left(tried):
+                replicas.queue.leave()
+                self.expect_no_more(name)
+                raise BusyError(f"no engine of expert {name} takes requests now, after a wait for a place")
         replica = replicas.next(conversation, tried)
         replica.running += 1
         if replica.breaker.state is not BreakerState.CLOSED:

@@ -214,13 +214,6 @@ class ExpertCall:
             answer = await self._beginning(asked, chat, call)
         except RouterError as error:
             failure = api_error(error, expert)
-            failure.expert = expert
-            if asked.watch is not None:
-                asked.watch.fails(failure)
-            tell(call, failure)
-            if not (failure.is_retryable and call.has_sibling):
-                raise failure from error
-            logger.info("an engine of expert %s failed (%s); another one is asked", expert, failure.cause)
         except BaseException:  # the client left, or a fault of ours: no verdict on the engine, whose trial must end
             call.abandoned()
             raise
@@ -231,6 +224,13 @@ class ExpertCall:
             else:
                 call.succeeded()
             return answer
+        failure.expert = expert
+        if asked.watch is not None:
+            asked.watch.fails(failure)
+        tell(call, failure)
+        if not (failure.is_retryable and call.has_sibling):
+            raise failure
+        logger.info("an engine of expert %s failed (%s); another one is asked", expert, failure.cause)
         return await self._attempt(asked, chat, expert, call.tried)
 
     async def _beginning(self, asked: Asked, chat: ChatRequest, call: Call) -> StreamedAnswer | WholeAnswer:

@@ -19,7 +19,7 @@ from fleet.fake_vllm.command import FakeOptions
 from fleet.fake_vllm.engine import FakeEngine
 from fleet.fake_vllm.server import FakeServer
 from fleet.pool import ExpertPool
-from fleet.replicas import LOAD_BOUND, Queue, Replica, chosen, engine_load
+from fleet.replicas import LOAD_BOUND, Queue, Replica, Replicas, chosen, engine_load
 from fleet.wires.echo import EchoBackend, Options
 from tests.served_app import serving
 from tests.small_composition import config_of
@@ -151,6 +151,20 @@ async def test_who_leaves_the_queue_as_a_place_becomes_free_leaves_it_to_the_nex
         await gone
     await following
     assert queue.taken == 1
+
+
+async def test_who_waited_for_an_engine_that_asked_for_a_rest_meanwhile_is_not_sent_to_it() -> None:
+    replicas = Replicas("coder", {"": EchoBackend(Options())}, 1)
+    pool = ExpertPool({"coder": replicas})
+    first = await pool.call("coder")
+    waiting = [asyncio.create_task(pool.call("coder")) for _ in range(2)]
+    await asyncio.sleep(0)
+    first.at_limit(30.0)
+    for each in waiting:
+        with pytest.raises(BusyError, match="expert coder takes requests now"):
+            await each
+    assert replicas.queue is not None
+    assert replicas.queue.taken == 0
 
 
 async def test_engines_tell_their_load() -> None:

@@ -54,6 +54,7 @@ async def test_an_expert_without_quota_rests_for_long_and_everyone_is_told(
             pool, now = gateway.parts.pool, 0.0
             pool._prober.cancel()
             pool.clock = lambda: now
+            sent_before = await pool.call("ruby")
             async with gateway.chat("red") as answer:
                 assert (answer.status, answer.headers["x-coe-expert"]) == (200, "plain")
             now = 100.0
@@ -71,7 +72,7 @@ async def test_an_expert_without_quota_rests_for_long_and_everyone_is_told(
                 error = (await answer.json())["error"]
                 assert (answer.status, answer.headers["retry-after"], error["code"]) == (429, "500", OUT_OF_QUOTA)
                 assert error["message"].endswith("(ruby is without quota or credit at its provider)")
-            (await pool.call("ruby")).at_limit(1.0)  # said by a request that was sent before
+            sent_before.at_limit(1.0)
             assert pool.problems() == {"ruby": f"{told} 500 s"}
             assert (await gateway.record()).failures == {"ruby": "expert_out_of_quota"}
             assert len(upstream.requests) == 1
