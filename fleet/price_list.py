@@ -32,7 +32,7 @@ def listed_facts(model: str) -> dict[str, object]:
 
 
 def listed_mode(model: str) -> object:
-    """What the table says that a model does: `chat`, which is also said of an unknown one, `embedding`, ..."""
+    """Task of a model by the table: `chat`, which an unknown one has too, `embedding`, ..."""
     return listed(model).get("mode", "chat")
 
 

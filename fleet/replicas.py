@@ -172,7 +172,7 @@ class Replicas:
 
 
 ExpertBackend = ChatBackend | Replicas
-"""What serves an expert; one engine alone may come without its set."""
+"""An expert's engines; one alone may come without its set."""
 
 
 def chosen(replicas: Collection[Replica], conversation: str) -> Replica:

@@ -234,7 +234,7 @@ class ExpertCall:
         return await self._attempt(asked, chat, expert, call.tried)
 
     async def _beginning(self, asked: Asked, chat: ChatRequest, call: Call) -> StreamedAnswer | WholeAnswer:
-        """What an engine answers, as far as it must be there before the client hears of it. Raises RouterError."""
+        """The part of an engine's answer that must be there before the client hears of it. Raises RouterError."""
         expert = call.expert
         native = self._native(chat, expert)
         asks_usage = chat.is_stream and self._asks_usage(asked, chat, expert, native)

@@ -153,7 +153,7 @@ def judged_rows(
 
 
 def judging_pairs(log: LogTable, changes: tuple[ChangePoint, ...], comparison: RouterComparison) -> LogTable | None:
-    """What a judge compared, as far as it says something of experts of today; None where it does not."""
+    """Pairs that a judge compared, of experts as they are today; None without a judge."""
     if log.judged is None:
         return None
     says = (log.judged.expert_in(comparison.experts) >= 0) & ~is_outdated(log.judged, changes)

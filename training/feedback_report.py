@@ -73,7 +73,7 @@ class JudgeAgreement(Record):
 
     @property
     def is_trusted(self) -> bool:
-        """Whether its grades surely follow what people say, so that `coe retrain` learns from its preferences."""
+        """Its grades surely follow what people say, so `coe retrain` learns from its preferences."""
         interval = None if self.correlation is None else self.correlation.interval
         return interval is not None and self.with_feedback >= MIN_AGREEING and interval.low > 0
 

@@ -57,7 +57,7 @@ def experts_ls(
 
 
 async def troubles(api_key: str | None) -> list[str]:
-    """What the running gateway says of experts that get no requests now; nothing where none answers."""
+    """A sentence of the running gateway on each expert that gets no requests now; empty where no gateway answers."""
     import aiohttp
 
     headers, timeout = {"authorization": f"Bearer {api_key}"} if api_key else {}, aiohttp.ClientTimeout(total=ANSWERS_S)

@@ -174,7 +174,7 @@ def error_response(error: Exception) -> BackendResponse:
 
 
 def own_refusal(error: BaseException | None) -> BackendResponse | None:
-    """What the provider itself answered, which is at the root of an exception of litellm's; None where it is not."""
+    """The provider's own answer, from the root of an exception of litellm's; None where that holds none."""
     import httpx
 
     while error is not None and not isinstance(error, httpx.HTTPStatusError):
