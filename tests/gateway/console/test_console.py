@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from yarl import URL
 
 from decision_log.database import Database
+from decision_log.privacy import keyed_hash
 from gateway.auth import Auth
 from gateway.console.session import COOKIE
 from gateway.console.views import odds
@@ -178,6 +180,13 @@ async def test_a_cookie_that_was_changed_or_is_old_opens_nothing(monkeypatch: py
         now = time.time()
         monkeypatch.setattr("gateway.console.session.time.time", lambda: now + 13 * 3600)
         assert (await get(gateway, **session))[0] == 303
+
+
+async def test_the_hash_of_a_text_which_its_receipt_shows_signs_no_cookie() -> None:
+    async with running(keys=[KEY]) as gateway:
+        content = f"key.{hashlib.sha256(KEY.encode()).hexdigest()}.{int(time.time()) + 60}"
+        signature = keyed_hash(f"console {content}", gateway.parts.hash_key)
+        assert (await get(gateway, cookie=f"{COOKIE}={content}.{signature}"))[0] == 303
 
 
 async def test_a_form_of_another_page_is_refused(gateway: Running) -> None:
