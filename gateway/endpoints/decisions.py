@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from enum import StrEnum
 from functools import partial
 from math import isfinite, nan
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import Query, Response
 from pydantic import Field
@@ -194,9 +194,21 @@ class ListQuery(DecisionFilter):
         return Place(at, decision_id)
 
 
-@api.get("/v1/decisions", response_model=None)
+class DecisionList(Record):
+    """A page of a list. Where `next` is not null there may be more, also behind one that is short or empty. All that
+    match and are newer than `looked_back_to` (Unix seconds) are here and on the pages before."""
+
+    object: Literal["list"] = "list"
+    data: tuple[DecisionLine, ...]
+    next: str | None
+    looked_back_to: float | None
+
+
+@api.get("/v1/decisions", response_model=DecisionList)
 async def list_decisions(wanted: Annotated[ListQuery, Query()], database: LogDatabase, caller: CallerOf) -> Response:
-    """The decisions of the caller's team that match, newest first; one that was made a moment ago may be missing."""
+    """The decisions of the caller's team that match, newest first; one that was made a moment ago may be missing.
+
+    After about a second of looking a page is shorter than `limit`, or empty: follow `next` until it is null."""
 
     async def page(after: Place | None, limit: int) -> Page:
         return await scan(partial(database.list_decisions, caller.tenant, wanted, limit=limit, after=after))
@@ -208,9 +220,10 @@ async def list_decisions(wanted: Annotated[ListQuery, Query()], database: LogDat
         pieces = written(all_pages(first, page), wanted.format)
         return StreamingResponse(pieces, media_type=MEDIA_TYPES[wanted.format], headers=disposition)
     found = await page(wanted.place, wanted.limit)
-    following = None if found.next is None else f"{found.next.at!r}_{found.next.decision_id}"
-    lines = [line.model_dump(mode="json") for line in found.lines]
-    return answer({"object": "list", "data": lines, "next": following})
+    at, following = None, None
+    if found.next is not None:
+        at, following = found.next.at, f"{found.next.at!r}_{found.next.decision_id}"
+    return answer(DecisionList(data=found.lines, next=following, looked_back_to=at).model_dump(mode="json"))
 
 
 async def all_pages(first: Page, page: Callable[[Place | None, int], Awaitable[Page]]) -> AsyncIterator[Page]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
-from sqlalchemy import update
+from sqlalchemy import event, update
 
 from base.errors import StoreError
 from decision_log.database import Database
 from decision_log.decision_record import DecisionRecord
 from decision_log.feedback_types import Feedback, FeedbackKind
-from decision_log.listing import DecisionFilter, DecisionLine, Spend
+from decision_log.listing import DecisionFilter, DecisionLine, Page, Place, Spend
 from decision_log.tables import DECISIONS
 from tests.gateway.test_store import record
 
 TEAM = "acme"
+STATES = ("answered", "timed_out")
 
 
 def made(seq: int, decision: dict[str, object] | None = None, **changes: object) -> DecisionRecord:
@@ -72,18 +75,62 @@ def test_filters(store: Database, wanted: dict[str, object], found: list[int]) -
     assert listed(store, **wanted) == found
 
 
-def test_pages_have_every_decision_once_also_those_of_one_moment(store: Database) -> None:
+def walked(store: Database, limit: int, **wanted: object) -> list[Page]:
+    """All pages."""
+    asked = DecisionFilter.model_validate(wanted)
+    pages = [store.list_decisions(TEAM, asked, limit=limit)]
+    while pages[-1].next is not None:
+        pages.append(store.list_decisions(TEAM, asked, limit=limit, after=pages[-1].next))
+    return pages
+
+
+@pytest.mark.parametrize("look_rows", [1, 5000])
+def test_pages_have_every_decision_once_also_those_of_one_moment(
+    store: Database, look_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("decision_log.listing.LOOK_ROWS", look_rows)
     store.write_decisions([made(seq, at=1000.0 + seq // 3) for seq in range(10)])
-    place, found = None, []
-    while True:
-        page = store.list_decisions(TEAM, DecisionFilter(), limit=4, after=place)
-        found += [line.decision_id for line in page.lines]
-        place = page.next
-        if place is None:
-            break
-        assert len(page.lines) == 4
+    pages = walked(store, 4)
+    assert [len(page.lines) for page in pages] == [4, 4, 2]
+    found = [line.decision_id for page in pages for line in page.lines]
     assert sorted(found) == [f"r1-{seq}" for seq in range(10)]
     assert found == sorted(found, reverse=True)
+
+
+def test_a_page_ends_with_its_time_and_says_how_far_it_looked(store: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("decision_log.listing.LOOK_ROWS", 3)
+    store.write_decisions([made(seq, at=1000.0 + max(seq, 3), state=STATES[seq < 2]) for seq in range(10)])
+    (page,) = walked(store, 5, state="timed_out")
+    assert [line.decision_id for line in page.lines] == ["r1-1", "r1-0"]
+    monkeypatch.setattr("decision_log.listing.LOOK_S", 0.0)
+    pages = walked(store, 5, state="timed_out")
+    assert [(len(page.lines), page.next and page.next.at) for page in pages] == [(0, 1006.0), (2, 1003.0), (0, None)]
+    assert len(walked(store, 5, state="timed_out", since=1007.0)) == 1
+
+
+def test_no_statement_of_a_page_reads_more_than_its_part_of_the_log(tmp_path: Path) -> None:
+    """Each one begins at a place in an index, and what says how far the part goes reads nothing but that index."""
+    store, asked = Database(f"sqlite:///{tmp_path / 'coe.db'}"), []
+    store.write_decisions([made(0)])
+
+    @event.listens_for(store._engine, "before_cursor_execute")
+    def note(_connection: object, _cursor: object, statement: str, parameters: object, *_: object) -> None:
+        asked.append((statement, parameters))
+
+    for wanted in ({}, {"since": 5.0, "policy": "none", "feedback": "bad"}, {"conversation": "c", "category": "x"}):
+        store.list_decisions(TEAM, DecisionFilter.model_validate(wanted), limit=5, after=Place(2000.0, "r"))
+    queries = [each for each in asked if each[0].startswith("SELECT decisions.")]
+    event.remove(store._engine, "before_cursor_execute", note)
+    with store.transaction("explain") as connection:
+        plans = [connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", given).all() for sql, given in queries]
+    store.close()
+    first_steps = [plan[0].detail for plan in plans]
+    assert [step.partition(" (")[0] for step in first_steps] == [
+        *["SEARCH decisions USING COVERING INDEX decisions_at", "SEARCH decisions USING INDEX decisions_at"] * 2,
+        "SEARCH decisions USING COVERING INDEX decisions_session",
+        "SEARCH decisions USING INDEX decisions_session",
+    ]
+    assert all("at<" in step for step in first_steps)
 
 
 def test_a_line_says_how_it_ended_and_what_was_said(store: Database) -> None:

@@ -48,12 +48,23 @@ async def test_pages_follow_each_other_to_the_end(gateway: Running) -> None:
 
 async def test_a_file_has_all_pages(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.endpoints.decisions.EXPORT_ROWS", 2)
+    monkeypatch.setattr("decision_log.listing.LOOK_ROWS", 1)
+    monkeypatch.setattr("decision_log.listing.LOOK_S", 0.0)
     _, body = await get(gateway, "format=jsonl&limit=1")
     assert [json.loads(line)["decision_id"] for line in body.splitlines()] == [f"r1-{seq}" for seq in (4, 3, 2, 1, 0)]
     _, body = await get(gateway, "format=csv")
     rows = list(csv.DictReader(io.StringIO(body.decode())))
     assert [row["text"] for row in rows] == ["'=1+1", *["hello"] * 4]
     assert rows[0]["expert"] == "answered"
+
+
+async def test_a_page_may_be_empty_before_the_end(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("decision_log.listing.LOOK_ROWS", 2)
+    monkeypatch.setattr("decision_log.listing.LOOK_S", 0.0)
+    first = json.loads((await get(gateway, "category=none"))[1])
+    assert first == {"object": "list", "data": [], "next": "1002.0_", "looked_back_to": 1002.0}
+    second = json.loads((await get(gateway, f"category=none&after={first['next']}"))[1])
+    assert second == {"object": "list", "data": [], "next": None, "looked_back_to": None}
 
 
 @pytest.mark.parametrize(

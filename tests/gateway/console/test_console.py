@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import re
 import subprocess
 import sys
@@ -134,6 +135,26 @@ async def test_without_a_session_every_page_is_the_login(keys: KeyStore, store: 
         status, page, headers = await post(gateway, "/login", {"key": "wrong"})
         assert (status, "not known here" in page, "set-cookie" in headers) == (401, True, False)
         assert gateway.log.records == []
+
+
+async def test_a_list_without_a_match_so_far_goes_on_by_itself(
+    store: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("decision_log.listing.LOOK_ROWS", 2)
+    monkeypatch.setattr("decision_log.listing.LOOK_S", 0.0)
+    states = ("rejected", "answered", "timed_out", "answered", "answered", "answered")
+    store.write_decisions([record(seq, at=100.0 + seq, state=state) for seq, state in enumerate(states)])
+    async with running(store=store) as gateway:
+        path, pages = "/decisions?days=&state=timed_out", []
+        while path:
+            pages.append((await get(gateway, path))[1])
+            on = re.search(r'id="rows" hx-get="/console(/\S+)" hx-trigger="load"', pages[-1])
+            path = html.unescape(on[1]) if on else ""
+        assert ["/decisions/r1-2" in page for page in pages] == [False, True]
+        assert "Looked back to 1970-01-01 00:01 UTC; nothing here matches." in pages[0]
+        assert "No decisions of your team match" not in pages[0]
+        live = (await get(gateway, "/decisions?days=&state=timed_out&live=1"))[1]
+    assert re.findall(r'hx-trigger="(.+?)"', live) == ["every 2s"]
 
 
 async def test_a_session_sees_what_its_key_may_and_ends_with_it(keys: KeyStore, store: Database) -> None:
