@@ -14,6 +14,7 @@ from base.errors import BackendError
 from base.json_text import JsonError, from_json
 
 MAX_ERROR_BYTES = 1 << 20
+MAX_ANSWER_BYTES = 64 << 20
 
 VISIBLE = ("content-type", "retry-after")
 """Headers of an expert that a client may see."""

@@ -10,7 +10,7 @@ from functools import lru_cache, partial
 
 from base.errors import BackendError
 from base.json_text import JsonError, to_json
-from fleet.backend import MAX_ERROR_BYTES, BackendResponse, ChunkStream, read_all
+from fleet.backend import MAX_ANSWER_BYTES, MAX_ERROR_BYTES, BackendResponse, ChunkStream, read_all
 from fleet.tasks import stop_task
 from gateway.answer_guard import (
     EVENT_STREAM,
@@ -26,7 +26,6 @@ from gateway.chat_request import Native
 from gateway.http_errors import ApiError
 
 JSON = "application/json"
-MAX_ANSWER_BYTES = 64 << 20
 EVENT_BEGINS = (b"data:", b"event:", b":")
 CONTENT = re.compile(
     rb'"(?:content|text|delta|reasoning(?:_content)?|thinking|refusal|arguments|partial_json|name|data|transcript)"'

@@ -19,6 +19,7 @@ from gateway.http_errors import code_of, not_ours
 
 MAX_HELD_BYTES = 8 * 1024 * 1024
 MAX_TAIL_S = 1.0
+MAX_TOKENS = 2**31 - 1  # a larger number is no count: databases and Redis cannot add such up
 MAX_REPLY_VALUES = 1_000_000  # the log-probabilities of a token are over a hundred
 
 
@@ -53,6 +54,7 @@ class StreamReader:
         self._tokens = 0  # events that carried text; engines send one token each
         self._held = b""  # the line that is not whole yet
         self._data: list[bytes] = []  # data lines of the event that is not whole yet
+        self._open_bytes = 0  # that came since it began
 
     @property
     def is_at_boundary(self) -> bool:
@@ -83,6 +85,9 @@ class StreamReader:
             self.is_broken, self._held = True, b""
         for line in received[:end].split(b"\n")[:-1]:
             self._line(line.rstrip(b"\r"))
+        self._open_bytes = self._open_bytes + len(chunk) if self._data else 0
+        if self._open_bytes > MAX_HELD_BYTES:
+            self.is_broken, self._data = True, []
 
     def close(self) -> None:
         """The stream ended: what is held is an event, though its blank line is missing."""
@@ -246,7 +251,7 @@ def later(before: Usage | None, now: Usage) -> Usage:
 
 def tokens(usage: dict[str, object], name: str) -> int:
     value = usage.get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_TOKENS else 0
 
 
 def error_code(error: object) -> str:

@@ -21,10 +21,9 @@ from base.errors import BackendError, RouterError
 from decision_log.database import Database
 from decision_log.decision_record import TerminalState
 from decision_log.feedback_types import JudgedAnswer
-from fleet.backend import BackendRequest
+from fleet.backend import MAX_ANSWER_BYTES, BackendRequest
 from fleet.pool import ExpertPool
 from fleet.tasks import stop_task
-from gateway.answer_begin import MAX_ANSWER_BYTES
 from gateway.answer_reader import answer_text, read_answer
 from gateway.chat_request import text_of
 from gateway.exchange import Asked, Outcome, cost_usd

@@ -177,9 +177,11 @@ def own_refusal(error: BaseException | None) -> BackendResponse | None:
     """The provider's own answer, from the root of an exception of litellm's; None where that holds none."""
     import httpx
 
-    while error is not None and not isinstance(error, httpx.HTTPStatusError):
+    seen: set[int] = set()  # a chain of causes may be a ring
+    while error is not None and not isinstance(error, httpx.HTTPStatusError) and id(error) not in seen:
+        seen.add(id(error))
         error = error.__cause__ or error.__context__
-    if error is None or not error.response.is_stream_consumed:
+    if not isinstance(error, httpx.HTTPStatusError) or not error.response.is_stream_consumed:
         return None
     response = error.response
     headers = {name: response.headers[name] for name in VISIBLE if name in response.headers}

@@ -16,7 +16,7 @@ from yarl import URL
 
 from base.errors import BackendError
 from base.json_text import to_json
-from fleet.backend import VISIBLE, BackendRequest, BackendResponse, ChatBackend, ChunkStream
+from fleet.backend import MAX_ANSWER_BYTES, VISIBLE, BackendRequest, BackendResponse, ChatBackend, ChunkStream
 from fleet.wires._post import MAX_LINE_BYTES, Answer, Posts
 from router.gateway_config import CACHE_SALT
 from router.section import Section
@@ -211,13 +211,14 @@ class ResponseChunks:
 
 class RenamedChunks:
     """An answer whose `id` names the request, and its `model` field the expert if a name is given. A line is held until
-    it is whole, so no field is cut in two."""
+    it is whole, so no field is cut in two; one of more than `MAX_ANSWER_BYTES` ends the answer."""
 
     def __init__(self, chunks: ChunkStream, name: str | None, request_id: str) -> None:
         self._chunks = chunks
         self._field = None if name is None else b'"model":' + to_json(name)
         self._id_field = b'"id":' + to_json(f"chatcmpl-{request_id}")
-        self._held = b""
+        self._held: list[bytes] = []  # pieces of a line, joined once: they may be many
+        self._held_bytes = 0
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -225,16 +226,25 @@ class RenamedChunks:
     async def __anext__(self) -> bytes:
         while True:
             try:
-                received = self._held + await anext(self._chunks)
+                received = await anext(self._chunks)
             except StopAsyncIteration:
-                rest, self._held = self._held, b""
-                if not rest:
+                if not self._held:
                     raise
-                return self._renamed(rest)
+                return self._renamed(self._taken())
             end = received.rfind(b"\n") + 1
-            self._held = received[end:]
-            if end:
-                return self._renamed(received[:end])
+            lines = self._taken(received[:end]) if end else b""
+            if received[end:]:
+                self._held.append(received[end:])
+                self._held_bytes += len(received) - end
+            if self._held_bytes > MAX_ANSWER_BYTES:
+                raise BackendError(f"a line of the expert's answer is larger than {MAX_ANSWER_BYTES} bytes", status=502)
+            if lines:
+                return self._renamed(lines)
+
+    def _taken(self, *more: bytes) -> bytes:
+        """What was held, and these bytes after it."""
+        taken, self._held, self._held_bytes = b"".join((*self._held, *more)), [], 0
+        return taken
 
     async def aclose(self) -> None:
         await self._chunks.aclose()

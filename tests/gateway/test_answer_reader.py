@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from base.json_text import to_json
 from gateway.answer_reader import EditedEvents, StreamReader, answer_text, read_answer
 from tests.gateway.fault_upstream import CRLF_STREAM, LARGE_STREAM, STREAM, WORDS, delta, events
 
@@ -36,6 +37,22 @@ def test_usage_is_reported_or_counted() -> None:
     reader.feed(events(USAGE))
     reported = reader.usage(prompt_tokens=5)
     assert (reported.prompt_tokens, reported.completion_tokens, reported.is_estimated) == (11, 3, False)
+
+
+@pytest.mark.parametrize("count", [2**31, 10**30, -1, 1.5, True, {"a": 1}])
+def test_what_is_no_count_of_tokens_is_none(count: object) -> None:
+    reader = StreamReader()
+    reader.feed(events(to_json({"choices": [], "usage": {"prompt_tokens": count, "completion_tokens": 2**31 - 1}})))
+    assert reader.usage(5).model_dump() == {"prompt_tokens": 0, "completion_tokens": 2**31 - 1, "is_estimated": False}
+
+
+def test_an_event_without_an_end_is_not_held_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.answer_reader.MAX_HELD_BYTES", 100)
+    reader = StreamReader()
+    for _ in range(15):
+        assert not reader.is_broken
+        reader.feed(b"data:x\n")
+    assert (reader.is_broken, reader.is_at_boundary) == (True, True)
 
 
 @pytest.mark.parametrize("data", [b"{", b"7", b"[]", b'{"choices":[7]}', b"\xff"])

@@ -152,6 +152,12 @@ async def test_a_prompt_that_is_too_long_has_the_code_that_clients_know() -> Non
     assert (response.status, orjson.loads(body)["error"]["code"]) == (400, "context_length_exceeded")
 
 
+async def test_a_ring_of_causes_has_an_end() -> None:
+    outer, inner = openai.OpenAIError("refused"), ValueError()
+    outer.__cause__, inner.__context__ = inner, outer
+    assert error_response(outer).status == 502
+
+
 async def test_nobody_there() -> None:
     async with provider("http://127.0.0.1:1/v1") as ask:
         with pytest.raises(BackendError, match="cannot be reached"):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import pytest
 
 from base.errors import BackendError
-from fleet.backend import BackendRequest
+from fleet.backend import BackendRequest, ChunkStream
 from fleet.wires.vllm import Options, RenamedChunks, build
 from tests.gateway.fault_upstream import ANSWER, STREAM, fault_upstream
 from tests.waiting import DEADLINE_S
@@ -142,3 +142,18 @@ async def test_answers_are_renamed_wherever_they_are_cut(size: int) -> None:
     assert b"".join([chunk async for chunk in RenamedChunks(Chunks(), None, "dec-1")]) == stream.replace(ids, named)
     expected = named + said.replace(b'"model":"/path/to \\"x\\".gguf"', b'"model":"calc"')
     assert renamed == b"data: " + expected + b"\n\n" + STREAM.replace(b'"model":"upstream-model"', b'"model":"calc"')
+
+
+async def test_an_answer_without_an_end_of_line_is_not_held_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fleet.wires.vllm.MAX_ANSWER_BYTES", 100)
+    given = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal given
+        while given < 1000:
+            given += 1
+            yield b"0123456789"
+
+    with pytest.raises(BackendError, match="a line of the expert's answer is larger than 100 bytes"):
+        await anext(RenamedChunks(cast(ChunkStream, endless()), None, "dec-1"))
+    assert given == 11
