@@ -208,7 +208,7 @@ class ExpertPool:
         if replicas.queue is not None:
             began_s = time.monotonic()
             try:
-                await replicas.queue.enter(is_batch=is_batch)
+                await replicas.queue.enter(is_batch=is_batch, is_again=bool(tried))
             except BaseException:
                 self.expect_no_more(name)
                 raise

@@ -74,16 +74,17 @@ class Queue:
         self._waiting: dict[bool, deque[asyncio.Future[None]]] = {False: deque(), True: deque()}  # by is_batch
         self.taken = 0
 
-    async def enter(self, *, is_batch: bool) -> None:
-        """Takes a place. Raises BusyError where too many wait already."""
-        places, mine = self._places(), self._waiting[is_batch]
+    async def enter(self, *, is_batch: bool, is_again: bool = False) -> None:
+        """Takes a place; `is_again` where the request had one before, of an engine that failed: it goes before all who
+        wait. Raises BusyError where too many others do."""
+        places, mine = self._places(), self._waiting[is_batch and not is_again]
         if self.taken < places:
             self.taken += 1
             return
-        if len(mine) >= QUEUED_PER_PLACE * places:
+        if len(mine) >= QUEUED_PER_PLACE * places and not is_again:
             raise BusyError(f"expert {self._expert} is at its limit of {places:g} requests, and {len(mine)} wait")
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        mine.append(place)
+        mine.insert(0 if is_again else len(mine), place)
         try:
             await place
         except asyncio.CancelledError:

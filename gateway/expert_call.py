@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from functools import partial
 from typing import cast
 
-from base.errors import BackendError, RouterError
+from base.errors import BackendError, BusyError, RouterError
 from decision_log.privacy import keyed_hash
 from fleet.backend import ELSEWHERE, RETRY_AFTER_S, BackendRequest, BackendResponse
 from fleet.pool import Call, ExpertPool
@@ -231,7 +231,10 @@ class ExpertCall:
         if not (failure.is_retryable and call.has_sibling):
             raise failure
         logger.info("an engine of expert %s failed (%s); another one is asked", expert, failure.cause)
-        return await self._attempt(asked, chat, expert, call.tried)
+        try:
+            return await self._attempt(asked, chat, expert, call.tried)
+        except BusyError:  # nobody else takes it now, which is not what went wrong
+            raise failure from None
 
     async def _beginning(self, asked: Asked, chat: ChatRequest, call: Call) -> StreamedAnswer | WholeAnswer:
         """The part of an engine's answer that must be there before the client hears of it. Raises RouterError."""

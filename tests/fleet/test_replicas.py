@@ -153,6 +153,23 @@ async def test_who_leaves_the_queue_as_a_place_becomes_free_leaves_it_to_the_nex
     assert queue.taken == 1
 
 
+async def test_who_had_a_place_of_an_engine_that_failed_goes_before_all_who_wait() -> None:
+    queue, served = Queue("coder", lambda: 1), list[str]()
+
+    async def wait(name: str, **options: bool) -> None:
+        await queue.enter(**{"is_batch": False, **options})
+        served.append(name)
+        queue.leave()
+
+    await queue.enter(is_batch=False)
+    waiting = [asyncio.create_task(wait(name)) for name in ("first", "second")]
+    again = asyncio.create_task(wait("again", is_batch=True, is_again=True))
+    await asyncio.sleep(0)
+    queue.leave()
+    await asyncio.gather(again, *waiting)
+    assert served == ["again", "first", "second"]
+
+
 async def test_who_waited_for_an_engine_that_asked_for_a_rest_meanwhile_is_not_sent_to_it() -> None:
     replicas = Replicas("coder", {"": EchoBackend(Options())}, 1)
     pool = ExpertPool({"coder": replicas})

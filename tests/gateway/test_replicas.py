@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -55,11 +56,11 @@ async def test_without_a_limit_no_header_tells_of_a_queue() -> None:
 
 
 @asynccontextmanager
-async def engines(*modes: str) -> AsyncIterator[tuple[Running, Replicas, list[FaultUpstream]]]:
+async def engines(*modes: str, most: int | None = None) -> AsyncIterator[tuple[Running, Replicas, list[FaultUpstream]]]:
     """A gateway whose expert ruby has an engine of each mode."""
     async with AsyncExitStack() as stack:
         upstreams = [await stack.enter_async_context(fault_upstream(mode)) for mode in modes]
-        ruby = Replicas("ruby", {each.url: wire(each.url) for each in upstreams})
+        ruby = Replicas("ruby", {each.url: wire(each.url) for each in upstreams}, most)
         gateway = await stack.enter_async_context(running(echoes(ruby=ruby)))
         yield gateway, ruby, upstreams
 
@@ -94,6 +95,23 @@ async def test_what_is_true_of_all_engines_is_asked_of_one(mode: str, asked: int
         status, expert = await ask(gateway)
         assert (status, expert) == ((400, "ruby") if mode == "refuses" else (200, "plain"))
         assert sum(len(each.requests) for each in upstreams) == asked
+
+
+@pytest.mark.parametrize(("model", "seen"), [("ruby", (500, "ruby")), ("auto", (200, "plain"))])
+async def test_a_failure_is_told_where_no_other_engine_takes_the_request_after_it(
+    model: str, seen: tuple[int, str]
+) -> None:
+    async with engines("fault", "ok", most=1) as (gateway, ruby, _):
+        pool, (failing, other) = gateway.parts.pool, ruby.all
+        held = await pool.call("ruby", tried=[failing])
+        failing.breaker.failures = FAILURES_TO_OPEN - 1
+        asking = asyncio.create_task(ask(gateway, model=model))
+        await until(lambda: failing.breaker.state is BreakerState.OPEN)  # and so the request waits for the other one
+        held.at_limit(30.0)
+        assert await asking == seen
+        record = await gateway.record()
+        assert "boom" in {record.error_code, *record.failures.values()}
+        assert (other.running, ruby.queue and ruby.queue.taken) == (0, 0)
 
 
 async def test_an_engine_that_keeps_failing_costs_no_request_and_is_left_out_until_it_answers() -> None:
