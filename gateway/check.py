@@ -35,9 +35,6 @@ from router.quality import QualityMatrix
 from router.section import PluginConfig
 from router.weights import PACKAGE_SCHEME, expanded, resolve_weights
 
-TYPICAL_TOKENS = 500.0
-"""Prompt and answer tokens that budgets in USD are checked with before anything was measured (ours)."""
-
 LISTING = (Engine.OPENAI, Engine.VLLM, Engine.FAKE_VLLM)
 """Engines that list their models at `/models`. llama.cpp is started with its model, litellm's providers have no probe
 that they share."""
@@ -149,7 +146,8 @@ def adapter_problems(name: str, entry: ExpertConfig, folder: Path) -> Iterator[s
 
 
 def budget_problems(config: CoeConfig) -> Iterator[str]:
-    """Budgets that no map can keep, whatever will be measured: sizes and prices alone rule them out."""
+    """Budgets that no map can keep, whatever will be measured: sizes alone rule them out. What a query costs or takes is
+    measured, and the live router knows it."""
     entries, names, rows = list(config.language_models.values()), list(config.language_models), list(config.categories)
     shape = (len(config.categories), len(entries))
     unmeasured = QualityMatrix(
@@ -157,12 +155,12 @@ def budget_problems(config: CoeConfig) -> Iterator[str]:
         stderr=np.zeros(shape, dtype=np.float32),
         count=np.zeros(shape, dtype=np.float32),
         mass=np.full(shape[0], 1 / shape[0], dtype=np.float32),
-        prompt_tokens=np.full(shape[0], TYPICAL_TOKENS, dtype=np.float32),
-        output_tokens=np.full(shape, TYPICAL_TOKENS, dtype=np.float32),
+        prompt_tokens=np.zeros(shape[0], dtype=np.float32),
+        output_tokens=np.zeros(shape, dtype=np.float32),
         latency_ms=np.zeros(shape, dtype=np.float32),
     )
     for name, policy in config.policies.items():
-        budgets = Budgets.model_validate(policy.budgets.model_dump() | {"latency_ms": None})
+        budgets = Budgets.model_validate(policy.budgets.model_dump() | {"cost_usd": None, "latency_ms": None})
         costs = expert_costs(entries, unmeasured)
         pins = {rows.index(row): names.index(expert) for row, expert in policy.pins.items() if expert in names}
         try:

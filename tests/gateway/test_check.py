@@ -171,6 +171,16 @@ def test_a_number_that_would_overflow_is_refused(check, key):
     assert f"experts.generalist.{key}: must be at most 1000000" in found.stderr
 
 
+def test_a_budget_in_usd_is_left_to_what_queries_were_measured_to_cost(check):
+    def change(values):
+        for entry in values["experts"].values():
+            entry.update(price_in_per_m_usd=3, price_out_per_m_usd=15)
+        values["policies"].update(cheap={"budgets": {"cost_usd": 0.00005}})
+
+    found = check(change)
+    assert found.returncode == 0, found.stderr
+
+
 @pytest.mark.parametrize("limit", [5e-324, 1e-13])
 @pytest.mark.parametrize("budget", ["active_params_b", "hosted_params_b"])
 def test_a_budget_next_to_nothing_cannot_be_kept(check, budget, limit):
