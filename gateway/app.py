@@ -251,10 +251,14 @@ def senders(scope: Scope) -> list[str]:
 
 
 def network_of(address: str) -> str:
-    """An IPv4 address, or the /64 of an IPv6 address: one customer has all of it."""
+    """An IPv4 address, or the /64 of an IPv6 address: one customer has all of it. What is neither, as a program on this
+    machine may write it into `x-forwarded-for`, stays as it is."""
     if ":" not in address:
         return address
-    return str(ipaddress.IPv6Network((address.partition("%")[0], 64), strict=False))
+    try:
+        return str(ipaddress.IPv6Network((address.partition("%")[0], 64), strict=False))
+    except ValueError:
+        return address
 
 
 async def serve_rest(rest: Application, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:

@@ -16,6 +16,7 @@ from gateway.http_errors import ApiError, not_now
 MAX_HEAD_BYTES = 32 * 1024
 HEAD_TIMEOUT_S = 15.0
 LINGER_S = 10.0  # the rest of a refused body is read and dropped for so long, so that its sender sees the answer
+STALL_S = 60.0  # a client that takes nothing of its answer for so long holds a place for nobody
 HTTP_VERSIONS = ("1.0", "1.1")
 WITHOUT_BODY = frozenset({204, 304})
 OFFER = re.compile(rb"\r\nupgrade(?![-\w])", re.IGNORECASE)
@@ -62,6 +63,7 @@ class LimitedProtocol(HttpToolsProtocol):
     _has_moved = False
     _idle_since_s = 0.0
     _timer: TimerHandle | None = None
+    _stalled: TimerHandle | None = None  # while the client takes nothing of its answer
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -73,8 +75,19 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        if self._stalled is not None:
+            self._stalled.cancel()
         super().connection_lost(exc)
         self._peer.leave()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stalled = self.loop.call_later(STALL_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._stalled is not None:
+            self._stalled.cancel()
 
     def data_received(self, data: bytes) -> None:
         was_in_head, self._has_moved = self._is_in_head, False

@@ -39,6 +39,7 @@ OF_REPORTS += "script-src 'unsafe-inline' 'unsafe-eval'"
 
 STATIC = {"console.css": "text/css", "icon.svg": "image/svg+xml", "htmx-2.0.10.min.js": "text/javascript"}
 FILTERS = ("category", "expert", "policy", "state", "feedback", "doubt", "router_version", "conversation")
+SAME_ORIGIN = b"same-origin"
 PAGE_ROWS = 50
 DAY_S = 86_400.0
 
@@ -86,6 +87,9 @@ class Console:
     async def __call__(self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, send: Send) -> None:
         if scope["method"] == "POST" and b"origin" not in headers:  # browsers send it; whose it is, was checked before
             raise ApiError("a form of the console was sent without the header 'origin'", status=403)
+        # A page of gateway.allowed_origins may call the API with a key of its own, not act for who has logged in here.
+        if scope["method"] == "POST" and headers.get(b"sec-fetch-site", SAME_ORIGIN) != SAME_ORIGIN:
+            raise ApiError("a form of the console was sent by a page of another origin", status=403)
         caller = await self._sessions.caller(headers)
         api = None if caller is None else Api(self._gateway, scope, receive, caller)
         path = "/console/" if scope["path"] == "/console" else scope["path"]
@@ -128,7 +132,7 @@ class Console:
         if cookie is None:
             return await self._login(request, 401, "That key is not known here, or has expired.")
         answer = RedirectResponse("/console", 303, HEADERS)
-        is_tls = "https" in (request.scope["scheme"], request.headers.get("x-forwarded-proto"))
+        is_tls = request.headers["origin"].lower().startswith("https:")  # as the browser sees it, before any proxy
         answer.set_cookie(COOKIE, cookie, LIFE_S, path="/console", secure=is_tls, httponly=True, samesite="strict")
         return answer
 

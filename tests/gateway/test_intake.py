@@ -156,6 +156,7 @@ async def test_small_bodies_that_do_not_come_take_half_of_all_connections_at_mos
         ("10.0.0.7", None, ["address:10.0.0.7"]),
         ("10.0.0.7", "key-1", ["address:10.0.0.7", "key:key-1"]),
         ("2001:db8:1:2:3:4:5:6", None, ["address:2001:db8:1:2::/64"]),
+        ("a:b:c", None, ["address:a:b:c"]),
         ("2001:db8:1:2:ffff::1%eth0", None, ["address:2001:db8:1:2::/64"]),
     ],
 )

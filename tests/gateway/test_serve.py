@@ -297,3 +297,15 @@ async def test_slow_reader_bounds_what_is_read_ahead() -> None:
             assert 0 < seen < 64 << 20
             answer.close()
         await asyncio.wait_for(upstream.cancelled.wait(), DEADLINE_S)
+
+
+async def test_a_client_that_takes_nothing_of_its_answer_loses_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.http_limits.STALL_S", 0.5)
+    async with faulty("endless", max_concurrency=1) as (gateway, upstream):
+        async with gateway.chat("red", stream=True) as answer:
+            assert answer.status == 200
+            await asyncio.wait_for(upstream.cancelled.wait(), DEADLINE_S)
+            assert (await gateway.record()).state == "client_gone"
+        upstream.mode = "ok"
+        async with gateway.chat("red") as answer:
+            assert answer.status == 200

@@ -218,6 +218,25 @@ async def test_a_form_of_another_page_is_refused(gateway: Running) -> None:
         assert "without the header 'origin'" in (await answer.json())["error"]["message"]
 
 
+async def test_a_page_that_may_call_the_api_may_not_act_for_who_is_logged_in() -> None:
+    app = "http://localhost:3000"
+    async with running(keys=[KEY], allowed_origins=[app]) as gateway:
+        session = await log_in(gateway, KEY)
+        status, body, _ = await post(gateway, "/routers", {}, origin=app, **{"sec-fetch-site": "same-site"}, **session)
+        assert (status, "by a page of another origin" in body) == (403, True)
+        own = {"sec-fetch-site": "same-origin"}
+        assert (await post(gateway, "/logout", {}, **own, **session))[0] == 303
+
+
+@pytest.mark.parametrize(("origin", "is_secure"), [("https://coe.example", True), ("http://coe.example", False)])
+async def test_a_cookie_is_for_tls_alone_where_the_browser_says_so(origin: str, is_secure: bool) -> None:
+    """A proxy that ends TLS may say so by no header, and who is no proxy may send any."""
+    async with running(keys=[KEY], allowed_origins=[origin]) as gateway:
+        other = {"x-forwarded-proto": "http" if is_secure else "https"}
+        _, _, headers = await post(gateway, "/login", {"key": KEY}, origin=origin, **other)
+        assert ("Secure" in headers["set-cookie"].split("; ")) == is_secure
+
+
 async def test_only_the_console_opens_without_a_key_on_an_address_that_others_reach() -> None:
     async with running(keys=[KEY], host="0.0.0.0") as gateway, aiohttp.ClientSession() as client:
         root = gateway.root.replace("0.0.0.0", "127.0.0.1")
