@@ -16,12 +16,13 @@ _READS: Final = frozenset(
 _STEPS_PER_CALL: Final = 1_000
 _MAX_CALLS: Final = 2_000
 """2 million virtual machine steps, about 20 ms; a query over a probe's few rows takes hundreds. Ours."""
-_CODE_SPAN: Final = re.compile(r"(?<!`)`([^`\n]+ [^`\n]+)`(?!`)")
+_CODE_SPAN: Final = re.compile(r"(?<!`)`([^`\n ]++ [^`\n]+)`(?!`)")
 _MAX_ROWS: Final = 1_000
 _MAX_VALUE_BYTES: Final = 100_000
 _START: Final = r"(?:select\b|with\s+(?:recursive\s+)?\w+\s*(?:\([^()]*\)\s*)?as\s*\()"
 _QUERIES: Final = tuple(
-    re.compile(before + _START + r"[^;]*", re.IGNORECASE | re.MULTILINE) for before in (r"^\s*", r"(?<=[:`] )", r"\b")
+    re.compile(before + _START + r"[^;]*", re.IGNORECASE | re.MULTILINE)
+    for before in (r"^[ \t]*", r"(?<=[:`] )", r"\b")
 )
 """Places where a query may begin, surest first: a line, after a colon, anywhere ("to select the dogs: SELECT ...")."""
 

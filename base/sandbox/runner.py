@@ -57,11 +57,14 @@ def run_tests(code: str, tests: str, limits: SandboxLimits, calls: Sequence[str]
     seccomp list of allowed calls without sockets (local ones too), new processes or threads, exec, signals to others,
     files opened for writing, and every call that renames, removes or changes a file, a limit or another process.
 
-    Not guarded: the code can read any file that this user can read (it cannot send it anywhere: what comes back is one
-    bit, and the results of calls, which a caller shows to nobody); it can search the interpreter for the secret word
-    that reports success, so an answer made to cheat this sandbox can fake a pass; it can make values that equal
-    everything. Without the kernel filter, code that sets out to get round an audit hook gets round it. It is not a
-    virtual machine: a kernel bug is a way out.
+    With Landlock (Linux 5.13 and newer, unless its administrator left it out) the code can read the files of Python and
+    of libraries alone.
+
+    Not guarded: without Landlock the code can read any file that this user can read. What comes back is one bit, and
+    the results of calls, of which a client may learn whether those of two experts are equal. It can search the
+    interpreter for the secret word that reports success, so an answer made to cheat this sandbox can fake a pass; it
+    can make values that equal everything. Without the kernel filter, code that sets out to get round an audit hook gets
+    round it. It is not a virtual machine: a kernel bug is a way out.
 
     Raises:
         OSError: the interpreter could not be started.

@@ -20,12 +20,12 @@ Tables = Mapping[str, Sequence[tuple[str, str]]]
 """Name -> columns with their declared types, empty where none is declared."""
 
 _TABLE: Final = re.compile(r"(?<![\w.])([A-Za-z_]\w*)\s*\(([^()]*(?:\([^()]*\)[^()]*)*)\)")
-_COLUMN: Final = re.compile(r"""["`\[]?([A-Za-z_]\w*)["`\]]?(?:\s+([A-Za-z]+)(?:\s*\([^()]*\))?(?:\s+[\w\s'()]*)?)?""")
+_COLUMN: Final = re.compile(r"""["`\[]?([A-Za-z_]\w*)["`\]]?(?:\s+([A-Za-z]+)(?:\s*\([^()]*\))?(?:\s[\w\s'()]*)?)?""")
 _NO_COLUMN: Final = re.compile(r"(?:primary|foreign|unique|check|constraint|key|index)\b", re.IGNORECASE)
 _NO_TABLE: Final = re.compile(
     r"values|in|references|key|check|unique|count|sum|avg|min|max|varchar|decimal", re.IGNORECASE
 )
-_COMMA: Final = re.compile(r",(?![^()]*\))")
+_BRACKETS: Final = re.compile(r"\([^()]*\)")
 _NUMERIC: Final = re.compile(r"int|real|num|dec|float|double|bool|money", re.IGNORECASE)
 _AMOUNT: Final = re.compile(
     r"id$|_id|age|price|amount|total|qty|quantity|count|salary|year|score|number|stock|rating|points|cost|weight|height",
@@ -40,6 +40,7 @@ _NUMBER: Final = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.])")
 _NAMES: Final = ("Ada", "Ben", "Cleo", "Dora", "Eli", "Fay", "Gus", "Hana")
 _DAYS: Final = ("2023-11-05", "2024-01-15", "2024-02-29", "2024-06-30", "2025-03-01")
 _DATABASES, _ROWS, _MOST_WORDS = 3, 40, 24
+_MAX_BEFORE: Final = 64  # characters before the name of a table, where `CREATE TABLE` may be
 
 
 class Options(Record):
@@ -86,8 +87,9 @@ def tables_in(prompt: str) -> Tables:
     found: dict[str, list[tuple[str, str]]] = {}
     for match in _TABLE.finditer(prompt):
         name, inside = match.group(1), match.group(2)
-        is_created = re.search(r"\btable\s+(?:if\s+not\s+exists\s+)?$", prompt[: match.start()], re.IGNORECASE)
-        parts = [part.strip() for part in _COMMA.split(inside)]
+        before = prompt[max(0, match.start() - _MAX_BEFORE) : match.start()]
+        is_created = re.search(r"\btable\s+(?:if\s+not\s+exists\s+)?$", before, re.IGNORECASE)
+        parts = [part.strip() for part in _BRACKETS.sub("()", inside).split(",")]
         columns = [_COLUMN.fullmatch(part) for part in parts if not _NO_COLUMN.match(part)]
         if _NO_TABLE.fullmatch(name) or None in columns or len(columns) < (1 if is_created else 2):
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import sys
 import tempfile
@@ -14,6 +15,7 @@ from base.sandbox.runner import SandboxLimits, run_tests
 
 SHORT = SandboxLimits(cpu_s=1, wall_s=60.0)
 HAS_FILTER = sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64")
+HAS_LANDLOCK = HAS_FILTER and ctypes.CDLL(None).syscall(444, None, 0, 1) > 0
 
 
 def is_refused(attempt: str, error: str = "PermissionError") -> bool:
@@ -69,6 +71,14 @@ def test_the_kernel_refuses_what_no_audit_event_shows(attempt: str) -> None:
 
 
 @pytest.mark.skipif(not HAS_FILTER, reason="no system call filter here")
+@pytest.mark.skipif(not HAS_LANDLOCK, reason="the kernel has no Landlock, or this processor no filter")
+@pytest.mark.parametrize("read", ["open({file!r})", "os.open({file!r}, os.O_RDONLY)", "os.listdir({folder!r})"])
+def test_files_of_others_are_not_there_to_read(tmp_path: Path, read: str) -> None:
+    (tmp_path / "log.key").write_text("a secret")
+    assert is_refused("import os\n" + read.format(file=str(tmp_path / "log.key"), folder=str(tmp_path)))
+    assert run_tests("import decimal, json, sqlite3, zoneinfo", "", SHORT).has_passed
+
+
 def test_threads_are_refused() -> None:
     assert is_refused("import threading\nthreading.Thread(target=print).start()", "RuntimeError")
 

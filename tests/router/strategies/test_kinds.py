@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 
+from base.sql_text import query_in
 from router import plugins
 from router.section import PluginConfig
+from router.strategies.kinds.sql import tables_in
 from router.strategies.types import FAMILY, MORE_THAN_TEXT, AnswerKind, Question, answer_kind
 from router.types import FloatArray, QueryFacts
 
@@ -175,3 +177,16 @@ def test_the_kind_follows_from_the_request_and_the_category() -> None:
     assert answer_kind(QueryFacts(), "other", declared) == "no kind of answers is declared for category 'other'"
     assert answer_kind(QueryFacts(has_tools=True), "math", declared) == MORE_THAN_TEXT
     assert answer_kind(QueryFacts(in_tool_loop=True, wants_json=True), "math", declared) == MORE_THAN_TEXT
+
+
+def test_hostile_texts_are_read_in_linear_time() -> None:
+    """What takes a tenth of a second here took minutes."""
+    for text in (f"t(a A{' ' * 300_000}\0, b)", f"t({',' * 300_000})", "a()" * 100_000):
+        assert tables_in(text) == {}
+    assert tables_in("users(id, name VARCHAR(20, 1)), CREATE TABLE t (a)") == {
+        "users": [("id", ""), ("name", "VARCHAR")],
+        "t": [("a", "")],
+    }
+    for text in ("\n" * 300_000, "\n \n" * 100_000, f"`{'a ' * 150_000}"):
+        assert query_in(text) == text
+    assert query_in("  \n\n  SELECT 1;\n") == "SELECT 1"
