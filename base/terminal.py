@@ -45,8 +45,11 @@ WHOLE = 22
 
 class Grid(Table):
     """rich's table with one line a cell, so that no foreign text looks like a row of its own. One that is wider than
-    the terminal (80 columns in a pipe) is divided: further columns follow in a second table with the same row names.
+    the terminal (80 columns in a pipe) is divided: further columns follow in a second table with the same row names,
+    which are the first `names` columns.
     """
+
+    names = 1
 
     def add_column(self, *args: Any, **options: Any) -> None:
         """Takes what rich's does; a word too long for its column is folded, where rich would cut it."""
@@ -62,16 +65,17 @@ class Grid(Table):
             yield from Table.__rich_console__(part, console, options)
 
     def _parts(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
-        """Tables of the first column and as many others as there is room for, in their order."""
+        """Tables of the row names and as many other columns as there is room for, in their order."""
         line = int(self.box is not None)
         widths = [self._measure_column(console, options, column) for column in self.columns]
         cells = [self._measure_column(console, options, replace(column, header="")) for column in self.columns]
         needs = [max(width.minimum, min(cell.maximum, WHOLE)) + line for width, cell in zip(widths, cells, strict=True)]
-        groups: list[list[int]] = [[0]] if needs else []
-        for number in range(1, len(needs)):
-            if len(groups[-1]) > 1 and sum(needs[each] for each in (*groups[-1], number)) + line > options.max_width:
-                groups.append([0])
-            groups[-1].append(number)
+        named = list(range(len(needs)))[: self.names]
+        groups = [named] if needs else []
+        for number in range(len(named), len(needs)):
+            if len(groups[-1]) > len(named) and sum(needs[each] for each in (*groups[-1], number)) + line > options.max_width:
+                groups.append(named)
+            groups[-1] = [*groups[-1], number]
         for place, group in enumerate(groups):
             part = copy(self)
             part.columns = [replace(self.columns[old], _index=new) for new, old in enumerate(group)]

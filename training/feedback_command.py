@@ -73,6 +73,7 @@ def in_words(metric: Metric | None) -> str:
 
 def group_table(report: FeedbackReport) -> Grid:
     table = Grid("category", "expert", "answers", "replied", "mean of replies", "corrected")
+    table.names = 2
     for each in report.groups[:MAX_GROUPS]:
         share = f"{each.replies / each.answers:.1%}"
         table.add_row(
@@ -101,6 +102,7 @@ def key_table(report: FeedbackReport) -> Grid:
 
 def judge_table(report: FeedbackReport) -> Grid:
     table = Grid("judge", "rubric", "grades", "mean", "with feedback", "correlation with people", "same when swapped")
+    table.names = 2
     for each in report.judges:
         swapped = f"{each.consistent:,} of {each.pairs:,}" if each.pairs else "-"
         numbers = (f"{each.grades:,}", f"{each.mean_grade:.2f}", f"{each.with_feedback:,}", in_words(each.correlation))

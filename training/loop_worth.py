@@ -223,7 +223,8 @@ def loop_sentences(loop: LoopWorth) -> tuple[str, str]:
     measured = f" ({in_points(cost.measured, '+,.1f')} by feedback)" if cost.measured else ""
     return learned, (
         f"Exploring {cost.n_explored:,} of {counted(cost.n, 'routed decision')} cost {100 * cost.predicted:.2f} points "
-        f"a decision by prediction{measured}, and ${cost.extra_usd:.3g} in all."
+        f"a decision by prediction{measured}; by list prices it {'saved' if cost.extra_usd < 0 else 'cost'} "
+        f"${np.format_float_positional(abs(cost.extra_usd), precision=3, fractional=False, trim='-')} in all."
     )
 
 

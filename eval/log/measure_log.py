@@ -15,7 +15,7 @@ import numpy as np
 from base.intervals import Z_95
 from decision_log.drift import USEFUL, DriftMonitor
 from eval.log.category_regret import measure_regret
-from eval.log.traffic import MALFORMED, NOT_ROUTED, PROBE, Names, Traffic
+from eval.log.traffic import CAPPED, MALFORMED, NOT_ROUTED, PROBE, Names, Traffic
 from eval.log.traffic_records import (
     Alarm,
     Bias,
@@ -90,6 +90,7 @@ def totals(traffic: Traffic) -> Totals:
         n=len(traffic),
         n_probes=traffic.left_out.get(PROBE, 0),
         n_malformed=traffic.left_out.get(MALFORMED, 0),
+        n_capped=traffic.left_out.get(CAPPED, 0),
         n_routed=int(traffic.is_routed.sum()),
         n_fallback=int(traffic.is_fallback.sum()),
         by_state=dict(Counter(traffic.state.tolist()).most_common()),

@@ -26,7 +26,9 @@ from training.split import question_of
 
 Names = NDArray[np.object_]
 NOT_ROUTED = "none"
-PROBE, MALFORMED = "probe", "malformed"
+PROBE, MALFORMED, CAPPED = "probe", "malformed", "over a cap of its key"
+CAP_CODES = ("insufficient_quota", "rate_limit_exceeded")
+"""Codes of a refusal by a cap of a key or team."""
 REPORT_EVERY = 10_000
 
 
@@ -158,12 +160,15 @@ def gather(records: Iterable[DecisionRecord], rewards: Mapping[str, float]) -> T
 
 
 def why_no_traffic(record: DecisionRecord) -> str | None:
-    """The reason why a row of the log says nothing of what users get: `coe` asked itself, or no router could have
-    served the request. A refusal for lack of room (429) counts as traffic."""
+    """The reason why a row of the log says nothing of what users get: `coe` asked itself, no router could have served
+    the request, or its key had spent what it may. A refusal for lack of room (429) counts as traffic."""
     if record.is_probe:
         return PROBE
-    is_clients_fault = 400 <= record.status < 500 and record.status != 429
-    return MALFORMED if record.state is TerminalState.REJECTED and is_clients_fault else None
+    if record.state is not TerminalState.REJECTED or not 400 <= record.status < 500:
+        return None
+    if record.status != 429:
+        return MALFORMED
+    return CAPPED if record.error_code in CAP_CODES else None
 
 
 def row_of(record: DecisionRecord, reward: float) -> tuple[object, ...]:

@@ -162,6 +162,7 @@ class Totals(Record):
     n: int
     n_probes: int = Field(default=0, description="asked by coe itself, not part of the traffic")
     n_malformed: int = Field(default=0, description="requests that no router could serve, not part of the traffic")
+    n_capped: int = Field(default=0, description="refused by a cap of the key or team, not part of the traffic")
     n_routed: int
     n_fallback: int
     by_state: dict[str, int]

@@ -71,8 +71,12 @@ def worsened(alarms: tuple[Alarm, ...]) -> list[Alarm]:
 
 def beside_the_traffic(totals: Totals) -> str:
     """Rows of the log that the report leaves out; empty where there are none."""
-    beside = ((totals.n_probes, "probe", " by coe itself"), (totals.n_malformed, "malformed request", ""))
-    return " and ".join(counted(count, what, f"{what}s") + by for count, what, by in beside if count)
+    beside = (
+        (totals.n_probes, "probe", " by coe itself"),
+        (totals.n_malformed, "malformed request", ""),
+        (totals.n_capped, "request", " over a cap of its key"),
+    )
+    return ", ".join(counted(count, what, f"{what}s") + by for count, what, by in beside if count)
 
 
 def alarm_sentence(alarms: tuple[Alarm, ...]) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
+
 from eval.metrics.intervals import Estimate, Gap, Range
 from eval.report.page import Cell
 from router.types import Interval, Metric
@@ -75,7 +77,8 @@ def money(usd: float) -> str:
     if usd == 0:
         return "$0"
     sign, size = MINUS if usd < 0 else "", abs(usd)
-    return f"{sign}${size:,.2f}" if size >= 1 else f"{sign}${size:.3g}"
+    digits = f"{size:,.2f}" if size >= 1 else np.format_float_positional(size, precision=3, fractional=False, trim="-")
+    return f"{sign}${digits}"
 
 
 def dollars(amount: float | None) -> str:

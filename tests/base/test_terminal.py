@@ -137,3 +137,11 @@ def test_a_divided_table_names_its_rows_again() -> None:
     Terminal(file=out, width=80).print(table)
     found = out.getvalue()
     assert (found.count("Title"), found.count("Caption"), found.count("ruby")) == (1, 1, 3)
+
+
+def test_a_divided_table_whose_rows_have_two_names_repeats_both() -> None:
+    table, out = Grid("category", "expert", *(f"column {i}" for i in range(6))), io.StringIO()
+    table.names = 2
+    table.add_row("sql", "ruby", *["0.912 [0.871, 0.941]"] * 6)
+    Terminal(file=out, width=80).print(table)
+    assert (out.getvalue().count("sql"), out.getvalue().count("ruby"), out.getvalue().count("0.912")) == (3, 3, 6)

@@ -9,7 +9,7 @@ from sqlalchemy import event, update
 
 from base.errors import StoreError
 from decision_log.database import Database
-from decision_log.decision_record import DecisionRecord
+from decision_log.decision_record import DecisionRecord, TerminalState
 from decision_log.feedback_types import Feedback, FeedbackKind
 from decision_log.listing import DecisionFilter, DecisionLine, Page, Place, Spend
 from decision_log.tables import DECISIONS
@@ -173,6 +173,7 @@ def test_spend_is_added_up_by_key(store: Database) -> None:
     usage = {"prompt_tokens": 10, "completion_tokens": 3}
     spent = ((f"{TEAM}/1", 0.25), (f"{TEAM}/1", 0.5), ("other/1", 2.0), (None, 0.0))
     store.write_decisions([made(i, key_id=key, cost_usd=cost, usage=usage) for i, (key, cost) in enumerate(spent)])
+    store.write_decisions([made(4, key_id=f"{TEAM}/1", state=TerminalState.REJECTED, status=429)])
     mine = Spend(key_id=f"{TEAM}/1", requests=2, prompt_tokens=20, completion_tokens=6, cost_usd=0.75)
     assert store.spend(TEAM, 0.0, None) == (mine,)
     assert [row.key_id for row in store.spend(None, 0.0, None)] == ["other/1", f"{TEAM}/1", None]

@@ -191,13 +191,14 @@ def test_probes_and_malformed_requests_are_counted_beside_the_traffic(tmp_path: 
         record_of(16, named, is_probe=True),
         record_of(17, map_decision, is_probe=True, state=TerminalState.UPSTREAM_ERROR, status=502),
         *(record_of(18 + i, None, status=400 + i, **refused) for i in (0, 4, 22)),
+        record_of(50, None, state=TerminalState.REJECTED, status=429, error_code="insufficient_quota"),
     ]
     found = measure_log(gather(records, {}), command="c", now=NOW)
-    assert (found.totals.n, found.totals.n_probes, found.totals.n_malformed) == (16, 2, 3)
+    assert (found.totals.n, found.totals.n_probes, found.totals.n_malformed, found.totals.n_capped) == (16, 2, 3, 1)
     assert [group.name for group in found.experts] == ["coder"]
     assert found.totals.by_state == {"answered": 14, "rejected": 2}
     assert "16 decisions from" in found.headline
-    assert "Not counted: 2 probes by coe itself and 3 malformed requests." in found.headline
+    assert "Not counted: 2 probes by coe itself, 3 malformed requests, 1 request over a cap of its key." in found.headline
     store = Database(f"sqlite:///{tmp_path / 'coe.db'}")
     store.write_decisions(records[16:])
     store.close()
