@@ -73,7 +73,8 @@ class Grid(Table):
         named = list(range(len(needs)))[: self.names]
         groups = [named] if needs else []
         for number in range(len(named), len(needs)):
-            if len(groups[-1]) > len(named) and sum(needs[each] for each in (*groups[-1], number)) + line > options.max_width:
+            width = sum(needs[each] for each in (*groups[-1], number)) + line
+            if len(groups[-1]) > len(named) and width > options.max_width:
                 groups.append(named)
             groups[-1] = [*groups[-1], number]
         for place, group in enumerate(groups):

@@ -209,8 +209,8 @@ def is_judged(opinion: Opinion) -> ColumnElement[bool]:
 
 
 def spend_by_key(connection: Connection, tenant: str | None, since: float, until: float | None) -> tuple[Spend, ...]:
-    """Sums by key of the requests in a time, dearest first; of every team where `tenant` is None. Those that were refused
-    before an expert was asked cost nothing and are not counted."""
+    """Sums by key of the requests in a time, dearest first; of every team where `tenant` is None. Those that were
+    refused before an expert was asked cost nothing and are not counted."""
     key_id = of_record(connection, "key_id").as_string().label("key_id")
     tokens = [of_record(connection, "usage", name).as_integer() for name in ("prompt_tokens", "completion_tokens")]
     sums = [func.count(), *map(func.sum, tokens), func.sum(of_record(connection, "cost_usd").as_float())]

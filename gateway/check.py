@@ -146,8 +146,8 @@ def adapter_problems(name: str, entry: ExpertConfig, folder: Path) -> Iterator[s
 
 
 def budget_problems(config: CoeConfig) -> Iterator[str]:
-    """Budgets that no map can keep, whatever will be measured: sizes alone rule them out. What a query costs or takes is
-    measured, and the live router knows it."""
+    """Budgets that no map can keep, whatever will be measured: sizes alone rule them out. What a query costs or takes
+    is measured, and the live router knows it."""
     entries, names, rows = list(config.language_models.values()), list(config.language_models), list(config.categories)
     shape = (len(config.categories), len(entries))
     unmeasured = QualityMatrix(
