@@ -39,6 +39,7 @@ class Record(BaseModel):
         ser_json_bytes="base64",
         val_json_bytes="base64",
         ser_json_inf_nan="strings",
+        hide_input_in_errors=True,  # which may be a prompt, and get into a log with a traceback
     )
 
 

@@ -142,6 +142,8 @@ def main() -> None:
     is_filtered = _filter_system_calls(bytes.fromhex(job["filter"]))
     _guard_interpreter()
     os.write(verdict, b"K" if is_filtered else b"-")
+    if job["needs_filter"] and not is_filtered:
+        os._exit(0)
     namespace: dict[str, object] = {"__name__": "answer"}
     exec(compile(job["code"], "answer", "exec"), namespace)  # noqa: S102 - running it is what the sandbox is for
     exec(compile(job["tests"], "tests", "exec"), namespace)  # noqa: S102

@@ -42,7 +42,9 @@ class SandboxOutcome:
     results: tuple[str, ...] = ()
 
 
-def run_tests(code: str, tests: str, limits: SandboxLimits, calls: Sequence[str] = ()) -> SandboxOutcome:
+def run_tests(
+    code: str, tests: str, limits: SandboxLimits, calls: Sequence[str] = (), *, needs_filter: bool = False
+) -> SandboxOutcome:
     """Runs `code`, then `tests` and `calls` in the same namespace, in a new interpreter (`python -I -S -B`).
 
     Of each call, an expression, its value or the exception that it raises comes back as text of at most 200 characters;
@@ -66,6 +68,9 @@ def run_tests(code: str, tests: str, limits: SandboxLimits, calls: Sequence[str]
     can make values that equal everything. Without the kernel filter, code that sets out to get round an audit hook gets
     round it. It is not a virtual machine: a kernel bug is a way out.
 
+    Args:
+        needs_filter: runs nothing where the kernel takes no filter.
+
     Raises:
         OSError: the interpreter could not be started.
     """
@@ -76,6 +81,7 @@ def run_tests(code: str, tests: str, limits: SandboxLimits, calls: Sequence[str]
         "calls": list(calls),
         "nonce": nonce,
         "parent_pid": os.getpid(),
+        "needs_filter": needs_filter,
         "filter": filter_program(sys.platform, platform.machine()).hex(),
         "cpu_s": limits.cpu_s,
         "memory_bytes": limits.memory_bytes,

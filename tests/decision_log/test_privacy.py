@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from base.errors import ConfigError
 from decision_log.decision_record import DecisionInputs, DecisionRecord
@@ -189,3 +190,9 @@ def test_a_broken_key_is_an_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "log.key").write_text(text)
     with pytest.raises(ConfigError, match=r"log\.key"):
         load_key(tmp_path)
+
+
+def test_a_record_that_is_refused_is_not_quoted() -> None:
+    with pytest.raises(ValidationError) as refused:
+        DecisionRecord.model_validate({"text": "my secret question"})
+    assert "secret" not in str(refused.value)

@@ -25,7 +25,7 @@ def build(options: Options) -> AnswerKind:
     """Keys are digests of the results of all calls with literal arguments that the prompt shows (`add(2, 3) == 5`).
 
     A prompt that shows none is declined. Code that fails at every call has no key; so has all code where the kernel
-    has no filter of system calls.
+    has no filter of system calls, where none is run.
     """
     limits = SandboxLimits(options.cpu_s, options.wall_s, options.memory_mib * 2**20)
 
@@ -34,8 +34,8 @@ def build(options: Options) -> AnswerKind:
 
         def key(answer: str) -> str | None:
             code = code_in(clip(answer))
-            outcome = run_tests(code, "", limits, calls) if code else None
-            if outcome is None or not (outcome.has_passed and outcome.is_filtered):
+            outcome = run_tests(code, "", limits, calls, needs_filter=True) if code else None
+            if outcome is None or not outcome.has_passed:
                 return None
             says = [result for result in outcome.results if not result.startswith("'raises ")]
             is_unstable = any(" at 0x" in result for result in says)  # an object's address differs in every process

@@ -150,6 +150,7 @@ def test_without_the_filter_the_interpreter_guards(monkeypatch: pytest.MonkeyPat
     assert outcome.is_filtered is False
     for attempt in ("import os\nos.fork()", "import socket\nsocket.socket()", "open('file', 'w')"):
         assert is_refused(attempt)
+    assert not run_tests("pass", "pass", SHORT, needs_filter=True).has_passed
 
 
 def test_no_child_stays() -> None:
