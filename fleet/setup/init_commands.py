@@ -54,6 +54,7 @@ def init(
                 add_models(found, endpoint, known_models(endpoint, model) if model else list(endpoint.models))
     else:
         ask_for_experts(found)
+    found.note_unknown()
     write_composition(found, out, "coe init")
 
 
@@ -98,10 +99,7 @@ def add_hosted(found: Found, model: str, key_env: str | None) -> None:
     from fleet.price_list import listed_facts
 
     variable = key_env or f"{model.partition('/')[0].upper()}_API_KEY"
-    facts = listed_facts(model)
-    if not facts:
-        found.notes.append(f"{model}: no price is known; set price_in_per_m_usd, price_out_per_m_usd, context_tokens")
-    found.add(model, {"engine": "litellm", "model": model, "api_key_env": variable, **facts})
+    found.add(model, {"engine": "litellm", "model": model, "api_key_env": variable, **listed_facts(model)})
 
 
 def asked(url: str, key_env: str | None) -> Endpoint:
@@ -117,10 +115,6 @@ def asked(url: str, key_env: str | None) -> Endpoint:
 
 
 def add_models(found: Found, endpoint: Endpoint, models: list[str]) -> None:
-    """Adds models of one endpoint, and says what the endpoint did not say of them."""
-    for key, purpose in (("context_tokens", "longer prompts go elsewhere"), ("params_b", "budgets count it")):
-        if unknown := [model for model in models if key not in endpoint.entry(model)]:
-            found.notes.append(f"{key} is not known of {', '.join(unknown)}; set it, because {purpose}")
     for model in models:
         found.add(model, endpoint.entry(model))
 

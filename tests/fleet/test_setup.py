@@ -52,6 +52,7 @@ def test_every_model_of_an_endpoint_becomes_an_expert(address, tmp_path, monkeyp
     said = capsys.readouterr()
     assert f"coe up --config {out}" in said.out
     assert "params_b is not known of tiny;" in said.err
+    assert "supports_tools is not known of Qwen2.5-Coder-32B-Instruct, tiny;" in said.err
     assert "right" not in out.read_text()
 
 
