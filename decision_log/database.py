@@ -17,9 +17,10 @@ from base.errors import StoreError
 from decision_log.decision_record import RETRIEVAL, DecisionRecord
 from decision_log.feedback_types import DocumentFeedback, Feedback, FeedbackStatus, ImplicitSignal, JudgedAnswer
 from decision_log.implicit_signals import note_signals
-from decision_log.listing import DecisionFilter, Page, Place, Spend, list_decisions, spend_by_key
+from decision_log.listing import DecisionFilter, Page, Place, list_decisions
 from decision_log.payloads import Logged, from_payload, to_payload
 from decision_log.read import record_of, records_in
+from decision_log.spend import Spend, add_again, add_spend, span_of, spend_by_key, stale_parts
 from decision_log.sql_engine import check_schema, close_engine, in_parts, make_schema, open_engine, translated_errors
 from decision_log.tables import DECISIONS, DOCUMENT_FEEDBACK, FEEDBACK, JUDGEMENTS, SIGNALS, TABLES
 from decision_log.tombstones import delete_of, erased_among, lock, note_removed
@@ -88,6 +89,8 @@ class Database:
                     del rows[gone.decision_id]
             new = insert_rows(connection, [row_of(each) for each in rows.values()])
             note_signals(connection, self.insert, [each.record for each in rows.values()])
+            if new == len(rows):  # else who asks for the sums sees that they lack some
+                add_spend(connection, self.insert, [each.record for each in rows.values()])
             return new
 
     def get_decision(self, decision_id: str) -> DecisionRecord | None:
@@ -136,8 +139,15 @@ class Database:
 
     def spend(self, tenant: str | None, since: float, until: float | None) -> tuple[Spend, ...]:
         """As `spend_by_key` says. Raises StoreError."""
-        with self.transaction("add up the spend") as connection:
-            return spend_by_key(connection, tenant, since, until)
+        span = span_of(since, until)
+        with self.transaction("look for stale sums") as connection:
+            stale = list(stale_parts(connection, span))
+        for slots in stale:
+            with self.transaction("add up the spend") as connection:
+                lock(connection, for_erasure=True)
+                add_again(connection, slots)
+        with self.transaction("read the spend") as connection:
+            return spend_by_key(connection, tenant, span)
 
     def put_feedback(
         self,

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from pydantic import Field, ValidationError
-from sqlalchemy import JSON, ColumnElement, cast, func, or_, select, true, tuple_, type_coerce
+from sqlalchemy import JSON, ColumnElement, cast, or_, select, true, tuple_, type_coerce
 
 from base.errors import StoreError
 from base.json_text import from_json
@@ -92,16 +92,6 @@ class DecisionLine(Record):
     is_probe: bool
     feedback: float | None
     text: str | None
-
-
-class Spend(Record):
-    """Sums over the requests of one key; None: of those without one."""
-
-    key_id: str | None
-    requests: int
-    prompt_tokens: int
-    completion_tokens: int
-    cost_usd: float
 
 
 class Place(NamedTuple):
@@ -208,24 +198,13 @@ def is_judged(opinion: Opinion) -> ColumnElement[bool]:
     return ~found if opinion is Opinion.NONE else found
 
 
-def spend_by_key(connection: Connection, tenant: str | None, since: float, until: float | None) -> tuple[Spend, ...]:
-    """Sums by key of the requests in a time, dearest first; of every team where `tenant` is None. Those that were
-    refused before an expert was asked cost nothing and are not counted."""
-    key_id = of_record(connection, "key_id").as_string().label("key_id")
-    tokens = [of_record(connection, "usage", name).as_integer() for name in ("prompt_tokens", "completion_tokens")]
-    sums = [func.count(), *map(func.sum, tokens), func.sum(of_record(connection, "cost_usd").as_float())]
-    query = select(key_id, *sums).where(*of_index(DecisionFilter(since=since, until=until)))
-    query = query.where(DECISIONS.c.state != TerminalState.REJECTED.value)
-    if tenant is not None:
-        query = query.where(of_tenant(connection, tenant))
-    rows = connection.execute(query.group_by(key_id)).all()
-    found = (Spend.model_validate(dict(zip(Spend.model_fields, row, strict=True))) for row in rows)
-    return tuple(sorted(found, key=lambda spend: (-spend.cost_usd, -spend.requests)))
-
-
 def of_tenant(connection: Connection, tenant: str) -> ColumnElement[bool]:
     """Decisions that this team made: those of its keys."""
-    key_id: ColumnElement[str] = of_record(connection, "key_id").as_string()
+    return is_of(of_record(connection, "key_id").as_string(), tenant)
+
+
+def is_of(key_id: ColumnElement[str], tenant: str) -> ColumnElement[bool]:
+    """Returns whether a key is one of that team, in SQL."""
     if not tenant:
         return key_id.is_(None)
     return or_(key_id == tenant, key_id.startswith(f"{tenant}/", autoescape=True))

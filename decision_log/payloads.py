@@ -20,7 +20,7 @@ NO_CHANGES: Mapping[str, object] = MappingProxyType({})
 
 
 class Part(BaseModel):
-    """Fields of a record that SQL has columns for, or that signals and erasure look at."""
+    """Fields of a record that SQL has columns or sums for, or that signals and erasure look at."""
 
     model_config = ConfigDict(frozen=True, cache_strings="keys")  # values, ids for the most part, do not come again
 
@@ -33,6 +33,11 @@ class ChoicePart(Part):
 
 class InputsPart(Part):
     encoder: str
+
+
+class UsagePart(Part):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
 
 
 class RecordPart(Part):
@@ -48,6 +53,8 @@ class RecordPart(Part):
     decision: ChoicePart | None
     served_expert: str | None = None
     finish_reason: str | None = None
+    usage: UsagePart = UsagePart()
+    cost_usd: float = 0.0
     ttft_ms: float | None = None
     latency_ms: float
     session_id: str | None = None

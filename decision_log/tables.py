@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Float, Index, LargeBinary, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Float, Index, LargeBinary, Text, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
 if TYPE_CHECKING:
@@ -42,6 +42,21 @@ class DecisionRow(SQLModel, table=True):
     text_hash: str | None = Field(default=None, sa_type=Text)
     embedding: bytes | None = Field(default=None, sa_type=LargeBinary)  # half precision, little-endian
     encoder_fingerprint: str | None = Field(default=None, sa_type=Text)
+
+
+class SpendRow(SQLModel, table=True):
+    """Sums over the decisions of one key ('' without one) in one slot, `decision_log.spend.SLOT_S` seconds. All but
+    `decisions` are of those that were not refused."""
+
+    __tablename__ = "spend"
+
+    slot: int = Field(primary_key=True)
+    key_id: str = Field(primary_key=True, sa_type=Text)
+    decisions: int
+    requests: int
+    prompt_tokens: int = Field(sa_type=BigInteger)
+    completion_tokens: int = Field(sa_type=BigInteger)
+    cost_usd: float = Field(sa_type=Float)
 
 
 class FeedbackRow(SQLModel, table=True):
@@ -160,6 +175,7 @@ class RouterEventRow(SQLModel, table=True):
 
 SCHEMA: Table = SQLModel.metadata.tables["coe_schema"]
 DECISIONS: Table = SQLModel.metadata.tables["decisions"]
+SPEND: Table = SQLModel.metadata.tables["spend"]
 FEEDBACK: Table = SQLModel.metadata.tables["feedback"]
 DOCUMENT_FEEDBACK: Table = SQLModel.metadata.tables["document_feedback"]
 SIGNALS: Table = SQLModel.metadata.tables["implicit_signals"]
@@ -171,6 +187,7 @@ ROUTER_VERSIONS: Table = SQLModel.metadata.tables["router_versions"]
 ROUTER_EVENTS: Table = SQLModel.metadata.tables["router_events"]
 TABLES = [
     DECISIONS,
+    SPEND,
     FEEDBACK,
     DOCUMENT_FEEDBACK,
     SIGNALS,

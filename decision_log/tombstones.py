@@ -11,6 +11,7 @@ from sqlalchemy import delete, select
 from decision_log.decision_record import DecisionRecord
 from decision_log.payloads import RecordPart
 from decision_log.ranges import ranges_of
+from decision_log.spend import forget_sums
 from decision_log.tables import DECISIONS, DOCUMENT_FEEDBACK, ERASURES, FEEDBACK, JUDGEMENTS, REMOVED, SIGNALS
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def delete_of(connection: Connection, decision_ids: Sequence[str]) -> int:
     """Deletes decisions with all that is said of them; how much feedback there was."""
     for table in (SIGNALS, JUDGEMENTS):
         connection.execute(delete(table).where(table.c.decision_id.in_(decision_ids)))
+    forget_sums(connection, decision_ids)
     feedback = 0
     for table in (FEEDBACK, DOCUMENT_FEEDBACK):
         feedback += connection.execute(delete(table).where(table.c.decision_id.in_(decision_ids))).rowcount

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import FiniteFloat
 
-from decision_log.listing import Spend
+from decision_log.spend import Spend
 from gateway.endpoints.access import CallerOf, LogDatabase, api_router, scan
 from gateway.keys.grants import tenant_of
 from router.types import Record

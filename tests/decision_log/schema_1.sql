@@ -178,6 +178,16 @@ CREATE TABLE router_versions (
 	manifest TEXT NOT NULL,
 	PRIMARY KEY (version)
 );
+CREATE TABLE spend (
+	slot INTEGER NOT NULL,
+	key_id TEXT NOT NULL,
+	decisions INTEGER NOT NULL,
+	requests INTEGER NOT NULL,
+	prompt_tokens BIGINT NOT NULL,
+	completion_tokens BIGINT NOT NULL,
+	cost_usd FLOAT NOT NULL,
+	PRIMARY KEY (slot, key_id)
+);
 CREATE TABLE vector_store_batches (
 	batch_id TEXT NOT NULL,
 	store_id TEXT NOT NULL,

@@ -9,9 +9,9 @@ from sqlalchemy import event, update
 
 from base.errors import StoreError
 from decision_log.database import Database
-from decision_log.decision_record import DecisionRecord, TerminalState
+from decision_log.decision_record import DecisionRecord
 from decision_log.feedback_types import Feedback, FeedbackKind
-from decision_log.listing import DecisionFilter, DecisionLine, Page, Place, Spend
+from decision_log.listing import DecisionFilter, DecisionLine, Page, Place
 from decision_log.tables import DECISIONS
 from tests.gateway.test_store import record
 
@@ -167,14 +167,3 @@ def test_rows_of_another_version_are_left_out_and_damaged_ones_named(store: Data
         connection.execute(row.values(record='{"schema_version": 1, "key_id": "acme/1", "decision": null}'))
     with pytest.raises(StoreError, match="not a decision record"):
         listed(store)
-
-
-def test_spend_is_added_up_by_key(store: Database) -> None:
-    usage = {"prompt_tokens": 10, "completion_tokens": 3}
-    spent = ((f"{TEAM}/1", 0.25), (f"{TEAM}/1", 0.5), ("other/1", 2.0), (None, 0.0))
-    store.write_decisions([made(i, key_id=key, cost_usd=cost, usage=usage) for i, (key, cost) in enumerate(spent)])
-    store.write_decisions([made(4, key_id=f"{TEAM}/1", state=TerminalState.REJECTED, status=429)])
-    mine = Spend(key_id=f"{TEAM}/1", requests=2, prompt_tokens=20, completion_tokens=6, cost_usd=0.75)
-    assert store.spend(TEAM, 0.0, None) == (mine,)
-    assert [row.key_id for row in store.spend(None, 0.0, None)] == ["other/1", f"{TEAM}/1", None]
-    assert [row.requests for row in store.spend(None, 1001.0, 1003.0)] == [1, 1]

@@ -1,0 +1,171 @@
+"""Requests, tokens and cost by key, in sums of short times, so that nobody reads a million decisions for them.
+
+Whoever writes decisions adds them to the sums in the same transaction. Sums count as long as they are of as many
+decisions as there are: where others were written or removed, they are made again from the decisions before they are
+read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from math import ceil, floor
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Integer, case, cast, delete, func, insert, select, union_all
+
+from decision_log.decision_record import TerminalState
+from decision_log.listing import is_of, of_record
+from decision_log.payloads import RecordPart
+from decision_log.tables import DECISIONS, SPEND
+from router.types import Record
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+
+
+SLOT_S = 512
+"""Time of one sum (s): a power of two, by which a time is divided exactly, so that SQL and Python agree."""
+
+LATEST_S = 1e11
+"""Unix time up to which decisions are counted."""
+
+ROWS_AT_ONCE = 5000
+"""Decisions that are added up again while others wait to be written."""
+
+
+class Spend(Record):
+    """Sums over the requests of one key; None: of those without one. Those that were refused before an expert was asked
+    cost nothing and are not counted."""
+
+    key_id: str | None
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float
+
+
+SUMS = tuple(name for name in Spend.model_fields if name != "key_id")
+
+
+class Span(NamedTuple):
+    """A time, since <= at < until (Unix seconds)."""
+
+    since: float
+    until: float
+
+    @property
+    def slots(self) -> range:
+        """Those that are in it as a whole."""
+        return range(ceil(self.since / SLOT_S), floor(self.until / SLOT_S))
+
+    @property
+    def edges(self) -> tuple[Span, ...]:
+        """The rest of it."""
+        slots = self.slots
+        if not slots:
+            return (self,)
+        return Span(self.since, slots.start * SLOT_S), Span(slots.stop * SLOT_S, self.until)
+
+
+def span_of(since: float, until: float | None) -> Span:
+    """The part of a time in which there can be decisions."""
+    return Span(min(max(since, 0.0), LATEST_S), LATEST_S if until is None else min(max(until, 0.0), LATEST_S))
+
+
+def add_spend(connection: Connection, dialect_insert: Any, records: Iterable[RecordPart]) -> None:
+    """Adds decisions that were written to the sums."""
+    found: dict[tuple[int, str], list[float]] = {}
+    for record in records:
+        if 0 <= record.at < LATEST_S:
+            sums = found.setdefault((int(record.at // SLOT_S), record.key_id or ""), [0, 0, 0, 0, 0.0])
+            sums[0] += 1
+            if record.state != TerminalState.REJECTED:
+                sums[1] += 1
+                sums[2] += record.usage.prompt_tokens
+                sums[3] += record.usage.completion_tokens
+                sums[4] += record.cost_usd
+    new = dialect_insert(SPEND)
+    added = {name: SPEND.c[name] + new.excluded[name] for name in ("decisions", *SUMS)}
+    # In this order, so that no two writers wait for each other.
+    rows = [dict(zip(SPEND.c.keys(), (*key, *sums), strict=True)) for key, sums in sorted(found.items())]
+    if rows:
+        connection.execute(new.on_conflict_do_update(index_elements=[SPEND.c.slot, SPEND.c.key_id], set_=added), rows)
+
+
+def forget_sums(connection: Connection, decision_ids: Sequence[str]) -> None:
+    """Deletes the sums that decisions are in which will be deleted."""
+    slots = select(slot_of(connection)).where(DECISIONS.c.decision_id.in_(decision_ids))
+    connection.execute(delete(SPEND).where(SPEND.c.slot.in_(slots)))
+
+
+def stale_parts(connection: Connection, span: Span) -> Iterator[range]:
+    """Slots whose sums are not of as many decisions as there are, some in a row at a time. One statement counts both,
+    so that what is written meanwhile is seen in both or in neither."""
+    slots, slot = span.slots, slot_of(connection)
+    counted = select(slot.label("slot"), func.count().label("n")).where(*is_within(slots)).group_by(slot)
+    summed = select(SPEND.c.slot, -func.sum(SPEND.c.decisions)).where(*is_one_of(slots)).group_by(SPEND.c.slot)
+    both = union_all(counted, summed).subquery()
+    differs = select(both.c.slot, func.sum(both.c.n)).group_by(both.c.slot).having(func.sum(both.c.n) != 0)
+    part, rows = range(0), 0
+    for stale, difference in connection.execute(differs.order_by(both.c.slot)):
+        if part and (stale != part.stop or rows >= ROWS_AT_ONCE):
+            yield part
+            part, rows = range(0), 0
+        part, rows = range(part.start if part else int(stale), int(stale) + 1), rows + abs(int(difference))
+    if part:
+        yield part
+
+
+def add_again(connection: Connection, slots: range) -> None:
+    """Makes the sums of some slots from their decisions. No other may be written meanwhile."""
+    slot, key_id = slot_of(connection), key_of(connection)
+    connection.execute(delete(SPEND).where(*is_one_of(slots)))
+    totals = [func.count(), *map(func.sum, sums_of(connection))]
+    rows = select(slot, key_id, *totals).where(*is_within(slots)).group_by(slot, key_id)
+    connection.execute(insert(SPEND).from_select(SPEND.c.keys(), rows))
+
+
+def spend_by_key(connection: Connection, tenant: str | None, span: Span) -> tuple[Spend, ...]:
+    """Sums by key of the requests in a time, dearest first; of every team where `tenant` is None."""
+    key_id, at = key_of(connection), DECISIONS.c.at
+    parts = [select(*(SPEND.c[name] for name in Spend.model_fields)).where(*is_one_of(span.slots))]
+    for edge in span.edges:
+        columns = zip(Spend.model_fields, (key_id, *sums_of(connection)), strict=True)
+        in_edge = select(*(column.label(name) for name, column in columns))
+        parts.append(in_edge.where(at >= edge.since, at < edge.until))
+    found = union_all(*parts).subquery().c
+    query = select(found.key_id, *(func.sum(found[name]) for name in SUMS)).group_by(found.key_id)
+    if tenant is not None:
+        query = query.where(is_of(func.nullif(found.key_id, ""), tenant))
+    rows = connection.execute(query.having(func.sum(found.requests) > 0)).all()
+    named = (dict(zip(Spend.model_fields, row, strict=True)) for row in rows)
+    spends = (Spend.model_validate({**row, "key_id": row["key_id"] or None}) for row in named)
+    return tuple(sorted(spends, key=lambda spend: (-spend.cost_usd, -spend.requests)))
+
+
+def slot_of(connection: Connection) -> ColumnElement[int]:
+    """The slot of a decision, in SQL."""
+    part = DECISIONS.c.at / SLOT_S
+    return cast(part if connection.dialect.name == "sqlite" else func.floor(part), Integer)  # SQLite's cast cuts off
+
+
+def key_of(connection: Connection) -> ColumnElement[str]:
+    """The key of a decision, '' without one."""
+    return func.coalesce(of_record(connection, "key_id").as_string(), "")
+
+
+def sums_of(connection: Connection) -> list[Any]:
+    """What a decision adds to each of the sums."""
+    tokens = (of_record(connection, "usage", name).as_integer() for name in ("prompt_tokens", "completion_tokens"))
+    values = (1, *tokens, of_record(connection, "cost_usd").as_float())
+    return [case((DECISIONS.c.state != TerminalState.REJECTED.value, value), else_=0) for value in values]
+
+
+def is_within(slots: range) -> tuple[ColumnElement[bool], ...]:
+    """Conditions on a decision."""
+    return DECISIONS.c.at >= float(slots.start * SLOT_S), DECISIONS.c.at < float(slots.stop * SLOT_S)
+
+
+def is_one_of(slots: range) -> tuple[ColumnElement[bool], ...]:
+    """Conditions on a sum."""
+    return SPEND.c.slot >= slots.start, SPEND.c.slot < slots.stop
