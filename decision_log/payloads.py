@@ -83,7 +83,8 @@ def to_payload(record: DecisionRecord, changes: Mapping[str, object] = NO_CHANGE
     """
     values = {**vars(record), **changes}
     embedding = values.pop("embedding")
-    line = to_json(values, vars if is_plain(record) else None)
+    # Postgres reads no JSON with a NUL in it, and one that a client or an expert sent would end all lists and sums.
+    line = to_json(values, vars if is_plain(record) else None).replace(b"\\u0000", b"\\ufffd")
     return line if embedding is None else b"%b\n%b" % (line, embedding)
 
 
