@@ -32,6 +32,7 @@ class Breaker:
     probe_at_s: float = 0.0  # when one that is open or limited may be probed
     has_trial: bool = False  # the one request of a half-open breaker is on its way
     is_spent: bool = False  # limited by an account without quota
+    blamed: tuple[str, ...] = ()  # the last conversations that had a failure for which they may be the cause
 
     @property
     def admits(self) -> bool:
@@ -50,7 +51,7 @@ class Breaker:
             self.failures = max(self.failures, FAILURES_TO_OPEN - 1)
 
     def succeed(self) -> None:
-        self.failures, self.has_trial, self.backoff_s = 0, False, FIRST_BACKOFF_S
+        self.failures, self.has_trial, self.backoff_s, self.blamed = 0, False, FIRST_BACKOFF_S, ()
         if self.state is not BreakerState.LIMITED:  # a request that was sent before ends no rest
             self.state = BreakerState.CLOSED
 
@@ -68,7 +69,14 @@ class Breaker:
         """Seconds of rest that are left; 0 where the expert is not at a limit."""
         return max(self.probe_at_s - now_s, 0.0) if self.state is BreakerState.LIMITED else 0.0
 
-    def fail(self, now_s: float) -> None:
+    def fail(self, now_s: float, conversation: str = "") -> None:
+        """`conversation` is given where its prompt may be at fault. Its failures count as one, or a client who sends
+        such a prompt again and again would take the engine from everybody."""
+        if conversation in self.blamed:
+            self.abandon()
+            return
+        if conversation:
+            self.blamed = (*self.blamed, conversation)[-FAILURES_TO_OPEN:]
         self.failures += 1
         if self.state is BreakerState.HALF_OPEN:
             self.backoff_s = min(self.backoff_s * 2, MAX_BACKOFF_S)

@@ -79,9 +79,10 @@ class Call:
         breaker.succeed()
         self._end(is_news=bool(is_news))
 
-    def failed(self) -> None:
+    def failed(self, conversation: str = "") -> None:
+        """The engine failed; `conversation` where the prompt may be the cause."""
         self._pool.saw(self.expert, is_alive=False)
-        self._replica.breaker.fail(self._pool.clock())
+        self._replica.breaker.fail(self._pool.clock(), conversation)
         self._is_at_fault = True
         self._end()
 

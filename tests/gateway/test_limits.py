@@ -31,6 +31,25 @@ def test_breaker_opens_after_failures_in_a_row_only() -> None:
     assert breaker.wants_probe(10.0 + FIRST_BACKOFF_S)
 
 
+def test_failures_that_one_prompt_may_cause_count_once_until_a_success() -> None:
+    breaker = Breaker()
+    for _ in range(3):
+        for name in [*"abcd"] * FAILURES_TO_OPEN:
+            breaker.fail(0.0, name)
+        assert breaker.admits
+        breaker.succeed()
+    for name in "abcde":
+        breaker.fail(0.0, name)
+    assert breaker.state is BreakerState.OPEN
+    breaker.probed(True, 1.0)
+    breaker.start()
+    breaker.fail(1.0, "a")  # no verdict
+    assert breaker.admits
+    breaker.start()
+    breaker.fail(1.0, "f")
+    assert breaker.state is BreakerState.OPEN
+
+
 def test_half_open_breaker_admits_one_trial() -> None:
     breaker = Breaker()
     breaker.open(0.0)

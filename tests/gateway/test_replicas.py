@@ -137,6 +137,18 @@ async def test_an_engine_that_keeps_failing_costs_no_request_and_is_left_out_unt
         assert gateway.parts.pool.state("ruby") is BreakerState.OPEN
 
 
+@pytest.mark.parametrize("name", ["ruby", "auto"])
+async def test_a_prompt_that_every_engine_fails_at_takes_none_from_others(name: str) -> None:
+    async with engines("fault", "fault") as (gateway, ruby, upstreams):
+        for _ in range(2 * FAILURES_TO_OPEN):
+            assert (await ask(gateway, model=name))[0] in (200, 500)
+        assert [each.breaker.state.value for each in ruby.all] == ["closed", "closed"]
+        assert sum(len(each.requests) for each in upstreams) == 4 * FAILURES_TO_OPEN
+        for number in range(FAILURES_TO_OPEN):
+            await ask(gateway, f"red {number}", model=name)
+        assert [each.breaker.state.value for each in ruby.all] == ["open", "open"]
+
+
 async def test_an_engine_that_is_not_there_is_left_out_from_the_start() -> None:
     async with fault_upstream() as upstream:
         ruby = Replicas("ruby", {url: wire(url) for url in ("http://127.0.0.1:1/v1", upstream.url)})
