@@ -42,6 +42,7 @@ def log(
             "--import", help="log of another gateway: litellm, openai, langfuse or otel; what routing would have saved"
         ),
     ] = None,
+    policy: Annotated[str, typer.Option(help="with --import: the policy that would have routed")] = "default",
     files: Annotated[list[Path] | None, typer.Argument(help="with --import: its files")] = None,
 ) -> None:
     """Report on production traffic: volume, quality, cost, latency, regret, drift, feedback. Writes report.html and
@@ -55,7 +56,7 @@ def log(
 
     require_folder(out)
     if foreign is not None or files:
-        report_savings(foreign or "", files or [], out, config, data_dir)
+        report_savings(foreign or "", files or [], policy, out, config, data_dir)
         return
     with console_progress() as progress:
         progress("reading the decision log")
@@ -79,7 +80,7 @@ def log(
     echo("\n".join([report.headline, *report.warnings, *(f"wrote {path}" for path in written)]))
 
 
-def report_savings(kind: str, files: list[Path], out: Path, config: Path, data_dir: Path) -> None:
+def report_savings(kind: str, files: list[Path], policy: str, out: Path, config: Path, data_dir: Path) -> None:
     """Writes the report on the log of another gateway. Raises ConfigError, DataError, ArtifactError."""
     from eval.log.foreign_logs import read_calls, sample_of
     from eval.log.savings import measure_savings, route_calls, savings_page
@@ -96,7 +97,7 @@ def report_savings(kind: str, files: list[Path], out: Path, config: Path, data_d
         calls = sample_of(read_calls(kind, files, left_out), left_out)
         router = find_router(None, config, data_dir, is_table=False)
         artifact = load_artifact(data_dir / "routers" / router.version)
-        found = route_calls(router, artifact, load_config(config), calls, progress)
+        found = route_calls(router, artifact, load_config(config), calls, policy, progress)
         typed, now = command_line(sys.argv[1:]), datetime.now(UTC).isoformat(timespec="seconds")
         report = measure_savings(found, calls, router.version, left_out, typed, now)
         written = write_report(report, savings_page(report), out)

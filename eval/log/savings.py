@@ -18,7 +18,7 @@ from decision_log.served_models import undated
 from eval.log.foreign_logs import Call
 from eval.log.traffic_words import shares_text
 from eval.metrics.intervals import DRAWS, bootstrap_means, percentile_interval
-from eval.report.numbers import cell_of, money, percent, points, points_range
+from eval.report.numbers import MINUS, cell_of, money, percent, points, points_range
 from eval.report.page import Cell, Columns, Command, Figure, Note, Page, Section, Table, table_of
 from router.artifact import RouterArtifact
 from router.build import evidence_of, typical_lengths
@@ -125,13 +125,22 @@ def mean_with_interval(values: Float64Array, error: float, rng: np.random.Genera
 
 
 def route_calls(
-    router: Router, artifact: RouterArtifact, config: CoeConfig, calls: Sequence[Call], progress: Progress
+    router: Router,
+    artifact: RouterArtifact,
+    config: CoeConfig,
+    calls: Sequence[Call],
+    policy: str,
+    progress: Progress,
 ) -> RoutedCalls:
-    """The expert of each call under the policy `default`, what the call cost then, and what it would have cost.
+    """The expert of each call under a policy, what the call cost then, and what it would have cost.
 
     Args:
         artifact: the router's own, whose evidence prices and values its experts.
+
+    Raises:
+        ConfigError: unknown policy.
     """
+    router.policy(policy)  # refuses an unknown name before any work
     vectors = []
     for number, call in enumerate(calls):
         if number % 500 == 0:
@@ -141,7 +150,8 @@ def route_calls(
         Query(id=str(i), text=call.asks[0], facts=QueryFacts(prompt_chars=sum(map(len, call.asks))))
         for i, call in enumerate(calls)
     )
-    made = router.decide_batch(QueryBatch(queries, np.concatenate(vectors)), rng=np.random.default_rng(0))
+    batch = QueryBatch(queries, np.concatenate(vectors))
+    made = router.decide_batch(batch, rng=np.random.default_rng(0), policy=policy)
     names = tuple(name for name in router.experts if name in artifact.manifest.experts)
     evidence = evidence_of(artifact).columns([artifact.manifest.experts.index(name) for name in names])
     rows = (*artifact.manifest.categories, GENERAL)
@@ -219,10 +229,12 @@ def headline(total: SavedGroup) -> str:
     """The answer in two sentences."""
     saved = "What routing would have saved is unknown: no call has a cost or a model with a price."
     if total.saved_usd is not None and total.saved_usd.interval is not None:
-        low, high = (money(end) for end in (total.saved_usd.interval.low, total.saved_usd.interval.high))
+        amount, ends = total.saved_usd.value, (total.saved_usd.interval.low, total.saved_usd.interval.high)
+        more, before = amount < 0, money(total.cost_usd or 0.0)
+        low, high = (money(end) for end in ((-ends[1], -ends[0]) if more else ends))
         saved = (
-            f"Routing would have saved an estimated {money(total.saved_usd.value)} ({low} to {high}) of the "
-            f"{money(total.cost_usd or 0.0)} that 1,000 calls cost."
+            f"Routing would have {'cost' if more else 'saved'} an estimated {money(abs(amount))} ({low} to {high}) "
+            + (f"more than the {before} that 1,000 calls cost." if more else f"of the {before} that 1,000 calls cost.")
         )
     gained = "What it would have changed in quality is unknown: no call went to a model that the router has measured."
     if total.gained is not None and total.gained.interval is not None:
@@ -293,8 +305,10 @@ def verdict(saved: Cell, gained: Cell) -> tuple[str, str]:
         case "good", _:
             unknown = gained.text == "unknown"
             return f"Routing would have saved {saved.text} per 1,000 calls", "" if unknown else "good"
+        case "bad", "good":
+            return f"Better by {gained.text} points, but dearer by {saved.text.lstrip(MINUS)} per 1,000 calls", ""
         case _, "good":
-            return f"Routing would have been better by {gained.text} points", "" if saved.tone == "bad" else "good"
+            return f"Routing would have been better by {gained.text} points", "good"
         case ("bad", _) | (_, "bad"):
             return "Routing would have been worse" if gained.tone else "Routing would have cost more", "bad"
     if saved.text == gained.text == "unknown":

@@ -175,6 +175,15 @@ def test_the_report_says_what_routing_would_have_saved(tmp_path: Path, capsys: p
     page = (tmp_path / "out" / "report.html").read_text()
     assert "What routing would have saved" in page
     assert "Peru" not in page + said
+    values["policies"] = {"default": {}, "worse": {"pins": dict.fromkeys(values["categories"], "right")}}
+    config.write_text(yaml.dump(values))
+    log = written(tmp_path / "cheap.jsonl", *(row | {"spend": 0.001} for row in rows))
+    assert run("eval log", [str(log), "--import", "litellm", "--policy", "worse", *where]) == 0
+    said = capsys.readouterr().out
+    assert "would have cost an estimated $1.00 ($0." in said  # strangers answered for less
+    assert ") more than the $1.00 that 1,000 calls cost" in said
+    assert run("eval log", [str(log), "--import", "litellm", "--policy", "wose", *where]) == 1
+    assert "unknown policy 'wose'; did you mean 'worse'?" in capsys.readouterr().err
     assert run("eval log", [str(log), "--import", "litellm", *where[:2], "--data-dir", str(tmp_path), *where[4:]]) == 1
     assert "there is no live router yet" in capsys.readouterr().err
 
