@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import time
 from asyncio import TimerHandle, get_running_loop
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -15,6 +17,7 @@ from gateway.http_errors import ApiError, not_now
 
 MAX_HEAD_BYTES = 32 * 1024
 HEAD_TIMEOUT_S = 15.0
+LOG_FULL_EVERY_S = 60.0
 LINGER_S = 10.0  # the rest of a refused body is read and dropped for so long, so that its sender sees the answer
 STALL_S = 60.0  # a client that takes nothing of its answer for so long holds a place for nobody
 HTTP_VERSIONS = ("1.0", "1.1")
@@ -44,6 +47,7 @@ SINGLE_HEADERS = frozenset(
 )
 
 Headers = Sequence[tuple[bytes, bytes]]
+logger = logging.getLogger(__name__)
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -273,6 +277,31 @@ class Sender:
         if self._head and not self._cycle.disconnected:
             self._cycle.transport.write(self._head)
         self._head = b""
+
+
+class FullNotice:
+    """To be called for each connection that is closed or refused because there are too many: counts it, and says so in
+    the log at once and then at most every LOG_FULL_EVERY_S.
+
+    Args:
+        count: counts one more.
+    """
+
+    def __init__(self, max_connections: int, count: Callable[[], None]) -> None:
+        self._max_connections, self._count = max_connections, count
+        self._unsaid, self._next_s = 0, float("-inf")
+
+    def __call__(self) -> None:
+        self._count()
+        self._unsaid += 1
+        if (now_s := time.monotonic()) >= self._next_s:
+            logger.warning(
+                "there are %d connections, as many as gateway.max_connections allows: closed an idle one, or refused a "
+                "new one, %d times",
+                self._max_connections,
+                self._unsaid,
+            )
+            self._unsaid, self._next_s = 0, now_s + LOG_FULL_EVERY_S
 
 
 def limited_protocol(

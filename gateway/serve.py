@@ -19,7 +19,7 @@ from gateway.app import GatewayApp
 from gateway.asgi import Receive, Scope, Send, error_answer
 from gateway.auth import readable_by
 from gateway.http_errors import shutting_down
-from gateway.http_limits import limited_protocol
+from gateway.http_limits import FullNotice, limited_protocol
 from gateway.listener import bind, check_exposure, url_of
 from gateway.live_router import LiveRouter
 from gateway.part_metrics import part_metrics
@@ -234,11 +234,11 @@ class QuietServer(uvicorn.Server):
 
 def server_config(gateway: Gateway) -> uvicorn.Config:
     limits = gateway.parts.config.gateway
+    max_connections = clients_that_fit(limits.max_connections)
+    on_full = FullNotice(max_connections, gateway.parts.metrics.full.inc)
     return uvicorn.Config(
         readable_by(gateway, limits.allowed_origins),
-        http=limited_protocol(
-            clients_that_fit(limits.max_connections), lambda: gateway.parts.is_stopping, gateway.parts.metrics.full.inc
-        ),
+        http=limited_protocol(max_connections, lambda: gateway.parts.is_stopping, on_full),
         ws="none",
         lifespan="off",
         log_config=None,

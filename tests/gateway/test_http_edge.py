@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+from types import SimpleNamespace
 
 import pytest
 
-from gateway.http_limits import MAX_HEAD_BYTES, without_offer
+from gateway.http_limits import MAX_HEAD_BYTES, FullNotice, without_offer
 from tests.gateway.running import Running, faulty, running
 from tests.waiting import DEADLINE_S
 
@@ -203,11 +204,12 @@ async def test_a_new_connection_takes_the_place_of_an_idle_one() -> None:
             writer.close()
 
 
-async def test_with_every_connection_in_work_another_is_refused_at_once() -> None:
+async def test_with_every_connection_in_work_another_is_refused_at_once(caplog: pytest.LogCaptureFixture) -> None:
     async with faulty("paced", max_connections=2) as (gateway, upstream):
         held = [await gateway.chat("red", stream=True).__aenter__() for _ in range(2)]
-        refused = await answer_to(gateway, b"")
-        assert refused.startswith(b"HTTP/1.1 503 ")
+        for _ in range(3):
+            refused = await answer_to(gateway, b"")
+            assert refused.startswith(b"HTTP/1.1 503 ")
         assert b"retry-after: 1\r\n" in refused
         assert json.loads(refused.partition(b"\r\n\r\n")[2])["error"]["code"] == "overloaded"
         upstream.gate.set()
@@ -216,7 +218,19 @@ async def test_with_every_connection_in_work_another_is_refused_at_once() -> Non
         async with gateway.chat("green") as answer:
             assert answer.status == 200
         async with gateway.client.get(f"{gateway.root}/metrics") as answer:
-            assert "coe_connections_over_limit_total 1.0" in await answer.text()
+            assert "coe_connections_over_limit_total 3.0" in await answer.text()
+    assert caplog.text.count("there are 2 connections, as many as gateway.max_connections allows") == 1
+
+
+def test_that_there_are_too_many_connections_is_said_again_with_how_many(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = [5.0]
+    monkeypatch.setattr("gateway.http_limits.time", SimpleNamespace(monotonic=lambda: now_s[0]))
+    on_full = FullNotice(2, lambda: None)
+    for now_s[0] in (5.0, 6.0, 64.9, 65.0, 66.0):
+        on_full()
+    assert [record.getMessage().split()[-2] for record in caplog.records] == ["1", "3"]
 
 
 async def answer_to(gateway: Running, sent: bytes) -> bytes:
