@@ -1,7 +1,8 @@
 """Answers to one request that a judge compared in pairs: evidence beside what people say (docs/feedback.md). Pure.
 
 Rows 2i and 2i + 1 of `LogTable.judged` are a pair: the answer that the client got, and the other one. Their rewards say
-how far each is preferred, and add up to 1. Its key is the client's, who could tell a judge what to prefer.
+how far each is preferred, and add up to 1. Its key is the client's, who could tell a judge what to prefer, and its
+weight that key's, at most 1.
 
 Shapes: n rows, k + 1 rows of the map, m experts.
 """
@@ -25,7 +26,8 @@ uncertain as that of n / 2 answers of each."""
 
 @dataclass(frozen=True)
 class JudgedGains:
-    """(n,) by how much a candidate's answer was preferred to the live router's, from -1 to 1; when, and whose key."""
+    """(n,) by how much a candidate's answer was preferred to the live router's, from -1 to 1, times the pair's weight;
+    when, and whose key."""
 
     gain: Float64Array
     at: Float64Array
@@ -50,7 +52,7 @@ class JudgedPairs:
         live, candidate = (one.match(logged).reshape(-1, 2) for one in self.choices)
         told = live.any(axis=1) & candidate.any(axis=1) & (live != candidate).any(axis=1)
         told &= np.isin(self.choices[1].chosen[::2], newcomers)
-        gain = ((candidate - live) * self.log.reward.reshape(-1, 2)).sum(axis=1)
+        gain = ((candidate - live) * self.log.reward.reshape(-1, 2)).sum(axis=1) * self.log.weight[::2]
         return JudgedGains(gain[told], self.log.at[::2][told], self.log.key[::2][told])
 
 
@@ -72,6 +74,6 @@ def preferences(
         known: (k+1, m) qualities by all else, from so many answers (`counts`).
     """
     level = np.repeat(known[row, expert].reshape(-1, 2).mean(axis=1), 2)
-    weight = np.full(len(row), HALF)
+    weight = HALF * judged.weight
     share = counted_share(row, judged.key, weight, counts.sum(axis=1), judged.max_key_share)
     return level + judged.reward - 0.5, weight * share

@@ -320,16 +320,18 @@ def collect(
             progress(f"read {n_rows} decisions")
         reason = why_left_out(record, rewards, known)
         reward = None if has_failed(record) else rewards.get(record.decision_id)
+        key_weight = feedback.key_weights.get(record.key_id or "", 1.0)
         if record.decision is not None and reason in (None, "no feedback"):
             traffic[record.decision.category] += 1
             asking.add(record.key_id or "")
             if not has_failed(record):
                 replies.add(record.decision, signals.get(record.decision_id, ()), reward)
+            its = min(key_weight, 1.0)
             for served, other, preferred in sorted(preferences.get(record.decision_id, ())):
-                if served == record.decision.expert and feedback.key_weights.get(record.key_id or "", 1.0) > 0:
-                    digest.update(repr((other, preferred)).encode())
-                    pairs.add(record, preferred, 1.0)
-                    pairs.add(record, 1.0 - preferred, 1.0, other)
+                if served == record.decision.expert and its > 0:
+                    digest.update(repr((other, preferred, its)).encode())
+                    pairs.add(record, preferred, its)
+                    pairs.add(record, 1.0 - preferred, its, other)
         if reason == BY_SEVERAL:
             panels.add(record, rewards.get(record.decision_id))
         if reason == BY_BUILTIN and record.decision_id in rewards and record.decision is not None:
@@ -339,13 +341,13 @@ def collect(
             dropped[reason] += 1
             continue
         digest.update(repr(reward).encode())
-        columns.add(record, reward, feedback.key_weights.get(record.key_id or "", 1.0))
+        columns.add(record, reward, key_weight)
     is_limited = len(asking) > 1 and feedback.max_key_share < 1
     unlimited = feedback.trusted_keys if is_limited else asking
     limited = dict.fromkeys(name for name in (*columns.keys, *pairs.keys) if name not in unlimited)
     voices = {name: number for number, name in enumerate(limited)}
     table = columns.table(columns.weights(replies), voices, feedback.max_key_share)
-    judged = pairs.table(np.ones(len(pairs.ids)), voices, feedback.max_key_share)
+    judged = pairs.table(np.array(pairs.key_weight), voices, feedback.max_key_share)
     counts = table.weight > 0
     if not counts.all():
         dropped[NOTHING_TO_WEIGH] = int((~counts).sum())

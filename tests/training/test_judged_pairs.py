@@ -50,6 +50,22 @@ def test_nothing_is_learned_from_pairs_of_a_key_that_weighs_nothing():
     assert collect(records, {"d1": 1.0}, preferences=said).judged is not None
 
 
+def test_pairs_of_a_key_count_as_its_weight_says_and_at_most_once():
+    keys = {"half": 0.5, "full": 1.0, "double": 2.0}
+    records = [record(number, key_id=key) for number, key in enumerate(keys)]
+    said = {each.decision_id: [("left", "right", 1.0)] for each in records}
+    pairs = collect(records, {"d0": 1.0}, feedback=FeedbackConfig(key_weights=keys), preferences=said).judged
+    assert pairs.weight.tolist() == [0.5, 0.5, 1.0, 1.0, 1.0, 1.0]
+
+    graded = outcomes(("red", "green") * 10, [[0.5, 0.5, 0.4]] * 20)
+    logs = [replace(log_table([], [], []), judged=judged(100, 1.0, weight=np.full(200, weight))) for weight in (0, 0.5)]
+    before, after = (gather_evidence(graded, log, CATEGORIES).matrix.count[0].sum() for log in logs)
+    assert after - before == 50
+    log, comparison = judged(1, 1.0, weight=np.full(2, 0.5)), small_comparison(mapping(red="plain"))
+    found = JudgedPairs(log, comparison.choices(asked(log))).gains(EXPERTS, np.array([EXPERTS.index("plain")]))
+    assert found.gain.tolist() == [0.5]
+
+
 def test_pairs_are_part_of_what_a_log_is_known_by():
     records = [record(0)]
     plain, left, right = (
