@@ -141,9 +141,14 @@ class Judge:
         return tuple(sorted(candidates, key=lambda name: (name != drawn, -chance[name]))[:n])
 
     async def start(self) -> None:
-        judge = self._settings.expert, self._rubric_hash
-        self._compared += await asyncio.to_thread(self._database.count_compared, *judge)
+        await self._count()
         self._task = asyncio.create_task(self._run(), name="judge")
+
+    async def _count(self) -> None:
+        """Counts in the database, because other workers and gateways compare the same experts."""
+        if self._settings.queries == "torn":
+            judge = self._settings.expert, self._rubric_hash
+            self._compared = await asyncio.to_thread(self._database.count_compared, *judge)
 
     async def aclose(self) -> None:
         """Stops; what waits is left out."""
@@ -175,7 +180,7 @@ class Judge:
             value, is_consistent = await self._compare(ask, sample.answer, answers[other])
             found.append(self._judgement(sample, sample.expert, other, value, is_consistent))
         await asyncio.to_thread(self._database.put_judgements, found)
-        self._compared.update(name for each in found if each.other for name in (each.expert, each.other))
+        await self._count()
         if self._tell is not None:
             self._tell("coe.judge", found[0].value, sample.decision_id)
 

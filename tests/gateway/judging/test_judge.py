@@ -272,6 +272,19 @@ async def test_of_torn_queries_experts_that_were_compared_enough_are_judged_no_m
     assert [n > 0 for n in n_judged] == [True, False, True]
 
 
+async def test_gateways_on_one_database_compare_an_expert_often_enough_together(monkeypatch, store: Database):
+    monkeypatch.setattr("gateway.judge.ENOUGH", 20)
+    settings = {"queries": "torn", "max_per_hour": 1000}
+    async with (
+        judged(Scripted(prefers_ruby), store, **settings) as (gateway, worker),
+        judged(Scripted(prefers_ruby), store, **settings) as (other, late),
+    ):
+        await judged_of(gateway, worker, "auto:wild", 200)
+        await judged_of(other, late, "auto:wild", 200)
+    assert worker.judged >= 20
+    assert late.judged == 1
+
+
 def test_pairs_are_counted_by_expert(store: Database):
     grade = JudgedAnswer(decision_id="r1-0", judge="j", rubric="r", expert="a", value=0.5, at=1.0)
     pairs = [("r1-0", "a", "b"), ("r1-1", "a", "b"), ("r1-2", "c", "a")]
