@@ -201,6 +201,6 @@ async def engine_load(session: aiohttp.ClientSession, url: str) -> int | None:
             ):
                 text += more
         told = [float(value) for value in GAUGES.findall(text)]
-    except (aiohttp.ClientError, OSError, ValueError):
+        return int(sum(told)) if told else None
+    except (aiohttp.ClientError, OSError, ValueError, OverflowError):
         return None
-    return int(sum(told)) if told else None

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 
 import aiohttp
 import pytest
+from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,7 +22,7 @@ from fleet.fake_vllm.server import FakeServer
 from fleet.pool import ExpertPool
 from fleet.replicas import LOAD_BOUND, Queue, Replica, Replicas, chosen, engine_load
 from fleet.wires.echo import EchoBackend, Options
-from tests.served_app import serving
+from tests.served_app import app_of, serving
 from tests.small_composition import config_of
 from tests.waiting import until
 
@@ -197,3 +198,11 @@ async def test_engines_tell_their_load() -> None:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
         await pool.aclose()
+
+
+async def test_a_load_that_is_no_number_is_none() -> None:
+    async def metrics(request: web.Request) -> web.Response:
+        return web.Response(text="vllm:num_requests_running 1e999\n")
+
+    async with serving(app_of({"GET /metrics": metrics})) as url, aiohttp.ClientSession() as session:
+        assert await engine_load(session, f"{url}/v1") is None
