@@ -6,6 +6,7 @@ Importing litellm takes seconds and 200 MB, so it happens on the first request, 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -118,12 +119,15 @@ class LitellmBackend(Unconnected):
 
 
 def import_litellm() -> Any:
-    """The module, quiet and without the price map it would fetch from the network on import.
+    """The module, quiet and without the price map and the table of Anthropic's headers, which it would fetch from the
+    network on import and at the first request. Its own lines quote what clients send, so they are not logged.
 
-    litellm reads that setting from the environment while it is imported and offers no other way.
+    litellm reads these settings from the environment and offers no other way.
     """
-    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = os.environ["LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS"] = "True"
     import litellm
+
+    logging.getLogger("LiteLLM").setLevel(logging.CRITICAL + 1)
 
     litellm.suppress_debug_info = True
     litellm.telemetry = False

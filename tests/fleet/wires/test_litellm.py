@@ -152,6 +152,26 @@ async def test_a_prompt_that_is_too_long_has_the_code_that_clients_know() -> Non
     assert (response.status, orjson.loads(body)["error"]["code"]) == (400, "context_length_exceeded")
 
 
+async def test_an_address_that_a_client_names_is_neither_fetched_nor_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def get(request: web.Request) -> web.Response:
+        raise AssertionError(f"{request.path} was fetched")
+
+    server = TestServer(web.Application())
+    server.app.router.add_get("/{path:.*}", get)
+    await server.start_server()
+    image = {"type": "image_url", "image_url": {"url": f"{server.make_url('/secret.png')}"}}
+    backend = build(
+        Options(model="anthropic/claude-sonnet-4-5", api_key="k", api_base="http://127.0.0.1:9", timeout_s=5.0)
+    )
+    try:
+        answer = await backend.send(BackendRequest({"messages": [{"role": "user", "content": [image]}]}))
+        assert answer.status == 400
+    finally:
+        await backend.aclose()
+        await server.close()
+    assert "secret.png" not in caplog.text
+
+
 async def test_a_ring_of_causes_has_an_end() -> None:
     outer, inner = openai.OpenAIError("refused"), ValueError()
     outer.__cause__, inner.__context__ = inner, outer
