@@ -32,6 +32,7 @@ class Breaker:
     probe_at_s: float = 0.0  # when one that is open or limited may be probed
     has_trial: bool = False  # the one request of a half-open breaker is on its way
     is_spent: bool = False  # limited by an account without quota
+    problem: str = ""  # of the last failure, where somebody has to change something
     blamed: tuple[str, ...] = ()  # the last conversations that had a failure for which they may be the cause
 
     @property
@@ -51,7 +52,7 @@ class Breaker:
             self.failures = max(self.failures, FAILURES_TO_OPEN - 1)
 
     def succeed(self) -> None:
-        self.failures, self.has_trial, self.backoff_s, self.blamed = 0, False, FIRST_BACKOFF_S, ()
+        self.failures, self.has_trial, self.backoff_s, self.problem, self.blamed = 0, False, FIRST_BACKOFF_S, "", ()
         if self.state is not BreakerState.LIMITED:  # a request that was sent before ends no rest
             self.state = BreakerState.CLOSED
 
@@ -69,9 +70,10 @@ class Breaker:
         """Seconds of rest that are left; 0 where the expert is not at a limit."""
         return max(self.probe_at_s - now_s, 0.0) if self.state is BreakerState.LIMITED else 0.0
 
-    def fail(self, now_s: float, conversation: str = "") -> None:
+    def fail(self, now_s: float, conversation: str = "", problem: str = "") -> None:
         """`conversation` is given where its prompt may be at fault. Its failures count as one, or a client who sends
         such a prompt again and again would take the engine from everybody."""
+        self.problem = problem
         if conversation in self.blamed:
             self.abandon()
             return

@@ -79,10 +79,11 @@ class Call:
         breaker.succeed()
         self._end(is_news=bool(is_news))
 
-    def failed(self, conversation: str = "") -> None:
-        """The engine failed; `conversation` where the prompt may be the cause."""
+    def failed(self, conversation: str = "", problem: str = "") -> None:
+        """The engine failed; `conversation` where the prompt may be the cause, `problem` where an operator has to
+        change something."""
         self._pool.saw(self.expert, is_alive=False)
-        self._replica.breaker.fail(self._pool.clock(), conversation)
+        self._replica.breaker.fail(self._pool.clock(), conversation, problem)
         self._is_at_fault = True
         self._end()
 
@@ -142,8 +143,9 @@ class ExpertPool:
         self.alive: frozenset[str] = frozenset(backends)  # replaced on every change, so reading it costs nothing
 
     def problems(self) -> dict[str, str]:
-        """The reason for each expert that cannot be called until somebody changes something."""
-        found = {name: each.problem for name, each in self._backends.items() if isinstance(each, DisabledBackend)}
+        """The reason for each expert that cannot be called until somebody changes something, or that failed for one."""
+        found = {name: self.breaker(name).problem for name in self._backends if self.breaker(name).problem}
+        found |= {name: each.problem for name, each in self._backends.items() if isinstance(each, DisabledBackend)}
         return found | {name: f"expert {name} {self._words(name)}" for name in self.spent}
 
     @property

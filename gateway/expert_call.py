@@ -274,12 +274,13 @@ def tell(call: Call, failure: ApiError, conversation: str) -> None:
     """Ends a call that gave no answer. Anything below 500 is a sign of life: the request was at fault, or the expert is
     at its limit. What an expert says of its key, its model or its address (401, 404, ...) was made a 502. A 500 may
     be about the prompt."""
-    if failure.code in OF_ENTRY:
-        logger.warning("%s", failure.message)  # clients may not notice, since others answer them
+    problem = failure.message if failure.code in OF_ENTRY else ""
+    if problem:
+        logger.warning("%s", problem)  # clients may not notice, since others answer them
     if failure.rest_s is not None:
         call.at_limit(failure.rest_s, is_spent=failure.code == OUT_OF_QUOTA)
     elif failure.status >= 500:
-        call.failed(conversation if failure.status == 500 else "")
+        call.failed(conversation if failure.status == 500 else "", problem)
     else:  # a 429 without a rest is about the request alone
         call.succeeded(is_at_fault=failure.status in ELSEWHERE - {429})
 

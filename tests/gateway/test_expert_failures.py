@@ -91,9 +91,13 @@ async def test_an_expert_that_refuses_key_or_model_opens_its_breaker(mode: str, 
                 error = (await answer.json())["error"]
             assert (answer.status, error["code"]) == (502, code)
             assert error["message"].startswith("expert ruby ")
-        assert gateway.parts.pool.state("ruby") is not BreakerState.CLOSED
+        pool = gateway.parts.pool
+        assert pool.state("ruby") is not BreakerState.CLOSED
+        assert pool.problems() == {"ruby": error["message"]}
         async with gateway.chat("red") as answer:
             assert (answer.status, answer.headers["x-coe-expert"]) == (200, "plain")
+        pool.breaker("ruby").succeed()
+        assert pool.problems() == {}
 
 
 async def test_a_request_that_is_at_fault_itself_opens_no_breaker() -> None:
