@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import quote
 
+DATABASE_FILE = "coe.db"
+
 
 def default_database_url(data_dir: Path) -> str:
     """The SQLite database of a data folder, whose name may hold what has a meaning in a URL."""
-    return f"sqlite:///{quote(str(data_dir / 'coe.db'), safe=' +/')}"  # as SQLAlchemy writes and reads it
+    return f"sqlite:///{quote(str(data_dir / DATABASE_FILE), safe=' +/')}"  # as SQLAlchemy writes and reads it

@@ -10,6 +10,7 @@ import logging
 
 from base.errors import ConfigError
 from base.private_folder import make_private
+from decision_log.default_database import DATABASE_FILE, default_database_url
 from fleet.stop_signal import Life, live_until_signal
 from gateway.changes.history import History, InForce, Start
 from gateway.listener import bind, check_exposure, is_loopback
@@ -68,8 +69,8 @@ def agreed_config(settings: Settings) -> tuple[Start, list[str]]:
 async def noted_start(settings: Settings, start: Start) -> InForce:
     """Checks what needs nothing that runs, and makes and notes the start. Raises ConfigError, StoreError."""
     bind(settings.host, settings.port).close()  # before anything is started: to choose another one costs no wait
-    make_data_folder(settings)
     await asyncio.to_thread(require_keys, settings, start.config)
+    make_data_folder(settings)
     return await asyncio.to_thread(History(settings.data_dir).started, start)
 
 
@@ -86,7 +87,10 @@ def asks_for_keys(settings: Settings, config: CoeConfig) -> bool:
 
     if config.gateway.oidc is not None:
         return True
-    with opened_database(settings.data_dir, settings.database_url.get_secret_value()) as database:
+    url, is_there = settings.database_url.get_secret_value(), (settings.data_dir / DATABASE_FILE).exists()
+    if url == default_database_url(settings.data_dir) and not is_there:
+        return False  # and none is made, so a start that is refused leaves nothing
+    with opened_database(settings.data_dir, url) as database:
         return bool(KeyStore(database).holders().keys)
 
 

@@ -23,11 +23,12 @@ from base.terminal import Terminal
 from decision_log.connections import opened_database
 from fleet.program_log import LogReporter
 from fleet.router_registry import write_pointer
+from gateway.changes.history import Start
 from gateway.keys.grants import Grant
 from gateway.keys.key_store import KeyStore
 from gateway.run_commands import settings_of
 from gateway.settings import Settings, read_settings
-from gateway.start import agreed_config, require_keys, run_serve
+from gateway.start import agreed_config, noted_start, require_keys, run_serve
 from gateway.up import (
     collect_words,
     learn_hourly,
@@ -190,3 +191,10 @@ def test_options_win_over_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_p
         own = with_own_key(settings, config_of())
         assert len(own.api_keys) == 1, "coe up asks its own queries, too"
         assert with_own_key(own, config_of()) == own
+
+
+async def test_a_start_that_is_refused_leaves_nothing(tmp_path: Path) -> None:
+    exposed = settings_of(Path("experts.yaml"), tmp_path / "data", "0.0.0.0", 0)
+    with pytest.raises(ConfigError, match="reachable from other machines"):
+        await noted_start(exposed, Start(config_of(), "", ""))
+    assert not exposed.data_dir.exists()
