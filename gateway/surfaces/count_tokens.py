@@ -49,7 +49,7 @@ class TokenCount:
         expert = (await self.decider.decide(chat, new_decision_id(), caller=caller)).decision.expert
         try:
             tokens = await self._counted(chat, expert)
-        except (RouterError, LookupError, TypeError):
+        except (RouterError, LookupError, TypeError, ValueError, OverflowError):
             tokens = None
         found = {
             "x-request-id": request_id_of(headers),
@@ -60,7 +60,7 @@ class TokenCount:
         await send_body(send, 200, to_json({"input_tokens": count}), found)
 
     async def _counted(self, chat: ChatRequest, expert: str) -> int | None:
-        """The engine's own count; None where it has none. Raises BackendError, or LookupError for an odd answer."""
+        """The engine's own count; None where it has none. Raises BackendError, or another for an odd answer."""
         entry, native = self.experts[expert], chat.native
         if native is not None and Wire.MESSAGES in entry.wires:
             body = {name: value for name, value in native.body.items() if name not in ("max_tokens", "stream")}

@@ -236,6 +236,17 @@ async def test_tokens_are_counted_on_the_wire() -> None:
     assert engine.asked == [("messages/count_tokens", {**body, "model": "expert"})]
 
 
+@pytest.mark.parametrize("said", [{"input_tokens": "many"}, b"{", {}, {"input_tokens": None}])
+async def test_a_count_that_is_none_is_estimated(said: Any) -> None:
+    async with (
+        scripted(messages__count_tokens=said) as engine,
+        running(echoes(ruby=wire(engine.url)), entries=NATIVE, router=ROUTER) as gateway,
+    ):
+        body = {"model": "auto", "messages": REQUESTS["messages"]["messages"]}
+        async with gateway.client.post(f"{gateway.gateway.url}/messages/count_tokens", json=body) as answer:
+            assert (answer.status, answer.headers["x-coe-token-count"]) == (200, "estimate")
+
+
 def test_the_most_that_a_native_request_costs_counts_all_it_asks() -> None:
     expert = ExpertConfig(engine=Engine.VLLM, model="m", context_tokens=100)
     body = {"model": "auto", "prompt": ["a", "b"], "max_tokens": 10, "n": 2, "best_of": 3}
