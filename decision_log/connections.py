@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from base.errors import DataError, StoreError, reason_of
 from decision_log.database import Database
 from decision_log.default_database import default_database_url
 from decision_log.redis_client import RedisClusterException, RedisError, connect
-from fleet.redis_server import RedisServer, running_url
+from fleet.redis_server import KEPT_FOLDER, RedisServer, running_url
 
 if TYPE_CHECKING:
     from decision_log.redis_client import RedisClient
@@ -21,23 +24,45 @@ T = TypeVar("T")
 
 
 @asynccontextmanager
-async def opened_redis(data_dir: Path, redis_url: str | None) -> AsyncIterator[str]:
-    """The address of Redis: the one given, that of a coe which runs on `data_dir`, or of a server started for now."""
-    url = redis_url or running_url(data_dir / "redis")
-    if url is not None:
-        yield url
+async def opened_redis(data_dir: Path, redis_url: str | None, *, is_reader: bool = False) -> AsyncIterator[str]:
+    """The address of Redis: the one given, that of a coe which runs on `data_dir`, or of a server started for now.
+
+    Args:
+        is_reader: nothing will be written, so of a folder that may not be a copy is opened.
+    """
+    if redis_url:
+        yield redis_url
         return
-    server = RedisServer(data_dir / "redis")
-    try:
-        yield await server.start()
-    finally:
-        await server.stop()
+    is_sealed = is_reader and not os.access(data_dir, os.W_OK)
+    with copied(data_dir / "redis") if is_sealed else nullcontext(data_dir) as home:
+        if url := running_url(home / "redis"):
+            yield url
+            return
+        server = RedisServer(home / "redis")
+        try:
+            yield await server.start()
+        finally:
+            await server.stop()
+
+
+@contextmanager
+def copied(redis: Path) -> Iterator[Path]:
+    """A temporary data folder with what a server over that folder has kept. Raises DataError: it cannot be read."""
+    with TemporaryDirectory(prefix="coe-") as home:
+        if (kept := redis / KEPT_FOLDER).exists():
+            try:
+                shutil.copytree(kept, Path(home) / redis.name / KEPT_FOLDER)
+            except OSError as error:
+                raise DataError(f"{kept}: cannot be copied ({reason_of(error)})") from error
+        yield Path(home)
 
 
 @asynccontextmanager
-async def opened_client(data_dir: Path, redis_url: str | None) -> AsyncIterator[RedisClient]:
+async def opened_client(
+    data_dir: Path, redis_url: str | None, *, is_reader: bool = False
+) -> AsyncIterator[RedisClient]:
     """A client of that Redis."""
-    async with opened_redis(data_dir, redis_url) as url:
+    async with opened_redis(data_dir, redis_url, is_reader=is_reader) as url:
         client = connect(url)
         try:
             yield client

@@ -49,7 +49,7 @@ class Database:
     """
 
     def __init__(self, database_url: str, *, is_reader: bool = False) -> None:
-        self._engine = open_engine(database_url, is_reader=is_reader)
+        self._engine, self._is_reader = open_engine(database_url, is_reader=is_reader), is_reader
         self.insert: Any = import_module(f"sqlalchemy.dialects.{self._engine.dialect.name}").insert
         try:
             with translated_errors("open"):
@@ -61,8 +61,9 @@ class Database:
             raise
 
     def make_tables(self, tables: Sequence[Table]) -> None:
-        """Makes tables of another part of the gateway where they are missing. Raises StoreError."""
-        with translated_errors("make tables in"):
+        """Makes tables of another part of the gateway where they are missing; a reader may not be able to. Raises
+        StoreError."""
+        with suppress(StoreError) if self._is_reader else nullcontext(), translated_errors("make tables in"):
             make_schema(self._engine, tables)
 
     def write_decisions(self, records: Sequence[DecisionRecord | Logged]) -> int:

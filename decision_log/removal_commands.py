@@ -120,7 +120,7 @@ async def erase_all(
     if not subject.strip():
         raise ConfigError("--subject is empty; allowed: a key id, a session id or name, a text hash")
     subjects = stored_forms(subject, load_key(data_dir), max_text_chars)
-    async with opened_client(data_dir, redis_url) as client:
+    async with opened_client(data_dir, redis_url, is_reader=is_dry_run) as client:
         root, now = data_dir / SPOOL_FOLDER, time.time()
         return await erase(subjects, root, client, config.stream, database, now, is_dry_run=is_dry_run)
 

@@ -94,7 +94,7 @@ def limits(
 
 def ls(data_dir: DataOption = DATA, database_url: DatabaseOption = None) -> None:
     """List teams and keys with their limits."""
-    with opened_keys(data_dir, database_url) as store:
+    with opened_keys(data_dir, database_url, is_reader=True) as store:
         holders = store.holders()
     table, now = Grid("key or team", "name", "state", "limits"), time.time()
     for team, grant in sorted(holders.teams.items()):
@@ -124,7 +124,7 @@ def revoke(key: KeyArgument, data_dir: DataOption = DATA, database_url: Database
 
 def log(data_dir: DataOption = DATA, database_url: DatabaseOption = None) -> int:
     """List what admins did to keys, configuration and routers; exit status 1 when lines were changed or removed."""
-    with opened_database(data_dir, database_url) as database:
+    with opened_database(data_dir, database_url, is_reader=True) as database:
         actions = AdminLog(database).actions()
     table = Grid("number", "at", "who", "action", "of what", "before", "after")
     for each in actions:
@@ -138,8 +138,8 @@ def log(data_dir: DataOption = DATA, database_url: DatabaseOption = None) -> int
 
 
 @contextmanager
-def opened_keys(data_dir: Path, database_url: str | None) -> Iterator[KeyStore]:
-    with opened_database(data_dir, database_url) as database:
+def opened_keys(data_dir: Path, database_url: str | None, *, is_reader: bool = False) -> Iterator[KeyStore]:
+    with opened_database(data_dir, database_url, is_reader=is_reader) as database:
         yield KeyStore(database, operator())
 
 

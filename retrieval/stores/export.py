@@ -206,7 +206,8 @@ def export(
 
     if (store_id is not None) == is_all:
         raise ConfigError("name the one STORE to export, or --all for every store that has feedback")
-    with working("reading stores and feedback ..."), opened_database(data_dir, database_url) as database:
+    opened = opened_database(data_dir, database_url, is_reader=True)
+    with working("reading stores and feedback ..."), opened as database:
         if store_id is None:
             done = export_all(database, out, since)
         else:

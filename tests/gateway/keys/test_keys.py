@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -262,6 +263,16 @@ def test_the_commands(coe_keys: Shell) -> None:
     assert status == 0
     assert log.count("limits") == 3, "what changes nothing is not an action"
     assert not any(hidden in listed + log for hidden in (secret, rotated))
+
+
+def test_keys_of_a_mounted_backup_are_listed(coe_keys: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may write to every folder, so the system's answer is made up."""
+    coe_keys("create", "acme")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    monkeypatch.setattr("os.access", lambda _, mode: not mode & os.W_OK)
+    (status, listed), (_, log) = coe_keys("ls"), coe_keys("log")
+    assert (status, "acme/" in listed, "create" in log) == (0, True, True)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize(
