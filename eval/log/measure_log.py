@@ -227,7 +227,8 @@ def prequential(routed: Traffic) -> Prequential | None:
 def measure_switches(traffic: Traffic) -> tuple[Switch, ...]:
     """One per version after the first, in the order in which they began to serve.
 
-    What is compared is all traffic of a version with all of the one that began before it.
+    What is compared is the traffic of a version with that of the one that began before it, under the policy that both
+    served most: another mix of policies would look like the work of the router.
     """
     routed = traffic.rows(traffic.is_routed)
     first_at: dict[str, float] = {}
@@ -239,11 +240,15 @@ def measure_switches(traffic: Traffic) -> tuple[Switch, ...]:
 
 def switch(routed: Traffic, before: str, after: str, at: float) -> Switch:
     old, new = routed.rows(routed.version == before), routed.rows(routed.version == after)
+    counts = Counter(old.policy.tolist()), Counter(new.policy.tolist())
+    policy = max(sorted(counts[0] | counts[1]), key=lambda name: min(count[name] for count in counts))
+    old, new = old.rows(old.policy == policy), new.rows(new.policy == policy)
     was, became = old.quality, new.quality
     return Switch(
         at=at,
         before=before,
         after=after,
+        policy=policy,
         n_before=len(old),
         n_after=len(new),
         n_overlap=int((old.at >= at).sum()),

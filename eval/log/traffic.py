@@ -37,10 +37,10 @@ class Traffic:
     """n decisions in order of time; every array is (n,).
 
     `expert` answered, or was chosen where there was no answer. `is_routed`: the router chose, not the client;
-    `category`, `version`, `predicted` mean something only there. `predicted` and `best_predicted` are the quality that
-    the router expected of its choice and of the best eligible expert. `reward` in [0, 1] is NaN without feedback,
-    `ttft_ms` where nothing was answered. `disagreement` is the share of the other experts that a strategy asked whose
-    answer is not the served one, NaN where there is none. `question` and `key` are equal for decisions about the same
+    `category`, `version`, `policy`, `predicted` mean something only there. `predicted` and `best_predicted` are the
+    quality that the router expected of its choice and of the best eligible expert. `reward` in [0, 1] is NaN without
+    feedback, `ttft_ms` where nothing was answered. `disagreement` is the share of the other experts that a strategy asked
+    whose answer is not the served one, NaN where there is none. `question` and `key` are equal for decisions about the same
     question and of the same key. `left_out` counts what is in the log and is not traffic; `model_changes` are those of
     the models behind experts.
     """
@@ -50,6 +50,7 @@ class Traffic:
     category: Names
     expert: Names
     version: Names
+    policy: Names
     reason: Names
     is_routed: BoolArray
     is_fallback: BoolArray
@@ -182,6 +183,7 @@ def row_of(record: DecisionRecord, reward: float) -> tuple[object, ...]:
         decision.category if decision and is_routed else NOT_ROUTED,
         record.served_expert or (decision.expert if decision else NOT_ROUTED),
         decision.router_version if decision and is_routed else NOT_ROUTED,
+        decision.policy if decision and is_routed else NOT_ROUTED,
         decision.reason.value if decision else NOT_ROUTED,
         is_routed,
         bool(decision and decision.is_fallback),

@@ -136,6 +136,7 @@ class Switch(Record):
     at: float
     before: str
     after: str
+    policy: str = Field(description="what is compared was decided under it")
     n_before: int
     n_after: int
     n_overlap: int = Field(description="decisions of the old version after the first of the new one")

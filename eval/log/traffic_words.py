@@ -49,12 +49,12 @@ FALLS_BADLY = ("reward", "prequential accuracy")
 
 
 def verdict(report: LogReport) -> tuple[str, str]:
-    """The headline of the page and its tone: the last router's effect, else what became worse, else the quality."""
+    """The headline of the page and its tone: what came since the last router, else what is worse, else the quality."""
     quality = report.switches[-1].quality if report.switches else None
     if quality is not None and quality.high < 0:
-        return f"The last router made answers worse: {points(quality.value)} points", "bad"
+        return f"Answers are worse since the last router: {points(quality.value)} points", "bad"
     if quality is not None and quality.low > 0:
-        return f"The last router made answers better: {points(quality.value)} points", "good"
+        return f"Answers are better since the last router: {points(quality.value)} points", "good"
     corrected, worse = report.bias.corrected, worsened(report.drift.alarms)
     if worse:
         return f"Look closer: {worse[-1].signal} became worse", "bad"
@@ -129,7 +129,7 @@ def why_unknown(report: LogReport) -> str:
 
 
 def switch_sentence(switch: Switch) -> str:
-    """The effect of a new version on quality."""
+    """Quality before and after a new version."""
     if switch.quality is None:
         effect = "One of the two has no feedback, so their quality cannot be compared."
     else:
@@ -137,7 +137,8 @@ def switch_sentence(switch: Switch) -> str:
         interval = points_range(switch.quality.interval)
         effect = f"Quality changed by {points(switch.quality.value)} points ({interval}): {sure}."
     together = f" They served side by side for {switch.n_overlap:,} decisions." if switch.n_overlap else ""
-    return f"{switch.n_before:,} decisions before, {switch.n_after:,} after. {effect}{together}"
+    policy = f" under the policy {switch.policy}" if switch.policy != "default" else ""
+    return f"{switch.n_before:,} decisions before, {switch.n_after:,} after{policy}. {effect}{together}"
 
 
 def moment(at: float) -> str:

@@ -97,6 +97,20 @@ def test_the_switch_shows_who_was_routed_where(report: LogReport) -> None:
     assert switch.moved[0].quality.low > 0.1
 
 
+def test_versions_are_compared_under_one_policy() -> None:
+    """When the second router comes, which changes no answer, half of the traffic moves to a policy of bad answers."""
+    pairs = []
+    for number in range(400):
+        is_new, is_cheap = number >= 200, number >= 200 and number % 2 == 0
+        policy = "cheap" if is_cheap else "default"
+        record = record_of(number, decision_of("code", "coder", 1.0, NEW if is_new else OLD, policy=policy))
+        pairs.append((record, 0.0 if is_cheap else float(number // 2 % 4 != 1)))
+    rewards = {record.decision_id: reward for record, reward in pairs}
+    (switch,) = measure_log(gather((record for record, _ in pairs), rewards), command="c", now=NOW).switches
+    assert (switch.policy, switch.n_before, switch.n_after) == ("default", 200, 100)
+    assert switch.quality_before.value == switch.quality_after.value == 0.75
+
+
 def test_a_still_log_does_not_alarm_and_a_degraded_expert_does() -> None:
     worse = report_on(4000, degrade_at=0.75)
     assert [alarm for alarm in report_on(4000, seed=3).drift.alarms if "coder" in alarm.signal] == []
