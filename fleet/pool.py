@@ -68,6 +68,8 @@ class Call:
         self._pool.saw(self.expert)
         if self._replica.breaker.state is not BreakerState.CLOSED:
             self._replica.breaker.begin()
+            if (queue := self._pool.replicas(self.expert).queue) is not None:
+                queue.hand_out()  # there may be more places
             self._pool.refresh()
 
     def succeeded(self, *, is_at_fault: bool = False) -> None:

@@ -61,6 +61,10 @@ class Replica:
         theirs, ours = self.told
         return max(self.running, theirs + self.running - ours)
 
+    def places(self, most: float) -> float:
+        """Requests that it may have now."""
+        return most if self.breaker.state is BreakerState.CLOSED else self.running + self.breaker.admits
+
 
 class Queue:
     """Places for requests, the interactive ones before those of batches, each kind in order of arrival.
@@ -153,8 +157,9 @@ class Replicas:
         await asyncio.gather(*(each.backend.aclose() for each in self.all))
 
     def _places(self) -> float:
+        """An engine that comes back has one for a trial, beside what it has not ended."""
         most = math.inf if self._max_running is None else self._max_running
-        return most * max(1, sum(each.breaker.admits for each in self.all))
+        return max(most, sum(each.places(most) for each in self.all))
 
     def _watch(self) -> None:
         """Begins to ask engines for their load."""

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from base.errors import BusyError, ConfigError
 from fleet.backend import BackendRequest, read_all, retry_after_s
+from fleet.breaker import FIRST_BACKOFF_S
 from fleet.connect import build_backends
 from fleet.fake_vllm.command import FakeOptions
 from fleet.fake_vllm.engine import FakeEngine
@@ -183,6 +184,28 @@ async def test_who_waited_for_an_engine_that_asked_for_a_rest_meanwhile_is_not_s
             await each
     assert replicas.queue is not None
     assert replicas.queue.taken == 0
+
+
+async def test_an_engine_that_comes_back_gets_one_of_those_who_wait_and_more_once_its_answer_begins() -> None:
+    both = Replicas("coder", {url: EchoBackend(Options()) for url in ("http://a/v1", "http://b/v1")}, 2)
+    pool, (well, back) = ExpertPool({"coder": both}), both.all
+    back.breaker.open(pool.clock() - FIRST_BACKOFF_S)
+    running = [await pool.call("coder") for _ in range(2)]
+    waiting = [asyncio.create_task(pool.call("coder")) for _ in range(3)]
+    await asyncio.sleep(0)
+    await pool.probe_due()
+    trial = await waiting[0]
+    await asyncio.sleep(0)
+    assert [each.running for each in (well, back)] == [2, 1]
+    trial.began()
+    running.append(await waiting[1])
+    assert [each.running for each in (well, back)] == [2, 2]
+    for each in (trial, *running):
+        each.succeeded()
+    (await waiting[2]).succeeded()
+    assert both.queue is not None
+    assert (both.queue.taken, well.running, back.running) == (0, 0, 0)
+    await pool.aclose()
 
 
 async def test_engines_tell_their_load() -> None:
