@@ -39,10 +39,10 @@ class Traffic:
     `expert` answered, or was chosen where there was no answer. `is_routed`: the router chose, not the client;
     `category`, `version`, `policy`, `predicted` mean something only there. `predicted` and `best_predicted` are the
     quality that the router expected of its choice and of the best eligible expert. `reward` in [0, 1] is NaN without
-    feedback, `ttft_ms` where nothing was answered. `disagreement` is the share of the other experts that a strategy asked
-    whose answer is not the served one, NaN where there is none. `question` and `key` are equal for decisions about the same
-    question and of the same key. `left_out` counts what is in the log and is not traffic; `model_changes` are those of
-    the models behind experts.
+    feedback, `ttft_ms` where nothing was answered. `disagreement` is the share of the other experts that a strategy
+    asked whose answer is not the served one, NaN where there is none. `question` and `key` are equal for decisions
+    about the same question and of the same key. `left_out` counts what is in the log and is not traffic;
+    `model_changes` are those of the models behind experts.
     """
 
     at: Float64Array
