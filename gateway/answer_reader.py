@@ -71,10 +71,14 @@ class StreamReader:
         return self.is_done or self.finish_reason is not None
 
     def usage(self, prompt_tokens: int) -> Usage:
-        """The expert's report; otherwise counted events and the caller's estimate of the prompt."""
-        if self._reported is not None:
-            return self._reported
-        return Usage(prompt_tokens=prompt_tokens, completion_tokens=self._tokens, is_estimated=True)
+        """The expert's report; otherwise counted events and the caller's estimate of the prompt. Before a stream has
+        come to its end, a report is of a part: Anthropic's begins with one."""
+        said = self._reported
+        if said is not None and self.is_complete:
+            return said
+        said = said or Usage(prompt_tokens=prompt_tokens)
+        completion_tokens = max(said.completion_tokens, self._tokens)
+        return Usage(prompt_tokens=said.prompt_tokens, completion_tokens=completion_tokens, is_estimated=True)
 
     def feed(self, chunk: bytes) -> None:
         """Takes the next bytes of the stream, cut anywhere."""

@@ -164,7 +164,7 @@ class ChatExchange:
         if chosen is not None:
             answer = await self._ask_several(chat, decision, chosen)
         if answer is None:
-            answer = await endpoint.experts.answer(asked, chat, decision, outcome.failures, known)
+            answer = await endpoint.experts.answer(asked, chat, decision, outcome, known)
         outcome.expert, outcome.place, outcome.left_out = answer.expert, answer.place, answer.left_out
         if asked.watch is not None:
             asked.watch.hears(answer.expert)

@@ -33,6 +33,8 @@ TOOL_TOKENS = 1024
 LONGEST = ("max_tokens", "max_completion_tokens", "min_tokens")
 NO_PROMPT = frozenset({"messages", "metadata", "model", "stop", "stream_options", "user"})
 PLAIN = frozenset({"role", "content"})
+WORDS = frozenset({"text", "refusal", "thinking"})
+"""Parts of messages that say all that a model reads."""
 
 
 class ChatLimits:
@@ -108,11 +110,13 @@ class ChatLimits:
         outcome.hold.settle(None if single is None else several.plus(single))
 
     def _spent(self, outcome: Outcome) -> Cost | None:
-        """None where an answer, or a part of it, came without the expert's count."""
+        """None where an expert was at work and its count did not come: a client that leaves in time would pay for
+        nothing."""
         served, usage = outcome.answered_by, outcome.usage
-        is_empty = outcome.state is not TerminalState.ANSWERED and usage.completion_tokens == 0
+        is_empty = outcome.state is TerminalState.UPSTREAM_ERROR and usage.completion_tokens == 0
         if served is None or is_empty:
-            return NOTHING
+            left = outcome.state is TerminalState.CLIENT_GONE and outcome.is_asked
+            return None if left or outcome.state is TerminalState.TIMED_OUT else NOTHING
         return None if usage.is_estimated else spent(usage, self._experts[served])
 
 
@@ -137,7 +141,7 @@ def most(chat: ChatRequest, candidates: Iterable[ExpertConfig], added_chars: int
     prompts, choices = (1, 1) if chat.native is None else (chat.native.prompts, chat.native.choices)
     answer = max(count_of(chat.body, name) for name in LONGEST) * max(choices_of(chat.body), choices)
     # An image, or what no chat request says, has no bound in the request; the context is the only one there is.
-    is_unbounded = chat.facts.has_media or chat.facts.needs_wire is not None
+    is_unbounded = chat.facts.needs_wire is not None or any(map(has_more_than_words, chat.messages))
     tokens = nano = 0
     for expert in candidates:
         held = expert.context_tokens * prompts if is_unbounded else prompt
@@ -170,6 +174,13 @@ def message_bound(message: Mapping[str, object]) -> int:
     if isinstance(content, str) and message.keys() <= PLAIN:
         return len(content.encode("utf-8", "replace")) + MESSAGE_TOKENS
     return len(to_json(message)) + MESSAGE_TOKENS
+
+
+def has_more_than_words(message: Mapping[str, object]) -> bool:
+    """Returns True for images, recordings, films and files, which are sent by name."""
+    content = message.get("content")
+    is_more = isinstance(content, list) and any(part["type"] not in WORDS for part in content)
+    return is_more or "audio" in message
 
 
 def choices_of(body: Mapping[str, object]) -> int:

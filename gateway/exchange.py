@@ -141,6 +141,7 @@ class Outcome:
 
     decided: Decided | None = None
     expert: str | None = None  # asked last
+    is_asked: bool = False  # an expert was sent the request, and did not fail
     failures: dict[str, str] = field(default_factory=dict)  # of experts that were asked before it: why
     state: TerminalState = TerminalState.REJECTED
     status: int = 500

@@ -19,7 +19,7 @@ from gateway.answer_guard import EVENT_STREAM, AnswerTime, GuardedChunks, Stream
 from gateway.answer_reader import chat_completion, reply_json
 from gateway.asgi import off_loop
 from gateway.chat_request import BEGIN, ChatRequest, Native, beginning
-from gateway.exchange import Asked
+from gateway.exchange import Asked, Outcome
 from gateway.http_errors import OF_ENTRY, OUT_OF_QUOTA, TOO_LONG, UNSENT, ApiError, api_error
 from router.expert_config import ExpertConfig, Wire
 from router.types import RoutingDecision
@@ -85,14 +85,14 @@ class ExpertCall:
         asked: Asked,
         chat: ChatRequest,
         decision: RoutingDecision,
-        failures: dict[str, str],
+        outcome: Outcome,
         known: str | None = None,
     ) -> StreamedAnswer | WholeAnswer:
         """The first answer that begins.
 
         Args:
             chat: as the expert gets it, which may hold more than what was asked.
-            failures: gets the experts that failed before another was asked, with the cause.
+            outcome: its `failures` get the experts that failed before another was asked, with the cause.
             known: the decided expert's answer where it is there already.
 
         Raises:
@@ -103,13 +103,13 @@ class ExpertCall:
             return await read_beginning(decision.expert, response_of(decision.expert, known, request))
         self._budget.earn()
         tries = 0  # requests that got to an expert
-        expert = decision.expert
+        expert, failures = decision.expert, outcome.failures
         while True:
             try:
-                return await self._attempt(asked, chat, expert)
+                return await self._attempt(asked, chat, expert, outcome)
             except RouterError as error:
                 failure = api_error(error, expert)
-            failure.expert = expert
+            failure.expert, outcome.is_asked = expert, False
             tries += failure.code not in UNSENT
             following = self._following(decision, failures, failure) if tries <= self._retries else None
             if following is None:
@@ -204,12 +204,19 @@ class ExpertCall:
         return expert if expert is not None and (adds_none or self._budget.spend()) else None
 
     async def _attempt(
-        self, asked: Asked, chat: ChatRequest, expert: str, tried: Collection[Replica] = ()
+        self,
+        asked: Asked,
+        chat: ChatRequest,
+        expert: str,
+        outcome: Outcome | None = None,
+        tried: Collection[Replica] = (),
     ) -> StreamedAnswer | WholeAnswer:
         """One expert's answer, of the first of its engines beside `tried` that gives one. Raises ApiError or
         BackendError, with the breakers told."""
         conversation = conversation_of(asked) if self._pool.replicas(expert).are_several else ""
         call = await self._pool.call(expert, conversation, tried, is_batch=asked.is_batch)
+        if outcome is not None:
+            outcome.is_asked = True
         try:
             answer = await self._beginning(asked, chat, call)
         except RouterError as error:
@@ -232,7 +239,7 @@ class ExpertCall:
             raise failure
         logger.info("an engine of expert %s failed (%s); another one is asked", expert, failure.cause)
         try:
-            return await self._attempt(asked, chat, expert, call.tried)
+            return await self._attempt(asked, chat, expert, outcome, call.tried)
         except BusyError:  # nobody else takes it now, which is not what went wrong
             raise failure from None
 

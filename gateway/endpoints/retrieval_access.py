@@ -18,7 +18,7 @@ from decision_log.sink import DecisionLog
 from gateway.asgi import ClientWatch
 from gateway.endpoints.access import Owner, answer, part
 from gateway.exchange import MAX_MODEL_CHARS, request_id_of
-from gateway.http_errors import ApiError, api_error, invalid
+from gateway.http_errors import ApiError, ClientGoneError, api_error, invalid
 from gateway.intake import Admission
 from gateway.keys.counters import NOTHING, Cost
 from gateway.keys.grants import NANO_PER_MICRO, Caller
@@ -125,13 +125,18 @@ class RetrievalDesk:
         await self.sink.check()
         bill, limit_s = Bill(), config.limits.timeout_s
         hold = await self.limits.reserve(request.scope["coe_caller"], bill.cost(config, tokens))
-        spent = NOTHING
+        spent, most = NOTHING, NOTHING
         try:
             with ClientWatch(request.scope):
                 async with asyncio.timeout(limit_s), self.admission:
+                    most = bill.cost(config, tokens)
                     yield bill
             spent = bill.cost(config, tokens)
+        except ClientGoneError:
+            spent = most  # the texts may have been read
+            raise
         except TimeoutError as error:
+            spent = most
             raise ApiError(
                 f"the request took more than the {limit_s:g} s that are allowed; send fewer or shorter texts",
                 status=504,

@@ -42,7 +42,9 @@ def test_usage_is_reported_or_counted() -> None:
 @pytest.mark.parametrize("count", [2**31, 10**30, -1, 1.5, True, {"a": 1}])
 def test_what_is_no_count_of_tokens_is_none(count: object) -> None:
     reader = StreamReader()
-    reader.feed(events(to_json({"choices": [], "usage": {"prompt_tokens": count, "completion_tokens": 2**31 - 1}})))
+    reader.feed(
+        events(to_json({"choices": [], "usage": {"prompt_tokens": count, "completion_tokens": 2**31 - 1}}), b"[DONE]")
+    )
     assert reader.usage(5).model_dump() == {"prompt_tokens": 0, "completion_tokens": 2**31 - 1, "is_estimated": False}
 
 

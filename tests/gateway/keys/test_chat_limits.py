@@ -9,11 +9,13 @@ from typing import Any
 
 import openai
 import pytest
+from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 from redis import Redis
 
 from decision_log.decision_record import TerminalState, Usage
+from fleet.replicas import Replicas
 from gateway.auth import Auth
 from gateway.chat_limits import bounded, most, price, prompt_bound, spent
 from gateway.chat_request import chat_request
@@ -21,9 +23,12 @@ from gateway.keys.counters import Cost
 from gateway.keys.grants import Caller, Cap, Grant, Measure, Window, caller_of
 from router.expert_config import ExpertConfig
 from router.gateway_config import GatewayConfig
-from tests.gateway.fault_upstream import ANSWER, STREAM, FaultUpstream
+from tests.gateway.fault_upstream import ANSWER, STREAM, FaultUpstream, fault_upstream
 from tests.gateway.keys.test_limits import counters
-from tests.gateway.running import Running, faulty
+from tests.gateway.running import Running, echoes, faulty, running, wire
+from tests.gateway.surfaces.scripted import chunk, events
+from tests.gateway.surfaces.test_native import named
+from tests.served_app import app_of, serving
 from tests.waiting import until
 
 PRICES = {"price_in_per_m_usd": 1000.0, "price_out_per_m_usd": 10_000.0}
@@ -142,13 +147,81 @@ async def test_an_answer_without_a_count_is_charged_what_was_reserved(redis_url:
         assert await counted(gateway, redis_url) == {"usd/month": (3 + 16) * 1_000_000 + 3 * 10_000_000}
 
 
-async def test_a_client_that_leaves_before_the_answer_pays_nothing(redis_url: str) -> None:
-    async with limited(redis_url, caller_with(usd=1.0), "hang") as (gateway, upstream):
+async def test_a_client_that_leaves_pays_what_the_expert_may_have_billed(redis_url: str) -> None:
+    """Else it could have any number of answers begun. One that waits for its turn has cost nothing."""
+    async with (
+        fault_upstream("hang") as upstream,
+        running(
+            {**echoes(), "ruby": Replicas("ruby", {upstream.url: wire(upstream.url)}, max_running=1)},
+            auth=Known(caller_with(usd=1.0, requests=5)),
+            redis_url=redis_url,
+            entries={"ruby": PRICES},
+        ) as gateway,
+    ):
         asking = asyncio.create_task(gateway.chat("red", model="ruby").__aenter__())
         await upstream.arrived.wait()
+        waiting = asyncio.create_task(gateway.chat("red", model="ruby").__aenter__())
+        queue = gateway.parts.pool.replicas("ruby").queue
+        assert queue is not None
+        await until(lambda: any(queue._waiting.values()))
+        waiting.cancel()
+        await until(lambda: gateway.parts.admission.running == 1)
         asking.cancel()
         await upstream.cancelled.wait()
-        assert await counted(gateway, redis_url) == {"usd/month": 0}
+        most = (3 + 16) * 1_000_000 + 20 * 10_000_000
+        assert await counted(gateway, redis_url) == {"usd/month": most, "requests/month": 2}
+
+
+async def test_an_answer_that_takes_too_long_is_charged_what_was_reserved(redis_url: str) -> None:
+    async with limited(redis_url, caller_with(usd=1.0), "hang", ruby={**PRICES, "timeout_s": 0.2}) as (gateway, _):
+        async with gateway.chat("red", model="ruby", max_tokens=3) as answer:
+            assert answer.status == 504
+        assert await counted(gateway, redis_url) == {"usd/month": (3 + 16) * 1_000_000 + 3 * 10_000_000}
+
+
+BEGUN: dict[str, tuple[str, dict[str, Any], bytes]] = {
+    "a count of the first token": (
+        "messages",
+        {"messages": [{"role": "user", "content": "red"}], "max_tokens": 3},
+        named(
+            {"type": "message_start", "message": {"usage": {"input_tokens": 1, "output_tokens": 1}}},
+            {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "red is a color"}},
+        ),
+    ),
+    "a call of a function": (
+        "chat/completions",
+        {"messages": [{"role": "user", "content": "red"}], "max_tokens": 3},
+        events(chunk(function_call={"name": "f", "arguments": "{}"}), end=b""),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BEGUN)
+async def test_a_client_that_has_read_a_part_of_a_stream_pays_for_all(redis_url: str, name: str) -> None:
+    """Whatever an engine counts before its end, and whatever the part is made of."""
+    path, body, begin = BEGUN[name]
+
+    async def answer_forever(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(begin)
+        await asyncio.Event().wait()
+        return response
+
+    entries = {"ruby": {"engine": "vllm", "wires": ["messages"], **PRICES}}
+    async with (
+        serving(app_of({"POST /v1/{path:.*}": answer_forever})) as root,
+        running(
+            echoes(ruby=wire(f"{root}/v1")),
+            auth=Known(caller_with(usd=100.0)),
+            redis_url=redis_url,
+            entries=entries,
+        ) as gateway,
+    ):
+        url, asked = f"{gateway.gateway.url}/{path}", {"model": "ruby", "stream": True, **body}
+        async with gateway.client.post(url, json=asked) as answer:
+            assert await answer.content.readany()
+        assert await counted(gateway, redis_url) == {"usd/month": (3 + 16) * 1_000_000 + 3 * 10_000_000}
 
 
 async def test_over_a_cap_no_expert_is_asked_and_the_log_says_so(redis_url: str) -> None:
@@ -272,6 +345,13 @@ def test_what_counts_of_a_prompt() -> None:
     image = {"type": "image_url", "image_url": {"url": "https://x/y.png"}}
     shown = request_of(messages=[{"role": "user", "content": [image]}], max_tokens=10)
     assert most(shown, [expert]) == Cost(9010, 1500)
+    for part in ({"type": "video_url", "video_url": {"url": "https://x"}}, {"type": "file", "file": {"file_id": "f"}}):
+        film = {"role": "user", "content": [{"type": "text", "text": "what is it?"}, part]}
+        assert most(request_of(messages=[film], max_tokens=10), [expert]) == Cost(9010, 1500)
+    said = {"role": "assistant", "content": None, "audio": {"id": "audio_1"}}
+    assert most(request_of(messages=[said], max_tokens=10), [expert]).tokens == 9010
+    words = {"role": "user", "content": [{"type": "text", "text": "hi"}, {"type": "text", "text": "you"}]}
+    assert most(request_of(messages=[words], max_tokens=10), [expert]).tokens < 200
     assert most(request_of(max_tokens=10, n=3), [expert]) == Cost(18 + 30, 4500)
     assert most(request_of(max_tokens=10), [expert], added_chars=100) == Cost(418 + 10, 1500)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from gateway.keys.grants import Grant, Measure, parse_caps
 from gateway.keys.key_store import KeyStore
 from gateway.plain import PLAIN
 from gateway.rest import create_rest
+from retrieval.service import RetrievalService
 from tests.gateway.keys.test_limits import counters
 from tests.gateway.retrieval.serving import Serving, retrieval_config, serving
 from tests.waiting import until
@@ -207,3 +209,31 @@ async def test_what_a_provider_bills_for_retrieval_counts_in_usd(tmp_path: Path,
         long = {"model": "auto", "input": ["cats " * 40]}
         status, refused = await call(gateway, "POST /v1/embeddings", secret, long)
         assert (status, json.loads(refused)["error"]["code"]) == (429, "insufficient_quota")
+
+
+async def test_a_search_that_is_given_up_is_charged(
+    tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its texts may have been read, and billed."""
+    from redis import Redis
+
+    begun = asyncio.Event()
+
+    async def reading(*args: object) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(RetrievalService, "run_soon", reading)
+    prices = {"base": 1000.0, "animals": 500.0, "words": 7.0}
+    async with serving(tmp_path, redis_url=redis_url, config=retrieval_config(prices_per_m_usd=prices)) as gateway:
+        caps = (*parse_caps(Measure.USD, ["1/month"]), *parse_caps(Measure.TOKENS, ["1000/month"]))
+        key_id, secret = KeyStore(gateway.store).create("acme", "", Grant(caps=caps))
+        await until(lambda: gateway.gateway.parts.auth.ring._ring.version == 1)
+        asking = asyncio.create_task(call(gateway, "POST /v1/embeddings", secret, {"model": "auto", "input": "cats"}))
+        await begun.wait()
+        asking.cancel()
+        await until(lambda: gateway.gateway.parts.admission.running == 0)
+        await until(lambda: not gateway.gateway.parts.limits._unsettled)
+        with Redis.from_url(redis_url) as redis:
+            spent = {f"{key_id}:usd/month": 1_507_000, f"{key_id}:tokens/month": 1}
+            await until(lambda: counters(redis) == spent, f"{spent}")
