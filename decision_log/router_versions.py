@@ -24,6 +24,10 @@ ENDED = (TerminalState.ANSWERED, *FAILED)
 NAMED = '"reason":"explicit"'
 """In the JSON of a record, where every quotation mark of a text is escaped: the client named the expert."""
 
+IS_NAMED = DECISIONS.c.record.contains(NAMED, autoescape=True)
+"""Neither praise nor failure of such an answer is the router's. To look for it takes longer than all else, so where
+feedback is asked for, only records that have some are looked at."""
+
 PAST_S = 7 * 86_400.0
 """Time over which the live router's own past is read (ours)."""
 
@@ -112,25 +116,23 @@ def unix_seconds(text: str) -> float:
 
 
 def decided_by(versions: tuple[str, ...], since: float) -> ColumnElement[bool]:
-    """Decisions of these versions since a time in which the router chose: for an expert that the client named, neither
-    praise nor failure is the router's."""
-    is_named = DECISIONS.c.record.contains(NAMED, autoescape=True)
-    return and_(DECISIONS.c.at >= since, DECISIONS.c.router_version.in_(versions), ~is_named)
+    """Decisions of these versions since a time. Those of IS_NAMED among them are no evidence."""
+    return and_(DECISIONS.c.at >= since, DECISIONS.c.router_version.in_(versions))
 
 
 def first_rewards(connection: Connection, versions: tuple[str, ...], since: float) -> dict[str, Arm]:
     """The first reward of every conversation, summed by version: later ones of the same people are not independent."""
     query = (
-        select(DECISIONS.c.router_version, DECISIONS.c.session_id, DECISIONS.c.decision_id, FEEDBACK.c.value)
+        select(DECISIONS.c.router_version, DECISIONS.c.session_id, DECISIONS.c.decision_id, FEEDBACK.c.value, IS_NAMED)
         .join(FEEDBACK, FEEDBACK.c.decision_id == DECISIONS.c.decision_id)
         .where(decided_by(versions, since))
         .order_by(FEEDBACK.c.at, FEEDBACK.c.id)
     )
     seen: set[str] = set()
     sums = {version: [0, 0.0] for version in versions}
-    for version, session, decision, value in connection.execute(query):
+    for version, session, decision, value, is_named in connection.execute(query):
         unit = session or decision
-        if unit not in seen:
+        if unit not in seen and not is_named:
             seen.add(unit)
             sums[version][0] += 1
             sums[version][1] += value
@@ -147,6 +149,8 @@ def shadow_rewards(connection: Connection, live: str, trial: Trial) -> ShadowEvi
     )
     rows: dict[str, tuple[float, float, float]] = {}
     for session, name, text, value in connection.execute(query):
+        if NAMED in text:
+            continue
         record = from_json(text)
         shadow, decision = record.get("shadow"), record.get("decision")
         if not shadow or not decision or shadow["router_version"] != trial.version:
@@ -159,7 +163,7 @@ def shadow_rewards(connection: Connection, live: str, trial: Trial) -> ShadowEvi
 def past_rewards(connection: Connection, version: str, since: float, until: float) -> Arm:
     """Number and sum of a version's rewards between two times."""
     query = (
-        select(func.count(), func.coalesce(func.sum(FEEDBACK.c.value), 0.0))
+        select(func.count().filter(~IS_NAMED), func.coalesce(func.sum(FEEDBACK.c.value).filter(~IS_NAMED), 0.0))
         .select_from(DECISIONS.join(FEEDBACK, FEEDBACK.c.decision_id == DECISIONS.c.decision_id))
         .where(decided_by((version,), since), DECISIONS.c.at < until, FEEDBACK.c.at < until)
     )
@@ -173,7 +177,7 @@ def count_successes(
     """Decisions that ended well, of all that ended well or failed, by version."""
     query = (
         select(DECISIONS.c.router_version, DECISIONS.c.state, func.count())
-        .where(decided_by(versions, since))
+        .where(decided_by(versions, since), ~IS_NAMED)
         .where(DECISIONS.c.state.in_([state.value for state in ENDED]))
         .group_by(DECISIONS.c.router_version, DECISIONS.c.state)
     )

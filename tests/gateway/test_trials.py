@@ -18,7 +18,7 @@ from decision_log.decision_record import DecisionRecord, ShadowDecision, Termina
 from decision_log.e_process import Arm
 from decision_log.feedback_types import Feedback, FeedbackKind
 from decision_log.read import read_router_events
-from decision_log.router_versions import RouterVersions, TrialEvidence
+from decision_log.router_versions import RouterVersions, TrialEvidence, first_rewards, past_rewards
 from decision_log.tables import FEEDBACK, ROUTER_VERSIONS
 from fleet.backend import ChatBackend
 from fleet.router_registry import Registry, withdraw, write_pointer
@@ -292,6 +292,19 @@ def test_a_trial_is_judged_by_feedback_of_every_kind(store: Database, kind: Feed
         connection.execute(FEEDBACK.update().values(kind=kind.value))
     evidence = RouterVersions(store).evidence(OLD, canary(0.1))
     assert (evidence.past_reward.n, evidence.live_reward.n) == (20, 20)
+
+
+def test_for_rewards_only_records_with_feedback_are_looked_at(tmp_path: Path) -> None:
+    store, looked = Database(f"sqlite:///{tmp_path / 'coe.db'}"), []
+    fill(store, 50, {OLD: 0.9}, failures={}, at=1500.0, seed=3)
+    with store.transaction("leave one") as connection:
+        connection.execute(FEEDBACK.delete().where(FEEDBACK.c.id > 1))
+        driver = connection.connection.driver_connection
+        driver.create_function("like", 3, lambda *given: looked.append(given) or False)
+        assert first_rewards(connection, (OLD,), 0.0)[OLD].n == 1
+        assert past_rewards(connection, OLD, 0.0, 1e9).n == 1
+    store.close()
+    assert len(looked) <= 3, "once for each, or for each place of the question that names it"
 
 
 @pytest.mark.parametrize("version", [OLD, NEW])
