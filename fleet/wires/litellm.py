@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
+from weakref import WeakSet
 
 from pydantic import Field, SecretStr
 
@@ -79,6 +80,7 @@ class LitellmBackend(Unconnected):
 
     def __init__(self, options: Options) -> None:
         self._options = options
+        OPEN.add(self)
 
     async def send(self, request: BackendRequest) -> BackendResponse:
         """Sends one request; see `ChatBackend.send`. Answers and errors are in OpenAI's form."""
@@ -96,10 +98,12 @@ class LitellmBackend(Unconnected):
         return BackendResponse(200, body, {"content-type": "application/json"})
 
     async def aclose(self) -> None:
-        """Closes the connections that litellm shares among all models."""
+        """Closes the connections that litellm shares among all models, with the last of them."""
+        OPEN.discard(self)
         litellm = sys.modules.get("litellm")
-        if litellm is not None:
+        if litellm is not None and not OPEN:
             await litellm.close_litellm_async_clients()
+            litellm.in_memory_llm_clients_cache.flush_cache()  # it would use the closed ones again
 
     def _arguments(self, request: BackendRequest) -> dict[str, object]:
         options = self._options
@@ -116,6 +120,9 @@ class LitellmBackend(Unconnected):
         if options.api_base is not None:
             arguments["api_base"] = options.api_base
         return arguments
+
+
+OPEN: WeakSet[LitellmBackend] = WeakSet()
 
 
 def import_litellm() -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -55,6 +56,23 @@ async def provider(url: str) -> AsyncIterator[Callable[[dict[str, Any]], Awaitab
         yield ask
     finally:
         await backend.aclose()
+
+
+async def test_an_expert_that_is_closed_leaves_the_others_their_connections() -> None:
+    async with fault_upstream("paced") as upstream:
+        for _ in range(2):  # also those made after all were closed
+            upstream.mode = "paced"
+            upstream.gate.clear()
+            upstream.arrived.clear()
+            async with provider(upstream.url) as ask:
+                asking = asyncio.create_task(ask({**BODY, "stream": True}))
+                async with provider(upstream.url):
+                    await upstream.arrived.wait()
+                upstream.gate.set()
+                status, text = await asking
+                assert (status, text[-14:]) == (200, b"data: [DONE]\n\n")
+                upstream.mode = "ok"
+                assert (await ask(BODY))[0] == 200
 
 
 async def test_answers_are_in_openais_form() -> None:
