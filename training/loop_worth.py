@@ -215,12 +215,12 @@ def loop_sentences(loop: LoopWorth) -> tuple[str, str]:
     if loop.steps:
         worth = f"unknown, because {loop.unknown}"
         if loop.worth is not None:
-            worth = f"{in_points(loop.worth, '+,.1f')} points of reward a decision"
+            worth = f"{in_points(loop.worth, '+z,.1f')} points of reward a decision"
         learned = f"{counted(len(loop.steps), 'router')} became live and {where}. What that is worth: {worth}."
     cost = loop.exploration
     if not cost.n_explored:
         return learned, f"Exploring cost nothing: none of {counted(cost.n, 'routed decision')} was explored."
-    measured = f" ({in_points(cost.measured, '+,.1f')} by feedback)" if cost.measured else ""
+    measured = f" ({in_points(cost.measured, '+z,.1f')} by feedback)" if cost.measured else ""
     return learned, (
         f"Exploring {cost.n_explored:,} of {counted(cost.n, 'routed decision')} cost {100 * cost.predicted:.2f} points "
         f"a decision by prediction{measured}; by list prices it {'saved' if cost.extra_usd < 0 else 'cost'} "

@@ -35,7 +35,7 @@ def with_interval(metric: Metric, form: str = ".3f") -> str:
     return text + (f" n={metric.n}" if metric.n is not None else "")
 
 
-def in_points(metric: Metric | None, form: str = ",.1f") -> str:
+def in_points(metric: Metric | None, form: str = "z,.1f") -> str:
     """`1.8 [0.6, 3.4]`, in hundredths; nothing of nothing."""
     return "" if metric is None else with_interval(metric.times(100).model_copy(update={"n": None}), form)
 

@@ -17,12 +17,13 @@ from decision_log.database import Database
 from decision_log.decision_record import DecisionRecord
 from decision_log.router_versions import RouterVersions
 from fleet.router_registry import Registry
-from router.types import DecisionReason
+from router.types import DecisionReason, Metric
 from tests.training.log_records import record
 from tests.training.test_retrain import NOW, log_answers, request_
 from training.loop_worth import exploration_cost, loop_sentences, measure_loop
 from training.retrain import run_retrain
 from training.retrain_inputs import RetrainRequest
+from training.summary import in_points
 
 __all__ = ["request_"]
 TRUTH, PROPENSITY = {"left": 0.8, "right": 0.5}, 0.1
@@ -139,3 +140,9 @@ def test_router_ls_ends_with_what_learning_was_worth(
     said = capsys.readouterr().out
     assert "the last 30 days:" in said
     assert "Exploring cost nothing: none of 0 routed decisions was explored." in said
+
+
+def test_a_loss_of_next_to_nothing_is_no_minus_zero() -> None:
+    worth = Metric.within(-0.0002, -0.0001, 0.0001, 500)
+    assert in_points(worth, "+z,.1f") == "+0.0 [+0.0, +0.0]"
+    assert in_points(worth) == "0.0 [0.0, 0.0]"
