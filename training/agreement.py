@@ -17,7 +17,7 @@ import numpy as np
 from router.types import BoolArray, Float64Array, IntArray
 from training.change_points import ChangePoint
 from training.expert_map import cell_sums, without_difficulty
-from training.log_table import Panels
+from training.panels import Panels
 from training.types import NOT_COMPARED
 
 OPTIONS = 10
