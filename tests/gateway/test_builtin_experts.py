@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -72,3 +73,9 @@ def test_a_composition_of_builtin_experts_alone_is_refused() -> None:
 
     with pytest.raises(ConfigError, match="experts: all are of engine 'builtin'"):
         config_of(sections={"experts": {"sums": SUMS}})
+
+
+async def test_the_console_says_that_a_program_has_no_parameters() -> None:
+    async with composition() as gateway, gateway.client.get(f"{gateway.root}/console/experts") as answer:
+        shown = dict(re.findall(r'row">(\w+).*?"Parameters" class="n">(.+?)</td>', await answer.text(), re.DOTALL))
+    assert shown == {**dict.fromkeys(EXPERTS, "–"), "sums": "none"}

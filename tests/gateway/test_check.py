@@ -56,6 +56,14 @@ def test_the_shipped_file_passes_and_is_shown_as_understood(coe):
     assert "no problem found" in found.stdout
 
 
+def test_a_program_has_no_parameters_and_of_a_hosted_model_nobody_says_them(check):
+    programs = {"sums": {"engine": "builtin", "model": "calculator"}}
+    hosted = {"away": {"engine": "openai", "model": "m", "url": "http://127.0.0.1:1/v1"}}
+    found = check(lambda v: v["experts"].update(programs | hosted))
+    assert re.search(r"^sums +builtin +none +none +4096", found.stdout, re.MULTILINE)
+    assert re.search(r"^away +openai +4096", found.stdout, re.MULTILINE)
+
+
 def test_a_pilot_library_that_is_not_made_yet_is_no_problem(check):
     found = check(lambda v: v["retrieval"].update(pilots="retrieval/none-yet"))
     assert found.returncode == 0, found.stderr
