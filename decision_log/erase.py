@@ -1,4 +1,4 @@
-"""Erasing a subject wherever its decisions are: SQL, stream, dead letters, spools of this machine.
+"""Erasing a subject wherever its decisions are: SQL, stream, dead letters, spools of this machine; and cached answers.
 
 SQL is told first, so a decision that is still on its way cannot get in. What is left of one in a spool is its
 number, in as many bytes, so the spool's owner may be at work.
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from base.redis_names import CACHED_ANSWERS, CACHED_FROM
 from decision_log.database import Database
 from decision_log.leftovers import spool_folders
 from decision_log.payloads import json_line
@@ -123,6 +124,7 @@ async def erase(
         for name, entries in streams.items():
             for entry_id in {entry_id for entry_id, _ in entries}:
                 await delete(client, name, entry_id, match)
+        await forget_answers(client)
         await rewrite_file(client)
     return Erasure(gone + Removed(feedback=feedback), len(streamed), len(spooled))
 
@@ -132,6 +134,13 @@ async def delete(client: RedisClient, stream: str, entry_id: bytes, match: Match
     records = [entry.payload or b"" for entry in entries_of(await client.xrange(stream, entry_id, entry_id))]
     kept = [payload for payload in records if match(payload) is None]
     await client.eval(REPLACE, 1, stream, entry_id, RECORD_FIELD, *([packed(kept)] if kept else []))
+
+
+async def forget_answers(client: RedisClient) -> None:
+    """Empties the cache of answers: whose they are is known by decisions, and not of all that are on their way."""
+    for kind in (CACHED_ANSWERS, CACHED_FROM):
+        async for name in client.scan_iter(match=f"{kind}*", count=1000):
+            await client.unlink(name)
 
 
 async def rewrite_file(client: RedisClient) -> None:

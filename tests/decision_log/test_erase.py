@@ -10,6 +10,7 @@ from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import RedisError
 
 from base.errors import ConfigError
+from base.redis_names import CACHED_ANSWERS, CACHED_FROM
 from decision_log import erase
 from decision_log.consumer import Consumer
 from decision_log.database import Database
@@ -72,6 +73,7 @@ async def test_from_sql_feedback_stream_dead_letters_and_spools(
         together = [to_payload(of(key_id, make_record(seq))) for seq, key_id in ((2, "me"), (3, "you"))]
         client.xadd(CONFIG.stream, {"record": packed(together)})
         client.xadd(dead_stream(CONFIG.stream), {"record": to_payload(of("me", make_record(4)))})
+        client.mset({f"{CACHED_ANSWERS}1f": CANARY, f"{CACHED_FROM}r1-0": "1f"})
     leave_spool(tmp_path, [of("me", make_record(5)), of("you", make_record(6)), of("me", make_record(7))])
     for seq in (2, 3, 4, 5, 6):
         thumb = Feedback(decision_id=f"r1-{seq}", kind=FeedbackKind.THUMB, value=1.0, at=0.0, key_id="somebody")
@@ -89,6 +91,8 @@ async def test_from_sql_feedback_stream_dead_letters_and_spools(
     assert removed == [5, 5]  # before they go
     assert (done.sql.decisions, done.sql.feedback, done.in_stream, done.in_spools) == (1, 4, 2, 2)
     assert files_with(tmp_path, CANARY) + files_with(tmp_path, EMBEDDING) == []
+    with Redis.from_url(url) as client:
+        assert client.keys("coe:cache:*") == []
     assert [seq for seq in range(8) if store.get_feedback(f"r1-{seq}")] == [3, 6]
     again = await erase_all(tmp_path, CONFIG, url, store, "me")
     assert (again.sql.decisions, again.sql.feedback, again.in_stream, again.in_spools) == (0, 0, 0, 0)
