@@ -63,8 +63,8 @@ def read_rewards(
     """Weighted mean of the feedback on each decision.
 
     Args:
-        key_weights: key id -> how much its feedback counts; 1 where not named. What counts nothing is left out. Only
-            the key that asked may speak of an answer, so the same weight also belongs to the decision as a whole.
+        key_weights: key id -> how much its feedback counts; 1 where not named. What counts nothing is left out. Of
+            an answer only the team of the key that asked may speak, whose weight belongs to the decision as a whole.
         ids: decisions to read it of; None: all.
     """
     query = "SELECT decision_id, kind, value, key_id FROM feedback"

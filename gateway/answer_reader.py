@@ -239,8 +239,13 @@ def reply_json(text: bytes) -> Any:
 
 
 def usage_of(usage: dict[str, object]) -> Usage:
-    """OpenAI's usage object; what is missing or no count is 0."""
-    return Usage(prompt_tokens=tokens(usage, "prompt_tokens"), completion_tokens=tokens(usage, "completion_tokens"))
+    """OpenAI's usage object; what is missing or no count is 0. Gemini's and xAI's models leave what they think out of
+    the completion, but not out of the total, and bill it."""
+    prompt, completion = tokens(usage, "prompt_tokens"), tokens(usage, "completion_tokens")
+    total = usage.get("total_tokens")
+    if isinstance(total, int) and prompt + completion < total <= MAX_TOKENS:
+        completion = total - prompt
+    return Usage(prompt_tokens=prompt, completion_tokens=completion)
 
 
 def later(before: Usage | None, now: Usage) -> Usage:

@@ -36,7 +36,8 @@ ENOUGH = 200
 """Pairs by this judge and rubric after which an expert was compared enough: of torn requests only those of others are
 judged (ours)."""
 
-STREAM_FIELDS = ("stream", "stream_options")
+NOT_ASKED = ("stream", "stream_options", "n", "best_of")
+"""Fields of a sampled request that another expert is not sent: it gives one answer, as a whole."""
 
 HOUR_S = 3600.0
 DAY_S = 86_400.0
@@ -162,7 +163,7 @@ class Judge:
         ask = conversation_text(sample.body)
         answers = {sample.expert: sample.answer}
         for other in sample.others:
-            body = {name: value for name, value in sample.body.items() if name not in STREAM_FIELDS}
+            body = {name: value for name, value in sample.body.items() if name not in NOT_ASKED}
             answers[other] = await self._ask(other, body)
         found = [self._judgement(sample, expert, "", await self._grade(ask, text)) for expert, text in answers.items()]
         for other in sample.others:

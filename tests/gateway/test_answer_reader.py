@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from base.json_text import to_json
-from gateway.answer_reader import EditedEvents, StreamReader, answer_text, read_answer
+from decision_log.decision_record import Usage
+from gateway.answer_reader import EditedEvents, StreamReader, answer_text, read_answer, usage_of
 from tests.gateway.fault_upstream import CRLF_STREAM, LARGE_STREAM, STREAM, WORDS, delta, events
 
 USAGE = b'{"choices":[],"usage":{"prompt_tokens":11,"completion_tokens":3}}'
@@ -37,6 +38,14 @@ def test_usage_is_reported_or_counted() -> None:
     reader.feed(events(USAGE))
     reported = reader.usage(prompt_tokens=5)
     assert (reported.prompt_tokens, reported.completion_tokens, reported.is_estimated) == (11, 3, False)
+
+
+@pytest.mark.parametrize(
+    ("total", "completion"), [(108, 97), (14, 3), (3, 3), (2**31, 3), ("108", 3), (None, 3), (11.5, 3)]
+)
+def test_what_a_model_thinks_is_counted_where_only_the_total_has_it(total: object, completion: int) -> None:
+    usage = {"prompt_tokens": 11, "completion_tokens": 3, "total_tokens": total}
+    assert usage_of(usage) == Usage(prompt_tokens=11, completion_tokens=completion)
 
 
 @pytest.mark.parametrize("count", [2**31, 10**30, -1, 1.5, True, {"a": 1}])

@@ -87,6 +87,16 @@ async def test_answers_are_graded_and_compared_in_both_orders(is_stream):
     assert sum("<<<FIRST" in question for question in questions) == 4
 
 
+async def test_another_expert_is_asked_for_one_answer():
+    """Whatever the client asked for: the gateway pays for it."""
+    emerald = Scripted(lambda text: f"from emerald: {text}")
+    async with judged(Scripted(prefers_ruby), others={"emerald": emerald}, shadow_experts=2) as (gateway, worker):
+        async with gateway.chat("red", n=3, best_of=4, stream=True, max_tokens=9) as answer:
+            await answer.read()
+        await until(lambda: worker.judged == 1)
+    assert emerald.asked == [{"model": "auto", "messages": [{"role": "user", "content": "red"}], "max_tokens": 9}]
+
+
 async def test_the_grade_of_what_was_served_is_told():
     told = []
     judge = Scripted(prefers_ruby)
