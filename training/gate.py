@@ -196,7 +196,7 @@ def needs_more(
     rows = more_needed(log or deciding)
     needed = None if rows is None else math.ceil(rows * terms.decisions_per_row)
     if needed is not None:
-        reason += f": about {needed} more decisions are needed, answered and rated as now"
+        reason += f": about {needed:,} more decisions are needed, answered and rated as now"
     return GateResult(Verdict.NEED_MORE, reason, compared, needed)
 
 

@@ -125,7 +125,7 @@ class RouterComparison:
                 theirs[row] = decision.expert
         scores = [scores_of(table, names) for names in (chosen, theirs)]
         known = np.isfinite(scores[0]) & np.isfinite(scores[1])
-        return self.paired("the same, cross-fitted", *(own[known] for own in scores)) if known.any() else None
+        return self.paired("graded outcomes, cross-fitted", *(own[known] for own in scores)) if known.any() else None
 
     def paired(
         self, name: str, live: Float64Array, candidate: Float64Array, weight: Float64Array | None = None
@@ -218,7 +218,7 @@ class RouterComparison:
 
         return LogComparison(
             doubly_robust=replace(compared(LOG_NAME, 0, unsupported), log_e=log_e, least_gain=least, level=bets.level),
-            others=(compared("the same by SNIPS", 3), compared("the same by IPS", 6)),
+            others=(compared("reward by SNIPS", 3), compared("reward by IPS", 6)),
             costs_usd=costs,
         )
 

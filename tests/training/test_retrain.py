@@ -352,10 +352,10 @@ def test_the_result_says_what_was_used_and_every_estimate(request_):
     assert list(shown["comparisons"]) == [
         "category accuracy",
         "score on graded outcomes",
-        "the same, cross-fitted",
+        "graded outcomes, cross-fitted",
         "reward on the log",
-        "the same by SNIPS",
-        "the same by IPS",
+        "reward by SNIPS",
+        "reward by IPS",
     ]
     values = [shown["comparisons"][name]["candidate"]["value"] for name in list(shown["comparisons"])[3:]]
     assert values == pytest.approx([0.9] * 3, abs=0.15)
