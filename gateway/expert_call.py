@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from functools import partial
 from typing import cast
 
-from base.errors import BackendError, BusyError, RouterError
+from base.errors import BackendError, RouterError
 from decision_log.privacy import keyed_hash
 from fleet.backend import ELSEWHERE, RETRY_AFTER_S, BackendRequest, BackendResponse
 from fleet.pool import Call, ExpertPool
@@ -240,8 +240,10 @@ class ExpertCall:
         logger.info("an engine of expert %s failed (%s); another one is asked", expert, failure.cause)
         try:
             return await self._attempt(asked, chat, expert, outcome, call.tried)
-        except BusyError:  # nobody else takes it now, which is not what went wrong
-            raise failure from None
+        except RouterError as error:
+            if api_error(error, expert).code in UNSENT:  # nobody else takes it now, which is not what went wrong
+                raise failure from None
+            raise
 
     async def _beginning(self, asked: Asked, chat: ChatRequest, call: Call) -> StreamedAnswer | WholeAnswer:
         """The part of an engine's answer that must be there before the client hears of it. Raises RouterError."""

@@ -114,6 +114,17 @@ async def test_a_failure_is_told_where_no_other_engine_takes_the_request_after_i
         assert (other.running, ruby.queue and ruby.queue.taken) == (0, 0)
 
 
+async def test_a_failure_is_told_where_the_other_engine_has_just_gone() -> None:
+    async with engines("fault", "ok") as (gateway, ruby, _):
+        await ruby.all[1].backend.aclose()
+        ruby.all[1].backend = wire("http://127.0.0.1:1/v1")
+        for number in range(12):  # to either one first
+            assert await ask(gateway, f"red {number}", model="ruby") == (500, "ruby")
+            assert (await gateway.record(number)).error_code == "boom"
+            for each in ruby.all:
+                each.breaker.succeed()
+
+
 async def test_an_engine_that_keeps_failing_costs_no_request_and_is_left_out_until_it_answers() -> None:
     async with engines("ok", "ok") as (gateway, ruby, upstreams):
         for number in range(99):
