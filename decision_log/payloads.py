@@ -5,6 +5,7 @@ It is encoded once; SQL gets the same line. An embedding as base64 would be a th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from itertools import chain
 from math import isfinite
@@ -15,6 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from base.json_text import to_json
 from decision_log.decision_record import RECORD_VERSION, DecisionRecord
+
+NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
+"""In JSON. An odd number of backslashes before it makes it letters of a text."""
 
 NO_CHANGES: Mapping[str, object] = MappingProxyType({})
 
@@ -83,8 +87,9 @@ def to_payload(record: DecisionRecord, changes: Mapping[str, object] = NO_CHANGE
     """
     values = {**vars(record), **changes}
     embedding = values.pop("embedding")
-    # Postgres reads no JSON with a NUL in it, and one that a client or an expert sent would end all lists and sums.
-    line = to_json(values, vars if is_plain(record) else None).replace(b"\\u0000", b"\\ufffd")
+    line = to_json(values, vars if is_plain(record) else None)
+    if b"\\u0000" in line:  # Postgres reads no JSON with a NUL: one that somebody sent would end all lists and sums
+        line = NUL.sub(rb"\1\\ufffd", line)
     return line if embedding is None else b"%b\n%b" % (line, embedding)
 
 

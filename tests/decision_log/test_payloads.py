@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from decision_log.decision_record import read_record
 from decision_log.payloads import from_payload, to_payload
@@ -25,3 +28,9 @@ def test_a_number_of_a_decision_that_json_lacks_is_read_back(name: str, number: 
         assert f'"{name}":"{"-" * (number < 0)}Infinity"' in logged.line
     else:
         assert read_record(logged.line).decision == decision
+
+
+@given(st.text(st.sampled_from("\0\\u0a\ufffd")))
+def test_a_nul_is_marked_and_what_is_only_written_like_one_is_kept(name: str) -> None:
+    line = from_payload(to_payload(make_record(0).model_copy(update={"requested_model": name}))).line
+    assert json.loads(line)["requested_model"] == name.replace("\0", "\ufffd")
