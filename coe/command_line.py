@@ -111,11 +111,13 @@ def run(name: str, arguments: list[str]) -> int:
 def keep_private(name: str, arguments: list[str]) -> None:
     """Makes a command's files readable by its user alone, unless they are meant to be shown, and also the files that
     the data folder already holds. A folder of another user is left as it is: `coe up` and `coe serve` refuse one that
-    is open."""
+    is open. A process that crashes leaves no core, which would hold prompts and keys."""
     import os
+    import resource
 
     from base.private_folder import PRIVATE_UMASK, close_to_others, data_folder_of
 
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     if not COMMANDS[name].is_shown:
         os.umask(PRIVATE_UMASK)
     if (folder := data_folder_of(arguments)).is_dir():
