@@ -157,7 +157,8 @@ def shutting_down() -> ApiError:
 
 
 def not_here(path: str) -> ApiError:
-    return ApiError(f"there is no {path[:100]} here", status=404, code="not_found")
+    below = "" if path.startswith("/v1/") else "; the API is below /v1, which the base URL of most clients ends with"
+    return ApiError(f"there is no {path[:100]} here{below}", status=404, code="not_found")
 
 
 def method_not_allowed(method: str, allowed: str) -> ApiError:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from gateway.auth import require_admin
-from gateway.chat_request import alias_of, model_names, no_model
+from gateway.chat_request import alias_of, no_model
 from gateway.keys.grants import Caller
 from gateway.metrics import SCRAPER
 from gateway.parts import Parts
@@ -97,13 +97,13 @@ async def list_models(parts: Parts, caller: Caller) -> Reply:
 async def show_model(parts: Parts, caller: Caller, name: str) -> Reply:
     """Shows one of these names; 404 for others, and for those that the caller may not ask."""
     config = parts.config
-    found = next((card for card in cards(config, caller) if card.id == name), None)
+    every = {card.id: card for card in cards(config, caller)}
+    found = every.get(name)
     alias = alias_of(name, config.aliases)
     if found is None and alias is not None and caller.may_ask(config.aliases[alias]):
         found = ModelCard(id=name, owned_by="coe-alias")
     if found is None:
-        known = model_names(config.experts, config.policies)
-        raise no_model(name, [model for model in known if caller.may_ask(model)])
+        raise no_model(name, every)
     return Reply(200, found.model_dump_json().encode())
 
 

@@ -49,7 +49,8 @@ async def test_metrics_come_while_a_database_hangs(gateway: Running) -> None:
 
 async def test_models_lists_routing_policies_and_experts(gateway: Running) -> None:
     _, listed = await get(gateway, "/v1/models")
-    assert {card["id"]: card["owned_by"] for card in listed["data"]} == {
+    found = {card["id"]: card["owned_by"] for card in listed["data"]}
+    assert found == {
         "auto": "coe",
         "auto:default": "coe-policy",
         "auto:wild": "coe-policy",
@@ -58,7 +59,8 @@ async def test_models_lists_routing_policies_and_experts(gateway: Running) -> No
         "plain": "echo",
     }
     assert (await get(gateway, "/v1/models/auto:wild"))[1]["id"] == "auto:wild"
-    assert (await get(gateway, "/v1/models/nobody"))[0] == 404
+    status, unknown = await get(gateway, "/v1/models/nobody")
+    assert (status, unknown["error"]["message"].split("; allowed: ")[1]) == (404, ", ".join(sorted(found)))
     assert await get(gateway, "/v1/models/") == await get(gateway, "/v1/models")
 
 

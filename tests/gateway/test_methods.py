@@ -47,6 +47,14 @@ async def test_a_refusal_names_every_method_of_the_path(method: str, path: str, 
             assert error["message"] == f"method {method} is not allowed here; allowed: {allowed}"
 
 
+@pytest.mark.parametrize(("path", "hint"), [("/chat/completions", True), ("/v1/chat/completion", False)])
+async def test_a_path_beside_the_api_is_told_where_that_is(gateway: Running, path: str, hint: bool) -> None:
+    async with gateway.client.post(gateway.root + path, json={}) as answer:
+        message = (await answer.json())["error"]["message"]
+    assert (answer.status, message.startswith(f"there is no {path} here")) == (404, True)
+    assert ("the API is below /v1" in message) is hint
+
+
 async def test_a_file_for_an_endpoint_that_is_not_there_is_404(gateway: Running) -> None:
     form = aiohttp.FormData({"model": "whisper-1"})
     form.add_field("file", b"RIFF", filename="a.wav")
