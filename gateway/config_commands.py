@@ -35,8 +35,12 @@ def rollback(config: ConfigOption = CONFIG, data_dir: DataOption = DATA, databas
     """Put the previous configuration in force again. It stays, over restarts too, until experts.yaml changes."""
     history = noted_history(data_dir, database_url)
     found = history.current()
-    show_changes(history.text(previous(found)), config, data_dir)
-    return tell(history.rollback(found, config_text(config), operator()), data_dir)
+    text, in_file = history.text(previous(found)), config_text(config)
+    show_changes(text, config, data_dir)
+    status = tell(history.rollback(found, in_file, operator()), data_dir)
+    if text != in_file:
+        echo(f"{config} is as it was: put it right too, because other commands (`coe retrain`, `coe check`) read it")
+    return status
 
 
 def noted_history(data_dir: Path, database_url: str | None) -> History:

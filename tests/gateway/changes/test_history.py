@@ -116,7 +116,9 @@ def test_the_command_refuses_what_the_live_router_cannot_serve(
     assert command_line.run("config apply", options) == 0
     assert "aliases.gpt: added" in capsys.readouterr().out
     assert command_line.run("config rollback", options) == 0
-    assert "aliases.gpt: removed" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "aliases.gpt: removed" in said
+    assert "experts.yaml is as it was: put it right too" in said
     assert history.config(history.current().number).aliases == {}
     assert command_line.run("config rollback", options) == 1
     assert "nothing to go back to" in capsys.readouterr().err
