@@ -94,7 +94,8 @@ def test_a_report_keeps_the_umask_of_its_user(tmp_path: Path, name: str, mask: s
 
 def test_a_crash_leaves_no_core(tmp_path: Path) -> None:
     code = "import resource\nfrom coe.command_line import keep_private\n"
-    code += "hard = resource.getrlimit(resource.RLIMIT_CORE)[1]\nresource.setrlimit(resource.RLIMIT_CORE, (hard, hard))\nkeep_private('serve', [])\n"
+    code += "hard = resource.getrlimit(resource.RLIMIT_CORE)[1]\n"
+    code += "resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))\nkeep_private('serve', [])\n"
     code += "print(resource.getrlimit(resource.RLIMIT_CORE) == (0, hard))"
     assert run_python(tmp_path, "-c", code).stdout == "True\n"
 
