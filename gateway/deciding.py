@@ -280,7 +280,7 @@ def no_expert(
         shown = ", ".join(f"'{name}'" for name in native.losses[:MAX_SHOWN_LOSSES])
         return ApiError(
             f"{shown}: a chat request cannot say this, and no expert that can serve this request speaks "
-            f"/v1/{native.wire} itself ({error})",
+            f"/v1/{native.wire} itself (`wires` of an expert in experts.yaml)",
             code="unsupported_parameter",
             param=native.losses[0].partition(" ")[0],
         )

@@ -120,7 +120,7 @@ def summary(experts: Iterable[str], out: Path, prompts: int) -> list[str]:
     """The last words of the command."""
     names = list(experts)
     return [
-        f"wrote {out}: {len(names)} experts ({', '.join(names)})",
+        f"wrote {out}: {len(names)} expert{'' if len(names) == 1 else 's'} ({', '.join(names)})",
         f"next: `coe check --config {out} --online`; then `coe up --config {out}`, which asks each expert {prompts} "
         "graded prompts, fits a router from the answers, and serves",
     ]

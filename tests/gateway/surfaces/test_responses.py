@@ -199,7 +199,7 @@ async def test_parse_gives_an_object() -> None:
         ({"tools": [{"type": "web_search"}]}, "tools[0].type", "web_search"),
         ({"tools": [TOOL, {"type": "custom", "name": "x"}]}, "tools[1].type", "custom"),
         ({"tool_choice": {"type": "allowed_tools"}}, "tool_choice.type", "speaks /v1/responses itself"),
-        ({"truncation": "auto"}, "truncation", "speaks /v1/responses itself"),
+        ({"truncation": "auto"}, "truncation", "speaks /v1/responses itself (`wires` of an expert in experts.yaml)"),
         ({"top_logprobs": 2}, "top_logprobs", "speaks /v1/responses itself"),
         ({"include": ["file_search_call.results"]}, "include", "file_search_call.results"),
         ({"input": [{"type": "item_reference", "id": "m"}]}, "input[0].type", "the item itself"),
