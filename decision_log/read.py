@@ -299,15 +299,20 @@ def why_dropped(record: DecisionRecord, rewards: Mapping[str, float]) -> str | N
     return None if record.decision_id in rewards else "no feedback"
 
 
-def read_judged_searches(connection: Connection, since: float) -> Iterator[tuple[DecisionRecord, dict[str, float]]]:
+def read_judged_searches(
+    connection: Connection, since: float, unheard: Collection[str] = ()
+) -> Iterator[tuple[DecisionRecord, dict[str, float]]]:
     """Retrieval decisions since a time (Unix seconds) that have feedback, by id, with the mean value per document.
+
+    Args:
+        unheard: ids of keys whose feedback counts for nothing.
 
     Raises:
         StoreError: a row is damaged.
     """
     values: dict[str, dict[str, list[float]]] = {}
-    rows = connection.execute(text("SELECT decision_id, document_id, value FROM document_feedback"))
-    for decision_id, document_id, value in rows:
+    rows = connection.execute(text("SELECT decision_id, document_id, value, key_id FROM document_feedback"))
+    for decision_id, document_id, value in (row[:3] for row in rows if row.key_id not in unheard):
         values.setdefault(decision_id, {}).setdefault(document_id, []).append(value)
     query = by_ids(
         "SELECT decision_id, record, NULL AS embedding FROM decisions "

@@ -20,6 +20,7 @@ from base.terminal import Terminal
 from fleet.router_registry import PromotionGuard, Registry
 from retrieval.training.pilot_refresh import PilotRefresh, RefreshRequest, export_stores, refresh_pilots
 from router.config import load_config
+from router.feedback_config import FeedbackConfig
 from router.retrieval_config import RetrievalConfig
 from training.retrain import run_retrain
 from training.retrain_inputs import RetrainRequest
@@ -55,13 +56,14 @@ def one_round(request: RetrainRequest, turns: Turns, progress: Progress, *, as_j
     Raises:
         RouterError: what failed, after the other's result was printed.
     """
-    section = load_config(request.config).retrieval
+    config = load_config(request.config)
     with turns.take() as turn:
         now = datetime.now(UTC)
         chat = attempt(partial(run_retrain, request, now=now, progress=progress, guard=turn.promotion))
         pilots = None
-        if section is not None:
-            pilots = attempt(partial(retrain_pilots, request, section, now, progress, turn.promotion))
+        if config.retrieval is not None:
+            section, feedback = config.retrieval, config.feedback
+            pilots = attempt(partial(retrain_pilots, request, section, feedback, now, progress, turn.promotion))
     if not isinstance(chat, RouterError) and not request.is_dry_run:
         Registry(request.routers).keep_round(now, retrain_json(chat))
     failed = [result for result in (chat, pilots) if isinstance(result, RouterError)]
@@ -85,14 +87,20 @@ def attempt(part: Callable[[], T]) -> T | RouterError:
 
 
 def retrain_pilots(
-    request: RetrainRequest, section: RetrievalConfig, now: datetime, progress: Progress, guard: PromotionGuard
+    request: RetrainRequest,
+    section: RetrievalConfig,
+    feedback: FeedbackConfig,
+    now: datetime,
+    progress: Progress,
+    guard: PromotionGuard,
 ) -> PilotRefresh | None:
     """Refreshes the pilot library of experts.yaml; None where it names none.
 
     Raises:
         DataError: it cannot be refreshed; the message says why.
     """
-    export = partial(export_stores, request.database_url, request.since)
+    unheard = {key for key, weight in feedback.key_weights.items() if not weight}
+    export = partial(export_stores, request.database_url, request.since, unheard)
     root = request.config.resolve().parent
     memory = None if request.cache is None else request.cache / "stores"
     refresh = RefreshRequest(section, root, export, is_dry_run=request.is_dry_run, memory=memory)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -103,18 +104,21 @@ def export_store(database: Database, store_id: str, folder: Path, since: float =
     return exported
 
 
-def export_all(database: Database, folder: Path, since: float = 0.0) -> dict[str, Exported]:
+def export_all(
+    database: Database, folder: Path, since: float = 0.0, unheard: Collection[str] = ()
+) -> dict[str, Exported]:
     """Every store whose searches have feedback, by id; each with usable feedback as a folder of that name.
 
     Args:
         since: Unix seconds; older searches are not read.
+        unheard: ids of keys whose feedback counts for nothing.
 
     Raises:
         DataError: the folder is not empty. StoreError: the database cannot be read.
     """
     require_new(folder)
     database.make_tables(TABLES)
-    found = sorted(judged_stores(database, since).items())
+    found = sorted(judged_stores(database, since, unheard).items())
     return {store_id: write_collection(database, store_id, judged, folder / store_id) for store_id, judged in found}
 
 
@@ -123,11 +127,11 @@ def require_new(folder: Path) -> None:
         raise DataError(f"{folder}: is not empty; name a new folder")
 
 
-def judged_stores(database: Database, since: float) -> dict[str, Judged]:
+def judged_stores(database: Database, since: float, unheard: Collection[str] = ()) -> dict[str, Judged]:
     """Feedback on searches by the store that was searched."""
     stores: dict[str, Judged] = {}
     with database.transaction("read searches with feedback") as connection:
-        for record, values in read_judged_searches(connection, since):
+        for record, values in read_judged_searches(connection, since, unheard):
             if record.kind is DecisionKind.SEARCH and record.retrieval and record.retrieval.store_id:
                 stores.setdefault(record.retrieval.store_id, Judged()).add(record, values)
     return stores

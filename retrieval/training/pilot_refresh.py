@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -157,17 +157,18 @@ def with_counts(found: PilotRefresh, collections: Sequence[Collection], share: f
     )
 
 
-def export_stores(database_url: str, since: float, folder: Path) -> Counter[str]:
+def export_stores(database_url: str, since: float, unheard: Set[str], folder: Path) -> Counter[str]:
     """Writes each store that has usable feedback into a folder of its id; returns what was left out, by reason.
 
     Args:
         since: Unix seconds; older searches are not read.
+        unheard: ids of keys whose feedback counts for nothing.
 
     Raises:
         DataError, StoreError: the stores or the feedback cannot be read.
     """
     with closing(Database(database_url)) as store:
-        exported = export_all(store, folder, since)
+        exported = export_all(store, folder, since, unheard)
     return sum((each.left_out for each in exported.values()), Counter())
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ import yaml
 
 from base.errors import ConfigError, RouterError
 from decision_log.database import Database
-from retrieval.training.pilot_refresh import PilotRefresh
+from retrieval.training.pilot_refresh import PilotRefresh, RefreshRequest
 from router.types import Verdict
 from tests.training.trained_folder import make_trained
 from training import retrain_command
@@ -63,6 +64,27 @@ def test_without_a_section_nothing_is_said_of_retrieval(folder: Path, capsys: py
     found = json.loads(capsys.readouterr().out)
     assert "retrieval" not in found
     assert found["verdict"] == "decline"
+
+
+def test_keys_that_count_for_nothing_teach_no_pilots(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_section(folder)
+    values = yaml.safe_load((folder / "experts.yaml").read_text())
+    weights = {"key_weights": {"acme/none": 0, "acme/half": 0.5}}
+    (folder / "experts.yaml").write_text(yaml.safe_dump(values | {"feedback": weights}))
+    unheard: list[object] = []
+
+    def export(url: str, since: float, keys: object, folder: Path) -> Counter[str]:
+        unheard.append(keys)
+        return Counter()
+
+    def refresh(request: RefreshRequest, **options: object) -> PilotRefresh:
+        request.export(folder)
+        return REFRESHED
+
+    monkeypatch.setattr(retrain_command, "export_stores", export)
+    monkeypatch.setattr(retrain_command, "refresh_pilots", refresh)
+    run(folder)
+    assert unheard == [{"acme/none"}]
 
 
 def test_both_results_are_printed(

@@ -104,6 +104,7 @@ async def test_all_stores_with_feedback_that_can_be_used_are_folders_of_their_id
     assert len(find_collections(tmp_path / "out")) == 2
     newest = max(record.at for record in running.log.records)
     assert export_all(running.store, tmp_path / "later", newest + 1) == {}
+    assert export_all(running.store, tmp_path / "unheard", unheard={"k"}) == {}
 
 
 async def test_the_command_takes_one_store_or_all(
