@@ -312,6 +312,7 @@ class ChatExchange:
         outcome = self._outcome
         error = api_error(failure, outcome.expert, self._asked.request_id)
         self._endpoint.log.metrics.failed(error)
+        outcome.is_admitted &= error.is_logged
         outcome.expert = error.expert or outcome.expert
         if outcome.decided is None:
             state = TerminalState.REJECTED

@@ -82,6 +82,7 @@ class ApiError(RequestError):
         self.rest_s, self.is_retryable = rest_s, is_retryable
         self.more_headers: dict[str, str] = {}
         self.expert: str | None = None  # the one that failed, once it is known
+        self.is_logged = True  # False: the log has enough of its kind
 
     @property
     def logged(self) -> str:

@@ -15,6 +15,7 @@ import logging
 import math
 import secrets
 import time
+from collections import Counter as Counts
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -34,6 +35,10 @@ PAUSE_S = 1.0
 """For so long after a failure nobody waits for Redis: requests that need it are refused at once."""
 
 UNAVAILABLE = "limits of this key cannot be checked now; try again later"
+LOGGED, LOGGED_WITHIN_S = 60, 60.0
+"""Refusals of a key that the log of decisions gets in such a time from each process (ours): a client over its cap may
+ask a thousand times a second, and fill a disk."""
+
 LAST_SETTLING_S = 5.0
 SETTLED_AT_ONCE = CONNECTIONS
 NEVER_MS = 10**15
@@ -130,6 +135,7 @@ class Limits:
         self._places = asyncio.Semaphore(CONNECTIONS)
         self._unsettled: deque[tuple[Hold, Cost]] = deque()
         self._has_more = asyncio.Event()
+        self._refused_in, self._refused = 0.0, Counts[str | None]()
         self._task: asyncio.Task[None] | None = None
 
     def allow(self, lease_s: float) -> None:
@@ -164,8 +170,18 @@ class Limits:
             raise
         hold.headers = headers_of(counters, used, is_held=not refused)
         if refused:
-            raise over_cap(counters[refused - 1], used[refused - 1], hold.headers, is_held=hold.ends_ms > 0)
+            error = over_cap(counters[refused - 1], used[refused - 1], hold.headers, is_held=hold.ends_ms > 0)
+            error.is_logged = self._is_news(caller.key_id)
+            raise error
         return hold
+
+    def _is_news(self, key_id: str | None) -> bool:
+        """Counts a refusal; True for the first ones of a key in a minute."""
+        minute = time.monotonic() // LOGGED_WITHIN_S
+        if minute != self._refused_in:
+            self._refused_in, self._refused = minute, Counts()
+        self._refused[key_id] += 1
+        return self._refused[key_id] <= LOGGED
 
     def _take_back(self, hold: Hold, asking: asyncio.Future[list[int]]) -> None:
         asking.exception()  # looked at, so that the loop does not report it

@@ -243,6 +243,20 @@ async def test_over_a_cap_no_expert_is_asked_and_the_log_says_so(redis_url: str)
     assert (record.state, record.decision, record.error_code) == (TerminalState.REJECTED, None, "insufficient_quota")
 
 
+async def test_a_client_that_asks_over_its_cap_again_and_again_fills_no_log(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.keys.limits.LOGGED", 3)
+    monkeypatch.setattr("gateway.keys.limits.LOGGED_WITHIN_S", 1e9)
+    async with limited(redis_url, caller_with(requests=1)) as (gateway, _):
+        answers = [await gateway.chat("red", model="ruby") for _ in range(10)]
+        assert [answer.status for answer in answers] == [200, *[429] * 9]
+        assert ["x-coe-decision-id" in answer.headers for answer in answers] == [True] * 4 + [False] * 6
+        assert gateway.parts.metrics.requests[TerminalState.REJECTED, 429] == 9
+        await gateway.record(3)
+    assert len(gateway.log.records) == 4
+
+
 async def test_openais_client_hears_of_a_spent_budget_once(redis_url: str) -> None:
     async with limited(redis_url, caller_with(usd=0.21)) as (gateway, _):
         client = openai.AsyncOpenAI(base_url=gateway.gateway.url, api_key="any", max_retries=2)
