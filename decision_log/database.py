@@ -17,7 +17,7 @@ from base.errors import StoreError
 from decision_log.decision_record import RETRIEVAL, DecisionRecord
 from decision_log.feedback_types import DocumentFeedback, Feedback, FeedbackStatus, ImplicitSignal, JudgedAnswer
 from decision_log.implicit_signals import note_signals
-from decision_log.listing import DecisionFilter, Page, Place, list_decisions
+from decision_log.listing import DecisionFilter, Page, Place, list_decisions, of_tenant
 from decision_log.payloads import Logged, from_payload, to_payload
 from decision_log.read import record_of, records_in
 from decision_log.spend import Spend, add_again, add_spend, span_of, spend_by_key, stale_parts
@@ -100,11 +100,12 @@ class Database:
         query = select(*columns).where(DECISIONS.c.decision_id == decision_id)
         return next(map(record_of, self.rows("read a decision", query)), None)
 
-    def decisions_of_trace(self, trace_id: str) -> Sequence[str]:
-        """The ids of up to two decisions of a trace, which begin with its id. Raises StoreError."""
+    def decisions_of_trace(self, trace_id: str, tenant: str) -> Sequence[str]:
+        """The ids of up to two decisions of a team's in a trace, which begin with its id. Raises StoreError."""
         ids, begin = DECISIONS.c.decision_id, f"dec-{trace_id}"
+        named = select(ids).where(ids >= begin, ids < f"{begin}g")
         with self.transaction("read the decisions of a trace") as connection:
-            return connection.scalars(select(ids).where(ids >= begin, ids < f"{begin}g").limit(2)).all()
+            return connection.scalars(named.where(of_tenant(connection, tenant)).limit(2)).all()
 
     def newest_decisions(
         self, *, since: float, limit: int, left_out: Counter[str] | None = None

@@ -49,7 +49,7 @@ async def decision_about(record: LogRecord, desk: FeedbackDesk) -> str:
             return (await desk.find(decision_id)).decision_id
     of_trace: Sequence[str] = ()
     if TRACE.fullmatch(record.trace_id):
-        of_trace = await asyncio.to_thread(desk.database.decisions_of_trace, record.trace_id)
+        of_trace = await asyncio.to_thread(desk.database.decisions_of_trace, record.trace_id, desk.caller.tenant)
     own = []
     for decision_id in of_trace:
         with suppress(ApiError):
