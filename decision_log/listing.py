@@ -102,7 +102,7 @@ class Place(NamedTuple):
 
 
 class Page(NamedTuple):
-    """A part of a list, and the place where it goes on, whatever `lines` are; None at its end."""
+    """Lines of a list, which may be none, and the place where it goes on; None at its end."""
 
     lines: tuple[DecisionLine, ...]
     next: Place | None

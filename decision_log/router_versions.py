@@ -116,7 +116,7 @@ def unix_seconds(text: str) -> float:
 
 
 def decided_by(versions: tuple[str, ...], since: float) -> ColumnElement[bool]:
-    """Decisions of these versions since a time. Those of IS_NAMED among them are no evidence."""
+    """Decisions of these versions since a time; callers leave IS_NAMED out."""
     return and_(DECISIONS.c.at >= since, DECISIONS.c.router_version.in_(versions))
 
 

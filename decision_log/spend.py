@@ -155,7 +155,7 @@ def key_of(connection: Connection) -> ColumnElement[str]:
 
 
 def sums_of(connection: Connection) -> list[Any]:
-    """What a decision adds to each of the sums."""
+    """Amounts that a decision adds to the sums."""
     tokens = (of_record(connection, "usage", name).as_integer() for name in ("prompt_tokens", "completion_tokens"))
     values = (1, *tokens, of_record(connection, "cost_usd").as_float())
     return [case((DECISIONS.c.state != TerminalState.REJECTED.value, value), else_=0) for value in values]

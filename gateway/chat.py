@@ -12,7 +12,7 @@ from base.errors import BackendError, StoreError
 from decision_log.decision_record import TerminalState, Usage
 from decision_log.privacy import named_session
 from gateway.answer_guard import EVENT_STREAM, StreamedAnswer, WholeAnswer
-from gateway.answer_reader import HeldEnd, StreamReader, StreamTails, answer_text, edited_events
+from gateway.answer_reader import StreamReader, answer_text
 from gateway.asgi import ClientWatch, Receive, Scope, Send, decode_json, read_body, read_off_loop, send_body, send_head
 from gateway.chat_limits import ChatLimits
 from gateway.chat_log import ChatLog, ChatRow
@@ -21,6 +21,7 @@ from gateway.exchange import MAX_MODEL_CHARS, Asked, Outcome, Watch, new_decisio
 from gateway.http_errors import CLIENT_GONE_STATUS, ClientGoneError, api_error
 from gateway.intake import Claim
 from gateway.keys.grants import Caller
+from gateway.passed_stream import HeldEnd, StreamTails, edited_events
 from gateway.surfaces.surface import Surface, Telling
 from gateway.tool_calls import CallEvents
 from router.builtins import ABSTAINED, ABSTAINED_STATUS

@@ -1,4 +1,4 @@
-"""What a judge is asked, and what its replies mean. Pure."""
+"""Prompts for a judge, and readers of its replies. Pure."""
 
 from __future__ import annotations
 

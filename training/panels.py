@@ -1,4 +1,4 @@
-"""What several experts answered to one request, in columns beside those of the log's answers (`training.log_table`)."""
+"""Answers of several experts to one request, in columns beside those of the log (`training.log_table`)."""
 
 from __future__ import annotations
 

@@ -242,7 +242,7 @@ class RenamedChunks:
                 return self._renamed(lines)
 
     def _taken(self, *more: bytes) -> bytes:
-        """What was held, and these bytes after it."""
+        """The held bytes and these after them; nothing is held then."""
         taken, self._held, self._held_bytes = b"".join((*self._held, *more)), [], 0
         return taken
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from base.json_text import to_json
-from gateway.answer_reader import EndMark
 from gateway.body_fields import count, listed, typed, unknown_kind, wrong
 from gateway.chat_request import ChatRequest, Native
 from gateway.http_errors import ApiError
+from gateway.passed_stream import EndMark
 from gateway.surfaces.messages_answer import MessagesAnswer, as_chat, error_values
 from gateway.surfaces.reading import STATELESS, Fields, Reading, a_text, an_object, content_of, objects
 from gateway.surfaces.surface import Answer, Json, NamedEvents

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gateway.answer_reader import EndMark
 from gateway.body_fields import count, flag, listed, typed, unknown_kind, wrong
 from gateway.chat_request import ChatRequest, Native
 from gateway.http_errors import ApiError
+from gateway.passed_stream import EndMark
 from gateway.surfaces.reading import STATELESS, Fields, Reading, a_text, an_object, content_of, objects
 from gateway.surfaces.responses_answer import LAST, ResponsesAnswer, as_chat, joined_name
 from gateway.surfaces.surface import Answer, Json, NamedEvents

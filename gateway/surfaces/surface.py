@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from base.json_text import to_json
-from gateway.answer_reader import CHAT_END, chat_completion, error_code, reply_json
+from gateway.answer_reader import chat_completion, error_code, reply_json
 from gateway.chat_request import ChatRequest, chat_request
 from gateway.http_errors import MAX_UPSTREAM_MESSAGE_CHARS, ApiError
+from gateway.passed_stream import CHAT_END
 from router.gateway_config import GatewayConfig
 
 Json = dict[str, Any]

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from base.json_text import to_json
 from decision_log.decision_record import Usage
-from gateway.answer_reader import EditedEvents, StreamReader, answer_text, read_answer, usage_of
+from gateway.answer_reader import StreamReader, answer_text, read_answer, usage_of
+from gateway.passed_stream import EditedEvents
 from tests.gateway.fault_upstream import CRLF_STREAM, LARGE_STREAM, STREAM, WORDS, delta, events
 
 USAGE = b'{"choices":[],"usage":{"prompt_tokens":11,"completion_tokens":3}}'

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.answer_reader import HeldEnd
+from gateway.passed_stream import HeldEnd
 
 MARK = re.compile(rb"^data:[ \t]*\[DONE\]", re.MULTILINE)
 STREAMS = st.sampled_from(
