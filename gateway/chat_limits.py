@@ -113,10 +113,10 @@ class ChatLimits:
         """None where an expert was at work and its count did not come: a client that leaves in time would pay for
         nothing."""
         served, usage = outcome.answered_by, outcome.usage
-        is_empty = outcome.state is TerminalState.UPSTREAM_ERROR and usage.completion_tokens == 0
-        if served is None or is_empty:
-            left = outcome.state is TerminalState.CLIENT_GONE and outcome.is_asked
-            return None if left or outcome.state is TerminalState.TIMED_OUT else NOTHING
+        if served is None:
+            return NOTHING if outcome.at_work is None else None
+        if outcome.state is TerminalState.UPSTREAM_ERROR and usage.completion_tokens == 0:
+            return NOTHING
         return None if usage.is_estimated else spent(usage, self._experts[served])
 
 

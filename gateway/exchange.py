@@ -141,7 +141,7 @@ class Outcome:
 
     decided: Decided | None = None
     expert: str | None = None  # asked last
-    is_asked: bool = False  # an expert was sent the request, and did not fail
+    at_work: str | None = None  # the expert that was sent the request; None once it failed otherwise than by its time
     failures: dict[str, str] = field(default_factory=dict)  # of experts that were asked before it: why
     state: TerminalState = TerminalState.REJECTED
     status: int = 500
@@ -246,7 +246,9 @@ def record_of(
     asked: Asked, outcome: Outcome, *, experts: Mapping[str, ExpertConfig], replica: str, seq: int, latency_ms: float
 ) -> DecisionRecord:
     """The log's row. The sink decides what it keeps of the text."""
-    chat, decided, served = asked.chat, outcome.decided, outcome.answered_by
+    chat, decided, served, usage = asked.chat, outcome.decided, outcome.answered_by, outcome.usage
+    if served is None and outcome.at_work is not None:  # who has read the prompt at least
+        usage = Usage(prompt_tokens=chat.facts.prompt_tokens, is_estimated=True)
     return DecisionRecord(
         decision_id=asked.decision_id,
         request_id=asked.request_id,
@@ -264,8 +266,8 @@ def record_of(
         error_code=outcome.error_code,
         finish_reason=outcome.finish_reason,
         is_stream=chat.is_stream,
-        usage=outcome.usage,
-        cost_usd=cost_of(outcome, experts.get(served or "")),
+        usage=usage,
+        cost_usd=cost_of(outcome.strategy, usage, experts.get(served or outcome.at_work or "")),
         ttft_ms=outcome.ttft_ms,
         latency_ms=latency_ms,
         overhead_ms=outcome.overhead_ms,
@@ -283,11 +285,10 @@ def record_of(
     )
 
 
-def cost_of(outcome: Outcome, served: ExpertConfig | None) -> float:
+def cost_of(trace: StrategyTrace | None, usage: Usage, served: ExpertConfig | None) -> float:
     """USD of all calls: those of a strategy, and that of the expert that served without one."""
-    trace = outcome.strategy
     several = 0.0 if trace is None else trace.cost_usd
-    return several if trace is not None and trace.is_settled else several + cost_usd(outcome.usage, served)
+    return several if trace is not None and trace.is_settled else several + cost_usd(usage, served)
 
 
 def cost_usd(usage: Usage, expert: ExpertConfig | None) -> float:

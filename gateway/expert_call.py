@@ -109,7 +109,7 @@ class ExpertCall:
                 return await self._attempt(asked, chat, expert, outcome)
             except RouterError as error:
                 failure = api_error(error, expert)
-            failure.expert, outcome.is_asked = expert, False
+            failure.expert, outcome.at_work = expert, expert if failure.status == 504 else None
             tries += failure.code not in UNSENT
             following = self._following(decision, failures, failure) if tries <= self._retries else None
             if following is None:
@@ -216,7 +216,7 @@ class ExpertCall:
         conversation = conversation_of(asked) if self._pool.replicas(expert).are_several else ""
         call = await self._pool.call(expert, conversation, tried, is_batch=asked.is_batch)
         if outcome is not None:
-            outcome.is_asked = True
+            outcome.at_work = expert
         try:
             answer = await self._beginning(asked, chat, call)
         except RouterError as error:

@@ -158,9 +158,9 @@ async def test_a_client_that_leaves_pays_what_the_expert_may_have_billed(redis_u
             entries={"ruby": PRICES},
         ) as gateway,
     ):
-        asking = asyncio.create_task(gateway.chat("red", model="ruby").__aenter__())
+        asking = asyncio.create_task(gateway.chat("red or blue?", model="ruby").__aenter__())
         await upstream.arrived.wait()
-        waiting = asyncio.create_task(gateway.chat("red", model="ruby").__aenter__())
+        waiting = asyncio.create_task(gateway.chat("red or blue?", model="ruby").__aenter__())
         queue = gateway.parts.pool.replicas("ruby").queue
         assert queue is not None
         await until(lambda: any(queue._waiting.values()))
@@ -168,15 +168,20 @@ async def test_a_client_that_leaves_pays_what_the_expert_may_have_billed(redis_u
         await until(lambda: gateway.parts.admission.running == 1)
         asking.cancel()
         await upstream.cancelled.wait()
-        most = (3 + 16) * 1_000_000 + 20 * 10_000_000
+        most = (12 + 16) * 1_000_000 + 20 * 10_000_000
         assert await counted(gateway, redis_url) == {"usd/month": most, "requests/month": 2}
+        waited, asked = gateway.log.records
+    assert (waited.usage, waited.cost_usd) == (Usage(), 0.0)
+    assert asked.usage == Usage(prompt_tokens=3, is_estimated=True)
+    assert (asked.served_expert, asked.cost_usd) == (None, 0.003), "the prompt alone, where the cap has the most"
 
 
 async def test_an_answer_that_takes_too_long_is_charged_what_was_reserved(redis_url: str) -> None:
     async with limited(redis_url, caller_with(usd=1.0), "hang", ruby={**PRICES, "timeout_s": 0.2}) as (gateway, _):
-        async with gateway.chat("red", model="ruby", max_tokens=3) as answer:
+        async with gateway.chat("red or blue?", model="ruby", max_tokens=3) as answer:
             assert answer.status == 504
-        assert await counted(gateway, redis_url) == {"usd/month": (3 + 16) * 1_000_000 + 3 * 10_000_000}
+        assert await counted(gateway, redis_url) == {"usd/month": (12 + 16) * 1_000_000 + 3 * 10_000_000}
+        assert (await gateway.record()).cost_usd == 0.003
 
 
 BEGUN: dict[str, tuple[str, dict[str, Any], bytes]] = {
