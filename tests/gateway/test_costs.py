@@ -248,9 +248,9 @@ async def costs_of_chats(folder: Path, log: MemoryLog) -> dict[str, dict[str, fl
 
 
 async def system_calls(port: int, trace: Path) -> dict[str, float]:
-    """System calls of this thread, the gateway's event loop, for one chat; nothing where strace cannot count them. Those
-    that wait for a lock are left out: the client and the engine run in this process, and the busier the machine, the
-    more often they hold Python's."""
+    """System calls of this thread, the gateway's event loop, for one chat; nothing where strace cannot count them.
+    Those that wait for a lock are left out: the client and the engine run in this process, and the busier the machine,
+    the more often they hold Python's."""
     found = dict[str, float]()
     if shutil.which("strace") is None:
         return found
