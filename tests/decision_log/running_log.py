@@ -19,6 +19,7 @@ from decision_log.stream import RECORD_FIELD
 from decision_log.stream_entries import entries_of
 from router.log_config import LogConfig
 from tests.logged import answered, decision_of
+from tests.waiting import DEADLINE_S
 
 
 def make_record(seq: int, replica: str = "r1", text: str | None = None) -> DecisionRecord:
@@ -37,7 +38,7 @@ def make_record(seq: int, replica: str = "r1", text: str | None = None) -> Decis
 
 @asynccontextmanager
 async def running_log(
-    data_dir: Path, redis_url: str, *, closing_s: float = 5.0, **options: object
+    data_dir: Path, redis_url: str, *, closing_s: float = DEADLINE_S, **options: object
 ) -> AsyncIterator[DecisionLog]:
     log = DecisionLog(data_dir=data_dir, redis_url=redis_url, config=LogConfig.model_validate(options))
     await log.start()

@@ -31,6 +31,7 @@ def no_redis(tmp_path: Path) -> str:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commit_check, "LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(commit_check, "LOOK_TIMEOUT_S", DEADLINE_S)
 
 
 class Disk:

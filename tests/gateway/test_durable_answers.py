@@ -75,8 +75,9 @@ async def test_the_end_does_not_come_while_the_row_is_not_safe() -> None:
         gateway.chat(stream=True) as response,
     ):
         received = b""
-        while log.waiting == 0 or b'"stop"' not in received:
+        while b'"stop"' not in received:
             received += await response.content.readany()
+        await until(lambda: log.waiting == 1)
         rest = asyncio.create_task(response.content.readany())
         await asyncio.wait([rest], timeout=0.2)
         assert not rest.done()

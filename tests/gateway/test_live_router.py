@@ -18,7 +18,7 @@ from router.artifact import load_artifact, save_artifact
 from router.pipeline import Router
 from tests.gateway.running import config_of, running
 from tests.gateway.small_router import MANIFEST, small_router
-from tests.waiting import until
+from tests.waiting import DEADLINE_S, until
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -49,7 +49,7 @@ class SlowLoad:
         self.loads = 0
 
     def __call__(self, folder: Path) -> Router:
-        assert self.gate.wait(30)
+        assert self.gate.wait(DEADLINE_S)
         self.loads += 1
         return load(folder)
 

@@ -18,6 +18,7 @@ from gateway.console.app import Console
 from gateway.parts import Parts
 from gateway.rest import create_rest
 from tests.gateway.running import echoes, running
+from tests.waiting import DEADLINE_S
 
 LARGE = "red " * (LARGE_BYTES // 4)
 NOT_LARGE = "r" * (LARGE_BYTES // 2)
@@ -40,14 +41,14 @@ async def test_others_are_answered_while_a_large_body_is_read(
     def held(raw: bytes, **options: Any) -> Any:
         if len(raw) > MANY_VALUES:
             began.set()
-            assert may_end.wait(10)
+            assert may_end.wait(DEADLINE_S)
         return from_json(raw, **options)
 
     monkeypatch.setattr(asgi, "from_json", held)
     async with running() as gateway:
         sent = asyncio.ensure_future(gateway.client.post(f"{gateway.gateway.url}/{path}", json=body))
         try:
-            assert await asyncio.to_thread(began.wait, 10)
+            assert await asyncio.to_thread(began.wait, DEADLINE_S)
             async with gateway.client.get(f"{gateway.root}/healthz") as answer:
                 assert answer.status == 200
             async with gateway.chat("red") as answer:
@@ -69,7 +70,7 @@ async def test_endpoints_are_loaded_once_while_others_are_answered_and_again_aft
         if len(threads) == 1:
             raise OSError("too many open files")
         began.set()
-        assert may_end.wait(10)
+        assert may_end.wait(DEADLINE_S)
         return create_rest(parts)
 
     monkeypatch.setattr("gateway.app.load_rest", held)
@@ -81,7 +82,7 @@ async def test_endpoints_are_loaded_once_while_others_are_answered_and_again_aft
 
         assert await status_of_experts() == 500
         waiting = [asyncio.create_task(status_of_experts()) for _ in range(2)]
-        assert await asyncio.to_thread(began.wait, 10)
+        assert await asyncio.to_thread(began.wait, DEADLINE_S)
         async with gateway.chat("red") as answer:
             assert answer.status == 200
         assert not any(each.done() for each in waiting)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from decision_log.decision_record import DecisionKind
 from gateway.retrieval.attachment import Sources
 from tests.gateway.retrieval.serving import Serving, retrieval_config, serving
+from tests.waiting import DEADLINE_S
 
 TEXTS = {"red.txt": "Red paint dries in two hours.", "blue.txt": "Blue paint is sold out."}
 ASK = "red: how long does paint take to dry?"
@@ -31,7 +32,7 @@ async def store_in(folder: Path) -> str:
 
 
 def attached(store_id: str, **options: object) -> Any:
-    return retrieval_config(attach={"red": {"store": store_id, "results": 2, **options}})
+    return retrieval_config(attach={"red": {"store": store_id, "results": 2, "timeout_s": DEADLINE_S, **options}})
 
 
 async def test_a_whole_answer_names_the_sources_that_its_expert_was_given(tmp_path: Path) -> None:
