@@ -186,12 +186,6 @@ def inspect(folder: Path) -> tuple[RouterManifest | None, str]:
         return None, str(error)
 
 
-def write_pointer(root: Path, pointer: LivePointer) -> LivePointer:
-    root.mkdir(parents=True, exist_ok=True)
-    write_whole(root / LIVE_FILE, json.dumps(pointer.model_dump(mode="json"), indent=1))
-    return pointer
-
-
 def change_pointer(
     root: Path, change: Callable[[LivePointer | None], LivePointer], *, repairs: bool = False
 ) -> LivePointer:
@@ -210,7 +204,9 @@ def change_pointer(
                 raise
             before = None
         after = change(before)
-        return after if after == before and not repairs else write_pointer(root, after)
+        if after != before or repairs:
+            write_whole(root / LIVE_FILE, json.dumps(after.model_dump(mode="json"), indent=1))
+        return after
 
 
 def withdraw(root: Path, trial: Trial, reason: str) -> bool:

@@ -10,7 +10,7 @@ import yaml
 
 from base.errors import MissingExtraError
 from coe.command_line import run as run_command
-from fleet.router_registry import write_pointer
+from fleet.router_registry import change_pointer
 from gateway.check import find_problems
 from router import plugins
 from router.artifact import save_artifact
@@ -248,7 +248,7 @@ def with_live_router(folder: Path, experts: tuple[str, ...], categories: tuple[s
     }
     made = save_artifact(folder / "routers", manifest, {"map.mass": np.ones(1, np.float32)})
     pointer = LivePointer(version=made.manifest.version, promoted_at="2026-01-01T00:00:00+00:00")
-    write_pointer(folder / "routers", pointer)
+    change_pointer(folder / "routers", lambda _: pointer)
 
 
 def test_a_live_router_whose_manifest_is_damaged_is_told(tmp_path, coe):

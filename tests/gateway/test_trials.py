@@ -21,7 +21,7 @@ from decision_log.read import read_router_events
 from decision_log.router_versions import RouterVersions, TrialEvidence, first_rewards, past_rewards
 from decision_log.tables import FEEDBACK, ROUTER_VERSIONS
 from fleet.backend import ChatBackend
-from fleet.router_registry import Registry, withdraw, write_pointer
+from fleet.router_registry import Registry, change_pointer, withdraw
 from gateway.live_router import POLL_EVERY_S, LiveRouter
 from gateway.trial_watch import TrialFinding, TrialWatch, find, reason_to_withdraw
 from router.artifact import RouterManifest, load_artifact, save_artifact
@@ -47,7 +47,9 @@ def load(folder: Path) -> Router:
 
 
 def promote(folder: Path, version: str, trial: Trial | None = None) -> LivePointer:
-    return write_pointer(folder, LivePointer(version=version, promoted_at="2026-01-01T00:00:00+00:00", trial=trial))
+    return change_pointer(
+        folder, lambda _: LivePointer(version=version, promoted_at="2026-01-01T00:00:00+00:00", trial=trial)
+    )
 
 
 def canary(share: float = 0.5, **fields: float) -> Trial:

@@ -22,7 +22,7 @@ from base.errors import ArtifactError, ConfigError, EngineError
 from base.terminal import Terminal
 from decision_log.connections import opened_database
 from fleet.program_log import LogReporter
-from fleet.router_registry import write_pointer
+from fleet.router_registry import change_pointer
 from gateway.changes.history import Start
 from gateway.keys.grants import Grant
 from gateway.keys.key_store import KeyStore
@@ -84,7 +84,7 @@ async def test_serve_without_a_router_answers_by_name_and_ends_in_order(
 @pytest.mark.parametrize("runs", [run_serve, partial(run_up, once=True)])
 async def test_a_pin_that_the_live_router_cannot_keep_is_told_before_anything_starts(settings: Settings, runs) -> None:
     made = save_artifact(settings.data_dir / "routers", {**MANIFEST, "experts": ("crow",)}, {"map.mass": np.ones(3)})
-    write_pointer(settings.data_dir / "routers", LivePointer(version=made.manifest.version, promoted_at=""))
+    change_pointer(settings.data_dir / "routers", lambda _: LivePointer(version=made.manifest.version, promoted_at=""))
     values = yaml.safe_load(settings.config_path.read_text())
     values["policies"] = {"default": {"pins": {"general": "parrot"}}}
     settings.config_path.write_text(yaml.safe_dump(values))
@@ -95,7 +95,7 @@ async def test_a_pin_that_the_live_router_cannot_keep_is_told_before_anything_st
 
 async def test_categories_that_the_live_router_does_not_know_are_a_warning(settings: Settings) -> None:
     made = save_artifact(settings.data_dir / "routers", {**MANIFEST, "categories": ("code",)}, {"map.mass": np.ones(3)})
-    write_pointer(settings.data_dir / "routers", LivePointer(version=made.manifest.version, promoted_at=""))
+    change_pointer(settings.data_dir / "routers", lambda _: LivePointer(version=made.manifest.version, promoted_at=""))
     _, (warning,) = agreed_config(settings)
     assert "does not know arithmetic, extraction, " in warning
 
