@@ -179,7 +179,7 @@ class Host:
         self.tally.served[request] = number
 
     def _fill(self, number: int, now_s: float) -> None:
-        queue, awake = self._queues[number], self._scheduler.state(self._table.experts[number]) is Residency.AWAKE
+        queue, awake = self._queues[number], self._scheduler.states[self._table.experts[number]] is Residency.AWAKE
         if self._stalls and self._scheduler.under_way is not None:
             return
         while queue and awake and self._busy[number] < SLOTS:
@@ -203,7 +203,7 @@ class Host:
     def _took_s(self, step: Step, number: int) -> float:
         times = self._scheduler.residents[number].times
         if step.state is Residency.AWAKE:
-            return times.wake_s(self._scheduler.state(step.resident))
+            return times.wake_s(self._scheduler.states[step.resident])
         return times.sleep_s(step.state)
 
     def _count(self, step: Step, goal: Goal | None, took_s: float) -> None:

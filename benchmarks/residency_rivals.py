@@ -78,12 +78,12 @@ class Plan(Off):
         return np.asarray(self._sets[min(max(window, 0), len(self._sets) - 1)])
 
     def missed(self, now_s: float, view: Scheduler) -> Float64Array:
-        awake = np.array([view.state(each.name) is Residency.AWAKE for each in view.residents])
+        awake = np.array([view.states[each.name] is Residency.AWAKE for each in view.residents])
         return np.where(self._wanted(now_s), 1e6, np.where(awake, 1.0, 1e3))
 
     def goal(self, now_s: float, view: Scheduler) -> Goal | None:
         for number in np.flatnonzero(self._wanted(now_s)):
             name = view.residents[number].name
-            if view.state(name) is not Residency.AWAKE and not view.is_failing(name, now_s):
+            if view.states[name] is not Residency.AWAKE and not view.is_failing(name, now_s):
                 return view.goal_of(name, now_s, "planned")
         return None

@@ -80,7 +80,7 @@ class Changes:
         Args:
             is_free: returns once the change may be made; raises BackendError where it may not.
         """
-        scheduler, before = self._scheduler, self._scheduler.state(step.resident)
+        scheduler, before = self._scheduler, self._scheduler.states[step.resident]
         wakes, found = step.state is Residency.AWAKE, self.made[step.resident, step.state]
         try:
             await is_free()

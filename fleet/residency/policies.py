@@ -72,7 +72,7 @@ class Regret(ResidencyPolicy):
             return found
         accounts = weights @ np.maximum(rows - best_of(rows, view.mask)[:, None], 0.0)
         for number in np.argsort(-accounts)[:MOST_TRIED]:
-            is_coming = view.state(view.residents[number].name) in (Residency.AWAKE, Residency.STARTING)
+            is_coming = view.states[view.residents[number].name] in (Residency.AWAKE, Residency.STARTING)
             if is_coming or accounts[number] <= LEAST_GAIN:
                 continue
             judged = self._judged(number, now_s, weights, rows, view, least=most)
@@ -127,7 +127,7 @@ class Regret(ResidencyPolicy):
         stopped = sum(later[i] for i, state in releases if state is Residency.STOPPED)
         serving, price = view.mask & after, 0.0
         for woken in (number, *np.flatnonzero(after & ~view.mask & (np.arange(len(after)) != number))):
-            took_s = sleep_s + view.residents[woken].times.wake_s(view.state(view.residents[woken].name))
+            took_s = sleep_s + view.residents[woken].times.wake_s(view.states[view.residents[woken].name])
             lost = max(float(weights @ (best - best_of(rows, serving))), 0.0)
             waited = self._options.wait_price * weights.sum() * took_s / 2
             price += (lost + waited) * took_s / self._options.memory_s
@@ -137,7 +137,7 @@ class Regret(ResidencyPolicy):
     def _later(self, weights: Float64Array, rows: Float64Array, awake: BoolArray, view: Scheduler) -> Float64Array:
         """(m,) what it costs to have stopped an engine that is not awake: its requests wait so much longer for it."""
         lost = weights @ np.maximum(rows - best_of(rows, awake)[:, None], 0.0)
-        longer_s = [each.times.cold_start_s - each.times.wake_s(view.state(each.name)) for each in view.residents]
+        longer_s = [each.times.cold_start_s - each.times.wake_s(view.states[each.name]) for each in view.residents]
         return np.asarray(lost * np.maximum(longer_s, 0.0) / self._options.memory_s)
 
     def _fair(self, now_s: float, weights: Float64Array, rows: Float64Array, view: Scheduler) -> Goal | None:
@@ -186,7 +186,7 @@ class Static(ResidencyPolicy):
 
     def goal(self, now_s: float, view: Scheduler) -> Goal | None:
         for name in sorted(self._chosen):
-            if view.state(name) is not Residency.AWAKE and not view.is_failing(name, now_s):
+            if view.states[name] is not Residency.AWAKE and not view.is_failing(name, now_s):
                 return view.goal_of(name, now_s, "static")
         return None
 
@@ -206,6 +206,6 @@ class OnDemand(ResidencyPolicy):
         self._used_s[served] = now_s
 
     def missed(self, now_s: float, view: Scheduler) -> Float64Array:
-        asleep = np.array([view.state(each.name) is not Residency.AWAKE for each in view.residents])
+        asleep = np.array([view.states[each.name] is not Residency.AWAKE for each in view.residents])
         age_s = np.minimum(now_s - self._used_s, 1e12)
         return np.where(asleep, 0.0, 1.0 / (1.0 + age_s))

@@ -115,9 +115,6 @@ class Scheduler:
                     f"{self.memory.device_gib[device]:.1f}"
                 )
 
-    def state(self, name: str) -> Residency:
-        return self.states[name]
-
     def _is_kept(self, resident: Resident) -> bool:
         return resident.is_kept or resident.name in self._kept
 

@@ -59,7 +59,7 @@ class Room:
                 for each in view.residents
             ]
         ).reshape(len(view.residents), len(devices))
-        starting = [view.state(each.name) is Residency.STARTING for each in view.residents]
+        starting = [view.states[each.name] is Residency.STARTING for each in view.residents]
         self._free_gib -= self._gib[starting].sum(axis=0)
 
     def reduce(

@@ -170,7 +170,7 @@ async def test_a_request_that_waits_takes_whoever_wakes_first() -> None:
         named = asyncio.create_task(asked(it, "any", "plain"))
         await until(lambda: keeper.waiting == 1 or named.done())
         assert (await asked(it, "green"), await named) == ("plain", "plain")
-        assert keeper.scheduler.state("emerald") is Residency.SLEEP_2
+        assert keeper.scheduler.states["emerald"] is Residency.SLEEP_2
 
 
 async def test_no_engine_sleeps_between_the_decision_for_it_and_its_request(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +197,7 @@ async def test_no_engine_sleeps_between_the_decision_for_it_and_its_request(monk
         await until(lambda: keeper is not None and keeper.scheduler.goal is not None)
         before = looks[0]
         await until(lambda: looks[0] > before + 2)
-        assert keeper.scheduler.state("ruby") is Residency.AWAKE
+        assert keeper.scheduler.states["ruby"] is Residency.AWAKE
         may_go.set()
         assert (await first, await named) == ("ruby", "emerald")
 

@@ -56,7 +56,7 @@ class Driver:
         return expert
 
     def _serve(self, expert: str) -> None:
-        assert self.scheduler.state(expert) is Residency.AWAKE
+        assert self.scheduler.states[expert] is Residency.AWAKE
         self.running[expert] += 1
         heapq.heappush(self._events, (self.now_s + self._service_s, 0, expert))
 
@@ -80,7 +80,7 @@ class Driver:
             self._check_step(step)
             self.steps.append((self.now_s, step))
             times = self.scheduler.residents[self.scheduler.index[step.resident]].times
-            before = self.scheduler.state(step.resident)
+            before = self.scheduler.states[step.resident]
             took_s = times.wake_s(before) if step.state is Residency.AWAKE else times.sleep_s(step.state)
             heapq.heappush(self._events, (self.now_s + took_s, 1, step.resident))
         self._admit()

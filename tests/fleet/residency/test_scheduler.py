@@ -191,7 +191,7 @@ def test_sleepers_are_stopped_where_what_they_keep_is_needed() -> None:
     driver = Driver(scheduler)
     driver.until(120)
     assert scheduler.serving == {"a"}
-    assert Residency.STOPPED in {scheduler.state("b"), scheduler.state("c")}
+    assert Residency.STOPPED in {scheduler.states["b"], scheduler.states["c"]}
 
 
 def test_no_engine_is_stopped_that_could_as_well_sleep() -> None:
