@@ -16,9 +16,6 @@ from base.json_text import JsonError, from_json
 MAX_ERROR_BYTES = 1 << 20
 MAX_ANSWER_BYTES = 64 << 20
 
-VISIBLE = ("content-type", "retry-after")
-"""Headers of an expert that a client may see."""
-
 RETRY_AFTER_S = 1.0
 """Wait before another try where nobody says for how long."""
 
@@ -79,6 +76,11 @@ class BackendResponse:
     headers: dict[str, str] = field(default_factory=dict)
     place: Place | None = None
     left_out: tuple[str, ...] = ()
+
+
+def visible_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Those of an expert that a client may see."""
+    return {name: headers[name] for name in ("content-type", "retry-after") if name in headers}
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:

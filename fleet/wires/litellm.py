@@ -17,7 +17,7 @@ from pydantic import Field, SecretStr
 
 from base.errors import BackendError
 from base.json_text import to_json
-from fleet.backend import VISIBLE, BackendRequest, BackendResponse, ChatBackend, Unconnected
+from fleet.backend import BackendRequest, BackendResponse, ChatBackend, Unconnected, visible_headers
 from fleet.wires.builtin import chunks_of
 from router.section import Section
 
@@ -195,8 +195,7 @@ def own_refusal(error: BaseException | None) -> BackendResponse | None:
     if not isinstance(error, httpx.HTTPStatusError) or not error.response.is_stream_consumed:
         return None
     response = error.response
-    headers = {name: response.headers[name] for name in VISIBLE if name in response.headers}
-    return BackendResponse(response.status_code, chunks_of([response.content]), headers)
+    return BackendResponse(response.status_code, chunks_of([response.content]), visible_headers(response.headers))
 
 
 def text_or_none(value: object) -> str | None:

@@ -16,12 +16,11 @@ from yarl import URL
 
 from base.errors import BackendError
 from base.json_text import to_json
-from fleet.backend import MAX_ANSWER_BYTES, VISIBLE, BackendRequest, BackendResponse, ChatBackend, ChunkStream
+from fleet.backend import MAX_ANSWER_BYTES, BackendRequest, BackendResponse, ChatBackend, ChunkStream, visible_headers
 from fleet.wires._post import MAX_LINE_BYTES, Answer, Posts
 from router.gateway_config import CACHE_SALT
 from router.section import Section
 
-KEPT_ALIVE_S = 15.0
 PROBE_TIMEOUT_S = 2.0
 LOOK_EVERY_S = 1.0
 MODEL_FIELD = re.compile(rb'"model":"(?:[^"\\]|\\.)*"')
@@ -100,7 +99,7 @@ class VllmBackend:
         if self._options.renames_answer or self._options.sets_id:
             name = self._options.served_model if self._options.renames_answer else None
             chunks = RenamedChunks(chunks, name, request.request_id)
-        return BackendResponse(response.status, chunks, visible_headers(response))
+        return BackendResponse(response.status, chunks, visible_headers(response.headers))
 
     def _own_fields(self, request: BackendRequest) -> dict[str, object]:
         """Fields that replace the client's."""
@@ -261,12 +260,8 @@ def new_session(*, is_pooled: bool) -> aiohttp.ClientSession:
     Args:
         is_pooled: keep connections alive for the next request.
     """
-    if is_pooled:
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT_ALIVE_S, socket_factory=open_socket)
-    else:
-        connector = aiohttp.TCPConnector(limit=0, force_close=True, socket_factory=open_socket)
     return aiohttp.ClientSession(
-        connector=connector,
+        connector=aiohttp.TCPConnector(limit=0, force_close=not is_pooled, socket_factory=open_socket),
         cookie_jar=aiohttp.DummyCookieJar(),
         max_line_size=MAX_LINE_BYTES,
         max_field_size=MAX_LINE_BYTES,
@@ -274,23 +269,17 @@ def new_session(*, is_pooled: bool) -> aiohttp.ClientSession:
 
 
 def open_socket(address: aiohttp.AddrInfoType) -> socket.socket:
-    """A socket that sends small requests at once (Nagle's algorithm may hold them back for 40 ms)."""
+    """A socket; the attempt that needs it hears that its connection is new."""
     family, kind, protocol, _, _ = address
-    opened = socket.socket(family, kind, protocol)
-    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     attempt = ATTEMPT.get(None)
     if attempt is not None:
         attempt.is_connection_new = True
-    return opened
+    return socket.socket(family, kind, protocol)
 
 
 @lru_cache
 def limits_of(connect_s: float, silence_s: float) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=None, connect=connect_s, sock_read=silence_s)
-
-
-def visible_headers(response: Answer) -> dict[str, str]:
-    return {name: response.headers[name] for name in VISIBLE if name in response.headers}
 
 
 def backend_error(error: BaseException, *, has_begun: bool = False) -> BackendError:
