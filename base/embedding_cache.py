@@ -101,13 +101,11 @@ class CachedEncoder:
         parts = [names[start : start + self.batch_size] for start in range(0, len(names), self.batch_size)]
         batches = [[missing[key] for key in part] for part in parts]
         done = 0
-        for part, vectors in zip(parts, (self.spread or self._encoded)(batches), strict=True):
+        encoded = map(self.encoder.encode, batches) if self.spread is None else self.spread(batches)
+        for part, vectors in zip(parts, encoded, strict=True):
             done += len(part)
             known |= dict(zip(part, vectors, strict=True))
             rows = [(key, vector.astype("<f4").tobytes()) for key, vector in zip(part, vectors, strict=True)]
             with db:
                 db.executemany("INSERT OR REPLACE INTO embeddings VALUES (?, ?)", rows)
             self.on_progress(done)
-
-    def _encoded(self, batches: Sequence[Sequence[str]]) -> Iterator[FloatArray]:
-        return (self.encoder.encode(batch) for batch in batches)

@@ -90,11 +90,11 @@ def build_backend(
     name: str, entry: ExpertConfig, roots: Roots, lora_ids: Mapping[str, int | None], secrets: Mapping[str, str]
 ) -> ExpertBackend:
     """The client of an expert; of all its engines where it has several or a limit."""
-    backends = {root: backend_at(name, entry, root, lora_ids, secrets) for root in roots or (None,)}
+    backends = {root or "": backend_at(name, entry, root, lora_ids, secrets) for root in roots or (None,)}
     first = next(iter(backends.values()))
     if isinstance(first, DisabledBackend) or (len(backends) == 1 and entry.max_concurrency is None):
         return first
-    return Replicas(name, {root or "": each for root, each in backends.items()}, entry.max_concurrency)
+    return Replicas(name, backends, entry.max_concurrency)
 
 
 def backend_at(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from base.errors import BackendError, EngineError
 from fleet.engine_plans import EnginePlan, llamacpp_plans, refuse_taken_ports, vllm_plans
 from fleet.process import ProcessState, ProcessStatus, RestartPolicy, SupervisedProcess
-from fleet.residency.types import Residency
+from fleet.residency.types import SLEEPS, Residency
 from fleet.vllm_addresses import EngineRecord
 from fleet.vllm_command import SLEEP_FLAG, named_gpus
 from router.config import CoeConfig
@@ -164,7 +164,7 @@ class Fleet:
         names = [self._plans[number].spec.name for number in ready]
         states = await asyncio.gather(*(self._switch.state(name) for name in names), return_exceptions=True)
         for number, state in zip(ready, states, strict=True):
-            is_asleep = state in (Residency.SLEEP_1, Residency.SLEEP_2)
+            is_asleep = state in SLEEPS
             if is_asleep != (number in self._asleep) and (is_asleep or state is Residency.AWAKE):
                 self._asleep ^= {number}
                 logger.info("%s is %s", self._plans[number].spec.name, state)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
@@ -121,13 +122,6 @@ def _run_child(folder: str, given: IO[bytes], verdict: IO[bytes], wall_s: float)
     else:
         return False
     finally:
-        _kill_group(process.pid)
+        with suppress(ProcessLookupError, PermissionError):  # macOS answers the latter for a group of zombies
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-
-def _kill_group(group: int) -> None:
-    """Ends what is left of a process group; one that is already gone is fine."""
-    try:
-        os.killpg(group, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):  # macOS answers the latter for a group of zombies
-        return
