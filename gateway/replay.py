@@ -11,7 +11,7 @@ import numpy as np
 
 from base.errors import DataError, NoEligibleExpertError, RouterError
 from base.intervals import Z_95, wilson_interval
-from decision_log.decision_record import DecisionInputs, DecisionRecord
+from decision_log.decision_record import DecisionInputs, DecisionKind, DecisionRecord
 from router.features import features_hash, from_bytes, to_bytes
 from router.pipeline import Router
 from router.types import DecisionReason, FloatArray, Metric, Query, Record, RoutingDecision
@@ -85,7 +85,8 @@ def routed(record: DecisionRecord) -> tuple[RoutingDecision, DecisionInputs]:
     if record.decision.reason is DecisionReason.EXPLICIT:
         raise NotReplayableError(f"the client named the expert '{record.decision.expert}': no router decided")
     if record.inputs is None:
-        raise NotReplayableError(f"a request of kind '{record.kind}': it chose a retrieval expert")
+        why = "the log has no inputs of it" if record.kind is DecisionKind.CHAT else "it chose a retrieval expert"
+        raise NotReplayableError(f"a request of kind '{record.kind}': {why}")
     return record.decision, record.inputs
 
 
