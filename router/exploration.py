@@ -25,8 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.policy_config import GAIN_FOR_DOUBLE_COST
-
-Float64Array = NDArray[np.float64]
+from router.types import Float64Array
 
 MOST_EXPLORED = 0.5
 """Share of the queries of a category that exploration draws at most, however little it costs (ours; benchmarks/LOG.md

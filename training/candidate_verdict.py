@@ -13,10 +13,9 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
 from router.pipeline import Router
-from router.types import FloatArray, QueryBatch, Verdict
+from router.types import Float64Array, FloatArray, IntArray, QueryBatch, Verdict
 from training.change_points import ChangePoint, is_outdated
 from training.fit_inputs import judged_outcomes
 from training.gate import Comparison, GateResult, judge, shown
@@ -137,7 +136,7 @@ def judge_on_log(
 
 def judged_rows(
     log: LogTable, changes: tuple[ChangePoint, ...], comparison: RouterComparison
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+) -> tuple[IntArray, Float64Array]:
     """Rows that judge, and for every row of the log how many queries of the traffic it represents.
 
     A category whose quality changed keeps only what came after, so each of its few answers represents more queries.

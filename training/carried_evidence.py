@@ -12,16 +12,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
-from numpy.typing import NDArray
 
 from router.artifact import RouterArtifact
 from router.build import evidence_of
 from router.config import CoeConfig
 from router.quality import QualityMatrix
-from router.types import GENERAL, FloatArray
+from router.types import GENERAL, Float64Array, FloatArray
 from training.change_points import ChangePoint
-
-Float64Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

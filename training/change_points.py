@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from router.types import BoolArray, Float64Array, IntArray
 from training.log_table import LogTable
 
 CONFIDENCE_DELTA = 0.01
@@ -26,8 +26,6 @@ MIN_SHARED = 5
 
 Z_SHARED = 1.96
 """Standard errors by which a change has to show without any one key: where it is was found with all of them."""
-
-Float64Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ def chance_of_cut(z: float, edge: float) -> float:
     return min(1.0, (z - 1 / z) * density * spread + 4 * density / z)
 
 
-def is_shared(rewards: Float64Array, key: NDArray[np.int64], cut: int) -> bool:
+def is_shared(rewards: Float64Array, key: IntArray, cut: int) -> bool:
     """Returns whether a change at row `cut` of rewards (n,) is still there without the answers of any one limited key
     (n,): the means of both parts differ as they do with all, by `Z_SHARED` standard errors."""
     after = np.arange(len(rewards)) >= cut
@@ -137,9 +135,7 @@ def find_change_points(log: LogTable) -> tuple[ChangePoint, ...]:
     return tuple(sorted(changes, key=lambda change: -change.at))
 
 
-def expert_wide_change(
-    log: LogTable, rows_of: Mapping[tuple[int, int], NDArray[np.int64]], delta: float
-) -> float | None:
+def expert_wide_change(log: LogTable, rows_of: Mapping[tuple[int, int], IntArray], delta: float) -> float | None:
     """Time at which all cells of an expert changed together, in Unix seconds; None if they did not.
 
     Rewards less the mean of their cell are searched, in order of time, so a change of the mix of categories does not
@@ -156,7 +152,7 @@ def expert_wide_change(
     return float(log.at[rows[order][cut]]) if cut else None
 
 
-def change_of(log: LogTable, cell: tuple[int, int], rows: NDArray[np.int64], cut: int, at: float) -> ChangePoint:
+def change_of(log: LogTable, cell: tuple[int, int], rows: IntArray, cut: int, at: float) -> ChangePoint:
     """`after` is `before` where a cell has no reward since."""
     before = float(log.reward[rows[:cut]].mean())
     after = float(log.reward[rows[cut:]].mean()) if cut < len(rows) else before
@@ -186,19 +182,19 @@ def replaced_models(
     )
 
 
-def in_cell(log: LogTable, category: str, expert: str) -> NDArray[np.bool_]:
+def in_cell(log: LogTable, category: str, expert: str) -> BoolArray:
     """(n,) answers of an expert in a category."""
     inside = (log.category_in((category,)) == 0) & (log.expert_in((expert,)) == 0)
     return np.asarray(inside, dtype=np.bool_)
 
 
-def mean_reward(log: LogTable, category: str, expert: str, keep: NDArray[np.bool_]) -> float:
+def mean_reward(log: LogTable, category: str, expert: str, keep: BoolArray) -> float:
     """Mean reward of the kept answers of a cell; 0 of none."""
     rewards = log.reward[in_cell(log, category, expert) & keep]
     return float(rewards.mean()) if len(rewards) else 0.0
 
 
-def is_stale(log: LogTable, changes: tuple[ChangePoint, ...]) -> NDArray[np.bool_]:
+def is_stale(log: LogTable, changes: tuple[ChangePoint, ...]) -> BoolArray:
     """(n,) answers of a changed cell from before its change: they teach nothing about the expert of today."""
     stale = np.zeros(len(log), dtype=bool)
     for change in changes:
@@ -206,7 +202,7 @@ def is_stale(log: LogTable, changes: tuple[ChangePoint, ...]) -> NDArray[np.bool
     return stale
 
 
-def is_outdated(log: LogTable, changes: tuple[ChangePoint, ...]) -> NDArray[np.bool_]:
+def is_outdated(log: LogTable, changes: tuple[ChangePoint, ...]) -> BoolArray:
     """(n,) marks a category's answers from before the last change of any of its experts, whichever expert answered.
     An estimate of a router's present worth leaves out all of them: leaving out only one expert's would bias it."""
     outdated = np.zeros(len(log), dtype=bool)

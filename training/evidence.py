@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from router.quality import QualityMatrix
-from router.types import GENERAL, FloatArray
+from router.types import GENERAL, BoolArray, Float64Array, FloatArray, IntArray
 from training.agreement import Anchors, agreed_cells
 from training.carried_evidence import Carried, with_carried
 from training.change_points import ChangePoint, is_stale
@@ -38,8 +37,6 @@ MASS_PRIOR_DECISIONS = 20.0
 GUESS_LEAD = 0.25
 """Standard errors of the difference by which an expert has to lead who serves a category without grades, to take it:
 without any, a third of such moves were for the worse (ours; benchmarks/LOG.md)."""
-
-Float64Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -129,7 +126,7 @@ def add_preferences(
     rows: tuple[str, ...],
     experts: tuple[str, ...],
     cells: tuple[Float64Array, Float64Array, Float64Array],
-    is_guess: NDArray[np.bool_],
+    is_guess: BoolArray,
 ) -> None:
     """Adds what a judge preferred to sums, sums of squares and counts of cells, each (k+1, m)."""
     row, expert = category_rows(judged, rows), judged.expert_in(experts)
@@ -154,7 +151,7 @@ def beside_serving(
 
 def is_taught(
     log: LogTable, experts: tuple[str, ...], changes: tuple[ChangePoint, ...], carried: Carried | None
-) -> NDArray[np.bool_]:
+) -> BoolArray:
     """(n,) answers to learn from: of these experts, not held out, of their present quality, and not carried already."""
     taught = ~log.is_held_out & ~is_stale(log, changes) & (log.expert_in(experts) >= 0)
     if carried is not None:
@@ -162,7 +159,7 @@ def is_taught(
     return taught
 
 
-def category_rows(log: LogTable, rows: tuple[str, ...]) -> NDArray[np.int64]:
+def category_rows(log: LogTable, rows: tuple[str, ...]) -> IntArray:
     """(n,) row of each answer's category; the last one, `general`, for a category that has none."""
     row = log.category_in(rows)
     return np.where(row < 0, len(rows) - 1, row)
@@ -175,16 +172,14 @@ def traffic_mass(log: LogTable, rows: Sequence[str], base: QualityMatrix) -> Flo
     return np.asarray(mass, dtype=np.float32)
 
 
-def add_cells(
-    values: Float64Array, row: NDArray[np.int64], expert: NDArray[np.int64], shape: tuple[int, ...]
-) -> Float64Array:
+def add_cells(values: Float64Array, row: IntArray, expert: IntArray, shape: tuple[int, ...]) -> Float64Array:
     """Sums of values per cell, (k+1, m)."""
     flat = np.bincount(row * shape[1] + expert, weights=values, minlength=shape[0] * shape[1])
     return flat.reshape(shape).astype(np.float64)
 
 
 def reward_offset(
-    reward: Float64Array, weight: Float64Array, base: QualityMatrix, row: NDArray[np.int64], expert: NDArray[np.int64]
+    reward: Float64Array, weight: Float64Array, base: QualityMatrix, row: IntArray, expert: IntArray
 ) -> float:
     """Mean of reward minus measured quality over answers whose cell was graded; 0 where none was."""
     graded = base.count[row, expert] > 0

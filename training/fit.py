@@ -21,7 +21,7 @@ from router.artifact import RouterArtifact, save_artifact
 from router.protocols import Encoder
 from router.strategies.learned import PART as STRATEGIES
 from router.strategies.learned import LearnedStrategies
-from router.types import CategoryProbs, FloatArray, Metric
+from router.types import CategoryProbs, FloatArray, IntArray, Metric
 from training.category_mix import MIX_MOVED
 from training.expert_map import cell_sums, row_numbers
 from training.graded_queries import GradedQueries, LoggedQueries
@@ -79,7 +79,7 @@ class Prepared:
     stage: StageOne
     metrics: Mapping[str, Metric]
     served: FloatArray
-    labelled: NDArray[np.int64]
+    labelled: IntArray
     graded: GradedQueries | None
     strategies: LearnedStrategies | None
     rng: np.random.Generator

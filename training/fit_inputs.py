@@ -10,7 +10,6 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from base.embedding_cache import CachedEncoder
 from base.progress import Progress, silent
@@ -21,7 +20,7 @@ from router.build import build_encoder
 from router.config import CoeConfig, load_config
 from router.protocols import Encoder
 from router.section import PluginConfig
-from router.types import FloatArray
+from router.types import BoolArray, FloatArray
 from training.datasets.labelled_queries import read_seed
 from training.datasets.outcome_folders import graded_models, outcome_folders, read_outcome_folders
 from training.expert_map import measure_quality
@@ -70,7 +69,7 @@ MIN_SPLIT_PROMPTS = 1000
 of a small table loses more than its judge gains (docs/decisions/32-cross-fitted-grades.md)."""
 
 
-def is_judging(table: OutcomeTable) -> NDArray[np.bool_]:
+def is_judging(table: OutcomeTable) -> BoolArray:
     """(n,) graded prompts that no router is fitted on; none of a small table."""
     if len(table.texts) < MIN_SPLIT_PROMPTS:
         return np.zeros(len(table.texts), dtype=bool)

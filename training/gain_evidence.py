@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
+from router.types import Float64Array
 from training.gate import LEVEL, WITHOUT_ONE
 from training.probe_plan import MOST_LUCKY
 
@@ -55,8 +56,6 @@ PRIOR_ANSWERS, PRIOR_VARIANCE = 20.0, 0.36
 
 BLOCK = 20
 """Answers with the same stake."""
-
-Float64Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import norm
 from scipy.stats import t as student_t
 
-from router.types import Interval, Metric
+from router.types import Float64Array, IntArray, Interval, Metric
 
-Float64Array = NDArray[np.float64]
 ROUNDS = 1000
 MAX_WEIGHT = 200.0
 """Importance weights are clipped here: a little bias for bounded variance (Bottou et al. 2013). High, because a tenth
@@ -83,7 +81,7 @@ def policy_values(sums: Float64Array) -> Float64Array:
 
 def bootstrap_sums(
     columns: Float64Array,
-    groups: NDArray[np.int64],
+    groups: IntArray,
     statistic: Callable[[Float64Array], Float64Array],
     rng: np.random.Generator,
 ) -> list[Metric]:

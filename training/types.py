@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from router.types import GENERAL, FloatArray
+from router.types import GENERAL, BoolArray, FloatArray, IntArray
 
 MIN_TABLE_PROMPTS = 5
 """Fewest prompts of a category that is learned: with one in each fold, every fold's training part has some (ours)."""
@@ -53,7 +53,7 @@ class OutcomeTable:
     source: str
     active_params_b: dict[str, float] = field(default_factory=dict)
     is_cost_estimated: bool = False
-    answers: NDArray[np.int64] | None = None
+    answers: IntArray | None = None
     logprobs: FloatArray | None = None
 
     def __post_init__(self) -> None:
@@ -67,7 +67,7 @@ class OutcomeTable:
         """Those (n, m) that the table has, by name."""
         return {name: values for name in MATRICES if (values := getattr(self, name)) is not None}
 
-    def rows(self, keep: NDArray[np.bool_] | NDArray[np.int64] | Sequence[int]) -> OutcomeTable:
+    def rows(self, keep: BoolArray | IntArray | Sequence[int]) -> OutcomeTable:
         """The table of some prompts: a boolean mask (n,) or row numbers."""
         index = np.arange(len(self.prompt_ids))[np.asarray(keep)]
         columns: dict[str, Any] = {name: tuple(getattr(self, name)[i] for i in index) for name in COLUMNS}

@@ -26,17 +26,7 @@ from router.config import CoeConfig
 from router.expert_config import ExpertConfig
 from router.pipeline import Router
 from router.quality import QualityMatrix
-from router.types import (
-    GENERAL,
-    BoolArray,
-    Float64Array,
-    IntArray,
-    Metric,
-    Query,
-    QueryBatch,
-    QueryFacts,
-    Record,
-)
+from router.types import GENERAL, BoolArray, Float64Array, IntArray, Metric, Query, QueryBatch, QueryFacts, Record
 
 
 class SavedGroup(Record):

@@ -11,10 +11,7 @@ from eval.metrics.intervals import Rate
 from eval.report import charts
 from eval.report.charts import ACCENT, EXPERT, HINDSIGHT, INK, ROW_HEIGHT, SOFT, VIOLET, Look
 from eval.report.numbers import percent
-from eval.report.page import (
-    Chart,
-    Spec,
-)
+from eval.report.page import Chart, Spec
 
 LOOKS = tuple(Look(colour) for colour in (ACCENT, EXPERT, HINDSIGHT, VIOLET, "var(--pink)", INK))
 REST = "others"

@@ -6,15 +6,7 @@ from collections.abc import Sequence
 
 from eval.log.traffic_charts import SHOWN_CATEGORIES, quality_chart, rates_chart, timeline_chart, volume_chart
 from eval.log.traffic_records import Bias, CategoryRegret, Disagreement, Drift, Group, LogReport, Regret, Switch
-from eval.log.traffic_words import (
-    moment,
-    per_thousand,
-    shares_text,
-    stretch,
-    switch_sentence,
-    verdict,
-    worsened,
-)
+from eval.log.traffic_words import moment, per_thousand, shares_text, stretch, switch_sentence, verdict, worsened
 from eval.log.worth_section import loop_section, mix_section, worth_section
 from eval.report.numbers import (
     cell_of,
@@ -27,20 +19,7 @@ from eval.report.numbers import (
     points_range,
     rated,
 )
-from eval.report.page import (
-    Block,
-    Chart,
-    Columns,
-    Command,
-    Figure,
-    Heading,
-    Note,
-    Page,
-    Row,
-    Section,
-    Table,
-    table_of,
-)
+from eval.report.page import Block, Chart, Columns, Command, Figure, Heading, Note, Page, Row, Section, Table, table_of
 
 
 def traffic_page(report: LogReport) -> Page:

