@@ -68,6 +68,11 @@ class ExpertScorer(Protocol):
     """Stage 2: predicted quality of every expert on every query."""
 
     @property
+    def measured(self) -> Measured:
+        """Experts in the order of the scores, and what was measured of them by category."""
+        ...
+
+    @property
     def decides_by_query(self) -> bool:
         """Returns whether the expert of best predicted quality serves, rather than that of the category's map."""
         ...

@@ -15,7 +15,6 @@ import numpy as np
 
 from router.artifact import RouterArtifact, save_artifact
 from router.pipeline import Router
-from router.types import CategoryProbs, Query, QueryBatch
 from training.types import OutcomeTable
 
 
@@ -93,10 +92,7 @@ def trust_moved(live: Router, candidate: Router) -> bool:
     plans; both have the same categories."""
     if live.categories != candidate.categories or live.builtins.names != candidate.builtins.names:
         return False
-    rows = len(live.categories)
-    probs = CategoryProbs(live.classifier.categories_, np.zeros((rows, rows - 1), dtype=np.float32))
-    batch = QueryBatch(tuple(Query(name, "") for name in live.categories), np.zeros((rows, 1), dtype=np.float32))
-    quality = live.scorer.score(batch, probs, range(rows)).quality
+    quality = live.scorer.measured.evidence.quality
     planned = np.array([quality[row, live.experts.index(name)] for row, name in enumerate(live.expert_of().values())])
     first = [router.builtins.sure > planned[:, None] for router in (live, candidate)]
     return bool((first[0] != first[1]).any())

@@ -18,7 +18,6 @@ from router.artifact import RouterArtifact, save_artifact
 from router.build import evidence_of
 from router.pipeline import Router
 from router.quality import QualityMatrix, reference_of
-from router.types import CategoryProbs, Query, QueryBatch
 from training.evidence import Evidence
 
 BELOW_REFERENCE = 0.01
@@ -115,11 +114,8 @@ def exploration_moved(one: Router, other: Router) -> float:
 
 def explored_shares(router: Router, policy: str) -> list[dict[str, float]]:
     """Shares of the experts in each row of a map."""
-    rows = len(router.categories)
-    probs = CategoryProbs(router.classifier.categories_, np.zeros((rows, rows - 1), dtype=np.float32))
-    batch = QueryBatch(tuple(Query(name, "") for name in router.categories), np.zeros((rows, 1), dtype=np.float32))
-    quality = router.scorer.score(batch, probs, range(rows)).quality
-    prospects = [router.prospect(policy, row, quality[row], {}) for row in range(rows)]
+    quality = router.scorer.measured.evidence.quality
+    prospects = [router.prospect(policy, row, own, {}) for row, own in enumerate(quality)]
     return [dict(zip(found.usual.eligible, found.odds.probs, strict=True)) for found in prospects]
 
 

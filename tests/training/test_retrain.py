@@ -484,6 +484,17 @@ def test_a_learned_scorer_is_fitted_on_the_log_too(request_, tmp_path):
     assert router.decide(query, rng=np.random.default_rng(0)).expert == "right"
 
 
+@pytest.mark.parametrize("kind", ["soft_map", "soft_ridge", "knn"])
+def test_a_router_with_a_learned_scorer_may_stay_live(request_, kind):
+    config = dict(CONFIG, router=CONFIG["router"] | {"scorer": {"kind": kind}})
+    request_.config.write_text(yaml.dump(config))
+    put_first_router(request_.config, request_.outcomes, request_.routers, NOW)
+    log_answers(request_, {"left": 0.9, "right": 0.85}, n=60)
+    result = run_retrain(request_, now=NOW)
+    assert not result.is_promoted, result.reason
+    assert Registry(request_.routers).live().version == result.live
+
+
 def test_a_router_promoted_during_the_comparison_is_not_overwritten(request_, tmp_path):
     log_answers(request_, {"left": 0.2, "right": 0.9})
     registry = Registry(request_.routers)
@@ -512,9 +523,12 @@ def test_category_accuracy_is_judged_on_the_labels_that_were_held_out(request_):
     assert (accuracy.name, accuracy.difference.n) == ("category accuracy", len(held_out))
 
 
-@pytest.mark.parametrize(("thumb", "answers_first"), [(0.0, False), (1.0, True)])
-def test_feedback_on_a_builtin_expert_changes_whether_it_answers_first(request_, thumb, answers_first):
+@pytest.mark.parametrize(
+    ("thumb", "answers_first", "scorer"), [(0.0, False, "map"), (1.0, True, "map"), (0.0, False, "soft_map")]
+)
+def test_feedback_on_a_builtin_expert_changes_whether_it_answers_first(request_, thumb, answers_first, scorer):
     config = yaml.safe_load(request_.config.read_text())
+    config["router"]["scorer"] = {"kind": scorer}
     config["experts"]["sums"] = {"engine": "builtin", "model": "calculator"}
     request_.config.write_text(yaml.dump(config))
     table = outcome_table()
