@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from base.errors import InfeasibleBudgetError, require_installed
 from router.hosting import Memory, kept_in_memory
 from router.policy_config import Budgets
-from router.price import LEAST_LIMIT, SLACK, beside_others
-from router.stand_ins import Amounts, StandIns, stand_ins
+from router.price import LEAST_LIMIT, SLACK, Amounts, beside_others
+from router.stand_ins import StandIns, stand_ins
 from router.types import BoolArray, Float64Array, FloatArray, IntArray
 
 if TYPE_CHECKING:
@@ -181,10 +181,7 @@ def clean_standard_output() -> Iterator[None]:
 
 def one_expert_each(k: int, m: int, width: int) -> Float64Array:
     """Rows (k, width) of sum_e x[c,e] = 1."""
-    rows = np.zeros((k, width))
-    for c in range(k):
-        rows[c, c * m : (c + 1) * m] = 1
-    return rows
+    return np.pad(np.repeat(np.eye(k), m, axis=1), ((0, 0), (0, width - k * m)))
 
 
 def hosting_links(k: int, group: IntArray, width: int) -> csr_array:

@@ -6,7 +6,7 @@ Rows are the k learned categories and, last, `general`; columns are m experts.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,10 @@ BROAD = 4
 UNPROVEN = 1e-5
 """The amount by which an expert ranks below the reference where its lead is within its error: more than the map's
 tie-break in favour of small experts (router.map_solver.TIE_BREAK), which must not decide it."""
+
+
+OF_EXPERTS = ("quality", "stderr", "count", "output_tokens", "latency_ms")
+"""Arrays of the evidence that have a column for each expert."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,10 @@ class QualityMatrix:
             kept["serving"] = np.array([number.get(own, -1) for own in self.serving.tolist()], dtype=np.float32)
         return QualityMatrix(**kept)
 
+    def beside(self, others: Mapping[str, FloatArray]) -> QualityMatrix:
+        """The evidence on more experts, who come last; `others` (k+1, c) has what is known of them by `OF_EXPERTS`."""
+        return replace(self, **{name: np.hstack([getattr(self, name), others[name]]) for name in OF_EXPERTS})
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -82,7 +90,7 @@ class Measured:
 def quality_from_arrays(arrays: Mapping[str, NDArray[np.generic]], k: int, m: int) -> QualityMatrix:
     """The matrix of an artifact with k learned categories and m experts. Raises ArtifactError on a wrong shape, or a
     number of an expert that there is not."""
-    shapes = {name: (k + 1, m) for name in ("quality", "stderr", "count", "output_tokens", "latency_ms")}
+    shapes = dict.fromkeys(OF_EXPERTS, (k + 1, m))
     optional = [name for name in ("serving", "guessed") if name in arrays]
     vectors = {name: (k + 1,) for name in ("mass", "prompt_tokens", *optional)}
     fields = {

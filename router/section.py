@@ -30,7 +30,7 @@ class Section(BaseModel):
 
 
 AUTO = "auto"
-"""Kind of scorer that training chooses by validation."""
+"""Model that asks for routing."""
 
 
 class PluginConfig(BaseModel):

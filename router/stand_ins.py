@@ -14,10 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from router.price import SLACK
+from router.price import SLACK, Amounts
 from router.types import BoolArray, Float64Array
-
-Amounts = Mapping[str, Float64Array]
 
 UNITS = {"active_params_b": "B active", "cost_usd": "USD", "latency_ms": "ms"}
 

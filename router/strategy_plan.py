@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from router.map_solver import ExpertCosts, MapProgram
 from router.price import SLACK
@@ -76,14 +75,10 @@ def choices_of(
     quality[:, barred] = NEVER
     for row, expert in pins.items():
         quality[row, np.arange(quality.shape[1]) != expert] = NEVER
-    spent = {name: np.einsum("kcm,km->kc", asks, per_row(amounts, k)) for name, amounts in costs.per_query().items()}
+    amounts = {name: np.broadcast_to(each, (k, m)) for name, each in costs.per_query().items()}
+    spent = {name: np.einsum("kcm,km->kc", asks, each) for name, each in amounts.items()}
     mass = evidence.mass.astype(np.float64)
     return Choices(quality, spent | {"calls": asks.sum(axis=2)}, mass / max(float(mass.sum()), 1e-12))
-
-
-def per_row(amounts: NDArray[np.floating], k: int) -> Float64Array:
-    """(k, m) amounts that may be the same in every category."""
-    return np.broadcast_to(np.asarray(amounts, dtype=np.float64), (k, amounts.shape[-1]))
 
 
 def solve_plan(

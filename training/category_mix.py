@@ -21,16 +21,16 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from base.blas import one_thread
-from base.errors import ArtifactError, DataError
+from base.errors import DataError
 from decision_log.decision_record import DecisionRecord, TerminalState
 from decision_log.read import NOT_OF_THE_MAP, read_newest
 from decision_log.sql_engine import open_log
-from fleet.router_registry import Registry
 from router.artifact import RouterArtifact, load_artifact, require_array
 from router.build import configured_router
 from router.config import load_config
 from router.features import from_bytes
 from router.feedback_config import FeedbackConfig
+from router.live_pointer import required_pointer
 from router.pipeline import Router
 from router.protocols import Encoder
 from router.types import Float64Array, FloatArray, IntArray, Metric, Record
@@ -250,11 +250,7 @@ def in_names(mix: CategoryMix, categories: Sequence[str], *, is_followed: bool) 
 
 def read_mix(config: Path, routers: Path, database_url: str, *, since: float, until: float) -> TrafficMix:
     """The same of the live router and a log. Raises RouterError as `load_router` and `open_log` do, too."""
-    registry = Registry(routers)
-    pointer = registry.live()
-    if pointer is None:
-        raise ArtifactError(f"{routers}: there is no live router; run `coe train` first")
-    configured, artifact = load_config(config), load_artifact(registry.folder(pointer.version))
+    configured, artifact = load_config(config), load_artifact(routers / required_pointer(routers).version)
     router = configured_router(configured, artifact)
     asked = read_asked(database_url, router.encoder, configured.feedback, since=since, until=until)
     return measure_mix(router, artifact, asked)

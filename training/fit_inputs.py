@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -112,22 +112,15 @@ def labelled_queries(config: CoeConfig, folder: Path | None) -> tuple[LabelledQu
 def opened_encoder(config: PluginConfig, cache: Path | None, cores: int = 0) -> Encoder:
     """The encoder, behind the cache if there is one, on so many cores of Ray if there are any."""
     encoder = build_encoder(config)
-    spread = SpreadEncoding(config, cores) if cores else None
-    return encoder if cache is None else CachedEncoder(encoder, cache, spread=spread)
+    on_ray = partial(encode_on_ray, config, cores) if cores else None
+    return encoder if cache is None else CachedEncoder(encoder, cache, spread=on_ray)
 
 
-@dataclass(frozen=True)
-class SpreadEncoding:
-    """Encodes batches by the encoder of a configuration, in as many processes as Ray has cores, each batch as one
-    process would: every vector is the same to the bit. Where threads decide how an encoder sums, all have one."""
-
-    config: PluginConfig
-    cores: int
-
-    def __call__(self, batches: Sequence[Sequence[str]]) -> Iterator[FloatArray]:
-        """Vectors of each batch (n, d), in order."""
-        config = self.config.model_dump_json()
-        return spread(encode_batch, ((config, batch) for batch in batches), self.cores)
+def encode_on_ray(config: PluginConfig, cores: int, batches: Sequence[Sequence[str]]) -> Iterator[FloatArray]:
+    """Vectors of each batch (n, d), in order, by as many processes as Ray has cores. Each is encoded as one process
+    would: every vector is the same to the bit. Where threads decide how an encoder sums, all have one."""
+    chosen = config.model_dump_json()
+    return spread(encode_batch, ((chosen, batch) for batch in batches), cores)
 
 
 def encode_batch(part: tuple[str, Sequence[str]]) -> FloatArray:
@@ -170,10 +163,8 @@ def fit_configured(root: Path, request: TrainRequest, *, now: datetime, progress
     queries = labelled_queries(config, request.queries)
     table = learned_outcomes(usable_outcomes(config, request.outcomes))
     wanted = fit_request(config, table, queries, options, builtin_outcomes(config, request.outcomes))
-    encoder, rng = (
-        opened_encoder(wanted.encoder_config, request.cache, request.cores),
-        np.random.default_rng(options.seed),
-    )
+    encoder = opened_encoder(wanted.encoder_config, request.cache, request.cores)
+    rng = np.random.default_rng(options.seed)
     return fit_router(root, wanted, encoder, queries, now=now, rng=rng, progress=progress)
 
 

@@ -242,19 +242,9 @@ def collect(
     Args:
         preferences: of judges, as `read_preferences` gives them.
     """
-    columns, pairs, replies, digest, models, panels = (
-        Columns(),
-        Columns(),
-        Replies(),
-        hashlib.sha256(),
-        ModelHistory(),
-        Panels(),
-    )
-    builtins: list[RatedBuiltin] = []
-    dropped: Counter[str] = Counter()
-    traffic: Counter[str] = Counter()
-    asking: set[str] = set()
-    n_rows = 0
+    columns, pairs, replies, models, panels = Columns(), Columns(), Replies(), ModelHistory(), Panels()
+    dropped, traffic, n_rows = Counter[str](), Counter[str](), 0
+    asking, builtins, digest = set[str](), list[RatedBuiltin](), hashlib.sha256()
     for record in records:
         n_rows += 1
         models.add(record)

@@ -128,8 +128,4 @@ def beside(known: QualityMatrix, added: QualityMatrix) -> QualityMatrix:
         quality=np.clip(np.minimum(added.quality, ceiling), 0.0, 1.0).astype(np.float32),
         count=np.broadcast_to(known.count.min(axis=1, keepdims=True), added.count.shape),
     )
-    joined = {
-        name: array if array.ndim == 1 else np.concatenate([array, getattr(held, name)], axis=1)
-        for name, array in known.arrays().items()
-    }
-    return QualityMatrix(**joined)
+    return known.beside(held.arrays())

@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from base.errors import ConfigError, DataError, allowed_values
+from base.intervals import Z_95
 from router.artifact import RouterArtifact, load_artifact, save_artifact
 from router.build import configured_router, evidence_of, expert_costs
 from router.config import CoeConfig
 from router.map_solver import solve_map
 from router.pipeline import Router
-from router.quality import BROAD, QualityMatrix, cautious_quality, reference_of
+from router.quality import BROAD, OF_EXPERTS, QualityMatrix, cautious_quality, reference_of
 from router.types import GENERAL, BoolArray, Float64Array, IntArray
 from training.expert_map import cell_means, cell_sums, row_numbers, shrink
 from training.fit_inputs import fingerprint_outcomes
@@ -29,9 +30,6 @@ from training.probe_plan import MOST_LUCKY, Bars
 from training.types import OutcomeTable
 
 EXTENDABLE = "map"
-SURE = 1.959964
-"""Standard errors of a difference beyond which a category counts as decided: 95%, two-sided."""
-
 MAX_PROBES_NEEDED = 10_000
 
 
@@ -61,14 +59,14 @@ class CategoryOutlook:
 
     @property
     def is_decided(self) -> bool:
-        return abs(self.difference) > SURE * self.stderr
+        return abs(self.difference) > Z_95 * self.stderr
 
     @property
     def probes_needed(self) -> int | None:
         """Errors fall with the square root of the number of probes, so it has to grow by their ratio squared."""
         if self.is_decided or self.count == 0 or self.difference == 0:
             return None
-        needed = math.ceil(self.count * (SURE * self.stderr / abs(self.difference)) ** 2)
+        needed = math.ceil(self.count * (Z_95 * self.stderr / abs(self.difference)) ** 2)
         return needed if needed <= MAX_PROBES_NEEDED else None
 
 
@@ -136,11 +134,7 @@ def joined_evidence(
         "output_tokens": cell_means(probed.output_tokens, rows, k),
         "latency_ms": cell_means(probed.latency_ms, rows, k),
     }
-    joined = {
-        name: np.concatenate([getattr(evidence, name), column.astype(np.float32)], axis=1)
-        for name, column in columns.items()
-    }
-    return replace(evidence, **joined)
+    return evidence.beside({name: column.astype(np.float32) for name, column in columns.items()})
 
 
 def probe_levels(asked: Sequence[str], others: OutcomeTable | None, default: Float64Array) -> Float64Array:
@@ -175,11 +169,7 @@ def dearer(config: CoeConfig, router: Router, evidence: QualityMatrix, expert: s
 
     Its answers are taken to be as long and as slow as those of the others: none was seen yet.
     """
-    columns = {
-        name: array if array.ndim == 1 else np.column_stack([array, array.mean(axis=1)])
-        for name, array in evidence.arrays().items()
-    }
-    joined = QualityMatrix(**columns)
+    joined = evidence.beside({name: getattr(evidence, name).mean(axis=1, keepdims=True) for name in OF_EXPERTS})
     costs = expert_costs([config.experts[name] for name in (*router.experts, expert)], joined)
     policy = router.policy("default")
     solved = solve_map(

@@ -101,7 +101,7 @@ class Drift(Record):
 class RatedShare(Record):
     """Share of the answers of a group that got feedback."""
 
-    by: Literal["category", "expert", "latency", "outcome"]
+    by: Literal["category", "expert", "latency"]
     name: str
     n: int
     rated: Rate

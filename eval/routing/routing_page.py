@@ -69,7 +69,7 @@ def routing_page(report: Report) -> Page:
         first={},
         tone=gain_tone(report),
     )
-    return Page(**{**vars(page), "first": first_charts(report, page.charts)})
+    return replace(page, first=first_charts(report, page.charts))
 
 
 def first_charts(report: Report, drawn: Mapping[str, object]) -> dict[str, str]:

@@ -131,10 +131,7 @@ def learned_strategies(state: ArrayState, k: int, m: int) -> LearnedStrategies |
         return None
     weights = require_finite(state, "weights", (None, None))
     known = weights.shape[1] - 1
-    fitted = LearnedStrategies(
-        weights,
-        {name: variants_from(state, name, k, known) for name in LEARNED},
-    )
+    fitted = LearnedStrategies(weights, {name: variants_from(state, name, k, known) for name in LEARNED})
     return fitted if known == m else fitted.among(range(known), m - known)
 
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from router.build import build_encoder
 from router.config import load_config
 from tests.json_server import JsonHandler, answering
 from training.datasets.labelled_queries import read_seed
-from training.fit_inputs import SpreadEncoding
+from training.fit_inputs import encode_on_ray
 from training.stage_one import embed
 
 ROOT = Path(__file__).parents[2]
@@ -93,7 +94,7 @@ def test_vectors_and_errors_are_those_of_one_process(tmp_path: Path) -> None:
     encoder = build_encoder(config)
     plain = embed(CachedEncoder(encoder, tmp_path / "plain"), texts, lambda _: None)
     with cores_of(WorkEngine.RAY) as cores:
-        spread_out = CachedEncoder(encoder, tmp_path / "ray", spread=SpreadEncoding(config, cores))
+        spread_out = CachedEncoder(encoder, tmp_path / "ray", spread=partial(encode_on_ray, config, cores))
         vectors = embed(spread_out, texts, lambda _: None)
         with pytest.raises(BackendError, match="part 0"):
             list(spread(refuse, range(3), cores))

@@ -12,7 +12,7 @@ import numpy as np
 
 from base.errors import DataError, allowed_values
 from base.record_files import ABSENT, Record
-from router.types import FloatArray
+from router.types import Float64Array
 from training.split import SPLITS, split_of
 from training.types import OutcomeTable
 
@@ -156,24 +156,20 @@ def assemble(prompts: Mapping[str, Prompt], source: str, score_range: tuple[floa
     models = tuple(sorted({model for prompt in prompts.values() for model in prompt.scores}))
     entries = [prompt.row for prompt in prompts.values()]
 
-    def matrix(name: str) -> FloatArray:
-        cells = [[amount(prompt.scores.get(model), name) for model in models] for prompt in prompts.values()]
-        return np.array(cells, dtype=np.float32)
+    def matrix(name: str) -> Float64Array:
+        return np.array([[amount(prompt.scores.get(model), name) for model in models] for prompt in prompts.values()])
 
     low, high = score_range
-    scores = (np.array([[amount(p.scores.get(m), "score") for m in models] for p in prompts.values()]) - low) / (
-        high - low
-    )
     return OutcomeTable(
         prompt_ids=tuple(prompts),
         texts=tuple(row.text for row in entries),
         categories=tuple(row.category for row in entries),
         splits=tuple(row.split or split_of(row.text) for row in entries),
         experts=models,
-        scores=np.clip(scores, 0.0, 1.0).astype(np.float32),
-        cost_usd=matrix("cost_usd"),
-        output_tokens=matrix("output_tokens"),
-        latency_ms=matrix("latency_ms"),
+        scores=np.clip((matrix("score") - low) / (high - low), 0.0, 1.0).astype(np.float32),
+        cost_usd=matrix("cost_usd").astype(np.float32),
+        output_tokens=matrix("output_tokens").astype(np.float32),
+        latency_ms=matrix("latency_ms").astype(np.float32),
         metric=" + ".join(sorted({row.metric for row in entries})),
         source=source,
     )

@@ -91,8 +91,7 @@ def stage(known: Known, order: IntArray, count: int) -> Stage:
     ahead = rest.sum(axis=1)
     silent = (asked & (known.keys == NO_ANSWER)).sum(axis=1)
     parts = [np.ones(len(order)), first, second, 1 - probs.sum(axis=1), first**2, first * second, second**2]
-    worth, given = utilities(keys, known.weights)
-    best = -np.sort(-np.where(given[:, :-1], worth[:, :-1], -np.inf), axis=1)
+    best = -np.sort(-utilities(keys, known.weights)[:, :-1], axis=1)
     is_decided = best[:, 0] > np.maximum(best[:, 1], 0.0) + np.maximum(rest, 0.0).sum(axis=1)
     signals = np.stack([*parts, ahead, doubt, doubt * first, silent], axis=1)
     return Stage(known.scores[rows, served], signals, is_decided)

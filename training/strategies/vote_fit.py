@@ -48,21 +48,18 @@ def key_scores(keys: IntArray, scores: Float64Array) -> Float64Array:
 def posteriors(keys: IntArray, weights: Float64Array) -> Float64Array:
     """(n, m) probability of each answer under `weights` (n, m + 1), the last of which is the doubt; 0 where nobody gave
     it. The same as `Votes.posterior`."""
-    utility, given = utilities(keys, weights)
-    return softmax(utility, given)[:, :-1]
+    return softmax(utilities(keys, weights))[:, :-1]
 
 
-def utilities(keys: IntArray, weights: Float64Array) -> tuple[Float64Array, BoolArray]:
-    """(n, m + 1) of each answer and of none being right, and which of them are possible."""
+def utilities(keys: IntArray, weights: Float64Array) -> Float64Array:
+    """(n, m + 1) of each answer, minus infinity where nobody gave it, and of none being right."""
     votes = keys[:, :, None] == np.arange(keys.shape[1])
-    sums = np.concatenate([(votes * weights[:, :-1, None]).sum(axis=1), weights[:, -1:]], axis=1)
-    given = np.concatenate([votes.any(axis=1), np.ones((len(keys), 1), dtype=bool)], axis=1)
-    return sums, given
+    sums = (votes * weights[:, :-1, None]).sum(axis=1)
+    return np.concatenate([np.where(votes.any(axis=1), sums, -np.inf), weights[:, -1:]], axis=1)
 
 
-def softmax(utility: Float64Array, given: BoolArray) -> Float64Array:
-    shifted = np.where(given, utility, -np.inf)
-    raised = np.exp(shifted - shifted.max(axis=1, keepdims=True))
+def softmax(utility: Float64Array) -> Float64Array:
+    raised = np.exp(utility - utility.max(axis=1, keepdims=True))
     return np.asarray(raised / raised.sum(axis=1, keepdims=True))
 
 
@@ -106,9 +103,8 @@ def subsets(ballots: Ballots, rng: np.random.Generator) -> Iterator[tuple[IntArr
 
 def view_loss(keys: IntArray, target: Float64Array, votes: Float64Array) -> tuple[float, Float64Array]:
     """Cross-entropy and its slope by `votes` (n, m + 1)."""
-    utility, given = utilities(keys, votes)
-    probs = softmax(utility, given)
-    slope = np.where(given, probs - target, 0.0)
+    probs = softmax(utilities(keys, votes))
+    slope = probs - target
     by_expert = np.take_along_axis(slope, np.where(keys >= 0, keys, len(slope[0]) - 1), axis=1)
     by_expert = np.where(keys >= 0, by_expert, 0.0)
     value = -float((target * np.log(np.maximum(probs, 1e-300))).sum())
