@@ -110,15 +110,19 @@ async def ensure_router(
     """Makes the first router when there is none, or another where all is graded again, and says which one serves.
 
     Raises:
-        EngineError: measuring or fitting failed.
+        EngineError: measuring or fitting failed, or every expert is disabled.
         ArtifactError: there is a router and it cannot be used.
     """
-    live = gateway.parts.live
+    live, disabled = gateway.parts.live, gateway.parts.pool.problems()
+    for problem in disabled.values():
+        view.note(f"warning: {problem}; the expert is disabled")
     if is_regrading or (live.current is None and not (settings.data_dir / ROUTERS_FOLDER / LIVE_FILE).exists()):
         environment = dict(os.environ)
         if settings.plain_keys:
             environment[KEY_VARIABLE] = settings.plain_keys[0]
-        collect = collect_words(client_url(gateway), tuple(config.experts), settings, probes)
+        if not (asked := tuple(name for name in config.experts if name not in disabled)):
+            raise EngineError("every expert is disabled, so nothing can be measured")
+        collect = collect_words(client_url(gateway), asked, settings, probes)
         source = ["--again"] if is_regrading else ["--answers-from", str(answers_file())]
         train = on_folder("train", settings)
         for title, words in ("measuring what every expert can do", [*collect, *source]), ("fitting the router", train):
