@@ -84,11 +84,14 @@ def limits(
         grant = changed(before, config, changes)
         if grant != before:
             store.set_grant(subject, grant)
+        is_known = "/" in subject or any(key.key_id.startswith(f"{subject}/") for key in store.holders().keys)
     lines = [f"{subject}: {grant_words(grant)}"]
     if grant.caps and (url := redis_url or running_url(data_dir / "redis")):
         now = time.time()
         for cap, used in zip(grant.caps, run_with_redis(read_used(url, subject, grant.caps, now)), strict=True):
             lines.append(f"  {shown(cap.measure, used)} of {cap}, until {time_words(cap.window.bounds(now)[1])}")
+    if not is_known:
+        lines.append(f"  there is no key of a team '{subject}'; `coe keys ls` lists them")
     Terminal().print("\n".join(lines), soft_wrap=True)
 
 

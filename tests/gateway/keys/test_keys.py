@@ -254,6 +254,7 @@ def test_the_commands(coe_keys: Shell) -> None:
     assert shown.strip() == f"{key_id}: 60 requests per minute; 7 usd per day"
     assert coe_keys("limits", "acme", "--usd", "100/month")[1].strip() == "acme: 100 usd per month"
     assert coe_keys("limits", "acme")[1].strip() == "acme: 100 usd per month"
+    assert "there is no key of a team 'acne'" in coe_keys("limits", "acne")[1]
     rotated = coe_keys("rotate", key_id, "--overlap", "24h")[1].splitlines()[-1]
     assert rotated != secret
     assert coe_keys("revoke", key_id) == (0, f"{key_id} is revoked\n")
