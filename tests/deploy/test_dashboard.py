@@ -1,4 +1,4 @@
-"""The Grafana dashboard against /metrics of a running gateway, and the bounds of its labels."""
+"""The Grafana dashboard and the alerts against /metrics of a running gateway, and the bounds of its labels."""
 
 from __future__ import annotations
 
@@ -23,9 +23,11 @@ from tests.gateway.served import end_gateway, start_gateway
 from tests.gateway.telemetry.collector import collecting, environment
 from tests.training.trained_folder import make_trained
 
-FILE = Path(__file__).parents[2] / "deploy" / "grafana" / "coe.json"
-DASHBOARD = json.loads(FILE.read_text())
+DEPLOY = Path(__file__).parents[2] / "deploy"
+DASHBOARD = json.loads((DEPLOY / "grafana" / "coe.json").read_text())
+(RULES,) = yaml.safe_load((DEPLOY / "prometheus" / "coe.yaml").read_text())["groups"]
 EXPRESSIONS = [(panel["title"], target["expr"]) for panel in DASHBOARD["panels"] for target in panel.get("targets", ())]
+EXPRESSIONS += [(rule["alert"], rule["expr"]) for rule in RULES["rules"]]
 STATES = {state.value for state in TerminalState}
 """Values of labels that traffic may not have brought about."""
 
