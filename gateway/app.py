@@ -227,10 +227,12 @@ class GatewayApp:
         self._metrics.failed(error)
         self._metrics.refusals.labels(str(error.status)).inc()
         extra = {"x-request-id": request_id}
+        if path.startswith("/v1/messages"):
+            extra["request-id"] = request_id
         if must_close(headers, error, self.max_body_bytes(path)):
             extra["connection"] = "close"
         surface = SURFACES.get(path.removesuffix("/count_tokens"), CHAT)
-        await send_body(send, error.status, surface.error(error), extra | error.headers)
+        await send_body(send, error.status, surface.error(error, request_id), extra | error.headers)
 
 
 def load_rest(parts: Parts) -> Application:

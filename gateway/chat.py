@@ -170,7 +170,7 @@ class ChatExchange:
         if asked.watch is not None:
             asked.watch.hears(answer.expert)
         endpoint.decider.begun(asked, decided, answer.expert)
-        told = None if answer.is_native else self._surface.answer(asked.chat, asked.decision_id)
+        told = None if answer.is_native else self._surface.answer(asked.chat, asked.decision_id, asked.request_id)
         self._telling = None if told is None else Telling(self._surface, told)
         if isinstance(answer, StreamedAnswer):
             await self._relay(answer, chat)
@@ -310,8 +310,8 @@ class ChatExchange:
         A stream that was cut inside an event is left without an end: the connection breaks, which no client takes for
         a complete answer.
         """
-        outcome = self._outcome
-        error = api_error(failure, outcome.expert, self._asked.request_id)
+        outcome, request_id = self._outcome, self._asked.request_id
+        error = api_error(failure, outcome.expert, request_id)
         self._endpoint.log.metrics.failed(error)
         outcome.is_admitted &= error.is_logged
         outcome.expert = error.expert or outcome.expert
@@ -331,11 +331,11 @@ class ChatExchange:
         if not self._has_started:
             self._has_started = True
             headers = response_headers(self._asked, outcome) | error.headers
-            await send_body(self._send, error.status, self._surface.error(error), headers)
+            await send_body(self._send, error.status, self._surface.error(error, request_id), headers)
         elif self._telling is not None:
             await self._send({"type": "http.response.body", "body": self._telling.fail(error)})
         elif self._is_waiting if self._reader is None else self._reader.is_at_boundary:
-            await self._send({"type": "http.response.body", "body": self._surface.error_event(error)})
+            await self._send({"type": "http.response.body", "body": self._surface.error_event(error, request_id)})
 
 
 def decoded(raw: bytes, surface: Surface, bounds: GatewayConfig, headers: Mapping[bytes, bytes]) -> ChatRequest:

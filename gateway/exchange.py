@@ -26,7 +26,7 @@ from gateway.http_errors import ApiError
 from gateway.keys.counters import Cost
 from gateway.keys.grants import Caller
 from gateway.keys.limits import Hold
-from router.expert_config import ExpertConfig
+from router.expert_config import ExpertConfig, Wire
 from router.strategies.types import Chosen
 from router.types import DecisionReason, RoutingDecision, Stay
 
@@ -176,6 +176,8 @@ class Outcome:
 def response_headers(asked: Asked, outcome: Outcome) -> dict[str, str]:
     """The `x-coe-*` headers; never prompt text. A request that was not admitted has no row, so no decision to name."""
     headers = {"x-request-id": asked.request_id, "x-coe-schema": "1"}
+    is_message = asked.chat.native is not None and asked.chat.native.wire is Wire.MESSAGES
+    headers |= {"request-id": asked.request_id} if is_message else {}  # its name in Anthropic's API
     if outcome.is_admitted:
         headers["x-coe-decision-id"] = asked.decision_id
     if outcome.hold is not None:

@@ -42,7 +42,7 @@ class CompletionsSurface(Surface):
         native = {**body, "max_tokens": limit}
         return reading.done(Native(Wire.COMPLETIONS, native, as_chat, "max_tokens", prompts=prompts, choices=choices))
 
-    def answer(self, chat: ChatRequest, decision_id: str) -> Answer:
+    def answer(self, chat: ChatRequest, decision_id: str, request_id: str) -> Answer:
         return CompletionsAnswer(chat, decision_id)
 
     def frame(self, event: Json) -> bytes:

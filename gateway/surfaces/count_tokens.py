@@ -51,8 +51,10 @@ class TokenCount:
             tokens = await self._counted(chat, expert)
         except (RouterError, LookupError, TypeError, ValueError, OverflowError):
             tokens = None
+        request_id = request_id_of(headers)
         found = {
-            "x-request-id": request_id_of(headers),
+            "x-request-id": request_id,
+            "request-id": request_id,
             "x-coe-expert": expert,
             "x-coe-token-count": "estimate" if tokens is None else "exact",
         }

@@ -79,14 +79,14 @@ class MessagesSurface(NamedEvents):
         read_messages(reading)
         return reading.done(Native(Wire.MESSAGES, body, as_chat, "max_tokens", headers=passed_headers(headers)))
 
-    def answer(self, chat: ChatRequest, decision_id: str) -> Answer:
-        return MessagesAnswer(chat, decision_id)
+    def answer(self, chat: ChatRequest, decision_id: str, request_id: str) -> Answer:
+        return MessagesAnswer(chat, decision_id, request_id)
 
-    def error(self, error: ApiError) -> bytes:
-        return to_json(error_values(error))
+    def error(self, error: ApiError, request_id: str) -> bytes:
+        return to_json(error_values(error, request_id))
 
-    def error_event(self, error: ApiError) -> bytes:
-        return self.frame(error_values(error))
+    def error_event(self, error: ApiError, request_id: str) -> bytes:
+        return self.frame(error_values(error, request_id))
 
 
 def without_free(body: Mapping[str, Any]) -> Mapping[str, Any]:

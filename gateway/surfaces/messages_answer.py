@@ -32,27 +32,27 @@ ERROR_TYPES = {
 }
 
 
-def error_values(error: ApiError) -> Json:
+def error_values(error: ApiError, request_id: str) -> Json:
     kind = ERROR_TYPES.get(error.status, "api_error" if error.status >= 500 else "invalid_request_error")
     # There is no code in Anthropic's errors: Claude Code knows by these words that it has to shorten the conversation.
     words = "prompt is too long: " if error.code == TOO_LONG else ""
     values: Json = {"type": kind, "message": f"{words}{error.message}"}
     if error.param == "thread":  # then Anthropic's client sends the whole conversation instead
         values["details"] = {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
-    return {"type": "error", "error": values, "request_id": None}
+    return {"type": "error", "error": values, "request_id": request_id}
 
 
 class MessagesAnswer:
     """The events of one message, and the message that they add up to. An expert's reasoning is shown where the client
     enabled `thinking`."""
 
-    def __init__(self, chat: ChatRequest, decision_id: str) -> None:
+    def __init__(self, chat: ChatRequest, decision_id: str, request_id: str) -> None:
         asked: Mapping[str, Any] = chat.native.body if chat.native is not None else {}
         self._stops = [*(asked.get("stop_sequences") or ())]
         thinking = asked.get("thinking")
         self._shows_thinking = isinstance(thinking, dict) and thinking.get("type") != "disabled"
         self._turn = Turn()
-        self._id = answer_id("msg_", decision_id)
+        self._id, self._request_id = answer_id("msg_", decision_id), request_id
         self._places: dict[int, int] = {}  # of a part among the blocks that are shown
 
     def read(self, event: Mapping[str, Any]) -> Iterator[Json]:
@@ -74,7 +74,7 @@ class MessagesAnswer:
         yield {"type": "message_stop"}
 
     def fail(self, error: ApiError) -> Iterator[Json]:
-        yield error_values(error)
+        yield error_values(error, self._request_id)
 
     def whole(self, answer: Mapping[str, Any]) -> Json:
         for _ in self._turn.read(answer):

@@ -68,10 +68,10 @@ class ResponsesSurface(NamedEvents):
         read_input(reading)
         return reading.done(Native(Wire.RESPONSES, {**body, "store": False}, as_chat, "max_output_tokens"))
 
-    def answer(self, chat: ChatRequest, decision_id: str) -> Answer:
+    def answer(self, chat: ChatRequest, decision_id: str, request_id: str) -> Answer:
         return ResponsesAnswer(chat, decision_id)
 
-    def error_event(self, error: ApiError) -> bytes:
+    def error_event(self, error: ApiError, request_id: str) -> bytes:
         values = {"code": error.code, "message": error.message, "param": error.param, "sequence_number": 0}
         return self.frame({"type": "error", **values})
 

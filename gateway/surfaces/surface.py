@@ -48,7 +48,7 @@ class Surface:
         """The chat request that says the same. Raises ApiError 400 naming a field, its value and what is allowed."""
         return chat_request(body, bounds)
 
-    def answer(self, chat: ChatRequest, decision_id: str) -> Answer | None:
+    def answer(self, chat: ChatRequest, decision_id: str, request_id: str) -> Answer | None:
         """The answer to be told; None where a chat completion is what the client asked for."""
         return None
 
@@ -56,11 +56,11 @@ class Surface:
         """An event as the bytes of a stream."""
         return b"data: " + to_json(event) + b"\n\n"
 
-    def error(self, error: ApiError) -> bytes:
+    def error(self, error: ApiError, request_id: str) -> bytes:
         """The body of an answer that is an error."""
         return error.body
 
-    def error_event(self, error: ApiError) -> bytes:
+    def error_event(self, error: ApiError, request_id: str) -> bytes:
         """The last event of a stream that an expert began on this very wire and that was cut."""
         return b"data: " + error.body + b"\n\n"
 

@@ -130,18 +130,18 @@ def test_any_request_is_read_or_refused_by_name(path: str, data: st.DataObject) 
     try:
         chat = asked(OTHERS[path], body)
         json.dumps(chat.body)
-        assert OTHERS[path].answer(chat, "dec-1") is not None
+        assert OTHERS[path].answer(chat, "dec-1", "req-1") is not None
         assert isinstance(chat.text, str)
     except ApiError as error:
         refusal = error
-    assert refusal is None or (refusal.status == 400 and json.loads(OTHERS[path].error(refusal)))
+    assert refusal is None or (refusal.status == 400 and json.loads(OTHERS[path].error(refusal, "req-1")))
 
 
 @pytest.mark.parametrize("path", OTHERS)
 @given(data=st.data())
 def test_any_stream_is_told_or_broken(path: str, data: st.DataObject) -> None:
     surface = OTHERS[path]
-    answer = surface.answer(asked(surface, VALID[path]), "dec-1")
+    answer = surface.answer(asked(surface, VALID[path]), "dec-1", "req-1")
     assert answer is not None
     telling = Telling(surface, answer)
     told = b""
@@ -159,7 +159,7 @@ def test_any_stream_is_told_or_broken(path: str, data: st.DataObject) -> None:
 @given(data=st.data())
 def test_any_whole_answer_is_told_or_broken(path: str, data: st.DataObject) -> None:
     surface = OTHERS[path]
-    answer = surface.answer(asked(surface, VALID[path]), "dec-1")
+    answer = surface.answer(asked(surface, VALID[path]), "dec-1", "req-1")
     assert answer is not None
     valid = {**CHUNK, "choices": [{"message": CHUNK["choices"][0]["delta"], "finish_reason": "stop"}]}
     with suppress(BackendError, ApiError):

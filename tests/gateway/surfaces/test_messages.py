@@ -293,8 +293,10 @@ async def test_keys_come_in_either_header() -> None:
     assert refused.value.body == {
         "type": "error",
         "error": {"type": "authentication_error", "message": "the key is not known here, or has expired"},
-        "request_id": None,
+        "request_id": refused.value.request_id,
     }
+    assert refused.value.request_id is not None
+    assert message._request_id == records[0].request_id
     assert records[0].key_id == records[1].key_id is not None
 
 
@@ -302,11 +304,12 @@ async def test_keys_come_in_either_header() -> None:
 async def test_a_stream_that_breaks_ends_with_an_error(mode: str) -> None:
     async with faulty(mode, retries=0) as (gateway, upstream), client_of(gateway) as client:
         upstream.gate.set()
-        with pytest.raises(anthropic.APIStatusError):
+        with pytest.raises(anthropic.APIStatusError) as broken:
             async with client.messages.stream(model="ruby", max_tokens=9, messages=ASK) as streamed:
                 await streamed.get_final_message()
         record = await gateway.record()
     assert record.state.value == "upstream_error"
+    assert broken.value.request_id == broken.value.body["request_id"] == record.request_id
 
 
 @pytest.mark.parametrize(
@@ -356,6 +359,7 @@ async def test_tokens_are_counted_by_the_engine_or_estimated() -> None:
         exact = await client.messages.with_raw_response.count_tokens(model="auto", messages=ASK)
         assert gateway.log.records == []
     assert exact.headers["x-coe-token-count"] == "exact"
+    assert exact.request_id == exact.headers["x-request-id"]
     assert (await exact.parse()).input_tokens == 12
     assert engine.asked == [("tokenize", {"model": "expert", "messages": ASK})]
     template, tokens = {"prompt": "<s>red"}, {"tokens": [1, 2, 3]}
@@ -372,4 +376,4 @@ async def test_tokens_are_counted_by_the_engine_or_estimated() -> None:
 def test_claude_code_hears_that_a_conversation_is_too_long() -> None:
     """It compacts the conversation for these words, and for no others."""
     error = ApiError("no expert holds 9000 tokens", code="context_length_exceeded")
-    assert error_values(error)["error"]["message"] == "prompt is too long: no expert holds 9000 tokens"
+    assert error_values(error, "req-1")["error"]["message"] == "prompt is too long: no expert holds 9000 tokens"
