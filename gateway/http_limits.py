@@ -53,12 +53,11 @@ logger = logging.getLogger(__name__)
 class LimitedProtocol(HttpToolsProtocol):
     """Answers heads that are too large or ambiguous with an error in OpenAI's shape, and closes what takes too long.
 
-    `limited_protocol` sets the three class attributes for one server.
+    Args:
+        is_stopping: from then on every answer is the last of its connection.
+        on_full: called for each connection that is closed or refused because there are too many.
+        others: as uvicorn gives them.
     """
-
-    max_connections = 2048
-    is_stopping: Callable[[], bool] = staticmethod(lambda: False)
-    on_full: Callable[[], None] = staticmethod(lambda: None)
 
     _stuck_bytes = 0  # received in a row without a head, a piece of body or a message becoming complete
     _is_in_head = True
@@ -69,12 +68,18 @@ class LimitedProtocol(HttpToolsProtocol):
     _timer: TimerHandle | None = None
     _stalled: TimerHandle | None = None  # while the client takes nothing of its answer
 
+    def __init__(
+        self, *, max_connections: int, is_stopping: Callable[[], bool], on_full: Callable[[], None], **others: Any
+    ) -> None:
+        super().__init__(**others)
+        self._max_connections, self._is_stopping, self._on_full = max_connections, is_stopping, on_full
+
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._peer = Peer()
         self._idle_since_s = self.loop.time()
         self._time_head()
-        if len(self.connections) > self.max_connections:
+        if len(self.connections) > self._max_connections:
             self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -126,7 +131,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self.app = cast(Any, error_answer(fault, {"connection": "close"}))
         super().on_headers_complete()
         vars(self.cycle)["send"] = Sender(self.cycle)
-        if self.is_stopping():
+        if self._is_stopping():
             self.cycle.keep_alive = False  # its next request goes to another gateway
 
     def on_body(self, body: bytes) -> None:
@@ -159,15 +164,15 @@ class LimitedProtocol(HttpToolsProtocol):
         """Closes the connection that was idle longest, of the peer that has most; without one, refuses this one."""
         others = [each for each in self.connections if isinstance(each, LimitedProtocol) and each is not self]
         open_ones = [each for each in others if not each.transport.is_closing()]
-        if len(open_ones) < self.max_connections:
+        if len(open_ones) < self._max_connections:
             return
-        self.on_full()
+        self._on_full()
         peers = Counter(each.peer for each in others)
         idle = [each for each in open_ones if each.cycle is None or each.cycle.response_complete]
         if idle:
             max(idle, key=lambda each: (peers[each.peer], -each._idle_since_s)).transport.close()
         else:
-            limit = f"the gateway is at its limit of {self.max_connections} connections; try again later"
+            limit = f"the gateway is at its limit of {self._max_connections} connections; try again later"
             self._answer_and_close(not_now(limit, "overloaded"))
 
     @property
@@ -302,26 +307,6 @@ class FullNotice:
                 self._unsaid,
             )
             self._unsaid, self._next_s = 0, now_s + LOG_FULL_EVERY_S
-
-
-def limited_protocol(
-    max_connections: int, is_stopping: Callable[[], bool], on_full: Callable[[], None]
-) -> type[LimitedProtocol]:
-    """The protocol of one server.
-
-    Args:
-        is_stopping: from then on every answer is the last of its connection.
-        on_full: called for each connection that is closed or refused because there are too many.
-    """
-    return type(
-        "ServedProtocol",
-        (LimitedProtocol,),
-        {
-            "max_connections": max_connections,
-            "is_stopping": staticmethod(is_stopping),
-            "on_full": staticmethod(on_full),
-        },
-    )
 
 
 def without_offer(begun: bytes, data: bytes) -> bytes:

@@ -9,8 +9,9 @@ import resource
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
@@ -19,7 +20,7 @@ from gateway.app import GatewayApp
 from gateway.asgi import Receive, Scope, Send, error_answer
 from gateway.auth import readable_by
 from gateway.http_errors import shutting_down
-from gateway.http_limits import FullNotice, limited_protocol
+from gateway.http_limits import FullNotice, LimitedProtocol
 from gateway.listener import bind, check_exposure, url_of
 from gateway.live_router import LiveRouter
 from gateway.part_metrics import part_metrics
@@ -235,10 +236,15 @@ class QuietServer(uvicorn.Server):
 def server_config(gateway: Gateway) -> uvicorn.Config:
     limits = gateway.parts.config.gateway
     max_connections = clients_that_fit(limits.max_connections)
-    on_full = FullNotice(max_connections, gateway.parts.metrics.full.inc)
+    protocol: Any = partial(  # uvicorn calls it for each connection
+        LimitedProtocol,
+        max_connections=max_connections,
+        is_stopping=lambda: gateway.parts.is_stopping,
+        on_full=FullNotice(max_connections, gateway.parts.metrics.full.inc),
+    )
     return uvicorn.Config(
         readable_by(gateway, limits.allowed_origins),
-        http=limited_protocol(max_connections, lambda: gateway.parts.is_stopping, on_full),
+        http=protocol,
         ws="none",
         lifespan="off",
         log_config=None,
