@@ -77,7 +77,7 @@ ROUTES = REST_PATHS | {COUNT_PATH, MODELS, *SURFACES}
 class GatewayApp:
     """The application of a server that listens on `bound_host`; the owner of its parts starts and closes them."""
 
-    def __init__(self, parts: Parts, bound_host: str = "127.0.0.1") -> None:
+    def __init__(self, parts: Parts, bound_host: str) -> None:
         limits = parts.config.gateway
         self._parts = parts
         self._auth, self._intake, self._metrics = parts.auth, parts.intake, parts.metrics
@@ -116,7 +116,7 @@ class GatewayApp:
             )
             if "coe_caller" not in scope:  # the gateway asks lines of batches itself
                 scope["coe_caller"] = await self._auth.caller(headers) if needs_key else EVERYBODY
-            with self._intake.claim(*senders(scope), is_here=IS_HERE in scope) as claim:
+            with Claim(self._intake, *senders(scope), is_here=IS_HERE in scope) as claim:
                 await self._answer(scope, headers, claim, receive, send)
         except ClientGoneError:
             return

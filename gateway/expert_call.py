@@ -36,14 +36,12 @@ class RetryBudget:
     A bucket that every request fills a little and every further try empties by one.
     """
 
-    def __init__(self, share: float = RETRY_SHARE, burst: float = RETRY_BURST) -> None:
-        self._share = share
-        self._burst = burst
-        self._tokens = burst
+    def __init__(self) -> None:
+        self._tokens = RETRY_BURST
 
     def earn(self) -> None:
         """A request arrived."""
-        self._tokens = min(self._burst, self._tokens + self._share)
+        self._tokens = min(RETRY_BURST, self._tokens + RETRY_SHARE)
 
     def spend(self) -> bool:
         """Takes a further try; False when there is none left."""

@@ -35,12 +35,10 @@ class Admission:
 
     Args:
         max_running: requests that run at once.
-        max_queued: requests that wait for a place; None is a quarter of `max_running`.
     """
 
-    def __init__(self, max_running: int, max_queued: int | None = None) -> None:
-        self._max_running = max_running
-        self._max_queued = max(1, max_running // QUEUED_PER_RUNNING) if max_queued is None else max_queued
+    def __init__(self, max_running: int) -> None:
+        self._max_running, self._max_queued = max_running, max(1, max_running // QUEUED_PER_RUNNING)
         self._waiting: deque[asyncio.Future[None]] = deque()
         self.running = 0
 
@@ -81,7 +79,7 @@ class Admission:
 
 
 class Intake:
-    """Hands out a `Claim` for each request with a body.
+    """The room that the `Claim` of each request with a body takes.
 
     Args:
         max_bytes: for all bodies larger than `SMALL_BODY_BYTES`, from their first byte to the end of their answer.
@@ -96,15 +94,6 @@ class Intake:
         self._held: Counter[str] = Counter()  # bytes, by client
         self._arriving: dict[Claim, None] = {}  # in order of arrival
         self._sending: Counter[tuple[str, bool]] = Counter()  # of those, by client and whether they are large
-
-    def claim(self, *clients: str, is_here: bool = False) -> Claim:
-        """A place for one request.
-
-        Args:
-            clients: what its sender is known by: `address:...`, `key:...`.
-            is_here: all of its body has come already.
-        """
-        return Claim(self, clients, is_here=is_here)
 
     def begin(self, claim: Claim) -> None:
         """Raises ApiError 429 or 503."""
@@ -171,13 +160,14 @@ class Intake:
 
 
 class Claim:
-    """One request's place: `with intake.claim(address) as claim`, held until its answer has ended.
+    """One request's place: `with Claim(intake, address) as claim`, held until its answer has ended.
 
     Args:
+        clients: what its sender is known by: `address:...`, `key:...`.
         is_here: all of the body has come already.
     """
 
-    def __init__(self, intake: Intake, clients: tuple[str, ...], *, is_here: bool = False) -> None:
+    def __init__(self, intake: Intake, *clients: str, is_here: bool = False) -> None:
         self.clients, self.is_here = clients, is_here
         self.held_bytes = 0  # 0: not a large body
         self.received_bytes = 0

@@ -14,7 +14,7 @@ import yaml
 
 from gateway import freed_memory
 from gateway.freed_memory import FreedMemory, glibc
-from gateway.intake import Intake
+from gateway.intake import Claim, Intake
 from tests.gateway.served import end_gateway, start_gateway
 from tests.small_composition import composition_of
 from tests.waiting import until
@@ -70,12 +70,12 @@ async def test_memory_is_returned_once_for_many_requests_and_again_for_later_one
     monkeypatch.setattr(freed_memory, "trim_heap", lambda: calls.append(1))
     intake = Intake(1, 1, 1)
     for _ in range(40):
-        with intake.claim("somebody"):
+        with Claim(intake, "somebody"):
             pass
     await until(lambda: calls == [1])
 
     async def asks_again() -> bool:
-        with intake.claim("somebody"):
+        with Claim(intake, "somebody"):
             return len(calls) == 2
 
     await until(asks_again)

@@ -110,7 +110,7 @@ async def test_a_body_of_unknown_length_takes_room_as_it_comes() -> None:
             yield b"x" * 10_000
 
     async with running(max_body_bytes=ROOM // 8, max_bytes_in_flight=ROOM) as gateway:
-        with gateway.parts.intake.claim("address:127.0.0.1") as other:
+        with Claim(gateway.parts.intake, "address:127.0.0.1") as other:
             other.take(ROOM // 2 - 2 * LARGE)
             async with gateway.client.post(f"{gateway.root}/v1/route", data=endless()) as answer:
                 error = (await answer.json())["error"]
@@ -190,7 +190,7 @@ async def test_no_order_of_requests_passes_the_limits_and_all_is_given_back(
     waiting: list[ExitStack] = []
     for address, key, size, leaves in requests:
         stack = ExitStack()
-        claim = stack.enter_context(whole.claim(*(each for each in (address, key) if each is not None)))
+        claim = stack.enter_context(Claim(whole, *(each for each in (address, key) if each is not None)))
         try:
             claim.expect(size)
             whole.begin(claim)
@@ -217,23 +217,23 @@ async def test_all_clients_together_have_a_limit_of_503(monkeypatch: pytest.Monk
     half = ROOM // 2
     bytes_full, bodies_full = Intake(ROOM, 8, 8), Intake(ROOM, 8, 4)
     for client in ("address:1", "address:2"):
-        bytes_full.claim(client).take(half)
+        Claim(bytes_full, client).take(half)
         for _ in range(2):
-            bodies_full.begin(bodies_full.claim(client))
+            bodies_full.begin(Claim(bodies_full, client))
     with pytest.raises(ApiError, match=f"limit of {ROOM} bytes") as of_bytes:
-        bytes_full.claim("address:3").take(1)
+        Claim(bytes_full, "address:3").take(1)
     with pytest.raises(ApiError, match="limit of 4 bodies") as of_bodies:
-        bodies_full.begin(bodies_full.claim("address:3"))
+        bodies_full.begin(Claim(bodies_full, "address:3"))
     for refused in (of_bytes.value, of_bodies.value):
         assert (refused.status, refused.code, refused.headers) == (503, "overloaded", {"retry-after": "1"})
 
 
 async def test_what_is_short_takes_no_room() -> None:
     full = Intake(ROOM, 1, 8)
-    full.claim("address:1").take(ROOM // 2)
-    full.claim("address:1").expect(SMALL_BODY_BYTES)
+    Claim(full, "address:1").take(ROOM // 2)
+    Claim(full, "address:1").expect(SMALL_BODY_BYTES)
     with pytest.raises(ApiError):
-        full.claim("address:1").expect(SMALL_BODY_BYTES + 1)
+        Claim(full, "address:1").expect(SMALL_BODY_BYTES + 1)
 
 
 @pytest.mark.parametrize(
@@ -241,14 +241,14 @@ async def test_what_is_short_takes_no_room() -> None:
     [(4.0, 0, False), (6.0, 0, True), (6.0, 5 * 65536, True), (6.0, 60 * 65536, False)],
 )
 async def test_a_body_is_slow_by_its_rate_and_not_at_once(seconds: float, received: int, is_slow: bool) -> None:
-    claim = Intake(ROOM, 8, 8).claim("address:1")
+    claim = Claim(Intake(ROOM, 8, 8), "address:1")
     claim._began_at_s, claim.received_bytes = asyncio.get_running_loop().time() - seconds, received
     assert claim.is_slow is is_slow
 
 
 async def test_whoever_is_cut_says_that_it_was_too_slow() -> None:
     whole = Intake(ROOM, 2, 8)
-    with whole.claim("address:1") as claim:
+    with Claim(whole, "address:1") as claim:
         with pytest.raises(ApiError, match="too slowly") as refused:
             await cut_while_arriving(claim)
         assert refused.value.status == 408
