@@ -13,7 +13,6 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from prometheus_client.core import Metric
-from pydantic import SecretStr
 
 from base.errors import require_installed
 from decision_log.admin_log import AdminLog
@@ -96,8 +95,6 @@ async def running_composition(
     async with AsyncExitStack() as stack:
         with reporter.step("starting Redis and the decision log") as done:
             redis_url, where = await start_redis(stack, settings)
-            alone = Membership(shares_redis=settings.redis_url is not None)
-            settings = settings.model_copy(update={"redis_url": SecretStr(redis_url)})
             database = await open_database(stack, settings)
             keeper_metrics = await start_keeper(stack, settings, config.log, redis_url, database)
             sink = await start_log(stack, settings, config, redis_url, database)
@@ -105,7 +102,8 @@ async def running_composition(
         with reporter.step(f"loading {len(config.experts)} experts and the router") as done:
             fleet = await engines_of(stack, settings, config, runs_vllm=runs_vllm)
             live_config = LiveConfig(settings, config, found, AdminLog(database).note)
-            gateway = await start_gateway(stack, settings, live_config, fleet.start, sink, database, alone)
+            alone = Membership(shares_redis=settings.redis_url is not None)
+            gateway = await start_gateway(stack, settings, live_config, fleet.start, sink, database, redis_url, alone)
             gateway.parts.metrics.watch(keeper_metrics)
             spare_what_is_there()
             done(f"{experts_line(settings, config, fleet)}; gateway at {gateway.url}")
@@ -158,6 +156,7 @@ async def start_gateway(
     start_engines: Callable[[], Awaitable[EngineAddresses]],
     sink: DecisionLog,
     database: Database,
+    redis_url: str,
     membership: Membership,
 ) -> Gateway:
     """The gateway on its address, whose engines load while it does."""
@@ -186,11 +185,11 @@ async def start_gateway(
         retrieval=retrieval,
         batches=batches,
         siblings=siblings,
-        redis_url=settings.redis_url.get_secret_value() if settings.redis_url else None,
+        redis_url=redis_url,
         shares_redis=membership.shares_redis,
         live_config=live_config,
         telemetry=telemetry,
-        residency=await opened_keeper(settings, config, addresses.urls),
+        residency=await opened_keeper(settings, config, addresses.urls, redis_url),
     )
     gateway = Gateway(parts, host=settings.host, port=settings.port, listener=membership.listener)
     swap = Swap(
@@ -222,16 +221,16 @@ async def opened_retrieval(
     )
 
 
-async def opened_keeper(settings: Settings, config: CoeConfig, urls: Mapping[str, Sequence[str]]) -> Keeper | None:
+async def opened_keeper(
+    settings: Settings, config: CoeConfig, urls: Mapping[str, Sequence[str]], redis_url: str
+) -> Keeper | None:
     """None where experts.yaml asks for none, and then nothing of it is loaded. Raises as `keeper_of` does."""
     if config.residency is None:
         return None
     from fleet.residency_setup import keeper_of
     from gateway.residency_board import RedisBoard
 
-    redis_url = settings.redis_url
-    make_board = None if redis_url is None else partial(RedisBoard, redis_url.get_secret_value())
-    return await keeper_of(config, config.residency, settings.data_dir, urls, make_board)
+    return await keeper_of(config, config.residency, settings.data_dir, urls, partial(RedisBoard, redis_url))
 
 
 def make_runner(gateway: Gateway, batches: BatchStore, name: str) -> BatchRunner:

@@ -24,7 +24,7 @@ from decision_log.decision_record import DecisionRecord
 from fleet.program_log import log_to_stderr
 from fleet.stop_signal import Life, live_until_signal
 from gateway.app import STORE_PATHS
-from gateway.asgi import Application, Receive, Scope, Send
+from gateway.asgi import Application, Receive, Scope, Send, send_body
 from gateway.changes.live_config import LiveConfig
 from gateway.composition import (
     Membership,
@@ -96,7 +96,7 @@ async def worker(stack: AsyncExitStack, post: Post, number: int, listener: int) 
     stack.push_async_callback(siblings.aclose)
     membership = Membership(socket.socket(fileno=listener), siblings, share, runs_batches=number == 0)
     live_config = LiveConfig(settings, plan.config, plan.found, AdminLog(database).note)
-    gateway = await start_gateway(stack, settings, live_config, plan.engines, sink, database, membership)
+    gateway = await start_gateway(stack, settings, live_config, plan.engines, sink, database, redis_url, membership)
     server = SiblingServer(folder, name, gateway.parts.metrics.text, sink.recent, gateway)
     stack.push_async_callback(server.end)
     await server.begin()
@@ -197,6 +197,4 @@ class SiblingServer(QuietServer):
         elif path.startswith(DECISION_PATH):
             record = await asyncio.to_thread(self._decision, path.removeprefix(DECISION_PATH))
             body = None if record is None else record.model_dump_json(exclude={"embedding"}).encode()
-        headers = [(b"content-length", str(len(body or b"")).encode())]
-        await send({"type": "http.response.start", "status": 200 if body is not None else 404, "headers": headers})
-        await send({"type": "http.response.body", "body": body or b""})
+        await send_body(send, 404 if body is None else 200, body or b"", {})
