@@ -7,7 +7,6 @@ smallest token there is.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
@@ -16,8 +15,8 @@ from decision_log.decision_record import StrategyTrace, TerminalState, Usage
 from gateway.chat_request import ChatRequest
 from gateway.exchange import Asked, Outcome
 from gateway.intake import Admission
-from gateway.keys.counters import NOTHING, Cost
-from gateway.keys.grants import NANO_PER_MICRO, Caller
+from gateway.keys.counters import NOTHING, Cost, nano_usd
+from gateway.keys.grants import Caller
 from gateway.keys.limits import Hold, Limits
 from router.expert_config import ExpertConfig
 from router.gateway_config import GatewayConfig
@@ -156,8 +155,7 @@ def spent(usage: Usage, expert: ExpertConfig) -> Cost:
 
 
 def price(prompt_tokens: int, answer_tokens: int, expert: ExpertConfig) -> int:
-    nano = expert.micro_usd(prompt_tokens, answer_tokens) * NANO_PER_MICRO
-    return math.ceil(round(nano, 3))  # what is behind the third digit is of floating point
+    return nano_usd(expert.micro_usd(prompt_tokens, answer_tokens))
 
 
 def prompt_bound(body: Mapping[str, object]) -> int:

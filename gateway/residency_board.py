@@ -14,6 +14,7 @@ from base.errors import BackendError
 from base.redis_names import RESIDENCY
 from decision_log.redis_client import REDIS_ERRORS, connect
 from fleet.residency.board import Heard, Note, Report, View
+from gateway.listener import is_loopback
 
 LEASE_S = 3.0
 """Longer than the pauses of a busy process (ours), and as long as a turn is empty when its holder was killed."""
@@ -22,8 +23,6 @@ TIMEOUT_S = 1.0
 KEPT_S = 7 * 86400
 MOST_NOTES = 10_000
 """Kept while nobody has the turn."""
-
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 # KEYS: holder, turn, reports, view, notes. ARGV: this process, lease in ms, its report, its turn, its view or nothing,
 # how many notes are kept at most, its notes. Answers the turn (0: another's), the view, and to the holder the notes and
@@ -138,6 +137,6 @@ def scope_of(engines: Iterable[tuple[Sequence[str], str]]) -> str:
     loopback."""
     lines = []
     for experts, url in engines:
-        host = f"{socket.gethostname()} " if URL(url).host in LOOPBACK else ""
+        host = f"{socket.gethostname()} " if is_loopback(URL(url).host or "") else ""
         lines.append(f"{host}{url.rstrip('/')} {' '.join(experts)}")
     return hashlib.blake2b("\n".join(sorted(lines)).encode(), digest_size=8).hexdigest()

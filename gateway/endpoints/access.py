@@ -98,9 +98,9 @@ def api_router(prefix: str = "") -> APIRouter:
     return APIRouter(prefix=prefix, route_class=DecodedRoute)
 
 
-def answer(body: Mapping[str, object], headers: Mapping[str, str] | None = None) -> Response:
+def answer(body: dict[str, object], headers: Mapping[str, str] | None = None) -> Response:
     """An answer that is not validated again."""
-    return Response(to_json(dict(body)), media_type="application/json", headers=dict(headers or {}))
+    return Response(to_json(body), media_type="application/json", headers=headers)
 
 
 def validation_error(faults: Sequence[Any], body: object) -> ApiError:

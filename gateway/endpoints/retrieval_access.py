@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -20,8 +19,8 @@ from gateway.endpoints.access import Owner, answer, part
 from gateway.exchange import MAX_MODEL_CHARS, request_id_of
 from gateway.http_errors import ApiError, ClientGoneError, api_error, invalid
 from gateway.intake import Admission
-from gateway.keys.counters import NOTHING, Cost
-from gateway.keys.grants import NANO_PER_MICRO, Caller
+from gateway.keys.counters import NOTHING, Cost, nano_usd
+from gateway.keys.grants import Caller
 from gateway.keys.limits import Limits
 from gateway.retrieval.log import Outcome, RetrievalExchange, RetrievalLog, response_headers
 from retrieval.routing.query_routing import why
@@ -84,8 +83,8 @@ class Bill:
         self.readers = frozenset(name for decision in decisions for name in decision.members)
 
     def cost(self, config: RetrievalConfig, tokens: int) -> Cost:
-        """Price that caps count, in billionths of a dollar; the most while the readers are not known."""
-        return Cost(tokens, math.ceil(round(config.micro_usd(tokens, self.readers) * NANO_PER_MICRO, 3)))
+        """Price that caps count; the most while the readers are not known."""
+        return Cost(tokens, nano_usd(config.micro_usd(tokens, self.readers)))
 
 
 @dataclass(frozen=True)
@@ -150,7 +149,7 @@ class RetrievalDesk:
             hold.settle(spent)
 
     async def finish(
-        self, exchange: RetrievalExchange, outcomes: Sequence[Outcome], body: Callable[[], Mapping[str, object]]
+        self, exchange: RetrievalExchange, outcomes: Sequence[Outcome], body: Callable[[], dict[str, object]]
     ) -> Response:
         """Writes the decisions down, then answers. The rows say `answered`, so the answer is made first: it might fail.
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from base.redis_names import LIMITS
 from decision_log.redis_client import connect
 from gateway.http_errors import ApiError
-from gateway.keys.grants import NANO, Cap, Measure, ScopedCap, tenant_of
+from gateway.keys.grants import NANO, NANO_PER_MICRO, Cap, Measure, ScopedCap, tenant_of
 
 HELD_WAIT_S = 5
 """Retry-After where requests that run now may give something back (ours)."""
@@ -33,6 +33,11 @@ class Cost:
 
 
 NOTHING = Cost(0, 0)
+
+
+def nano_usd(micro_usd: float) -> int:
+    """A price in billionths of a dollar, rounded up."""
+    return math.ceil(round(micro_usd * NANO_PER_MICRO, 3))  # what is behind the third digit is of floating point
 
 
 @dataclass(frozen=True)
