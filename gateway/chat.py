@@ -50,8 +50,8 @@ class ChatEndpoint:
         several: Callable[[Asked, ChatRequest, RoutingDecision, Chosen], StrategyRun],
         log: ChatLog,
         limits: ChatLimits,
-        enricher: Attachments | None = None,
-        judge: Judge | None = None,
+        enricher: Attachments | None,
+        judge: Judge | None,
     ) -> None:
         self.decider, self.experts, self.several, self.log = decider, experts, several, log
         self.limits, self.enricher, self.judge = limits, enricher, judge

@@ -110,7 +110,7 @@ def chat_request(body: Mapping[str, object], bounds: GatewayConfig) -> ChatReque
 
 
 def resolve_model(
-    model: str, experts: Collection[str], policies: Collection[str], aliases: Mapping[str, str] | None = None
+    model: str, experts: Collection[str], policies: Collection[str], aliases: Mapping[str, str]
 ) -> Target:
     """The meaning of a model name.
 
@@ -127,10 +127,10 @@ def resolve_model(
     name, _, policy = model.partition(":")
     if name == AUTO and policy in policies:
         return Target(policy=policy)
-    alias = alias_of(model, aliases or {})
-    if alias is not None and aliases is not None:
-        return resolve_model(aliases[alias], experts, policies)._replace(alias=alias)
-    raise no_model(model, [*model_names(experts, policies), *(aliases or ())])
+    alias = alias_of(model, aliases)
+    if alias is not None:
+        return resolve_model(aliases[alias], experts, policies, {})._replace(alias=alias)
+    raise no_model(model, [*model_names(experts, policies), *aliases])
 
 
 def no_model(model: str, known: Collection[str], reason: str = "does not exist") -> ApiError:

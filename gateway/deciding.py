@@ -66,7 +66,7 @@ class Decider:
     Args:
         hash_key: of the hashes of conversations and of features.
         seed: makes exploration repeatable in tests.
-        conversations: remembers their experts; by default those of this process alone.
+        conversations: remembers their experts.
         cache: of answers; None where experts.yaml has none.
     """
 
@@ -77,9 +77,9 @@ class Decider:
         reach: Reach,
         hash_key: bytes,
         *,
-        seed: int | None = None,
-        conversations: Conversations | None = None,
-        cache: AnswerCache | None = None,
+        seed: int | None,
+        conversations: Conversations,
+        cache: AnswerCache | None,
     ) -> None:
         self._config, self._live, self._reach, self._hash_key = config, live, reach, hash_key
         self._capabilities = capabilities(config)
@@ -87,8 +87,7 @@ class Decider:
         self._inline_rng, self._thread_rng = np.random.default_rng(seed).spawn(2)
         self._inline, self._encoding = CallsOfTurn(encode_all), BatchedCalls("coe-encoder", encode_all)
         self.shadows = Shadows(seed)
-        self.conversations = conversations or Conversations()
-        self._cache = cache
+        self.conversations, self._cache = conversations, cache
 
     def close(self) -> None:
         self._encoding.close()

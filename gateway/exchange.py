@@ -225,7 +225,7 @@ def stay_note(stay: Stay) -> str:
     return f"{'kept' if stay.kept else 'moved'}; gain={stay.gain:.4f}; price={price}"
 
 
-def fallback_note(decision: RoutingDecision, expert: str | None, trace: StrategyTrace | None = None) -> str:
+def fallback_note(decision: RoutingDecision, expert: str | None, trace: StrategyTrace | None) -> str:
     """The header `x-coe-fallback`: `uncertain` (stage 1), `explored` (another expert was planned), `failover:EXPERT`
     (that one failed), `single` (a strategy brought no answer, or was not followed); empty for none of them."""
     notes = ["uncertain"] if decision.is_fallback else []
@@ -239,7 +239,7 @@ def fallback_note(decision: RoutingDecision, expert: str | None, trace: Strategy
     return ", ".join(notes)
 
 
-def is_failover(decision: RoutingDecision, expert: str | None, trace: StrategyTrace | None = None) -> bool:
+def is_failover(decision: RoutingDecision, expert: str | None, trace: StrategyTrace | None) -> bool:
     """Returns True where an expert was asked because the decided one had failed."""
     return expert not in (None, decision.expert) and not (trace is not None and trace.is_settled)
 

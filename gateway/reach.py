@@ -31,7 +31,7 @@ class Reach:
         keeper: decides which engines are awake; None where all always are.
     """
 
-    def __init__(self, pool: ExpertPool, keeper: Keeper | None = None) -> None:
+    def __init__(self, pool: ExpertPool, keeper: Keeper | None) -> None:
         self.pool, self._keeper = pool, keeper
 
     @property

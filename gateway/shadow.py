@@ -38,7 +38,7 @@ class ShadowAsk:
 class Shadows:
     """One thread that makes shadow decisions in order."""
 
-    def __init__(self, seed: int | None = None) -> None:
+    def __init__(self, seed: int | None) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="coe-shadow")
         self._rng = np.random.default_rng(seed)  # of this thread only
         self._lock = threading.Lock()

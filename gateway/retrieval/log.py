@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -96,10 +96,9 @@ class RetrievalLog:
         *,
         store_id: str | None = None,
         documents: Sequence[str] = (),
-        prompt_tokens: Iterable[int] | None = None,
+        prompt_tokens: Sequence[int],
     ) -> list[Outcome]:
         """One per query, each with a new decision id."""
-        tokens = list(prompt_tokens) if prompt_tokens is not None else [0] * len(routed.texts)
         base = routed.base if self._keeps_embeddings else None
         return [
             Outcome(
@@ -109,8 +108,8 @@ class RetrievalLog:
                 embedding=None if base is None else to_bytes(base[row]),
                 store_id=store_id,
                 documents=tuple(documents),
-                prompt_tokens=tokens[row],
-                cost_usd=self._config.micro_usd(tokens[row], decision.members) / 1e6,
+                prompt_tokens=prompt_tokens[row],
+                cost_usd=self._config.micro_usd(prompt_tokens[row], decision.members) / 1e6,
             )
             for row, (text, decision) in enumerate(zip(routed.texts, routed.decisions, strict=True))
         ]

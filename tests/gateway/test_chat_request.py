@@ -129,7 +129,7 @@ def test_a_number_too_long_to_be_read_is_refused() -> None:
 
 
 def test_resolve_model() -> None:
-    names = (("a", "b"), ("default", "cheap"))
+    names = (("a", "b"), ("default", "cheap"), {})
     assert resolve_model("auto", *names).policy == "default"
     assert resolve_model("auto:cheap", *names).policy == "cheap"
     assert resolve_model("b", *names).expert == "b"
