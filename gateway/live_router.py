@@ -52,8 +52,8 @@ class Serving(NamedTuple):
     @property
     def shadow(self) -> Router | None:
         """The router that decides alongside the live one and serves no request."""
-        is_shadow = self.candidate is not None and self.candidate.trial.mode is TrialMode.SHADOW
-        return self.candidate.router if is_shadow and self.candidate else None
+        candidate = self.candidate
+        return candidate.router if candidate is not None and candidate.trial.mode is TrialMode.SHADOW else None
 
 
 class LiveRouter(Poller):

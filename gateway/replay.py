@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import fmean, stdev
 
 import numpy as np
 
@@ -226,7 +227,7 @@ def compare(candidate: Router, records: Iterable[DecisionRecord], key: bytes, ma
         from_text=from_text,
         skipped=dict(skipped.most_common()),
         changed=share_of(moves.total(), compared),
-        predicted_gain=mean_of(sum(gains), sum(gain * gain for gain in gains), len(gains)),
+        predicted_gain=mean_of(gains),
         categories=tuple(sorted(shifts, key=lambda each: (-each.changed, each.category))),
         moves=tuple(
             Move(expert=before, candidate_expert=after, decisions=n) for (before, after), n in moves.most_common()
@@ -256,11 +257,10 @@ def share_of(count: int, n: int) -> Metric | None:
     return Metric.within(low, count / n, high, n)
 
 
-def mean_of(total: float, squares: float, n: int) -> Metric | None:
-    """A mean with its normal 95% interval, from the sums of n values and of their squares; None of nothing."""
-    if n == 0:
+def mean_of(values: Sequence[float]) -> Metric | None:
+    """A mean with its normal 95% interval; None of nothing."""
+    if not values:
         return None
-    mean = total / n
-    variance = max(squares - n * mean * mean, 0.0) / max(n - 1, 1)
-    half = Z_95 * math.sqrt(variance / n)
+    mean, n = fmean(values), len(values)
+    half = Z_95 * stdev(values, mean) / math.sqrt(n) if n > 1 else 0.0
     return Metric.within(mean - half, mean, mean + half, n)

@@ -77,7 +77,7 @@ class Siblings:
             RequestError: 503, it is not there.
         """
         has_body = scope["method"] in WITH_BODY  # a length without one would take the next request for it
-        headers = [
+        asked = [
             (name.decode("latin-1"), value.decode("latin-1"))
             for name, value in end_to_end(scope["headers"])
             if has_body or name != b"content-length"
@@ -87,17 +87,12 @@ class Siblings:
             async with self._session(other).request(
                 scope["method"],
                 URL(f"http://localhost{path}", encoded=True),
-                headers=headers,
+                headers=asked,
                 data=body_of(receive) if has_body else None,
                 allow_redirects=False,
             ) as answer:
-                await send(
-                    {
-                        "type": "http.response.start",
-                        "status": answer.status,
-                        "headers": end_to_end(answer.raw_headers),
-                    }
-                )
+                headers = end_to_end(answer.raw_headers)
+                await send({"type": "http.response.start", "status": answer.status, "headers": headers})
                 async for piece in answer.content.iter_any():
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
                 await send({"type": "http.response.body", "body": b""})

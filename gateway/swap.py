@@ -114,10 +114,8 @@ class Swap:
             if was is not None and is_same_engine(was, entry) and name not in self._added:
                 backends[name] = before.pool.backend(name)
                 continue
-            ids, roots = (
-                ids_on_base(self.started, entry.model, self.addresses.lora_ids),
-                entry.roots or urls.get(name, ()),
-            )
+            ids = ids_on_base(self.started, entry.model, self.addresses.lora_ids)
+            roots = entry.roots or urls.get(name, ())
             added = self._added.get(name)
             if added is not None and is_same_engine(added.entry, entry):
                 ids, roots = added.addresses.lora_ids, added.addresses.urls[name]

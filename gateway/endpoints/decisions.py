@@ -113,8 +113,7 @@ class Receipt(Record):
     implicit: tuple[ImplicitSignal, ...] = ()
 
     def compact(self) -> dict[str, object]:
-        """As JSON values: what `signals` and `experts` show is not in `record.decision` again, and numbers have six
-        digits, or three decimals where that is more."""
+        """As JSON values: what `signals` and `experts` show is not in `record.decision` again."""
         shown_once = SHOWN_ONCE if self.signals and self.experts else set()
         values = self.model_dump(mode="json", exclude={"record": {"decision": shown_once}})
         return {name: with_fewer_digits(value) for name, value in values.items()}

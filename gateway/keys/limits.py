@@ -17,7 +17,7 @@ import secrets
 import time
 from collections import Counter as Counts
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -154,7 +154,7 @@ class Limits:
             raise not_now(UNAVAILABLE, "limits_unavailable")
         counters = counters_of(caller.caps, cost, time.time())
         lease = " ".join([secrets.token_hex(8), *(f"{each.key} {each.need}" for each in counters)])
-        arguments: list[object] = [lease, self._lease_ms]
+        arguments: list[Any] = [lease, self._lease_ms]
         for each in counters:
             kept_ms = max(0, each.ends_at - time.time()) * 1000 + self._lease_ms
             arguments += [each.need, each.scoped.cap.units, math.ceil(kept_ms)]
@@ -222,7 +222,7 @@ class Limits:
 
     async def _settle(self, hold: Hold, cost: Cost) -> bool:
         """Returns True once Redis has taken it."""
-        arguments: list[object] = [hold.lease, hold.ends_ms or NEVER_MS]
+        arguments: list[Any] = [hold.lease, hold.ends_ms or NEVER_MS]
         for each in hold.counters:
             arguments += [each.need, amount_of(each.scoped, cost)]
         try:
@@ -231,13 +231,12 @@ class Limits:
             return False
         return True
 
-    async def _ask(self, script: str, hold: Hold, arguments: Iterable[object]) -> list[int]:
+    async def _ask(self, script: str, hold: Hold, arguments: list[Any]) -> list[int]:
         """Runs a script. Raises ApiError 503."""
         keys = [f"{hold.counters[0].slot}:leases", *(each.key for each in hold.counters)]
-        given: list[Any] = [*arguments]
         try:
             async with self._places:
-                return await self._scripts[script](keys, given)  # type: ignore[no-any-return]
+                return await self._scripts[script](keys, arguments)  # type: ignore[no-any-return]
         except REDIS_ERRORS as error:
             self._paused_until_s = time.monotonic() + PAUSE_S
             logger.warning("keys with limits are refused: Redis cannot be asked (%s)", type(error).__name__)

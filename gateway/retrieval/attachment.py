@@ -139,7 +139,7 @@ def fitting(found: Sequence[Found], attached: AttachedStore) -> list[Found]:
 def with_sources(request: ChatRequest, found: Sequence[Found]) -> ChatRequest:
     """The request with numbered sources before the text of its last user message that has one."""
     added = prompt_of(found)
-    messages = list(request.body["messages"])  # type: ignore[call-overload]
+    messages = list(request.messages)
     place = next(i for i in reversed(range(len(messages))) if messages[i]["role"] == "user" and has_text(messages[i]))
     messages[place] = {**messages[place], "content": prefixed(messages[place], added)}
     facts = replace(request.facts, prompt_chars=request.facts.prompt_chars + len(added))
@@ -161,7 +161,7 @@ def prefixed(message: Mapping[str, object], added: str) -> object:
     content = message["content"]
     if isinstance(content, str):
         return added + content
-    place = next(i for i, part in enumerate(parts(message)) if part["type"] == "text")
     listed = parts(message)
+    place = next(i for i, part in enumerate(listed) if part["type"] == "text")
     first = {**listed[place], "text": added + str(listed[place]["text"])}
     return [*listed[:place], first, *listed[place + 1 :]]
