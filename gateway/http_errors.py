@@ -41,12 +41,16 @@ TOO_LONG = "context_length_exceeded"  # the code by which clients know that they
 logger = logging.getLogger(__name__)
 
 TYPE_OF_STATUS = {
-    400: "invalid_request_error",
     401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
     429: "rate_limit_error",
 }
+
+
+def type_of(status: int) -> str:
+    """The class of errors that a status is of."""
+    return TYPE_OF_STATUS.get(status, "api_error" if status >= 500 else "invalid_request_error")
 
 
 class ClientGoneError(Exception):
@@ -76,9 +80,7 @@ class ApiError(RequestError):
     ) -> None:
         super().__init__(message, status=status, code=code, param=param, retry_after_s=retry_after_s)
         self.message = message
-        self.error_type = error_type or TYPE_OF_STATUS.get(
-            status, "api_error" if status >= 500 else TYPE_OF_STATUS[400]
-        )
+        self.error_type = error_type or type_of(status)
         self.rest_s, self.is_retryable = rest_s, is_retryable
         self.more_headers: dict[str, str] = {}
         self.expert: str | None = None  # the one that failed, once it is known

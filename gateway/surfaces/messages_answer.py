@@ -8,7 +8,7 @@ from typing import Any
 from base.json_text import JsonError, from_json
 from gateway.chat_request import ChatRequest
 from gateway.exchange import answer_id
-from gateway.http_errors import TOO_LONG, ApiError
+from gateway.http_errors import TOO_LONG, ApiError, type_of
 from gateway.surfaces.surface import Json
 from gateway.surfaces.turn import CALL, REASONING, Part, Step, Turn
 
@@ -19,21 +19,12 @@ STOP_REASONS = {
     "content_filter": "refusal",
 }
 FINISH_REASONS = {reason: finish for finish, reason in STOP_REASONS.items() if finish != "function_call"}
-ERROR_TYPES = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    413: "request_too_large",
-    429: "rate_limit_error",
-    503: "overloaded_error",
-    504: "timeout_error",
-    529: "overloaded_error",
-}
+ERROR_TYPES = {413: "request_too_large", 503: "overloaded_error", 504: "timeout_error", 529: "overloaded_error"}
+"""Types of errors that Anthropic's API has beside OpenAI's."""
 
 
 def error_values(error: ApiError, request_id: str) -> Json:
-    kind = ERROR_TYPES.get(error.status, "api_error" if error.status >= 500 else "invalid_request_error")
+    kind = ERROR_TYPES.get(error.status) or type_of(error.status)
     # There is no code in Anthropic's errors: Claude Code knows by these words that it has to shorten the conversation.
     words = "prompt is too long: " if error.code == TOO_LONG else ""
     values: Json = {"type": kind, "message": f"{words}{error.message}"}
