@@ -216,10 +216,6 @@ class GatewayApp:
 
         return max(max_file_bytes(purpose, self._parts.config) for purpose in PURPOSES) + UPLOAD_FRAME_BYTES
 
-    def max_body_bytes(self, path: str) -> int:
-        """The size that a body may have: uploads have a limit of their own."""
-        return self._max_upload_bytes if path == UPLOAD_PATH else self._max_body_bytes
-
     async def _refuse(self, failure: Exception, path: str, headers: Mapping[bytes, bytes], send: Send) -> None:
         """Answers a request that did not get to an endpoint."""
         request_id = request_id_of(headers)
@@ -229,7 +225,8 @@ class GatewayApp:
         extra = {"x-request-id": request_id}
         if path.startswith("/v1/messages"):
             extra["request-id"] = request_id
-        if must_close(headers, error, self.max_body_bytes(path)):
+        max_bytes = self._max_upload_bytes if path == UPLOAD_PATH else self._max_body_bytes
+        if must_close(headers, error, max_bytes):
             extra["connection"] = "close"
         surface = SURFACES.get(path.removesuffix("/count_tokens"), CHAT)
         await send_body(send, error.status, surface.error(error, request_id), extra | error.headers)

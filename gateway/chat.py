@@ -141,7 +141,7 @@ class ChatExchange:
                 self._endpoint.judge.offer(self._asked, outcome, self._answer_text)
             self._endpoint.decider.ended(self._asked, outcome, self._answer_text)
             if self._expected is not None:
-                self._endpoint.experts.expect_no_more(self._expected)
+                self._endpoint.experts.pool.expect_no_more(self._expected)
 
     async def _answer(self) -> None:
         endpoint, asked, outcome = self._endpoint, self._asked, self._outcome
@@ -150,7 +150,7 @@ class ChatExchange:
         )
         decision, chat = decided.decision, asked.chat
         self._expected = decision.expert
-        endpoint.experts.expect(decision.expert)
+        endpoint.experts.pool.expect(decision.expert)
         chosen = decided.chosen if isinstance(decided.chosen, Chosen) else None
         outcome.hold = await endpoint.limits.reserve(asked, decision, chosen)
         outcome.strategy = None if isinstance(decided.chosen, Chosen) else decided.chosen

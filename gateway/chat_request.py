@@ -274,6 +274,12 @@ def session_of(body: Mapping[str, object], messages: list[dict[str, object]]) ->
     return BEGIN + sha256(beginning(messages).encode("utf-8", "replace")).hexdigest()
 
 
+def identity(session: str, chat: ChatRequest) -> str:
+    """A conversation's name and its beginning: clients name a user as often as a conversation."""
+    begin = "" if session.startswith(BEGIN) else beginning(chat.messages)
+    return f"{session}\0{begin}"
+
+
 def beginning(messages: list[dict[str, object]]) -> str:
     """The texts of a conversation's messages up to the first in which a person asks, and before the first answer."""
     texts = []

@@ -20,7 +20,7 @@ from base.redis_names import CONVERSATIONS
 from decision_log.privacy import session_of
 from decision_log.redis_client import REDIS_ERRORS, connect
 from fleet.tasks import stop_task
-from gateway.chat_request import BEGIN, ChatRequest, beginning
+from gateway.chat_request import ChatRequest, identity
 
 if TYPE_CHECKING:
     from decision_log.redis_client import RedisClient
@@ -78,12 +78,8 @@ class Conversations:
         self._is_away = False
 
     def name_of(self, session: str, chat: ChatRequest, tenant: str) -> str:
-        """A conversation's name, which does not reveal what was said; no tenant has one of another.
-
-        Clients name a user as often as a conversation, so how it began counts too.
-        """
-        begin = "" if session.startswith(BEGIN) else beginning(chat.messages)
-        named = f"{session_of(tenant, session)}\0{begin}".encode("utf-8", "replace")
+        """A conversation's name, which does not reveal what was said; no tenant has one of another."""
+        named = session_of(tenant, identity(session, chat)).encode("utf-8", "replace")
         return hashlib.blake2b(named, digest_size=16, key=self._key).hexdigest()
 
     async def last_expert(self, conversation: str, answered: int) -> str | None:

@@ -18,7 +18,7 @@ from gateway.answer_begin import read_beginning
 from gateway.answer_guard import EVENT_STREAM, AnswerTime, GuardedChunks, StreamedAnswer, WholeAnswer
 from gateway.answer_reader import chat_completion, reply_json
 from gateway.asgi import off_loop
-from gateway.chat_request import BEGIN, ChatRequest, Native, beginning
+from gateway.chat_request import ChatRequest, Native, identity
 from gateway.exchange import Asked, Outcome
 from gateway.http_errors import OF_ENTRY, OUT_OF_QUOTA, TOO_LONG, UNSENT, ApiError, api_error
 from router.expert_config import ExpertConfig, Wire
@@ -74,7 +74,7 @@ class ExpertCall:
         *,
         retries: int,
     ) -> None:
-        self._pool, self._experts, self._keys, self._hash_key = pool, experts, keys, hash_key
+        self.pool, self._experts, self._keys, self._hash_key = pool, experts, keys, hash_key
         self._retries, self._budget = retries, RetryBudget()
         self._priced = {name for name, entry in experts.items() if entry.micro_usd(1, 1)}
 
@@ -117,17 +117,9 @@ class ExpertCall:
             failures[expert] = failure.cause
             expert = following
 
-    def expect(self, expert: str) -> None:
-        """A request was decided for an expert, whose engine must not sleep before it gets there; follow it with
-        `expect_no_more`."""
-        self._pool.expect(expert)
-
-    def expect_no_more(self, expert: str) -> None:
-        self._pool.expect_no_more(expert)
-
     async def whole(self, asked: Asked, chat: ChatRequest, expert: str) -> WholeAnswer:
         """One expert's answer to a request that is not streamed. Raises RouterError; nothing is tried again."""
-        if expert in self._pool.asleep:  # since several were decided, of which one is expected
+        if expert in self.pool.asleep:  # since several were decided, of which one is expected
             raise BackendError(f"expert {expert} has just been put to sleep", status=503)
         answer = await self._attempt(asked, chat._replace(native=None), expert)
         assert isinstance(answer, WholeAnswer)
@@ -135,7 +127,7 @@ class ExpertCall:
 
     def _shortest_wait_s(self, ranking: Collection[str], failure: ApiError) -> float:
         """Seconds until the first that could serve may be asked, where the last one asked is at its limit."""
-        waits_s = dict.fromkeys(self._pool.alive, RETRY_AFTER_S) | self._pool.rests_s()
+        waits_s = dict.fromkeys(self.pool.alive, RETRY_AFTER_S) | self.pool.rests_s()
         return min([failure.retry_after_s or 0.0, *(waits_s[name] for name in ranking if name in waits_s)])
 
     def _native(self, chat: ChatRequest, expert: str) -> Native | None:
@@ -193,7 +185,7 @@ class ExpertCall:
         if self._retries == 0 or not (failure.is_retryable or is_too_long):
             return None
         last = cast("str", failure.expert)
-        left_out = {*before, last} | (set(decision.ranking) - self._pool.alive)
+        left_out = {*before, last} | (set(decision.ranking) - self.pool.alive)
         if is_too_long:
             held = self._experts[last].context_tokens
             left_out |= {name for name in decision.ranking if self._experts[name].context_tokens <= held}
@@ -211,8 +203,8 @@ class ExpertCall:
     ) -> StreamedAnswer | WholeAnswer:
         """One expert's answer, of the first of its engines beside `tried` that gives one. Raises ApiError or
         BackendError, with the breakers told."""
-        conversation = conversation_of(asked) if self._pool.replicas(expert).are_several else ""
-        call = await self._pool.call(expert, conversation, tried, is_batch=asked.is_batch)
+        conversation = conversation_of(asked) if self.pool.replicas(expert).are_several else ""
+        call = await self.pool.call(expert, conversation, tried, is_batch=asked.is_batch)
         if outcome is not None:
             outcome.at_work = expert
         try:
@@ -293,10 +285,8 @@ def tell(call: Call, failure: ApiError, conversation: str) -> None:
 
 
 def conversation_of(asked: Asked) -> str:
-    """Key by which a conversation's engine is chosen, the same on every gateway: its caller, its name, and its
-    beginning, because clients name a user as often as a conversation."""
-    begin = "" if asked.session.startswith(BEGIN) else beginning(asked.chat.messages)
-    return f"{asked.caller.tenant}\0{asked.session}\0{begin}"
+    """Key by which a conversation's engine is chosen, the same on every gateway."""
+    return f"{asked.caller.tenant}\0{identity(asked.session, asked.chat)}"
 
 
 def cache_salt(tenant: str, hash_key: bytes) -> str:
