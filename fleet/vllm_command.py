@@ -160,11 +160,7 @@ def vllm_process(
 
 
 def refuse_shared_names(adapters: Mapping[str, ExpertConfig], bare: Sequence[str]) -> None:
-    """Of two adapters with one name, or an adapter named like its base, one would answer for the other.
-
-    Raises:
-        ConfigError: an adapter's name on its engine is taken.
-    """
+    """Raises ConfigError for an adapter whose name on its engine is taken: one would answer for the other."""
     taken = set(bare)
     for expert, entry in adapters.items():
         served = entry.name_on_engine(expert)

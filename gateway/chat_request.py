@@ -86,11 +86,7 @@ def json_object(values: object) -> dict[str, object]:
 
 
 def chat_request(body: Mapping[str, object], bounds: GatewayConfig) -> ChatRequest:
-    """The chat request of a decoded body.
-
-    Raises:
-        ApiError: 400 naming the field, its value and what is allowed.
-    """
+    """The chat request of a decoded body. Raises ApiError: 400 naming the field, its value and what is allowed."""
     model = body.get("model")
     if not isinstance(model, str) or not model:
         wrong("model", body, "a non-empty string such as 'auto'")

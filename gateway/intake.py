@@ -29,13 +29,8 @@ SLOW_BYTES_PER_S = 64 * 1024  # half a megabit: slower ones make room for others
 
 
 class Admission:
-    """A limit on the requests that run at once, a short queue behind it, and an immediate refusal of the rest.
-
-    Use as `async with admission:`.
-
-    Args:
-        max_running: requests that run at once.
-    """
+    """A limit on the requests that run at once, a short queue behind it, and an immediate refusal of the rest. Use as
+    `async with admission:`."""
 
     def __init__(self, max_running: int) -> None:
         self._max_running, self._max_queued = max_running, max(1, max_running // QUEUED_PER_RUNNING)
@@ -43,11 +38,7 @@ class Admission:
         self.running = 0
 
     async def __aenter__(self) -> None:
-        """Takes a place, or waits for one in order of arrival.
-
-        Raises:
-            ApiError: 429, the queue is full.
-        """
+        """Takes a place, or waits for one in order of arrival. Raises ApiError: 429, the queue is full."""
         if self.running < self._max_running:
             self.running += 1
             return

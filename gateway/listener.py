@@ -18,11 +18,7 @@ def url_of(host: str, port: int) -> str:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket.
-
-    Raises:
-        ConfigError: the port is taken, or the address is not this machine's.
-    """
+    """A listening socket. Raises ConfigError: the port is taken, or the address is not this machine's."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host.strip("[]"), port), family=family, backlog=BACKLOG)
@@ -45,11 +41,7 @@ def is_loopback(host: str) -> bool:
 
 
 def check_strength(host: str, keys: Iterable[str]) -> None:
-    """Refuses keys of COE_API_KEYS that could be guessed on an address that others can reach.
-
-    Raises:
-        ConfigError: one line that says what to set.
-    """
+    """Refuses keys of COE_API_KEYS that could be guessed on an address that others can reach. Raises ConfigError."""
     for number, key in enumerate(keys, start=1):
         if not is_loopback(host) and (len(key) < MIN_KEY_CHARS or len(set(key)) < MIN_KEY_CHARS // 2):
             raise ConfigError(
@@ -59,11 +51,7 @@ def check_strength(host: str, keys: Iterable[str]) -> None:
 
 
 def check_exposure(host: str, *, has_keys: bool) -> None:
-    """Refuses an address that others can reach when nobody would need a key.
-
-    Raises:
-        ConfigError: one line that says what to do.
-    """
+    """Refuses an address that others can reach when nobody would need a key. Raises ConfigError."""
     if not has_keys and not is_loopback(host):
         raise ConfigError(
             f"COE_HOST={host} is reachable from other machines: make a key with `coe keys create`, set COE_API_KEYS "

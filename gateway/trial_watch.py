@@ -74,11 +74,8 @@ class TrialWatch(Poller):
         self.withdrawals = 0
 
     async def look(self) -> None:
-        """Keeps the content of `live.json` in SQL, and judges the trial once.
-
-        Raises:
-            StoreError, ArtifactError, OSError: one of them cannot be read or written now.
-        """
+        """Keeps the content of `live.json` in SQL, and judges the trial once. Raises StoreError, ArtifactError,
+        OSError."""
         pointer = await asyncio.to_thread(self._note)
         if pointer is None or pointer.trial is None:
             self.finding = None

@@ -65,11 +65,7 @@ class Card:
         self.held_gib = 0.0
 
     def hold(self, gib: float) -> None:
-        """Holds that much of each GPU instead of what it held.
-
-        Raises:
-            OutOfMemoryError: others leave less.
-        """
+        """Holds that much of each GPU instead of what it held. Raises OutOfMemoryError: others leave less."""
         if self._folder is None:
             self._take(gib, dict.fromkeys(self._devices, 0.0))
             return

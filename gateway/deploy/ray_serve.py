@@ -10,11 +10,7 @@ from gateway.deploy.deployment import Deployment, EngineUnit, environment_exampl
 
 
 def files(deployment: Deployment) -> dict[str, str]:
-    """Contents by name.
-
-    Raises:
-        ConfigError: nothing for Ray to serve, or adapters without `--adapter-store`.
-    """
+    """Contents by name. Raises ConfigError: nothing for Ray to serve, or adapters without `--adapter-store`."""
     if not deployment.engines:
         raise ConfigError(f"{deployment.source}: no expert has engine 'vllm' without a url: nothing for Ray to serve")
     if any(unit.process.adapters for unit in deployment.engines) and deployment.adapter_store is None:
