@@ -58,7 +58,7 @@ def fit_candidate(
     def part_of(fold: int) -> tuple[Evidence, set[str]]:
         left_out = {name for name, own in zip(table.prompt_ids, folds, strict=True) if own == fold}
         left_out |= {bytes(name).decode() for name in inputs.log.ids[inputs.log.fold == fold]}
-        return inputs.evidence(table.rows(folds != fold), inputs.log.without(fold)), left_out
+        return inputs.evidence(inputs.log.without(fold), table.rows(folds != fold)), left_out
 
     return made, fit_twins(root, wanted, inputs.encoder, prepared, part_of, inputs.now)
 

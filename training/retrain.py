@@ -132,18 +132,18 @@ def act(
     pointer = registry.live()
     if pointer is None or pointer.trial is not None:  # a trial compares with what is live now
         return Outcome(judged.reason)
-    made, names, joined = renewed_live(
+    made, names, words = renewed_live(
         registry.folder(compared_with), folder.parent, inputs, comparison, judged.newcomers
     )
     if made is None and trust_moved(comparison.live, comparison.candidate):
         live, candidate = load_artifact(registry.folder(compared_with)), load_artifact(folder)
         made = folder.parent / recounted(folder.parent, live, candidate).manifest.version
-        joined = "the live router trusts builtin experts by newer feedback"
+        words = "the live router trusts builtin experts by newer feedback"
     if made is None:
         return Outcome(judged.reason)
     if refused := promote(registry, made, compared_with, inputs.now, guard):
         return Outcome(refused)
-    return Outcome(f"{judged.reason}; {joined} (version {made.name})", introduced=names)
+    return Outcome(f"{judged.reason}; {words} (version {made.name})", introduced=names)
 
 
 def result_of(
@@ -203,15 +203,8 @@ def renewed_live(
         made = scratch / renew(scratch, live, evidence, rows, kept).manifest.version
         return made, load_router(inputs.config, made, comparison.candidate.encoder)
 
-    made, words = find_renewal(
-        comparison,
-        newcomers,
-        inputs.changes,
-        inputs.request.terms,
-        inputs.log,
-        with_rows,
-        lambda log: inputs.evidence(log=log),
-    )
+    terms, evidence_of = inputs.request.terms, inputs.evidence
+    made, words = find_renewal(comparison, newcomers, inputs.changes, terms, inputs.log, with_rows, evidence_of)
     if made is None:
         return None, (), ""
     is_exploring = any(policy.exploration.budget > 0 for policy in inputs.config.policies.values())

@@ -67,10 +67,11 @@ class RetrainInputs:
     progress: Progress
     serving: Mapping[str, str] = field(default_factory=dict)
 
-    def evidence(self, outcomes: OutcomeTable | None = None, log: LogTable | None = None) -> Evidence:
-        """Evidence of these graded prompts and of the log; by default of every prompt that is learned from."""
-        table = learned_outcomes(self.outcomes) if outcomes is None else outcomes
-        found = gather_evidence(table, log or self.log, self.config.learned_categories, self.changes, self.carried)
+    def evidence(self, log: LogTable | None = None, outcomes: OutcomeTable | None = None) -> Evidence:
+        """Evidence of a log, maybe empty, and of graded prompts; by default of all of the log and of every prompt that
+        is learned from."""
+        log, table = log if log is not None else self.log, outcomes or learned_outcomes(self.outcomes)
+        found = gather_evidence(table, log, self.config.learned_categories, self.changes, self.carried)
         rows = (*self.config.learned_categories, GENERAL)
         return replace(found, matrix=beside_serving(found.matrix, rows, table.experts, self.serving))
 

@@ -15,12 +15,15 @@ import yaml
 from scipy.stats import beta
 from sqlalchemy import create_engine, text
 
+from base.progress import silent
+from router.artifact import load_artifact
+from router.live_pointer import required_pointer
 from tests.training.keyed_log import log_keyed
 from tests.training.test_retrain import CONFIG, NOW, outcome_table, retrainable
 from tests.training.trained_folder import put_first_router
 from training.datasets.outcomes import write_outcomes
 from training.retrain import RetrainResult, run_retrain
-from training.retrain_inputs import RetrainRequest
+from training.retrain_inputs import RetrainRequest, read_inputs
 
 TRUTH = {"left": 0.8, "right": 0.3}
 LIES = {"left": 0.0, "right": 1.0}
@@ -74,6 +77,14 @@ def test_a_key_with_nine_tenths_of_the_feedback_reroutes_nobody(tmp_path, style)
         result = attacked(tmp_path, seed, style)
         assert moves(result) == set(), result.reason
         assert result.quality_changes == ()
+
+
+def test_without_the_only_key_that_rated_nothing_is_left_of_a_log(request_):
+    log_keyed(request_.database_url, {"sql": TRUTH}, keys=("only",), each=40, seed=0)
+    live = load_artifact(request_.routers / required_pointer(request_.routers).version)
+    inputs = read_inputs(request_, live, now=NOW, progress=silent)
+    nothing, graded = inputs.log.rows(np.zeros(len(inputs.log), dtype=bool)), outcome_table().scores.size
+    assert inputs.evidence(nothing).matrix.count.sum() == graded < inputs.evidence().matrix.count.sum()
 
 
 def share_with_interval(hits: int, n: int) -> tuple[float, float]:
