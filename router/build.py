@@ -182,9 +182,11 @@ def assemble(
         ClassifierOf,
         plugins.build("router.classifiers", manifest.classifier.kind, manifest.classifier.options),
     )(manifest.categories, artifact.part("classifier"))
-    fitted = build_scorer(artifact, scorer, experts.names, experts.evidence)
-    choice = learned_choice(artifact, experts.names) if fitted.decides_by_query else None
-    learned = strategies_of(artifact, experts.names)
+    columns = [manifest.experts.index(name) for name in experts.names]
+    fitted = build_scorer(artifact, scorer, experts, columns)
+    choice = learned_choice(artifact, columns) if fitted.decides_by_query else None
+    learned = learned_strategies(artifact.part(STRATEGIES), len(manifest.categories), len(manifest.experts))
+    learned = None if learned is None else learned.among(columns)
     rows = (*manifest.categories, GENERAL)
     return Router(
         version=manifest.version,
@@ -215,7 +217,7 @@ def mix_of(artifact: RouterArtifact) -> FloatArray | None:
 
 
 def build_scorer(
-    artifact: RouterArtifact, wanted: PluginConfig, experts: tuple[str, ...], evidence: QualityMatrix
+    artifact: RouterArtifact, wanted: PluginConfig, experts: MeasuredExperts, columns: Sequence[int]
 ) -> ExpertScorer:
     """The scorer that the artifact was trained with, or a map, which needs no training of its own.
 
@@ -230,26 +232,15 @@ def build_scorer(
         )
     kind, options = ("map", {}) if wanted.kind == "map" else (spec.kind, spec.options)
     filled = cast(ScorerOf, plugins.build("router.scorers", kind, options))
-    columns = [artifact.manifest.experts.index(name) for name in experts]
-    return filled(Measured(experts, evidence), artifact.part("scorer"), columns)
+    return filled(Measured(experts.names, experts.evidence), artifact.part("scorer"), columns)
 
 
-def learned_choice(artifact: RouterArtifact, experts: tuple[str, ...]) -> LearnedChoice:
+def learned_choice(artifact: RouterArtifact, columns: Sequence[int]) -> LearnedChoice:
     """Raises ArtifactError when the artifact lacks what a choice by query needs."""
     arrays = artifact.part("choice")
     sample = require_finite(arrays, "sample", (None, len(artifact.manifest.experts)))
-    columns = [artifact.manifest.experts.index(name) for name in experts]
     margin = float(require_finite(arrays, "margin", (1,))[0])
-    return LearnedChoice(sample[:, columns], margin, sample_rows(artifact))
-
-
-def strategies_of(artifact: RouterArtifact, experts: tuple[str, ...]) -> LearnedStrategies | None:
-    """Strategies that an artifact has learned, for the experts that are there; None where it knows nothing. Raises
-    ArtifactError."""
-    manifest = artifact.manifest
-    learned = learned_strategies(artifact.part(STRATEGIES), len(manifest.categories), len(manifest.experts))
-    columns = [manifest.experts.index(name) for name in experts]
-    return None if learned is None else learned.among(columns)
+    return LearnedChoice(sample[:, list(columns)], margin, sample_rows(artifact))
 
 
 def sample_rows(artifact: RouterArtifact) -> IntArray:

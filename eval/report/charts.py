@@ -135,10 +135,10 @@ def legend_of(looks: Mapping[str, Look], **options: Any) -> Any:
     return alt.Legend(columns=columns, labelExpr=wrapped(LEGEND_LINE), **options)
 
 
-def group_colour(looks: Mapping[str, Look], field: str = "group", **legend: Any) -> Any:
+def group_colour(looks: Mapping[str, Look], **legend: Any) -> Any:
     alt = altair()
     scale = alt.Scale(domain=list(looks), range=[look.colour for look in looks.values()])
-    return alt.Color(f"{field}:N", sort=None, scale=scale, legend=legend_of(looks, **legend))
+    return alt.Color("group:N", sort=None, scale=scale, legend=legend_of(looks, **legend))
 
 
 def group_shape(looks: Mapping[str, Look]) -> Any:

@@ -4,11 +4,12 @@ in words."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from eval.metrics.intervals import Estimate, Range
 from eval.report import charts
 from eval.report.charts import ACCENT, SOFT, Look
-from eval.report.numbers import tone
+from eval.report.numbers import cell_of
 from eval.report.page import Block, Cell, Chart, Command, Facts, Figure, Page, Row, Section, Spec, Table
 from eval.retrieval.arms import LABELS, PLAIN
 from eval.retrieval.retrieval_records import ArmScore, CollectionReport, Latency, RetrievalReport
@@ -72,12 +73,11 @@ def ends(interval: Range, form: str = ".3f") -> str:
     return f"{interval[0]:{form}} to {interval[1]:{form}}"
 
 
+difference_cell = partial(cell_of, words="{:+.3f}".format, is_difference=True)
+
+
 def score_cell(arm: str, found: Mapping[str, ArmScore]) -> Cell:
     return Cell(f"{found[arm].ndcg_at_10:.3f}", ends(found[arm].interval)) if arm in found else Cell("absent")
-
-
-def difference_cell(found: Estimate) -> Cell:
-    return Cell(f"{found.mean:+.3f}", ends(found.interval, "+.3f"), tone(found.interval))
 
 
 def arms_section(report: RetrievalReport) -> Section:
