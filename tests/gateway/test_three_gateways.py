@@ -7,7 +7,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -33,7 +35,7 @@ from tests.waiting import until
 COUNT, ASKERS = 3, 6
 SECTIONS = """\
 log: {durability: sync}
-gateway: {drain_s: 5}
+gateway: {drain_s: 300}
 retrieval: {encoder: {kind: hashing}, experts: {}, stores: {index: pgvector}}
 policies: {default: {exploration: {budget: 10%}}}
 """
@@ -110,6 +112,7 @@ class Balancer:
         self.ready = list(fleet.gateways)
         self.failed = 0
         self.asked = 0
+        self._asking = Counter[str]()  # requests on their way, by gateway
         self._is_over = False
         self._tasks = [asyncio.create_task(self._probe()), *(asyncio.create_task(self._ask(i)) for i in range(ASKERS))]
 
@@ -122,8 +125,10 @@ class Balancer:
         while not self._is_over:
             self.asked += 1
             gateway = self.ready[self.asked % len(self.ready)]
+            self._asking[gateway.url] += 1
             async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=START_TIMEOUT_S)) as client:
                 said = await gateway.ask(client, "polly", is_stream=self.asked % 2 == 0, request_id=f"{number}")
+            self._asking[gateway.url] -= 1
             if said is None:
                 self.failed += 1
             else:
@@ -132,6 +137,12 @@ class Balancer:
     async def more(self, count: int) -> None:
         wanted = len(self._fleet.answered) + count
         await until(lambda: len(self._fleet.answered) >= wanted, f"{count} more answers")
+
+    async def take_out(self, gateway: GatewayProcess) -> None:
+        """Ends a gateway in order, once nobody asks it any more."""
+        gateway.send(signal.SIGTERM)
+        await until(lambda: gateway not in self.ready and not self._asking[gateway.url])
+        assert await gateway.stop() == 0  # a second signal ends the drain
 
     async def end(self) -> None:
         self._is_over = True
@@ -147,7 +158,7 @@ async def test_three_gateways_are_one(fleet: Fleet) -> None:
     await one_retrains_for_all(fleet)
     await rolling_restart_without_a_failed_request(fleet)
     await kill_under_load(fleet)
-    assert await asyncio.gather(*(gateway.stop() for gateway in fleet.gateways)) == [0] * COUNT
+    assert await asyncio.gather(*(gateway.stop(signal.SIGINT) for gateway in fleet.gateways)) == [0] * COUNT
     store = Database(fleet.postgres_url)
     data = fleet.folder / "data"
     await drain_all(data, LogConfig(), fleet.redis_url, store)
@@ -245,7 +256,7 @@ async def rolling_restart_without_a_failed_request(fleet: Fleet) -> None:
     load = Balancer(fleet)
     for gateway in fleet.gateways:
         await load.more(20)
-        assert await gateway.stop() == 0
+        await load.take_out(gateway)
         gateway.start()
         await gateway.wait_until_it_serves(fleet.client)
     await load.more(20)
