@@ -17,10 +17,10 @@ from base.errors import StoreError
 from decision_log.decision_record import RETRIEVAL, DecisionRecord
 from decision_log.feedback_types import DocumentFeedback, Feedback, FeedbackStatus, ImplicitSignal, JudgedAnswer
 from decision_log.implicit_signals import note_signals
-from decision_log.listing import DecisionFilter, Page, Place, list_decisions, of_tenant
+from decision_log.listing import LOOK_S, DecisionFilter, Page, Place, list_decisions, of_tenant
 from decision_log.payloads import Logged, from_payload, to_payload
 from decision_log.read import record_of, records_in
-from decision_log.spend import Spend, add_again, add_spend, span_of, spend_by_key, stale_parts
+from decision_log.spend import EVER, SLOT_S, Span, Spend, add_again, add_spend, span_of, spend_by_key, stale_parts
 from decision_log.sql_engine import check_schema, close_engine, in_parts, make_schema, open_engine, translated_errors
 from decision_log.tables import DECISIONS, DOCUMENT_FEEDBACK, FEEDBACK, JUDGEMENTS, SIGNALS, TABLES
 from decision_log.tombstones import delete_of, erased_among, lock, note_removed
@@ -139,17 +139,34 @@ class Database:
         with self.transaction("list decisions") as connection:
             return list_decisions(connection, tenant, wanted, limit=limit, after=after)
 
-    def spend(self, tenant: str | None, since: float, until: float | None) -> tuple[Spend, ...]:
-        """As `spend_by_key` says. Raises StoreError."""
-        span = span_of(since, until)
+    def spend(self, tenant: str | None, since: float, until: float | None) -> tuple[tuple[Spend, ...], float | None]:
+        """As `spend_by_key` says, of the newest part of a time where its sums lack more than can be added up in about
+        LOOK_S; then with the begin of that part (Unix seconds). Raises StoreError."""
+        span, until_s, looked_back_to = span_of(since, until), time.monotonic() + LOOK_S, None
+        for slots in self.add_up(span):
+            if time.monotonic() >= until_s:
+                looked_back_to = float(slots.stop * SLOT_S)
+                span = Span(looked_back_to, span.until)
+                break
+        with self.transaction("read the spend") as connection:
+            return spend_by_key(connection, tenant, span), looked_back_to
+
+    def add_up(self, span: Span = EVER) -> Iterator[range]:
+        """Adds up what the sums of a time lack, newest first; gives each part before, in case one stops there. Others
+        may add up as well, and half of the time is left to those who write: SQLite lets whoever waits try again only
+        now and then, and within 10 s nobody else had had a turn. Raises StoreError."""
         with self.transaction("look for stale sums") as connection:
-            stale = list(stale_parts(connection, span))
-        for slots in stale:
+            stale = list(stale_parts(connection, span.slots))
+        took_s = 0.0
+        for part in reversed(stale):
+            yield part
+            time.sleep(took_s)
+            began_s = time.monotonic()
             with self.transaction("add up the spend") as connection:
                 lock(connection, for_erasure=True)
-                add_again(connection, slots)
-        with self.transaction("read the spend") as connection:
-            return spend_by_key(connection, tenant, span)
+                for slots in list(stale_parts(connection, part)):
+                    add_again(connection, slots)
+            took_s = time.monotonic() - began_s
 
     def put_feedback(
         self,

@@ -1,4 +1,5 @@
-"""Housekeeping of a running gateway for privacy: forgets who was erased, and removes what is past its time."""
+"""Housekeeping of a running gateway: forgets who was erased, removes what is past its time, and adds up the spend that
+no sum counts, such as that of a log from before there were sums."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from decision_log.sink import DecisionLog
 
 LOOK_EVERY_S = 10.0
-PRUNE_EVERY_S = 3600.0
+ROUND_EVERY_S = 3600.0
 CLOCKS_DIFFER_S = 3600.0
 DAY_S = 86_400.0
 
@@ -24,32 +25,40 @@ logger = logging.getLogger(__name__)
 
 
 class Housekeeper(Poller):
-    """Looks for erasures every `LOOK_EVERY_S` and prunes every `PRUNE_EVERY_S`; a database that is away delays both.
+    """Looks for erasures every `LOOK_EVERY_S` and does the rest every `ROUND_EVERY_S`; a database that is away delays
+    both.
 
     Args:
-        log: what forgets who was erased; None where a process holds no records.
+        log: what forgets who was erased; None where a process holds no records, and adds up the spend.
         keep_days: age at which decisions are removed; None keeps them for ever.
     """
 
     def __init__(self, database: Database, log: DecisionLog | None, *, keep_days: float | None) -> None:
         super().__init__("the log's housekeeping", LOOK_EVERY_S, (StoreError,))
+        self._database = database
         self._removal = Removal(database)
         self._log = log
         self._keep_days = keep_days
         self._looked = time.time()
         self._known: dict[str, float] = {}  # erasures that were seen already
-        self._next_prune = 0.0  # on the monotonic clock
+        self._next_round = 0.0  # on the monotonic clock
 
     async def look(self) -> None:
         """Runs once what is due. Raises StoreError."""
         if self._log is not None:
             await self._forget(self._log)
-        if self._keep_days is not None and time.monotonic() >= self._next_prune:
+        if time.monotonic() < self._next_round:
+            return
+        if self._keep_days is not None:
             now = time.time()
             gone = await asyncio.to_thread(self._removal.prune, now - self._keep_days * DAY_S, now)
-            self._next_prune = time.monotonic() + PRUNE_EVERY_S
             if gone.decisions:
                 logger.info("removed %d decisions older than %g days", gone.decisions, self._keep_days)
+        if self._log is None:
+            parts = self._database.add_up()
+            while await asyncio.to_thread(next, parts, None) is not None:  # by parts, so that it may be cancelled
+                pass
+        self._next_round = time.monotonic() + ROUND_EVERY_S
 
     async def _forget(self, log: DecisionLog) -> None:
         looked = time.time()

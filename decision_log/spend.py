@@ -1,8 +1,7 @@
 """Requests, tokens and cost by key, in sums of short times, so that nobody reads a million decisions for them.
 
 Whoever writes decisions adds them to the sums in the same transaction. Sums count as long as they are of as many
-decisions as there are: where others were written or removed, they are made again from the decisions before they are
-read.
+decisions as there are: where others were written or removed, they are made again from the decisions.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ SLOT_S = 512
 LATEST_S = 1e11
 """Unix time up to which decisions are counted."""
 
-ROWS_AT_ONCE = 5000
-"""Decisions that are added up again while others wait to be written."""
+ROWS_AT_ONCE = 1000
+"""Decisions that are added up again while others wait to be written: those of one slot at least."""
 
 
 class Spend(Record):
@@ -72,6 +71,9 @@ def span_of(since: float, until: float | None) -> Span:
     return Span(min(max(since, 0.0), LATEST_S), LATEST_S if until is None else min(max(until, 0.0), LATEST_S))
 
 
+EVER = span_of(0.0, None)
+
+
 def add_spend(connection: Connection, dialect_insert: Any, records: Iterable[RecordPart]) -> None:
     """Adds decisions that were written to the sums."""
     found: dict[tuple[int, str], list[float]] = {}
@@ -98,10 +100,10 @@ def forget_sums(connection: Connection, decision_ids: Sequence[str]) -> None:
     connection.execute(delete(SPEND).where(SPEND.c.slot.in_(slots)))
 
 
-def stale_parts(connection: Connection, span: Span) -> Iterator[range]:
+def stale_parts(connection: Connection, slots: range) -> Iterator[range]:
     """Slots whose sums are not of as many decisions as there are, some in a row at a time. One statement counts both,
     so that what is written meanwhile is seen in both or in neither."""
-    slots, slot = span.slots, slot_of(connection)
+    slot = slot_of(connection)
     counted = select(slot.label("slot"), func.count().label("n")).where(*is_within(slots)).group_by(slot)
     summed = select(SPEND.c.slot, -func.sum(SPEND.c.decisions)).where(*is_one_of(slots)).group_by(SPEND.c.slot)
     both = union_all(counted, summed).subquery()

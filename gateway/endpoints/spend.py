@@ -26,11 +26,13 @@ class KeySpend(Spend):
 
 
 class SpendList(Record):
-    """Spend of keys, with since <= at < until; dearest first."""
+    """Spend of keys, with since <= at < until; dearest first. Where `looked_back_to` (Unix seconds) is not null, it is
+    that of what is newer, and the rest is still being added up."""
 
     object: Literal["list"] = "list"
     since: float
     until: float | None
+    looked_back_to: float | None
     data: tuple[KeySpend, ...]
 
 
@@ -41,6 +43,6 @@ async def show_spend(
     """Sums over the logged requests with since <= at < until (Unix seconds; by default the last 30 days)."""
     begin = time.time() - DEFAULT_DAYS * DAY_S if since is None else since
     team = None if caller.is_admin else caller.tenant
-    rows = await scan(partial(database.spend, team, begin, until))
+    rows, looked_back_to = await scan(partial(database.spend, team, begin, until))
     data = tuple(KeySpend(team=tenant_of(row.key_id), **row.model_dump()) for row in rows)
-    return SpendList(since=begin, until=until, data=data)
+    return SpendList(since=begin, until=until, looked_back_to=looked_back_to, data=data)

@@ -78,7 +78,7 @@ def test_filters(store: Database, wanted: dict[str, object], found: list[int]) -
 def test_a_nul_that_a_client_or_an_expert_sent_ends_no_list(store: Database) -> None:
     store.write_decisions([made(0), made(1, requested_model="a\0b", finish_reason="\0")])
     assert listed(store, policy="default") == [1, 0]
-    assert [each.requests for each in store.spend(TEAM, 0.0, None)] == [2]
+    assert [each.requests for each in store.spend(TEAM, 0.0, None)[0]] == [2]
 
 
 def walked(store: Database, limit: int, **wanted: object) -> list[Page]:
