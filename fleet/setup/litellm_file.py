@@ -14,12 +14,13 @@ WIRE_OF = {"hosted_vllm": "vllm", "openai": "openai", "custom_openai": "openai",
 """Providers that speak OpenAI's API at an address of the user's, and our engine for each; "" has none."""
 
 VARIABLE = "os.environ/"
-LIMITS = frozenset({"rpm", "tpm", "max_parallel_requests", "weight", "order", "tags", "region_name", "num_retries"}) | {
-    "stream_timeout"
-}
+LIMITS = frozenset({"rpm", "tpm", "weight", "order", "tags", "region_name", "num_retries", "stream_timeout"})
 """Parameters of LiteLLM's router, which `coe` sets in other places or does not have."""
 
-TAKEN = NOT_PARAMS | {"base_model", "input_cost_per_token", "output_cost_per_token", "model_info"}
+RENAMED = {"timeout": "timeout_s", "max_parallel_requests": "max_concurrency"}
+"""Numbers that are kept, with our key for each."""
+
+TAKEN = NOT_PARAMS | RENAMED.keys() | {"base_model", "input_cost_per_token", "output_cost_per_token", "model_info"}
 """Parameters that become other keys of an entry."""
 
 
@@ -62,7 +63,8 @@ def add_deployment(found: Found, entry: object, where: str) -> None:
     added = found.add(public, made)
     if added != name:
         found.notes.append(
-            f"{where}: a further deployment of '{public}' became the expert '{added}': each is measured and mapped"
+            f"{where}: a further deployment of '{public}' became the expert '{added}'; '{public}' by name is the first"
+            " alone: docs/migrate.md"
         )
     elif name != public:
         found.name_also(public, name)
@@ -85,8 +87,7 @@ def deployment(
             notes.append(f"{where}: the file contains a key; put it into the variable {made['api_key_env']}")
     listed = listed_facts(str(info.get("base_model") or params.get("base_model") or params["model"]))
     made |= listed | entry_keys({**params, "max_tokens": None, **info})  # which bounds an answer, not the context
-    if isinstance(params.get("timeout"), int | float):
-        made["timeout_s"] = params["timeout"]
+    made |= {ours: value for name, ours in RENAMED.items() if isinstance(value := params.get(name), int | float)}
     further = provider_params(params) if engine == "" else {}
     made |= further
     kept = {key for part in further.values() for key in part} | TAKEN
@@ -133,14 +134,20 @@ COUNTERPARTS = {
     "master_key": "docs/keys.md: `coe keys create TEAM`",
     "database_url": "DATABASE_URL in the environment",
     "redis_host": "REDIS_URL in the environment",
-    "fallbacks": "the router knows who is next best: gateway.retries",
+    "fallbacks": "the next best serves what is routed, and never for an expert by name: docs/migrate.md",
     "context_window_fallbacks": "`context_tokens` of each expert: longer prompts go to those that hold them",
     "num_retries": "gateway.retries",
+    "request_timeout": "`timeout_s` of each expert",
+    "allowed_fails": "an expert that fails rests by itself; nothing is to be set",
+    "cooldown_time": "an expert that fails rests by itself; nothing is to be set",
+    "drop_params": "what an expert refuses is left out by itself: docs/clients.md",
     "routing_strategy": "policies: the expert is chosen by measured quality within budgets",
     "callbacks": "the decision log: docs/decision-log.md",
     "success_callback": "the decision log: docs/decision-log.md",
     "failure_callback": "the decision log: docs/decision-log.md",
     "cache": "an expert of engine `builtin`, model `cache`: docs/your-experts.md",
+    "cache_params": "`params` of that expert: docs/your-experts.md",
+    "alerting": "alerts for Prometheus: docs/deploy.md",
 }
 
 

@@ -135,6 +135,8 @@ LITELLM = {
                 "api_base": "http://gpu:8000/v1",
                 "api_key": "none",
                 "temperature": 0.2,
+                "timeout": 120,
+                "max_parallel_requests": 16,
             },
             "model_info": {"input_cost_per_token": 2e-6, "max_input_tokens": 8192, "supports_vision": True},
         },
@@ -168,6 +170,7 @@ def test_a_litellm_proxy_becomes_a_composition() -> None:
     assert (eu.engine, eu.model, eu.url) == ("litellm", "azure/gpt-4o-eu", "https://eu.example/")
     assert (eu.api_key_env, eu.params) == ("AZURE_EU_KEY", {"api_version": "2024-10-21"})
     assert (large.engine, large.model, large.url) == ("vllm", "org/large", "http://gpu:8000/v1")
+    assert (large.timeout_s, large.max_concurrency) == (120, 16)
     assert (large.price_in_per_m_usd, large.context_tokens, large.supports_images) == (2.0, 8192, True)
     assert (large.api_key_env, claude.params_env) == (None, {"aws_secret_access_key": "AWS"})
     assert (claude.params, claude.context_tokens) == ({"max_tokens": 100}, 4096)
@@ -185,6 +188,7 @@ def test_a_litellm_proxy_becomes_a_composition() -> None:
         "model_list.0: not taken over: rpm;",
         "model_list.1: not taken over: extra_headers;",
         "model_list.2: not taken over: temperature;",
+        "'gpt-4o' by name is the first alone",
         "context_tokens is not known of gpt-4o, gpt-4o-2, claude;",
         "price_in_per_m_usd is not known of gpt-4o, gpt-4o-2, claude;",
         "guardrails: not taken over",
