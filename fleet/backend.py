@@ -44,14 +44,6 @@ class BackendRequest(NamedTuple):
     headers: Mapping[str, str] = MappingProxyType({})
 
 
-class Place(NamedTuple):
-    """The engine of an expert that took a request, from 1 in the order of its addresses, and how long the request
-    waited for it; None where any number is served at once."""
-
-    engine: int
-    queue_ms: float | None
-
-
 class ChunkStream(Protocol):
     """The bytes of an answer as they arrive. `aclose` before the end cancels the generation; it never raises."""
 
@@ -68,13 +60,14 @@ class ChunkStream(Protocol):
 class BackendResponse:
     """An expert's answer. `chunks` yields the body exactly as it came.
 
-    `headers` holds only what a client may see. `place` is set by an expert with several
-    engines, or with places that are counted. `left_out` are fields of the client's that the expert does not take."""
+    `headers` holds only what a client may see. `engine` is set by an expert with several engines, or with places that
+    are counted, from 1 in the order of addresses. `left_out` are fields of the client's that the expert does not take.
+    """
 
     status: int
     chunks: ChunkStream
     headers: dict[str, str] = field(default_factory=dict)
-    place: Place | None = None
+    engine: int | None = None
     left_out: tuple[str, ...] = ()
 
 

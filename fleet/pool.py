@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
 from base.errors import BusyError
-from fleet.backend import BackendRequest, BackendResponse, Place, read_all
+from fleet.backend import BackendRequest, BackendResponse, read_all
 from fleet.breaker import Breaker, BreakerState
 from fleet.connect import DisabledBackend
 from fleet.replicas import ExpertBackend, Replica, Replicas
@@ -45,7 +45,7 @@ class Call:
     def __init__(
         self, pool: ExpertPool, expert: str, replica: Replica, queue_ms: float | None, tried: Collection[Replica]
     ) -> None:
-        self._pool, self.expert, self._replica, self._queue_ms = pool, expert, replica, queue_ms
+        self._pool, self.expert, self._replica, self.queue_ms = pool, expert, replica, queue_ms
         self.tried = (*tried, replica)
         self._is_at_fault = False
 
@@ -54,8 +54,8 @@ class Call:
         does."""
         response = await self._pool.taken[self.expert].send(self._replica.backend, request, added)
         replicas = self._pool.replicas(self.expert)
-        if replicas.are_several or self._queue_ms is not None:
-            response.place = Place(1 + replicas.all.index(self._replica), self._queue_ms)
+        if replicas.are_several or self.queue_ms is not None:
+            response.engine = 1 + replicas.all.index(self._replica)
         return response
 
     @property

@@ -72,7 +72,7 @@ async def read_beginning(
         content_type, is_stream = EVENT_STREAM, True
     if is_stream:
         first, response.chunks = await through_content(expert, response.chunks, first, key)
-        return StreamedAnswer(expert, content_type, first, response.chunks, native is not None, place=response.place)
+        return StreamedAnswer(expert, content_type, first, response.chunks, native is not None, engine=response.engine)
     body = first + await read_all(response.chunks, MAX_ANSWER_BYTES)
     facts = await read_off_loop(partial(read_answer, as_chat=native.as_chat if native else None), body)
     if facts is None:
@@ -80,7 +80,7 @@ async def read_beginning(
         raise BackendError(f"expert {expert} sent {content_type[:100]} that is not {kind}", status=502)
     if native is None and not facts.has_choice:
         raise error_in_answer(expert, body, key)
-    return WholeAnswer(expert, content_type, body, facts, native is not None, response.place)
+    return WholeAnswer(expert, content_type, body, facts, native is not None, response.engine)
 
 
 async def through_content(expert: str, chunks: ChunkStream, first: bytes, key: str | None) -> tuple[bytes, ChunkStream]:

@@ -11,7 +11,7 @@ from types import TracebackType
 
 from base.errors import BackendError
 from base.json_text import JsonError, from_json
-from fleet.backend import ELSEWHERE, RETRY_AFTER_S, ChunkStream, Place, is_spent, is_too_large, retry_after_s
+from fleet.backend import ELSEWHERE, RETRY_AFTER_S, ChunkStream, is_spent, is_too_large, retry_after_s
 from fleet.breaker import SPENT_REST_S
 from fleet.pool import SPENT, Call
 from gateway.answer_reader import JsonAnswer
@@ -72,7 +72,7 @@ class StreamedAnswer:
     chunks: ChunkStream
     is_native: bool = False
     hides_usage: bool = False
-    place: Place | None = None
+    engine: int | None = None
     is_whole: bool = False
     left_out: tuple[str, ...] = ()
     call: Call | None = None
@@ -87,7 +87,7 @@ class WholeAnswer:
     body: bytes
     facts: JsonAnswer
     is_native: bool = False
-    place: Place | None = None
+    engine: int | None = None
     left_out: tuple[str, ...] = ()
 
 

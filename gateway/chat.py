@@ -166,7 +166,7 @@ class ChatExchange:
             answer = await self._ask_several(chat, decision, chosen)
         if answer is None:
             answer = await endpoint.experts.answer(asked, chat, decision, outcome, known)
-        outcome.expert, outcome.place, outcome.left_out = answer.expert, answer.place, answer.left_out
+        outcome.expert, outcome.engine, outcome.left_out = answer.expert, answer.engine, answer.left_out
         if asked.watch is not None:
             asked.watch.hears(answer.expert)
         endpoint.decider.begun(asked, decided, answer.expert)

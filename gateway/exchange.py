@@ -20,7 +20,7 @@ from decision_log.decision_record import (
     TerminalState,
     Usage,
 )
-from fleet.backend import BackendRequest, Place
+from fleet.backend import BackendRequest
 from gateway.chat_request import ChatRequest
 from gateway.http_errors import ApiError
 from gateway.keys.counters import Cost
@@ -151,7 +151,8 @@ class Outcome:
     served_model: str | None = None  # as the answer says; None for one out of the cache
     overhead_ms: float = 0.0
     ttft_ms: float | None = None
-    place: Place | None = None  # at the expert
+    queue_ms: float | None = None  # of waits for a place, at one expert after the other
+    engine: int | None = None  # of the expert
     left_out: tuple[str, ...] = ()  # fields of the request that the expert does not take
     is_admitted: bool = False  # it got past the limits, so the log has a row of it
     sources: Sources | None = None
@@ -192,8 +193,8 @@ def response_headers(asked: Asked, outcome: Outcome) -> dict[str, str]:
         "x-coe-router-version": decision.router_version,
         "x-coe-overhead-ms": f"{outcome.overhead_ms:.2f}",
     }
-    if outcome.place is not None and outcome.place.queue_ms is not None:
-        headers["x-coe-queue-ms"] = f"{outcome.place.queue_ms:.1f}"
+    if outcome.queue_ms is not None:
+        headers["x-coe-queue-ms"] = f"{outcome.queue_ms:.1f}"
     if outcome.left_out:
         headers["x-coe-left-out"] = ", ".join(outcome.left_out)
     if decision.stay is not None:
@@ -263,7 +264,7 @@ def record_of(
         served_expert=served,
         served_model=outcome.served_model,
         failures=outcome.failures,
-        engine=None if outcome.place is None else outcome.place.engine,
+        engine=outcome.engine,
         status=outcome.status,
         error_code=outcome.error_code,
         finish_reason=outcome.finish_reason,

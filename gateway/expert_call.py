@@ -207,6 +207,8 @@ class ExpertCall:
         call = await self.pool.call(expert, conversation, tried, is_batch=asked.is_batch)
         if outcome is not None:
             outcome.at_work = expert
+            if call.queue_ms is not None:
+                outcome.queue_ms = (outcome.queue_ms or 0.0) + call.queue_ms
         try:
             answer = await self._beginning(asked, chat, call)
         except RouterError as error:
@@ -310,5 +312,5 @@ def streamed(answer: WholeAnswer, chat: ChatRequest) -> StreamedAnswer:
         events = b"".join(frames(reply_json(answer.body), has_usage=True))
     hides_usage = not wants_usage(chat.body)
     return StreamedAnswer(
-        answer.expert, EVENT_STREAM, events, chunks_of(()), hides_usage=hides_usage, place=answer.place, is_whole=True
+        answer.expert, EVENT_STREAM, events, chunks_of(()), hides_usage=hides_usage, engine=answer.engine, is_whole=True
     )

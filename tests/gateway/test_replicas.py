@@ -55,6 +55,12 @@ async def test_without_a_limit_no_header_tells_of_a_queue() -> None:
         assert "x-coe-queue-ms" not in answer.headers
 
 
+async def test_the_wait_at_an_expert_that_failed_counts_too() -> None:
+    async with engines("unavailable", most=1) as (gateway, _, _), gateway.chat("red") as answer:
+        assert (answer.headers["x-coe-expert"], answer.headers["x-coe-fallback"]) == ("plain", "failover:ruby")
+        assert float(answer.headers["x-coe-queue-ms"]) >= 0, "though plain has no queue"
+
+
 @asynccontextmanager
 async def engines(*modes: str, most: int | None = None) -> AsyncIterator[tuple[Running, Replicas, list[FaultUpstream]]]:
     """A gateway whose expert ruby has an engine of each mode."""
