@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client import CollectorRegistry, Counter, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
@@ -57,6 +57,7 @@ class Metrics:
     """Counters of the request path, and a way to add what other parts count themselves."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a series of each counter: when it was made
         registry = self.registry = CollectorRegistry()
         counter = partial(Counter, registry=registry)
         self.refusals = counter("coe_refusals", "Requests refused before routing, by status", ["status"])

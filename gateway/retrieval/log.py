@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -74,7 +73,7 @@ class RetrievalLog:
     """Writes records to the sink, and counts.
 
     Args:
-        registry: gets the metrics, whose labels are kinds of requests, statuses, names of experts.yaml and reasons.
+        registry: gets the metrics, whose labels are kinds of requests, names of experts.yaml and reasons.
         keeps_embeddings: records hold what the choice was made from.
         config: has the prices; None: there is no retrieval.
     """
@@ -84,11 +83,10 @@ class RetrievalLog:
     ) -> None:
         self._sink, self._keeps_embeddings = sink, keeps_embeddings
         self._config = config or RetrievalConfig()
-        counter, histogram = partial(Counter, registry=registry), partial(Histogram, registry=registry)
-        self._requests = counter("coe_retrieval_requests", "Retrieval requests", ["kind", "status"])
-        self._decisions = counter("coe_retrieval_decisions", "Choices of a retrieval expert", ["expert", "reason"])
+        about = "Choices of a retrieval expert"
+        self._decisions = Counter("coe_retrieval_decisions", about, ["expert", "reason"], registry=registry)
         about = "From a request's arrival to its answer"
-        self._seconds = histogram("coe_retrieval_seconds", about, ["kind"], buckets=SECONDS_BUCKETS)
+        self._seconds = Histogram("coe_retrieval_seconds", about, ["kind"], buckets=SECONDS_BUCKETS, registry=registry)
 
     def outcomes_of(
         self,
@@ -116,7 +114,6 @@ class RetrievalLog:
 
     async def write(self, exchange: RetrievalExchange, outcomes: Sequence[Outcome]) -> None:
         """Before the answer: where the log is durable it is safe on return. Raises StoreError when it is not."""
-        self._requests.labels(exchange.kind.value, "200").inc()
         self._seconds.labels(exchange.kind.value).observe(exchange.elapsed_ms() / 1e3)
         for outcome in outcomes:
             self._decisions.labels(outcome.decision.expert, outcome.decision.reason.value).inc()

@@ -145,6 +145,7 @@ def test_no_label_holds_what_a_client_sent(served: Labels) -> None:
     """Every request named another model, id and key, and asked for other paths."""
     for name, samples in served.items():
         assert len({tuple(sorted(labels.items())) for labels in samples}) == len(samples)
+        assert not name.endswith("_created")
         values = {value for labels in samples for key, value in labels.items() if key != "le"}
         assert not [value for value in values if re.search(r"model-|id-|key-|no-\d", value)], name
     assert len(served["coe_requests_total"]) == 1
