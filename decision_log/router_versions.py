@@ -16,6 +16,7 @@ from decision_log.e_process import Arm
 from decision_log.tables import DECISIONS, FEEDBACK, ROUTER_EVENTS, ROUTER_VERSIONS
 from router.artifact import RouterManifest
 from router.live_pointer import LivePointer, Trial
+from router.types import GENERAL
 
 FAILED = (TerminalState.UPSTREAM_ERROR, TerminalState.TIMED_OUT)
 ENDED = (TerminalState.ANSWERED, *FAILED)
@@ -24,9 +25,9 @@ ENDED = (TerminalState.ANSWERED, *FAILED)
 NAMED = '"reason":"explicit"'
 """In the JSON of a record, where every quotation mark of a text is escaped: the client named the expert."""
 
-IS_NAMED = DECISIONS.c.record.contains(NAMED, autoescape=True)
-"""Neither praise nor failure of such an answer is the router's. To look for it takes longer than all else, so where
-feedback is asked for, only records that have some are looked at."""
+IS_NAMED = and_(DECISIONS.c.category == GENERAL, DECISIONS.c.record.contains(NAMED, autoescape=True))
+"""Neither praise nor failure of such an answer is the router's. To look for it takes longer than all else, so only
+records of its category are looked at, and where feedback is asked for, only those that have some."""
 
 PAST_S = 7 * 86_400.0
 """Time over which the live router's own past is read (ours)."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from decision_log.database import Database
 from decision_log.decision_record import DecisionRecord, ShadowDecision, TerminalState
@@ -19,7 +19,7 @@ from decision_log.e_process import Arm
 from decision_log.feedback_types import Feedback, FeedbackKind
 from decision_log.read import read_router_events
 from decision_log.router_versions import RouterVersions, TrialEvidence, first_rewards, past_rewards
-from decision_log.tables import FEEDBACK, ROUTER_VERSIONS
+from decision_log.tables import DECISIONS, FEEDBACK, ROUTER_VERSIONS
 from fleet.backend import ChatBackend
 from fleet.router_registry import Registry, change_pointer, withdraw
 from gateway.live_router import POLL_EVERY_S, LiveRouter
@@ -350,6 +350,14 @@ def test_answers_of_an_expert_that_the_client_named_are_no_evidence(store: Datab
     grown = after.live_success if version == OLD else after.candidate_success
     was = before.live_success if version == OLD else before.candidate_success
     assert grown.n == was.n + 1
+
+
+def test_no_record_of_a_category_that_named_answers_do_not_have_is_read(store: Database) -> None:
+    fill(store, 10, {OLD: 0.5, NEW: 0.5}, failures={OLD: 0.5}, at=1500.0, seed=7)
+    before = RouterVersions(store).evidence(OLD, canary(0.1))
+    with store.transaction("spoil") as connection:
+        connection.execute(update(DECISIONS).values(record='{"reason":"explicit"}'))
+    assert RouterVersions(store).evidence(OLD, canary(0.1)) == before
 
 
 def put(store: Database, name: str, at: float, session: str, **changes: object) -> None:
