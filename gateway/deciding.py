@@ -262,7 +262,8 @@ def no_expert(
     lacking = [name for name in names if able[name].lacks(facts) is not None]
     outside = {name: error.reasons[name] for name in names if name not in {*down, *lacking, *forbidden}}
     if down:
-        told = down | dict.fromkeys(down.keys() & pool.spent, SPENT)
+        told = down | dict.fromkeys(down.keys() & pool.problems().keys(), "has a fault that /v1/experts names")
+        told |= dict.fromkeys(down.keys() & pool.spent, SPENT)
         away = ", ".join(name if reason == NOT_REACHABLE else f"{name} {reason}" for name, reason in told.items())
         kept_out = "".join(f"; {name}: {reason}" for name, reason in outside.items())
         are_limited, rests_s = set(down.values()) == {LIMITED}, pool.rests_s()

@@ -204,6 +204,8 @@ async def test_readiness_says_what_is_missing(tmp_path: Path) -> None:
     async with running({"ruby": disabled, "emerald": echo.build(echo.Options()), "plain": disabled}) as gateway:
         status, health = await get(gateway, "/readyz")
         assert (status, health["experts_alive"], health["warnings"]) == (200, ["emerald"], [disabled.problem] * 2)
+        async with gateway.chat("red", model="ruby") as answer:
+            assert "reachable now (ruby has a fault that /v1/experts names)" in await answer.text()
     async with running() as gateway:
         status, health = await get(gateway, "/readyz")
         assert (status, health["router_version"]) == (200, "0123456789abcdef")
