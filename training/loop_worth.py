@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from base.errors import RouterError
+from base.money import money
 from base.progress import Progress, silent
 from decision_log.decision_record import DecisionRecord
 from decision_log.default_database import default_database_url
@@ -224,7 +225,7 @@ def loop_sentences(loop: LoopWorth) -> tuple[str, str]:
     return learned, (
         f"Exploring {cost.n_explored:,} of {counted(cost.n, 'routed decision')} cost {100 * cost.predicted:.2f} points "
         f"a decision by prediction{measured}; by list prices it {'saved' if cost.extra_usd < 0 else 'cost'} "
-        f"${np.format_float_positional(abs(cost.extra_usd), precision=3, fractional=False, trim='-')} in all."
+        f"{money(abs(cost.extra_usd))} in all."
     )
 
 

@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from base.money import MINUS, money
 from base.progress import Progress
 from decision_log.served_models import undated
 from eval.log.foreign_logs import Call
 from eval.log.traffic_words import shares_text
 from eval.metrics.intervals import DRAWS, bootstrap_means, percentile_interval
-from eval.report.numbers import MINUS, cell_of, money, percent, points, points_range
+from eval.report.numbers import cell_of, percent, points, points_range
 from eval.report.page import Cell, Columns, Command, Figure, Note, Page, Section, Table, table_of
 from router.artifact import RouterArtifact
 from router.build import evidence_of, typical_lengths

@@ -4,21 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from base.money import money
 from eval.log.traffic_charts import SHOWN_CATEGORIES, quality_chart, rates_chart, timeline_chart, volume_chart
 from eval.log.traffic_records import Bias, CategoryRegret, Disagreement, Drift, Group, LogReport, Regret, Switch
 from eval.log.traffic_words import moment, per_thousand, shares_text, stretch, switch_sentence, verdict, worsened
 from eval.log.worth_section import loop_section, mix_section, worth_section
-from eval.report.numbers import (
-    cell_of,
-    milliseconds,
-    money,
-    number,
-    percent,
-    percent_range,
-    points,
-    points_range,
-    rated,
-)
+from eval.report.numbers import cell_of, milliseconds, number, percent, percent_range, points, points_range, rated
 from eval.report.page import Block, Chart, Columns, Command, Figure, Heading, Note, Page, Row, Section, Table, table_of
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from base.money import money
 from eval.log.category_regret import MIN_EFFECTIVE
 from eval.log.traffic_records import Alarm, LogReport, Switch, Totals
-from eval.report.numbers import counted, money, percent, percent_range, points, points_range, rated
+from eval.report.numbers import counted, percent, percent_range, points, points_range, rated
 
 SHOWN_CHANGES = 10
 FEW_RATED = 30

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
+from base.money import money
 from eval.log.traffic_records import LogReport
 from eval.log.traffic_words import moment
-from eval.report.numbers import cell_of, money, percent, points
+from eval.report.numbers import cell_of, percent, points
 from eval.report.page import Block, Columns, Note, Row, Section, Table, table_of
 from router.types import Metric
 from training.category_mix import mix_sentence

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-import numpy as np
-
+from base.money import MINUS, money
 from eval.metrics.intervals import Estimate, Gap, Range
 from eval.report.page import Cell
 from router.types import Interval, Metric
-
-MINUS = "\u2212"
 
 
 def percent(share: float | None, digits: int = 1) -> str:
@@ -70,15 +67,6 @@ def counted(n: int, one: str, several: str) -> str:
 
 def number(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:.{digits}f}"
-
-
-def money(usd: float) -> str:
-    """An amount in USD: from a dollar on in cents, below it with three significant digits."""
-    if usd == 0:
-        return "$0"
-    sign, size = MINUS if usd < 0 else "", abs(usd)
-    digits = f"{size:,.2f}" if size >= 1 else np.format_float_positional(size, precision=3, fractional=False, trim="-")
-    return f"{sign}${digits}"
 
 
 def dollars(amount: float | None) -> str:

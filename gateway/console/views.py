@@ -12,6 +12,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from base.money import money
 from decision_log.decision_record import TerminalState
 from decision_log.listing import Doubt, Opinion
 from gateway.endpoints.decisions import signals_of, weighed_experts
@@ -36,7 +37,7 @@ def environment() -> Environment:
     made.filters |= {
         "when": when,
         "clock": clock,
-        "usd": usd,
+        "usd": money,
         "ms": milliseconds,
         "share": share,
         "count": count,
@@ -65,13 +66,6 @@ def when(at: float | str) -> str:
 
 def clock(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%m-%d %H:%M:%S")
-
-
-def usd(value: float) -> str:
-    """A cost with as many digits as tell something."""
-    if not value:
-        return "$0"
-    return f"${value:,.{max(2, 1 - math.floor(math.log10(value)))}f}"
 
 
 def milliseconds(value: float | None) -> str:

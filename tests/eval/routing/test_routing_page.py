@@ -459,8 +459,6 @@ def test_numbers_in_words() -> None:
     )
     assert (words.amount(0.0123, "cost_usd"), words.amount(31.12, "active_params_b")) == ("$12.30", "31.1B")
     assert (numbers.dollars(None), numbers.dollars(0.0), numbers.dollars(0.0123)) == ("unknown", "$0", "$12.30")
-    assert (numbers.money(-1234.5), numbers.money(0.04321)) == ("\u2212$1,234.50", "$0.0432")
-    assert (numbers.money(0.0000764), numbers.money(0.0)) == ("$0.0000764", "$0")
     assert (numbers.billions(0.135), numbers.billions(31.12)) == ("0.14B", "31.1B")
 
 
