@@ -21,7 +21,7 @@ from gateway.exchange import MAX_MODEL_CHARS, Asked, Outcome, Watch, new_decisio
 from gateway.http_errors import CLIENT_GONE_STATUS, ClientGoneError, api_error
 from gateway.intake import Claim
 from gateway.keys.grants import Caller
-from gateway.passed_stream import HeldEnd, StreamTails, edited_events
+from gateway.passed_stream import EditedEvents, HeldEnd, StreamTails
 from gateway.surfaces.surface import Surface, Telling
 from gateway.tool_calls import CallEvents
 from router.builtins import ABSTAINED, ABSTAINED_STATUS
@@ -262,7 +262,9 @@ class ChatExchange:
         headers = {"content-type": answer.content_type, **STREAM_HEADERS, **response_headers(self._asked, outcome)}
         await self._begin(headers)
         has_calls = self._asked.chat.facts.has_tools and telling is None and not answer.is_native
-        chunk, events = answer.first, edited_events(answer.hides_usage, CallEvents().edited if has_calls else None)
+        edited = CallEvents().edited if has_calls else None
+        events = EditedEvents(answer.hides_usage, edited) if answer.hides_usage or edited is not None else None
+        chunk = answer.first
         while chunk:
             piece = chunk if events is None else events.pass_on(chunk)
             if telling is not None:

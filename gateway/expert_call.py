@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from functools import partial
 from typing import cast
 
-from base.errors import BackendError, RouterError
+from base.errors import BackendError, BusyError, RouterError
 from decision_log.privacy import keyed_hash
 from fleet.backend import ELSEWHERE, RETRY_AFTER_S, BackendRequest, BackendResponse
 from fleet.pool import Call, ExpertPool
@@ -194,48 +194,45 @@ class ExpertCall:
         return expert if expert is not None and (adds_none or self._budget.spend()) else None
 
     async def _attempt(
-        self,
-        asked: Asked,
-        chat: ChatRequest,
-        expert: str,
-        outcome: Outcome | None = None,
-        tried: Collection[Replica] = (),
+        self, asked: Asked, chat: ChatRequest, expert: str, outcome: Outcome | None = None
     ) -> StreamedAnswer | WholeAnswer:
-        """One expert's answer, of the first of its engines beside `tried` that gives one. Raises ApiError or
-        BackendError, with the breakers told."""
+        """One expert's answer, of the first of its engines that gives one. Raises ApiError or BackendError, with the
+        breakers told."""
         conversation = conversation_of(asked) if self.pool.replicas(expert).are_several else ""
-        call = await self.pool.call(expert, conversation, tried, is_batch=asked.is_batch)
-        if outcome is not None:
-            outcome.at_work = expert
-            if call.queue_ms is not None:
-                outcome.queue_ms = (outcome.queue_ms or 0.0) + call.queue_ms
-        try:
-            answer = await self._beginning(asked, chat, call)
-        except RouterError as error:
-            failure = api_error(error, expert)
-        except BaseException:  # the client left, or a fault of ours: no verdict on the engine, whose trial must end
-            call.abandoned()
-            raise
-        else:
-            if isinstance(answer, StreamedAnswer) and not answer.is_whole:
-                answer.call = call
-                call.began()
+        tried: Collection[Replica] = ()
+        problem: ApiError | None = None  # of the last engine that got the request, or of the first
+        while True:
+            try:
+                call = await self.pool.call(expert, conversation, tried, is_batch=asked.is_batch)
+            except BusyError as busy:  # once an engine has failed, that nobody else takes it is not what went wrong
+                raise problem or busy from None
+            if outcome is not None:
+                outcome.at_work = expert
+                if call.queue_ms is not None:
+                    outcome.queue_ms = (outcome.queue_ms or 0.0) + call.queue_ms
+            try:
+                answer = await self._beginning(asked, chat, call)
+            except RouterError as error:
+                failure = api_error(error, expert)
+            except BaseException:  # the client left, or a fault of ours: no verdict on the engine, whose trial must end
+                call.abandoned()
+                raise
             else:
-                call.succeeded()
-            return answer
-        failure.expert = expert
-        if asked.watch is not None:
-            asked.watch.fails(failure)
-        tell(call, failure, asked.session_id)
-        if not (failure.is_retryable and call.has_sibling):
-            raise failure
-        logger.info("an engine of expert %s failed (%s); another one is asked", expert, failure.cause)
-        try:
-            return await self._attempt(asked, chat, expert, outcome, call.tried)
-        except RouterError as error:
-            if api_error(error, expert).code in UNSENT:  # nobody else takes it now, which is not what went wrong
-                raise failure from None
-            raise
+                if isinstance(answer, StreamedAnswer) and not answer.is_whole:
+                    answer.call = call
+                    call.began()
+                else:
+                    call.succeeded()
+                return answer
+            failure.expert, tried = expert, call.tried
+            if asked.watch is not None:
+                asked.watch.fails(failure)
+            tell(call, failure, asked.session_id)
+            if problem is None or failure.code not in UNSENT:
+                problem = failure
+            if not (failure.is_retryable and call.has_sibling):
+                raise problem
+            logger.info("an engine of expert %s failed (%s); another one is asked", expert, failure.cause)
 
     async def _beginning(self, asked: Asked, chat: ChatRequest, call: Call) -> StreamedAnswer | WholeAnswer:
         """The part of an engine's answer that must be there before the client hears of it. Raises RouterError."""

@@ -51,7 +51,7 @@ class HeldEnd:
     A piece that ends inside what may become that line is kept back up to the line's beginning until more has come.
     """
 
-    def __init__(self, mark: EndMark = CHAT_END) -> None:
+    def __init__(self, mark: EndMark) -> None:
         self._mark = mark
         self.held = b""
         self._is_end = False
@@ -105,11 +105,6 @@ class EditedEvents:
         if self._edited is not None and CALLS.search(passed):
             passed = b"".join(map(self._edited, EVENT.findall(passed)))
         return passed
-
-
-def edited_events(hides_usage: bool, edited: Callable[[bytes], bytes] | None) -> EditedEvents | None:
-    """None where all events pass as they are."""
-    return EditedEvents(hides_usage, edited) if hides_usage or edited is not None else None
 
 
 EVENT_END = re.compile(rb"(?:\r?\n){2}")

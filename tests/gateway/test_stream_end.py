@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.passed_stream import HeldEnd
+from gateway.passed_stream import CHAT_END, HeldEnd
 
 MARK = re.compile(rb"^data:[ \t]*\[DONE\]", re.MULTILINE)
 STREAMS = st.sampled_from(
@@ -24,7 +24,7 @@ STREAMS = st.sampled_from(
 @given(STREAMS, st.lists(st.integers(0, 60), max_size=8))
 def test_only_the_end_is_kept_back_wherever_the_stream_is_cut(stream: bytes, cuts: list[int]) -> None:
     edges = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
-    end = HeldEnd()
+    end = HeldEnd(CHAT_END)
     passed = b""
     for start, stop in pairwise(edges):
         passed += end.pass_on(stream[start:stop])
@@ -37,6 +37,6 @@ def test_only_the_end_is_kept_back_wherever_the_stream_is_cut(stream: bytes, cut
 
 @pytest.mark.parametrize("beginning", [b"d", b"data:", b"data: [DO", b"\n\ndata: [DONE"])
 def test_what_may_become_the_end_waits_for_more(beginning: bytes) -> None:
-    end = HeldEnd()
+    end = HeldEnd(CHAT_END)
     assert end.pass_on(b"x" + b"\n" + beginning.lstrip(b"\n")) == b"x\n"
     assert end.pass_on(b"...\n") == beginning.lstrip(b"\n") + b"...\n"
