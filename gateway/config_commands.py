@@ -64,13 +64,12 @@ def show_changes(text: str, config: Path, data_dir: Path) -> None:
 def require_router(config: CoeConfig, data_dir: Path) -> None:
     """Raises ConfigError where the live router does not fit."""
     from base.errors import RouterError
-    from router.build import load_router
-    from router.live_pointer import ROUTERS_FOLDER, read_pointer
+    from router.build import live_router
+    from router.live_pointer import LIVE_FILE, ROUTERS_FOLDER
 
-    root = data_dir / ROUTERS_FOLDER
     try:
-        if (pointer := read_pointer(root)) is not None:
-            load_router(config, root / pointer.version)
+        if (data_dir / ROUTERS_FOLDER / LIVE_FILE).exists():
+            live_router(config, data_dir)
     except RouterError as error:
         raise ConfigError(f"the live router does not fit: {error}") from error
 
