@@ -230,7 +230,7 @@ def environment_example(deployment: Deployment, first: Sequence[str], *, has_eng
     """Every variable that must have a value, those of the target first."""
     engine_key = [ENGINE_KEY] if deployment.engines and has_engine_key else []
     lines = ["# Copy to `environment`, mode 0600. openssl rand -hex 16 makes a password or a key.", *assigned(first)]
-    lines += ["# Clients' key (at least 16 random characters); later: coe keys create TEAM", "COE_API_KEYS="]
+    lines += ["# An admin's key, of 16 random characters or more; for clients: coe keys create TEAM", "COE_API_KEYS="]
     if engine_key:
         lines += ["# Key between the gateway and vLLM", *assigned(engine_key)]
     if others := [name for name in deployment.secrets if name not in {*first, *engine_key}]:
