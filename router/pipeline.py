@@ -333,6 +333,7 @@ class Router:
         odds = odds_of(policy, row, eligible, quality)
         shut_out = [self.experts.index(name) for name in (*excluded, *outside)]
         cost, wait = self.expected[0][row], self.expected[1][row]
+        threshold = float(self.uncertainty.threshold)
         usual = RoutingDecision(
             expert=self.experts[odds.wanted],
             category=self.categories[row],
@@ -349,7 +350,7 @@ class Router:
             excluded_quality=within_bounds(quality, shut_out),
             predicted_cost_usd=tuple(cost[e] for e in (*eligible, *shut_out)),
             predicted_wait_ms=tuple(wait[e] for e in (*eligible, *shut_out)),
-            threshold=finite_or_none(self.uncertainty.threshold),
+            threshold=threshold if np.isfinite(threshold) else None,  # None: nothing passes
             propensity=1.0,
             policy=name,
             router_version=self.version,
@@ -378,8 +379,3 @@ class Router:
 def within_bounds(quality: FloatArray, experts: Sequence[int]) -> tuple[float, ...]:
     """Predicted quality of some of m experts, in [0, 1] where a linear scorer leaves it."""
     return tuple(min(max(float(quality[e]), 0.0), 1.0) for e in experts)
-
-
-def finite_or_none(threshold: float) -> float | None:
-    """None for the threshold that nothing passes, which JSON has no number for."""
-    return float(threshold) if np.isfinite(threshold) else None

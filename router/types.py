@@ -99,8 +99,8 @@ class QueryBatch:
     @classmethod
     def of(cls, texts: Iterable[str], embeddings: FloatArray) -> QueryBatch:
         """Texts that ask for nothing beside themselves, numbered."""
-        facts = ((text, QueryFacts(prompt_chars=len(text))) for text in texts)
-        return cls(tuple(Query(str(i), text, each) for i, (text, each) in enumerate(facts)), embeddings)
+        queries = (Query(str(i), text, QueryFacts(prompt_chars=len(text))) for i, text in enumerate(texts))
+        return cls(tuple(queries), embeddings)
 
     def __post_init__(self) -> None:
         if self.embeddings.ndim != 2 or self.embeddings.shape[0] != len(self.queries):

@@ -21,7 +21,7 @@ from training.evidence import Evidence, logged_queries
 from training.expert_map import row_numbers
 from training.fit import Prepared, finish, prepare
 from training.fit_inputs import fit_request
-from training.log_answers import AskedAnswers, drawn_rows, sample_rows
+from training.log_answers import drawn_rows
 from training.log_table import FOLDS
 from training.retrain_inputs import RetrainInputs
 from training.stage_one import FitRequest
@@ -39,7 +39,8 @@ def fit_candidate(
     plain = fit_request(inputs.config, evidence.outcomes, inputs.queries, builtins=inputs.builtins)
     logged = None
     if plain.scorer.kind != "map" and len(inputs.log):
-        asked = learned_answers(inputs, evidence)
+        thinned = drawn_rows(inputs.log, evidence.counted)  # what a key says too much is left out by lot
+        asked = inputs.answers(inputs.log, thinned, MAX_LEARNED)
         logged = logged_queries(asked, evidence, plain.categories) if len(asked) else None
     wanted = replace(
         plain,
@@ -72,13 +73,6 @@ def with_measured(evidence: Evidence, carried: Carried | None) -> OutcomeTable:
     known = evidence.matrix.quality[row_numbers(table, carried.rows[:-1])]
     is_carried = np.array([name in carried.experts for name in table.experts])
     return replace(table, scores=np.where(is_carried, known, table.scores).astype(np.float32))
-
-
-def learned_answers(inputs: RetrainInputs, evidence: Evidence) -> AskedAnswers:
-    """Logged answers of today's experts that a scorer may learn from; a key that says too much is thinned by lot."""
-    return inputs.answers(
-        inputs.log.rows(sample_rows(inputs.log, drawn_rows(inputs.log, evidence.counted), MAX_LEARNED))
-    )
 
 
 class FittedTwin(NamedTuple):

@@ -70,7 +70,7 @@ def find_equal(inputs: RetrainInputs, comparison: RouterComparison, trial: Route
     if not equal:
         return None
     rows = np.flatnonzero(inputs.log.expert_in(comparison.candidate.experts) >= 0)
-    asked = inputs.answers(inputs.log.rows(sample_rows(inputs.log, rows, MAX_JUDGED)))
+    asked = inputs.answers(inputs.log, rows, MAX_JUDGED)
     for name, one in equal.items():
         if decide_log_alike(one, comparison.candidate, asked):
             n = f"{len(inputs.queries)} labelled, {len(graded.texts)} graded and {len(asked)} logged queries"
@@ -120,15 +120,14 @@ def judge_on_log(
     log = inputs.log
     rows, share = judged_rows(log, inputs.changes, comparison)
     kept = sample_rows(log, rows, MAX_JUDGED)
-    asked = inputs.answers(log.rows(kept))
+    asked = inputs.answers(log, kept, MAX_JUDGED)
     if not len(asked):
         return None, None, 0
-    position = {bytes(name): row for name, row in zip(log.ids[kept], kept, strict=True)}
-    own = share[[position[bytes(name)] for name in asked.log.ids]]
+    own = share[kept[np.isin(log.ids[kept], asked.log.ids)]]  # both in order of time; some were erased since
     choices, terms = comparison.choices(asked), inputs.request.terms
     pairs, judged = None, judging_pairs(log, inputs.changes, comparison)
     if judged is not None:
-        compared = inputs.answers(judged.rows(sample_rows(judged, np.arange(len(judged)), MAX_JUDGED)))
+        compared = inputs.answers(judged, np.arange(len(judged)), MAX_JUDGED)
         pairs = JudgedPairs(compared.log, comparison.choices(compared))
     newcomers = comparison.on_newcomers(asked, own, choices, terms, pairs)
     return comparison.on_log(asked, own, choices, terms), newcomers, len(asked)

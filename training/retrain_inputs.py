@@ -14,7 +14,7 @@ from base.progress import Progress
 from router.artifact import RouterArtifact
 from router.config import CoeConfig, load_config
 from router.protocols import Encoder
-from router.types import GENERAL
+from router.types import GENERAL, IntArray
 from training.builtin_feedback import with_feedback
 from training.carried_evidence import Carried, carried_over
 from training.category_mix import AskedQueries, read_asked
@@ -23,7 +23,7 @@ from training.datasets.outcome_folders import graded_at
 from training.evidence import Evidence, beside_serving, gather_evidence
 from training.fit_inputs import builtin_outcomes, labelled_queries, learned_outcomes, opened_encoder, usable_outcomes
 from training.gate import DEFAULT_TERMS, Terms
-from training.log_answers import AskedAnswers, fetch_answers
+from training.log_answers import AskedAnswers, fetch_answers, sample_rows
 from training.log_table import LogTable, read_log_table
 from training.types import LabelledQuery, OutcomeTable
 
@@ -79,11 +79,11 @@ class RetrainInputs:
         """The newest queries of the log, by their mix of categories."""
         return read_asked(self.request.database_url, self.encoder, self.config.feedback, since=self.request.since)
 
-    def answers(self, log: LogTable) -> AskedAnswers:
-        """Logged answers with their vectors. What users wrote is encoded without the cache: it is not kept next to the
-        log, where no erasure would find it."""
+    def answers(self, log: LogTable, rows: IntArray, most: int) -> AskedAnswers:
+        """Some rows of a log, at most so many, with their vectors. What users wrote is encoded without the cache: it is
+        not kept next to the log, where no erasure would find it."""
         plain = self.encoder.encoder if isinstance(self.encoder, CachedEncoder) else self.encoder
-        return fetch_answers(self.request.database_url, log, plain, self.progress)
+        return fetch_answers(self.request.database_url, log.rows(sample_rows(log, rows, most)), plain, self.progress)
 
 
 def read_inputs(request: RetrainRequest, live: RouterArtifact, *, now: datetime, progress: Progress) -> RetrainInputs:
