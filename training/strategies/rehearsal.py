@@ -68,10 +68,10 @@ class Stage:
         return ~self.is_decided & (self.signals @ rule > 0)
 
 
-def asked_of(known: Known, order: IntArray, count: int) -> BoolArray:
-    """(n, m) the first `count` of an order (n, l)."""
+def asked_of(known: Known, order: IntArray, count: int | IntArray) -> BoolArray:
+    """(n, m) the first of an order (n, l), as many of all prompts or of each (n,)."""
     asked = np.zeros(known.keys.shape, dtype=bool)
-    np.put_along_axis(asked, order[:, :count], True, axis=1)
+    np.put_along_axis(asked, order, np.arange(order.shape[1]) < np.reshape(count, (-1, 1)), axis=1)
     return asked
 
 
@@ -134,9 +134,7 @@ def play_sequence(known: Known, order: IntArray, found: Sequence[Stage], rules: 
         lives &= found[i].goes_on(rule)
         count += lives
     score = np.stack([stage.score for stage in found], axis=1)[np.arange(len(order)), count - 1]
-    asked = np.zeros(known.keys.shape, dtype=bool)
-    np.put_along_axis(asked, order, np.arange(order.shape[1]) < count[:, None], axis=1)
-    return Played(score, asked)
+    return Played(score, asked_of(known, order, count))
 
 
 def play_escalation(known: Known, experts: Sequence[int], first: Stage, rule: Float64Array) -> Played:
