@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import importlib.util
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,7 +19,7 @@ from aiohttp.test_utils import TestServer
 from base.errors import BackendError, MissingExtraError
 from fleet.backend import MAX_ERROR_BYTES, BackendRequest, is_spent, read_all
 from fleet.connect import build_backends
-from fleet.wires.litellm import FORWARDED, Options, build, error_response
+from fleet.wires.litellm import FORWARDED, Options, build, error_response, import_litellm
 from router import plugins
 from router.config import parse_config
 from tests.gateway.fault_upstream import fault_upstream
@@ -188,6 +189,17 @@ async def test_an_address_that_a_client_names_is_neither_fetched_nor_logged(capl
         await backend.aclose()
         await server.close()
     assert "secret.png" not in caplog.text
+
+
+def test_neither_prices_nor_names_of_headers_come_from_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    import_litellm()
+    prices = importlib.import_module("litellm.litellm_core_utils.get_model_cost_map")
+    headers = importlib.import_module("litellm.anthropic_beta_headers_manager")
+    fetched: list[object] = []
+    monkeypatch.setattr("httpx.get", lambda *asked, **_: fetched.append(asked))
+    headers.reload_beta_headers_config()
+    assert fetched == []
+    assert prices.get_model_cost_map_source_info()["is_env_forced"], "it looked for newer prices as it was imported"
 
 
 async def test_a_ring_of_causes_has_an_end() -> None:
