@@ -103,7 +103,10 @@ class Deployment:
 
     @property
     def lock(self) -> str:
-        """The image's build argument LOCK: `run` where the gateway itself needs an engine or litellm."""
+        """The image's build argument LOCK: `run` where the gateway itself needs an engine or litellm, `dev` where it
+        needs an extra that only the tests' lock has."""
+        if self.config.gateway.oidc is not None:
+            return "dev"
         inside = {Engine.LLAMACPP, Engine.LITELLM}
         return "run" if inside & {entry.engine for entry in self.config.experts.values()} else "image"
 

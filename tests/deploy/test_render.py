@@ -214,6 +214,15 @@ def test_the_shipped_composition_is_rendered_with_its_adapters(
     assert "LOCK=run" in (out / "compose.yaml").read_text()
 
 
+def test_a_gateway_with_an_identity_provider_gets_the_image_that_can_check_its_tokens(tmp_path: Path) -> None:
+    file, oidc = tmp_path / "experts.yaml", {"issuer": "https://login.example", "audience": "coe"}
+    file.write_text(yaml.safe_dump({**VALUES, "experts": {"base": LLAMA}, "gateway": {"oidc": oidc}}))
+    (lock,) = re.findall(
+        r"LOCK=(\w+)", compose.files(plan_deployment(file, image="coe", vllm_image="v:1"))["compose.yaml"]
+    )
+    assert re.search(r"^pyjwt==", (ROOT / "requirements" / f"{lock}.lock").read_text(), re.MULTILINE)
+
+
 def test_engines_that_took_turns_have_gpus_of_their_own() -> None:
     """The gateway would send each to sleep through an address that replicas share."""
     paper = plan_deployment(ROOT / "deploy" / "experts.paper.yaml", image="coe", vllm_image="v:1")
