@@ -8,13 +8,14 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from pydantic import Field, ValidationError
-from sqlalchemy import JSON, ColumnElement, cast, or_, select, true, tuple_, type_coerce
+from sqlalchemy import ColumnElement, and_, case, false, select, true, tuple_
 
 from base.errors import StoreError
 from base.json_text import from_json
 from base.request_body import ColumnText
 from decision_log.decision_record import RECORD_VERSION, DecisionKind, TerminalState
 from decision_log.read import read_rewards, why_foreign
+from decision_log.spend import is_of, may_have, of_record, span_of
 from decision_log.tables import DECISIONS, FEEDBACK
 from router.types import DecisionReason, Record
 
@@ -123,9 +124,10 @@ def list_decisions(
     until_s, columns = time.monotonic() + LOOK_S, DECISIONS.c
     matching = (
         select(columns.at, columns.decision_id, columns.expert, columns.record)
-        .where(*of_index(wanted), *conditions(connection, wanted), of_tenant(connection, tenant))
+        .where(*of_index(wanted))
         .order_by(columns.at.desc(), columns.decision_id.desc())
     )
+    matches = and_(*conditions(connection, wanted), of_tenant(connection, tenant))
     times = select(columns.at).where(*of_index(wanted)).order_by(columns.at.desc()).offset(LOOK_ROWS).limit(1)
     rows: list[Row[*tuple[Any, ...]]] = []
     while True:
@@ -134,7 +136,13 @@ def list_decisions(
             rest = rest.where(tuple_(columns.at, columns.decision_id) < tuple_(*after))
             earlier = times.where(columns.at < after.at)
         floor = connection.execute(earlier).scalar()
-        rows += connection.execute(rest if floor is None else rest.where(columns.at >= floor))
+        if floor is not None:
+            rest = rest.where(columns.at >= floor)
+        found: ColumnElement[bool] = matches
+        if wanted.conversation is None:  # which has few decisions, in any number of slots
+            span = span_of(floor or wanted.since or 0.0, wanted.until if after is None else after.at)
+            found = case((may_have(connection, tenant, span), matches), else_=false())  # in this order
+        rows += connection.execute(rest.where(found))
         if len(rows) == limit:
             after = Place(rows[-1].at, rows[-1].decision_id)
             break
@@ -201,18 +209,3 @@ def is_judged(opinion: Opinion) -> ColumnElement[bool]:
 def of_tenant(connection: Connection, tenant: str) -> ColumnElement[bool]:
     """Decisions that this team made: those of its keys."""
     return is_of(of_record(connection, "key_id").as_string(), tenant)
-
-
-def is_of(key_id: ColumnElement[str], tenant: str) -> ColumnElement[bool]:
-    """Returns whether a key is one of that team, in SQL."""
-    if not tenant:
-        return key_id.is_(None)
-    return or_(key_id == tenant, key_id.startswith(f"{tenant}/", autoescape=True))
-
-
-def of_record(connection: Connection, *path: str) -> Any:
-    """A value inside the JSON of a record."""
-    record = DECISIONS.c.record
-    # SQLite reads JSON from text; a cast would make a number of it.
-    values = type_coerce(record, JSON) if connection.dialect.name == "sqlite" else cast(record, JSON)
-    return values[path if len(path) > 1 else path[0]]

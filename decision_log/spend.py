@@ -10,10 +10,23 @@ from collections.abc import Iterable, Iterator, Sequence
 from math import ceil, floor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Integer, case, cast, delete, func, insert, select, union_all
+from sqlalchemy import (
+    JSON,
+    ColumnElement,
+    Float,
+    Integer,
+    case,
+    cast,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    type_coerce,
+    union_all,
+)
 
 from decision_log.decision_record import TerminalState
-from decision_log.listing import is_of, of_record
 from decision_log.payloads import RecordPart
 from decision_log.tables import DECISIONS, SPEND
 from router.types import Record
@@ -145,6 +158,19 @@ def spend_by_key(connection: Connection, tenant: str | None, span: Span) -> tupl
     return tuple(sorted(spends, key=lambda spend: (-spend.cost_usd, -spend.requests)))
 
 
+def may_have(connection: Connection, tenant: str, span: Span) -> ColumnElement[bool]:
+    """A condition on decisions of a time: False where the sums of their slot are right and have none of that team. It
+    reads no record."""
+    slots, beside = range(int(span.since // SLOT_S), int(span.until // SLOT_S) + 1), DECISIONS.alias().c.at
+    begin = cast(SPEND.c.slot, Float) * SLOT_S
+    there = select(func.count()).where(beside >= begin, beside < begin + SLOT_S).scalar_subquery()
+    theirs = func.sum(case((is_of(func.nullif(SPEND.c.key_id, ""), tenant), 1), else_=0))
+    without = select(SPEND.c.slot).where(*is_one_of(slots)).group_by(SPEND.c.slot)
+    without = without.having(theirs == 0, func.sum(SPEND.c.decisions) == there)
+    is_counted = (DECISIONS.c.at >= 0) & (DECISIONS.c.at < LATEST_S)
+    return case((is_counted, slot_of(connection)), else_=-1).not_in(without)
+
+
 def slot_of(connection: Connection) -> ColumnElement[int]:
     """The slot of a decision, in SQL."""
     part = DECISIONS.c.at / SLOT_S
@@ -171,3 +197,18 @@ def is_within(slots: range) -> tuple[ColumnElement[bool], ...]:
 def is_one_of(slots: range) -> tuple[ColumnElement[bool], ...]:
     """Conditions on a sum."""
     return SPEND.c.slot >= slots.start, SPEND.c.slot < slots.stop
+
+
+def is_of(key_id: ColumnElement[str], tenant: str) -> ColumnElement[bool]:
+    """Returns whether a key is one of that team, in SQL."""
+    if not tenant:
+        return key_id.is_(None)
+    return or_(key_id == tenant, key_id.startswith(f"{tenant}/", autoescape=True))
+
+
+def of_record(connection: Connection, *path: str) -> Any:
+    """A value inside the JSON of a record."""
+    record = DECISIONS.c.record
+    # SQLite reads JSON from text; a cast would make a number of it.
+    values = type_coerce(record, JSON) if connection.dialect.name == "sqlite" else cast(record, JSON)
+    return values[path if len(path) > 1 else path[0]]

@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from sqlalchemy import event, update
+from sqlalchemy import delete, event, update
 
 from base.errors import StoreError
 from decision_log.database import Database
 from decision_log.decision_record import DecisionRecord
 from decision_log.feedback_types import Feedback, FeedbackKind
 from decision_log.listing import DecisionFilter, DecisionLine, Page, Place
-from decision_log.tables import DECISIONS
+from decision_log.spend import SLOT_S
+from decision_log.tables import DECISIONS, SPEND
 from tests.gateway.test_store import record
 
 TEAM = "acme"
@@ -101,6 +102,32 @@ def test_pages_have_every_decision_once_also_those_of_one_moment(
     found = [line.decision_id for page in pages for line in page.lines]
     assert sorted(found) == [f"r1-{seq}" for seq in range(10)]
     assert found == sorted(found, reverse=True)
+
+
+@pytest.mark.parametrize("look_rows", [2, 5000])
+def test_no_record_is_read_of_a_time_in_which_a_team_asked_nothing(
+    store: Database, look_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("decision_log.listing.LOOK_ROWS", look_rows)
+    store.write_decisions([made(SLOT_S * seq, key_id=f"{TEAM if seq == 3 else 'other'}/1") for seq in range(6)])
+    with store.transaction("spoil") as connection:
+        connection.execute(update(DECISIONS).where(DECISIONS.c.decision_id != f"r1-{SLOT_S * 3}").values(record="{"))
+    for wanted in ({}, {"policy": "default"}, {"since": 5.0, "until": 1e300}, {"until": 1e9}):
+        assert listed(store, **wanted) == [SLOT_S * 3]
+    assert listed(store, "nobody") == listed(store, "") == []
+
+
+def test_a_decision_that_no_sum_counts_is_listed(store: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of an impossible time; and what was written by a coe that keeps no sums, or whose sums are gone."""
+    store.write_decisions([made(seq, at=at, key_id=f"{TEAM}/1") for seq, at in enumerate((1e300, -5.0, 1e11))])
+    store.write_decisions([made(10), *(made(SLOT_S * seq + 10, key_id="other/1") for seq in range(1, 4))])
+    with store.transaction("lose a sum") as connection:
+        connection.execute(delete(SPEND).where(SPEND.c.key_id == f"{TEAM}/1"))
+    monkeypatch.setattr("decision_log.database.add_spend", lambda *_: None)
+    store.write_decisions([made(SLOT_S * 2)])
+    wanted = DecisionFilter()
+    ids = [line.decision_id for line in store.list_decisions(TEAM, wanted, limit=100).lines]
+    assert ids == ["r1-0", "r1-2", f"r1-{SLOT_S * 2}", "r1-10", "r1-1"]
 
 
 def test_a_page_ends_with_its_time_and_says_how_far_it_looked(store: Database, monkeypatch: pytest.MonkeyPatch) -> None:
