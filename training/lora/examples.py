@@ -35,12 +35,9 @@ def read_examples(file: Path, category: str | None) -> list[Example]:
     """
     found = []
     for record in json_lines(file):
-        values = record.values
-        for key in ("text", "answer"):
-            if not isinstance(values.get(key), str) or not values[key].strip():
-                raise DataError(f"{record.place}: '{key}' must be text that is not empty")
-        if category is None or values.get("category", category) == category:
-            found.append(Example(values["text"], values["answer"]))
+        example = Example(record.text("text"), record.text("answer"))
+        if category is None or record.values.get("category", category) == category:
+            found.append(example)
     return found
 
 
@@ -53,8 +50,8 @@ def logged_prompts(database_url: str, category: str, since: float, most: int) ->
     texts: dict[str, str] = {}
     with open_log(database_url) as connection:
         for record in read_records(connection, since):
-            is_asked = record.text and record.decision and not record.is_probe and record.turns == 1
-            if is_asked and record.text and record.decision and record.decision.category == category:
+            decision = record.decision
+            if record.text and decision and decision.category == category and record.turns == 1 and not record.is_probe:
                 texts[normalised_text(record.text)] = record.text
     if not texts:
         raise DataError(f"the log has no text of category '{category}'; it keeps texts where log.privacy is text")

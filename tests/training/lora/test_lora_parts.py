@@ -56,7 +56,7 @@ def test_examples_of_other_categories_are_left_out_and_faults_name_their_row(tmp
     assert read_examples(file, "code") == [Example("a", "b")]
     assert len(read_examples(file, None)) == 2
     file.write_text('{"text": "a", "answer": "b"}\n{"text": "c"}\n')
-    with pytest.raises(DataError, match="row 2: 'answer' must be text that is not empty"):
+    with pytest.raises(DataError, match="row 2, field 'answer': is missing"):
         read_examples(file, None)
 
 
