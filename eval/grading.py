@@ -15,7 +15,7 @@ from eval.graders import Grader
 from eval.probe_set import GraderSpec, Probe
 from router import plugins
 from router.section import PluginConfig
-from router.strategies.types import FAMILY, AnswerKind, Question
+from router.strategies.types import FAMILY, AnswerKind, Question, declared_kind
 from router.types import FloatArray
 from training.datasets.outcomes import numbered_answers
 from training.split import split_of
@@ -162,7 +162,7 @@ def answer_kind_of(grader: GraderSpec) -> AnswerKind | None:
 def kind_of_probe(probe: Probe, declared: Mapping[str, PluginConfig]) -> AnswerKind | None:
     """As its grader tells, else as experts.yaml declares of its category (`answers`)."""
     own, config = answer_kind_of(probe.grader), declared.get(probe.category)
-    return own if own or config is None else cast(AnswerKind, plugins.build(FAMILY, config.kind, config.options))
+    return own if own or config is None else declared_kind(config)
 
 
 async def keys_of(

@@ -145,9 +145,13 @@ def answer_kind(facts: QueryFacts, category: str, declared: Mapping[str, PluginC
         return MORE_THAN_TEXT
     if facts.wants_json:
         return built_kind("json", ())
-    config = declared.get(category)
-    if config is None:
+    if category not in declared:
         return f"no kind of answers is declared for category '{category}'"
+    return declared_kind(declared[category])
+
+
+def declared_kind(config: PluginConfig) -> AnswerKind:
+    """The kind that experts.yaml declares. Raises ConfigError as `built_kind` does."""
     options = {name: tuple(value) if isinstance(value, list) else value for name, value in config.options.items()}
     return built_kind(config.kind, tuple(sorted(options.items())))
 

@@ -19,8 +19,8 @@ from fleet.vllm_addresses import add_to_vllm, read_vllm
 from fleet.vllm_command import adapter_folder
 from router.config import CoeConfig, config_text, load_config, parse_text
 from router.expert_config import Engine, ExpertConfig
-from router.section import check_name
-from router.strategies.types import AnswerKind, Question, built_kind
+from router.section import PluginConfig, check_name
+from router.strategies.types import AnswerKind, Question, declared_kind
 from training.lora.adapter_fit import Recipe
 from training.lora.causal_lm import MERGED, CausalLm, base_folder
 from training.lora.examples import Example, halves, read_examples
@@ -86,11 +86,8 @@ def candidate_of(
     base = on or bases[0]
     if base not in config.experts or config.experts[base].engine not in engines:
         raise ConfigError(f"--on: '{base}' is not an expert that takes an adapter{allowed_values(base, bases)}")
-    declared = config.answers.get(category or "")
-    if options.answers is not None or declared is None:
-        kind = built_kind(options.answers or "text", ())
-    else:
-        kind = built_kind(declared.kind, tuple(sorted(declared.options.items())))
+    declared = config.answers.get(category or "", PluginConfig(kind="text"))
+    kind = declared_kind(PluginConfig(kind=options.answers) if options.answers else declared)
     return Candidate(name, category, file, data_dir, config, base, kind, options.out or data_dir / "lora" / name)
 
 

@@ -26,7 +26,15 @@ from router.expert_config import ExpertConfig
 from router.strategies.types import built_kind
 from tests.fleet.test_vllm_addresses import engine_record
 from tests.training.log_records import record
-from training.lora.admission import Candidate, Comparison, adapted_entry, add_expert, add_to_engine, compare
+from training.lora.admission import (
+    Candidate,
+    Comparison,
+    adapted_entry,
+    add_expert,
+    add_to_engine,
+    candidate_of,
+    compare,
+)
 from training.lora.examples import Example, halves, logged_prompts, read_examples, repeated
 from training.lora.lora_commands import admit
 from training.lora.lora_options import AdapterOptions
@@ -96,6 +104,16 @@ def test_better_is_what_mcnemars_exact_test_calls_better(gained: int, lost: int,
 def test_answers_are_the_same_by_their_key() -> None:
     found = compare(built_kind("number", ()), ["2+2", "3+3"], ["4", "6"], ["five", "7"], ["It is 4.0", "none"])
     assert (found.before, found.after, found.gained, found.lost) == (0, 1, 1, 0)
+
+
+@pytest.mark.parametrize(("wanted", "given"), [(None, "It is spam."), ("number", "7.0")])
+def test_answers_are_compared_as_experts_yaml_declares_or_as_a_person_says(
+    wanted: str | None, given: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "experts.yaml"
+    file.write_text(f"{COMPOSITION}answers: {{code: {{kind: label, labels: [spam, ham]}}}}\n")
+    found = candidate_of("judge", "code", file, tmp_path, AdapterOptions(answers=wanted), None)
+    assert compare(found.answers, ["?"], ["spam" if wanted is None else "7"], [""], [given]).after == 1
 
 
 @pytest.mark.parametrize("is_last", [False, True])
