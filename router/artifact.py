@@ -144,7 +144,8 @@ def read_manifest(folder: Path) -> RouterManifest:
         plain = json.loads(read_regular_file(path))
         manifest = RouterManifest.model_validate(plain)
     except ValueError as error:
-        raise ArtifactError(f"{path}: is not a router manifest ({first_line(error)})") from error
+        advice = "if a later coe made it, `coe router rollback` returns to the one before"
+        raise ArtifactError(f"{path}: is not a router manifest ({first_line(error)}); {advice}") from error
     expected = content_version(plain)
     if manifest.version != expected:
         raise ArtifactError(f"{path}: says version {manifest.version}, its content gives {expected}; it was changed")
