@@ -12,7 +12,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from fleet.redis_server import find_binary
-from tests.waiting import wait_until
+from tests.waiting import DEADLINE_S, wait_until
 
 SERVICE = "decisions"
 
@@ -72,7 +72,7 @@ def cluster(folder: Path) -> Iterator[Server]:
 
 
 class Watched:
-    """A master, its replica and the Sentinel that watches them."""
+    """A master, its replica and a Sentinel that is patient with a busy machine until the master is killed."""
 
     def __init__(self, folder: Path) -> None:
         self.master = Server(folder / "master")
@@ -86,9 +86,17 @@ class Watched:
         sentinel = Server(folder, "sentinel.conf", "--sentinel")
         (folder / "sentinel.conf").write_text(
             f"port {sentinel.port}\nsentinel monitor {SERVICE} 127.0.0.1 {self.master.port} 1\n"
-            f"sentinel down-after-milliseconds {SERVICE} 500\nsentinel failover-timeout {SERVICE} 2000\n"
+            f"sentinel down-after-milliseconds {SERVICE} {DEADLINE_S * 1000:.0f}\n"
+            f"sentinel failover-timeout {SERVICE} 2000\n"
         )
         return sentinel
+
+    def fail_over(self) -> None:
+        """Kills the master once the replica has everything."""
+        with Redis(port=self.master.port) as master, Redis(port=self.sentinel.port) as sentinel:
+            wait_until(lambda: master.wait(1, 1000))
+            sentinel.sentinel_set(SERVICE, "down-after-milliseconds", 500)
+        self.master.kill()
 
     @property
     def url(self) -> str:

@@ -102,11 +102,5 @@ async def test_sentinels_name_the_new_master_when_the_old_one_dies(
         # A failover needs a replica that the Sentinel knows and that has everything.
         await until(lambda: replica.info("replication")["master_link_status"] == "up")
         await until(lambda: bool(sentinel.sentinel_slaves("decisions")))
-
-        def fail_over() -> None:
-            with Redis(port=watched.master.port) as master:
-                master.wait(1, 5000)
-            watched.master.kill()
-
-        await write_through(watched.url, fail_over, data_dir=tmp_path, store=store)
+        await write_through(watched.url, watched.fail_over, data_dir=tmp_path, store=store)
         assert replica.info("replication")["role"] == "master"
