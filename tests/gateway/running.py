@@ -123,6 +123,11 @@ class Running:
         body = {"model": model, "messages": [{"role": "user", "content": text}], **fields}
         return self.client.post(f"{self.gateway.url}/chat/completions", json=body, headers=headers)
 
+    def stop_clock(self, later_s: float = 0.0) -> None:
+        """Stops the experts' time, so much later: no rest of one ends before a test on a busy machine has looked."""
+        now = self.parts.pool.clock() + later_s
+        self.parts.pool.clock = lambda: now
+
     async def record(self, number: int = 0) -> DecisionRecord:
         """The record of that number, once it is there."""
         await until(lambda: len(self.log.records) > number)

@@ -10,7 +10,7 @@ import openai
 import orjson
 import pytest
 
-from fleet.breaker import Breaker
+from fleet.breaker import FIRST_BACKOFF_S, Breaker
 from fleet.wires import vllm
 from gateway.expert_call import RETRY_BURST
 from gateway.passed_stream import read_tail
@@ -361,6 +361,7 @@ async def test_check_12_budget_bounds_the_extra_load(monkeypatch: pytest.MonkeyP
 
 async def test_check_13_breaker_skips_a_dead_expert_and_takes_it_back() -> None:
     async with faulty("unavailable") as (gateway, upstream):
+        gateway.stop_clock()
         for _ in range(5):
             async with gateway.chat("red") as answer:
                 await answer.read()
@@ -372,6 +373,7 @@ async def test_check_13_breaker_skips_a_dead_expert_and_takes_it_back() -> None:
             assert answer.status == 503
             assert answer.headers["retry-after"] == "1"
         upstream.mode = "ok"
+        gateway.stop_clock(FIRST_BACKOFF_S)
         await until(lambda: gateway.parts.pool.state("ruby").value == "half_open")
         async with gateway.chat("red") as answer:
             assert answer.headers["x-coe-expert"] == "ruby"

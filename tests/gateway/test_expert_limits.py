@@ -12,7 +12,7 @@ from fleet.replicas import Replicas
 from gateway.answer_guard import upstream_error
 from gateway.http_errors import OUT_OF_QUOTA
 from tests.gateway.fault_upstream import fault_upstream
-from tests.gateway.running import Running, echoes, faulty, running, wire
+from tests.gateway.running import echoes, faulty, running, wire
 from training import worth_command
 
 
@@ -120,18 +120,12 @@ def test_too_many_tokens_for_one_expert_may_be_few_for_the_next_and_too_many_byt
     assert (size.is_retryable, size.retry_after_s) == ((False, None) if status == 413 else (True, 1.0))
 
 
-def stop_clock(gateway: Running) -> None:
-    """So that a rest is still whole when it is told."""
-    now = gateway.parts.pool.clock()
-    gateway.parts.pool.clock = lambda: now
-
-
 async def test_where_all_are_at_their_limit_the_shortest_wait_is_told() -> None:
     async with fault_upstream("busy") as long, fault_upstream("busy") as short:
         long.retry_after, short.retry_after = "50", "20"
         backends = {"ruby": wire(short.url), "emerald": wire(long.url), "plain": wire(long.url)}
         async with running(backends, retries=2) as gateway:
-            stop_clock(gateway)
+            gateway.stop_clock()
             for _ in range(2):  # by the experts' answers, and then without asking them
                 async with gateway.chat("red") as answer:
                     assert (answer.status, answer.headers["retry-after"]) == (429, "20")
@@ -145,7 +139,7 @@ async def test_the_wait_for_an_expert_at_its_limit_is_not_that_for_one_which_is_
     async with fault_upstream("busy") as busy, fault_upstream("unavailable") as gone:
         backends = {"ruby": wire(busy.url), "plain": wire(gone.url), "emerald": wire(busy.url)}
         async with running(backends, retries=2) as gateway:
-            stop_clock(gateway)
+            gateway.stop_clock()
             gateway.parts.pool.breaker("plain").failures = FAILURES_TO_OPEN - 1
             async with gateway.chat("red") as answer:
                 assert (answer.status, answer.headers["retry-after"]) == (429, "7")

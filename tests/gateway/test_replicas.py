@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
-from fleet.breaker import FAILURES_TO_OPEN, BreakerState
+from fleet.breaker import FAILURES_TO_OPEN, FIRST_BACKOFF_S, BreakerState
 from fleet.replicas import Replicas
 from fleet.wires import echo
 from tests.gateway.fault_upstream import FaultUpstream, fault_upstream
@@ -133,6 +133,7 @@ async def test_a_failure_is_told_where_the_other_engine_has_just_gone() -> None:
 
 async def test_an_engine_that_keeps_failing_costs_no_request_and_is_left_out_until_it_answers() -> None:
     async with engines("ok", "ok") as (gateway, ruby, upstreams):
+        gateway.stop_clock()
         for number in range(99):
             its = f"red {number}"
             assert await ask(gateway, its) == (200, "ruby")
@@ -144,6 +145,7 @@ async def test_an_engine_that_keeps_failing_costs_no_request_and_is_left_out_unt
         states = [each.breaker.state for each in ruby.all]
         assert states == [BreakerState.OPEN, BreakerState.CLOSED]
         upstreams[0].mode = "ok"
+        gateway.stop_clock(FIRST_BACKOFF_S)
         await until(lambda: ruby.all[0].breaker.state is BreakerState.HALF_OPEN)
         assert await ask(gateway, its) == (200, "ruby")
         assert ruby.all[0].breaker.state is BreakerState.CLOSED
@@ -157,6 +159,7 @@ async def test_an_engine_that_keeps_failing_costs_no_request_and_is_left_out_unt
 @pytest.mark.parametrize("name", ["ruby", "auto"])
 async def test_a_prompt_that_every_engine_fails_at_takes_none_from_others(name: str) -> None:
     async with engines("fault", "fault") as (gateway, ruby, upstreams):
+        gateway.stop_clock()
         for _ in range(2 * FAILURES_TO_OPEN):
             assert (await ask(gateway, model=name))[0] in (200, 500)
         assert [each.breaker.state.value for each in ruby.all] == ["closed", "closed"]
@@ -176,6 +179,7 @@ async def test_an_engine_that_is_not_there_is_left_out_from_the_start() -> None:
 
 async def test_only_the_engine_at_its_limit_rests_and_the_shortest_rest_is_told() -> None:
     async with engines("busy", "busy", "ok") as (gateway, ruby, upstreams):
+        gateway.stop_clock()
         for upstream, seconds in zip(upstreams, ("50", "20", "40"), strict=True):
             upstream.retry_after = seconds
         for number in range(12):
@@ -185,5 +189,5 @@ async def test_only_the_engine_at_its_limit_rests_and_the_shortest_rest_is_told(
         upstreams[2].mode = "busy"
         for _ in range(2):  # by the engine's answer, and then without asking it
             async with gateway.chat("red", model="ruby") as answer:
-                assert (answer.status, 0 < int(answer.headers["retry-after"]) <= 20) == (429, True)
+                assert (answer.status, answer.headers["retry-after"]) == (429, "20")
         assert len(upstreams[2].requests) == 13
