@@ -16,6 +16,7 @@ PATIENCES = (
     "fleet.wires.vllm.PROBE_TIMEOUT_S",
     "gateway.answer_cache.TIMEOUT_S",
     "gateway.conversations.TIMEOUT_S",
+    "gateway.intake.PATIENCE_S",
     "gateway.keys.limits.TIMEOUT_S",
     "gateway.live_router.MAX_WAIT_S",
     "gateway.residency_board.TIMEOUT_S",
@@ -24,7 +25,7 @@ PATIENCES = (
 
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that it goes on without Redis, an engine or a disk where that is away, and not where it is slow."""
+    """So that it goes on without Redis, an engine, a disk or a body where that is away, and not where it is slow."""
     for name in PATIENCES:
         monkeypatch.setattr(name, DEADLINE_S)
 
