@@ -33,7 +33,8 @@ class Breaker:
     has_trial: bool = False  # the one request of a half-open breaker is on its way
     is_spent: bool = False  # limited by an account without quota
     problem: str = ""  # of the last failure, where somebody has to change something
-    blamed: tuple[str, ...] = ()  # the last conversations that had a failure for which they may be the cause
+    cause: str = ""  # of the last failure, in two words
+    blamed: tuple[str, ...] = ()  # the last conversations or keys that had a failure for which they may be the cause
 
     @property
     def admits(self) -> bool:
@@ -70,15 +71,15 @@ class Breaker:
         """Seconds of rest that are left; 0 where the expert is not at a limit."""
         return max(self.probe_at_s - now_s, 0.0) if self.state is BreakerState.LIMITED else 0.0
 
-    def fail(self, now_s: float, conversation: str = "", problem: str = "") -> None:
-        """`conversation` is given where its prompt may be at fault. Its failures count as one, or a client who sends
-        such a prompt again and again would take the engine from everybody."""
-        self.problem = problem
-        if conversation in self.blamed:
+    def fail(self, now_s: float, blamed: str = "", problem: str = "", cause: str = "") -> None:
+        """`blamed` names a conversation or a key whose prompts may be at fault. Its failures count as one, or a client
+        who sends such prompts again and again would take the engine from everybody."""
+        self.problem, self.cause = problem, cause
+        if blamed in self.blamed:
             self.abandon()
             return
-        if conversation:
-            self.blamed = (*self.blamed, conversation)[-FAILURES_TO_OPEN:]
+        if blamed:
+            self.blamed = (*self.blamed, blamed)[-FAILURES_TO_OPEN:]
         self.failures += 1
         if self.state is BreakerState.HALF_OPEN:
             self.backoff_s = min(self.backoff_s * 2, MAX_BACKOFF_S)

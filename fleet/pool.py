@@ -22,6 +22,7 @@ PROBE_EVERY_S = 0.25
 SIGN_OF_LIFE_S = 2.0  # so long an answer, or a probe's, says that an expert is there
 LOOK_EVERY_S = 0.5
 
+Tried = Collection[Replica]
 logger = logging.getLogger(__name__)
 
 
@@ -43,9 +44,10 @@ class Call:
     """
 
     def __init__(
-        self, pool: ExpertPool, expert: str, replica: Replica, queue_ms: float | None, tried: Collection[Replica]
+        self, pool: ExpertPool, expert: str, replica: Replica, queue_ms: float | None, tried: Tried, caller: str
     ) -> None:
         self._pool, self.expert, self._replica, self.queue_ms = pool, expert, replica, queue_ms
+        self._replicas, self._caller = pool.replicas(expert), caller
         self.tried = (*tried, replica)
         self._is_at_fault = False
 
@@ -53,22 +55,21 @@ class Call:
         """Sends a request without what the expert refuses; `added` are fields of ours. Raises as `ChatBackend.send`
         does."""
         response = await self._pool.taken[self.expert].send(self._replica.backend, request, added)
-        replicas = self._pool.replicas(self.expert)
-        if replicas.are_several or self.queue_ms is not None:
-            response.engine = 1 + replicas.all.index(self._replica)
+        if self._replicas.are_several or self.queue_ms is not None:
+            response.engine = 1 + self._replicas.all.index(self._replica)
         return response
 
     @property
     def has_sibling(self) -> bool:
         """The engine was at fault, and another one of the expert may do better."""
-        return self._is_at_fault and bool(self._pool.replicas(self.expert).left(self.tried))
+        return self._is_at_fault and bool(self._replicas.left(self.tried, self._caller))
 
     def began(self) -> None:
         """A stream has begun; its end still follows."""
         self._pool.saw(self.expert)
         if self._replica.breaker.state is not BreakerState.CLOSED:
             self._replica.breaker.begin()
-            if (queue := self._pool.replicas(self.expert).queue) is not None:
+            if (queue := self._replicas.queue) is not None:
                 queue.hand_out()  # there may be more places
             self._pool.refresh()
 
@@ -79,13 +80,28 @@ class Call:
         breaker = self._replica.breaker
         is_news = breaker.failures or breaker.state is not BreakerState.CLOSED
         breaker.succeed()
+        if self._replicas.own:
+            self._replicas.own.pop((self._caller, self._replica), None)
         self._end(is_news=bool(is_news))
 
-    def failed(self, conversation: str = "", problem: str = "") -> None:
-        """The engine failed; `conversation` where the prompt may be the cause, `problem` where an operator has to
-        change something."""
+    def failed(self, cause: str = "", *, conversation: str = "", problem: str = "", is_down: bool = False) -> None:
+        """The engine failed; `conversation` where the prompt may be why, `problem` where an operator has to change
+        something.
+
+        Unless it `is_down` or has such a problem, others may fare better than this caller: a breaker of its own counts
+        its failures, and that of all counts the first one and each time that its own opens.
+        """
+        now_s, shared, blamed = self._pool.clock(), self._replica.breaker, conversation
+        if self._caller and not (is_down or problem):
+            own = self._replicas.own.setdefault((self._caller, self._replica), Breaker())
+            did_admit = own.admits
+            own.fail(now_s, conversation)
+            opens = did_admit and not own.admits
+            blamed = "" if opens and shared.state is BreakerState.CLOSED else self._caller
+            if opens:
+                logger.info("expert %s fails for one key (%s) and is skipped for that one", self.expert, cause)
         self._pool.saw(self.expert, is_alive=False)
-        self._replica.breaker.fail(self._pool.clock(), conversation, problem)
+        shared.fail(now_s, blamed, problem, cause)
         self._is_at_fault = True
         self._end()
 
@@ -93,7 +109,7 @@ class Call:
         """The engine refused the request and asks for a rest (s), or no quota is left, for which all engines of the
         expert rest: they have one account."""
         self._pool.saw(self.expert)
-        for each in self._pool.replicas(self.expert).all if is_spent else (self._replica,):
+        for each in self._replicas.all if is_spent else (self._replica,):
             each.breaker.limit(self._pool.clock(), rest_s, is_spent=is_spent)
         self._is_at_fault = not is_spent
         self._end()
@@ -104,9 +120,8 @@ class Call:
 
     def _end(self, *, is_news: bool = True) -> None:
         self._replica.running -= 1
-        queue = self._pool.replicas(self.expert).queue
-        if queue is not None:
-            queue.leave()
+        if self._replicas.queue is not None:
+            self._replicas.queue.leave()
         self._pool.expect_no_more(self.expert)
         if is_news:
             self._pool.refresh()
@@ -197,18 +212,21 @@ class ExpertPool:
         return self._replicas[name].best
 
     async def call(
-        self, name: str, conversation: str = "", tried: Collection[Replica] = (), *, is_batch: bool = False
+        self, name: str, conversation: str = "", tried: Tried = (), *, caller: str = "", is_batch: bool = False
     ) -> Call:
         """Waits for a place at an engine of an expert that is none of `tried`. End the call in any case.
 
         Args:
             conversation: has the same engine each time, where it can.
+            caller: its key, where others have one.
             is_batch: waits behind others.
 
         Raises:
-            BusyError: too many wait, or nobody takes requests after the wait.
+            BusyError: too many wait, or nobody takes requests, of this caller or after the wait.
         """
         replicas, queue_ms = self._replicas[name], None
+        if caller and replicas.own and not replicas.left(tried, caller):
+            raise BusyError(f"no engine of expert {name} takes requests of this key now")
         self.expect(name)
         if replicas.queue is not None:
             began_s = time.monotonic()
@@ -218,16 +236,17 @@ class ExpertPool:
                 self.expect_no_more(name)
                 raise
             queue_ms = (time.monotonic() - began_s) * 1e3
-            if not replicas.left(tried):
+            if not replicas.left(tried, caller):
                 replicas.queue.leave()
                 self.expect_no_more(name)
                 raise BusyError(f"no engine of expert {name} takes requests now, after a wait for a place")
-        replica = replicas.next(conversation, tried)
+        replica = replicas.next(conversation, tried, caller)
         replica.running += 1
         if replica.breaker.state is not BreakerState.CLOSED:
-            replica.breaker.start()
+            if (caller, replica) not in replicas.own:  # whose failure would be no verdict
+                replica.breaker.start()
             self.refresh()
-        return Call(self, name, replica, queue_ms, tried)
+        return Call(self, name, replica, queue_ms, tried, caller)
 
     async def ask(self, name: str, request: BackendRequest, max_bytes: int) -> tuple[int, bytes]:
         """Status and body of an expert's answer to a question of ours, which says nothing of the expert. Raises
@@ -333,8 +352,10 @@ class ExpertPool:
         verdicts = await asyncio.gather(*(each.backend.is_alive() for each in due))
         for each, is_alive in zip(due, verdicts, strict=True):
             each.breaker.probed(is_alive, self.clock())
-        for replicas in self._replicas.values() if due else ():
-            if replicas.queue is not None:
+        for replicas in self._replicas.values():
+            for own in replicas.own.values():
+                own.probed(True, self.clock())  # the time is all that it waits for
+            if due and replicas.queue is not None:
                 replicas.queue.hand_out()  # there may be more places
         self.refresh()  # in any case: requests of another pool may have changed a breaker that both share
 
@@ -353,7 +374,8 @@ class ExpertPool:
             limit = SPENT if breaker.is_spent else "is at its limit"
             return f"{limit} and is skipped for {breaker.rest_s(self.clock()):.0f} s"
         if breaker.state is BreakerState.OPEN:
-            return f"is failing and is skipped for {max(breaker.probe_at_s - self.clock(), 0.0):.0f} s"
+            why = breaker.cause or "it does not answer a probe"
+            return f"is failing ({why}) and is skipped for {max(breaker.probe_at_s - self.clock(), 0.0):.0f} s"
         return "is tried with one request" if breaker.has_trial else "answers a probe; the next request tries it"
 
     def refresh(self) -> None:

@@ -124,6 +124,7 @@ class Replicas:
     def __init__(self, expert: str, backends: Mapping[str, ChatBackend], max_running: int | None = None) -> None:
         self._expert, self._max_running = expert, max_running
         self.all = [Replica(url, backend) for url, backend in backends.items()]
+        self.own: dict[tuple[str, Replica], Breaker] = {}  # of callers whose last requests failed at an engine
         self.are_several = len(self.all) > 1
         self.queue = None if max_running is None else Queue(expert, self._places)
         self._poller: asyncio.Task[None] | None = None
@@ -136,16 +137,17 @@ class Replicas:
             return self.all[0].breaker
         return min((each.breaker for each in self.all), key=lambda it: (not it.admits, ORDER[it.state], it.probe_at_s))
 
-    def left(self, tried: Collection[Replica]) -> list[Replica]:
-        """The engines that may be asked after those."""
-        return [each for each in self.all if each.breaker.admits and each not in tried]
+    def left(self, tried: Collection[Replica], caller: str) -> list[Replica]:
+        """The engines that a caller may ask after those."""
+        found = (each for each in self.all if each.breaker.admits and each not in tried)
+        return [each for each in found if self.own.get((caller, each), each.breaker).admits]
 
-    def next(self, conversation: str, tried: Collection[Replica] = ()) -> Replica:
+    def next(self, conversation: str, tried: Collection[Replica] = (), caller: str = "") -> Replica:
         """The engine that is asked next, any where none gets requests: its breaker was asked before."""
         if not self.are_several:
             return self.all[0]
         self._watch()
-        left, most = self.left(tried) or self.all, self._max_running or math.inf
+        left, most = self.left(tried, caller) or self.all, self._max_running or math.inf
         return chosen([each for each in left if each.running < most] or left, conversation)
 
     async def is_alive(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Collection, Mapping
 from functools import partial
 from typing import cast
@@ -55,8 +56,8 @@ class ExpertCall:
     """Calls experts and keeps their breakers informed.
 
     Only failures before the first content lead to another engine of the expert, where it has several, and then to
-    another expert, at most `retries` times, within the budget of further tries that all requests share. After a prompt
-    that was too long that is one with a larger context. An expert that cannot be reached got nothing, so it counts for
+    another expert, at most `retries` times, within the budget of further tries that each key has. After a prompt that
+    was too long that is one with a larger context. An expert that cannot be reached got nothing, so it counts for
     neither: with it go all that share its engine.
 
     Args:
@@ -75,7 +76,7 @@ class ExpertCall:
         retries: int,
     ) -> None:
         self.pool, self._experts, self._keys, self._hash_key = pool, experts, keys, hash_key
-        self._retries, self._budget = retries, RetryBudget()
+        self._retries, self._budgets = retries, defaultdict[str, RetryBudget](RetryBudget)
         self._priced = {name for name, entry in experts.items() if entry.micro_usd(1, 1)}
 
     async def answer(
@@ -99,7 +100,7 @@ class ExpertCall:
         if known is not None:
             request = BackendRequest(chat.body, is_stream=chat.is_stream, request_id=asked.decision_id)
             return await read_beginning(decision.expert, response_of(decision.expert, known, request))
-        self._budget.earn()
+        self._budgets[asked.caller.key_id or ""].earn()
         tries = 0  # requests that got to an expert
         expert, failures = decision.expert, outcome.failures
         while True:
@@ -109,7 +110,7 @@ class ExpertCall:
                 failure = api_error(error, expert)
             failure.expert, outcome.at_work = expert, expert if failure.status == 504 else None
             tries += failure.code not in UNSENT
-            following = self._following(decision, failures, failure) if tries <= self._retries else None
+            following = self._following(asked, decision, failures, failure) if tries <= self._retries else None
             if following is None:
                 if failure.status == 429 and failure.rest_s is not None:
                     failure.retry_after_s = self._shortest_wait_s(decision.ranking, failure)
@@ -179,7 +180,9 @@ class ExpertCall:
         response.chunks = GuardedChunks(response.chunks, time=time, key=self._keys.get(expert))
         return response
 
-    def _following(self, decision: RoutingDecision, before: Collection[str], failure: ApiError) -> str | None:
+    def _following(
+        self, asked: Asked, decision: RoutingDecision, before: Collection[str], failure: ApiError
+    ) -> str | None:
         """The expert to try after a failure, and those before it; None when there is none or trying is not allowed."""
         is_too_long = failure.code == TOO_LONG  # the router's estimate of tokens is low, in Chinese by three quarters
         if self._retries == 0 or not (failure.is_retryable or is_too_long):
@@ -191,7 +194,8 @@ class ExpertCall:
             left_out |= {name for name in decision.ranking if self._experts[name].context_tokens <= held}
         expert = decision.following(left_out)
         adds_none = failure.code in UNSENT  # nothing was sent, so the experts get no more than one request
-        return expert if expert is not None and (adds_none or self._budget.spend()) else None
+        budget = self._budgets[asked.caller.key_id or ""]
+        return expert if expert is not None and (adds_none or budget.spend()) else None
 
     async def _attempt(
         self, asked: Asked, chat: ChatRequest, expert: str, outcome: Outcome | None = None
@@ -199,11 +203,12 @@ class ExpertCall:
         """One expert's answer, of the first of its engines that gives one. Raises ApiError or BackendError, with the
         breakers told."""
         conversation = conversation_of(asked) if self.pool.replicas(expert).are_several else ""
+        caller = asked.caller.key_id or ""
         tried: Collection[Replica] = ()
         problem: ApiError | None = None  # of the last engine that got the request, or of the first
         while True:
             try:
-                call = await self.pool.call(expert, conversation, tried, is_batch=asked.is_batch)
+                call = await self.pool.call(expert, conversation, tried, caller=caller, is_batch=asked.is_batch)
             except BusyError as busy:  # once an engine has failed, that nobody else takes it is not what went wrong
                 raise problem or busy from None
             if outcome is not None:
@@ -263,7 +268,7 @@ class ExpertCall:
         if error is None:
             answer.call.succeeded()
         elif isinstance(error, BackendError):
-            answer.call.failed()
+            answer.call.failed(f"{error.status} {api_error(error).cause}")
         else:
             answer.call.abandoned()
 
@@ -278,7 +283,8 @@ def tell(call: Call, failure: ApiError, conversation: str) -> None:
     if failure.rest_s is not None:
         call.at_limit(failure.rest_s, is_spent=failure.code == OUT_OF_QUOTA)
     elif failure.status >= 500:
-        call.failed(conversation if failure.status == 500 else "", problem)
+        blamed, is_down = conversation if failure.status == 500 else "", failure.status == 503
+        call.failed(f"{failure.status} {failure.cause}", conversation=blamed, problem=problem, is_down=is_down)
     else:  # a 429 without a rest is about the request alone
         call.succeeded(is_at_fault=failure.status in ELSEWHERE - {429})
 

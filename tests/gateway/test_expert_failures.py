@@ -150,19 +150,19 @@ async def test_errors_name_the_experts_that_failed() -> None:
             assert (await answer.json())["error"]["message"] == "expert ruby cannot be reached"
 
 
-async def test_the_log_says_that_an_expert_is_failing_and_for_how_long_it_is_skipped(caplog) -> None:
+async def test_the_log_says_why_an_expert_is_failing_and_for_how_long_it_is_skipped(caplog) -> None:
     caplog.set_level(logging.INFO, "fleet.pool")
     async with running() as gateway:
         gateway.parts.pool._prober.cancel()
         now = 0.0
         gateway.parts.pool.clock = lambda: now
         for _ in range(FAILURES_TO_OPEN):
-            (await gateway.parts.pool.call("ruby")).failed()
+            (await gateway.parts.pool.call("ruby")).failed("504 expert_timeout")
         now = 1.0
         await gateway.parts.pool.probe_due()
         (await gateway.parts.pool.call("ruby")).succeeded()
     assert [line.message for line in caplog.records if line.name == "fleet.pool"] == [
-        "expert ruby is failing and is skipped for 1 s",
+        "expert ruby is failing (504 expert_timeout) and is skipped for 1 s",
         "expert ruby answers a probe; the next request tries it",
         "expert ruby is tried with one request",
         "expert ruby answers again",
