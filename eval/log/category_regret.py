@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 
@@ -52,31 +53,25 @@ def category_regret(name: str, traffic: Traffic) -> CategoryRegret:
     """
     rated = traffic.rows(traffic.is_rated)
     served = rated.quality
-    values = expert_values(rated)
-    candidates = {expert: value for expert, value in values.items() if value.n >= MIN_EFFECTIVE}
+    candidates = {expert: value for expert, value in expert_values(rated).items() if value.n >= MIN_EFFECTIVE}
     best = max(candidates, key=lambda expert: candidates[expert].value, default=None)
-    problem = ""
+    found = partial(CategoryRegret, category=name, n=len(traffic), served=served, best=best)
     if served is None:
-        problem = "no feedback"
-    elif len(candidates) < 2 and not (traffic.propensity < 1).any():
-        problem = "not explored"
-    elif len(candidates) < 2:
-        problem = "only one expert has enough rated answers" if candidates else "too few rated answers"
-    halves = [] if problem else [half_value(rated, number) for number in (0, 1)]
-    pairs = [half for half in halves if half is not None]
-    if not problem and len(pairs) < 2:
-        problem = "too few rated answers"
-    if problem or served is None:
-        return CategoryRegret(
-            category=name, n=len(traffic), served=served, best=best, regret=None, unknown=problem or "no feedback"
-        )
-    value, n = sum(half.value for half in pairs) / 2, sum(half.n for half in pairs)
-    low, high = (sum(getattr(half, end) for half in pairs) / 2 for end in ("low", "high"))
+        return found(regret=None, unknown="no feedback")
+    if len(candidates) < 2 and not (traffic.propensity < 1).any():
+        return found(regret=None, unknown="not explored")
+    if len(candidates) == 1:
+        return found(regret=None, unknown="only one expert has enough rated answers")
+    halves = [half for number in (0, 1) if (half := half_value(rated, number)) is not None]
+    if not candidates or len(halves) < 2:
+        return found(regret=None, unknown="too few rated answers")
+    value, n = sum(half.value for half in halves) / 2, sum(half.n for half in halves)
+    low, high = (sum(getattr(half, end) for half in halves) / 2 for end in ("low", "high"))
     # Two independent halves: their mean is sqrt(2) more certain than one.
     hindsight = Rate(
         value=value, low=value - (value - low) / math.sqrt(2), high=value + (high - value) / math.sqrt(2), n=n
     )
-    return CategoryRegret(category=name, n=len(traffic), served=served, best=best, regret=gap(hindsight, served))
+    return found(regret=gap(hindsight, served))
 
 
 def expert_values(rated: Traffic) -> dict[str, Rate]:
