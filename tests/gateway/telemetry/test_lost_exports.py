@@ -35,7 +35,8 @@ async def test_a_collector_that_is_away_costs_no_request_and_no_stop(monkeypatch
         close(telemetry)
 
     try:
-        async with asyncio.timeout(DEADLINE_S), exporting_to("http://127.0.0.1:1", monkeypatch) as telemetry:
+        away = exporting_to("http://127.0.0.1:1", monkeypatch, OTEL_EXPORTER_OTLP_TIMEOUT="0.1")
+        async with asyncio.timeout(DEADLINE_S), away as telemetry:
             monkeypatch.setattr(telemetry, "close", close)
             async with running(telemetry=telemetry) as gateway:
                 for _ in range(3):
@@ -44,6 +45,8 @@ async def test_a_collector_that_is_away_costs_no_request_and_no_stop(monkeypatch
                 assert (await lost(gateway))["exported"] == 0
     finally:
         may_end.set()
+    # They would draw random waits while a later test of this process looks whether it draws any.
+    await until(lambda: not [each for each in threading.enumerate() if each.name.startswith(("Otel", "coe-telemetry"))])
 
 
 async def test_a_database_that_hangs_keeps_no_exporter_from_its_end(monkeypatch) -> None:
