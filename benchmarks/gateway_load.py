@@ -213,13 +213,14 @@ class Client:
 
 
 async def drive(port: int, model: str, key: str, load: Load, seconds: float, seed: int) -> dict[str, object]:
-    """Keeps the load's number of requests in flight for some seconds; a stream that began is read to its end."""
+    """Keeps the load's number of requests in flight for some seconds, and makes each at least once; a stream that began
+    is read to its end."""
     make = requests_of(load, model, key, seed)
     clients = [Client(*await asyncio.open_connection("127.0.0.1", port)) for _ in range(load.concurrency)]
     begin = time.perf_counter()
 
     async def work(client: Client) -> None:
-        while time.perf_counter() < begin + seconds:
+        while not client.latencies or time.perf_counter() < begin + seconds:
             await client.ask(make(), is_stream=load.frames > 0)
 
     await asyncio.gather(*map(work, clients))
