@@ -263,7 +263,8 @@ async def test_a_promoted_router_is_swapped_in_and_a_bad_one_refused(tmp_path: P
         return small_router(version=folder.name)
 
     def promote(version: str) -> None:
-        (tmp_path / "live.json").write_text(json.dumps({"version": version, "promoted_at": "", "history": []}))
+        (tmp_path / "next").write_text(json.dumps({"version": version, "promoted_at": "", "history": []}))
+        (tmp_path / "next").rename(tmp_path / "live.json")  # a gateway that looked between two writes would try twice
 
     async with running(has_router=False, routers=tmp_path, load=load) as gateway:
         assert (await get(gateway, "/readyz"))[0] == 503
