@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import openai
@@ -17,10 +18,13 @@ from redis import Redis
 from decision_log.decision_record import TerminalState, Usage
 from fleet.replicas import Replicas
 from gateway.auth import Auth
-from gateway.chat_limits import bounded, most, price, prompt_bound, spent
+from gateway.chat_limits import ChatLimits, bounded, most, price, prompt_bound, spent
 from gateway.chat_request import chat_request
-from gateway.keys.counters import Cost
+from gateway.exchange import Outcome
+from gateway.intake import Admission
+from gateway.keys.counters import NOTHING, Cost, counters_of
 from gateway.keys.grants import Caller, Cap, Grant, Measure, Window, caller_of
+from gateway.keys.limits import Hold
 from router.expert_config import ExpertConfig
 from router.gateway_config import GatewayConfig
 from tests.gateway.fault_upstream import ANSWER, STREAM, FaultUpstream, fault_upstream
@@ -182,6 +186,17 @@ async def test_an_answer_that_takes_too_long_is_charged_what_was_reserved(redis_
             assert answer.status == 504
         assert await counted(gateway, redis_url) == {"usd/month": (12 + 16) * 1_000_000 + 3 * 10_000_000}
         assert (await gateway.record()).cost_usd == 0.003
+
+
+@pytest.mark.parametrize(("at_work", "cost"), [("ruby", Cost(7, 9)), (None, NOTHING)])
+def test_an_answer_that_the_gateway_gave_up_is_charged_where_an_expert_was_at_it(at_work: str, cost: Cost) -> None:
+    """As one that stops does."""
+    charged: list[Cost] = []
+    limits: Any = SimpleNamespace(settle_soon=lambda _, cost: charged.append(cost))
+    held = Hold(limits, counters_of(caller_with(usd=1.0).caps, Cost(7, 9), 0.0), reserved=Cost(7, 9))
+    outcome = Outcome(state=TerminalState.UPSTREAM_ERROR, at_work=at_work, hold=held)
+    ChatLimits(GatewayConfig(), Admission(1), limits, {}).settle(outcome)
+    assert charged == [cost]
 
 
 BEGUN: dict[str, tuple[str, dict[str, Any], bytes]] = {
