@@ -50,8 +50,11 @@ def copied(redis: Path) -> Iterator[Path]:
     """A temporary data folder with what a server over that folder has kept. Raises DataError: it cannot be read."""
     with TemporaryDirectory(prefix="coe-") as home:
         if (kept := redis / KEPT_FOLDER).exists():
+            own = Path(home) / redis.name / KEPT_FOLDER
+            own.mkdir(parents=True)
             try:
-                shutil.copytree(kept, Path(home) / redis.name / KEPT_FOLDER)
+                for path in kept.iterdir():
+                    shutil.copyfile(path, own / path.name)  # without its mode: a server opens these for writing
             except OSError as error:
                 raise DataError(f"{kept}: cannot be copied ({reason_of(error)})") from error
         yield Path(home)
