@@ -30,7 +30,8 @@ from eval.answers import read_answers
 from eval.grading import KIND_OF, answer_kind_of
 from eval.probe_set import load_probes
 from router import plugins
-from router.encoders.concat import Options, build
+from router.build import build_encoder
+from router.section import PluginConfig
 from router.strategies.kinds import judge as judge_kind
 from router.strategies.types import FAMILY, AnswerKind, KeyOf, Question
 
@@ -140,7 +141,7 @@ def main(
     groups: Annotated[Path, typer.Option(help="graded answers written by people")] = GROUPS,
 ) -> None:
     """Print both rates of error, with 95% intervals, for every kind."""
-    embed = build(Options()).encode
+    embed = build_encoder(PluginConfig(kind="concat")).encode
     hand, answers = list(by_hand(groups)), list(shipped())
     texts = [graded for kind, graded in hand if kind == "embedding"]
     texts += [graded for kind, _, graded in answers if kind == "embedding"]

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import numpy as np
 import typer
@@ -26,10 +26,9 @@ from eval.probe_set import Probe, load_probe_file, load_probes
 from eval.ray_collect import Spread
 from fleet.adapter_files import adapter_digest
 from fleet.vllm_command import adapter_folder
-from router import plugins
+from router.build import build_encoder
 from router.config import load_config
 from router.expert_config import Engine, ExpertConfig
-from router.protocols import Encoder
 from router.section import PluginConfig
 from router.weights import file_sha256, fingerprint, resolve_weights
 from training.datasets.outcome_files import facts_of_config
@@ -102,8 +101,7 @@ def load_inputs(
         fingerprints = {name: expert_fingerprint(entry, folder) for name, entry in config.experts.items()}
         compared_by = config.answers
         if any(each.kind == "embedding" for each in compared_by.values()):
-            encoder = config.router.encoder
-            embed = cast(Encoder, plugins.build("router.encoders", encoder.kind, encoder.options)).encode
+            embed = build_encoder(config.router.encoder).encode
     names = tuple(experts or facts)
     if not names:
         raise ConfigError("name the experts: --experts a,b,c, or --experts-file experts.yaml for all of its experts")
