@@ -17,6 +17,8 @@ RULES = "{runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'bes
 PAGES = ("decisions", "decisions?days=&doubt=unsure&live=1", "experts", "spend", "routers", "reports", "nothing")
 TEXT = "Something red, please"
 
+expect.set_options(timeout=100_000)  # ms, as tests.waiting has: the machine may be busy
+
 
 def check(page: Page) -> None:
     """The page is as wide as the window, and axe finds nothing."""

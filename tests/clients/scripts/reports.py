@@ -31,6 +31,8 @@ LETTERS = """Math.min(...[...document.querySelectorAll("figure svg text")].filte
 SQUARE = """(() => { const box = document.querySelector("#chart-reliability .background")?.getBoundingClientRect();
   return box ? box.width / box.height : 1; })()"""
 
+expect.set_options(timeout=100_000)  # ms, as tests.waiting has: the machine may be busy
+
 
 def check(page: Page, where: str) -> None:
     """The page is as wide as the window, nothing of a chart is cut, letters can be read, and axe finds nothing."""
