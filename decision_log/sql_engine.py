@@ -230,4 +230,6 @@ def translated_errors(action: str) -> Iterator[None]:
     except DBAPIError as error:
         is_retryable = isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
         reason = str(error.orig).strip().split("\n", maxsplit=1)[0]
+        if reason.startswith("no such table"):
+            reason += " (made by an earlier coe? this one adds it where it may write: use a copy that may be written)"
         raise StoreError(f"cannot {action} the database: {reason}", is_retryable=is_retryable) from error

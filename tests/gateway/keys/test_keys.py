@@ -7,6 +7,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from base.errors import ConfigError, StoreError
 from coe import command_line
 from decision_log.admin_log import ADMIN_LOG, AdminLog, first_broken
 from decision_log.database import Database
+from decision_log.default_database import default_database_url
 from gateway.auth import Auth
 from gateway.http_errors import ApiError
 from gateway.keys.counters import Cost
@@ -274,6 +276,20 @@ def test_keys_of_a_mounted_backup_are_listed(coe_keys: Shell, tmp_path: Path, mo
     (status, listed), (_, log) = coe_keys("ls"), coe_keys("log")
     assert (status, "acme/" in listed, "create" in log) == (0, True, True)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_mounted_backup_of_an_earlier_coe_says_what_adds_the_table(
+    coe_keys: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").mkdir()
+    with closing(Database(default_database_url(tmp_path / "data"))):
+        pass  # no command about keys was ever given, so there are no tables of theirs
+    with monkeypatch.context() as sealed:
+        sealed.setattr("os.access", lambda _, mode: not mode & os.W_OK)
+        status, said = coe_keys("ls")
+    assert status == 1
+    assert "no such table: access_log (made by an earlier coe? this one adds it where it may write" in said
+    assert coe_keys("ls")[0] == 0
 
 
 @pytest.mark.parametrize(
