@@ -78,7 +78,7 @@ def experts_probe(
     with console_progress() as progress:
         asking = Rounds(request, names, rows, progress)
         luck = chances_of_luck(bars, probes, *run_plan(bars, probes, asking))
-    print_collection(asking.collected[-1], inputs, out, None)
+    print_collection(asking.whole(), inputs, out, None)
     now = datetime.now(UTC)
     others = graded_others(outcomes or data_dir / "outcomes", artifact.manifest.experts)
     found = onboard(loaded, folder, name, asking.table(), others, now=now, luck=luck)
@@ -136,6 +136,12 @@ class Rounds:
         table = self.table()
         sums, _, counts = cell_sums(table.scores, row_numbers(table, self.categories), len(self.categories))
         return sums.T, counts.T
+
+    def whole(self) -> Collection:
+        """The last round, which has the answers of all, as if it had asked them."""
+        known = (0, *(len(each.answers) for each in self.collected))
+        n_reused = sum(max(0, each.n_reused - n) for each, n in zip(self.collected, known, strict=False))
+        return replace(self.collected[-1], n_reused=n_reused)
 
     def table(self) -> OutcomeTable:
         """All that was graded so far."""
