@@ -32,7 +32,6 @@ from router.expert_config import Engine, ExpertConfig
 from router.map_solver import solve_map
 from router.policy_config import Budgets
 from router.quality import QualityMatrix
-from router.section import PluginConfig
 from router.weights import PACKAGE_SCHEME, expanded, resolve_weights
 
 LISTING = (Engine.OPENAI, Engine.VLLM, Engine.FAKE_VLLM)
@@ -58,19 +57,6 @@ def find_problems(config: CoeConfig, path: Path, environment: Mapping[str, str] 
     return [f"{path}: {line}" for part in parts for line in part]
 
 
-def families_of(config: CoeConfig) -> dict[str, tuple[str, PluginConfig]]:
-    """Every plugin of the file by its key, with its family."""
-    families = {
-        f"router.{name}": (f"router.{name}s", getattr(config.router, name))
-        for name in ("encoder", "classifier", "scorer")
-    }
-    if config.retrieval is not None:
-        families["retrieval.encoder"] = ("router.encoders", config.retrieval.encoder)
-        for name, plugin in config.retrieval.experts.items():
-            families[f"retrieval.experts.{name}"] = (build_experts.FAMILY, plugin)
-    return families
-
-
 def faults(key: str, check: Callable[[], object]) -> Iterator[str]:
     """The fault that a check raises, after the key that it is about; a missing extra says itself what needs it."""
     try:
@@ -81,7 +67,7 @@ def faults(key: str, check: Callable[[], object]) -> Iterator[str]:
 
 def plugin_problems(config: CoeConfig) -> Iterator[str]:
     """Faults of plugins' options, and packages of weights that they or their parts name and that are missing."""
-    for key, (family, plugin) in families_of(config).items():
+    for key, (family, plugin) in config.every_plugin.items():
         try:
             parts = list(plugins.parts_of(key, family, plugin.kind, plugin.options))
         except ConfigError as error:
@@ -101,7 +87,7 @@ def variable_problems(config: CoeConfig, environment: Mapping[str, str]) -> Iter
         for name, entry in config.experts.items()
         for key, variable in entry.variables.items()
     }
-    for key, (family, plugin) in families_of(config).items():
+    for key, (family, plugin) in config.every_plugin.items():
         with suppress(ConfigError):  # told by `plugin_problems`
             parts = plugins.parts_of(key, family, plugin.kind, plugin.options)
             named |= {f"{where}.api_key_env": getattr(options, "api_key_env", None) for where, _, options in parts}

@@ -87,12 +87,9 @@ def variables_of_experts(config: CoeConfig) -> set[str]:
 def secret_variables(config: CoeConfig) -> list[str]:
     """Names of the environment variables that the file names for secrets, sorted."""
     names = variables_of_experts(config)
-    plugins = [config.router.encoder, config.router.classifier, config.router.scorer]
-    if config.retrieval is not None:
-        plugins += [config.retrieval.encoder, *config.retrieval.experts.values()]
-        if config.retrieval.stores.index_url_env is not None:
-            names.add(config.retrieval.stores.index_url_env)
-    return sorted(names.union(*(key_variables(plugin.options) for plugin in plugins)))
+    if config.retrieval is not None and config.retrieval.stores.index_url_env is not None:
+        names.add(config.retrieval.stores.index_url_env)
+    return sorted(names.union(*(key_variables(plugin.options) for _, plugin in config.every_plugin.values())))
 
 
 def key_variables(options: object) -> Iterator[str]:

@@ -116,6 +116,17 @@ class CoeConfig(Section):
         return tuple(name for name, entry in self.experts.items() if entry.engine is Engine.BUILTIN)
 
     @property
+    def every_plugin(self) -> dict[str, tuple[str, PluginConfig]]:
+        """Every plugin that reads queries or documents, by its key, with its family."""
+        parts = ("encoder", "classifier", "scorer")
+        found = {f"router.{part}": (f"router.{part}s", getattr(self.router, part)) for part in parts}
+        if self.retrieval is not None:
+            found["retrieval.encoder"] = ("router.encoders", self.retrieval.encoder)
+            for name, plugin in self.retrieval.experts.items():
+                found[f"retrieval.experts.{name}"] = ("retrieval.experts", plugin)
+        return found
+
+    @property
     def learned_categories(self) -> tuple[str, ...]:
         """Categories that stage 1 can name: all but `general`."""
         return tuple(name for name in self.categories if name != GENERAL)
@@ -264,7 +275,7 @@ def strategy_problems(config: CoeConfig) -> Iterator[str]:
         try:
             options = plugins.validate_options(ANSWER_KINDS, kind.kind, kind.options)
         except ConfigError as error:
-            yield from (f"answers.{category}: {problem}" for problem in error.problems or [str(error)])
+            yield from (f"answers.{category}: {problem}" for problem in error.problems)
             continue
         if (judge := getattr(options, "expert", None)) is not None:
             yield from unknown(f"answers.{category}.expert: unknown expert", judge, config.language_models)

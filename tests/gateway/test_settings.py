@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from fleet.process import ProcessSpec, SupervisedProcess
-from gateway.settings import engine_environment, without_secrets
+from gateway.settings import engine_environment, secret_variables, without_secrets
 from router.config import CoeConfig
 from tests.small_composition import config_of
 
@@ -68,3 +68,20 @@ async def test_an_engine_process_sees_no_secret(config: CoeConfig, monkeypatch, 
     environment = seen.read_text()
     assert "HF_TOKEN" in environment
     assert [name for name in SECRET if f"'{name}'" in environment] == []
+
+
+def test_secrets_are_those_of_experts_of_every_plugin_and_of_the_index() -> None:
+    def far(key: str) -> dict[str, object]:
+        return {"model": "m", "url": "http://127.0.0.1:9/v1", "api_key_env": key}
+
+    parts = [{"kind": "openai", "options": far("OF_PART") | {"dim": 2}}]
+    config = config_of(
+        {"far": far("OF_EXPERT") | {"engine": "openai"}},
+        router={"encoder": {"kind": "concat", "parts": parts}, "classifier": {"kind": "logistic"}},
+        retrieval={
+            "encoder": far("OF_DOCUMENTS") | {"kind": "openai", "dim": 2},
+            "experts": {"words": {"kind": "bm25"}, "far": far("OF_SEARCH") | {"kind": "openai", "dim": 2}},
+            "stores": {"index_url_env": "OF_INDEX"},
+        },
+    )
+    assert secret_variables(config) == ["OF_DOCUMENTS", "OF_EXPERT", "OF_INDEX", "OF_PART", "OF_SEARCH"]
