@@ -27,6 +27,9 @@ GUESS_VARIANCE = 0.25
 
 BACKFIT_ROUNDS = 20
 
+NEAR_ZERO = 0.05
+"""Mean score of the best experts below which the grades say that something is wrong, and not who is better (ours)."""
+
 
 def measure_quality(table: OutcomeTable, categories: Sequence[str]) -> QualityMatrix:
     """The quality matrix of an outcome table. Its mass is the table's own mix, with at least one prompt in every row.
@@ -49,6 +52,18 @@ def measure_quality(table: OutcomeTable, categories: Sequence[str]) -> QualityMa
         prompt_tokens=mean_prompt_tokens(table, rows, len(categories)),
         output_tokens=cell_means(table.output_tokens, rows, len(categories)),
         latency_ms=cell_means(table.latency_ms, rows, len(categories)),
+    )
+
+
+def doubt_of(evidence: QualityMatrix) -> str:
+    """What is probably wrong where even the best expert of each category scores next to nothing; empty elsewhere."""
+    graded = evidence.count.max(axis=1)
+    if not graded.any() or (best := float(np.average(evidence.quality.max(axis=1), weights=graded))) >= NEAR_ZERO:
+        return ""
+    return (
+        f"Warning: even the best expert of each category scores only {best:.1%} on average, so these grades do not say "
+        "who is better. Read some answers (journal.jsonl beside the outcome table): likely causes are a wrong chat "
+        "template, a wrong model name, answers that max_tokens cuts off, or a grader that does not fit."
     )
 
 

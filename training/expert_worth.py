@@ -23,7 +23,7 @@ from router.config import CoeConfig, load_config
 from router.map_solver import solve_map
 from router.quality import QualityMatrix, cautious_quality
 from router.types import GENERAL, Float64Array, IntArray, Metric, Record
-from training.expert_map import measure_quality, row_numbers
+from training.expert_map import doubt_of, measure_quality, row_numbers
 from training.fit import builtin_counts
 from training.fit_inputs import builtin_outcomes, usable_outcomes
 from training.off_policy import bootstrap_sums, weighted_mean
@@ -80,6 +80,7 @@ class CompositionWorth(Record):
     n: int = Field(description="graded prompts")
     experts: tuple[ExpertWorth, ...]
     dispensable: tuple[str, ...]
+    doubt: str = Field(default="", description="what is probably wrong where no expert is any good; then none can go")
 
 
 def read_worth(config: Path, outcomes: Path, traffic: Mapping[str, float]) -> CompositionWorth:
@@ -96,7 +97,9 @@ def read_worth(config: Path, outcomes: Path, traffic: Mapping[str, float]) -> Co
 
 
 def sentence(worth: CompositionWorth) -> str:
-    """The experts that nobody would miss, by name."""
+    """The experts that nobody would miss, by name, or why the grades do not say so."""
+    if worth.doubt:
+        return worth.doubt
     if not worth.dispensable:
         return f"No expert is surely dispensable: each loss may be above {100 * NOTICED:g} points."
     gone = " and ".join(filter(None, (", ".join(worth.dispensable[:-1]), worth.dispensable[-1])))
@@ -131,8 +134,12 @@ class WorthStudy:
             for name in self.config.experts
             if name not in known
         )
+        doubt = doubt_of(self.evidence)
         return CompositionWorth(
-            n=len(self.table.texts), experts=(*found, *others), dispensable=self.dispensable(graded)
+            n=len(self.table.texts),
+            experts=(*found, *others),
+            dispensable=() if doubt else self.dispensable(graded),
+            doubt=doubt,
         )
 
     @cached_property

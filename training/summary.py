@@ -41,7 +41,10 @@ def in_points(metric: Metric | None, form: str = "z,.1f") -> str:
 
 
 def print_router(artifact: RouterArtifact) -> None:
-    """Version, parents, metrics, and the measured quality behind the map."""
+    """Version, parents, metrics, the measured quality behind the map, and doubt about it."""
+    from router.build import evidence_of
+    from training.expert_map import doubt_of
+
     console, manifest = result_console(), artifact.manifest
     console.print(f"router {manifest.version}, {manifest.created_at}")
     console.print(f"parents: {', '.join(manifest.parents) or 'none'}")
@@ -50,14 +53,15 @@ def print_router(artifact: RouterArtifact) -> None:
     for name, metric in manifest.metrics.items():
         console.print(f"  {name}: {with_interval(metric)}")
     console.print(quality_table(artifact))
+    if doubt := doubt_of(evidence_of(artifact)):
+        console.print(doubt)
 
 
 def quality_table(artifact: RouterArtifact) -> Grid:
     """Categories by experts: shrunk mean score, the best of a row in bold; how many answers were graded."""
-    from router.quality import quality_from_arrays
+    from router.build import evidence_of
 
-    manifest = artifact.manifest
-    evidence = quality_from_arrays(artifact.part("map"), len(manifest.categories), len(manifest.experts))
+    manifest, evidence = artifact.manifest, evidence_of(artifact)
     table = Grid(title="measured quality (shrunk mean score; best in bold)", title_justify="left")
     table.add_column("category")
     for expert in manifest.experts:

@@ -125,5 +125,5 @@ def with_worth(report: LogReport, config: Path, outcomes: Path) -> LogReport:
         worth = read_worth(config, outcomes, {group.name: group.n for group in report.categories})
     except RouterError as error:
         return report.model_copy(update={"worth_unknown": str(error)})
-    headline = f"{report.headline} {sentence(worth)}" if worth.dispensable else report.headline
+    headline = f"{report.headline} {sentence(worth)}" if worth.dispensable or worth.doubt else report.headline
     return report.model_copy(update={"worth": worth, "headline": headline})

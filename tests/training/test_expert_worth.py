@@ -63,6 +63,15 @@ def test_of_two_that_stand_in_for_each_other_the_larger_is_named() -> None:
     assert sentence(found) == "Nobody would miss e2: the loss is surely below 0.5 points."
 
 
+def test_where_none_is_any_good_nobody_is_called_dispensable() -> None:
+    config = config_of(2, {"e0": {}, "e1": {"params_b": 70}})
+    found = WorthStudy(config, graded(np.array([[0.02, 0.0], [0.0, 0.0]]), 30)).measure()
+    assert found.dispensable == ()
+    assert "even the best expert of each category scores only 1.0% on average" in sentence(found)
+    one_each = WorthStudy(config, graded(np.array([[0.1, 0.0], [0.0, 0.1]]), 30)).measure()
+    assert one_each.doubt == "", "each alone scores 5%, but not where the other is good"
+
+
 def test_an_expert_of_a_category_without_traffic_now_is_not_called_dispensable() -> None:
     quality = np.array([[0.5, 0.9], [0.5, 0.1]])
     found = WorthStudy(config_of(2, {"e0": {}, "e1": {}}), graded(quality, 30), {"c1": 50}).measure()

@@ -71,6 +71,18 @@ def test_one_that_decides_otherwise_is_not(folder: Path, capsys: pytest.CaptureF
     assert "decides like" not in said(capsys)
 
 
+@pytest.mark.parametrize(("score", "is_doubted"), [(0.02, True), (0.1, False)])
+def test_experts_of_whom_none_is_any_good_are_doubted_and_served(
+    folder: Path, capsys: pytest.CaptureFixture[str], score: float, is_doubted: bool
+) -> None:
+    prompts = [(category, i) for category in ("facts", "sql", "general") for i in range(1, 13)]
+    scores = np.array([[score, 0.0]] * len(prompts))
+    write_outcomes(outcome_table(prompts, ("left", "right"), scores), folder / "data" / "outcomes" / "probes")
+    assert train(folder) == 0
+    assert said(capsys).count("scores only 2.0% on average, so these grades do not say who is better") == is_doubted
+    assert Registry(folder / "data" / "routers").live().history
+
+
 def test_an_expert_that_nobody_grades_any_more_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     prompts = [(category, i) for category in ("facts", "sql", "general") for i in range(1, 7)]
     outcomes = folder / "data" / "outcomes" / "probes"
