@@ -236,9 +236,9 @@ def page(rounds: Sequence[Round], seconds: float, busy: tuple[float, float]) -> 
         "",
         "## Start and memory",
         "",
-        "Ready is the first answered `/readyz`, or where there is none the first chat. A start has one core, too, and "
-        "finds Python's bytecode, as an installed program does. Files that the system caches, such as 62 MiB of the "
-        "token table, are not resident memory of a process.",
+        "Ready is the first answered `/readyz`, for which only coe is asked: compare the first answers to a chat. A "
+        "start has one core, too, and finds Python's bytecode, as an installed program does. Files that the system "
+        "caches, such as 62 MiB of the token table, are not resident memory of a process.",
         "",
         *start_table(rounds),
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import secrets
 import shutil
@@ -47,7 +48,7 @@ class Subject:
 
     Args:
         template: folder that each start gets a copy of, as `{folder}`.
-        ready_path: answers 200 once it is ready; empty where only an answered chat says so.
+        ready_path: answers 200 once it is ready; empty: it is asked for a chat alone.
     """
 
     name: str
@@ -61,7 +62,8 @@ class Subject:
 
 @dataclass(frozen=True)
 class Running:
-    """A started gateway: the leader of its session, its port, and seconds from its start to ready and to an answer."""
+    """A started gateway: the leader of its session, its port, and seconds from its start to ready (NaN where it is not
+    asked) and to an answer."""
 
     leader: int
     port: int
@@ -197,9 +199,10 @@ def running(subject: Subject, core: int, work: Path) -> Iterator[Running]:
     argv = [word.replace("{port}", str(port)).replace("{folder}", str(folder)) for word in subject.argv]
     start = time.perf_counter()
     with process(argv, core, log, subject.environment) as leader:
+        ready_s = math.nan
         if subject.ready_path:
             wait_until_answered(urllib.request.Request(f"http://127.0.0.1:{port}{subject.ready_path}"), subject, log)
-        ready_s = time.perf_counter() - start
+            ready_s = time.perf_counter() - start
         wait_until_answered(first_chat(port, subject), subject, log)
         yield Running(leader, port, ready_s, time.perf_counter() - start)
 

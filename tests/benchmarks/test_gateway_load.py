@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import os
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from benchmarks import gateway_load
 from benchmarks.gateway_load import LARGE, MANY, ONE, PACED, STREAM, Engine, Load, drive, requests_of
+from benchmarks.gateway_page import middle
+from benchmarks.gateway_subjects import NO_GATEWAY, Subject, running
 
 
 @pytest.fixture
@@ -39,3 +45,11 @@ def test_no_two_requests_have_the_same_text() -> None:
     make = requests_of(ONE, "auto", "key", seed=7)
     bodies = [make().partition(b"\r\n\r\n")[2] for _ in range(200)]
     assert len(set(bodies)) == 200
+
+
+def test_one_that_is_not_asked_whether_it_is_ready_has_no_such_time(tmp_path: Path) -> None:
+    subject = Subject(NO_GATEWAY, (sys.executable, "-m", "benchmarks.gateway_load", "engine", "{port}"), "expert-0")
+    with running(subject, min(os.sched_getaffinity(0)), tmp_path) as started:
+        assert math.isnan(started.ready_s)
+        assert started.answered_s > 0
+        assert middle([started.ready_s]) == "none"
