@@ -218,7 +218,7 @@ def told(client: ChatClient, expert: str, error: CallError) -> str:
     """A server's error with its address and the model."""
     said = f': "{error.quoted}"' if error.quoted else ""
     what = f"{client.shown_url} gives {error.reason} for model '{expert}'{said}"
-    return f"{what}; check --base-url, COE_API_KEY and the name"
+    return f"{what}; check --base-url, COE_API_KEY, the name, and that the model answers chats"
 
 
 def earlier_experts(request: CollectRequest, answers: Mapping[str, Answer]) -> tuple[str, ...]:

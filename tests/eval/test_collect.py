@@ -201,7 +201,8 @@ async def test_an_expert_that_nobody_knows_is_given_up_after_three_calls(fake: F
     said = str(raised.value)
     assert said == (
         f"unknown: stopped after 3 calls: {fake.root}/chat/completions gives HTTP 404 (model_not_found) for model "
-        "'unknown': \"no model\\u001b[2J unknown; your key is ...\"; check --base-url, COE_API_KEY and the name"
+        "'unknown': \"no model\\u001b[2J unknown; your key is ...\"; check --base-url, COE_API_KEY, the name, "
+        "and that the model answers chats"
     )
     assert sum(fake.asked.values()) == 3
 
