@@ -2,7 +2,8 @@
 its row is committed.
 
 Entries of a consumer that died are claimed after `min_idle_ms`. An entry that five deliveries did not bring into SQL
-goes to the stream `<name>:dead`; a database that is away costs no delivery.
+goes to the stream `<name>:dead`, from where a consumer that starts takes what it can read; a database that is away
+costs no delivery.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from decision_log.stream_entries import (
     content_of,
     dead_stream,
     entries_of,
+    revive,
 )
 from fleet.tasks import stop_task
 
@@ -180,6 +182,7 @@ class Consumer:
         if not self._held:
             if not self._has_group:
                 await self._make_group()
+                await revive(self._redis, self._stream)  # once: what it cannot write either comes back there
             if time.monotonic() >= self._next_claim:
                 self._next_claim = time.monotonic() + self._min_idle_ms / 1000
                 await self._claim(min_idle_ms=self._min_idle_ms)

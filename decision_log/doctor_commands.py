@@ -27,7 +27,6 @@ from decision_log.ranges import count, named
 from decision_log.replica_status import ReplicaState, ReplicaStatus
 from decision_log.sink import SPOOL_FOLDER, new_replica
 from decision_log.stream import DecisionStream, evicting
-from decision_log.stream_entries import revive
 from fleet.stop_signal import stop_on_signal
 from router.config import load_config
 from router.log_config import LogConfig
@@ -159,8 +158,6 @@ async def drain_all(
         stream = DecisionStream(url, name=config.stream, max_entries=config.stream_max_entries)
         consumer = Consumer(redis_url=url, stream=config.stream, database=database, name=new_replica())
         try:
-            async with opened_client(data_dir, url) as client:
-                await revive(client, config.stream)
             await consumer.drain()
             sent, _ = await send_leftovers(data_dir / SPOOL_FOLDER, stream)
             stats = await consumer.drain()

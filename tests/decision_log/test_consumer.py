@@ -24,7 +24,7 @@ from decision_log.ledger import Account, Ledger
 from decision_log.redis_client import connect
 from decision_log.replica_status import ReplicaState, ReplicaStatus
 from decision_log.stream import GROUP, packed
-from decision_log.stream_entries import dead_stream, revive, waiting_entries
+from decision_log.stream_entries import dead_stream, waiting_entries
 from decision_log.tables import DECISIONS
 from fleet.redis_server import RedisServer
 from fleet.tasks import stop_task
@@ -193,13 +193,31 @@ async def test_of_an_entry_of_several_only_what_cannot_be_written_is_dead(
     client.xadd(dead_stream(STREAM), {"record": packed([good[0], b"{", good[2]])})  # as an earlier coe gives it up
     consumer = make_consumer(redis_url, store)
     stats = await consumer.drain()
-    assert (stats.written, stats.dead, client.xlen(STREAM)) == (2, 3, 0)
-    assert [fields[b"record"] for _, fields in client.xrange(dead_stream(STREAM))][1:] == [b"garbage", later, torn]
-    async with connect(redis_url) as reviving:
-        await revive(reviving, STREAM)
-    assert (await consumer.drain()).written == 3
+    assert (stats.written, stats.dead, client.xlen(STREAM)) == (3, 4, 0)
     assert [fields[b"record"] for _, fields in client.xrange(dead_stream(STREAM))] == [b"garbage", later, torn, b"{"]
     await consumer.aclose()
+
+
+async def test_a_consumer_that_starts_takes_the_dead_letters_that_it_can_read_and_tries_them_once(
+    redis_url: str, client: Redis, store: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    letters = [make_record(0).model_dump_json().encode(), b'{"of a later coe": 1}']
+    for letter in letters:
+        client.xadd(dead_stream(STREAM), {"record": letter, "entry": "1-0"})
+    async with running(make_consumer(redis_url, store)) as consumer:
+        await until(lambda: consumer.stats().written == 1)
+        await until(lambda: client.xlen(STREAM) == 0)
+        assert [fields[b"record"] for _, fields in client.xrange(dead_stream(STREAM))] == letters[1:]
+
+    def refuse(*_: object) -> int:
+        raise StoreError("no such row")
+
+    monkeypatch.setattr(store, "write_decisions", refuse)
+    client.xadd(dead_stream(STREAM), {"record": letters[0]})
+    strict = make_consumer(redis_url, store, "c2")
+    assert (await strict.drain()).dead == (await strict.drain()).dead == 1
+    assert client.xlen(dead_stream(STREAM)) == 2
+    await strict.aclose()
 
 
 async def test_more_entries_are_read_at_once_where_each_has_one_record(
