@@ -158,6 +158,8 @@ class LoggedChoices:
 
 
 def batch_of(texts: Sequence[str], embeddings: FloatArray) -> QueryBatch:
+    """Texts without their length: the experts for which a logged request was too long then are in `excluded`, and a
+    grade says what an expert made of a prompt."""
     return QueryBatch(tuple(Query(id=str(i), text=text) for i, text in enumerate(texts)), embeddings)
 
 

@@ -10,6 +10,7 @@ import pytest
 from scipy.stats import norm
 from scipy.stats import t as student_t
 
+from router.capabilities import Capabilities
 from router.preference import Preference
 from router.solved_policy import SolvedPolicy
 from router.types import CategoryProbs, FloatArray, Metric
@@ -132,6 +133,15 @@ def test_an_expert_that_was_ruled_out_is_chosen_by_nobody() -> None:
     log = log_table(["red", "green"], ["plain", "emerald"], [1.0, 1.0])
     found = choices_on(mapping(), asked(log, excluded=("ruby",)), EXPERTS)
     assert [EXPERTS[number] for number in found.chosen] == ["plain", "emerald"]  # the next best one for red
+    assert found.serves.all()
+
+
+def test_the_log_says_for_whom_a_request_was_too_long() -> None:
+    log = log_table(["red", "green"], ["plain", "emerald"], [1.0, 1.0])
+    told = replace(asked(log, excluded=("ruby",)), texts=("red " * 100, "green " * 100))
+    short = replace(mapping(), capabilities=dict.fromkeys(EXPERTS, Capabilities(context_tokens=10)))  # by now
+    found = choices_on(short, told, EXPERTS)
+    assert [EXPERTS[number] for number in found.chosen] == ["plain", "emerald"]
     assert found.serves.all()
 
 
