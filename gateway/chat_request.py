@@ -71,10 +71,10 @@ class ChatRequest(NamedTuple):
 
 
 class Target(NamedTuple):
-    """The meaning of a request's `model`: routing by a policy, or an expert by name."""
+    """The meaning of a request's `model`: routing by a policy, or experts by name, in the order they are tried."""
 
     policy: str | None = None
-    expert: str | None = None
+    experts: tuple[str, ...] = ()
     alias: str | None = None  # of experts.yaml, that it was asked by
 
 
@@ -106,7 +106,7 @@ def chat_request(body: Mapping[str, object], bounds: GatewayConfig) -> ChatReque
 
 
 def resolve_model(
-    model: str, experts: Collection[str], policies: Collection[str], aliases: Mapping[str, str]
+    model: str, experts: Collection[str], policies: Collection[str], aliases: Mapping[str, tuple[str, ...]]
 ) -> Target:
     """The meaning of a model name.
 
@@ -119,13 +119,15 @@ def resolve_model(
     if model == AUTO:
         return Target(policy="default")
     if model in experts:
-        return Target(expert=model)
+        return Target(experts=(model,))
     name, _, policy = model.partition(":")
     if name == AUTO and policy in policies:
         return Target(policy=policy)
     alias = alias_of(model, aliases)
     if alias is not None:
-        return resolve_model(aliases[alias], experts, policies, {})._replace(alias=alias)
+        first, *others = aliases[alias]
+        target = resolve_model(first, experts, policies, {})
+        return target._replace(experts=(*target.experts, *others), alias=alias)
     raise no_model(model, [*model_names(experts, policies), *aliases])
 
 

@@ -116,7 +116,7 @@ class Decider:
         caller: Caller = EVERYBODY,
         session: str | None = None,
     ) -> Decided:
-        """The decision for a request; a named expert can answer before a router is loaded.
+        """The decision for a request; named experts can answer before a router is loaded.
 
         Args:
             session_id: the conversation, which stays with one router during a canary; None: this request alone.
@@ -131,11 +131,11 @@ class Decider:
         if caller.experts is not None:
             facts = replace(request.facts, allowed=tuple(sorted(caller.experts)))
             request = request._replace(facts=facts)
-        if target.expert is None and (able := self._reach.pool.answering(request.body)):
+        if not target.experts and (able := self._reach.pool.answering(request.body)):
             able = tuple(each for each in able if caller.experts is None or each in caller.experts)
             request = request._replace(facts=replace(request.facts, answering=able))
         name = None
-        if target.expert is None and session is not None:
+        if not target.experts and session is not None:
             name = self.conversations.name_of(session, request, caller.tenant)
             if request.facts.continues:
                 answered = request.facts.turns - (not request.facts.in_tool_loop)
@@ -152,10 +152,11 @@ class Decider:
             return resolve_model(model, experts, policies, aliases)
         with suppress(ApiError):
             target = resolve_model(model, experts, policies, aliases)
-            if caller.may_ask(target.expert or f"{AUTO}:{target.policy}"):
-                return target
-        names = {name: name for name in model_names(experts, policies)} | dict(aliases)
-        allowed = [name for name, meant in names.items() if caller.may_ask(meant)]
+            named = tuple(filter(caller.may_ask, target.experts))
+            if named or (not target.experts and caller.may_ask(f"{AUTO}:{target.policy}")):
+                return target._replace(experts=named)
+        names = {name: (name,) for name in model_names(experts, policies)} | aliases
+        allowed = [name for name, meant in names.items() if any(map(caller.may_ask, meant))]
         raise no_model(model, allowed, "does not exist, or may not be used with this key")
 
     async def _decide_target(
@@ -165,11 +166,12 @@ class Decider:
         serving = await self._live.for_request()
         router = serving.router_for(session_id or decision_id)
         try:
-            if target.expert is not None:
-                await self._reach.wake(target.expert)
+            if target.experts:
+                able = [name for name in target.experts if self._capabilities[name].lacks(facts) is None]
+                await self._reach.wake(able or target.experts)
                 version, alive = "none" if router is None else router.version, self._reach.alive
                 facts = self._with_those_away(facts)
-                return Decided(explicit_decision(target.expert, facts, self._capabilities, alive, version=version))
+                return Decided(explicit_decision(target.experts, facts, self._capabilities, alive, version=version))
             if router is None:
                 raise ApiError("no router is loaded yet", status=503, code="not_ready", retry_after_s=RETRY_AFTER_S)
             slot = None

@@ -100,7 +100,7 @@ async def show_model(parts: Parts, caller: Caller, name: str) -> Reply:
     every = {card.id: card for card in cards(config, caller)}
     found = every.get(name)
     alias = alias_of(name, config.aliases)
-    if found is None and alias is not None and caller.may_ask(config.aliases[alias]):
+    if found is None and alias is not None and any(map(caller.may_ask, config.aliases[alias])):
         found = ModelCard(id=name, owned_by="coe-alias")
     if found is None:
         raise no_model(name, every)
@@ -114,7 +114,7 @@ def cards(config: CoeConfig, caller: Caller) -> tuple[ModelCard, ...]:
         *(ModelCard(id=name, owned_by=expert.engine.value) for name, expert in config.experts.items()),
         *(ModelCard(id=alias, owned_by="coe-alias") for alias in config.aliases if not alias.endswith("*")),
     )
-    return tuple(card for card in every if caller.may_ask(config.aliases.get(card.id, card.id)))
+    return tuple(card for card in every if any(map(caller.may_ask, config.aliases.get(card.id, (card.id,)))))
 
 
 class Plain(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -47,12 +47,16 @@ class Reach:
         """Experts that may have fallen asleep while this process was stopped: who asks for one waits for news."""
         return self._keeper.managed if self._keeper is not None and self._keeper.is_behind else frozenset()
 
-    async def wake(self, expert: str) -> None:
-        """Wakes an expert that a client named, and counts the request. Raises as `Keeper.wait_for` does."""
+    async def wake(self, experts: Sequence[str]) -> None:
+        """Wakes one of the experts that a client named where none can be called, and counts the request as one for the
+        first of them. Raises as `Keeper.wait_for` does."""
         if self._keeper is not None:
-            if expert in self.asleep:
-                await self._keeper.wait_for(expert)
-            self._keeper.note(f"named {expert}", {expert: 1.0}, expert, None)  # a whole answer: no other one would do
+            sleeping = [name for name in experts if name in self.asleep]
+            if sleeping and self.alive.isdisjoint(experts):
+                one = len(sleeping) == 1
+                await (self._keeper.wait_for(sleeping[0]) if one else self._keeper.wait_for_one(sleeping))
+            first, serves = experts[0], next((name for name in experts if name in self.alive), experts[0])
+            self._keeper.note(f"named {first}", {first: 1.0}, serves, None)  # a whole answer: no other one would do
 
     async def wait_for_one(self, experts: Collection[str]) -> None:
         """Has the first of them woken that can be, and returns once any is awake. Raises as `wait_for` does."""

@@ -1,8 +1,8 @@
-"""Requests that an expert can take, and the decision that needs no router: the client named the expert."""
+"""Requests that an expert can take, and the decision that needs no router: the client named the experts."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -73,31 +73,39 @@ def capabilities(config: CoeConfig) -> dict[str, Capabilities]:
 
 
 def explicit_decision(
-    expert: str,
+    experts: Sequence[str],
     facts: QueryFacts,
     capabilities: Mapping[str, Capabilities],
     alive: Collection[str] | None = None,
     *,
     version: str = "none",
 ) -> RoutingDecision:
-    """The decision when the client named the expert: nothing is classified, the capability mask still holds.
+    """The decision when the client named the experts, in the order they are tried: nothing is classified, the
+    capability mask still holds.
 
     Needs no router; `version` is the one in force, if there is one.
 
     Raises:
-        NoEligibleExpertError: that expert lacks something, is down or sleeps.
+        NoEligibleExpertError: each of them lacks something, is down or sleeps.
     """
-    lack = capabilities[expert].lacks(facts) if expert in capabilities else None
-    if lack is None and alive is not None and expert not in alive:
-        lack = why_away(expert, facts)
-    if lack is not None:
-        raise NoEligibleExpertError({expert: lack})
-    return named_decision(expert, version)
+    lacks: dict[str, str] = {}
+    for expert in experts:
+        lack = capabilities[expert].lacks(facts) if expert in capabilities else None
+        if lack is None and alive is not None and expert not in alive:
+            lack = why_away(expert, facts)
+        if lack is not None:
+            lacks[expert] = lack
+    able = tuple(expert for expert in experts if expert not in lacks)
+    if not able:
+        raise NoEligibleExpertError(lacks)
+    decision = named_decision(able, version)
+    return decision.model_copy(update={"excluded": lacks}) if lacks else decision
 
 
 @lru_cache(maxsize=1024)
-def named_decision(expert: str, version: str) -> RoutingDecision:
-    """The decision for an expert that can serve, which nothing else changes."""
+def named_decision(experts: tuple[str, ...], version: str) -> RoutingDecision:
+    """The decision for experts that can serve, which nothing else changes."""
+    expert, *others = experts
     return RoutingDecision(
         expert=expert,
         category=GENERAL,
@@ -106,10 +114,11 @@ def named_decision(expert: str, version: str) -> RoutingDecision:
         reason=DecisionReason.EXPLICIT,
         likely_category=GENERAL,
         uncertainty=0.0,
-        ranking=(expert,),
-        eligible=(expert,),
-        eligible_probs=(1.0,),
-        predicted_quality=(0.0,),
+        runner_up=others[0] if others else None,
+        ranking=experts,
+        eligible=experts,
+        eligible_probs=(1.0, *(0.0 for _ in others)),
+        predicted_quality=(0.0,) * len(experts),
         propensity=1.0,
         policy="explicit",
         router_version=version,

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from base.errors import ConfigError, allowed_values, got_value
 from base.fault_words import fault_words
@@ -78,6 +78,12 @@ class EnginesConfig(Section):
 MAX_EXAMPLE_CHARS = 4000
 """As long as an ask that a router reads."""
 
+AliasName = Annotated[str, Field(pattern=r"^[^*\s]*\*?$", min_length=1, max_length=128)]
+Meant = Annotated[
+    tuple[str, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value), Field(min_length=1)
+]
+"""Names that an alias means: one, or experts that are tried in order."""
+
 
 class CoeConfig(Section):
     """The whole of experts.yaml."""
@@ -90,9 +96,10 @@ class CoeConfig(Section):
     experts: dict[Name, ExpertConfig] = Field(min_length=1)
     router: RouterConfig
     policies: dict[Name, PolicyConfig] = Field(default_factory=lambda: {"default": PolicyConfig()})
-    aliases: dict[Annotated[str, Field(pattern=r"^[^*\s]*\*?$", min_length=1, max_length=128)], str] = Field(
+    aliases: dict[AliasName, Meant] = Field(
         default_factory=dict,
-        description="further names for `model`; a last `*` takes the rest of a name -> auto, auto:POLICY, expert",
+        description="further names for `model`; a last `*` takes the rest of a name -> auto, auto:POLICY, expert, or "
+        "a list of experts, the next where one cannot serve",
     )
     answers: dict[str, PluginConfig] = Field(
         default_factory=dict, description="category -> kind of its answers, by which a strategy compares them"
@@ -255,10 +262,16 @@ def unknown(problem: str, name: str, known: Collection[str]) -> Iterator[str]:
 def alias_problems(config: CoeConfig) -> Iterator[str]:
     """Aliases that hide a name, or that mean none."""
     names = [AUTO, *(f"{AUTO}:{policy}" for policy in config.policies), *config.experts]
-    for alias, target in config.aliases.items():
+    for alias, meant in config.aliases.items():
         if alias in names:
             yield f"aliases.{alias}: is a name already; allowed: others"
-        yield from unknown(f"aliases.{alias}: unknown model", target, names)
+        if len(meant) == 1:
+            yield from unknown(f"aliases.{alias}: unknown model", meant[0], names)
+            continue
+        for i, expert in enumerate(meant):
+            yield from unknown(f"aliases.{alias}.{i}: unknown expert", expert, config.experts)
+            if expert in meant[:i]:
+                yield f"aliases.{alias}.{i}: '{expert}' is in the list already; allowed: each expert once"
 
 
 def strategy_problems(config: CoeConfig) -> Iterator[str]:

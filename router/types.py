@@ -147,7 +147,7 @@ class DecisionReason(StrEnum):
     EXPLORED = "explored"  # drawn by exploration
     KEPT = "kept"  # the conversation stays with its expert, where the policy would plan another now
     BUILTIN = "builtin"  # an expert that is not a language model answers, and is surely better than the planned one
-    EXPLICIT = "explicit"  # the client named the expert
+    EXPLICIT = "explicit"  # the client named the expert, or an alias of it
 
 
 class Stay(Record):

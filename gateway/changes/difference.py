@@ -48,7 +48,7 @@ def differing(key: str, before: object, after: object) -> Iterator[tuple[str, st
 
 
 def shown(value: object) -> str:
-    return "none" if value is None else f"{value}"
+    return ", ".join(value) if isinstance(value, tuple) else "none" if value is None else f"{value}"
 
 
 def restart_problems(started: CoeConfig, config: CoeConfig, running: Collection[str]) -> list[str]:

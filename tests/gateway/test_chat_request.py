@@ -132,7 +132,7 @@ def test_resolve_model() -> None:
     names = (("a", "b"), ("default", "cheap"), {})
     assert resolve_model("auto", *names).policy == "default"
     assert resolve_model("auto:cheap", *names).policy == "cheap"
-    assert resolve_model("b", *names).expert == "b"
+    assert resolve_model("b", *names).experts == ("b",)
     for unknown in ("c", "auto:", "auto:x", "AUTO", "b:cheap"):
         with pytest.raises(ApiError, match="allowed: a, auto, auto:cheap, auto:default, b") as error:
             resolve_model(unknown, *names)

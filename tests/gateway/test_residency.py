@@ -73,7 +73,12 @@ async def host(
 
 @asynccontextmanager
 async def gateway_over(
-    urls: Mapping[str, str], policy: ResidencyPolicy, asleep: Sequence[str], max_waiting: int = 32, **options: Any
+    urls: Mapping[str, str],
+    policy: ResidencyPolicy,
+    asleep: Sequence[str],
+    max_waiting: int = 32,
+    aliases: Mapping[str, object] | None = None,
+    **options: Any,
 ) -> AsyncIterator[Running]:
     """A gateway over engines, with GPU memory for two that are awake and one that sleeps."""
     states = {name: Residency.SLEEP_2 if name in asleep else Residency.AWAKE for name in EXPERTS}
@@ -81,7 +86,8 @@ async def gateway_over(
     wanted = ResidencyConfig(memory_gb=41.5, max_waiting=max_waiting)
     keeper = Keeper(scheduler, VllmActuator(lambda: {name: (url,) for name, url in urls.items()}), wanted, **options)
     router = small_router(capabilities={name: Capabilities() for name in EXPERTS})
-    async with running({name: wire(url, name) for name, url in urls.items()}, residency=keeper, router=router) as it:
+    backends, sections = {name: wire(url, name) for name, url in urls.items()}, {"aliases": aliases or {}}
+    async with running(backends, residency=keeper, router=router, sections=sections) as it:
         yield it
 
 
@@ -139,6 +145,14 @@ async def test_an_expert_asked_by_name_is_woken_and_others_wait_no_longer_than_t
             "expert emerald is asleep: 1 requests already wait for engines, as many as may",
         )
         assert "emerald" in it.parts.residency.scheduler.serving
+
+
+@pytest.mark.parametrize(("asleep", "expert"), [(["emerald"], "plain"), (EXPERTS, "emerald")])
+async def test_of_a_list_of_experts_who_is_awake_serves_and_else_the_first_is_woken(
+    asleep: Sequence[str], expert: str
+) -> None:
+    async with host(Off(), asleep, aliases={"big": ["emerald", "plain"]}) as it:
+        assert await asked(it, "any", "big") == expert
 
 
 async def refused(it: Running, model: str) -> tuple[str, str]:

@@ -317,7 +317,7 @@ def test_answers_of_an_expert_that_the_client_named_are_no_evidence(store: Datab
     fill(store, 100, {OLD: 0.5, NEW: 0.5}, failures={}, at=1500.0, seed=7)
     versions = RouterVersions(store)
     before = versions.evidence(OLD, canary(0.1))
-    named = explicit_decision("ruby", QueryFacts(), {}, version=version)
+    named = explicit_decision(["ruby"], QueryFacts(), {}, version=version)
     chosen = small_router(version=version).decide(Query("q", "red"), rng=np.random.default_rng(0))
     shadow = ShadowDecision(
         router_version=NEW, expert="ruby", category="red", live_expert_prob=1.0, predicted_quality=0.5

@@ -191,12 +191,12 @@ def test_failover_goes_down_the_order_of_the_decision_and_begins_with_its_runner
 
 def test_a_named_expert_bypasses_routing_but_not_the_mask():
     known = make_router().capabilities
-    found = explicit_decision("coder", QueryFacts(), known, version="v1")
+    found = explicit_decision(["coder"], QueryFacts(), known, version="v1")
     assert (found.expert, found.reason, found.propensity) == ("coder", DecisionReason.EXPLICIT, 1.0)
     with pytest.raises(NoEligibleExpertError, match="coder: does not take tools"):
-        explicit_decision("coder", QueryFacts(has_tools=True), known)
+        explicit_decision(["coder"], QueryFacts(has_tools=True), known)
     with pytest.raises(NoEligibleExpertError, match="coder: is not reachable"):
-        explicit_decision("coder", QueryFacts(), known, {"small"})
+        explicit_decision(["coder"], QueryFacts(), known, {"small"})
 
 
 def test_the_map_in_force_includes_pins():

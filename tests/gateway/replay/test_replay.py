@@ -196,7 +196,7 @@ def test_a_changed_experts_yaml_is_named(data, capsys):
         ({"inputs": None, "kind": DecisionKind.SEARCH}, "a request of kind 'search': it chose a retrieval expert"),
         ({"inputs": None}, "a request of kind 'chat': the log has no inputs of it"),
         ({"decision": None, "error_code": "no_expert_alive"}, "rejected before an expert was chosen (no_expert_alive)"),
-        ({"decision": explicit_decision("left", QueryFacts(), {})}, "the client named the expert 'left'"),
+        ({"decision": explicit_decision(["left"], QueryFacts(), {})}, "the client named the expert 'left'"),
     ],
 )
 def test_what_is_missing_is_named(data, changes, message):
