@@ -19,6 +19,9 @@ HEADER = """\
 # `coe check --online` asks the engines whether they have these models.
 """
 
+ABOUT_LISTS = """# The first expert of a list answers; where it fails or rests, the next one does: docs/clients.md
+"""
+
 Entry = Mapping[str, object]
 """An expert's keys in experts.yaml."""
 
@@ -28,23 +31,27 @@ class Found:
     """Experts and aliases for experts.yaml. `notes` says what has no counterpart, or must be looked at by a person."""
 
     experts: dict[str, Entry] = field(default_factory=dict)
-    aliases: dict[str, str] = field(default_factory=dict)
+    aliases: dict[str, tuple[str, ...]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def add(self, name: str, entry: Entry) -> str:
         """Adds an expert under a name that experts.yaml takes and that is free; returns it."""
         wanted = safe_name(name)
-        taken = [wanted, *(f"{wanted[:60]}-{i}" for i in range(2, len(self.experts) + 3))]
-        free = next(each for each in taken if each not in self.experts)
+        taken = {*self.experts, *self.aliases}
+        names = [wanted, *(f"{wanted[:60]}-{i}" for i in range(2, len(taken) + 3))]
+        free = next(each for each in names if each not in taken)
         self.experts[free] = entry
         return free
 
-    def name_also(self, alias: str, expert: str) -> None:
-        """Adds a name that clients use for an expert, where experts.yaml takes it."""
+    def name_also(self, alias: str, experts: Iterable[str]) -> None:
+        """Adds a name that clients use for experts, which are tried in order, where experts.yaml takes it."""
+        meant = tuple(dict.fromkeys(experts))
+        if meant in ((), (alias,)):
+            return
         if re.fullmatch(r"[^*\s]{1,128}", alias) and alias not in self.experts:
-            self.aliases[alias] = expert
+            self.aliases[alias] = meant
         else:
-            self.notes.append(f"clients that ask for '{alias}' must ask for '{expert}': it cannot be an alias")
+            self.notes.append(f"clients that ask for '{alias}' must ask for '{meant[0]}': it cannot be an alias")
 
     def note_unknown(self) -> None:
         """Notes which experts have an unknown context length, which hosted ones an unknown price, and which others no
@@ -83,7 +90,9 @@ def composition_text(found: Found, command: str) -> str:
     shipped.pop("retrieval")  # embedding experts are a choice of its own: docs/retrieval.md
     shipped["log"] = re.sub(r"\n# .*\s*$", "\n", shipped["log"])  # its last comment is about `retrieval`
     if found.aliases:
-        shipped["aliases"] = as_yaml({"aliases": dict(found.aliases)})
+        aliases = {alias: list(experts) if experts[1:] else experts[0] for alias, experts in found.aliases.items()}
+        has_lists = any(experts[1:] for experts in found.aliases.values())
+        shipped["aliases"] = (ABOUT_LISTS if has_lists else "") + as_yaml({"aliases": aliases})
     text = HEADER.format(command=command) + "\n".join(part.strip("\n") + "\n" for part in shipped.values())
     parse_text(text, file="experts.yaml")
     return text

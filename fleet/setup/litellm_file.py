@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping
 from datetime import date
 
 from base.errors import ConfigError
@@ -25,7 +26,8 @@ TAKEN = NOT_PARAMS | RENAMED.keys() | {"base_model", "input_cost_per_token", "ou
 
 
 def litellm_experts(config: object, file: str) -> Found:
-    """An expert for each deployment of `model_list`, aliases of `model_group_alias`, and a note for all else.
+    """An expert for each deployment of `model_list`, aliases of `model_group_alias` and of names that mean several or
+    have `fallbacks`, and a note for all else.
 
     Raises:
         ConfigError: the file has no `model_list`, or an entry of it has no model.
@@ -33,19 +35,30 @@ def litellm_experts(config: object, file: str) -> Found:
     models = config.get("model_list") if isinstance(config, Mapping) else None
     if not isinstance(config, Mapping) or not isinstance(models, list):
         raise ConfigError(f"{file}: has no list `model_list`; allowed: the config.yaml of a LiteLLM proxy")
-    found = Found()
+    found, groups, behind = Found(), defaultdict[str, list[str]](list), dict(fallbacks_of(config))
+    times = Counter(str(entry.get("model_name")) for entry in models if isinstance(entry, Mapping))
+    lists = {name for name in times if times[name] > 1 or name in behind}
     for i, entry in enumerate(models):
-        add_deployment(found, entry, f"{file}: model_list.{i}")
+        add_deployment(found, groups, lists, entry, f"{file}: model_list.{i}")
+    for name, own in groups.items():
+        found.name_also(name, [*own, *(each for other in behind.get(name, ()) for each in groups.get(other, ()))])
+        if own[1:]:
+            found.notes.append(f"requests for '{name}' are not balanced: {own[0]} gets them, the next where it fails")
+    for name, others in behind.items():
+        if lost := [other for other in (name, *others) if other not in groups]:
+            found.notes.append(f"fallbacks of '{name}': without {', '.join(lost)}, which became no expert")
     for alias, target in aliases_of(config):
-        if (name := safe_name(target)) in found.experts:
-            found.name_also(alias, name)
+        found.name_also(alias, found.aliases.get(target, groups.get(target, ())))
     found.note_unknown()
     found.notes += [f"{key}: not taken over; {where}" for key, where in left_out(config)]
     return found
 
 
-def add_deployment(found: Found, entry: object, where: str) -> None:
-    """Adds one entry of `model_list`. Raises ConfigError."""
+def add_deployment(
+    found: Found, groups: defaultdict[str, list[str]], lists: Collection[str], entry: object, where: str
+) -> None:
+    """Adds one entry of `model_list`, and its expert to those of its name; where the name means a list, the expert has
+    another. Raises ConfigError."""
     params = entry.get("litellm_params") if isinstance(entry, Mapping) else None
     if not isinstance(entry, Mapping) or not isinstance(params, Mapping) or not isinstance(params.get("model"), str):
         raise ConfigError(f"{where}: has no `litellm_params.model`")
@@ -59,15 +72,9 @@ def add_deployment(found: Found, entry: object, where: str) -> None:
     if mode not in ("chat", "completion"):
         found.notes.append(f"{where}: '{public}' is of mode '{mode}'; docs/retrieval.md has embedding experts")
         return
-    made, name = deployment(params, info, where, found.notes), safe_name(public)
-    added = found.add(public, made)
-    if added != name:
-        found.notes.append(
-            f"{where}: a further deployment of '{public}' became the expert '{added}'; '{public}' by name is the first"
-            " alone: docs/migrate.md"
-        )
-    elif name != public:
-        found.name_also(public, name)
+    own = groups[public]
+    name = f"{public}-{len(own) + 1}" if public in lists else public
+    own.append(found.add(name, deployment(params, info, where, found.notes)))
 
 
 def deployment(
@@ -129,12 +136,22 @@ def aliases_of(config: Mapping[str, object]) -> Iterable[tuple[str, str]]:
         yield str(alias), str(target.get("model", "") if isinstance(target, Mapping) else target)
 
 
+def fallbacks_of(config: Mapping[str, object]) -> Iterable[tuple[str, list[str]]]:
+    """Model and those that are tried after it, of `fallbacks` of both sections that may have them."""
+    for section in ("litellm_settings", "router_settings"):
+        settings = config.get(section)
+        given = settings.get("fallbacks") if isinstance(settings, Mapping) else None
+        for each in given if isinstance(given, list) else ():
+            for name, others in each.items() if isinstance(each, Mapping) else ():
+                named = others if isinstance(others, list) else [others]
+                yield str(name), [each if isinstance(each, str) else "one with settings of its own" for each in named]
+
+
 SECTIONS = ("general_settings", "litellm_settings", "router_settings", "environment_variables")
 COUNTERPARTS = {
     "master_key": "docs/keys.md: `coe keys create TEAM`",
     "database_url": "DATABASE_URL in the environment",
     "redis_host": "REDIS_URL in the environment",
-    "fallbacks": "the next best serves what is routed, and never for an expert by name: docs/migrate.md",
     "context_window_fallbacks": "`context_tokens` of each expert: longer prompts go to those that hold them",
     "num_retries": "gateway.retries",
     "request_timeout": "`timeout_s` of each expert",
@@ -156,7 +173,7 @@ def left_out(config: Mapping[str, object]) -> Iterable[tuple[str, str]]:
     for section in SECTIONS:
         settings = config.get(section)
         for key in settings if isinstance(settings, Mapping) else ():
-            if key != "model_group_alias":
+            if key not in ("model_group_alias", "fallbacks"):
                 yield f"{section}.{key}", COUNTERPARTS.get(str(key), "docs/configuration.md has every key of ours")
     for key in config:
         if key not in ("model_list", *SECTIONS):

@@ -91,25 +91,24 @@ def tables(value: object) -> Iterable[tuple[str, Mapping[str, object]]]:
 
 
 def add_model(found: Found, name: str, model: Mapping[str, object], where: str) -> None:
-    """Adds a model's providers. The first keeps the model's name; the others are experts of their own, because each is
-    measured."""
+    """Adds a model's providers, each an expert of its own, because each is measured; the name of several means them in
+    the order of `routing`."""
     providers, routing = dict(tables(model.get("providers"))), model.get("routing")
     if not isinstance(routing, list):
         found.notes.append(f"{where}: has no list `routing`; left out")
         return
-    for i, provider in enumerate(map(str, routing)):
-        entry = expert_of(providers.get(provider, {}), f"{where}.providers.{provider}", found.notes)
-        if entry is None:
-            continue
-        added = found.add(name if i == 0 else f"{name}-{provider}", entry)
-        if i == 0 and added != name:
-            found.name_also(name, added)
+    made = {
+        provider: entry
+        for provider in map(str, routing)
+        if (entry := expert_of(providers.get(provider, {}), f"{where}.providers.{provider}", found.notes))
+    }
+    found.name_also(name, [found.add(f"{name}-{each}" if len(made) > 1 else name, made[each]) for each in made])
 
 
 def add_short_name(found: Found, short: str, where: str) -> None:
     """Adds the model of a variant that is written as `provider::model` and defined nowhere else."""
     kind, _, model = short.partition("::")
-    if not model or safe_name(model) in found.experts:
+    if not model or safe_name(model) in {*found.experts, *found.aliases}:
         return
     entry = expert_of({"type": kind, "model_name": model}, where, found.notes)
     if entry is not None:

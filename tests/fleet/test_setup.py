@@ -156,7 +156,9 @@ LITELLM = {
             "two words": "gpt-4o",
         },
         "routing_strategy": "x",
+        "fallbacks": [{"claude": ["team/large", {"model": "m", "api_key": "sk-x"}, "gpt-4o", "vectors"]}],
     },
+    "litellm_settings": {"fallbacks": [{"gone": ["claude"]}]},
     "general_settings": {"master_key": "sk-master"},
     "guardrails": [{"guardrail_name": "pii"}],
 }
@@ -166,7 +168,7 @@ def test_a_litellm_proxy_becomes_a_composition() -> None:
     found = litellm_experts(LITELLM, "config.yaml")
     text = composition_text(found, "coe import-litellm")
     config = parse_text(text, file="experts.yaml")
-    eu, us, large, claude = (config.experts[name] for name in ("gpt-4o", "gpt-4o-2", "large", "claude"))
+    eu, us, large, claude = (config.experts[name] for name in ("gpt-4o-1", "gpt-4o-2", "large", "claude-1"))
     assert (eu.engine, eu.model, eu.url) == ("litellm", "azure/gpt-4o-eu", "https://eu.example/")
     assert (eu.api_key_env, eu.params) == ("AZURE_EU_KEY", {"api_version": "2024-10-21"})
     assert (large.engine, large.model, large.url) == ("vllm", "org/large", "http://gpu:8000/v1")
@@ -174,7 +176,14 @@ def test_a_litellm_proxy_becomes_a_composition() -> None:
     assert (large.price_in_per_m_usd, large.context_tokens, large.supports_images) == (2.0, 8192, True)
     assert (large.api_key_env, claude.params_env) == (None, {"aws_secret_access_key": "AWS"})
     assert (claude.params, claude.context_tokens) == ({"max_tokens": 100}, 4096)
-    assert config.aliases == {"team/large": "large", "best": "gpt-4o", "quick": "large"}
+    assert config.aliases == {
+        "gpt-4o": ("gpt-4o-1", "gpt-4o-2"),
+        "team/large": ("large",),
+        "claude": ("claude-1", "large", "gpt-4o-1", "gpt-4o-2"),
+        "best": ("gpt-4o-1", "gpt-4o-2"),
+        "quick": ("large",),
+    }
+    assert "# The first expert of a list answers" in text
     assert (us.api_key_env, us.params) == ("GPT_4O_US_KEY", {"api_version": "2024-10-21"})
     assert "retrieval.md" not in text
     notes = "\n".join(found.notes)
@@ -188,9 +197,11 @@ def test_a_litellm_proxy_becomes_a_composition() -> None:
         "model_list.0: not taken over: rpm;",
         "model_list.1: not taken over: extra_headers;",
         "model_list.2: not taken over: temperature;",
-        "'gpt-4o' by name is the first alone",
-        "context_tokens is not known of gpt-4o, gpt-4o-2, claude;",
-        "price_in_per_m_usd is not known of gpt-4o, gpt-4o-2, claude;",
+        "requests for 'gpt-4o' are not balanced: gpt-4o-1 gets them, the next where it fails",
+        "fallbacks of 'claude': without one with settings of its own, vectors, which became no expert",
+        "fallbacks of 'gone': without gone, which became no expert",
+        "context_tokens is not known of gpt-4o-1, gpt-4o-2, claude-1;",
+        "price_in_per_m_usd is not known of gpt-4o-1, gpt-4o-2, claude-1;",
         "guardrails: not taken over",
     ):
         assert said in notes
@@ -226,7 +237,8 @@ TENSORZERO = {
 def test_a_tensorzero_gateway_becomes_a_composition() -> None:
     found = tensorzero_experts(TENSORZERO, "tensorzero.toml")
     config = parse_text(composition_text(found, "coe import-tensorzero"), file="experts.yaml")
-    assert list(config.experts) == ["gpt_4o", "gpt_4o-azure", "llama", "claude-haiku-4-5"]
+    assert list(config.experts) == ["gpt_4o-openai", "gpt_4o-azure", "llama", "claude-haiku-4-5"]
+    assert config.aliases == {"gpt_4o": ("gpt_4o-openai", "gpt_4o-azure")}
     first, azure, llama, claude = config.experts.values()
     assert (first.engine, first.model, first.api_key_env) == ("litellm", "openai/gpt-4o", "OPENAI_API_KEY")
     assert (azure.model, azure.url, azure.api_key_env) == ("azure/gpt4o", "https://x.example", "AZ")
