@@ -48,7 +48,8 @@ def differing(key: str, before: object, after: object) -> Iterator[tuple[str, st
 
 
 def shown(value: object) -> str:
-    return ", ".join(value) if isinstance(value, tuple) else "none" if value is None else f"{value}"
+    several = ", ".join(map(str, value)) if isinstance(value, tuple) else value
+    return "none" if several in (None, "") else f"{several}"
 
 
 def restart_problems(started: CoeConfig, config: CoeConfig, running: Collection[str]) -> list[str]:

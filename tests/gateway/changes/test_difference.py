@@ -19,6 +19,7 @@ BASE: dict[str, Any] = {
         "served": {"engine": "vllm", "model": "m"},
     },
     "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}},
+    "aliases": {"big": "auto"},
 }
 
 
@@ -45,6 +46,7 @@ TAKEN: list[tuple[Callable[[dict[str, Any]], object], list[str]]] = [
         ["policies.default.budgets.cost_usd: none -> 0.5"],
     ),
     (lambda c: c["aliases"].update(gpt="auto"), ["aliases.gpt: added"]),
+    (lambda c: c["aliases"].update(big=["served", "local"]), ["aliases.big: auto -> served, local"]),
     (lambda c: c.update(answers={"sql": {"kind": "text"}}), ["answers.sql: added"]),
     (lambda c: c["router"].update(alpha=0.2), ["router.alpha: 0.1 -> 0.2"]),
     (lambda c: c["gateway"].update(retries=2), ["gateway.retries: 1 -> 2"]),
