@@ -36,17 +36,19 @@ FILES_BESIDE = 512  # database, log, indexes, engines, uploads
 FILES_PER_CLIENT = 2  # its connection, and one to an expert
 FEWEST_CLIENTS = 16
 
+LEAST_KEY_CHARS = 12
+"""Length of an expert's key from which answers must not hold it. Shorter ones are words that engines without keys are
+given (EMPTY, ollama, not-needed), and to hide these would change answers: of a key `x`, that of every `index`."""
+
 REFUSAL = error_answer(shutting_down(), {"connection": "close"})
 
 logger = logging.getLogger(__name__)
 
 
 def expert_keys(config: CoeConfig, secrets: Mapping[str, str]) -> dict[str, str]:
-    return {
-        name: secrets[entry.api_key_env]
-        for name, entry in config.experts.items()
-        if entry.api_key_env is not None and secrets.get(entry.api_key_env)
-    }
+    """Keys of experts that nothing for a client may hold."""
+    keys = {name: secrets.get(entry.api_key_env or "", "") for name, entry in config.experts.items()}
+    return {name: key for name, key in keys.items() if len(key) >= LEAST_KEY_CHARS}
 
 
 def live_router(settings: Settings, config: CoeConfig) -> LiveRouter:

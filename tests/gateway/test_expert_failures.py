@@ -18,8 +18,9 @@ from fleet.wires.builtin import chunks_of
 from gateway import answer_begin, expert_call
 from gateway.answer_guard import MASK, KeyFilter, upstream_error, without_keys
 from gateway.http_errors import TOO_LONG
+from gateway.serve import expert_keys
 from tests.gateway.fault_upstream import ERROR_EVENT, STREAM, WORDS, events, fault_upstream
-from tests.gateway.running import Running, echoes, faulty, running, wire
+from tests.gateway.running import Running, config_of, echoes, faulty, running, wire
 from tests.waiting import until
 
 KEY = "Zq7-live/0123456789+abc="
@@ -48,6 +49,12 @@ async def test_an_error_event_that_quotes_our_key_arrives_without_it() -> None:
     assert KEY.encode() not in received
     assert received.startswith(events(WORDS[0]))
     assert b"died with " + MASK.encode() in received
+
+
+@pytest.mark.parametrize("key", ["", "x", "EMPTY", "ollama", "not-needed"])
+def test_a_word_in_place_of_a_key_is_not_taken_out_of_answers(key: str) -> None:
+    config = config_of(entries={"ruby": {"api_key_env": "ITS_KEY"}, "emerald": {"api_key_env": "A_KEY"}})
+    assert expert_keys(config, {"ITS_KEY": key, "A_KEY": KEY}) == {"emerald": KEY}
 
 
 @given(st.binary(max_size=60), st.binary(max_size=60), st.lists(st.integers(1, 9), max_size=40))
