@@ -103,7 +103,7 @@ class Place(NamedTuple):
 
 
 class Page(NamedTuple):
-    """Lines of a list, which may be none, and the place where it goes on; None at its end."""
+    """A part of a list, perhaps without lines, and the place after which the next part begins; None at its end."""
 
     lines: tuple[DecisionLine, ...]
     next: Place | None

@@ -100,7 +100,8 @@ class ExpertCall:
         if known is not None:
             request = BackendRequest(chat.body, is_stream=chat.is_stream, request_id=asked.decision_id)
             return await read_beginning(decision.expert, response_of(decision.expert, known, request))
-        self._budgets[asked.caller.key_id or ""].earn()
+        budget = self._budgets[asked.caller.key_id or ""]
+        budget.earn()
         tries = 0  # requests that got to an expert
         expert, failures = decision.expert, outcome.failures
         while True:
@@ -110,7 +111,7 @@ class ExpertCall:
                 failure = api_error(error, expert)
             failure.expert, outcome.at_work = expert, expert if failure.status == 504 else None
             tries += failure.code not in UNSENT
-            following = self._following(asked, decision, failures, failure) if tries <= self._retries else None
+            following = self._following(decision, failures, failure, budget) if tries <= self._retries else None
             if following is None:
                 if failure.status == 429 and failure.rest_s is not None:
                     failure.retry_after_s = self._shortest_wait_s(decision.ranking, failure)
@@ -181,7 +182,7 @@ class ExpertCall:
         return response
 
     def _following(
-        self, asked: Asked, decision: RoutingDecision, before: Collection[str], failure: ApiError
+        self, decision: RoutingDecision, before: Collection[str], failure: ApiError, budget: RetryBudget
     ) -> str | None:
         """The expert to try after a failure, and those before it; None when there is none or trying is not allowed."""
         is_too_long = failure.code == TOO_LONG  # the router's estimate of tokens is low, in Chinese by three quarters
@@ -194,7 +195,6 @@ class ExpertCall:
             left_out |= {name for name in decision.ranking if self._experts[name].context_tokens <= held}
         expert = decision.following(left_out)
         adds_none = failure.code in UNSENT  # nothing was sent, so the experts get no more than one request
-        budget = self._budgets[asked.caller.key_id or ""]
         return expert if expert is not None and (adds_none or budget.spend()) else None
 
     async def _attempt(

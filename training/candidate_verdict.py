@@ -123,7 +123,7 @@ def judge_on_log(
     asked = inputs.answers(log, kept, MAX_JUDGED)
     if not len(asked):
         return None, None, 0
-    own = share[kept[np.isin(log.ids[kept], asked.log.ids)]]  # both in order of time; some were erased since
+    own = share[kept[np.isin(log.ids[kept], asked.log.ids)]]  # both in the order of rows; some were erased since
     choices, terms = comparison.choices(asked), inputs.request.terms
     pairs, judged = None, judging_pairs(log, inputs.changes, comparison)
     if judged is not None:

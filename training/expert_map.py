@@ -56,7 +56,7 @@ def measure_quality(table: OutcomeTable, categories: Sequence[str]) -> QualityMa
 
 
 def doubt_of(evidence: QualityMatrix) -> str:
-    """What is probably wrong where even the best expert of each category scores next to nothing; empty elsewhere."""
+    """Warning that names likely faults where the best experts score next to nothing on average; empty elsewhere."""
     graded = evidence.count.max(axis=1)
     if not graded.any() or (best := float(np.average(evidence.quality.max(axis=1), weights=graded))) >= NEAR_ZERO:
         return ""
