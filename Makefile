@@ -47,6 +47,7 @@ lint: $(VENV)/.dev-ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m benchmarks.house --check
 
 # The documentation as a site, in `site`; a broken link fails.
 docs: $(VENV)/.dev-ready $(DOCS_VENV)/.ready

@@ -1,4 +1,7 @@
-"""Size and structure of the code in figures: `python -m benchmarks.house`, for docs/decisions/66-size.md."""
+"""Size and structure of the code in figures: `python -m benchmarks.house`, for docs/decisions/66-size.md.
+
+`--check`, in `make lint`, fails where a figure is above its ceiling in benchmarks/house.toml.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import tomllib
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -15,7 +19,7 @@ from fnmatch import fnmatch
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import typer
 from pydantic import BaseModel
@@ -275,28 +279,65 @@ def files_of_a_retrain() -> Counter[str]:
     return found.calls
 
 
-def main() -> None:
-    texts = modules()
+class Measured(NamedTuple):
+    """A figure that has a ceiling, and the files that it counts where it counts files."""
+
+    value: int
+    files: Iterable[str] = ()
+
+
+def measured(texts: dict[str, str], commands: list[str]) -> dict[str, Measured]:
+    """Each figure of benchmarks/house.toml by its name there."""
+    chat, search, retrain = asyncio.run(files_of_a_chat()), asyncio.run(files_of_a_search()), files_of_a_retrain()
+    return {
+        "lines": Measured(sum(len(text.splitlines()) for text in texts.values())),
+        "commands": Measured(len(commands)),
+        "options": Measured(sum(map(options_of, commands))),
+        "keys": Measured(keys_of(CoeConfig, set())),
+        "closure_of_chat": Measured(len(closure("gateway.chat", texts))),
+        "files_of_a_chat": Measured(len(chat), chat),
+        "files_of_a_search": Measured(len(search), search),
+        "files_of_a_retrain": Measured(len(retrain), retrain),
+    }
+
+
+def check(found: dict[str, Measured]) -> list[str]:
+    """Figures above their ceiling, a line each."""
+    ceilings = tomllib.loads((ROOT / "benchmarks" / "house.toml").read_text())
+    assert ceilings.keys() == found.keys()
+    return [
+        " ".join((f"{name}: {figure.value}, where at most {ceilings[name]} are allowed", *figure.files))
+        for name, figure in found.items()
+        if figure.value > ceilings[name]
+    ]
+
+
+def details(texts: dict[str, str], commands: list[str]) -> Iterator[str]:
+    """What the ceilings do not hold: lines by room and capability."""
     lines = Counter[str]()
     for name, text in texts.items():
         lines[name.partition(".")[0]] += len(text.splitlines())
-    print(f"{lines.total()} lines, {len(texts)} files; {dict(lines.most_common())}")
-    shown = [name for name, command in COMMANDS.items() if command.summary]
-    print(f"commands: {len(shown)}, with {sum(map(options_of, shown))} options")
-    for capability, (size, files, names) in by_capability(texts, shown).items():
+    yield f"{len(texts)} files; {dict(lines.most_common())}"
+    for capability, (size, files, names) in by_capability(texts, commands).items():
         options = sum(map(options_of, names))
-        print(f"  {capability}: {size} lines, {files} files, {len(names)} commands, {options} options")
+        yield f"  {capability}: {size} lines, {files} files, {len(names)} commands, {options} options"
     used = importers(texts)
-    print(f"modules with one importer: {sum(len(used[name]) == 1 for name in texts)}")
-    print(f"closure of gateway.chat: {len(closure('gateway.chat', texts))} files")
-    print(f"keys of experts.yaml, plugins' own apart: {keys_of(CoeConfig, set())}")
-    found = asyncio.run(files_of_a_chat())
-    print(f"a streamed chat enters {len(found)} files:", *found)
-    found = asyncio.run(files_of_a_search())
-    print(f"a search enters {len(found)} files:", *found)
-    found = files_of_a_retrain()
-    print(f"a retrain enters {len(found)} files:", *found)
+    yield f"modules with one importer: {sum(len(used[name]) == 1 for name in texts)}"
+
+
+def main() -> int:
+    texts = modules()
+    commands = [name for name, command in COMMANDS.items() if command.summary]
+    found = measured(texts, commands)
+    if sys.argv[1:] == ["--check"]:
+        above = check(found)
+        print(*above, sep="\n", end="\n" * bool(above))
+        return bool(above)
+    print(*details(texts, commands), sep="\n")
+    for name, figure in found.items():
+        print(f"{name}: {figure.value}", *figure.files)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
