@@ -44,7 +44,9 @@ COMMANDS = {
         "Write files that start the composition with Docker Compose, on Kubernetes or on Ray.",
         is_shown=True,
     ),
-    "route": Command("fleet.route_command:route", "Print the decision for a text, and why.", is_shown=True),
+    "route": Command(
+        "fleet.route_command:route", "Print the decision for a text, and why; or check routes.test.yaml.", is_shown=True
+    ),
     "train": Command("training.train_command:train", "Fit a router from labelled queries and outcomes."),
     "retrain": Command(
         "training.train_command:retrain",
@@ -84,11 +86,6 @@ COMMANDS = {
     "experts merge": Command("training.lora.lora_commands:merge", "Merge rarely used adapters into one expert."),
     "eval routing": Command(
         "eval.routing.routing_command:routing", "Report what routing won on an outcome table.", is_shown=True
-    ),
-    "eval robustness": Command(
-        "eval.robustness.robustness_command:robustness",
-        "Measure which decisions flip under harmless changes; run routes.test.yaml.",
-        is_shown=True,
     ),
     "eval log": Command(
         "eval.log.log_command:log", "Report on production traffic from the decision log.", is_shown=True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,10 @@ from base.options import ConfigOption, DataOption, JsonOption
 from base.visible_text import echo
 
 if TYPE_CHECKING:
+    from base.terminal import Grid
     from router.config import CoeConfig
+    from router.pipeline import Router
+    from router.types import FloatArray, RoutingDecision
 
 
 def answering(config: CoeConfig, text: str) -> tuple[str, ...]:
@@ -31,30 +35,68 @@ def answering(config: CoeConfig, text: str) -> tuple[str, ...]:
 
 
 def route(
-    text: Annotated[str, typer.Argument(help="the query")],
+    text: Annotated[str, typer.Argument(help="the query", show_default=False)] = "",
     config: ConfigOption = Path("experts.yaml"),
     data_dir: DataOption = Path("data"),
     policy: Annotated[str, typer.Option(help="policy of experts.yaml")] = "default",
+    tests: Annotated[Path | None, typer.Option(help="check these expectations, such as routes.test.yaml")] = None,
     as_json: JsonOption = False,
-) -> None:
-    """Print the decision for a text, and why. Nothing is called."""
+) -> int:
+    """Print the decision for a text, and why; or check expectations, with exit status 1 where one fails. Nothing is
+    called."""
     import numpy as np
 
+    from base.errors import ConfigError
     from base.terminal import Terminal
     from router.build import live_router
     from router.config import load_config
-    from router.explain import decision_table
     from router.types import Query, QueryFacts
 
+    if bool(text) == (tests is not None):
+        raise ConfigError("give a text, or --tests FILE")
     composition = load_config(config)
     router = live_router(composition, data_dir)
-    facts = QueryFacts(prompt_chars=len(text), answering=answering(composition, text))
-    query = Query(id="cli", text=text.strip(), facts=facts)
+    router.policy(policy)  # refuses an unknown name before any work
+    rng = np.random.default_rng()
+
+    def query_of(text: str) -> Query:
+        facts = QueryFacts(prompt_chars=len(text), answering=answering(composition, text))
+        return Query(id="cli", text=text.strip(), facts=facts)
+
+    if tests is not None:
+        still = router.without_exploration()
+
+        def decide(text: str) -> RoutingDecision:
+            query = query_of(text)
+            return still.decide(query, policy=policy, rng=rng, embedding=still.embed(query.text, query.earlier))
+
+        return check_routes(tests, still, decide)
+    query = query_of(text)
     vector = router.embed(query.text, query.earlier)
-    decision = router.decide(query, policy=policy, rng=np.random.default_rng(), embedding=vector)
+    decision = router.decide(query, policy=policy, rng=rng, embedding=vector)
     if as_json:
         echo(decision.model_dump_json(indent=1))
-        return
+    else:
+        Terminal().print(why_table(router, policy, decision, vector))
+    return 0
+
+
+def check_routes(tests: Path, router: Router, decide: Callable[[str], RoutingDecision]) -> int:
+    """Prints how many expectations hold, and each that does not; the exit status."""
+    from router.expectations import check_expectations, load_expectations
+
+    expected = load_expectations(tests, router.experts, router.categories)
+    failures = check_expectations(expected, decide, file=str(tests))
+    echo(f"{tests}: {len(expected.cases)} cases, {len(failures)} failures; router {router.version}")
+    for line in failures:
+        echo(f"coe: {line}", to_stderr=True)
+    return 1 if failures else 0
+
+
+def why_table(router: Router, policy: str, decision: RoutingDecision, vector: FloatArray) -> Grid:
+    """The decision, the strategy of the policy, and the budgets that hold it back."""
+    from router.explain import decision_table
+
     table = decision_table(decision, router.predict_categories(vector), router.uncertainty.threshold)
     solved, strategy = router.policy(policy), router.strategy(policy, decision.category, vector)
     plan = solved.plan
@@ -63,4 +105,4 @@ def route(
         table.add_row("strategy", f"{plan.strategy} of {asked}, where their answers can be compared")
     if binding := (solved.solution if plan is None else plan).binding:
         table.add_row("held by", ", ".join(binding))
-    Terminal().print(table)
+    return table

@@ -89,6 +89,10 @@ class Router:
         """The k learned categories, then `general`: the rows of the map."""
         return (*self.classifier.categories_, GENERAL)
 
+    def without_exploration(self) -> Router:
+        """The same router, whose decisions repeat."""
+        return replace(self, policies={name: replace(each, exploration=None) for name, each in self.policies.items()})
+
     def expert_of(self, policy: str = "default") -> dict[str, str]:
         """The map in force: category to expert, pins included."""
         solved = self.policy(policy)

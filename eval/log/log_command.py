@@ -85,8 +85,8 @@ def report_savings(kind: str, files: list[Path], policy: str, out: Path, config:
     from eval.log.foreign_logs import read_calls, sample_of
     from eval.log.savings import measure_savings, route_calls, savings_page
     from eval.report.page import write_report
-    from eval.robustness.inputs import find_router
     from router.artifact import load_artifact
+    from router.build import live_router
     from router.config import load_config
 
     if not files:
@@ -95,9 +95,10 @@ def report_savings(kind: str, files: list[Path], policy: str, out: Path, config:
     with console_progress() as progress:
         progress("reading the log")
         calls = sample_of(read_calls(kind, files, left_out), left_out)
-        router = find_router(None, config, data_dir, is_table=False)
+        composition = load_config(config)
+        router = live_router(composition, data_dir).without_exploration()
         artifact = load_artifact(data_dir / "routers" / router.version)
-        found = route_calls(router, artifact, load_config(config), calls, policy, progress)
+        found = route_calls(router, artifact, composition, calls, policy, progress)
         typed, now = command_line(sys.argv[1:]), datetime.now(UTC).isoformat(timespec="seconds")
         report = measure_savings(found, calls, router.version, left_out, typed, now)
         written = write_report(report, savings_page(report), out)

@@ -35,7 +35,6 @@ from eval.report.page import (
     Table,
     table_of,
 )
-from eval.robustness.flip_records import FamilyFlips, RobustnessRecord
 from eval.routing.arms_section import scores_section
 from eval.routing.budget_section import budget_section
 from eval.routing.certainty_sections import calls_section, certainty_section
@@ -55,7 +54,6 @@ def routing_page(report: Report) -> Page:
         budget_section(report),
         None if report.cheap_strong is None else calls_section(report, report.cheap_strong),
         certainty_section(report) if report.calibration else None,
-        None if report.robustness is None else stability_section(report.robustness),
         None if report.diagnostics is None else diagnostics_section(report.diagnostics),
         lost_section(report.lost) if report.lost else None,
         measured_section(report),
@@ -107,34 +105,6 @@ def figures(report: Report) -> list[Figure]:
         return [*found, Figure("Against k-NN", f"{points(knn.mean)} pts", points_range(knn.interval))]
     single = billions(report.arms["best_single"].mean_active_params_b)
     return [*found, Figure("Active parameters", billions(own.mean_active_params_b), f"best single: {single}")]
-
-
-def stability_section(stable: RobustnessRecord) -> Section:
-    """Flips of decisions under changes that leave the question the same."""
-    columns: Columns[FamilyFlips] = {
-        "Cases": lambda _, found: str(found.experts.n),
-        "Other expert": lambda _, found: cell_of(found.experts),
-        "Other category": lambda _, found: cell_of(found.categories),
-        "Change of score": lambda _, found: points(found.quality_change.value) if found.quality_change else "",
-    }
-    table = table_of("Change", stable.families, columns, label=lambda name, _: name.replace("_", " "))
-    text = (
-        f"{counted(stable.n_texts, 'text was', 'texts were')} changed in "
-        f"{counted(stable.n_cases, 'way that leaves', 'ways that leave')} the question the same. "
-        f"{percent(stable.overall.experts.value)} of the changed texts go to another expert, "
-        f"{percent(stable.overall.categories.value)} to another category."
-    )
-    quotes = [
-        (
-            f"{case.family.replace('_', ' ')}, {case.template}: {case.expert} ({case.category}) becomes "
-            f"{case.to_expert} ({case.to_category})",
-            case.changed_text,
-        )
-        for case in stable.examples
-    ]
-    blocks: list[Block] = [text, table]
-    blocks += [Fold("Examples of decisions that flip", [Quotes(quotes)])] if quotes else []
-    return Section("stability", "Stability", blocks)
 
 
 def diagnostics_section(found: Diagnostics) -> Section:

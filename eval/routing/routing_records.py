@@ -9,7 +9,6 @@ from pydantic import Field
 
 from eval.metrics.cheap_strong import CallOrder
 from eval.metrics.intervals import Estimate, Range
-from eval.robustness.flip_records import RobustnessRecord
 from router.types import Record
 
 
@@ -285,7 +284,6 @@ class Report(Record):
         default_factory=dict, description="category: confidence in it; a method: predicted against real scores"
     )
     confusion: Confusion | None = None
-    robustness: RobustnessRecord | None = None
     cheap_strong: CheapStrong | None = None
     diagnostics: Diagnostics | None = None
     lost: tuple[LostQuery, ...] = ()

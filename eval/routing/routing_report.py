@@ -16,7 +16,6 @@ import numpy as np
 from base.calibration import brier, calibration_error, reliability_bins
 from eval.metrics.cheap_strong import call_figures
 from eval.metrics.intervals import bootstrap_means
-from eval.robustness.flip_records import RobustnessRecord
 from eval.routing.arm_records import (
     arm_records,
     arm_scores,
@@ -68,7 +67,6 @@ def measure(
     *,
     rng: np.random.Generator,
     now: datetime,
-    robustness: RobustnessRecord | None = None,
 ) -> Report:
     """The report of a trial: every section that it allows."""
     names = [arm.name for arm in trial.arms]
@@ -99,7 +97,6 @@ def measure(
         frontier=points_of(frontier),
         calibration=build_calibration(trial),
         confusion=build_confusion(trial.test.categories, trial.likely),
-        robustness=robustness,
         cheap_strong=build_cheap_strong(trial, rng),
         diagnostics=diagnose(trial, own_points(trial, frontier)),
         lost=build_lost(trial),

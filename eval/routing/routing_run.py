@@ -18,9 +18,6 @@ from base.embedding_cache import CachedEncoder
 from base.errors import ArtifactError
 from base.json_text import from_json
 from base.progress import Progress
-from eval.robustness.flip_records import RobustnessRecord
-from eval.robustness.flips import KnownScores, measure_flips
-from eval.robustness.inputs import decider
 from eval.routing.budget_curves import known_budgets
 from eval.routing.out_of_fold import Unseen, out_of_fold
 from eval.routing.routing_records import DataFacts, Report
@@ -45,8 +42,6 @@ from training.types import OutcomeTable
 
 TIMED_QUERIES = 50
 ENCODE_BATCH = 64
-ROBUSTNESS_TEXTS = 100
-"""Test queries that are changed to see whether decisions flip; each is encoded a dozen times."""
 
 
 def read_methods(routers: Path) -> dict[str, tuple[Path, float]]:
@@ -222,15 +217,6 @@ def strategy_arms(
     return plays, tuple(plays.choice(str(name), name) for name in LEARNED)
 
 
-def flips_of(trial: Trial, router: Router, seed: int, progress: Progress) -> RobustnessRecord:
-    """Flips of decisions when some of the test queries are reworded."""
-    n = len(trial.test.texts)
-    some = np.random.default_rng(seed).choice(n, min(ROBUSTNESS_TEXTS, n), replace=False)
-    part = trial.test.rows(np.sort(some))
-    known = KnownScores(part.experts, part.scores)
-    return measure_flips(decider(router, "default", progress), part.texts, seed, known=known)
-
-
 def data_facts(request: RoutingRequest, tables: Tables, router_version: str, encoder: str) -> DataFacts:
     test = tables.test
     is_known = bool(np.isfinite(costs(test)).any())
@@ -273,10 +259,9 @@ def run_routing(request: RoutingRequest, *, now: datetime, progress: Progress) -
     trial = run_trial(tables, router, request, how, decide_rng, progress)
     trial = with_methods(trial, request.out / "routers", artifact, router, request, progress)
     trial = with_strategies(trial, artifact, router, request)
-    flips = flips_of(trial, router, request.seed, progress)
     progress("measuring")
     facts = data_facts(request, tables, router.version, encoder_name(artifact))
-    report = measure(trial, request, facts, rng=measure_rng, now=now, robustness=flips)
+    report = measure(trial, request, facts, rng=measure_rng, now=now)
     decide = partial(decide_unseen, encoder=router.encoder, now=now, progress=progress)
     return report.model_copy(update={"out_of_fold": out_of_fold(tables, request, decide, progress)})
 

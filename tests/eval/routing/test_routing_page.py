@@ -17,13 +17,12 @@ import pytest
 from eval.metrics.cheap_strong import CallOrder
 from eval.metrics.intervals import Estimate
 from eval.report import numbers, page
-from eval.robustness.flip_records import FamilyFlips, Flips, RobustnessRecord
 from eval.routing import routing_words as words
 from eval.routing.budget_section import budget_section, frontier_sentences, label_positions, one_number_table
 from eval.routing.routing_page import routing_page
 from eval.routing.routing_records import CategoryFinding, CheapStrong, Diagnostics, Power, Report
 from eval.routing.trial import MethodOutput
-from router.types import GENERAL, Metric
+from router.types import GENERAL
 from tests.eval.drawn import charts_of_page
 from tests.eval.routing.trial_data import TEST_SCORES, evidence, report_of, trial, with_costs
 
@@ -34,7 +33,6 @@ SECTIONS = (
     "costs",
     "calls",
     "certainty",
-    "stability",
     "diagnostics",
     "lost",
     "measured",
@@ -51,7 +49,7 @@ def make_report(
 
 @cache
 def full_report() -> Report:
-    """With every section: methods, frontiers, two experts, robustness."""
+    """With every section: methods, frontiers, two experts."""
     found = with_costs(trial(), [0.001, 0.004, 0.009])
     scores = np.array(TEST_SCORES)
     methods = [
@@ -74,19 +72,8 @@ def full_report() -> Report:
         oracle_score=0.7,
         orders={"best": order, "random": order, "oracle": order},
     )
-    flips = Flips(n_texts=4, experts=Metric(value=0.031, n=9), categories=Metric(value=0.052, n=9))
-    stable = RobustnessRecord(
-        seed=0,
-        cases_per_family=None,
-        n_texts=4,
-        n_cases=9,
-        overall=flips,
-        families={"extra_space": FamilyFlips(**dict(flips), templates={})},
-        moves=(),
-        examples=(),
-    )
     enough = bare.data.model_copy(update={"n_test": 400})  # for curves over budgets
-    return bare.model_copy(update={"cheap_strong": calls, "robustness": stable, "data": enough})
+    return bare.model_copy(update={"cheap_strong": calls, "data": enough})
 
 
 def render(report: Report) -> str:
@@ -204,8 +191,6 @@ def test_numbers_of_the_new_sections_are_on_the_page() -> None:
     html = rendered_in_full()
     assert "Soft &lt;map&gt;" in html
     assert "Best (default)" in html
-    assert ">3.1%" in html  # other expert
-    assert "extra space" in html
     assert '0.600 <span class="range">0.500 to 0.700' in html
     assert "9 cells of the map" not in html  # general is not a category to sample from
     assert "6 cells of the map have fewer than 25 graded answers" in html

@@ -154,7 +154,6 @@ def test_every_method_is_measured_under_the_budget_and_one_of_them_is_the_defaul
     assert (report["data"]["method"], report["data"]["fit_metric"]) == ("soft_ridge", "acc")
     assert report["methods"]["soft_ridge"]["gain"]["coe"]["mean"] == 0
     assert {"active_params_b", "hosted_params_b"} <= set(report["frontier"])
-    assert report["robustness"]["overall"]["experts"]["n"] > 100
     assert report["calibration"]["category"]["ece"] < 0.2
 
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from base.errors import ConfigError
-from eval.robustness.families.typos import neighbours, slipped, variants
-from eval.robustness.flips import build_families, family_names, make_cases
+from benchmarks.robustness.families.typos import neighbours, slipped, variants
+from benchmarks.robustness.flips import build_families, family_names, make_cases
 
 TEXT = 'Please convert 26.2 miles to km and explain `getName(x)` with "Hello World" to my friendly neighbour Anna.'
 SQL = "Explain this query: SELECT name FROM users WHERE age > 18"

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from eval.robustness.prose import has_fence, is_small_talk
+from benchmarks.robustness.prose import has_fence, is_small_talk
 
 MATERIAL = re.compile(r"(?s)(?P<instruction>[^\n]+:)[ \t]*\n+(?P<material>\S.*\S)\s*")
 CODE_TAIL = re.compile(

@@ -11,7 +11,7 @@ import re
 
 import numpy as np
 
-from eval.robustness.prose import is_question, is_small_talk
+from benchmarks.robustness.prose import is_question, is_small_talk
 
 FOR_ALL = {
     "need_help": "I need help with the following: {}",

@@ -12,12 +12,12 @@ import numpy as np
 
 from base.errors import ConfigError, DataError, allowed_values
 from base.intervals import Z_95
+from benchmarks.robustness.flip_records import FamilyFlips, FlippedCase, Flips, Move, RobustnessRecord
 from eval.metrics.intervals import rate
-from eval.robustness.flip_records import FamilyFlips, FlippedCase, Flips, Move, RobustnessRecord
 from router import plugins
 from router.types import FloatArray, Metric, RoutingDecision
 
-FAMILIES = "eval.robustness.families"
+FAMILIES = "benchmarks.robustness.families"
 
 
 Family = Callable[[str, np.random.Generator], Mapping[str, str]]

@@ -10,8 +10,8 @@ import pytest
 
 from base.errors import ConfigError, DataError
 from base.intervals import wilson_interval
-from eval.robustness.flip_records import RobustnessRecord
-from eval.robustness.flips import KnownScores, measure_flips, share
+from benchmarks.robustness.flip_records import RobustnessRecord
+from benchmarks.robustness.flips import KnownScores, measure_flips, share
 from router.types import RoutingDecision
 from tests.logged import decision_of
 

@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from eval.robustness.prose import NUMBER_WORDS, Word, prose_words
+from benchmarks.robustness.prose import NUMBER_WORDS, Word, prose_words
 
 KEY_ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 SLIPS = ("swapped", "left_out", "beside")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from eval.robustness.prose import is_question, is_small_talk
+from benchmarks.robustness.prose import is_question, is_small_talk
 
 FRAMES: dict[str, tuple[str, str, str]] = {
     "de": ("Beantworte die folgende Frage:", "Bitte erledige Folgendes:", "Eine Kundin hat uns das hier geschickt:"),

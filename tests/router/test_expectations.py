@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
 
 from base.errors import ConfigError
-from eval.robustness.expectations import check_expectations, load_expectations, parse_expectations
-from eval.robustness.flip_records import failure_line
-from eval.robustness.flips import family_names
+from router.expectations import check_expectations, load_expectations, parse_expectations
 from router.types import RoutingDecision
 from tests.logged import decision_of
 
@@ -31,24 +27,21 @@ def case(**values: object) -> dict[str, object]:
     return {"name": "sum", "text": "add seven numbers", **values}
 
 
-def decide(texts: Sequence[str]) -> list[RoutingDecision]:
+def decide(text: str) -> RoutingDecision:
     """Texts that begin with a small "add" go to the calculator; the longer, the less sure."""
-    return [
-        decision_of(
-            "calculator" if text.startswith("add") else "generalist",
-            "arithmetic" if text.startswith("add") else "general",
-            confidence=max(0.0, 1 - len(text) / 100),
-            is_fallback=not text.startswith("add"),
-            likely_category="arithmetic",
-            uncertainty=0.25,
-        )
-        for text in texts
-    ]
+    return decision_of(
+        "calculator" if text.startswith("add") else "generalist",
+        "arithmetic" if text.startswith("add") else "general",
+        confidence=max(0.0, 1 - len(text) / 100),
+        is_fallback=not text.startswith("add"),
+        likely_category="arithmetic",
+        uncertainty=0.25,
+    )
 
 
-def failures(*cases: dict[str, object]) -> list[tuple[str, str | None]]:
-    record = check_expectations(parse(*cases), decide, file="routes.test.yaml")
-    return [(failure.place, failure.template) for failure in record.failures]
+def failures(*cases: dict[str, object]) -> list[str]:
+    """Places of the expectations that do not hold."""
+    return [line.split(": ")[1] for line in check_expectations(parse(*cases), decide, file="routes.test.yaml")]
 
 
 @pytest.mark.parametrize(
@@ -59,10 +52,8 @@ def failures(*cases: dict[str, object]) -> list[tuple[str, str | None]]:
         (case(not_expert="x"), "cases.0.not_expert: unknown expert 'x'; allowed: calculator, generalist"),
         (case(category="maths"), "cases.0.category: unknown category 'maths'; allowed: arithmetic, general, writing"),
         (case(same_as="sum"), "cases.0.same_as: unknown case 'sum'; allowed: none"),
-        (case(expert="calculator", perturb=["case", "typo"]), "cases.0.perturb.1: unknown family 'typo'; did you mean "
-         f"'typos'? allowed: {', '.join(family_names())}"),
         (case(expert="calculator", experts="x"), "cases.0.experts: unknown key; did you mean 'expert'? allowed: "
-         "category, expert, fallback, min_confidence, name, not_expert, perturb, same_as, text"),
+         "category, expert, fallback, min_confidence, name, not_expert, same_as, text"),
         (case(min_confidence=1.5), "cases.0.min_confidence: must be at most 1 (got 1.5)"),
         (case(fallback="perhaps"), "cases.0.fallback: must be true or false (got "
          "'perhaps')"),
@@ -84,7 +75,7 @@ def test_a_fault_names_file_key_path_value_and_what_is_allowed(values, problem):
 def test_a_blank_text_and_an_unknown_key_at_the_top_are_told_together():
     found = problems_of(case(expert="calculator") | {"text": " "}, versions=1)
     assert [line.split(": ")[1] for line in found] == ["cases.0.text", "versions"]
-    assert "allowed: cases, seed, version" in found[1]
+    assert "allowed: cases, version" in found[1]
 
 
 def test_names_stand_once():
@@ -130,28 +121,17 @@ def test_what_is_left_out_is_not_looked_at():
     ],
 )
 def test_every_expectation_can_fail(values, key):
-    assert failures(case(**values)) == [(f"cases.0.{key}", None)]
+    assert failures(case(**values)) == [f"cases.0.{key}"]
 
 
 def test_same_as_compares_experts():
     other = {"name": "poem", "text": "write a poem", "same_as": "sum"}
-    assert failures(case(expert="calculator"), other) == [("cases.1.same_as", None)]
+    assert failures(case(expert="calculator"), other) == ["cases.1.same_as"]
     assert failures(case(expert="calculator"), other | {"text": "add eight numbers"}) == []
 
 
-def test_perturb_asks_the_same_of_changed_texts():
-    found = failures(case(expert="calculator", perturb=["case"]))
-    assert {place for place, _ in found} == {"cases.0.expert"}
-    assert {"upper", "title"} <= {template for _, template in found}
-    assert failures(case(expert="calculator", perturb=["typos"])) == []  # the first letters are never hit: "add" stays
-
-
 def test_a_failure_says_all_in_one_line():
-    record = check_expectations(parse(case(expert="calculator", perturb=["case"])), decide, file="routes.test.yaml")
-    line = failure_line(record.file, next(f for f in record.failures if f.template == "upper"))
-    assert line == (
-        "routes.test.yaml: cases.0.expert: 'sum' expected expert 'calculator', got expert 'generalist' by category "
-        "'general' (confidence 0.83) under case (upper): 'ADD SEVEN NUMBERS'"
-    )
-    assert record.n_cases == 1
-    assert record.n_decisions == 4  # lower case is the text itself
+    found = check_expectations(parse(case(category="writing")), decide, file="routes.test.yaml")
+    assert found == [
+        "routes.test.yaml: cases.0.category: 'sum' expected category 'writing', got 'arithmetic'",
+    ]

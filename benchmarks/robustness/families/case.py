@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from eval.robustness.prose import prose_words
+from benchmarks.robustness.prose import prose_words
 
 MEANINGFUL_CASE = re.compile(r"[A-Z]{1,2}|.+[a-z].*[A-Z].*|[a-z]+[A-Z].*")
 """GB, F, GiB, camelCase: another case could be another unit or another identifier."""

@@ -1,0 +1,1 @@
+"""One file for each family of perturbations; see `benchmarks.robustness.flips`."""
