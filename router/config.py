@@ -16,7 +16,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from base.errors import ConfigError, allowed_values, got_value
 from base.fault_words import fault_words
 from base.shipped import DEFAULT_CONFIG
-from base.yaml_text import read_yaml
+from base.yaml_text import MOST_CHARACTERS, read_yaml
 from router import plugins
 from router.expert_config import Engine, ExpertConfig, Flag, entry_faults, replica_faults
 from router.feedback_config import FeedbackConfig, JudgeConfig
@@ -139,6 +139,10 @@ class CoeConfig(Section):
         return tuple(name for name in self.categories if name != GENERAL)
 
 
+MOST_FAULTS = 100
+"""Shown of one file: 50,000 would be a message of 20 MB."""
+
+
 def parse_config(values: object, *, file: str = "experts.yaml") -> CoeConfig:
     """Configuration from plain values; names are resolved against each other.
 
@@ -160,7 +164,10 @@ def checked_values(model: type[M], values: object, file: str) -> M:
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        problems = [fault_line(file, fault, model) for fault in error.errors(include_url=False)]
+        faults = error.errors(include_url=False)
+        problems = [fault_line(file, fault, model) for fault in faults[:MOST_FAULTS]]
+        if len(faults) > MOST_FAULTS:
+            problems.append(f"{file}: {len(faults) - MOST_FAULTS:,} more faults")
         raise ConfigError("\n".join(problems), problems) from error
 
 
@@ -173,15 +180,11 @@ def load_config(path: Path) -> CoeConfig:
     return parse_text(config_text(path), file=str(path))
 
 
-MOST_BYTES = 4 << 20
-"""Of a file that people write; YAML of 60 MB would take minutes."""
-
-
 def config_text(path: Path) -> str:
     """Reads one file. Raises ConfigError."""
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise ConfigError(f"{path}: has {path.stat().st_size:,} bytes; allowed: up to {MOST_BYTES:,}")
+        if path.stat().st_size > MOST_CHARACTERS:
+            raise ConfigError(f"{path}: has {path.stat().st_size:,} bytes; allowed: up to {MOST_CHARACTERS:,}")
         return path.read_text(encoding="utf-8")
     except OSError as error:
         is_ours = isinstance(error, FileNotFoundError) and path.name == DEFAULT_CONFIG.name

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from base.errors import ConfigError
-from router.config import load_config, parse_config
+from router.config import load_config, parse_config, parse_text
 
 ROOT = Path(__file__).parents[2]
 HOSTED = {"engine": "litellm", "model": "azure/m"}
@@ -164,8 +164,17 @@ def test_parse_is_pure(values):
         ("version: !!float '1:'", "'1:' is not a valid float"),
         ("version: !!timestamp today", "'today' is not a valid timestamp$"),
         ("version: " + "9" * 5000, "9' is not a valid int: Exceeds the limit|9 is not a valid int: Exceeds the limit"),
-        ('"\\ud800": 1', "is not a valid str: 'utf-8' codec can't encode"),
-        ("[" * 5000, "not valid YAML: nested too deep"),
+        ('"\\ud800": 1', "yaml:1:.: is not valid YAML: .* invalid Unicode"),
+        ("é: ü\n\n\nb: \x01", "yaml:4: is not valid YAML: U\\+0001 is not allowed"),
+        ("[" * 5000, "not valid YAML: .* maximum nesting depth"),
+        ("- " * 70 + "a", "yaml:1:129: is not valid YAML: nested more than 64 levels deep"),
+        ("a: &a [*a]", "'\\*a' is inside the value that it names"),
+        ("\n".join(f"k{each}: 1" for each in range(200_000)), "yaml:52429:1: .*more than 4,194,304 characters"),
+        ("a: &x " + "z" * 5000 + "\nb: [" + "*x, " * 1000 + "]", "yaml:2:.*with aliases written out"),
+        (
+            "a0: &a0 [1]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 8)}]\n" for n in range(1, 40)),
+            "yaml:7:10: .*with aliases written out",
+        ),
         (
             "version: 1\nexperts: {a: {}}\nexperts: {b: {}}",
             "yaml:3:1: .*the key 'experts' appears twice in one mapping",
@@ -194,6 +203,19 @@ def test_a_merged_key_gives_way_to_a_mapping_of_its_own(tmp_path, values):
     assert {name: (entry.model, entry.description) for name, entry in experts.items()} == {
         name: ("m", f"of {name}") for name in "abc"
     }
+
+
+def test_a_configuration_of_a_thousand_experts_is_within_the_limits(values):
+    experts = {f"e{each}": values["experts"]["big"] | {"model": f"m{each}"} for each in range(1000)}
+    text = yaml.safe_dump(values | {"experts": values["experts"] | experts})
+    assert len(parse_text(text, file="experts.yaml").experts) >= 1000
+
+
+def test_of_many_faults_a_hundred_are_shown_and_the_rest_counted(values):
+    values |= {f"k{each}": 1 for each in range(50_000)}
+    with pytest.raises(ConfigError) as caught:
+        parse_config(values)
+    assert len(caught.value.problems) == 101 and caught.value.problems[-1] == "experts.yaml: 49,900 more faults"
 
 
 def test_missing_binary_and_huge_files_are_config_errors(tmp_path):
