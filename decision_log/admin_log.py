@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import Float, Text, func, select
-from sqlalchemy.exc import IntegrityError
 from sqlmodel import Field, SQLModel
 
 from base.errors import StoreError
 from base.json_text import to_json
 from decision_log.connections import opened_database
 from decision_log.database import Database
+from decision_log.sql_engine import hold
 
 if TYPE_CHECKING:
     from sqlalchemy import Table
     from sqlalchemy.engine import Connection
 
-TRIES = 5
+LOCK_NUMBER = 0x636F6561  # "coea", for Postgres's advisory locks
 
 
 class AdminRow(SQLModel, table=True):
@@ -72,14 +72,12 @@ class AdminLog:
 
     def note(self, actor: str, action: str, subject: str, before: str, after: str) -> None:
         """Adds a line for what was done elsewhere; the error says that it was done."""
-        for tries in range(TRIES):
-            try:
-                with self._database.transaction("write to the admin log") as connection:
-                    add_line(connection, (actor, action, subject, before, after))
-                return
-            except StoreError as error:
-                if not isinstance(error.__cause__, IntegrityError) or tries == TRIES - 1:
-                    raise StoreError(f"this was done, but the admin log does not have it: {error}") from error
+        try:
+            with self._database.transaction("write to the admin log") as connection:
+                hold_log(connection)
+                add_line(connection, (actor, action, subject, before, after))
+        except StoreError as error:
+            raise StoreError(f"this was done, but the admin log does not have it: {error}") from error
 
     def actions(self) -> list[AdminAction]:
         """All lines, oldest first."""
@@ -99,8 +97,13 @@ def operator() -> str:
     return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
+def hold_log(connection: Connection) -> None:
+    """Keeps others from adding lines until the transaction ends. Whoever will add one calls it first."""
+    hold(connection, LOCK_NUMBER)
+
+
 def add_line(connection: Connection, action: tuple[str, str, str, str, str]) -> None:
-    """Adds the line (actor, action, subject, before, after). Of two at once the second fails (IntegrityError)."""
+    """Adds the line (actor, action, subject, before, after), under `hold_log`."""
     number = newest(connection) + 1
     line = (number, time.time(), *action)
     last = select(ADMIN_LOG.c.link).where(ADMIN_LOG.c.number == number - 1)

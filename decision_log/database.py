@@ -21,7 +21,7 @@ from decision_log.listing import LOOK_S, DecisionFilter, Page, Place, list_decis
 from decision_log.payloads import Logged, from_payload, to_payload
 from decision_log.read import record_of, records_in
 from decision_log.spend import EVER, SLOT_S, Span, Spend, add_again, add_spend, span_of, spend_by_key, stale_parts
-from decision_log.sql_engine import check_schema, close_engine, in_parts, make_schema, open_engine, translated_errors
+from decision_log.sql_engine import check_schema, close_engine, hold, in_parts, make_schema, open_engine, translated_errors
 from decision_log.tables import DECISIONS, DOCUMENT_FEEDBACK, FEEDBACK, JUDGEMENTS, SIGNALS, TABLES
 from decision_log.tombstones import delete_of, erased_among, lock, note_removed
 from router.feedback_config import FeedbackConfig
@@ -193,7 +193,7 @@ class Database:
             lock(connection, for_erasure=False)
             if about is not None and erased_among(connection, [about]):
                 return FeedbackStatus.ERASED
-            hold_key(connection, row["key_id"])
+            hold(connection, KEY_LOCK, zlib.crc32(row["key_id"].encode()) >> 1)  # so that the caps are exact
             values = select(table.c[subject], table.c.value).where(is_mine)
             said = {name: value for name, value in connection.execute(values)}
             if row[subject] in said:
@@ -309,9 +309,3 @@ def row_of(logged: Logged) -> tuple[object, ...]:
         logged.embedding,
         record.inputs.encoder if record.inputs else None,
     )
-
-
-def hold_key(connection: Connection, key_id: str) -> None:
-    """Keeps others from adding feedback of that key until the transaction ends, so that the caps are exact."""
-    if connection.dialect.name != "sqlite":  # which has one writer at a time anyway
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({KEY_LOCK}, {zlib.crc32(key_id.encode()) >> 1})")

@@ -160,14 +160,26 @@ def make_schema(engine: Engine, tables: Sequence[Table]) -> None:
     Raises:
         StoreError: as `refuse_schema` does.
     """
-    is_sqlite = engine.dialect.name == "sqlite"
     with engine.begin() as connection:
-        lock = "BEGIN IMMEDIATE" if is_sqlite else f"SELECT pg_advisory_xact_lock({SCHEMA_LOCK})"
-        connection.exec_driver_sql(lock)
+        hold(connection, SCHEMA_LOCK)
         refuse_schema(connection, tables)
         tables[0].metadata.create_all(connection, tables=[SCHEMA, *tables])
         if connection.execute(select(SCHEMA)).first() is None:
             connection.execute(insert(SCHEMA).values(version=SCHEMA_VERSION))
+
+
+def hold(connection: Connection, *numbers: int, is_shared: bool = False) -> None:
+    """Takes a lock until the transaction ends, so that writers that read first wait for each other.
+
+    Args:
+        numbers: one or two that name the lock on Postgres; SQLite has one for all writers.
+        is_shared: with others who share it.
+    """
+    if connection.dialect.name != "sqlite":
+        shared = "_shared" if is_shared else ""
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock{shared}({', '.join(map(str, numbers))})")
+    elif not getattr(connection.connection.driver_connection, "in_transaction", False):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def refuse_schema(connection: Connection, tables: Sequence[Table]) -> None:

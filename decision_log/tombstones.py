@@ -12,6 +12,7 @@ from decision_log.decision_record import DecisionRecord
 from decision_log.payloads import RecordPart
 from decision_log.ranges import ranges_of
 from decision_log.spend import forget_sums
+from decision_log.sql_engine import hold
 from decision_log.tables import DECISIONS, DOCUMENT_FEEDBACK, ERASURES, FEEDBACK, JUDGEMENTS, REMOVED, SIGNALS
 
 if TYPE_CHECKING:
@@ -29,11 +30,7 @@ def subject_hash(subject: str) -> str:
 
 def lock(connection: Connection, *, for_erasure: bool) -> None:
     """Until the transaction ends, writers of decisions and an erasure exclude each other: no row slips in between."""
-    if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-    else:
-        shared = "" if for_erasure else "_shared"
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock{shared}({LOCK_NUMBER})")
+    hold(connection, LOCK_NUMBER, is_shared=not for_erasure)
 
 
 def hold_view(connection: Connection) -> None:

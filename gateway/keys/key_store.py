@@ -11,11 +11,10 @@ from dataclasses import dataclass
 
 from sqlalchemy import Float, LargeBinary, Table, Text, select
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import IntegrityError
 from sqlmodel import Field, SQLModel
 
-from base.errors import ConfigError, StoreError, allowed_values
-from decision_log.admin_log import ADMIN_LOG, add_line, newest
+from base.errors import ConfigError, allowed_values
+from decision_log.admin_log import ADMIN_LOG, add_line, hold_log, newest
 from decision_log.database import Database
 from gateway.keys.grants import Grant, check_team, tenant_of
 
@@ -136,16 +135,12 @@ class KeyStore:
 
     @contextmanager
     def _change(self, action: str, subject: str) -> Iterator[Connection]:
-        """A transaction that ends with its line in the admin log. Of two at once the second fails."""
-        try:
-            with self._database.transaction("change keys") as connection:
-                before = state_hash(connection, subject)
-                yield connection
-                add_line(connection, (self._actor, action, subject, before, state_hash(connection, subject)))
-        except StoreError as error:
-            if isinstance(error.__cause__, IntegrityError):
-                raise StoreError("somebody else changed keys at the same moment; try again") from error
-            raise
+        """A transaction that ends with its line in the admin log. Others wait until it has ended."""
+        with self._database.transaction("change keys") as connection:
+            hold_log(connection)
+            before = state_hash(connection, subject)
+            yield connection
+            add_line(connection, (self._actor, action, subject, before, state_hash(connection, subject)))
 
 
 def live_key(connection: Connection, key_id: str) -> KeyRow:

@@ -7,8 +7,11 @@ import os
 import re
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -88,6 +91,25 @@ async def test_a_rotated_key_keeps_its_id_and_the_old_secret_ends(keys: KeyStore
     assert not await keeps_in(auth, second)
     assert (await auth.caller(bearer(third))).key_id == key_id
     await auth.ring.aclose()
+
+
+def administer(database_url: str, count: int) -> None:
+    """Makes and limits keys, and notes what was done elsewhere, as one administrator."""
+    with closing(Database(database_url)) as database:
+        keys, log = KeyStore(database, "ann@host"), AdminLog(database)
+        for _ in range(count):
+            key_id, _ = keys.create("acme", "app", Grant())
+            keys.set_grant(key_id, Grant(caps=(USD,)))
+            log.note("ann@host", "apply", "configuration", "1", "2")
+
+
+def test_administrators_in_several_processes_wait_for_each_other(keys: KeyStore, database_url: str) -> None:
+    with ProcessPoolExecutor(4, get_context("spawn")) as processes:
+        list(processes.map(partial(administer, database_url), [12] * 4))
+    actions = AdminLog(keys._database).actions()
+    assert [each.number for each in actions] == list(range(1, 4 * 12 * 3 + 1))
+    assert first_broken(actions) is None
+    assert len(keys.holders().keys) == 48
 
 
 async def test_expired_keys_and_teams_are_refused(keys: KeyStore) -> None:
