@@ -6,9 +6,9 @@ from __future__ import annotations
 from typing import Any
 
 import yaml
+from yaml._yaml import CParser
 from yaml.composer import Composer, ComposerError
 from yaml.constructor import ConstructorError, SafeConstructor
-from yaml._yaml import CParser
 from yaml.reader import ReaderError
 from yaml.resolver import Resolver
 
@@ -17,7 +17,7 @@ from base.errors import ConfigError
 MERGE_TAG = "tag:yaml.org,2002:merge"
 
 MOST_CHARACTERS = 4 << 20
-"""Of a text, also when every alias in it is written out: ten lines of aliases to aliases can mean billions of values."""
+"""Of a text, also when every alias in it is written out: a few aliases to aliases can mean billions of values."""
 
 VALUE_CHARACTERS = 40
 """Each key and value counts at least so much, so that a text has about 100,000 of them at most (half a second)."""

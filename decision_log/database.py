@@ -21,7 +21,15 @@ from decision_log.listing import LOOK_S, DecisionFilter, Page, Place, list_decis
 from decision_log.payloads import Logged, from_payload, to_payload
 from decision_log.read import record_of, records_in
 from decision_log.spend import EVER, SLOT_S, Span, Spend, add_again, add_spend, span_of, spend_by_key, stale_parts
-from decision_log.sql_engine import check_schema, close_engine, hold, in_parts, make_schema, open_engine, translated_errors
+from decision_log.sql_engine import (
+    check_schema,
+    close_engine,
+    hold,
+    in_parts,
+    make_schema,
+    open_engine,
+    translated_errors,
+)
 from decision_log.tables import DECISIONS, DOCUMENT_FEEDBACK, FEEDBACK, JUDGEMENTS, SIGNALS, TABLES
 from decision_log.tombstones import delete_of, erased_among, lock, note_removed
 from router.feedback_config import FeedbackConfig

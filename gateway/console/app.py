@@ -132,7 +132,9 @@ class Console:
         if cookie is None:
             return await self._login(request, 401, "That key is not known here, or has expired.")
         answer = RedirectResponse("/console", 303, HEADERS)
-        is_tls = request.headers["origin"].lower().startswith("https:")  # as the browser sees it, before any proxy
+        # As the browser sees it, before any proxy, or as a proxy says. Who lies about it gets no cookie on plain http.
+        seen = (request.headers["origin"].partition(":")[0], request.headers.get("x-forwarded-proto", ""))
+        is_tls = any(scheme.strip().lower() == "https" for part in seen for scheme in part.split(","))
         answer.set_cookie(COOKIE, cookie, LIFE_S, path="/console", secure=is_tls, httponly=True, samesite="strict")
         return answer
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import hmac
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from base.errors import StoreError
 from fleet.tasks import Poller
 from gateway.keys.grants import Caller, Grant, caller_of, tenant_of
-from gateway.keys.key_store import KeyRow, KeyStore
+from gateway.keys.key_store import Holders, KeyRow, KeyStore
 
 POLL_S = 0.4
 """A revoked key is refused within a second."""
@@ -26,22 +25,17 @@ class Secret:
     until: float
 
 
-@dataclass(frozen=True)
-class Ring:
-    """All of it at one version; replaced as a whole."""
-
-    version: int = -1
-    secrets: Mapping[bytes, Secret] = field(default_factory=dict)
-    teams: Mapping[str, Grant] = field(default_factory=dict)
-
-
 class KeyRing(Poller):
     """Without a store it is empty for ever. While SQL is away, the keys are those that were read last."""
 
     def __init__(self, store: KeyStore | None = None) -> None:
         super().__init__("a newer state of keys", POLL_S, (StoreError,), POLL_S)
-        self._store, self._ring = store, Ring()
+        self.version = -1
         self.has_keys = False  # true once a key was made, also when it was revoked: nobody gets in without one then
+        self._store = store
+        self._by_digest: dict[bytes, Secret] = {}
+        self._by_key: dict[str, list[Secret]] = {}
+        self._teams: dict[str, Grant] = {}
 
     async def start(self) -> None:
         """Reads all keys. Raises StoreError."""
@@ -56,28 +50,38 @@ class KeyRing(Poller):
         make a secret with a given beginning of its hash has still found nothing. The comparison that lets in is of all
         bits, in constant time.
         """
-        found = self._ring.secrets.get(digest)
+        found = self._by_digest.get(digest)
         if found is None or not hmac.compare_digest(found.digest, digest) or time.time() >= found.until:
             return None
         return found.caller
 
     def known(self, key_id: str) -> Caller | None:
         """The caller with that key; None for an unknown, revoked or expired one."""
-        now, secrets = time.time(), self._ring.secrets.values()
-        return next((each.caller for each in secrets if each.caller.key_id == key_id and now < each.until), None)
+        now = time.time()
+        return next((each.caller for each in self._by_key.get(key_id, ()) if now < each.until), None)
 
     def team(self, team: str) -> Grant | None:
         """The grant of a team that was named to the gateway; None for others."""
-        return self._ring.teams.get(team)
+        return self._teams.get(team)
 
     async def look(self) -> None:
-        """Reads the keys where they have changed. Raises StoreError."""
-        if self._store is not None and await asyncio.to_thread(self._store.version) != self._ring.version:
-            holders = await asyncio.to_thread(self._store.holders)
-            teams = {tenant_of(key.key_id): Grant() for key in holders.keys} | dict(holders.teams)
-            found = [secret for key in holders.keys for secret in secrets_of(key, teams[tenant_of(key.key_id)])]
-            self._ring = Ring(holders.version, {secret.digest: secret for secret in found}, teams)
-            self.has_keys = bool(holders.keys)
+        """Reads the keys that have changed. Raises StoreError."""
+        if self._store is not None:
+            found = await asyncio.to_thread(self._store.changes, self.version)
+            if found.version != self.version:
+                self._take(found)
+
+    def _take(self, found: Holders) -> None:
+        if found.is_all:
+            self._by_digest, self._by_key, self._teams = {}, {}, {}
+        self._teams.update(found.teams)
+        for key in found.keys:
+            team = self._teams.setdefault(tenant_of(key.key_id), Grant())
+            for secret in self._by_key.pop(key.key_id, ()):
+                del self._by_digest[secret.digest]
+            self._by_key[key.key_id] = secrets_of(key, team)
+            self._by_digest |= {secret.digest: secret for secret in self._by_key[key.key_id]}
+        self.version, self.has_keys = found.version, bool(self._by_key)
 
 
 def secrets_of(key: KeyRow, team: Grant) -> list[Secret]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from sqlalchemy import Float, LargeBinary, Table, Text, select
+from sqlalchemy import Float, LargeBinary, Table, Text, or_, select
 from sqlalchemy.engine import Connection
 from sqlmodel import Field, SQLModel
 
@@ -58,11 +58,13 @@ TABLES = [KEYS, TEAMS]
 
 @dataclass(frozen=True)
 class Holders:
-    """Every key and team at one version, which is the number of admin actions so far."""
+    """Keys and teams at one version, which is the number of admin actions so far: all of them, or those that changed
+    since another version. The keys of a team that changed are among them."""
 
     version: int
-    keys: tuple[KeyRow, ...]
+    keys: Sequence[KeyRow]
     teams: Mapping[str, Grant]
+    is_all: bool
 
 
 class KeyStore:
@@ -76,16 +78,29 @@ class KeyStore:
         self._database, self._actor = database, actor
         database.make_tables([*TABLES, ADMIN_LOG])
 
-    def version(self) -> int:
-        with self._database.transaction("read the version of keys") as connection:
-            return newest(connection)
-
     def holders(self) -> Holders:
+        """All of them, by id."""
         with self._database.transaction("read keys") as connection:
             version = newest(connection)  # first: a change after it is read again
-            keys = tuple(KeyRow(**row._mapping) for row in connection.execute(select(KEYS)))
+            keys = [KeyRow(**row._mapping) for row in connection.execute(select(KEYS))]
             teams = {row.team: Grant.model_validate_json(row.grant_json) for row in connection.execute(select(TEAMS))}
-        return Holders(version, tuple(sorted(keys, key=lambda key: key.key_id)), teams)
+        return Holders(version, sorted(keys, key=lambda key: key.key_id), teams, is_all=True)
+
+    def changes(self, since: int) -> Holders:
+        """What changed since a version; all where the database is one of before it."""
+        with self._database.transaction("read changed keys") as connection:
+            version = newest(connection)
+            if version == since:
+                return Holders(version, (), {}, is_all=False)
+            if version > since >= 0:
+                lines = select(ADMIN_LOG.c.subject).where(ADMIN_LOG.c.number > since)
+                changed = connection.execute(select(TEAMS).where(TEAMS.c.team.in_(lines)))
+                teams = {row.team: Grant.model_validate_json(row.grant_json) for row in changed}
+                theirs = (KEYS.c.key_id.startswith(f"{team}/", autoescape=True) for team in teams)
+                query = select(KEYS).where(or_(KEYS.c.key_id.in_(lines), *theirs))
+                keys = [KeyRow(**row._mapping) for row in connection.execute(query)]
+                return Holders(version, keys, teams, is_all=False)
+        return self.holders()
 
     def create(self, team: str, name: str, grant: Grant) -> tuple[str, str]:
         """A new key of a team: its id, and its secret, which is not kept."""

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """Of public keys only. With one of a shared secret (HS256) anybody could sign, with the public key as that secret."""
 
+TYPES = ("jwt", "at+jwt")
+"""A provider signs more than tokens of access with its keys, e.g. logout tokens, and says so in the head (RFC 8725)."""
+
 LEEWAY_S = 10.0
 """Clocks of a provider and a gateway may differ by so much."""
 
@@ -65,7 +68,10 @@ class Oidc:
         import jwt
 
         try:
-            key = await self._key(str(jwt.get_unverified_header(token).get("kid", "")))
+            head = jwt.get_unverified_header(token)
+            if str(head.get("typ", TYPES[0])).lower().removeprefix("application/") not in TYPES:
+                raise invalid_token()
+            key = await self._key(str(head.get("kid", "")))
             claims: dict[str, Any] = jwt.decode(
                 token,
                 key,

@@ -215,7 +215,8 @@ def test_of_many_faults_a_hundred_are_shown_and_the_rest_counted(values):
     values |= {f"k{each}": 1 for each in range(50_000)}
     with pytest.raises(ConfigError) as caught:
         parse_config(values)
-    assert len(caught.value.problems) == 101 and caught.value.problems[-1] == "experts.yaml: 49,900 more faults"
+    assert len(caught.value.problems) == 101
+    assert caught.value.problems[-1] == "experts.yaml: 49,900 more faults"
 
 
 def test_missing_binary_and_huge_files_are_config_errors(tmp_path):

@@ -187,7 +187,7 @@ async def test_a_session_sees_what_its_key_may_and_ends_with_it(keys: KeyStore, 
         await post(gateway, "/answer", {"text": "red", "model": "ruby"}, **session)
         assert (await gateway.record()).key_id == key_id
         keys.revoke(key_id)
-        await until(lambda: gateway.parts.auth.ring._ring.version == 2)
+        await until(lambda: gateway.parts.auth.ring.version == 2)
         assert (await get(gateway, **session))[2]["location"] == "/console/login"
 
 
@@ -241,12 +241,21 @@ async def test_a_page_that_may_call_the_api_may_not_act_for_who_is_logged_in() -
         assert (await post(gateway, "/logout", {}, **own, **session))[0] == 303
 
 
-@pytest.mark.parametrize(("origin", "is_secure"), [("https://coe.example", True), ("http://coe.example", False)])
-async def test_a_cookie_is_for_tls_alone_where_the_browser_says_so(origin: str, is_secure: bool) -> None:
-    """A proxy that ends TLS may say so by no header, and who is no proxy may send any."""
+@pytest.mark.parametrize(
+    ("origin", "forwarded", "is_secure"),
+    [
+        ("https://coe.example", {}, True),
+        ("https://coe.example", {"x-forwarded-proto": "http"}, True),
+        ("http://coe.example", {"x-forwarded-proto": "HTTPS, http"}, True),
+        ("http://coe.example", {"x-forwarded-proto": "http"}, False),
+        ("http://coe.example", {}, False),
+    ],
+)
+async def test_a_cookie_is_for_tls_alone_where_the_browser_or_a_proxy_says_so(
+    origin: str, forwarded: dict[str, str], is_secure: bool
+) -> None:
     async with running(keys=[KEY], allowed_origins=[origin]) as gateway:
-        other = {"x-forwarded-proto": "http" if is_secure else "https"}
-        _, _, headers = await post(gateway, "/login", {"key": KEY}, origin=origin, **other)
+        _, _, headers = await post(gateway, "/login", {"key": KEY}, origin=origin, **forwarded)
         assert ("Secure" in headers["set-cookie"].split("; ")) == is_secure
 
 

@@ -28,7 +28,7 @@ from gateway.http_errors import ApiError
 from gateway.keys.counters import Cost
 from gateway.keys.grants import Cap, Grant, Measure, Window, both, caller_of, parse_caps, tenant_of
 from gateway.keys.key_ring import KeyRing
-from gateway.keys.key_store import KEYS, KeyStore, digest_of
+from gateway.keys.key_store import KEYS, Holders, KeyStore, digest_of
 from gateway.keys.limits import Limits
 from tests.waiting import until
 
@@ -64,7 +64,7 @@ async def test_a_key_lets_in_until_it_is_revoked(keys: KeyStore) -> None:
         assert refused.value.status == 401
         assert secret not in str(refused.value)
     keys.revoke(key_id)
-    await until(lambda: auth.ring._ring.version == 2)
+    await until(lambda: auth.ring.version == 2)
     assert not await keeps_in(auth, secret)
     assert auth.needs_key, "the gateway does not open when its last key ends"
     await auth.ring.aclose()
@@ -83,10 +83,10 @@ async def test_a_rotated_key_keeps_its_id_and_the_old_secret_ends(keys: KeyStore
     key_id, first = keys.create("acme", "app", Grant())
     await auth.ring.start()
     second = keys.rotate(key_id, overlap_s=3600)
-    await until(lambda: auth.ring._ring.version == 2)
+    await until(lambda: auth.ring.version == 2)
     assert await auth.caller(bearer(first)) == await auth.caller(bearer(second)), "both work in the overlap"
     third = keys.rotate(key_id, overlap_s=0)
-    await until(lambda: auth.ring._ring.version == 3)
+    await until(lambda: auth.ring.version == 3)
     assert not await keeps_in(auth, first)
     assert not await keeps_in(auth, second)
     assert (await auth.caller(bearer(third))).key_id == key_id
@@ -112,6 +112,41 @@ def test_administrators_in_several_processes_wait_for_each_other(keys: KeyStore,
     assert len(keys.holders().keys) == 48
 
 
+async def test_a_change_reads_what_changed_alone(keys: KeyStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    ring = KeyRing(keys)
+    made = [keys.create(team, "", Grant()) for team in ("acme", "acme", "acme_", "rival", "rival")]
+    await ring.look()
+    read: list[str] = []
+    changes = keys.changes
+
+    def counted(since: int) -> Holders:
+        found = changes(since)
+        read[:] = sorted(key.key_id for key in found.keys)
+        return found
+
+    monkeypatch.setattr(keys, "changes", counted)
+    (first, old), second, like, (ended, gone), _ = made
+    for change, ids in (
+        (lambda: keys.rotate(first, 0), [first]),
+        (lambda: keys.revoke(ended), [ended]),
+        (lambda: keys.set_grant("acme", Grant(caps=(USD,))), sorted([first, second[0]])),
+        (lambda: AdminLog(keys._database).note("ann@host", "promote", "router", "1", "2"), []),
+        (lambda: None, []),
+    ):
+        change()
+        await ring.look()
+        assert read == ids
+    assert [ring.caller(digest_of(secret)) is None for secret in (old, second[1], gone)] == [True, False, True]
+    assert [ring.known(key_id) is None for key_id in (first, ended, like[0], "acme/none")] == [False, True, False, True]
+    assert [len(getattr(ring.known(each), "caps", ())) for each in (first, second[0], like[0])] == [1, 1, 0]
+    with keys._database.transaction("put an earlier copy back") as connection:
+        connection.exec_driver_sql(f"DELETE FROM access_keys WHERE key_id = '{second[0]}'")
+        connection.exec_driver_sql("DELETE FROM access_log WHERE number > 3")
+    await ring.look()
+    assert len(read) == 4, "all are read where the database is one of before"
+    assert ring.known(second[0]) is None
+
+
 async def test_expired_keys_and_teams_are_refused(keys: KeyStore) -> None:
     now = time.time()
     _, past = keys.create("acme", "", Grant(expires_at=now - 1))
@@ -128,13 +163,13 @@ async def test_keys_outlive_the_database(keys: KeyStore, caplog: pytest.LogCaptu
     _, secret = keys.create("acme", "", Grant())
     ring = KeyRing(keys)
     await ring.start()
-    keys.version = failing
+    keys.changes = failing
     await until(lambda: "a newer state of keys waits" in caplog.text)
     assert ring.caller(digest_of(secret)) is not None
     await ring.aclose()
 
 
-def failing() -> int:
+def failing(since: int) -> Holders:
     raise StoreError("the database is away")
 
 

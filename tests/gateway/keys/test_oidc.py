@@ -170,6 +170,31 @@ FORGERIES: list[Callable[[Provider], str]] = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("kind", "is_taken"),
+    [
+        ("JWT", True),
+        ("at+jwt", True),
+        ("application/at+JWT", True),
+        (None, True),
+        ("logout+jwt", False),
+        ("dpop+jwt", False),
+        ("", True),
+        (["JWT"], False),
+        (1, False),
+    ],
+)
+async def test_a_token_that_says_it_is_something_else_is_refused(
+    provider: Provider, kind: object, is_taken: bool
+) -> None:
+    token = jwt.encode(provider.claims(), FIRST, "RS256", headers={"kid": "one", "typ": kind})
+    if is_taken:
+        assert (await oidc(provider).session(token))[0].tenant == "acme"
+        return
+    with pytest.raises(ApiError, match="is not valid here"):
+        await oidc(provider).session(token)
+
+
 @pytest.mark.parametrize("forge", FORGERIES)
 async def test_forged_tokens_are_refused(provider: Provider, forge: Callable[[Provider], str]) -> None:
     secret = {"kty": "oct", "kid": "shared", "alg": "HS256", "k": base64.urlsafe_b64encode(b"s" * 32).decode()}

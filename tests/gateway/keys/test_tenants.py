@@ -120,7 +120,7 @@ async def test_another_team_gets_404_everywhere(tmp_path: Path, other_team: str)
     async with serving(tmp_path) as gateway:
         keys = KeyStore(gateway.store)
         mine, colleague, other = (keys.create(team, "", Grant())[1] for team in ("acme", "acme", other_team))
-        await until(lambda: gateway.gateway.parts.auth.ring._ring.version == 3)
+        await until(lambda: gateway.gateway.parts.auth.ring.version == 3)
         ids = await made_by(gateway, mine)
         for endpoint, body in OWNED.items():
             status, answer = await call(gateway, endpoint, other, body, ids)
@@ -149,7 +149,7 @@ async def test_metrics_of_all_teams_need_an_admin(tmp_path: Path) -> None:
         gateway.gateway._served.app._is_exposed = True
         keys = KeyStore(gateway.store)
         plain, admin = (keys.create("acme", "", Grant(is_admin=is_admin))[1] for is_admin in (False, True))
-        await until(lambda: gateway.gateway.parts.auth.ring._ring.version == 2)
+        await until(lambda: gateway.gateway.parts.auth.ring.version == 2)
         assert (await call(gateway, "GET /metrics", plain))[0] == 403
         assert (await call(gateway, "GET /metrics", "wrong"))[0] == 401
         assert (await call(gateway, "GET /metrics", admin))[0] == 200
@@ -166,7 +166,7 @@ async def test_conversations_of_two_teams_with_one_name_stay_apart(tmp_path: Pat
     async with serving(tmp_path) as gateway:
         keys = KeyStore(gateway.store)
         secrets = [keys.create(team, "", Grant())[1] for team in ("acme", "acme", "rival")]
-        await until(lambda: gateway.gateway.parts.auth.ring._ring.version == 3)
+        await until(lambda: gateway.gateway.parts.auth.ring.version == 3)
         chat = {"model": "auto", "user": "ann", "messages": [{"role": "user", "content": "red"}]}
         for secret in secrets:
             assert (await call(gateway, "POST /v1/chat/completions", secret, chat))[0] == 200
@@ -183,7 +183,7 @@ async def test_searches_and_embeddings_count_as_requests(tmp_path: Path, redis_u
         keys = KeyStore(gateway.store)
         caps = parse_caps(Measure.REQUESTS, ["2/month"])
         _, secret = keys.create("acme", "", Grant(caps=caps))
-        await until(lambda: gateway.gateway.parts.auth.ring._ring.version == 1)
+        await until(lambda: gateway.gateway.parts.auth.ring.version == 1)
         texts = {"model": "auto", "input": "cats"}
         documents = {"model": "auto", "query": "cats", "documents": ["a", "b"]}
         asked = (("embeddings", texts, 200), ("rerank", documents, 200), ("embeddings", texts, 429))
@@ -198,7 +198,7 @@ async def test_what_a_provider_bills_for_retrieval_counts_in_usd(tmp_path: Path,
     async with serving(tmp_path, redis_url=redis_url, config=retrieval_config(prices_per_m_usd=prices)) as gateway:
         caps = parse_caps(Measure.USD, ["0.05/month"])
         key_id, secret = KeyStore(gateway.store).create("acme", "", Grant(caps=caps))
-        await until(lambda: gateway.gateway.parts.auth.ring._ring.version == 1)
+        await until(lambda: gateway.gateway.parts.auth.ring.version == 1)
         asked = {"model": "animals", "input": "which animal purrs when it is content"}
         status, answer = await call(gateway, "POST /v1/embeddings", secret, asked)
         tokens = json.loads(answer)["usage"]["total_tokens"]
@@ -228,7 +228,7 @@ async def test_a_search_that_is_given_up_is_charged(
     async with serving(tmp_path, redis_url=redis_url, config=retrieval_config(prices_per_m_usd=prices)) as gateway:
         caps = (*parse_caps(Measure.USD, ["1/month"]), *parse_caps(Measure.TOKENS, ["1000/month"]))
         key_id, secret = KeyStore(gateway.store).create("acme", "", Grant(caps=caps))
-        await until(lambda: gateway.gateway.parts.auth.ring._ring.version == 1)
+        await until(lambda: gateway.gateway.parts.auth.ring.version == 1)
         asking = asyncio.create_task(call(gateway, "POST /v1/embeddings", secret, {"model": "auto", "input": "cats"}))
         await begun.wait()
         asking.cancel()
