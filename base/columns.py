@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from base.errors import DataError, allowed_values, require_installed
+from base.errors import DataError, allowed_values
 
 Float64Array = NDArray[np.float64]
 
@@ -22,9 +22,7 @@ def read_table(path: Path, required: Sequence[str]) -> Any:
 
     Raises:
         DataError: the file is missing, is not Parquet, or lacks a required column.
-        MissingExtraError: pyarrow is not installed.
     """
-    require_installed("train", "reading outcome tables", "pyarrow")
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from importlib.util import find_spec
 from typing import Any
 
 
@@ -21,23 +20,6 @@ class ConfigError(RouterError):
     def __init__(self, message: str, problems: Iterable[str] = ()) -> None:
         super().__init__(message)
         self.problems = tuple(problems) or (message,)
-
-
-class MissingExtraError(RouterError):
-    """An optional dependency is not installed; the message is one sentence with the command that installs it."""
-
-    def __init__(self, feature: str, extra: str) -> None:
-        super().__init__(
-            f"{feature} needs the '{extra}' extra: pip install 'composition-of-experts[{extra}]', "
-            f"or in the project's folder pip install -e '.[{extra}]'"
-        )
-        self.extra = extra
-
-
-def require_installed(extra: str, feature: str, *packages: str) -> None:
-    """Raises MissingExtraError when one of the packages that an extra installs is not there. Imports nothing."""
-    if any(find_spec(package) is None for package in packages):
-        raise MissingExtraError(feature, extra)
 
 
 class MissingWeightsError(RouterError):

@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from base.errors import require_installed
+from base.extras import require_installed
 
 
 class WorkEngine(StrEnum):
@@ -40,7 +40,7 @@ def cores_of(engine: WorkEngine) -> Iterator[int]:
     if engine is WorkEngine.LOCAL:
         yield 0
         return
-    require_installed("ray", "--engine ray", "ray")
+    require_installed("--engine ray", "ray")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no call home
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what it warns that it will do one day
     ray: Any = import_module("ray")

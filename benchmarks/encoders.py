@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from base.blas import one_thread
-from base.errors import MissingExtraError, MissingWeightsError
+from base.errors import MissingWeightsError
+from base.extras import MissingExtraError
 from base.intervals import Z_95
 from base.progress import silent
 from base.shipped import DEFAULT_CONFIG, seed_folder, shipped_root

@@ -76,13 +76,15 @@ def run(name: str, arguments: list[str]) -> int:
     from pydantic import ValidationError
 
     from base.errors import ConfigError, RouterError
+    from base.extras import needing
     from coe.completion import command_of
 
     # Every matrix of a router is small (see base.blas); numpy reads this when it is imported, which is after this.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
     try:
-        result = command_of(name)(arguments, prog_name=f"coe {name}", standalone_mode=False)
+        with needing(f"`coe {name}`", () if {*arguments} & {*HELP} else COMMANDS[name].extras):
+            result = command_of(name)(arguments, prog_name=f"coe {name}", standalone_mode=False)
     except ConfigError as error:
         return complain(error.problems)
     except RouterError as error:

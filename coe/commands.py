@@ -11,11 +11,13 @@ class Command(NamedTuple):
     It returns nothing, its exit status, or commands of other rooms to run after it, up to the first that fails.
     `summary` is empty for one that another command starts: no help shows it.
     `is_shown`: it writes reports where the user says, with the user's own umask.
+    `extras`: those it cannot do without, looked for before it asks or computes anything.
     """
 
     target: str
     summary: str
     is_shown: bool = False
+    extras: tuple[str, ...] = ()
 
 
 COMMANDS = {
@@ -47,10 +49,15 @@ COMMANDS = {
     "route": Command(
         "fleet.route_command:route", "Print the decision for a text, and why; or check routes.test.yaml.", is_shown=True
     ),
-    "train": Command("training.train_command:train", "Fit a router from labelled queries and outcomes."),
+    "train": Command(
+        "training.train_command:train",
+        "Fit a router from labelled queries and outcomes.",
+        extras=("train",),
+    ),
     "retrain": Command(
         "training.train_command:retrain",
         "Learn a better router, and better pilots of retrieval, from the decision log.",
+        extras=("train",),
     ),
     "router ls": Command("training.train_command:router_ls", "List trained routers, or show one."),
     "router try": Command(
@@ -62,6 +69,7 @@ COMMANDS = {
     "categories propose": Command(
         "training.category_commands:categories_propose",
         "Find topics that the router does not know, and categories without traffic.",
+        extras=("train",),
     ),
     "categories accept": Command(
         "training.category_commands:categories_accept",
@@ -77,43 +85,67 @@ COMMANDS = {
     "experts wake": Command("gateway.experts_commands:wake", "Wake an engine, or start one that was stopped."),
     "experts pin": Command("gateway.experts_commands:pin", "Keep an expert awake."),
     "experts probe": Command(
-        "eval.probe_command:experts_probe", "Score a new expert on a few graded probes and put it on the map."
+        "eval.probe_command:experts_probe",
+        "Score a new expert on a few graded probes and put it on the map.",
+        extras=("train",),
     ),
     "experts train-lora": Command(
         "training.lora.lora_commands:train_lora",
         "Train an expert for one category, and add it where it is surely better than its base.",
+        extras=("adapters", "train"),
     ),
-    "experts merge": Command("training.lora.lora_commands:merge", "Merge rarely used adapters into one expert."),
+    "experts merge": Command(
+        "training.lora.lora_commands:merge",
+        "Merge rarely used adapters into one expert.",
+        extras=("adapters", "train"),
+    ),
     "eval routing": Command(
-        "eval.routing.routing_command:routing", "Report what routing won on an outcome table.", is_shown=True
+        "eval.routing.routing_command:routing",
+        "Report what routing won on an outcome table.",
+        is_shown=True,
+        extras=("eval", "train"),
     ),
     "eval log": Command(
-        "eval.log.log_command:log", "Report on production traffic from the decision log.", is_shown=True
+        "eval.log.log_command:log",
+        "Report on production traffic from the decision log.",
+        is_shown=True,
+        extras=("eval", "train"),
     ),
-    "eval collect": Command("eval.collect_command:collect", "Run prompts through the experts and grade the answers."),
+    "eval collect": Command(
+        "eval.collect_command:collect",
+        "Run prompts through the experts and grade the answers.",
+        extras=("train",),
+    ),
     "eval retrieval": Command(
         "eval.retrieval.retrieval_command:retrieval",
         "Report what routing between retrieval experts won on collections with judgements.",
         is_shown=True,
+        extras=("eval", "train"),
     ),
     "retrieval train": Command(
         "retrieval.training.train_commands:train",
         "Train a retrieval expert: a LoRA adapter on the queries of a collection.",
+        extras=("retrieval", "train"),
     ),
     "retrieval pilots": Command(
-        "retrieval.training.train_commands:pilots", "Build the pilot library that routes between retrieval experts."
+        "retrieval.training.train_commands:pilots",
+        "Build the pilot library that routes between retrieval experts.",
+        extras=("train",),
     ),
     "retrieval export": Command(
         "retrieval.stores.export:export",
         "Write vector stores and the feedback on their searches as collections.",
     ),
     "outcomes import": Command(
-        "training.datasets.import_formats:import_outcomes", "Make an outcome table of another tool's files."
+        "training.datasets.import_formats:import_outcomes",
+        "Make an outcome table of another tool's files.",
+        extras=("train",),
     ),
     "outcomes export": Command(
         "eval.export:export_outcomes",
         "Write an outcome table for another tool.",
         is_shown=True,
+        extras=("train",),
     ),
     "replay": Command(
         "gateway.replay_command:replay", "Make a logged decision again, or show what another router would have done."
@@ -141,6 +173,8 @@ COMMANDS = {
         "decision_log.removal_commands:erase_decisions", "Erase every decision of a subject, or older than a given age."
     ),
     "log archive": Command(
-        "decision_log.removal_commands:archive_decisions", "Move old decisions from SQL to Parquet files."
+        "decision_log.removal_commands:archive_decisions",
+        "Move old decisions from SQL to Parquet files.",
+        extras=("train",),
     ),
 }

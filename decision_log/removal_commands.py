@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from base.errors import ConfigError, require_installed
+from base.errors import ConfigError
+from base.extras import require_installed
 from base.options import ConfigOption, DatabaseOption, DataOption, RedisOption, age_s, require_folder
 from decision_log.connections import (
     opened_client,
@@ -54,7 +55,7 @@ def erase_decisions(
     if (dry_run or archive is not None) and subject is None:
         raise ConfigError(f"{'--dry-run' if dry_run else '--archive'}: it needs --subject")
     if archive is not None:
-        require_installed("train", "an archive", "pyarrow")
+        require_installed("--archive", "pyarrow")
         if not archive.is_dir():
             raise ConfigError(f"--archive {archive}: is not a folder; allowed: one that `coe log archive` wrote")
     with working("looking for decisions ..."), opened_database(data_dir, database_url, is_reader=dry_run) as database:
@@ -86,7 +87,6 @@ def archive_decisions(
     from base.terminal import Terminal
     from decision_log.archive import archive
 
-    require_installed("train", "an archive", "pyarrow")
     now = time.time()
     before = now - age_s(older_than)
     require_folder(out)

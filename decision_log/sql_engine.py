@@ -16,7 +16,8 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
 from sqlmodel import create_engine
 
-from base.errors import ConfigError, DataError, StoreError, require_installed
+from base.errors import ConfigError, DataError, StoreError
+from base.extras import require_installed
 from decision_log.tables import DECISIONS, SCHEMA, SCHEMA_VERSION
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def open_engine(database_url: str, *, is_reader: bool = False) -> Engine:
     """
     url = checked_url(database_url)
     if url.get_backend_name() == "postgresql":
-        require_installed("postgres", "the database URL of Postgres", "psycopg")
+        require_installed("the database URL of Postgres", "psycopg")
         return postgres_engine(url)
     path = Path(url.database or "")
     if is_reader and (sealed := sealed_url(path)):

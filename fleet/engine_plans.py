@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
-from base.errors import EngineError, MissingWeightsError, require_installed
+from base.errors import EngineError, MissingWeightsError
+from base.extras import require_installed
 from fleet.adapter_files import converted_adapters
 from fleet.llamacpp import LOOPBACK, EngineOptions
 from fleet.orphans import OWNER, owner_mark
@@ -82,7 +83,7 @@ def llamacpp_plans(
 
 def require_llamacpp(expert: str) -> None:
     """Raises MissingExtraError where the embedded engine is not installed."""
-    require_installed("llamacpp", f"experts.{expert}.engine 'llamacpp'", "gguf", "xllamacpp")
+    require_installed(f"experts.{expert}.engine 'llamacpp'", "gguf", "xllamacpp")
 
 
 def llamacpp_plan(

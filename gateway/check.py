@@ -11,14 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from base.errors import (
-    ConfigError,
-    EngineError,
-    InfeasibleBudgetError,
-    MissingExtraError,
-    MissingWeightsError,
-    allowed_values,
-)
+from base.errors import ConfigError, EngineError, InfeasibleBudgetError, MissingWeightsError, allowed_values
+from base.extras import MissingExtraError
 from fleet.engine_plans import require_llamacpp
 from fleet.setup.endpoints import KeyRefusedError, listed_models
 from fleet.wires.builtin import FAMILY

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.core import Metric
 
-from base.errors import require_installed
+from base.extras import require_installed
 from decision_log.admin_log import AdminLog
 from decision_log.consumer import Consumer
 from decision_log.database import Database
@@ -251,7 +251,7 @@ def telemetry_of(settings: Settings, instance: str) -> Telemetry | None:
     has_lines = settings.log_format == "json"
     if not settings.signals:
         return Telemetry(has_lines=True) if has_lines else None
-    require_installed("otel", "OTEL_EXPORTER_OTLP_ENDPOINT", "google", "opentelemetry", "opentelemetry.sdk")
+    require_installed("OTEL_EXPORTER_OTLP_ENDPOINT", "google", "opentelemetry", "opentelemetry.sdk")
     from gateway.telemetry.exporting import Exporting
 
     return Exporting(settings.signals, instance, has_lines=has_lines)

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 HostOption = Annotated[str | None, typer.Option("--host", help="address to listen on (COE_HOST; 127.0.0.1)")]
 PortOption = Annotated[int | None, typer.Option("--port", min=0, max=65535, help="0: any free port (COE_PORT; 8000)")]
 
-DEMO_PACKAGES = ("gguf", "lxml", "onnxruntime", "pyarrow", "sklearn", "xllamacpp")
-"""One of each extra that the shipped composition needs, so that all are asked for at once."""
+
+DEMO = ("budgets", "builtin", "encoders", "eval", "llamacpp", "stores", "train")
+"""The extras that `demo` consists of."""
 
 
 def up(
@@ -37,7 +38,7 @@ def up(
     """Start services, experts and gateway; measure and fit on the first start; ask one query per category; serve and
     learn."""
     begun_s = time.perf_counter()
-    from base.errors import require_installed
+    from base.extras import EXTRAS, MissingExtraError, missing
     from base.shipped import DEFAULT_CONFIG, copy_composition
     from base.terminal import Terminal
     from fleet.program_log import log_to_file
@@ -47,7 +48,8 @@ def up(
 
     settings, view = settings_of(config, data_dir, host, port), UpView(Terminal(), begun_s)
     if settings.config_path == DEFAULT_CONFIG and not DEFAULT_CONFIG.exists():
-        require_installed("demo", "the composition that ships with coe", *DEMO_PACKAGES)
+        if missing(package for extra in DEMO for package in EXTRAS[extra]):
+            raise MissingExtraError("the composition that ships with coe", "demo")
         copy_composition(Path())
         view.note("there was no experts.yaml here: wrote the one that ships with coe, and its adapters under examples/")
     log_to_file(settings.data_dir, settings.log_level, settings.log_format)

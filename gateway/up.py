@@ -6,15 +6,18 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import aiohttp
 from pydantic import SecretStr
 
-from base.errors import ArtifactError, EngineError, reason_of
+from base.errors import ArtifactError, ConfigError, EngineError, reason_of
+from base.extras import require_extras
 from base.leash import coe_words, leashed
 from base.shipped import answers_file
 from fleet.stop_signal import Life, live_until_signal
+from gateway.check import faults, find_problems
 from gateway.composition import running_composition
 from gateway.first_answers import TIMEOUT_S, FirstAnswer, ask, first_queries
 from gateway.keys.key_store import new_secret
@@ -57,6 +60,7 @@ async def run_up(
     """
     start, warnings = agreed_config(settings)
     config = start.config
+    refuse_problems(settings, config)
     for warning in warnings:
         view.note(f"warning: {warning}")
 
@@ -90,6 +94,14 @@ async def run_up(
         raise EngineError("stopped before every first query was answered")
 
 
+def refuse_problems(settings: Settings, config: CoeConfig) -> None:
+    """Refuses what `coe check` refuses, and a start without the packages that measure, fit and learn, before anything
+    is asked. Raises ConfigError."""
+    problems = [*faults("", partial(require_extras, "`coe up`", ["train"]))]
+    if problems := problems + find_problems(config, settings.config_path, os.environ):
+        raise ConfigError("\n".join(problems), problems)
+
+
 def with_own_key(settings: Settings, config: CoeConfig) -> Settings:
     """Settings with a key for our own queries, which ends with this process, where the gateway will ask for one and
     COE_API_KEYS has none."""
@@ -110,19 +122,15 @@ async def ensure_router(
     """Makes the first router when there is none, or another where all is graded again, and says which one serves.
 
     Raises:
-        EngineError: measuring or fitting failed, or every expert is disabled.
+        EngineError: measuring or fitting failed.
         ArtifactError: there is a router and it cannot be used.
     """
-    live, disabled = gateway.parts.live, gateway.parts.pool.problems()
-    for problem in disabled.values():
-        view.note(f"warning: {problem}; the expert is disabled")
+    live = gateway.parts.live
     if is_regrading or (live.current is None and not (settings.data_dir / ROUTERS_FOLDER / LIVE_FILE).exists()):
         environment = dict(os.environ)
         if settings.plain_keys:
             environment[KEY_VARIABLE] = settings.plain_keys[0]
-        if not (asked := tuple(name for name in config.experts if name not in disabled)):
-            raise EngineError("every expert is disabled, so nothing can be measured")
-        collect = collect_words(client_url(gateway), asked, settings, probes)
+        collect = collect_words(client_url(gateway), tuple(config.experts), settings, probes)
         source = ["--again"] if is_regrading else ["--answers-from", str(answers_file())]
         train = on_folder("train", settings)
         for title, words in ("measuring what every expert can do", [*collect, *source]), ("fitting the router", train):

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
-from base.errors import ConfigError, require_installed
+from base.errors import ConfigError
+from base.extras import require_installed
 from retrieval.experts.adapter import MANIFEST_FILE
 from retrieval.types import BASE, BaseExpert, ExpertOf, LexicalExpert, RetrievalExpert
 from router import plugins
@@ -20,7 +21,7 @@ FAMILY = "retrieval.experts"
 
 def require_stores() -> None:
     """Raises MissingExtraError where the packages that read documents are not installed."""
-    require_installed("stores", "retrieval in experts.yaml", "lxml", "pypdf")
+    require_installed("retrieval in experts.yaml", "lxml", "pypdf")
 
 
 def build_experts(config: RetrievalConfig, root: Path) -> dict[str, RetrievalExpert]:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from base.errors import InfeasibleBudgetError, require_installed
+from base.errors import InfeasibleBudgetError
+from base.extras import require_installed
 from router.hosting import Memory, kept_in_memory
 from router.policy_config import Budgets
 from router.price import LEAST_LIMIT, SLACK, Amounts, beside_others
@@ -104,7 +105,7 @@ class MapProgram:
         Where hosting is neither limited nor minimised, y and z are left at 0, and so is each x that another one
         dominates: of ten thousand experts some ten remain in a category.
         """
-        require_installed("budgets", "a policy with budgets", "scipy")
+        require_installed("a policy with budgets", "scipy")
         from scipy.optimize import Bounds, LinearConstraint, milp
         from scipy.sparse import csr_array
 

@@ -2,9 +2,8 @@
 
 Each plugin module has three public names: `Options` (a frozen pydantic model that refuses unknown keys),
 `build(options)` (heavy imports happen inside) and `EXAMPLES` (valid Options, used by the contract tests). One that is
-made of others has `inner(options)` too, which lists them; one that imports packages of an extra names both (`IMPORTS`,
-`EXTRA`). Only names that exist as files can be loaded, so
-configuration never imports arbitrary code.
+made of others has `inner(options)` too, which lists them; one that imports packages of an extra names them in
+`IMPORTS`. Only names that exist as files can be loaded, so configuration never imports arbitrary code.
 """
 
 from __future__ import annotations
@@ -18,7 +17,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from base.errors import ConfigError, allowed_values, got_value, require_installed
+from base.errors import ConfigError, allowed_values, got_value
+from base.extras import require_installed
 from base.fault_words import fault_words
 
 
@@ -34,8 +34,7 @@ class Inner:
 
 def require_imports(plugin: ModuleType) -> None:
     """Raises MissingExtraError when a package that a plugin names is not installed. Imports nothing."""
-    packages = getattr(plugin, "IMPORTS", ())
-    require_installed(getattr(plugin, "EXTRA", ""), f"kind '{plugin.__name__.rpartition('.')[2]}'", *packages)
+    require_installed(f"kind '{plugin.__name__.rpartition('.')[2]}'", *getattr(plugin, "IMPORTS", ()))
 
 
 def inner_of(plugin: ModuleType, options: BaseModel) -> tuple[Inner, ...]:

@@ -18,7 +18,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from base.errors import InfeasibleBudgetError, require_installed
+from base.errors import InfeasibleBudgetError
+from base.extras import require_installed
 from router.types import Float64Array, IntArray
 
 T = TypeVar("T")
@@ -154,7 +155,7 @@ def least_amount(problem: Problem, row: int, rest: list[int]) -> float | None:
     """
     if not rest:
         return float(problem.amounts[row].min(axis=1).mean())
-    require_installed("budgets", "a policy with budgets", "scipy")
+    require_installed("a policy with budgets", "scipy")
     from scipy.optimize import linprog
     from scipy.sparse import csr_array, identity, kron
 
@@ -246,7 +247,7 @@ def master(played: list[tuple[float, Float64Array]], limits: Float64Array) -> tu
 
     While no mixture of the cuts keeps the limits prices have no bound; the next cut is then found at very high ones.
     """
-    require_installed("budgets", "a policy with budgets", "scipy")
+    require_installed("a policy with budgets", "scipy")
     from scipy.optimize import linprog
 
     rows = np.array([[-1.0, *(-amount)] for _, amount in played])

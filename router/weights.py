@@ -8,7 +8,8 @@ from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from base.errors import ConfigError, MissingWeightsError, require_installed
+from base.errors import ConfigError, MissingWeightsError
+from base.extras import require_installed
 
 PACKAGE_SCHEME = "package:"
 HUB_SCHEME = "hub:"
@@ -70,7 +71,7 @@ def from_hub(reference: str) -> Path:
     parts = reference.removeprefix(HUB_SCHEME).split("/", 2)
     if len(parts) != 3:
         raise ConfigError(f"weights '{reference}': expected hub:OWNER/REPO/FILE")
-    require_installed("encoders", f"'{reference}'", "huggingface_hub")
+    require_installed(f"'{reference}'", "huggingface_hub")
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 

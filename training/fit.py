@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from base.blas import one_thread
-from base.errors import DataError, require_installed
+from base.errors import DataError
 from base.progress import Progress, silent
 from router.artifact import RouterArtifact, save_artifact
 from router.protocols import Encoder
@@ -101,7 +101,6 @@ def prepare(
     progress: Progress,
 ) -> Prepared:
     """Fits stage 1 and puts what stage 2 learns from beside it. Raises DataError as `fit_router` does."""
-    require_installed("train", "fitting a router", "sklearn")
     if not request.categories:
         raise DataError("a router needs at least one category that is not `general`; got none")
     data = LabelledEmbeddings(

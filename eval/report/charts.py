@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from base.errors import require_installed
 from eval.report.page import Spec
 
 WIDTH, SQUARE = 920, 500
@@ -75,8 +74,7 @@ ONE_GROUP = {"": Look(ACCENT)}
 
 
 def altair() -> Any:
-    """The library, when a chart is drawn. Raises MissingExtraError."""
-    require_installed("eval", "the report", "altair")
+    """The library, when a chart is drawn."""
     import altair as alt
     from altair.utils.schemapi import disable_debug_mode
 

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel
 
-from base.errors import DataError, require_installed
+from base.errors import DataError
 
 JSON_FILE = "report.json"
 HTML_FILE = "report.html"
@@ -189,8 +189,7 @@ def write_report(report: BaseModel, page: Page, folder: Path) -> tuple[Path, Pat
 
 
 def render(page: Page) -> str:
-    """The page as HTML. Raises MissingExtraError."""
-    require_installed("eval", "the report", "vl_convert")
+    """The page as HTML."""
     import vl_convert
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup, escape

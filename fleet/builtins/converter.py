@@ -14,7 +14,7 @@ from fleet.builtins import Builtin
 from fleet.builtins._frame import core_of, number_of, shown
 from router.section import Section
 
-IMPORTS, EXTRA = ("pint", "dateutil"), "builtin"
+IMPORTS = ("pint", "dateutil")
 
 UNITS = {
     "millimeter": "mm millimeters millimeter millimetres millimetre",

@@ -67,7 +67,7 @@ class Options(Section):
     timeout_s: float = Field(default=600.0, gt=0)
 
 
-IMPORTS, EXTRA = ("litellm",), "providers"
+IMPORTS = ("litellm",)
 EXAMPLES = (Options(model="anthropic/claude-sonnet-4-5"), Options(model="openai/gpt-4o-mini", timeout_s=30.0))
 
 

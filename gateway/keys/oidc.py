@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
-from base.errors import require_installed
+from base.extras import require_installed
 from base.json_text import from_json
 from decision_log.privacy import keyed_hash
 from gateway.http_errors import ApiError, no_key, not_now
@@ -145,7 +145,7 @@ class Oidc:
 
 def require_oidc() -> None:
     """Raises MissingExtraError."""
-    require_installed("oidc", "gateway.oidc", "jwt", "cryptography")
+    require_installed("gateway.oidc", "jwt", "cryptography")
 
 
 async def read_json(session: aiohttp.ClientSession, url: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
-from base.errors import require_installed
+from base.extras import require_installed
 from base.json_text import to_json
 from gateway.asgi import Receive, read_body, read_off_loop, too_large
 from gateway.http_errors import invalid
@@ -62,7 +62,7 @@ def unpacked(raw: bytes, max_bytes: int) -> bytes:
 
 def json_of(raw: bytes) -> bytes:
     """An ExportLogsServiceRequest as JSON. Raises ApiError, MissingExtraError."""
-    require_installed("otel", PROTOBUF, "google", "opentelemetry", "opentelemetry.proto")
+    require_installed(PROTOBUF, "google", "opentelemetry", "opentelemetry.proto")
     from google.protobuf.json_format import MessageToDict
     from google.protobuf.message import DecodeError
     from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest

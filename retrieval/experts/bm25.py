@@ -176,5 +176,5 @@ def build(options: Options) -> ExpertOf:
     return lambda name, base: Bm25Expert(name, options)  # over any base: it uses none
 
 
-IMPORTS, EXTRA = ("bm25s", "Stemmer"), "stores"
+IMPORTS = ("bm25s", "Stemmer")
 EXAMPLES = (Options(), Options(k1=0.9, b=0.4, language="none", stopwords="none"))

@@ -16,5 +16,5 @@ def build(options: Options) -> ExpertOf:
     return expert_of(sentence_transformer.build(options), options)
 
 
-IMPORTS, EXTRA = sentence_transformer.IMPORTS, sentence_transformer.EXTRA
+IMPORTS = sentence_transformer.IMPORTS
 EXAMPLES = (Options(), Options(query_prefix="query: ", document_prefix="passage: "))

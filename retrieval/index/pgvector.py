@@ -16,7 +16,8 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 
-from base.errors import ConfigError, StoreError, VectorSpaceError, require_installed
+from base.errors import ConfigError, StoreError, VectorSpaceError
+from base.extras import require_installed
 from decision_log.sql_engine import close_engine, postgres_engine
 from retrieval.index.space import Hits, KeyArray, VectorSpace, require_same_space, require_vectors
 from router.types import FloatArray
@@ -155,7 +156,7 @@ def open_postgres(url: str) -> Engine:
             f"retrieval.stores.index 'pgvector' needs Postgres, the URL is of '{parsed.get_backend_name()}': name a "
             "variable with a postgresql:// URL by retrieval.stores.index_url_env"
         )
-    require_installed("postgres", "retrieval.stores.index 'pgvector'", "psycopg")
+    require_installed("retrieval.stores.index 'pgvector'", "psycopg")
     return postgres_engine(parsed.set(drivername="postgresql+psycopg"))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from base.errors import DataError, require_installed
+from base.errors import DataError
 from base.whole_files import write_whole
 from retrieval.training.recipe import Recipe
 from router.encoders._bert import LINEAR
@@ -24,17 +24,10 @@ CHECKPOINT_FILE = "checkpoint.safetensors"
 PROGRESS_FILE = "checkpoint.json"
 
 
-def require_torch() -> None:
-    """Raises MissingExtraError."""
-    require_installed("retrieval", "training a retrieval expert", "torch", "sentence_transformers", "peft")
-
-
 class QueryAdapter:
     """Trainable queries. Calls are deterministic for a seed: dropout is drawn again from (seed, step)."""
 
     def __init__(self, model_folder: Path, recipe: Recipe, pooling: str) -> None:
-        """Raises MissingExtraError."""
-        require_torch()
         import torch
         from peft import LoraConfig, get_peft_model
         from sentence_transformers import SentenceTransformer

@@ -39,12 +39,10 @@ def train(
     from base.progress import console_progress
     from retrieval.training.adapter_training import Look, prepare, train_adapter
     from retrieval.training.collection import find_collections, read_collection
-    from retrieval.training.lora import require_torch
     from retrieval.training.searcher import Searcher
     from retrieval.types import BASE, BaseExpert
     from router.encoders import bert
 
-    require_torch()
     set_threads(threads)
     encoder = bert.build(bert.Options(model=base))
     with console_progress() as progress:

@@ -95,5 +95,5 @@ def build(options: Options) -> BertEncoder:
     )
 
 
-IMPORTS, EXTRA = ("scipy", "tokenizers"), "stores"
+IMPORTS = ("scipy", "tokenizers")
 EXAMPLES = (Options(), Options(max_tokens=64))

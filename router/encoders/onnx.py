@@ -81,7 +81,7 @@ def build(options: Options) -> OnnxEncoder:
     )
 
 
-IMPORTS, EXTRA = ("onnxruntime", "tokenizers"), "encoders"
+IMPORTS = ("onnxruntime", "tokenizers")
 EXAMPLES = (
     Options(weights="model.onnx", tokenizer="tokenizer.json"),
     Options(weights="model.onnx", tokenizer="tokenizer.json", max_tokens=64),

@@ -92,5 +92,5 @@ def folder_sha256(folder: Path) -> str:
     return fingerprint(*(f"{file.relative_to(folder)}:{file_sha256(file)}" for file in files))
 
 
-IMPORTS, EXTRA = ("sentence_transformers",), "retrieval"
+IMPORTS = ("sentence_transformers",)
 EXAMPLES = (Options(), Options(max_tokens=64))

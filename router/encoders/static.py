@@ -151,5 +151,5 @@ def build(options: Options) -> StaticEncoder:
     )
 
 
-IMPORTS, EXTRA = ("sentencepiece", "tokenizers"), "encoders"
+IMPORTS = ("sentencepiece", "tokenizers")
 EXAMPLES = (Options(), Options(max_tokens=64))

@@ -224,5 +224,5 @@ def build(options: Options) -> UseMultilingualEncoder:
     )
 
 
-IMPORTS, EXTRA = ("onnxruntime", "sentencepiece"), "encoders"
+IMPORTS = ("onnxruntime", "sentencepiece")
 EXAMPLES = (Options(), Options(max_tokens=32, opening_tokens=10))

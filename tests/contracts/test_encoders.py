@@ -13,7 +13,8 @@ from functools import cache
 import numpy as np
 import pytest
 
-from base.errors import MissingExtraError, MissingWeightsError
+from base.errors import MissingWeightsError
+from base.extras import MissingExtraError
 from router import plugins
 from router.encoders.hashing import HashingEncoder
 from router.protocols import Encoder
@@ -141,7 +142,8 @@ NOT_IN_VECTORS = frozenset(
 PRINT_FINGERPRINTS = """
 import sys
 from router import plugins
-from base.errors import MissingExtraError, MissingWeightsError
+from base.errors import MissingWeightsError
+from base.extras import MissingExtraError
 for kind in sys.argv[1:]:
     plugin = plugins.load("router.encoders", kind)
     try:

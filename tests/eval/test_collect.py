@@ -23,6 +23,7 @@ from eval.collect_command import expert_fingerprint, first_of_each_category, loa
 from eval.collect_request import CollectOptions, CollectRequest
 from eval.probe_set import GraderSpec, Probe
 from router.expert_config import Engine, ExpertConfig
+from tests.waiting import until
 from training.datasets.outcomes import read_outcomes
 from training.types import ModelFacts
 
@@ -378,6 +379,19 @@ async def test_who_answered_before_stays_in_the_table(fake: FakeExperts, tmp_pat
     with pytest.raises(RouterError, match="no expert answered any probe"):
         await run(fake, tmp_path, "broken")
     assert read_outcomes(tmp_path).experts == ("mild", "right")
+
+
+async def test_an_interrupted_collection_keeps_what_was_answered_and_asks_the_rest(
+    fake: FakeExperts, tmp_path: Path
+) -> None:
+    asking = asyncio.create_task(run(fake, tmp_path, "right", "silent"))
+    journal = tmp_path / "journal.jsonl"
+    await until(lambda: journal.exists() and len(journal.read_text().splitlines()) == 3, "the answers of one expert")
+    asking.cancel()  # as Ctrl-C does
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert (await run(fake, tmp_path, "right", "wrong")).n_reused == 3
+    assert (fake.total("right"), fake.total("wrong")) == (3, 3)
 
 
 async def test_a_line_cut_by_a_crash_is_dropped_and_a_damaged_one_is_named(fake: FakeExperts, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from aiohttp.test_utils import TestServer
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from coe.commands import COMMANDS, Command
 from tests.gateway.served import end_gateway, environment_of, start_gateway
 from tests.training.trained_folder import CONFIG, EXPERTS, make_trained
 
@@ -93,7 +94,7 @@ async def test_a_gateway_of_the_base_install_routes(upstream: str, tmp_path: Pat
 
 
 def run_in_base(folder: Path, command: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    words = [sys.executable, "-P", "-c", RUN, absent_packages(), command]
+    words = [sys.executable, "-P", "-c", RUN, absent_packages(), *command.split()]
     return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -131,3 +132,24 @@ def test_the_shipped_composition_asks_for_all_that_it_lacks_at_once_and_leaves_n
     assert done.returncode == 1
     assert "the composition that ships with coe needs the 'demo' extra" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_start_that_could_not_fit_a_router_asks_no_expert(upstream: str, tmp_path: Path) -> None:
+    entry = {"engine": "openai", "model": "left", "url": upstream}
+    values = {**CONFIG, "experts": {"left": entry}}
+    (tmp_path / "experts.yaml").write_text(yaml.safe_dump(values))
+    environment = environment_of(tmp_path / "experts.yaml", tmp_path / "data")
+    done = await asyncio.to_thread(run_in_base, tmp_path, "up --once --port 0", environment)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("coe: `coe up` needs the 'train' extra: pip install")
+    assert not (tmp_path / "data" / "coe.db").exists()
+    assert not (tmp_path / "data" / "outcomes").exists()
+
+
+@pytest.mark.parametrize(("name", "command"), [(name, each) for name, each in COMMANDS.items() if each.extras])
+def test_a_command_without_its_extras_says_so_in_one_sentence(name: str, command: Command, tmp_path: Path) -> None:
+    done = run_in_base(tmp_path, name, environment_of(tmp_path / "experts.yaml", tmp_path / "data"))
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"coe: `coe {name}` needs the ")
+    assert all(f"'{extra}'" in done.stderr for extra in command.extras)
+    assert len(done.stderr.splitlines()) == 1

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from base.errors import MissingExtraError
+from base.extras import MissingExtraError
 from coe.command_line import run as run_command
 from fleet.router_registry import change_pointer
 from gateway.check import find_problems
@@ -284,7 +284,7 @@ def test_packages_of_an_extra_that_are_not_installed_are_found(monkeypatch):
     values["experts"]["far"] = {"engine": "litellm", "model": "provider/m"}
     values["retrieval"]["experts"] = {"words": {"kind": "bm25"}, "other": {"kind": "sentence_transformer"}}
     gone = ("litellm", "bm25s", "sentence_transformers")
-    monkeypatch.setattr("base.errors.find_spec", lambda name: None if name in gone else name)
+    monkeypatch.setattr("base.extras.find_spec", lambda name: None if name in gone else name)
     found = [line for line in find_problems(parse_config(values), ROOT / "experts.yaml") if "needs the" in line]
     assert [line.split(": ")[1:3] for line in found] == [
         ["retrieval.experts.words", "kind 'bm25' needs the 'stores' extra"],

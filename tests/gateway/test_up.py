@@ -136,33 +136,24 @@ async def test_a_signal_while_it_measures_ends_it(settings: Settings, monkeypatc
         await asyncio.wait_for(run, DEADLINE_S)
 
 
-@pytest.mark.parametrize(("names", "asked"), [(("parrot",), "crow"), (("parrot", "crow"), None)])
-async def test_a_disabled_expert_is_told_and_not_measured(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...], asked: str | None
+async def test_what_check_refuses_and_a_missing_extra_end_a_start_before_anything_is_asked(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = yaml.safe_load(settings.config_path.read_text())
-    for name in names:
-        values["experts"][name] = {
-            "engine": "openai",
-            "model": name,
-            "url": "http://127.0.0.1:9/v1",
-            "api_key_env": "A_KEY_OF_NOBODY",
-        }
+    values["experts"]["parrot"] = {
+        "engine": "openai",
+        "model": "parrot",
+        "url": "http://127.0.0.1:9/v1",
+        "api_key_env": "A_KEY_OF_NOBODY",
+    }
     settings.config_path.write_text(yaml.safe_dump(values))
-    commands: list[list[str]] = []
-
-    async def noted(words: list[str], _: object) -> None:
-        commands.append(words)
-        raise EngineError("as far as this test goes")
-
-    monkeypatch.setattr("gateway.up.run_coe", noted)
-    out = io.StringIO()
-    with pytest.raises(EngineError, match="as far as" if asked else "every expert is disabled"):
-        await run_up(settings, UpView(Terminal(file=out)), once=True)
-    told = " ".join(out.getvalue().split())
-    for name in names:
-        assert f"experts.{name}.api_key_env: environment variable A_KEY_OF_NOBODY is not set; the expert is" in told
-    assert [words[words.index("--experts") + 1] for words in commands] == ([asked] if asked else [])
+    monkeypatch.setattr("base.extras.find_spec", lambda name: None if name == "sklearn" else name)
+    with pytest.raises(ConfigError) as refused:
+        await run_up(settings, UpView(Terminal(file=io.StringIO())), once=True)
+    extra, key = refused.value.problems
+    assert extra.startswith("`coe up` needs the 'train' extra: pip install 'composition-of-experts[train]'")
+    assert "experts.parrot.api_key_env: environment variable A_KEY_OF_NOBODY is not set" in key
+    assert not settings.data_dir.exists()
 
 
 def test_a_command_that_fails_is_named(capfd: pytest.CaptureFixture[str]) -> None:

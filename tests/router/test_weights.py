@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from base.errors import ConfigError, MissingExtraError, MissingWeightsError
+from base.errors import ConfigError, MissingWeightsError
+from base.extras import MissingExtraError
 from router.weights import file_sha256, fingerprint, resolve_weights
 
 

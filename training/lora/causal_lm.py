@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from base.errors import ConfigError, require_installed
+from base.errors import ConfigError
 from router.expert_config import Engine, ExpertConfig
 from router.weights import file_sha256, resolve_weights
 from training.lora.adapter_fit import Recipe, Watch, device, fit, load_adapted_base, make_batches, save_adapter
@@ -19,9 +19,8 @@ ASKED_AT_ONCE = 16
 MERGED = "merged"
 
 
-def require_torch() -> None:
-    """Raises MissingExtraError."""
-    require_installed("adapters", "training an expert", "torch", "transformers", "peft")
+def hide_progress() -> None:
+    """Keeps transformers from drawing progress bars of its own."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()

@@ -36,11 +36,11 @@ def train_lora(
     """Train an expert for one category: a LoRA adapter on examples, added where it is surely better than its base."""
     from decision_log.default_database import default_database_url
     from training.lora.admission import candidate_of, learn
-    from training.lora.causal_lm import require_torch
+    from training.lora.causal_lm import hide_progress
     from training.lora.examples import logged_prompts, read_examples
     from training.lora.serving import Teacher
 
-    require_torch()
+    hide_progress()
     candidate = candidate_of(name, category, config, data_dir, options, training.on)
     if training.data is None:
         teacher = Teacher(known_teacher(candidate, training.teacher), options.base_url, api_key, options.max_tokens)
@@ -100,9 +100,9 @@ def merge(
 ) -> list[list[str]]:
     """Merge rarely used adapters into one, measured before and after; it is added unless one of them loses too much."""
     from training.lora.admission import candidate_of, merged_scores
-    from training.lora.causal_lm import require_torch
+    from training.lora.causal_lm import hide_progress
 
-    require_torch()
+    hide_progress()
     files = files_of(names, data)
     candidate = candidate_of(into, None, config, data_dir, options, names[0])
     with console_progress() as progress:

@@ -16,7 +16,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from base.errors import BackendError, MissingExtraError
+from base.errors import BackendError
+from base.extras import MissingExtraError
 from fleet.backend import MAX_ERROR_BYTES, BackendRequest, is_spent, read_all
 from fleet.connect import build_backends
 from fleet.wires.litellm import FORWARDED, Options, build, error_response, import_litellm
@@ -215,7 +216,7 @@ async def test_nobody_there() -> None:
 
 
 def test_without_litellm_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("base.errors.find_spec", lambda name: None)
+    monkeypatch.setattr("base.extras.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install -e '\.\[providers\]'"):
         plugins.build("fleet.wires", "litellm", {"model": "provider/m"})
 

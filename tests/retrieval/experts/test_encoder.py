@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from base.errors import ArtifactError, MissingExtraError
+from base.errors import ArtifactError
+from base.extras import MissingExtraError
 from retrieval.experts import encoder, openai
 from retrieval.experts.encoder import Options
 from router import plugins
@@ -37,7 +38,7 @@ def test_an_endpoint_is_an_expert_without_being_asked() -> None:
 
 
 def test_without_torch_one_sentence_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("base.errors.find_spec", lambda name: None)
+    monkeypatch.setattr("base.extras.find_spec", lambda name: None)
     for family in ("router.encoders", "retrieval.experts"):
         with pytest.raises(MissingExtraError, match=r"pip install -e '\.\[retrieval\]'"):
             plugins.build(family, "sentence_transformer", {})

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from base.errors import DataError, MissingExtraError
+from base.errors import DataError
 from retrieval.experts import adapter
 from retrieval.training import lora
 from retrieval.training.adapter_training import CHECKPOINT_FOLDER, Look, Run, prepare, train_adapter
@@ -117,12 +117,6 @@ def test_a_share_of_an_adapter_lies_between_base_and_the_whole(tmp_path: Path, b
     assert np.abs(part - whole.encode(texts)).max() > 1e-3
     whole.set_weights(whole.weights(0.5))
     assert np.abs(part - whole.encode(texts)).max() < 1e-5
-
-
-def test_without_torch_one_sentence_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("base.errors.find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"pip install -e '\.\[retrieval\]'"):
-        lora.require_torch()
 
 
 def test_a_collection_without_a_query_to_train_on_is_named(base: BertEncoder) -> None:
