@@ -26,7 +26,7 @@ from sqlalchemy import event
 
 from decision_log.consumer import Consumer
 from decision_log.database import Database
-from decision_log.decision_record import DecisionInputs, TerminalState, Usage
+from decision_log.decision_record import DecisionInputs, TerminalState
 from decision_log.default_database import default_database_url
 from decision_log.sink import DecisionLog
 from fleet.redis_server import RedisServer
@@ -36,6 +36,7 @@ from gateway.exchange import Asked, Decided, Outcome, new_decision_id, record_of
 from gateway.keys.grants import EVERYBODY
 from router.log_config import Durability, LogConfig
 from router.types import DecisionReason, QueryFacts, RoutingDecision
+from router.usage import Usage
 
 GROUP, PERIOD_S = 20, 0.02
 EXPERTS = tuple(f"expert-{number}" for number in range(6))

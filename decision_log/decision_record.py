@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
 from enum import StrEnum
 from functools import cache
 from typing import Final, Literal
@@ -11,6 +10,7 @@ from typing import Final, Literal
 from pydantic import Field, ValidationError
 
 from router.types import QueryFacts, Record, RoutingDecision
+from router.usage import Usage
 
 logger = logging.getLogger(__name__)
 
@@ -68,23 +68,6 @@ class ShadowDecision(Record):
         ge=0, le=1, description="its probability of the expert that the live router chose, for estimates off policy"
     )
     predicted_quality: float = Field(ge=0, le=1, description="of its own expert")
-
-
-class Usage(Record):
-    """Tokens of one answer. `is_estimated` is true when the expert did not report usage and events were counted."""
-
-    prompt_tokens: int = Field(default=0, ge=0)
-    completion_tokens: int = Field(default=0, ge=0)
-    is_estimated: bool = False
-
-    @classmethod
-    def total(cls, usages: Collection[Usage]) -> Usage:
-        """The sum; an estimate where a part is one."""
-        return cls(
-            prompt_tokens=sum(each.prompt_tokens for each in usages),
-            completion_tokens=sum(each.completion_tokens for each in usages),
-            is_estimated=any(each.is_estimated for each in usages),
-        )
 
 
 class TerminalState(StrEnum):

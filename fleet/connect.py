@@ -28,6 +28,8 @@ DECLARED = frozenset(
         "params_b",
         "active_params_b",
         "adapter_params_b",
+        "cost",
+        "price",
         "price_in_per_m_usd",
         "price_out_per_m_usd",
         "context_tokens",

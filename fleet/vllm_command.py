@@ -132,7 +132,10 @@ def vllm_process(
     bare = [e.name_on_engine(n) for n, e in entries.items() if e.adapter is None]
     refuse_shared_names(adapters, bare)
     env = engine.env | first.engine_env
-    flags: dict[str, ScalarOption] = {"max-model-len": max(entry.context_tokens for entry in entries.values())}
+    flags: dict[str, ScalarOption] = {
+        "enable-prompt-tokens-details": True,  # without it usage does not say what was cached
+        "max-model-len": max(entry.context_tokens for entry in entries.values()),
+    }
     if env.get(LOADS_ADAPTERS) == "1" and not adapters:
         flags["enable-lora"] = True
     if adapters:

@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 
 from base.errors import BackendError
 from base.json_text import JsonError, from_json
-from decision_log.decision_record import Usage
 from gateway.http_errors import code_of, not_ours
+from router.usage import Usage, usage_of
 
 MAX_HELD_BYTES = 8 * 1024 * 1024
-MAX_TOKENS = 2**31 - 1  # databases and Redis could not add up larger ones
 MAX_REPLY_VALUES = 1_000_000  # the log-probabilities of a token are over a hundred
 
 
@@ -43,7 +42,7 @@ class StreamReader:
         self.finish_reason: str | None = None
         self.model: object = None  # the first that an event names; Azure begins with an event that names none
         self.error_code: str | None = None  # of an error event
-        self._reported: Usage | None = None
+        self._reported: dict[str, Any] = {}  # some wires report the prompt first and the answer later
         self._tokens = 0  # events that carried text; engines send one token each
         self._held = b""  # the line that is not whole yet
         self._data: list[bytes] = []  # data lines of the event that is not whole yet
@@ -66,12 +65,11 @@ class StreamReader:
     def usage(self, prompt_tokens: int) -> Usage:
         """The expert's report; otherwise counted events and the caller's estimate of the prompt. Before a stream has
         come to its end, a report is of a part: Anthropic's begins with one."""
-        said = self._reported
-        if said is not None and self.is_complete:
+        said = usage_of(self._reported) if self._reported else Usage(prompt_tokens=prompt_tokens)
+        if self._reported and self.is_complete:
             return said
-        said = said or Usage(prompt_tokens=prompt_tokens)
         completion_tokens = max(said.completion_tokens, self._tokens)
-        return Usage(prompt_tokens=said.prompt_tokens, completion_tokens=completion_tokens, is_estimated=True)
+        return said.model_copy(update={"completion_tokens": completion_tokens, "is_estimated": True})
 
     def feed(self, chunk: bytes) -> None:
         """Takes the next bytes of the stream, cut anywhere."""
@@ -130,7 +128,7 @@ class StreamReader:
             self.error_code = error_code(event["error"])
         usage = event.get("usage")
         if isinstance(usage, dict):
-            self._reported = later(self._reported, usage_of(usage))
+            self._reported = later(self._reported, usage) if self._reported else usage
         choices = event.get("choices")
         if isinstance(choices, list):
             for choice in choices:
@@ -231,29 +229,14 @@ def reply_json(text: bytes) -> Any:
     return from_json(text, max_values=MAX_REPLY_VALUES, has_unique_keys=False)
 
 
-def usage_of(usage: dict[str, object]) -> Usage:
-    """OpenAI's usage object; what is missing or no count is 0. Gemini's and xAI's models leave what they think out of
-    the completion, but not out of the total, and bill it."""
-    prompt, completion = tokens(usage, "prompt_tokens"), tokens(usage, "completion_tokens")
-    total = usage.get("total_tokens")
-    if isinstance(total, int) and prompt + completion < total <= MAX_TOKENS:
-        completion = total - prompt
-    return Usage(prompt_tokens=prompt, completion_tokens=completion)
+def later(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """A usage object with what a later one adds or replaces. Counts only rise."""
 
+    def risen(old: object, new: object) -> object:
+        is_less = isinstance(old, int) and isinstance(new, int) and new < old
+        return old if new is None or is_less else new
 
-def later(before: Usage | None, now: Usage) -> Usage:
-    """Usage so far: counts only rise, and some wires report those of the prompt first and the others later."""
-    if before is None:
-        return now
-    return Usage(
-        prompt_tokens=max(before.prompt_tokens, now.prompt_tokens),
-        completion_tokens=max(before.completion_tokens, now.completion_tokens),
-    )
-
-
-def tokens(usage: dict[str, object], name: str) -> int:
-    value = usage.get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_TOKENS else 0
+    return {**before, **{name: risen(before.get(name), value) for name, value in now.items()}}
 
 
 def error_code(error: object) -> str:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from base.errors import BackendError, StoreError
-from decision_log.decision_record import TerminalState, Usage
+from decision_log.decision_record import TerminalState
 from decision_log.privacy import named_session
 from gateway.answer_guard import EVENT_STREAM, StreamedAnswer, WholeAnswer
 from gateway.answer_reader import StreamReader, answer_text
@@ -28,6 +28,7 @@ from router.builtins import ABSTAINED, ABSTAINED_STATUS
 from router.gateway_config import GatewayConfig
 from router.strategies.types import Chosen
 from router.types import RoutingDecision
+from router.usage import Usage
 
 if TYPE_CHECKING:
     from gateway.deciding import Decider
@@ -135,7 +136,7 @@ class ChatExchange:
         finally:
             if self._asked.watch is not None:
                 self._asked.watch.ends(self._asked, outcome)
-            self._endpoint.limits.settle(outcome)
+            self._endpoint.limits.settle(self._asked, outcome)
             self._row.finish(outcome)
             if self._is_sampled and self._endpoint.judge is not None:
                 self._endpoint.judge.offer(self._asked, outcome, self._answer_text)

@@ -11,17 +11,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from base.json_text import to_json
-from decision_log.decision_record import StrategyTrace, TerminalState, Usage
+from decision_log.decision_record import StrategyTrace, TerminalState
 from gateway.chat_request import ChatRequest
 from gateway.exchange import Asked, Outcome
 from gateway.intake import Admission
 from gateway.keys.counters import NOTHING, Cost, nano_usd
 from gateway.keys.grants import Caller
 from gateway.keys.limits import Hold, Limits
+from router.cost import Price, cost
 from router.expert_config import ExpertConfig
 from router.gateway_config import GatewayConfig
 from router.strategies.types import Chosen, Judging
 from router.types import RoutingDecision
+from router.usage import Usage
 
 MESSAGE_TOKENS = 16
 """Upper bound of what a chat template puts around one message (ours)."""
@@ -71,44 +73,44 @@ class ChatLimits:
         if not caller.caps:
             return None
         candidates = (self._experts[name] for name in decision.ranking)
-        cost = most(asked.chat, candidates, self._added_chars) if caller.has_costs else NOTHING
+        held = most(asked.chat, candidates, self._added_chars, asked.is_batch) if caller.has_costs else NOTHING
         if chosen is not None and caller.has_costs:
             for name in chosen.asked:
-                cost = cost.plus(self._most(asked, name))
+                held = held.plus(self._most(asked, name))
             if (judging := chosen.kind.judging) is not None:
                 n = len(chosen.asked)
-                cost = cost.plus(self._most_judging(judging).times(n * (n - 1) // 2))
-        return await self._limits.reserve(caller, cost)
+                held = held.plus(self._most_judging(judging, asked.is_batch).times(n * (n - 1) // 2))
+        return await self._limits.reserve(caller, held)
 
     def _most(self, asked: Asked, expert: str) -> Cost:
-        return most(asked.chat, (self._experts[expert],), self._added_chars)
+        return most(asked.chat, (self._experts[expert],), self._added_chars, asked.is_batch)
 
-    def _most_judging(self, judging: Judging) -> Cost:
+    def _most_judging(self, judging: Judging, is_batch: bool) -> Cost:
         """Of one comparison of two answers."""
         prompt, reply = judging.prompt_bytes + 2 * MESSAGE_TOKENS, judging.reply_tokens
-        return Cost(prompt + reply, price(prompt, reply, self._experts[judging.expert]))
+        return Cost(prompt + reply, price(prompt, reply, self._experts[judging.expert].rates(is_batch)))
 
     def spent_on(self, asked: Asked, trace: StrategyTrace, judging: Judging | None) -> Cost:
         """The cost of a strategy's calls; of one that was cancelled or not counted the most that it can have been."""
-        cost = NOTHING
+        total = NOTHING
         for call in trace.calls if asked.caller.has_costs else ():
             if not call.usage.is_estimated:
-                cost = cost.plus(spent(call.usage, self._experts[call.expert]))
+                total = total.plus(spent(call.usage, self._experts[call.expert].rates(asked.is_batch)))
             elif call.is_judge and judging is not None:
-                cost = cost.plus(self._most_judging(judging))
+                total = total.plus(self._most_judging(judging, asked.is_batch))
             else:
-                cost = cost.plus(self._most(asked, call.expert))
-        return cost
+                total = total.plus(self._most(asked, call.expert))
+        return total
 
-    def settle(self, outcome: Outcome) -> None:
+    def settle(self, asked: Asked, outcome: Outcome) -> None:
         """Settles by the expert's count; nothing was spent where nothing was generated."""
         if outcome.hold is None:
             return
         several, trace = outcome.spent or NOTHING, outcome.strategy
-        single = NOTHING if trace is not None and trace.is_settled else self._spent(outcome)
+        single = NOTHING if trace is not None and trace.is_settled else self._spent(asked, outcome)
         outcome.hold.settle(None if single is None else several.plus(single))
 
-    def _spent(self, outcome: Outcome) -> Cost | None:
+    def _spent(self, asked: Asked, outcome: Outcome) -> Cost | None:
         """None where an expert was at work and its count did not come: a client that leaves in time would pay for
         nothing."""
         served, usage = outcome.answered_by, outcome.usage
@@ -116,7 +118,7 @@ class ChatLimits:
             return NOTHING if outcome.at_work is None else None
         if outcome.state is TerminalState.UPSTREAM_ERROR and usage.completion_tokens == 0:
             return NOTHING
-        return None if usage.is_estimated else spent(usage, self._experts[served])
+        return None if usage.is_estimated else spent(usage, self._experts[served].rates(asked.is_batch))
 
 
 def bounded(chat: ChatRequest, answer_tokens: int) -> ChatRequest:
@@ -130,7 +132,7 @@ def bounded(chat: ChatRequest, answer_tokens: int) -> ChatRequest:
     return chat._replace(body={**chat.body, "max_tokens": answer_tokens}, facts=facts, native=native)
 
 
-def most(chat: ChatRequest, candidates: Iterable[ExpertConfig], added_chars: int = 0) -> Cost:
+def most(chat: ChatRequest, candidates: Iterable[ExpertConfig], added_chars: int = 0, is_batch: bool = False) -> Cost:
     """The most that a request with a longest answer costs, whichever of the candidates answers.
 
     Args:
@@ -144,18 +146,19 @@ def most(chat: ChatRequest, candidates: Iterable[ExpertConfig], added_chars: int
     tokens = nano = 0
     for expert in candidates:
         held = expert.context_tokens * prompts if is_unbounded else prompt
-        tokens, nano = max(tokens, held + answer), max(nano, price(held, answer, expert))
+        usd = price(held, answer, expert.rates(is_batch), has_media=is_unbounded or chat.facts.has_media)
+        tokens, nano = max(tokens, held + answer), max(nano, usd)
     return Cost(tokens, nano)
 
 
-def spent(usage: Usage, expert: ExpertConfig) -> Cost:
+def spent(usage: Usage, rates: Price) -> Cost:
     """The cost of an answer by the expert's own count."""
-    tokens = usage.prompt_tokens + usage.completion_tokens
-    return Cost(tokens, price(usage.prompt_tokens, usage.completion_tokens, expert))
+    return Cost(usage.prompt_tokens + usage.completion_tokens, nano_usd(cost(usage, rates) * 1e6))
 
 
-def price(prompt_tokens: int, answer_tokens: int, expert: ExpertConfig) -> int:
-    return nano_usd(expert.micro_usd(prompt_tokens, answer_tokens))
+def price(prompt_tokens: int, answer_tokens: int, rates: Price, *, has_media: bool = False) -> int:
+    """The most that so many tokens cost, in billionths of a dollar."""
+    return nano_usd(rates.most(prompt_tokens, answer_tokens, has_media=has_media) * 1e6)
 
 
 def prompt_bound(body: Mapping[str, object]) -> int:

@@ -6,12 +6,13 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from decision_log.decision_record import DecisionRecord, Usage
+from decision_log.decision_record import DecisionRecord
 from decision_log.served_models import is_change, undated
-from fleet.price_list import listed_facts
 from gateway.exchange import Asked, Outcome, record_of
 from gateway.metrics import Metrics
 from router.expert_config import ExpertConfig
+from router.price_list import entry_prices, listed
+from router.usage import Usage
 
 if TYPE_CHECKING:
     from decision_log.sink import DecisionLog
@@ -133,11 +134,10 @@ def priced(entry: ExpertConfig, model: str) -> ExpertConfig:
     """The entry at the list price of a model that serves in the place of its own: one that litellm's table knows under
     another name, at another price."""
     is_same = undated(entry.model.rpartition("/")[2]) == undated(model.rpartition("/")[2])
-    if is_same or not (entry.price_in_per_m_usd or entry.price_out_per_m_usd):
+    if is_same or not entry.chat_price.most(1, 1):
         return entry
-    asked, served = (listed_prices(name) for name in (entry.model, model))
-    return entry.model_copy(update=served) if asked and served and asked != served else entry
-
-
-def listed_prices(model: str) -> dict[str, object]:
-    return {name: value for name, value in listed_facts(model).items() if name.startswith("price_")}
+    asked, served = (entry_prices(listed(name)) for name in (entry.model, model))
+    if not asked or not served or asked == served:
+        return entry
+    own = entry.model_dump(exclude={"cost", "price", "price_in_per_m_usd", "price_out_per_m_usd"})
+    return ExpertConfig.model_validate({**own, **served})

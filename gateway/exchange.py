@@ -18,7 +18,6 @@ from decision_log.decision_record import (
     ShadowDecision,
     StrategyTrace,
     TerminalState,
-    Usage,
 )
 from fleet.backend import BackendRequest
 from gateway.chat_request import ChatRequest
@@ -26,9 +25,11 @@ from gateway.http_errors import ApiError
 from gateway.keys.counters import Cost
 from gateway.keys.grants import Caller
 from gateway.keys.limits import Hold
+from router.cost import cost
 from router.expert_config import ExpertConfig, Wire
 from router.strategies.types import Chosen
 from router.types import DecisionReason, RoutingDecision, Stay
+from router.usage import Usage
 
 MAX_REQUEST_ID_CHARS = 128
 MAX_MODEL_CHARS = 128
@@ -270,7 +271,7 @@ def record_of(
         finish_reason=outcome.finish_reason,
         is_stream=chat.is_stream,
         usage=usage,
-        cost_usd=cost_of(outcome.strategy, usage, experts.get(served or outcome.at_work or "")),
+        cost_usd=cost_of(outcome.strategy, usage, experts.get(served or outcome.at_work or ""), asked.is_batch),
         ttft_ms=outcome.ttft_ms,
         latency_ms=latency_ms,
         overhead_ms=outcome.overhead_ms,
@@ -288,15 +289,15 @@ def record_of(
     )
 
 
-def cost_of(trace: StrategyTrace | None, usage: Usage, served: ExpertConfig | None) -> float:
+def cost_of(trace: StrategyTrace | None, usage: Usage, served: ExpertConfig | None, is_batch: bool) -> float:
     """USD of all calls: those of a strategy, and that of the expert that served without one."""
     several = 0.0 if trace is None else trace.cost_usd
-    return several if trace is not None and trace.is_settled else several + cost_usd(usage, served)
+    return several if trace is not None and trace.is_settled else several + cost_usd(usage, served, is_batch)
 
 
-def cost_usd(usage: Usage, expert: ExpertConfig | None) -> float:
+def cost_usd(usage: Usage, expert: ExpertConfig | None, is_batch: bool = False) -> float:
     """Price of one answer."""
-    return 0.0 if expert is None else expert.micro_usd(usage.prompt_tokens, usage.completion_tokens) / 1e6
+    return 0.0 if expert is None else cost(usage, expert.rates(is_batch))
 
 
 ANSWER = re.compile(r"(?:chatcmpl-|cmpl-|msg_|resp_)(?:dec-)?([0-9a-f]{20,60})")

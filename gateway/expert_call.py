@@ -77,7 +77,7 @@ class ExpertCall:
     ) -> None:
         self.pool, self._experts, self._keys, self._hash_key = pool, experts, keys, hash_key
         self._retries, self._budgets = retries, defaultdict[str, RetryBudget](RetryBudget)
-        self._priced = {name for name, entry in experts.items() if entry.micro_usd(1, 1)}
+        self._priced = {name for name, entry in experts.items() if entry.chat_price.most(1, 1)}
 
     async def answer(
         self,

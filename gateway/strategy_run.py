@@ -12,7 +12,7 @@ from functools import partial
 from base.answer_text import mean_logprob
 from base.errors import RouterError
 from base.json_text import to_json
-from decision_log.decision_record import AskedExpert, CallState, StrategyTrace, Usage
+from decision_log.decision_record import AskedExpert, CallState, StrategyTrace
 from gateway.answer_guard import StreamedAnswer, WholeAnswer
 from gateway.answer_reader import answer_text, reply_json
 from gateway.asgi import read_off_loop
@@ -24,6 +24,7 @@ from router.expert_config import ExpertConfig
 from router.strategies.machines import Escalate
 from router.strategies.types import Chosen, KeyOf, Question, Reply, Settled, Strategy
 from router.types import QueryFacts, RoutingDecision
+from router.usage import Usage, chat_usage
 
 WAITING_S = 10.0
 """A proxy cuts a stream that is silent for 30 to 60 s."""
@@ -213,7 +214,7 @@ class StrategyRun:
                 state=call.state,
                 answer=None if call.key is None else keys.index(call.key),
                 usage=call.usage,
-                cost_usd=cost_usd(call.usage, self.entries.get(call.expert)),
+                cost_usd=cost_usd(call.usage, self.entries.get(call.expert), self.asked.is_batch),
                 latency_ms=call.latency_ms or 0.0,
                 error_code=call.error_code,
                 is_judge=i >= len(self.calls),
@@ -253,9 +254,7 @@ def foregone(strategy: Strategy, replies: Mapping[int, Reply], running: Collecti
 
 def with_usage(body: bytes, usage: Usage) -> bytes:
     """A whole answer that reports another usage, without log-probabilities: a client that wants some has one expert."""
-    tokens = usage.prompt_tokens + usage.completion_tokens
-    counts = {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
     reply = reply_json(body)
     for choice in reply["choices"]:
         choice.pop("logprobs", None)
-    return to_json({**reply, "usage": {**counts, "total_tokens": tokens}})
+    return to_json({**reply, "usage": chat_usage(usage)})

@@ -6,10 +6,13 @@ import re
 from collections.abc import Iterator
 from datetime import date
 from enum import StrEnum
-from typing import Annotated
+from functools import cached_property
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
+from router.cost import MorePrices, Price
+from router.price_list import entry_prices, listed
 from router.section import Billions, EnvironmentName, Seconds, Section, Usd
 
 
@@ -89,8 +92,10 @@ class ExpertConfig(Section):
     )
     adapter_params_b: Billions = Field(default=0.0, description="further parameters of the adapter")
     gpu_gib: float | None = Field(default=None, gt=0, description="on each of its GPUs, of its base and cache; vllm")
+    cost: Literal["auto"] | None = Field(default=None, description="auto: the prices of litellm's table for `model`")
     price_in_per_m_usd: Usd = 0.0
     price_out_per_m_usd: Usd = 0.0
+    price: MorePrices = Field(default=MorePrices(), description="of other tokens than text, long prompts and batches")
     context_tokens: int = Field(default=4096, gt=0)
     supports_images: bool = False
     supports_audio: bool = False
@@ -99,6 +104,23 @@ class ExpertConfig(Section):
     timeout_s: Seconds = Field(default=600.0, gt=0, description="longest silence, before the answer or within it")
     total_timeout_s: Seconds = Field(default=3600.0, gt=0, description="longest time of an answer as a whole")
     description: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def with_listed_prices(cls, values: Any) -> Any:
+        """The entry with the prices that it leaves to litellm's table."""
+        if not isinstance(values, dict) or values.get("cost") != "auto":
+            return values
+        model = values.get("model")
+        prices = entry_prices(listed(str(model)))
+        if not prices:
+            raise ValueError(
+                f"cost: litellm's price table has no model {model!r}; allowed: auto for a model that it has, where the "
+                "extra `providers` is installed; or price_in_per_m_usd, price_out_per_m_usd and price"
+            )
+        given = values.get("price")
+        more = {**prices.get("price", {}), **given} if isinstance(given, dict) else given or prices.get("price", {})
+        return {**prices, **values, "price": more}
 
     @property
     def roots(self) -> tuple[str, ...]:
@@ -110,9 +132,17 @@ class ExpertConfig(Section):
         """Billions of parameters that work on one token, adapter included."""
         return (self.active_params_b or self.params_b) + self.adapter_params_b
 
-    def micro_usd(self, prompt_tokens: int, answer_tokens: int) -> float:
-        """The price of a request in millionths of a dollar, by the list prices."""
-        return prompt_tokens * self.price_in_per_m_usd + answer_tokens * self.price_out_per_m_usd
+    def rates(self, is_batch: bool) -> Price:
+        """Its prices of chats, or of lines of batches."""
+        return self.batch_price if is_batch else self.chat_price
+
+    @cached_property
+    def chat_price(self) -> Price:
+        return self.price.beside(self.price_in_per_m_usd, self.price_out_per_m_usd, is_batch=False)
+
+    @cached_property
+    def batch_price(self) -> Price:
+        return self.price.beside(self.price_in_per_m_usd, self.price_out_per_m_usd, is_batch=True)
 
     @property
     def variables(self) -> dict[str, str]:

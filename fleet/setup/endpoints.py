@@ -11,7 +11,7 @@ import aiohttp
 from yarl import URL
 
 from base.errors import ConfigError, EngineError
-from fleet.price_list import listed_facts
+from router.price_list import listed_facts
 
 ADDRESS = re.compile(r"https?://[^/\s@]+(/\S*)?$")
 SIZE = re.compile(r"(?<![A-Za-z0-9.])(\d+(?:\.\d+)?)[bB](?![A-Za-z0-9])")

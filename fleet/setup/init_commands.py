@@ -96,7 +96,7 @@ def is_hosted(endpoint: str) -> bool:
 
 def add_hosted(found: Found, model: str, key_env: str | None) -> None:
     """Adds a hosted provider's model; its key is in the variable that the provider's own tools read, or `key_env`."""
-    from fleet.price_list import listed_facts
+    from router.price_list import listed_facts
 
     variable = key_env or f"{model.partition('/')[0].upper()}_API_KEY"
     found.add(model, {"engine": "litellm", "model": model, "api_key_env": variable, **listed_facts(model)})

@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import date
 
 from base.errors import ConfigError
-from fleet.price_list import entry_keys, listed_facts, listed_mode
 from fleet.setup.composition import Found, safe_name
 from router.expert_config import NOT_PARAMS
+from router.price_list import entry_keys, listed_facts, listed_mode
 
 WIRE_OF = {"hosted_vllm": "vllm", "openai": "openai", "custom_openai": "openai", "text-completion-openai": ""}
 """Providers that speak OpenAI's API at an address of the user's, and our engine for each; "" has none."""

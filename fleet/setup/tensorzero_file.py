@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from base.errors import ConfigError
-from fleet.price_list import listed_facts
 from fleet.setup.composition import Found, safe_name
+from router.price_list import listed_facts
 
 OWN_ADDRESS = {"vllm": "vllm", "sglang": "openai", "tgi": "openai", "openai": "openai"}
 """Types of provider that speak OpenAI's API at `api_base`, and our engine for each."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from decision_log.decision_record import RETRIEVAL, DecisionKind, DecisionRecord, RetrievalTrace, TerminalState, Usage
+from decision_log.decision_record import RETRIEVAL, DecisionKind, DecisionRecord, RetrievalTrace, TerminalState
 from decision_log.privacy import MAX_SEARCH_CHARS
 from decision_log.sink import DecisionLog
 from gateway.exchange import MAX_MODEL_CHARS, Watch, new_decision_id
@@ -18,6 +18,7 @@ from retrieval.types import BASE, RetrievalDecision, RetrievalReason
 from router.features import to_bytes
 from router.retrieval_config import RetrievalConfig
 from router.types import DecisionReason, RoutingDecision
+from router.usage import Usage
 
 if TYPE_CHECKING:
     from retrieval.routing.query_routing import RoutedQueries

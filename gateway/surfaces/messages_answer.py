@@ -11,6 +11,7 @@ from gateway.exchange import answer_id
 from gateway.http_errors import TOO_LONG, ApiError, type_of
 from gateway.surfaces.surface import Json
 from gateway.surfaces.turn import CALL, REASONING, Part, Step, Turn
+from router.usage import READ, WRITTEN, usage_of
 
 STOP_REASONS = {
     "length": "max_tokens",
@@ -111,13 +112,13 @@ class MessagesAnswer:
         return {"stop_reason": "stop_sequence" if stop else reason, "stop_sequence": stop}
 
     def _usage(self) -> Json:
-        turn = self._turn
-        cached = turn.count("cached_tokens", "prompt_tokens_details")
+        usage = usage_of(self._turn.usage)
+        read, written = usage.of(READ), usage.of(WRITTEN)
         return {
-            "input_tokens": max(turn.count("prompt_tokens") - cached, 0),
-            "cache_creation_input_tokens": 0,
-            "cache_read_input_tokens": cached,
-            "output_tokens": turn.count("completion_tokens"),
+            "input_tokens": usage.prompt_tokens - read - written,
+            "cache_creation_input_tokens": written,
+            "cache_read_input_tokens": read,
+            "output_tokens": usage.completion_tokens,
         }
 
 
@@ -157,11 +158,11 @@ def as_chat(event: Mapping[str, Any]) -> Json:
     if kind == "message":
         texts = [str(each.get("text") or "") for each in event.get("content") or () if isinstance(each, dict)]
         choice = {"message": {"content": "".join(texts)}, "finish_reason": finish_reason(event)}
-        return {"choices": [choice], "usage": chat_usage(event)}
+        return {"choices": [choice], "usage": event.get("usage")}
     if kind == "message_start":
-        return {"usage": chat_usage(event["message"])}
+        return {"usage": event["message"].get("usage")}
     if kind == "message_delta":
-        return {"choices": [{"finish_reason": finish_reason(event.get("delta"))}], "usage": chat_usage(event)}
+        return {"choices": [{"finish_reason": finish_reason(event.get("delta"))}], "usage": event.get("usage")}
     if kind == "message_stop":
         return {"done": True}
     found = event.get("delta")
@@ -174,12 +175,3 @@ def as_chat(event: Mapping[str, Any]) -> Json:
 def finish_reason(values: object) -> str | None:
     reason = values.get("stop_reason") if isinstance(values, dict) else None
     return FINISH_REASONS.get(reason, "stop") if isinstance(reason, str) else None
-
-
-def chat_usage(values: Mapping[str, Any]) -> Json:
-    usage = values.get("usage")
-    if not isinstance(usage, dict):
-        return {}
-    names = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
-    read = sum(usage[name] for name in names if isinstance(usage.get(name), int))
-    return {"prompt_tokens": read, "completion_tokens": usage.get("output_tokens")}

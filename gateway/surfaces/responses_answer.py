@@ -13,6 +13,7 @@ from gateway.exchange import answer_id
 from gateway.http_errors import ApiError
 from gateway.surfaces.surface import Json
 from gateway.surfaces.turn import CALL, REASONING, REFUSAL, TEXT, Part, Step, Turn
+from router.usage import READ, WRITTEN, usage_of
 
 ECHOED = listed(
     "instructions max_output_tokens metadata parallel_tool_calls reasoning temperature text tool_choice tools top_p "
@@ -141,19 +142,15 @@ class ResponsesAnswer:
         }
 
     def _usage(self) -> Json | None:
-        turn = self._turn
-        if not turn.usage:
+        if not self._turn.usage:
             return None
-        read, written = turn.count("prompt_tokens"), turn.count("completion_tokens")
+        usage = usage_of(self._turn.usage)
         return {
-            "input_tokens": read,
-            "input_tokens_details": {
-                "cached_tokens": turn.count("cached_tokens", "prompt_tokens_details"),
-                "cache_write_tokens": 0,
-            },
-            "output_tokens": written,
-            "output_tokens_details": {"reasoning_tokens": turn.count("reasoning_tokens", "completion_tokens_details")},
-            "total_tokens": read + written,
+            "input_tokens": usage.prompt_tokens,
+            "input_tokens_details": {"cached_tokens": usage.of(READ), "cache_write_tokens": usage.of(WRITTEN)},
+            "output_tokens": usage.completion_tokens,
+            "output_tokens_details": {"reasoning_tokens": usage.of(("reasoning",))},
+            "total_tokens": usage.prompt_tokens + usage.completion_tokens,
         }
 
 
@@ -212,10 +209,8 @@ def response_as_chat(response: Mapping[str, Any]) -> Json:
     if response.get("status") == "incomplete":
         why = (response.get("incomplete_details") or {}).get("reason")
         reason = next((name for name, value in INCOMPLETE.items() if value == why), "length")
-    found: Json = {"choices": [{"message": {"content": "".join(texts)}, "finish_reason": reason}]}
+    choice = {"message": {"content": "".join(texts)}, "finish_reason": reason}
+    found: Json = {"choices": [choice], "usage": response.get("usage")}
     if response.get("error") is not None:
         found["error"] = response["error"]
-    if isinstance(response.get("usage"), dict):
-        usage = response["usage"]
-        found["usage"] = {"prompt_tokens": usage.get("input_tokens"), "completion_tokens": usage.get("output_tokens")}
     return found

@@ -76,12 +76,6 @@ class Turn:
             self.is_open = False
             yield Step("close", self.parts[-1])
 
-    def count(self, name: str, details: str = "") -> int:
-        """A number of the expert's usage, 0 where it gives none."""
-        found = self.usage.get(details) if details else self.usage
-        value = found.get(name) if isinstance(found, Mapping) else None
-        return value if isinstance(value, int) and value > 0 else 0
-
     def _more(self, kind: str, text: str) -> Iterator[Step]:
         yield from self._open_waiting(until_end=True)
         if not (self.is_open and self.parts[-1].kind == kind):

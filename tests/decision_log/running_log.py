@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from decision_log.decision_record import DecisionRecord, Usage
+from decision_log.decision_record import DecisionRecord
 from decision_log.sink import DecisionLog
 from decision_log.spool import Spool
 from decision_log.stream import RECORD_FIELD
 from decision_log.stream_entries import entries_of
 from router.log_config import LogConfig
+from router.usage import Usage
 from tests.logged import answered, decision_of
 from tests.waiting import DEADLINE_S
 

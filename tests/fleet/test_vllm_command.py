@@ -45,7 +45,7 @@ def test_base_and_two_adapters_share_one_process() -> None:
         *("/opt/vllm/bin/python", "-m", MODULE, "--model", "meta-llama/Llama-3.1-8B-Instruct"),
         *("--served-model-name", "llama", "--host", "127.0.0.1", "--port", "8101"),
         *("--enable-lora", "--lora-modules", "law=/srv/coe/adapters/law", "medical=/data/med"),
-        *("--max-model-len", "8192", "--max-loras", "2", "--max-lora-rank", "16"),
+        *("--enable-prompt-tokens-details", "--max-model-len", "8192", "--max-loras", "2", "--max-lora-rank", "16"),
         *("--gpu-memory-utilization", "0.9", "--enable-prefix-caching"),
     )
     assert process.name == "vllm-llama"
@@ -85,9 +85,27 @@ def test_other_arguments_or_environment_make_another_process() -> None:
     big, small, pinned = vllm_processes(config, FOLDER, {})
     assert big.argv == (
         *("python3", "-m", MODULE, "--model", "m", "--served-model-name", "big"),
-        *("--host", "127.0.0.1", "--port", "9000", "--max-model-len", "4096", "--tensor-parallel-size", "4"),
+        *(
+            "--host",
+            "127.0.0.1",
+            "--port",
+            "9000",
+            "--enable-prompt-tokens-details",
+            "--max-model-len",
+            "4096",
+            "--tensor-parallel-size",
+            "4",
+        ),
     )
-    assert small.argv[-6:] == ("--port", "9001", "--max-model-len", "4096", "--tensor-parallel-size", "1")
+    assert small.argv[-7:] == (
+        "--port",
+        "9001",
+        "--enable-prompt-tokens-details",
+        "--max-model-len",
+        "4096",
+        "--tensor-parallel-size",
+        "1",
+    )
     assert big.env == {"HF_HOME": "/models", "VLLM_NO_USAGE_STATS": "0"}
     assert pinned.env == {"HF_HOME": "/models", "VLLM_NO_USAGE_STATS": "0", "CUDA_VISIBLE_DEVICES": "7"}
     assert pinned.port == 9002
@@ -99,7 +117,7 @@ def test_adapters_alone_leave_the_base_under_its_model_name() -> None:
     assert process.argv == (
         *("python3", "-m", MODULE, "--model", "/srv/coe/base", "--served-model-name", "./base"),
         *("--host", "127.0.0.1", "--port", "8101", "--enable-lora", "--lora-modules", "law=/srv/coe/law"),
-        *("--max-model-len", "4096", "--max-loras", "1", "--max-lora-rank", "64"),
+        *("--enable-prompt-tokens-details", "--max-model-len", "4096", "--max-loras", "1", "--max-lora-rank", "64"),
     )
 
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from base.json_text import to_json
-from decision_log.decision_record import Usage
-from gateway.answer_reader import StreamReader, answer_text, read_answer, usage_of
+from gateway.answer_reader import StreamReader, answer_text, read_answer
 from gateway.passed_stream import EditedEvents
+from router.usage import Usage, usage_of
 from tests.gateway.fault_upstream import CRLF_STREAM, LARGE_STREAM, STREAM, WORDS, delta, events
 
 USAGE = b'{"choices":[],"usage":{"prompt_tokens":11,"completion_tokens":3}}'
@@ -55,7 +55,7 @@ def test_what_is_no_count_of_tokens_is_none(count: object) -> None:
     reader.feed(
         events(to_json({"choices": [], "usage": {"prompt_tokens": count, "completion_tokens": 2**31 - 1}}), b"[DONE]")
     )
-    assert reader.usage(5).model_dump() == {"prompt_tokens": 0, "completion_tokens": 2**31 - 1, "is_estimated": False}
+    assert reader.usage(5) == Usage(completion_tokens=2**31 - 1)
 
 
 def test_an_event_without_an_end_is_not_held_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from decision_log.decision_record import Usage
 from gateway.exchange import cost_usd
 from router.expert_config import ExpertConfig
+from router.usage import Usage
 from tests.gateway.running import running
 from tests.memory_log import MemoryLog
 from tests.waiting import until
@@ -44,3 +44,12 @@ def test_a_prompt_costs_the_price_of_input_and_an_answer_that_of_output(
     expert = ExpertConfig.model_validate({"engine": "litellm", "model": "x"} | prices)
     assert cost_usd(Usage(prompt_tokens=prompt, completion_tokens=completion), expert) == pytest.approx(usd)
     assert cost_usd(Usage(prompt_tokens=prompt, completion_tokens=completion), None) == 0.0
+
+
+def test_a_line_of_a_batch_costs_what_batches_cost() -> None:
+    price = {"cache_read": 1.0, "above": {100: {"input": 6.0}}, "batch": {"input": 1.5}}
+    expert = ExpertConfig.model_validate({"engine": "litellm", "model": "x", "price_in_per_m_usd": 3, "price": price})
+    usage = Usage(prompt_tokens=100, kinds={"cache_read": 40})
+    assert cost_usd(usage, expert) == pytest.approx((40 * 1 + 60 * 3) / 1e6)
+    assert cost_usd(usage, expert, is_batch=True) == pytest.approx((40 * 1 + 60 * 1.5) / 1e6)
+    assert cost_usd(Usage(prompt_tokens=101), expert) == pytest.approx(101 * 6 / 1e6)

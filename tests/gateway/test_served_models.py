@@ -7,11 +7,11 @@ import logging
 import pytest
 
 from fleet.backend import BackendRequest, BackendResponse, Unconnected
-from fleet.price_list import listed_facts
 from fleet.wires import echo
 from gateway.chat_log import ServedModels, priced
 from gateway.metrics import Metrics
 from router.expert_config import ExpertConfig
+from router.price_list import listed_facts
 from tests.gateway.running import Running, echoes, running
 
 OLD, NEW = "gpt-4o-2024-08-06", "gpt-4o-mini-2024-07-18"

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from decision_log.database import Database
-from decision_log.decision_record import DecisionRecord, TerminalState, Usage
+from decision_log.decision_record import DecisionRecord, TerminalState
 from decision_log.feedback_types import Feedback, FeedbackKind
 from router.types import DecisionReason, RoutingDecision
+from router.usage import Usage
 
 EXPERTS = ("coder", "writer")
 TRUTH = {"code": (0.9, 0.4), "prose": (0.5, 0.8)}  # chance of a thumb up, per expert

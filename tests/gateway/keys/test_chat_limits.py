@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis import Redis
 
-from decision_log.decision_record import TerminalState, Usage
+from decision_log.decision_record import TerminalState
 from fleet.replicas import Replicas
 from gateway.auth import Auth
 from gateway.chat_limits import ChatLimits, bounded, most, price, prompt_bound, spent
@@ -25,8 +25,10 @@ from gateway.intake import Admission
 from gateway.keys.counters import NOTHING, Cost, counters_of
 from gateway.keys.grants import Caller, Cap, Grant, Measure, Window, caller_of
 from gateway.keys.limits import Hold
+from router.cost import Price
 from router.expert_config import ExpertConfig
 from router.gateway_config import GatewayConfig
+from router.usage import Usage
 from tests.gateway.fault_upstream import ANSWER, STREAM, FaultUpstream, fault_upstream
 from tests.gateway.keys.test_limits import counters
 from tests.gateway.running import Running, echoes, faulty, running, wire
@@ -98,6 +100,20 @@ async def test_what_is_charged_is_what_the_expert_counted(
     assert found["usd/month"] == nano
     assert found["requests/month"] == 1
     assert (found["tokens/month"] > 0) == (nano > 0)
+
+
+async def test_cached_tokens_are_charged_at_their_own_price(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a cap and by the log: at the price of others, the fourth would find no money left."""
+    usage = {"prompt_tokens": 100_000, "completion_tokens": 100, "prompt_tokens_details": {"cached_tokens": 95_000}}
+    monkeypatch.setitem(ANSWER, "usage", usage)
+    prices = {"price_in_per_m_usd": 5.0, "price_out_per_m_usd": 25.0, "price": {"cache_read": 0.5}}
+    async with limited(redis_url, caller_with(usd=2.0), ruby=prices) as (gateway, _):
+        for _ in range(4):
+            async with gateway.chat("red", model="ruby") as answer:
+                assert answer.status == 200
+        assert await counted(gateway, redis_url) == {"usd/month": 4 * 75_000_000}
+        assert [record.cost_usd for record in gateway.log.records] == pytest.approx([0.075] * 4)
+        assert gateway.log.records[0].usage.kinds == {"cache_read": 95_000}
 
 
 @pytest.mark.parametrize("durability", ["async", "sync"])
@@ -192,10 +208,11 @@ async def test_an_answer_that_takes_too_long_is_charged_what_was_reserved(redis_
 def test_an_answer_that_the_gateway_gave_up_is_charged_where_an_expert_was_at_it(at_work: str, cost: Cost) -> None:
     """As one that stops does."""
     charged: list[Cost] = []
+    asked: Any = SimpleNamespace(is_batch=False)
     limits: Any = SimpleNamespace(settle_soon=lambda _, cost: charged.append(cost))
     held = Hold(limits, counters_of(caller_with(usd=1.0).caps, Cost(7, 9), 0.0), reserved=Cost(7, 9))
     outcome = Outcome(state=TerminalState.UPSTREAM_ERROR, at_work=at_work, hold=held)
-    ChatLimits(GatewayConfig(), Admission(1), limits, {}).settle(outcome)
+    ChatLimits(GatewayConfig(), Admission(1), limits, {}).settle(asked, outcome)
     assert charged == [cost]
 
 
@@ -336,11 +353,17 @@ MESSAGES = st.lists(
     min_size=1,
     max_size=4,
 )
+KINDS = ("cache_read", "cache_write", "cache_write_1h", "reasoning")
 EXPERTS = st.lists(
     st.builds(
-        lambda low, high: ExpertConfig(engine="echo", model="m", price_in_per_m_usd=low, price_out_per_m_usd=high),
+        lambda low, high, more, longer: ExpertConfig.model_validate(
+            {"engine": "echo", "model": "m", "price_in_per_m_usd": low, "price_out_per_m_usd": high}
+            | {"price": more | {"above": {20: longer}}}
+        ),
         st.floats(0, 100),
         st.floats(0, 100),
+        st.dictionaries(st.sampled_from(KINDS), st.floats(0, 100)),
+        st.dictionaries(st.sampled_from(("input", "output", *KINDS)), st.floats(0, 100)),
     ),
     min_size=1,
     max_size=3,
@@ -356,11 +379,12 @@ def test_no_answer_costs_more_than_was_reserved(
     chat = chat_request(body, GatewayConfig())
     reserved = most(chat, experts)
     characters = sum(len(message["content"].encode("utf-8", "replace")) for message in messages)
-    usage = Usage(
-        prompt_tokens=data.draw(st.integers(0, characters + 16 * len(messages))),
-        completion_tokens=data.draw(st.integers(0, longest * choices)),
-    )
-    cost = spent(usage, data.draw(st.sampled_from(experts)))
+    prompt = data.draw(st.integers(0, characters + 16 * len(messages)))
+    answer = data.draw(st.integers(0, longest * choices))
+    read = data.draw(st.integers(0, prompt))
+    kinds = {"cache_read": read, "cache_write_1h": prompt - read, "reasoning": data.draw(st.integers(0, answer))}
+    usage = Usage(prompt_tokens=prompt, completion_tokens=answer, kinds=kinds)
+    cost = spent(usage, data.draw(st.sampled_from(experts)).chat_price)
     assert cost.tokens <= reserved.tokens
     assert cost.nano_usd <= reserved.nano_usd
 
@@ -403,6 +427,6 @@ def replace_prices(price_out: float) -> ExpertConfig:
 
 
 def test_prices_round_up_and_hide_no_digit() -> None:
-    assert price(1, 0, ExpertConfig(engine="echo", model="m", price_in_per_m_usd=0.0375)) == 38
-    assert price(3, 0, ExpertConfig(engine="echo", model="m", price_in_per_m_usd=0.1)) == 300
-    assert price(0, 1000, replace_prices(15.0)) == 15_000_000
+    assert price(1, 0, Price({"input": 0.0375})) == 38
+    assert price(3, 0, Price({"input": 0.1})) == 300
+    assert price(0, 1000, Price({"output": 15.0})) == 15_000_000
