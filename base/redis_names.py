@@ -23,4 +23,4 @@ LIMITS = "coe:limits"
 RESIDENCY = "coe:residency"
 """Before engines that are shared, in braces: their board."""
 
-RETRAIN_TURN, RETRAIN_FINISHED = "coe:retrain", "coe:retrain:finished"
+RETRAIN_TURN = "coe:retrain"

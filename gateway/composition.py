@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from prometheus_client.core import Metric
 
 from base.extras import require_installed
+from base.period import parse_period
 from decision_log.admin_log import AdminLog
 from decision_log.consumer import Consumer
 from decision_log.database import Database
@@ -25,7 +26,10 @@ from decision_log.router_versions import RouterVersions
 from decision_log.sink import DecisionLog, new_replica
 from fleet.connect import build_backends
 from fleet.engines import EngineAddresses
+from fleet.learning import Learning
 from fleet.pool import ExpertPool
+from fleet.router_registry import Registry
+from fleet.tasks import Poller
 from fleet.vllm_addresses import VllmSleepers
 from gateway.auth import Auth
 from gateway.batches.batch_store import BatchStore
@@ -37,11 +41,11 @@ from gateway.freed_memory import trim_heap
 from gateway.keys.key_ring import KeyRing
 from gateway.keys.key_store import KeyStore
 from gateway.keys.oidc import Oidc
-from gateway.part_metrics import drift_metrics, trial_metrics
+from gateway.part_metrics import drift_metrics, learning_metrics, trial_metrics
 from gateway.parts import Parts
 from gateway.serve import Gateway, expert_keys, live_router
 from gateway.services import Reporter, engines_of, experts_line, start_redis
-from gateway.settings import Settings, read_secrets
+from gateway.settings import OFF, Settings, on_folder, read_secrets
 from gateway.siblings import Siblings
 from gateway.swap import Swap
 from gateway.telemetry.telemetry import Telemetry
@@ -119,9 +123,9 @@ async def open_database(stack: AsyncExitStack, settings: Settings) -> Database:
 async def start_keeper(
     stack: AsyncExitStack, settings: Settings, config: LogConfig, redis_url: str, database: Database
 ) -> Callable[[], Iterator[Metric]]:
-    """Starts the work that is done once, however many workers serve: stream to SQL, retention, drift, trials. It starts
-    before the first request, and ends after the last record, when what is in the stream is written. Redis and SQL may
-    be away. Gives its metrics.
+    """Starts the work that is done once, however many workers serve: stream to SQL, retention, drift, trials,
+    learning. It starts before the first request, and ends after the last record, when what is in the stream is written.
+    Redis and SQL may be away. Gives its metrics.
 
     Raises:
         ConfigError: `redis_url` is not a Redis URL.
@@ -130,10 +134,22 @@ async def start_keeper(
     retention = Housekeeper(database, None, keep_days=config.keep_days)
     drift = DriftWatch(RewardPages(database))
     trials = TrialWatch(settings.data_dir / ROUTERS_FOLDER, RouterVersions(database))
-    for part in (consumer, retention, drift, trials):
+    learning = learning_of(settings)
+    parts: list[Consumer | Poller | Learning] = [consumer, retention, drift, trials, *([learning] if learning else [])]
+    for part in parts:
         stack.push_async_callback(part.aclose)
         await part.start()
-    return lambda: chain(trial_metrics(trials), drift_metrics(drift))
+    routers = Registry(settings.data_dir / ROUTERS_FOLDER)
+    return lambda: chain(trial_metrics(trials), drift_metrics(drift), learning_metrics(learning, routers))
+
+
+def learning_of(settings: Settings) -> Learning | None:
+    """Rounds of `coe retrain`; None where they are off."""
+    if settings.learn_every == OFF:
+        return None
+    words = [*on_folder("retrain", settings), "--every", settings.learn_every, "--once"]
+    period_s = parse_period("COE_LEARN_EVERY", settings.learn_every)
+    return Learning(settings.data_dir / ROUTERS_FOLDER, words, period_s)
 
 
 async def start_log(

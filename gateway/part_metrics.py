@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from decision_log.sink import DecisionLog
 from fleet.breaker import BreakerState
+from fleet.learning import ROUND_ENDS, Learning
 from fleet.pool import ExpertPool
 from fleet.residency.types import Residency
+from fleet.router_registry import Registry
 from gateway.drift_watch import DriftWatch
 from gateway.intake import Admission, Intake
 from gateway.live_router import LiveRouter
@@ -116,6 +119,21 @@ def trial_metrics(trials: TrialWatch) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "coe_trial_withdrawals", "Candidates taken back because they are worse", value=trials.withdrawals
     )
+
+
+def learning_metrics(learning: Learning | None, routers: Registry) -> Iterator[Metric]:
+    """Whether this gateway learns, how its rounds ended, and the verdict of the last one of any process."""
+    is_on = learning is not None and learning.is_on
+    yield GaugeMetricFamily("coe_learning", "1 while this gateway runs coe retrain on a schedule", value=is_on)
+    rounds = CounterMetricFamily("coe_learning_rounds", "Rounds of coe retrain by their end", labels=["end"])
+    for end in ROUND_ENDS:
+        rounds.add_metric([end], 0 if learning is None else learning.ends[end])
+    yield rounds
+    help_text = "Unix time of the last completed round of coe retrain, whoever ran it"
+    last = GaugeMetricFamily("coe_learning_last_round_seconds", help_text, labels=["verdict"])
+    for each in routers.rounds()[:1]:
+        last.add_metric([each["verdict"]], datetime.fromisoformat(each["at"]).timestamp())
+    yield last
 
 
 def drift_metrics(drift: DriftWatch) -> Iterator[Metric]:

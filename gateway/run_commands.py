@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from gateway.settings import Settings
 
 HostOption = Annotated[str | None, typer.Option("--host", help="address to listen on (COE_HOST; 127.0.0.1)")]
+LearnOption = Annotated[
+    bool, typer.Option("--learn/--no-learn", help="run `coe retrain` every hour, or as often as COE_LEARN_EVERY says")
+]
 PortOption = Annotated[int | None, typer.Option("--port", min=0, max=65535, help="0: any free port (COE_PORT; 8000)")]
 
 
@@ -30,9 +33,7 @@ def up(
     regrade: Annotated[
         bool, typer.Option("--regrade", help="ask every expert every probe again, and fit a router from that")
     ] = False,
-    learn: Annotated[
-        bool, typer.Option("--learn/--no-learn", help="run `coe retrain` every hour, which learns from feedback")
-    ] = True,
+    learn: LearnOption = True,
     probes: Annotated[Path | None, typer.Option("--probes", hidden=True)] = None,
 ) -> None:
     """Start services, experts and gateway; measure and fit on the first start; ask one query per category; serve and
@@ -46,14 +47,14 @@ def up(
     from gateway.up import run_up
     from gateway.up_view import UpView
 
-    settings, view = settings_of(config, data_dir, host, port), UpView(Terminal(), begun_s)
+    settings, view = settings_of(config, data_dir, host, port, learn=learn and not once), UpView(Terminal(), begun_s)
     if settings.config_path == DEFAULT_CONFIG and not DEFAULT_CONFIG.exists():
         if missing(package for extra in DEMO for package in EXTRAS[extra]):
             raise MissingExtraError("the composition that ships with coe", "demo")
         copy_composition(Path())
         view.note("there was no experts.yaml here: wrote the one that ships with coe, and its adapters under examples/")
     log_to_file(settings.data_dir, settings.log_level, settings.log_format)
-    run(run_up(settings, view, once=once, probes=probes, is_regrading=regrade, is_learning=learn))
+    run(run_up(settings, view, once=once, probes=probes, is_regrading=regrade))
 
 
 def serve(
@@ -64,19 +65,26 @@ def serve(
     workers: Annotated[
         str | None, typer.Option("--workers", metavar="N", help="processes that answer requests (COE_WORKERS; 1)")
     ] = None,
+    learn: LearnOption = True,
 ) -> None:
     """Start the gateway for production: Redis and database from the environment, vLLM from `coe experts up`."""
     from fleet.program_log import LogReporter, log_to_stderr
     from gateway.event_loop import run
     from gateway.start import run_serve
 
-    settings = settings_of(config, data_dir, host, port, workers)
+    settings = settings_of(config, data_dir, host, port, workers, learn=learn)
     log_to_stderr(settings.log_level, settings.log_format)
     run(run_serve(settings, LogReporter()))
 
 
 def settings_of(
-    config: Path, data_dir: Path, host: str | None, port: int | None, workers: str | None = None
+    config: Path,
+    data_dir: Path,
+    host: str | None,
+    port: int | None,
+    workers: str | None = None,
+    *,
+    learn: bool = True,
 ) -> Settings:
     """The environment's settings; options win. Raises ConfigError."""
     from gateway.settings import environment_settings
@@ -87,5 +95,6 @@ def settings_of(
         "COE_HOST": host,
         "COE_PORT": port,
         "COE_WORKERS": workers,
+        "COE_LEARN_EVERY": None if learn else "off",
     }
     return environment_settings({name: str(value) for name, value in given.items() if value is not None})

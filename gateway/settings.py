@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import Field, SecretStr
 
 from base.errors import ConfigError
+from base.period import parse_period
 from decision_log.default_database import default_database_url
 from gateway.listener import check_strength
 from router.config import CoeConfig
@@ -21,6 +22,7 @@ SERVICES = frozenset({"REDIS_URL", "DATABASE_URL"})
 SECRET_ENDS = ("KEY", "KEYS", "TOKEN", "TOKENS", "SECRET", "SECRETS", "PASSWORD", "PASSWD", "CREDENTIALS", "HEADERS")
 
 MAX_WORKERS = 64
+OFF = "off"
 
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
 LOG_FORMATS = ("text", "json")
@@ -41,6 +43,7 @@ class Settings(Record):
     log_format: str = "text"
     signals: tuple[str, ...] = Field(default=(), description="those that go to a collector of OpenTelemetry")
     workers: int = Field(default=1, description="processes that answer requests")
+    learn_every: str = Field(default="1h", description="period of `coe retrain`; `off` for none")
 
     @property
     def plain_keys(self) -> tuple[str, ...]:
@@ -69,9 +72,18 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         log_format=parse_choice("COE_LOG_FORMAT", values.get("COE_LOG_FORMAT", "text"), LOG_FORMATS),
         signals=parse_signals(values),
         workers=parse_number("COE_WORKERS", values.get("COE_WORKERS", "1"), "a number of workers", 1, MAX_WORKERS),
+        learn_every=values.get("COE_LEARN_EVERY", "1h"),
     )
+    if settings.learn_every != OFF:
+        parse_period("COE_LEARN_EVERY", settings.learn_every)
     check_strength(settings.host, settings.plain_keys)
     return settings
+
+
+def on_folder(command: str, settings: Settings) -> list[str]:
+    """The words of a command that works on a data folder: `train` fits a router from the seed set and the outcomes and
+    makes it the live one, `retrain` is one round of learning."""
+    return [command, "--config", str(settings.config_path), "--data-dir", str(settings.data_dir)]
 
 
 def environment_settings(options: Mapping[str, str] | None = None) -> Settings:

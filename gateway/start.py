@@ -59,11 +59,23 @@ def agreed_config(settings: Settings) -> tuple[Start, list[str]]:
     """
     start, manifest = History(settings.data_dir).start(settings.config_path), live_manifest(settings.data_dir)
     config = start.config
+    warnings = unexplored(config)
     if manifest is None:
-        return start, []
+        return start, [f"{settings.config_path}: {line}" for line in warnings]
     if problems := [f"{settings.config_path}: {line}" for line in pin_problems(config, manifest)]:
         raise ConfigError("\n".join(problems), problems)
-    return start, [f"{settings.config_path}: {line}" for line in category_warnings(config, manifest)]
+    return start, [f"{settings.config_path}: {line}" for line in (*warnings, *category_warnings(config, manifest))]
+
+
+def unexplored(config: CoeConfig) -> list[str]:
+    """A warning for each policy that does not explore although the file does not say `off`: nothing is learned then
+    about the experts that it does not choose."""
+    return [
+        f"policies.{name}.exploration is missing, so '{name}' tries no expert but the planned one, and nothing is "
+        "learned about the others; allowed: a budget, such as {budget: 0.5%}, or 'off' if that is meant"
+        for name, policy in config.policies.items()
+        if "exploration" not in policy.model_fields_set and len(config.language_models) > 1
+    ]
 
 
 async def noted_start(settings: Settings, start: Start) -> InForce:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
@@ -12,17 +11,18 @@ from pathlib import Path
 import aiohttp
 from pydantic import SecretStr
 
-from base.errors import ArtifactError, ConfigError, EngineError, reason_of
+from base.errors import ArtifactError, ConfigError, EngineError
 from base.extras import require_extras
 from base.leash import coe_words, leashed
 from base.shipped import answers_file
+from fleet.learning import end_child
 from fleet.stop_signal import Life, live_until_signal
 from gateway.check import faults, find_problems
 from gateway.composition import running_composition
 from gateway.first_answers import TIMEOUT_S, FirstAnswer, ask, first_queries
 from gateway.keys.key_store import new_secret
 from gateway.serve import Gateway
-from gateway.settings import Settings
+from gateway.settings import OFF, Settings, on_folder
 from gateway.start import agreed_config, asks_for_keys, noted_start
 from gateway.up_view import UpView
 from router.config import CoeConfig
@@ -33,11 +33,6 @@ KEY_VARIABLE = "COE_API_KEY"
 
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 
-STOP_GRACE_S = 10.0
-
-LEARNING_PERIOD_S = 3600.0
-"""Seconds from one round of learning to the next: the processor is busy for a quarter of a minute each time (ours)."""
-
 
 async def run_up(
     settings: Settings,
@@ -46,14 +41,12 @@ async def run_up(
     once: bool,
     probes: Path | None = None,
     is_regrading: bool = False,
-    is_learning: bool = True,
 ) -> None:
     """Runs until SIGINT or SIGTERM, or with `once` until every first query is answered.
 
     Args:
         probes: folder of the probes of the first measurement, instead of the shipped ones.
         is_regrading: ask every expert every probe again, and fit a router from that.
-        is_learning: run `coe retrain` every hour.
 
     Raises:
         RouterError: whatever kept it from starting; with `once` also a query without an answer.
@@ -80,14 +73,10 @@ async def run_up(
                     got_none = f"{len(problems)} of {len(answers)} queries got no answer"
                     raise EngineError(f"{got_none}: {'; '.join(problems)}")
                 return
-            if is_learning:
-                view.note("learns from feedback every hour (coe retrain); `coe up --no-learn` does not")
+            if chosen.learn_every != OFF:
+                view.note(f"learns from the log every {chosen.learn_every}; `coe up --no-learn` does not")
             view.note("Ctrl-C stops everything.")
-            async with asyncio.TaskGroup() as tasks:
-                learning = tasks.create_task(learn_hourly(chosen, view)) if is_learning else None
-                await life.stop.wait()
-                if learning is not None:
-                    learning.cancel()
+            await life.stop.wait()
             view.note("stopping")
 
     if await live_until_signal(program) and once:
@@ -171,26 +160,6 @@ def collect_words(base_url: str, experts: Sequence[str], settings: Settings, pro
     return words if probes is None else [*words, "--probes", str(probes)]
 
 
-def on_folder(command: str, settings: Settings) -> list[str]:
-    """The words of a command that works on a data folder: `train` fits a router from the seed set and the outcomes and
-    makes it the live one, `retrain` is one round of learning."""
-    return [command, "--config", str(settings.config_path), "--data-dir", str(settings.data_dir)]
-
-
-async def learn_hourly(settings: Settings, view: UpView) -> None:
-    """Runs `coe retrain` once an hour, first in an hour; a round that fails is told, and the next one tries again."""
-    words = on_folder("retrain", settings)
-    while True:
-        await asyncio.sleep(LEARNING_PERIOD_S)
-        view.command("learning from the log", ["coe", *words])
-        try:
-            await run_coe(words, os.environ)
-        except EngineError as error:
-            view.note(f"{error}; next try in an hour")
-        except Exception as error:  # noqa: BLE001 - whatever it is, requests are answered meanwhile
-            view.note(f"{reason_of(error)}; next try in an hour")
-
-
 async def run_coe(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
     """Runs `coe ARGUMENTS` with our terminal, in a process of its own: its end gives back the memory that a fit takes,
     which the gateway beside it would hold for weeks, and the gateway may not import what measures and fits. Ends it
@@ -204,13 +173,6 @@ async def run_coe(arguments: Sequence[str], environment: Mapping[str, str]) -> N
     try:
         status = await child.wait()
     finally:
-        if child.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                child.terminate()
-            try:
-                await asyncio.wait_for(child.wait(), STOP_GRACE_S)
-            except TimeoutError:
-                child.kill()
-                await child.wait()
+        await end_child(child)
     if status != 0:
         raise EngineError(f"`coe {arguments[0]}` failed with exit status {status}; its message is above")

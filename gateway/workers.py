@@ -177,6 +177,7 @@ def make_family(
         "COE_PORT": str(listener.getsockname()[1]),
         "COE_LOG_LEVEL": settings.log_level,
         "COE_LOG_FORMAT": settings.log_format,
+        "COE_LEARN_EVERY": settings.learn_every,
         "REDIS_URL": redis_url,
     }
 

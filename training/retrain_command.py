@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import re
-import signal
-import threading
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
-from types import FrameType
 from typing import TypeVar
 
-from base.errors import ConfigError, DataError, RouterError
+from base.errors import DataError, RouterError
+from base.period import parse_period
 from base.progress import Progress, console_progress
-from base.terminal import Terminal
+from base.visible_text import echo
+from fleet.learning import Learning
+from fleet.program_log import log_to_stderr
 from fleet.router_registry import PromotionGuard, Registry
+from fleet.stop_signal import Life, live_until_signal
 from retrieval.training.pilot_refresh import PilotRefresh, RefreshRequest, export_stores, refresh_pilots
 from router.config import load_config
 from router.feedback_config import FeedbackConfig
@@ -32,16 +31,17 @@ PAUSE_SHARE = 0.9
 
 Turns = LocalTurns | SharedTurns
 T = TypeVar("T")
-UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-MAX_PERIOD_S = 365 * UNITS["d"]
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+FIRST_S = 1.0
+"""Seconds until the first round of `--every`, or of the next look for a router."""
+
+logger = logging.getLogger(__name__)
 
 
-def turns_of(request: RetrainRequest, redis_url: str | None, min_pause_s: float = 0.0) -> Turns:
+def turns_of(request: RetrainRequest, redis_url: str | None) -> Turns:
     """Turns across replicas where there is a Redis, on this host otherwise."""
     if redis_url is None:
         return LocalTurns(request.routers)
-    return SharedTurns(request.routers, redis_url, min_pause_s)
+    return SharedTurns(request.routers, redis_url)
 
 
 def retrain_once(request: RetrainRequest, redis_url: str | None, *, as_json: bool) -> None:
@@ -50,22 +50,55 @@ def retrain_once(request: RetrainRequest, redis_url: str | None, *, as_json: boo
         one_round(request, turns_of(request, redis_url), progress, as_json=as_json)
 
 
-def one_round(request: RetrainRequest, turns: Turns, progress: Progress, *, as_json: bool) -> None:
+def retrain_when_due(request: RetrainRequest, redis_url: str | None, every: str, *, as_json: bool) -> None:
+    """One round, unless another process retrains now, or did within most of a period. Raises as `one_round` does."""
+    pause_s = PAUSE_SHARE * parse_period("--every", every)
+    try:
+        with console_progress() as progress:
+            one_round(request, turns_of(request, redis_url), progress, as_json=as_json, pause_s=pause_s)
+    except NoTurnError as busy:
+        echo(f"{busy}, so this round is left out", to_stderr=True)
+
+
+def retrain_again_and_again(request: RetrainRequest, every: str, words: Sequence[str]) -> None:
+    """Rounds until SIGTERM or SIGINT, each of them the command `words` in a process of its own. One that fails is
+    told, and the next one tries again."""
+    learning = Learning(request.routers, words, parse_period("--every", every), first_s=FIRST_S)
+
+    async def program(life: Life) -> None:
+        await learning.start()
+        life.is_starting = False
+        logger.info("coe retrain every %s; SIGTERM or SIGINT stops it", every)
+        await life.stop.wait()
+        await learning.aclose()
+        logger.info("stopped")
+
+    log_to_stderr("info")
+    asyncio.run(live_until_signal(program))
+
+
+def one_round(
+    request: RetrainRequest, turns: Turns, progress: Progress, *, as_json: bool, pause_s: float = 0.0
+) -> None:
     """The chat's router, then the pilot library; one that fails does not keep the other from its turn.
 
     Raises:
+        NoTurnError: another process retrains, or has within `pause_s`.
         RouterError: what failed, after the other's result was printed.
     """
     config = load_config(request.config)
     with turns.take() as turn:
-        now = datetime.now(UTC)
+        now, registry = datetime.now(UTC), Registry(request.routers)
+        for last in registry.rounds()[:1]:
+            if (now - datetime.fromisoformat(last["at"])).total_seconds() < pause_s:
+                raise NoTurnError("another process has just retrained")
         chat = attempt(partial(run_retrain, request, now=now, progress=progress, guard=turn.promotion))
         pilots = None
         if config.retrieval is not None:
             section, feedback = config.retrieval, config.feedback
             pilots = attempt(partial(retrain_pilots, request, section, feedback, now, progress, turn.promotion))
     if not isinstance(chat, RouterError) and not request.is_dry_run:
-        Registry(request.routers).keep_round(now, retrain_json(chat))
+        registry.keep_round(now, retrain_json(chat))
     failed = [result for result in (chat, pilots) if isinstance(result, RouterError)]
     if not isinstance(chat, RouterError) or isinstance(pilots, PilotRefresh):
         print_round(chat, pilots, as_json=as_json)
@@ -108,94 +141,3 @@ def retrain_pilots(
         return refresh_pilots(refresh, now=now, progress=progress, guard=guard)
     except RouterError as error:
         raise DataError(f"the pilot library stays as it is: {error}") from error
-
-
-def unforeseen(error: Exception) -> str:
-    """Describes an unforeseen error: its type and place. Its own text may hold what users wrote, so it is left out."""
-    *_, place = traceback.extract_tb(error.__traceback__)
-    return f"unforeseen {type(error).__name__} at {Path(place.filename).name}, line {place.lineno}"
-
-
-def retrain_again_and_again(request: RetrainRequest, redis_url: str | None, every: str, *, as_json: bool) -> None:
-    """Rounds until a signal. A round that fails is reported, and the next one tries again."""
-    period_s = parse_period(every)
-    turns = turns_of(request, redis_url, PAUSE_SHARE * period_s)
-    console = Terminal(stderr=True)
-
-    def say(message: str) -> None:
-        stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        console.print(f"{stamp} retrain: {message}", soft_wrap=True)
-
-    with stop_on_signal() as stop:
-
-        def once() -> None:
-            try:
-                with console_progress() as progress:
-                    one_round(request, turns, stoppable(progress, stop), as_json=as_json)
-            except NoTurnError as busy:
-                say(f"{busy}; next look in {every}")
-            except StoppedError:
-                raise
-            except (RouterError, OSError) as error:  # a full disk, say, which may have room by then
-                say(f"{error}; next try in {every}")
-            except Exception as error:  # noqa: BLE001 - whatever it is, tomorrow's round may not meet it
-                say(f"{unforeseen(error)}; next try in {every}")
-
-        say(f"every {every}; SIGTERM or SIGINT stops it")
-        repeat(once, period_s, stop)
-        say("stopped")
-
-
-class StoppedError(Exception):
-    """A signal asked to stop in the middle of a round; nothing was promoted by it."""
-
-
-def parse_period(value: str) -> float:
-    """Seconds of `90s`, `30m`, `1h`, `1.5h` or `1d`. Raises ConfigError."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", value.strip())
-    period_s = 0.0 if found is None else float(found[1]) * UNITS[found[2]]
-    if not 0 < period_s <= MAX_PERIOD_S:
-        raise ConfigError(
-            f"--every: '{value}' is not a period; allowed: a number above 0 with s, m, h or d, such as 1h, up to 365d"
-        )
-    return period_s
-
-
-@contextmanager
-def stop_on_signal() -> Iterator[threading.Event]:
-    """An event that SIGINT or SIGTERM sets, instead of ending the process; a second signal ends it as usual."""
-    stop = threading.Event()
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-
-    def ask(number: int, _: FrameType | None) -> None:
-        stop.set()
-        signal.signal(number, before[signal.Signals(number)])
-
-    for number in SIGNALS:
-        signal.signal(number, ask)
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def stoppable(progress: Progress, stop: threading.Event) -> Progress:
-    """The same progress, which ends the round by StoppedError once `stop` is set: between two steps, never in one."""
-
-    def told(message: str) -> None:
-        if stop.is_set():
-            raise StoppedError
-        progress(message)
-
-    return told
-
-
-def repeat(once: Callable[[], None], period_s: float, stop: threading.Event) -> None:
-    """Runs a round at once and then one a period after the last one ended, until `stop`."""
-    while not stop.is_set():
-        try:
-            once()
-        except StoppedError:
-            return
-        stop.wait(period_s)

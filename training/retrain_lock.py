@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from base.errors import ArtifactError, RouterError
-from base.redis_names import RETRAIN_FINISHED, RETRAIN_TURN
+from base.redis_names import RETRAIN_TURN
 from decision_log.redis_client import REDIS_ERRORS, connect
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 LOCK_FILE, FENCE_FILE = ".retrain.lock", ".fence"
 EXPIRES_S = 60.0
 CALL_TIMEOUT_S = 10.0
-REMEMBERED_MS = 365 * 86_400_000
-"""Life of the key that says when the last turn finished: its age is what is missing of that, by Redis' own clock."""
 
 T = TypeVar("T")
 
@@ -125,15 +123,10 @@ class LocalTurns:
 
 @dataclass(frozen=True)
 class SharedTurns:
-    """Turns among all processes that use one Redis, whose routers lie in one folder.
-
-    Args:
-        min_pause_s: seconds since anybody's last turn, so that of several replicas on the same schedule one retrains.
-    """
+    """Turns among all processes that use one Redis, whose routers lie in one folder."""
 
     root: Path
     redis_url: str
-    min_pause_s: float = 0.0
     expires_s: float = EXPIRES_S
 
     @contextmanager
@@ -141,21 +134,19 @@ class SharedTurns:
         """Holds a turn while the block runs and the lock is renewed.
 
         Raises:
-            NoTurnError: it is another process's, or the last one was a moment ago.
+            NoTurnError: it is another process's.
             LockUnreachableError: Redis is away.
         """
         fence = Fence(self.root)
         with RedisLock.open(self.redis_url, self.expires_s) as lock:
-            lock.call(lock.acquire(self.min_pause_s))
-            is_done = False
+            lock.call(lock.acquire())
             try:
                 number = fence.begin()
                 with lock.renewed():
                     yield Turn(number, fence, lambda: lock.is_ours)
-                    is_done = True
             finally:
                 with suppress(LockUnreachableError):  # while Redis is away, the lock expires on its own
-                    lock.call(lock.release(is_done=is_done))
+                    lock.call(lock.release())
 
 
 @dataclass(frozen=True)
@@ -204,14 +195,10 @@ class RedisLock:
                 f"Redis cannot be asked whose turn it is to retrain ({type(error).__name__}); nothing was changed"
             ) from error
 
-    async def acquire(self, min_pause_s: float) -> None:
+    async def acquire(self) -> None:
         """Takes the lock. Raises NoTurnError, RedisError."""
         if not await self.lock.acquire():
             raise NoTurnError("another replica is retraining")
-        left_ms = await self.client.pttl(RETRAIN_FINISHED)
-        if left_ms >= 0 and REMEMBERED_MS - left_ms < 1000 * min_pause_s:
-            await self.lock.release()
-            raise NoTurnError("another replica has just retrained")
 
     async def renew(self) -> bool:
         """Extends the lock's life; False when another holds it. Raises RedisError."""
@@ -246,9 +233,7 @@ class RedisLock:
         finally:
             task.cancel()
 
-    async def release(self, *, is_done: bool) -> None:
-        """Lets the next one in, and with `is_done` notes the time, unless the lock was lost. Raises RedisError."""
+    async def release(self) -> None:
+        """Lets the next one in, unless the lock was lost. Raises RedisError."""
         if await self.renew():
-            if is_done:
-                await self.client.set(RETRAIN_FINISHED, 1, px=REMEMBERED_MS)
             await self.lock.release()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -100,6 +101,9 @@ def retrain(
     every: Annotated[
         str | None, typer.Option(help="again and again until SIGTERM or SIGINT, this far apart: 90s, 30m, 1h, 1d")
     ] = None,
+    once: Annotated[
+        bool, typer.Option("--once", help="with --every: one round, unless another process ran one in that time")
+    ] = False,
     redis_url: Annotated[
         str | None, typer.Option(envvar="REDIS_URL", help="with several replicas: Redis that says whose turn it is")
     ] = None,
@@ -109,7 +113,7 @@ def retrain(
 ) -> None:
     """Learn a candidate from the decision log, compare it with the live router, promote it or say why not."""
     from decision_log.default_database import default_database_url
-    from training.retrain_command import retrain_again_and_again, retrain_once
+    from training.retrain_command import retrain_again_and_again, retrain_once, retrain_when_due
     from training.retrain_inputs import RetrainRequest
 
     request = RetrainRequest(
@@ -126,8 +130,10 @@ def retrain(
     )
     if every is None:
         retrain_once(request, redis_url, as_json=as_json)
+    elif once:
+        retrain_when_due(request, redis_url, every, as_json=as_json)
     else:
-        retrain_again_and_again(request, redis_url, every, as_json=as_json)
+        retrain_again_and_again(request, every, [*sys.argv[1:], "--once"])
 
 
 def router_ls(

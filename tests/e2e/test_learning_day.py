@@ -11,8 +11,8 @@ import pytest
 from decision_log.database import Database
 from decision_log.decision_record import DecisionInputs
 from decision_log.feedback_types import Feedback, FeedbackKind
-from gateway.settings import Settings
-from gateway.up import on_folder, run_coe
+from gateway.settings import Settings, on_folder
+from gateway.up import run_coe
 from router.build import live_router
 from router.config import load_config
 from router.features import to_bytes

@@ -299,3 +299,10 @@ def test_up_starts_engines_alone_only_if_there_are_some(tmp_path, coe):
     found = coe("experts up", "--config", str(ROOT / "experts.yaml"), "--data-dir", str(tmp_path / "data"))
     assert found.returncode == 1
     assert found.stderr == "coe: no expert has engine 'vllm' without a url: nothing to start\n"
+
+
+def test_a_policy_that_ends_exploration_without_a_word_is_named(check):
+    said = "policies.default.exploration is missing, so 'default' tries no expert but the planned one"
+    assert said in check(lambda values: values.update(policies={"default": {}})).stderr
+    assert said in check(lambda values: values.pop("policies")).stderr
+    assert check(lambda values: values.update(policies={"default": {"exploration": False}})).stderr == ""

@@ -27,12 +27,10 @@ from gateway.changes.history import Start
 from gateway.keys.grants import Grant
 from gateway.keys.key_store import KeyStore
 from gateway.run_commands import settings_of
-from gateway.settings import Settings, read_settings
+from gateway.settings import Settings, on_folder, read_settings
 from gateway.start import agreed_config, noted_start, require_keys, run_serve
 from gateway.up import (
     collect_words,
-    learn_hourly,
-    on_folder,
     run_coe,
     run_up,
     with_own_key,
@@ -172,28 +170,6 @@ def test_the_commands_of_a_first_start_are_complete() -> None:
     assert on_folder("train", settings) == ["train", "--config", "experts.yaml", "--data-dir", "data"]
 
 
-async def test_it_learns_again_and_again_and_a_round_that_fails_is_told(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out, rounds = io.StringIO(), []
-
-    async def failing(words: list[str], _: object) -> None:
-        rounds.append(words)
-        raise (EngineError("`coe retrain` failed with exit status 1"), OSError(12, "no memory"))[len(rounds) % 2]
-
-    monkeypatch.setattr("gateway.up.LEARNING_PERIOD_S", 0.0)
-    monkeypatch.setattr("gateway.up.run_coe", failing)
-    learning = asyncio.create_task(learn_hourly(settings, UpView(Terminal(file=out))))
-    await until(lambda: len(rounds) > 2 or learning.done(), "a third round")
-    learning.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await learning
-    assert rounds[:2] == [on_folder("retrain", settings)] * 2
-    said = " ".join(out.getvalue().split())
-    assert "exit status 1; next try in an hour" in said
-    assert "no memory; next try in an hour" in said
-
-
 def test_options_win_over_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("COE_PORT", "9000")
     monkeypatch.setenv("COE_DATA_DIR", "elsewhere")
@@ -201,6 +177,10 @@ def test_options_win_over_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert (chosen.port, chosen.data_dir, chosen.host) == (0, tmp_path, "127.0.0.1")
     assert chosen.database_url.get_secret_value() == f"sqlite:///{tmp_path / 'coe.db'}"
     assert settings_of(Path("experts.yaml"), Path("data"), None, None).port == 9000
+    assert chosen.learn_every == "1h"
+    monkeypatch.setenv("COE_LEARN_EVERY", "1d")
+    assert settings_of(Path("experts.yaml"), tmp_path, None, 0).learn_every == "1d"
+    assert settings_of(Path("experts.yaml"), tmp_path, None, 0, learn=False).learn_every == "off"
     exposed = settings_of(Path("experts.yaml"), tmp_path, "0.0.0.0", None)
     with pytest.raises(ConfigError, match="0\\.0\\.0\\.0"):
         require_keys(exposed, config_of())

@@ -53,24 +53,6 @@ def test_one_replica_at_a_time(redis_url, tmp_path):
         assert second.number == first.number + 1
 
 
-def test_a_replica_on_the_same_schedule_does_not_retrain_again(redis_url, tmp_path):
-    with SharedTurns(tmp_path, redis_url).take():
-        pass
-    with (
-        pytest.raises(NoTurnError, match="another replica has just retrained"),
-        SharedTurns(tmp_path, redis_url, min_pause_s=3000).take(),
-    ):
-        pass
-
-
-def test_a_failed_turn_does_not_count_as_done(redis_url, tmp_path):
-    turns = SharedTurns(tmp_path, redis_url, min_pause_s=3000)
-    with pytest.raises(RuntimeError, match="disk"), turns.take():
-        raise RuntimeError("disk")
-    with turns.take() as turn:
-        assert turn.number == 2
-
-
 def test_the_lock_lives_as_long_as_its_holder_works(redis_url, tmp_path):
     with Redis.from_url(redis_url) as client, SharedTurns(tmp_path, redis_url, expires_s=6).take() as turn:
         value, seen = client.get(RETRAIN_TURN), [client.pttl(RETRAIN_TURN)]
@@ -152,11 +134,11 @@ def test_a_damaged_fence_is_named(tmp_path: Path):
 
 def test_turns_in_a_cluster(tmp_path):
     with cluster(tmp_path) as node:
-        turns = SharedTurns(tmp_path / "routers", f"redis+cluster://127.0.0.1:{node.port}", min_pause_s=3000)
+        turns = SharedTurns(tmp_path / "routers", f"redis+cluster://127.0.0.1:{node.port}")
         with turns.take() as turn:
             with pytest.raises(NoTurnError, match="another replica is retraining"), turns.take():
                 pass
             with turn.promotion():
                 pass
-        with pytest.raises(NoTurnError, match="another replica has just retrained"), turns.take():
-            pass
+        with turns.take() as turn:
+            assert turn.number == 2

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import re
-import signal
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +18,7 @@ from retrieval.training.pilot_refresh import PilotRefresh, RefreshRequest
 from router.types import Verdict
 from tests.training.trained_folder import make_trained
 from training import retrain_command
-from training.retrain_command import one_round, retrain_again_and_again
+from training.retrain_command import one_round
 from training.retrain_inputs import RetrainRequest
 from training.retrain_lock import LocalTurns, LockLostError
 
@@ -146,42 +142,6 @@ def test_a_lost_turn_ends_the_round(folder: Path, monkeypatch: pytest.MonkeyPatc
     instead(monkeypatch, "refresh_pilots", AssertionError("the turn is somebody else's"))
     with pytest.raises(LockLostError):
         run(folder)
-
-
-@pytest.mark.parametrize(
-    ("failure", "said"),
-    [
-        (OSError(errno.ENOSPC, "No space left on device"), r"No space left on device; next try in 0.01s"),
-        (RouterError("no such expert"), r"no such expert; next try in 0.01s"),
-        (
-            ValueError("what a user wrote"),
-            r"unforeseen ValueError at test_retrain_round.py, line \d+; next try in 0.01s",
-        ),
-        (RecursionError(), r"unforeseen RecursionError at test_retrain_round.py"),
-    ],
-)
-def test_a_failed_round_does_not_end_the_schedule(
-    folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    failure: Exception,
-    said: str,
-) -> None:
-    rounds = []
-
-    def one_round(*_: object, **__: object) -> None:
-        rounds.append(len(rounds))
-        if len(rounds) == 1:
-            raise failure
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(retrain_command, "one_round", one_round)
-    request = RetrainRequest(folder / "experts.yaml", folder / "routers", folder / "probes", "sqlite:///none")
-    retrain_again_and_again(request, None, "0.01s", as_json=True)
-    assert rounds == [0, 1]
-    text = capsys.readouterr().err
-    assert re.search(said, text)
-    assert "what a user wrote" not in text
 
 
 def test_a_wrong_file_is_said_before_anything_is_read(folder: Path) -> None:

@@ -1,73 +1,59 @@
-"""`coe retrain --every`: periods, signals, and rounds that fail."""
+"""`coe retrain --every`: periods, signals, rounds that fail, and rounds of others."""
 
-import os
 import signal
 import subprocess
 import sys
-import threading
 
 import pytest
 
 from base.errors import ConfigError
-from tests.waiting import DEADLINE_S
-from training.retrain_command import StoppedError, parse_period, repeat, stop_on_signal, stoppable
+from base.period import parse_period
+from coe.command_line import run
+from decision_log.database import Database
+from fleet.router_registry import Registry
+from router.live_pointer import LIVE_FILE
+from tests.training.trained_folder import make_trained
+from training.retrain_lock import LocalTurns
 
 
 @pytest.mark.parametrize(
     ("value", "seconds"), [("90s", 90), ("30m", 1800), ("1h", 3600), ("1.5h", 5400), ("1d", 86400)]
 )
 def test_periods(value, seconds):
-    assert parse_period(value) == seconds
+    assert parse_period("--every", value) == seconds
 
 
 @pytest.mark.parametrize("value", ["", "1", "h", "0h", "-1h", "1w", "one hour", "366d", "9" * 400 + "d"])
 def test_what_is_no_period_is_named(value):
     with pytest.raises(ConfigError, match=f"--every: '{value}' is not a period; allowed"):
-        parse_period(value)
-
-
-def test_rounds_go_on_until_the_stop():
-    stop, rounds = threading.Event(), []
-
-    def once() -> None:
-        rounds.append(len(rounds))
-        if len(rounds) == 3:
-            stop.set()
-
-    repeat(once, 0.001, stop)
-    assert rounds == [0, 1, 2]
-
-
-def test_a_stop_ends_a_round_between_two_steps():
-    stop, told = threading.Event(), []
-    progress = stoppable(told.append, stop)
-
-    def once() -> None:
-        progress("first")
-        stop.set()
-        progress("second")
-
-    repeat(once, 60.0, stop)
-    assert told == ["first"]
-    with pytest.raises(StoppedError):
-        progress("third")
-
-
-def test_the_first_signal_sets_the_event_and_handlers_come_back():
-    before = signal.getsignal(signal.SIGTERM)
-    with stop_on_signal() as stop:
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.wait(DEADLINE_S)
-    assert signal.getsignal(signal.SIGTERM) is before
+        parse_period("--every", value)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_the_command_survives_a_failed_round_and_stops_cleanly(tmp_path, number):
+    (tmp_path / "routers").mkdir()
+    (tmp_path / "routers" / LIVE_FILE).write_text("{")
     command = [sys.executable, "-m", "coe", "retrain", "--every", "1h", "--data-dir", str(tmp_path)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert "every 1h" in process.stderr.readline()
-        assert any("there is no live router to improve on" in line for line in process.stderr)  # after what it reads
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert "coe retrain every 1h" in process.stderr.readline()
+        assert any("coe retrain failed after" in line and "live.json" in line for line in process.stderr)
         process.send_signal(number)
         _, rest = process.communicate()
     assert process.returncode == 0
-    assert rest.endswith("retrain: stopped\n")
+    assert rest.endswith("stopped\n")
+
+
+def test_one_of_several_on_a_schedule_runs_a_round_and_the_others_leave_it_out(tmp_path, capsys):
+    make_trained(tmp_path)
+    Database(f"sqlite:///{tmp_path / 'data' / 'coe.db'}").close()
+    folder = ["--config", str(tmp_path / "experts.yaml"), "--data-dir", str(tmp_path / "data")]
+    words = [*folder, "--every", "1h", "--once"]
+    for said in ("", "another process has just retrained, so this round is left out\n"):
+        assert run("retrain", words) == 0
+        assert capsys.readouterr().err.endswith(said)
+    with LocalTurns(tmp_path / "data" / "routers").take():
+        assert run("retrain", words) == 0
+        assert "another process on this host is retraining, so this round is left out" in capsys.readouterr().err
+    assert len(Registry(tmp_path / "data" / "routers").rounds()) == 1
+    assert run("retrain", folder) == 0, "asked for by hand, it runs"
+    assert len(Registry(tmp_path / "data" / "routers").rounds()) == 2
