@@ -2,7 +2,7 @@
 pace, and clients that keep so many chats in flight.
 
     python -m benchmarks.gateway_load engine PORT
-    python -m benchmarks.gateway_load drive '{"load": 0, "port": 80, "model": "auto", "key": "", "seconds": 2, ...}'
+    python -m benchmarks.gateway_load drive '{"load": 0, "texts": "texts.json", "port": 80, "model": "auto", ...}'
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import random
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 PATH = "/v1/chat/completions"
 FRAMES_AT_ONCE = 16
@@ -33,10 +33,6 @@ ANSWER = json.dumps(
         "usage": {"prompt_tokens": 30, "completion_tokens": 32, "total_tokens": 62},
     }
 ).encode()
-WORDS = ("the", "of", "river", "bridge", "number", "write", "convert", "table", "query", "poem", "fix", "why", "how")
-BASE_TEXTS = 32
-"""Texts of a load; each request puts a number of its own before one of them."""
-
 A_FRAME = re.compile(rb'"content": ?"w')
 LONGEST_MARK = 12
 END_OF_CHUNKS = b"0\r\n\r\n"
@@ -44,27 +40,28 @@ END_OF_CHUNKS = b"0\r\n\r\n"
 
 @dataclass(frozen=True)
 class Load:
-    """One kind of traffic: requests at once, characters of the last ask, turns of the chat before it.
+    """One kind of traffic: requests at once, turns of the chat before the last ask.
 
     Args:
+        chars: of the last ask; 0: one prompt as it is.
         frames: of a streamed answer; 0 asks for the whole answer at once.
     """
 
     name: str
     concurrency: int
-    chars: int
+    chars: int = 0
     turns: int = 0
     frames: int = 0
 
 
 ONE, MANY, LONGER, CHAT, LARGE, STREAM, PACED = LOADS = (
-    Load("200 characters, one at a time", 1, 200),
-    Load("200 characters, 16 at once", 16, 200),
+    Load("one prompt at a time", 1),
+    Load("16 prompts at once", 16),
     Load("4,000 characters, 16 at once", 16, 4_000),
-    Load("chat of 8 turns, 16 at once", 16, 200, turns=8),
+    Load("chat of 8 turns, 16 at once", 16, turns=8),
     Load("131,000 characters, one at a time", 1, 131_000),
-    Load("streamed, one at a time", 1, 200, frames=FRAMES_AT_ONCE),
-    Load(f"16 streams of {PACED_FRAMES} frames, one every 10 ms", 16, 200, frames=PACED_FRAMES),
+    Load("streamed, one at a time", 1, frames=FRAMES_AT_ONCE),
+    Load(f"16 streams of {PACED_FRAMES} frames, one every 10 ms", 16, frames=PACED_FRAMES),
 )
 
 
@@ -138,39 +135,30 @@ async def run_engine(port: int) -> None:
         await server.serve_forever()
 
 
-def requests_of(load: Load, model: str, key: str, seed: int) -> Callable[[], bytes]:
-    """Makes requests whose texts all differ, cheaply."""
-    rng, numbers = random.Random(seed), itertools.count(seed)
-    bodies = [body_of(rng, load, model) for _ in range(BASE_TEXTS)]
+def requests_of(load: Load, model: str, key: str, seed: int, texts: Sequence[str]) -> Callable[[], bytes]:
+    """Makes requests of prompts one after the other, from a place that depends on the seed."""
+    prompts = itertools.islice(itertools.cycle(texts), seed % len(texts), None)
 
     def make() -> bytes:
-        number = next(numbers)
-        before, after = bodies[number % BASE_TEXTS]
-        ask = b"%d" % number
+        asked = [*itertools.islice(prompts, load.turns), text_of(prompts, load.chars)]
+        messages = [{"role": "assistant" if i % 2 else "user", "content": text} for i, text in enumerate(asked)]
+        length = {"max_tokens": load.frames or ANSWER_TOKENS, **({"stream": True} if load.frames else {})}
+        body = json.dumps({"model": model, "messages": messages, **length}).encode()
         head = (
             f"POST {PATH} HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {key}\r\n"
-            f"content-type: application/json\r\ncontent-length: {len(before) + len(ask) + len(after)}\r\n\r\n"
+            f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
         )
-        return b"".join((head.encode(), before, ask, after))
+        return head.encode() + body
 
     return make
 
 
-def body_of(rng: random.Random, load: Load, model: str) -> tuple[bytes, bytes]:
-    """A body in two parts, between which a number makes its last ask unique."""
-    turns = [{"role": "assistant" if turn % 2 else "user", "content": text_of(rng, 200)} for turn in range(load.turns)]
-    messages = [*turns, {"role": "user", "content": f"NUMBER {text_of(rng, load.chars)}"}]
-    length = {"max_tokens": load.frames or ANSWER_TOKENS, **({"stream": True} if load.frames else {})}
-    before, after = json.dumps({"model": model, "messages": messages, **length}).split("NUMBER")
-    return before.encode(), after.encode()
-
-
-def text_of(rng: random.Random, chars: int) -> str:
-    words = (rng.choice(WORDS) if rng.random() < 0.8 else f"word{rng.randrange(100_000)}" for _ in itertools.count())
-    text = ""
+def text_of(prompts: Iterator[str], chars: int) -> str:
+    """A prompt, or as many in a row as have so many characters."""
+    text = next(prompts)
     while len(text) < chars:
-        text += " ".join(itertools.islice(words, 20)) + " "
-    return text[:chars]
+        text += f"\n{next(prompts)}"
+    return text[: chars or None]
 
 
 class Client:
@@ -212,10 +200,12 @@ class Client:
             rest = rest[max(found[-1] if found else 0, len(rest) - LONGEST_MARK) :]
 
 
-async def drive(port: int, model: str, key: str, load: Load, seconds: float, seed: int) -> dict[str, object]:
+async def drive(
+    port: int, model: str, key: str, load: Load, seconds: float, seed: int, texts: Sequence[str]
+) -> dict[str, object]:
     """Keeps the load's number of requests in flight for some seconds, and makes each at least once; a stream that began
     is read to its end."""
-    make = requests_of(load, model, key, seed)
+    make = requests_of(load, model, key, seed, texts)
     clients = [Client(*await asyncio.open_connection("127.0.0.1", port)) for _ in range(load.concurrency)]
     begin = time.perf_counter()
 
@@ -238,8 +228,8 @@ def main() -> None:
         asyncio.run(run_engine(int(value)))
     else:
         asked = json.loads(value)
-        load = LOADS[asked.pop("load")]
-        print(json.dumps(asyncio.run(drive(load=load, **asked))))
+        load, texts = LOADS[asked.pop("load")], json.loads(Path(asked.pop("texts")).read_bytes())
+        print(json.dumps(asyncio.run(drive(load=load, texts=texts, **asked))))
 
 
 if __name__ == "__main__":

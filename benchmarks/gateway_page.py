@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.gateway_load import LARGE, LOADS, MANY, ONE, PACED, STREAM, Load
-from benchmarks.gateway_subjects import LITELLM, NAMED, NO_GATEWAY, REFERENCE, SHIPPED, STATIC
+from benchmarks.gateway_subjects import LITELLM, LITELLM_VERSION, NAMED, NO_GATEWAY, REFERENCE, SHIPPED, STATIC
 
 
 @dataclass(frozen=True)
@@ -214,15 +214,15 @@ def middle(values: Sequence[float], digits: int = 2) -> str:
     return f"{statistics.median(known):,.{digits}f} ({low:,.{digits}f} to {high:,.{digits}f})"
 
 
-def page(rounds: Sequence[Round], seconds: float, busy: tuple[float, float]) -> str:
+def page(rounds: Sequence[Round], seconds: float, busy: tuple[float, float], texts: str) -> str:
     lines = [
         "# What a gateway adds",
         "",
         f"`python -m benchmarks.gateway --rounds {len(rounds)} --seconds {seconds:g}` on {platform.machine()}, "
         f"{len(os.sched_getaffinity(0))} cores ({cpu_name()}), Python {platform.python_version()}: one core for the "
-        "gateway with all its processes, and one for the mock engine with the load generator. Each request has its own "
-        "text; routing and the decision log are on. Cells are medians of the rounds, with the least and the greatest; "
-        "ratios and differences are taken within a round.",
+        "gateway with all its processes, and one for the mock engine with the load generator. Requests are "
+        f"{texts}; routing and the decision log are on. LiteLLM is {LITELLM_VERSION}. Cells are medians of "
+        "the rounds, with the least and the greatest; ratios and differences are taken within a round.",
         "",
         f"Load of the machine (runnable processes, one minute): {busy[0]:.1f} before, {busy[1]:.1f} after. "
         "On a machine that others use, compare rows and ratios, not absolute figures.",

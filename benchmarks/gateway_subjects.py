@@ -35,6 +35,9 @@ NAMED, STATIC, STATIC_100, SHIPPED = (
     "coe, encoder static, 100 experts",
     "coe, as shipped",
 )
+LITELLM_VERSION = "1.110.2"
+"""The newest on 2026-12-02."""
+
 TICKS = os.sysconf("SC_CLK_TCK")
 READY_DEADLINE_S = 120.0
 LOOK_EVERY_S = 0.01
@@ -160,11 +163,12 @@ def random_outcomes(experts: tuple[str, ...]) -> OutcomeTable:
 
 def litellm_subject(upstream: str, work: Path) -> Subject | None:
     """LiteLLM's proxy with one model, or None where it cannot be installed."""
-    venv, installed = work / "litellm", work / "litellm" / ".installed"
+    venv = work / f"litellm-{LITELLM_VERSION}"
+    installed = venv / ".installed"
     if not installed.exists():
         print("installing LiteLLM ...", file=sys.stderr, flush=True)
         made = subprocess.run([sys.executable, "-m", "venv", "--clear", str(venv)], check=False).returncode
-        words = [str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet", "litellm[proxy]"]
+        words = [str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet", f"litellm[proxy]=={LITELLM_VERSION}"]
         if made or subprocess.run(words, check=False).returncode:
             return None
         installed.touch()

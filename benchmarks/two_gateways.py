@@ -41,6 +41,7 @@ from benchmarks.gateway_subjects import (
     process,
     wait_until_answered,
 )
+from benchmarks.gateway_texts import texts_file
 from fleet.engine_plans import free_port
 from fleet.redis_server import RedisServer
 from tests.postgres import running_postgres
@@ -99,6 +100,7 @@ class Bench:
     subject: Subject
     environment: dict[str, str]
     work: Path
+    texts: Path
     seconds: float
     cpu: float | None
 
@@ -120,9 +122,9 @@ def measured(count: int, bench: Bench, seed: int) -> Arm:
             wait_until_answered(first_chat(port, subject), subject, log)
         for leader in leaders:
             stack.enter_context(limited(leader, bench.cpu))
-        driven(ports, subject, 1.0, seed)  # warms up
+        driven(ports, bench, 1.0, seed)  # warms up
         before = sum(map(cpu_s, leaders))
-        found = driven(ports, subject, seconds, seed + 1_000_000)
+        found = driven(ports, bench, seconds, seed + 1_000_000)
         spent = sum(map(cpu_s, leaders)) - before
     requests = [len(each["latencies"]) for each in found]
     per_s = sum(n / each["elapsed_s"] for n, each in zip(requests, found, strict=True))
@@ -130,16 +132,17 @@ def measured(count: int, bench: Bench, seed: int) -> Arm:
     return Arm(count, per_s, 1e6 * spent / sum(requests), spent / longest)
 
 
-def driven(ports: list[int], subject: Subject, seconds: float, seed: int) -> list[dict[str, object]]:
+def driven(ports: list[int], bench: Bench, seconds: float, seed: int) -> list[dict[str, object]]:
     """Measurements by the clients of each gateway, all at once."""
     children = []
     for number, port in enumerate(ports):
         asked = {
             "port": port,
-            "model": subject.model,
-            "key": subject.key,
+            "model": bench.subject.model,
+            "key": bench.subject.key,
             "seconds": seconds,
             "load": LOADS.index(MANY),
+            "texts": str(bench.texts),
         }
         words = json.dumps(asked | {"seed": seed + 100_000 * number})
         command = [sys.executable, "-m", "benchmarks.gateway_load", "drive", words]
@@ -156,6 +159,9 @@ def main(
     seconds: Annotated[float, typer.Option(min=0.5)] = 4.0,
     model: Annotated[str, typer.Option(help="auto, or an expert")] = "auto",
     cpu: Annotated[float | None, typer.Option(min=0.05, max=1, help="part of a core for each gateway")] = None,
+    texts: Annotated[
+        Path | None, typer.Option(help="a JSON list of prompts; default: made of labelled queries")
+    ] = None,
 ) -> None:
     """Print the median of the rounds, with the least and the largest."""
     port = free_port()
@@ -164,7 +170,7 @@ def main(
         work = Path(name)
         subject = coe_subject(STATIC, model, {"kind": "static"}, 6, f"http://127.0.0.1:{port}/v1", work)
         with process(engine, sorted(os.sched_getaffinity(0))[-1], work / "engine.log", {}):
-            pairs, bench = [], Bench(subject, environment, work, seconds, cpu)
+            pairs, bench = [], Bench(subject, environment, work, texts_file(texts, work), seconds, cpu)
             for number in range(rounds):
                 counts = (1, 2) if number % 2 else (2, 1)
                 arms = {n: measured(n, bench, 7_000_000 * (number + 1)) for n in counts}
