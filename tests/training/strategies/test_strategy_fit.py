@@ -17,7 +17,7 @@ from router.policy_config import Budgets, PolicyConfig
 from router.strategies.learned import LEARNED, LearnedStrategies, learned_strategies
 from router.strategies.machines import SIGNALS
 from router.strategies.types import StrategyName
-from router.strategy_plan import StrategyPlan, choices_of, solve_plan
+from router.strategy_plan import Choices, StrategyPlan, choices_of, solve_plan
 from router.types import GENERAL, CategoryProbs
 from tests.outcome_tables import scored_table
 from tests.training.strategies.known_answers import ballots, known, numbered
@@ -137,6 +137,29 @@ def test_limits_bound_the_means_of_a_plan(limit: str, most: float) -> None:
     plan = solve_plan(StrategyName.SEQUENTIAL, choices, np.zeros(3, dtype=np.int64), {limit: most})
     assert plan.used[limit] <= most * (1 + 1e-6)
     assert plan.binding == (limit,)
+
+
+def two_ways(n_queries: float) -> Choices:
+    """One category: an expert of size 1, one of 1.9, and the first with another of 2.2 for half of the queries."""
+    spent, spread = np.array([[1.0, 1.9, 2.1]]), np.array([[0.0, 0.0, 1.1]])
+    sizes = {"active_params_b": spent, "calls": np.ones((1, 3))}
+    return Choices(np.array([[0.5, 0.6, 0.7]]), sizes, {**sizes, "active_params_b": spread}, np.ones(1), n_queries)
+
+
+@pytest.mark.parametrize(("n_queries", "choice"), [(100.0, 1), (10_000.0, 2)])
+def test_a_budget_is_kept_with_two_standard_errors_of_what_queries_use(n_queries: float, choice: int) -> None:
+    limits = {"active_params_b": 2.2}
+    plan = solve_plan(StrategyName.ESCALATE, two_ways(n_queries), np.zeros(1, dtype=np.int64), limits)
+    assert plan.choice_of.tolist() == [choice]
+
+
+def test_without_a_choice_that_leaves_a_reserve_the_limit_itself_is_kept() -> None:
+    choices = two_ways(100.0)
+    spent = {**choices.spent, "active_params_b": np.array([[5.0, 5.0, 2.1]])}
+    plan = solve_plan(
+        StrategyName.ESCALATE, replace(choices, spent=spent), np.zeros(1, dtype=np.int64), {"active_params_b": 2.2}
+    )
+    assert plan.choice_of.tolist() == [2]
 
 
 def planned(policy: PolicyConfig, **costs: np.ndarray) -> StrategyPlan | None:

@@ -1,0 +1,122 @@
+"""Whether strategies keep a budget on prompts that they were not fitted on, with a reserve and without.
+
+    python -m benchmarks.strategy_budgets [--tables FILE] [--only NAME ...] [--splits 12]
+
+Every table is split in halves at random; each half plays what was learned on the other. Intervals are percentile
+bootstraps over splits, whose two halves stay together.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+from unittest.mock import patch
+
+import numpy as np
+import typer
+
+from base.blas import one_thread
+from base.progress import silent
+from benchmarks.strategies import TABLES, Case, cases_of
+from eval.metrics.intervals import bootstrap_means, percentile_interval
+from eval.routing.routing_request import RoutingRequest
+from eval.routing.routing_run import load, run_trial
+from eval.routing.strategy_arms import Plays, policy_name
+from eval.routing.trial_tables import Tables
+from router import strategy_plan
+from router.policy_config import Budgets, PolicyConfig
+from router.preference import RESERVE_ERRORS
+from router.strategies.learned import LEARNED
+from training.datasets.outcomes import read_outcomes, write_outcomes
+from training.table_fit import TableRequest, fit_table
+from training.types import OutcomeTable
+
+BUDGET = "active_params_b"
+RESERVES = (0.0, RESERVE_ERRORS)
+
+
+@dataclass(frozen=True)
+class Half:
+    """One strategy on one half: its reserve in standard errors, mean use as a share of the limit, mean score."""
+
+    split: int
+    strategy: str
+    limit: float
+    reserve: float
+    used: float
+    score: float
+
+
+def played(case: Case, fit: OutcomeTable, test: OutcomeTable, split: int, cache: Path) -> Iterator[Half]:
+    with tempfile.TemporaryDirectory() as scratch:
+        write_outcomes(fit, Path(scratch) / "fit")
+        asked = TableRequest(outcomes=Path(scratch) / "fit", cache=cache)
+        artifact = fit_table(Path(scratch) / "routers", asked, now=datetime.now(UTC), progress=silent)
+    policies = {
+        policy_name(name, BUDGET, limit): PolicyConfig(strategy=name, budgets=Budgets(active_params_b=limit))
+        for name in LEARNED
+        for limit in case.limits
+    }
+    trial, known = None, {}
+    for reserve in RESERVES:
+        with patch.object(strategy_plan, "RESERVE_ERRORS", reserve):
+            router = load(artifact, fit, Budgets(), None, policies)
+        if trial is None:
+            request = RoutingRequest(outcomes=Path(), out=Path(), command="", cache=cache)
+            trial = run_trial(Tables(fit, test, {}, 0), router, request, "", np.random.default_rng(0), silent)
+        plays = Plays(router, trial, known)
+        for name in LEARNED:
+            for limit in case.limits:
+                served, calls = plays.planned(router.policy(policy_name(name, BUDGET, limit)).plan)
+                score = trial.scores[np.arange(len(served)), served].mean()
+                used = (calls @ trial.sizes_b).mean() / limit
+                yield Half(split, str(name), limit, reserve, float(used), float(score))
+
+
+def line_of(halves: Sequence[Half], rng: np.random.Generator) -> str:
+    """A row: without a reserve and with it."""
+    cells = [halves[0].strategy, f"{halves[0].limit:g}"]
+    for value, digits in (("used", 1), ("score", 2)):
+        for reserve in RESERVES:
+            own = [half for half in halves if half.reserve == reserve]
+            each = np.array([getattr(half, value) for half in own]).reshape(-1, 2)
+            low, high = percentile_interval(bootstrap_means(each.mean(axis=1)[:, None], rng)[:, 0])
+            cell = f"{100 * each.mean():.{digits}f} ({100 * low:.{digits}f} to {100 * high:.{digits}f})"
+            over = f"; {(each > 1.01).sum()} of {each.size}" if value == "used" else ""
+            cells.append(cell + over)
+    return f"| {' | '.join(cells)} |"
+
+
+def main(
+    tables: Annotated[Path, typer.Option(help="file of named tables; their sources lie beside it")] = TABLES,
+    only: Annotated[list[str] | None, typer.Option(help="names of tables; default: all")] = None,
+    splits: Annotated[int, typer.Option(help="random halvings of each table")] = 12,
+    cache: Annotated[Path, typer.Option(help="folder for embeddings")] = Path("data/strategies/embeddings"),
+) -> None:
+    """Print, by table, strategy and limit, mean use in percent of the limit, halves more than 1% over, and scores."""
+    for case in cases_of(tables):
+        if only and case.name not in only:
+            continue
+        table, halves = read_outcomes(tables.parent / case.source, experts=list(case.experts)), list[Half]()
+        for split in range(splits):
+            drawn = np.random.default_rng(split).permutation(len(table.texts)) < len(table.texts) // 2
+            for own in (drawn, ~drawn):
+                with one_thread():
+                    halves += played(case, table.rows(own), table.rows(~own), split, cache)
+            print(f"{case.name}: split {split + 1} of {splits}", file=sys.stderr)
+        print(f"\n### {case.name} ({len(table.texts)} prompts, {splits} splits)\n")
+        print("| strategy | limit (B) | used, no reserve; over | used, reserve; over | score, no reserve | reserve |")
+        print("| --- " * 6 + "|")
+        for name in LEARNED:
+            for limit in case.limits:
+                own = [half for half in halves if (half.strategy, half.limit) == (name, limit)]
+                print(line_of(own, np.random.default_rng(0)))
+
+
+if __name__ == "__main__":
+    typer.run(main)
