@@ -19,6 +19,7 @@ CHANGEABLE = (
     "answers",
     "examples",
     "aliases",
+    "feedback",
     "router.alpha",
     "gateway.limits",
     "gateway.retries",

@@ -20,6 +20,7 @@ from starlette.routing import Mount, Route, Router
 from gateway.asgi import Application, Receive, Scope, Send
 from gateway.auth import Auth
 from gateway.console.api import Api
+from gateway.console.expert_list import ORDERS, expert_page
 from gateway.console.session import COOKIE, LIFE_S, Sessions
 from gateway.console.views import Report, environment, explained, find_reports
 from gateway.http_errors import ApiError
@@ -196,7 +197,10 @@ class Console:
         return self._show(request, "decision", receipt=receipt)
 
     async def experts(self, request: Request, api: Api) -> Response:
-        return self._show(request, "experts", experts=(await api.get("/v1/experts"))["data"])
+        query = {name: request.query_params.get(name, "") for name in ("text", "state", "sort", "page")}
+        found = expert_page((await api.get("/v1/experts"))["data"], query)
+        values = {"query": query, "orders": ORDERS, "link": partial(link, query, "experts")}
+        return self._show(request, "experts", found=found, **values)
 
     async def routers(self, request: Request, api: Api) -> Response:
         return self._show(request, "routers", state=await api.get("/v1/admin/routers"))
@@ -300,7 +304,7 @@ def since(days: str) -> float | None:
     return time.time() - int(days) * DAY_S if days.isdecimal() and len(days) < 6 else None
 
 
-def link(query: Mapping[str, str], page: str = "decisions", **changes: str) -> str:
+def link(query: Mapping[str, str], page: str = "decisions", /, **changes: str) -> str:
     """The address of a list like this one; what is '' is left out."""
     kept = {name: value for name, value in {**query, **changes}.items() if value or name == "days"}
     return f"/console/{page}?{urlencode(kept)}"

@@ -72,10 +72,11 @@ async def list_experts(
     shared = Counter(entry.host_group for entry in config.experts.values())
     named = {name: entry for name, entry in config.experts.items() if caller.may_ask(name)}
     ours = [name for name, entry in named.items() if entry.engine.is_vllm and entry.url is None]
-    places = await residencies(ours, live.folder.parent)
+    places, problems = await residencies(ours, live.folder.parent), pool.problems()
     return ExpertList(
         data=tuple(
-            view_of(name, entry, pool, shared[entry.host_group], places.get(name)) for name, entry in named.items()
+            view_of(name, entry, pool, shared[entry.host_group], places.get(name), problems.get(name))
+            for name, entry in named.items()
         )
     )
 
@@ -94,7 +95,12 @@ async def residencies(experts: Collection[str], data_dir: Path) -> dict[str, Res
 
 
 def view_of(
-    name: str, entry: ExpertConfig, pool: ExpertPool, n_sharing: int, residency: Residency | None
+    name: str,
+    entry: ExpertConfig,
+    pool: ExpertPool,
+    n_sharing: int,
+    residency: Residency | None,
+    problem: str | None,
 ) -> ExpertView:
     if residency is Residency.AWAKE and entry.adapter is not None:
         residency = Residency.ADAPTER
@@ -106,7 +112,7 @@ def view_of(
         is_hosted=entry.engine in HOSTED,
         shares_base_with=n_sharing - 1,
         state="disabled" if isinstance(pool.backend(name), DisabledBackend) else STATES[pool.state(name)],
-        problem=pool.problems().get(name),
+        problem=problem,
         residency=residency,
         params_b=entry.params_b,
         active_params_b=entry.active_b,

@@ -16,7 +16,8 @@ from decision_log.feedback_types import Feedback, FeedbackKind, FeedbackStatus
 from decision_log.sql_removal import Removal
 from router.capabilities import Capabilities
 from router.feedback_config import FeedbackConfig
-from tests.gateway.running import Running, running
+from tests.gateway.changes.test_swap import swap
+from tests.gateway.running import Running, echoes, running
 from tests.gateway.small_router import EXPERTS, small_router
 
 KEY = "a-key-of-enough-length"
@@ -134,6 +135,17 @@ async def test_feedback_joins_late_and_another_value_replaces(sqlite_store):
             200,
             {"decision_id": record.decision_id, "value": 0.0, "status": "replaced"},
         )
+
+
+async def test_the_limit_of_an_hour_changes_while_the_gateway_runs(sqlite_store):
+    async with answered(sqlite_store, max_per_hour=1) as (gateway, first):
+        assert (await say(gateway, first, kind="thumb", value=1))[0] == 202
+        assert (await say(gateway, first, kind="score", value=1))[0] == 429
+        config = gateway.parts.config
+        feedback = config.feedback.model_copy(update={"max_per_hour": 2})
+        await swap(gateway, config.model_copy(update={"feedback": feedback}), echoes())
+        assert (await say(gateway, first, kind="score", value=1))[0] == 202
+        assert (await say(gateway, first, kind="test", value=1))[0] == 429
 
 
 async def test_36_a_key_that_says_too_much_is_refused(sqlite_store):

@@ -49,6 +49,7 @@ TAKEN: list[tuple[Callable[[dict[str, Any]], object], list[str]]] = [
     (lambda c: c["aliases"].update(big=["served", "local"]), ["aliases.big: auto -> served, local"]),
     (lambda c: c.update(answers={"sql": {"kind": "text"}}), ["answers.sql: added"]),
     (lambda c: c["router"].update(alpha=0.2), ["router.alpha: 0.1 -> 0.2"]),
+    (lambda c: c["feedback"].update(max_per_hour=5), ["feedback.max_per_hour: 1000 -> 5"]),
     (lambda c: c["gateway"].update(retries=2), ["gateway.retries: 1 -> 2"]),
     (
         lambda c: c["experts"].update(local={"engine": "openai", "model": "m.gguf", "url": URL}),

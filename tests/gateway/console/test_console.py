@@ -19,6 +19,8 @@ from yarl import URL
 from decision_log.database import Database
 from decision_log.privacy import keyed_hash
 from decision_log.tables import SPEND
+from fleet.connect import DisabledBackend
+from fleet.wires import echo
 from gateway.auth import Auth
 from gateway.console.session import COOKIE
 from gateway.console.views import odds
@@ -27,6 +29,7 @@ from gateway.keys.key_ring import KeyRing
 from gateway.keys.key_store import KeyStore
 from tests.decision_log.test_listing import made
 from tests.gateway.running import Running, running
+from tests.gateway.small_router import EXPERTS
 from tests.gateway.test_store import record
 from tests.waiting import until
 
@@ -110,6 +113,38 @@ async def test_what_the_api_refuses_is_said_on_the_page(gateway: Running) -> Non
     assert (status, "there is no decision" in page) == (404, True)
     assert (await get(gateway, "/nothing"))[0] == 404
     assert (await get(gateway, "/static/../app.py"))[0] == 404
+
+
+async def test_a_thousand_experts_are_found_a_page_at_a_time() -> None:
+    entries = {
+        f"expert{number:03}": {"model": f"weights-{number}", "params_b": number, "price_in_per_m_usd": 1000 - number}
+        for number in range(1000)
+    }
+    experts = [*EXPERTS, *entries]
+    config = {name: {"engine": "echo", "model": "echo", **entries.get(name, {})} for name in experts}
+    backends = {name: echo.build(echo.Options(model=name)) for name in experts}
+    backends["expert500"] = DisabledBackend("the key of expert500 is not set")
+    async with running(backends, sections={"experts": config}) as gateway:
+
+        async def rows(query: str) -> tuple[str, list[str]]:
+            status, page, _ = await get(gateway, f"/experts{query}")
+            assert status == 200, query
+            return page, re.findall(r'<tr><th scope="row">([^<]+)', page)
+
+        page, first = await rows("")
+        assert first == experts[:50]
+        assert "1,003 experts, page 1 of 21" in page
+        assert ("Previous" in page, "Next" in page) == (False, True)
+        pages = [(await rows(f"?page={number}"))[1] for number in range(1, 22)]
+        assert [name for each in pages for name in each] == experts
+        assert (await rows("?page=99999"))[1] == (await rows("?page=21"))[1] == experts[1000:]
+        assert (await rows("?page=-1"))[1] == (await rows("?page=x&sort=x"))[1] == first
+        assert (await rows("?text=WEIGHTS-77&sort=parameters"))[1][:2] == ["expert779", "expert778"]
+        assert (await rows("?sort=price&text=expert"))[1][0] == "expert999"
+        page, broken = await rows("?state=disabled")
+        assert (broken, "1 of 1,003 experts" in page) == (["expert500"], True)
+        assert (await rows("?sort=state"))[1][0] == "expert500"
+        assert "No expert matches" in (await rows("?text=%3Cb%3E"))[0]
 
 
 async def test_every_page_forbids_scripts_that_are_not_ours(store: Database) -> None:
