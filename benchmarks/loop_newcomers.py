@@ -33,7 +33,7 @@ from benchmarks.loop_fleet import (
 )
 from benchmarks.loop_stage import Settings, Stage, fit_stage
 from router.protocols import Encoder
-from router.quality import reference_of
+from router.quality import references
 from router.section import PluginConfig
 from training.expert_map import measure_quality, row_numbers
 from training.onboarding import held_back, joined_evidence
@@ -246,7 +246,7 @@ def join(loop: Retraining, name: str) -> None:
     scores = graded.scores.copy()
     scores[np.isin(np.arange(len(scores)), chosen, invert=True), column] = np.nan
     loop.world = replace(loop.world, probes=replace(graded, scores=scores))
-    stored = held_back(joined, reference_of(loop.evidence), luck <= MOST_LUCKY)
+    stored = held_back(joined, references(loop.evidence), luck <= MOST_LUCKY)
     loop.experts = (*loop.experts, name)
     loop.take_over(stored, loop.experts, joined)
 

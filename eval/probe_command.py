@@ -182,7 +182,8 @@ def print_onboarding(found: Onboarding) -> None:
     console.print(table)
     console.print(
         "luck: how often an expert that equals those that serve now looks as good after these probes; "
-        f"a category is given only up to {MOST_LUCKY:.0%}, so one in {1 / MOST_LUCKY:.0f} such experts gets any",
+        f"a category is given only up to {MOST_LUCKY:.0%}, so one in {1 / MOST_LUCKY:.0f} such experts gets any; "
+        "a cheaper expert takes it wherever it is as good as measured",
     )
     taken = ", ".join(found.taken) or "no category"
     console.print(f"with it on the map, {found.expert} takes {taken}")

@@ -262,7 +262,7 @@ def solved_policy(
     names = experts.names
     pins = {rows.index(row): names.index(expert) for row, expert in policy.pins.items() if expert in names}
     evidence, costs = experts.evidence, experts.costs
-    solution = solve_map(cautious_quality(evidence), evidence.mass, costs, policy.budgets, pins)
+    solution = solve_map(cautious_quality(evidence, costs.cost_usd), evidence.mass, costs, policy.budgets, pins)
     preference = None if choice is None else solve_preference(choice, evidence.mass, costs, policy.budgets, pins)
     plan = None if strategies is None else strategy_plan(policy, experts, strategies, solution, pins)
     if plan is not None:

@@ -13,13 +13,16 @@ from numpy.typing import NDArray
 
 from base.errors import ArtifactError
 from router.artifact import require_array
-from router.types import BoolArray, ExpertScores, FloatArray
+from router.types import BoolArray, ExpertScores, FloatArray, IntArray
 
 CAUTION = 1.0
 """Standard errors that an advantage loses: the one-standard-error rule (benchmarks/LOG.md compares others)."""
 
 BROAD = 4
 """Answers with which an expert counts as graded in a category: fewer prove no lead and make no reference (ours)."""
+
+CHEAPER = 0.8
+"""Share of another expert's price below which an expert is cheaper: lengths of answers vary by less (ours)."""
 
 UNPROVEN = 1e-5
 """The amount by which an expert ranks below the reference where its lead is within its error: more than the map's
@@ -102,32 +105,54 @@ def quality_from_arrays(arrays: Mapping[str, NDArray[np.generic]], k: int, m: in
     return QualityMatrix(**fields)
 
 
-def reference_of(evidence: QualityMatrix) -> int:
-    """The expert of highest mean quality; a category weighs as many answers as every expert has there.
+def reference_of(evidence: QualityMatrix, cost_usd: FloatArray | float = 0.0) -> int:
+    """The expert that the others have to beat: the cheapest of those whose mean quality lies within CAUTION standard
+    errors of the best mean. A category weighs as many answers as every expert has there.
 
     Only of those that were graded broadly: BROAD answers in at least half as many categories as whoever has most. A new
     expert that was probed where it is good would otherwise be compared by these categories alone.
+
+    Args:
+        cost_usd: (k+1, m) of a query.
     """
     breadth = (evidence.count >= BROAD).sum(axis=0)
-    candidates = np.flatnonzero(2 * breadth >= breadth.max())
-    common = evidence.count[:, candidates].min(axis=1)
+    broad = np.flatnonzero(2 * breadth >= breadth.max())
+    common = evidence.count[:, broad].min(axis=1).astype(np.float64)
     weights = common if common.any() else np.ones_like(common)
-    return int(candidates[(weights[:, None] * evidence.quality[:, candidates]).sum(axis=0).argmax()])
+    weights /= weights.sum()
+    mean, variance = weights @ evidence.quality[:, broad], weights**2 @ evidence.stderr[:, broad] ** 2
+    price = weights @ np.broadcast_to(cost_usd, evidence.quality.shape)[:, broad]
+    best = mean.argmax()
+    is_equal = mean >= mean[best] - CAUTION * np.sqrt(variance + variance[best])
+    is_equal &= price < CHEAPER * price[best]
+    is_equal[best] = True
+    return int(broad[np.where(is_equal, price, np.inf).argmin()])
 
 
-def cautious_quality(evidence: QualityMatrix) -> FloatArray:
-    """Quality (k+1, m) for solving the map: an expert beats the reference only by what its errors do not explain.
+def references(evidence: QualityMatrix, cost_usd: FloatArray | float = 0.0) -> IntArray:
+    """(k+1,) the expert that others have to beat: who served each category when it was measured, else `reference_of`.
 
-    The reference is who served each category when it was measured, else that of `reference_of`. (The traffic's mix
-    would make a specialist the reference of everything when most queries are its own, and so would rewards, which only
-    the expert that serves gets.) A lead over it is shrunk by CAUTION standard errors of the difference (soft threshold,
+    The traffic's mix would make a specialist the reference of everything when most queries are its own, and so would
+    rewards, which only the expert that serves gets.
+    """
+    common = reference_of(evidence, cost_usd)
+    serving = np.full(len(evidence.mass), -1) if evidence.serving is None else evidence.serving
+    return np.where(serving < 0, common, serving).astype(np.int64)
+
+
+def cautious_quality(evidence: QualityMatrix, cost_usd: FloatArray | float = 0.0) -> FloatArray:
+    """Quality (k+1, m) for solving the map: a lead has to be proven, unless it comes cheaper.
+
+    A lead over the reference is shrunk by CAUTION standard errors of the difference (soft threshold,
     by the one-standard-error rule of Breiman et al. 1984), so that a handful of lucky answers moves no category and
     much data is left as it is. A cell with fewer than BROAD answers has no lead. An expert that is worse stays as much
-    worse as was measured.
+    worse as was measured. Whoever is as good as the expert that is best by all this, and cheaper, proves nothing: it is
+    ahead by as much as was measured.
+
+    Args:
+        cost_usd: (k+1, m) of a query.
     """
-    rows, reference = np.arange(len(evidence.quality)), np.full(len(evidence.quality), reference_of(evidence))
-    if evidence.serving is not None:
-        reference = np.where(evidence.serving < 0, reference, evidence.serving.astype(np.int64))
+    rows, reference = np.arange(len(evidence.quality)), references(evidence, cost_usd)
     base = evidence.quality[rows, reference][:, None]
     lead = evidence.quality - base
     error = CAUTION * np.sqrt(evidence.stderr**2 + evidence.stderr[rows, reference][:, None] ** 2)
@@ -135,4 +160,8 @@ def cautious_quality(evidence: QualityMatrix) -> FloatArray:
     proven[evidence.count < BROAD] = -UNPROVEN
     cautious = np.where(lead > 0, proven, lead)
     cautious[rows, reference] = 0.0
+    price, best = np.broadcast_to(cost_usd, lead.shape), cautious.argmax(axis=1)
+    ahead = evidence.quality - evidence.quality[rows, best][:, None]
+    is_cheaper = (price < CHEAPER * price[rows, best][:, None]) & (ahead >= 0) & (evidence.count >= BROAD)
+    cautious = np.where(is_cheaper, cautious[rows, best][:, None] + UNPROVEN + ahead, cautious)
     return np.asarray(base + cautious, dtype=np.float32)

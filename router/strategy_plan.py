@@ -104,7 +104,7 @@ def choices_of(
     -> expert) has its expert alone."""
     k, m = evidence.quality.shape
     asks = np.concatenate([np.broadcast_to(np.eye(m), (k, m, m)), variants.asks], axis=1)
-    quality = np.concatenate([cautious_quality(evidence), variants.quality], axis=1).astype(np.float64)
+    quality = np.concatenate([cautious_quality(evidence, costs.cost_usd), variants.quality], axis=1).astype(np.float64)
     barred = np.array([not allowed[list(experts)].all() for experts in (*zip(range(m)), *variants.asked())])
     quality[:, barred] = NEVER
     for row, expert in pins.items():

@@ -100,7 +100,7 @@ def decide_promotion(inputs: RetrainInputs, comparison: RouterComparison) -> Jud
         crossed=crossed,
     )
     gate = without_passengers(gate, newcomers)
-    return Judgement(gate, f"{gate.verdict}: {gate.reason}", on_log.others if on_log else (), n_judged, newcomers)
+    return Judgement(gate, gate.sentence, on_log.others if on_log else (), n_judged, newcomers)
 
 
 def without_passengers(gate: GateResult, newcomers: Newcomers | None) -> GateResult:

@@ -177,7 +177,8 @@ class WorthStudy:
         pins = {self.categories.index(c): names.index(e) for c, e in policy.pins.items() if e in names}
         part = self.evidence.columns(left)
         costs = expert_costs([self.config.experts[name] for name in names], part)
-        found = solve_map(cautious_quality(part), self.mass.astype(np.float32), costs, policy.budgets, pins)
+        quality = cautious_quality(part, costs.cost_usd)
+        found = solve_map(quality, self.mass.astype(np.float32), costs, policy.budgets, pins)
         return Solved(np.array(left)[found.expert_of], found.used["cost_usd"])
 
     def losses(self, without: Solved) -> Float64Array:

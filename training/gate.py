@@ -115,12 +115,20 @@ LEAST_GROWTH = 1.1
 
 @dataclass(frozen=True)
 class GateResult:
-    """The verdict with the one sentence that explains it; `more_decisions` estimates how many it still needs."""
+    """The verdict and why, without `more_decisions`: an estimate of how many it still needs if all stays as it is."""
 
     verdict: Verdict
     reason: str
     comparisons: tuple[Comparison, ...]
     more_decisions: int | None = None
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in one sentence."""
+        if self.more_decisions is None:
+            return f"{self.verdict}: {self.reason}"
+        needed = f"about {self.more_decisions:,} more decisions are needed, answered and rated as now"
+        return f"{self.verdict}: {self.reason}: {needed}"
 
 
 def judge(
@@ -195,8 +203,6 @@ def needs_more(
         return GateResult(Verdict.NEED_MORE, reason, compared)
     rows = more_needed(log or deciding)
     needed = None if rows is None else math.ceil(rows * terms.decisions_per_row)
-    if needed is not None:
-        reason += f": about {needed:,} more decisions are needed, answered and rated as now"
     return GateResult(Verdict.NEED_MORE, reason, compared, needed)
 
 

@@ -121,11 +121,11 @@ def explored_shares(router: Router, policy: str) -> list[dict[str, float]]:
 
 def beside(known: QualityMatrix, added: QualityMatrix) -> QualityMatrix:
     """Both matrices' columns, the added ones held below the reference, so that the map stays what it is; exploration
-    still prefers a good one. Their counts are the fewest of the known ones', so that the reference stays as well."""
+    still prefers a good one. Their counts are 0, so that none is the reference, or ahead because it is cheap."""
     ceiling = known.quality[:, [reference_of(known)]] - BELOW_REFERENCE
     held = replace(
         added,
         quality=np.clip(np.minimum(added.quality, ceiling), 0.0, 1.0).astype(np.float32),
-        count=np.broadcast_to(known.count.min(axis=1, keepdims=True), added.count.shape),
+        count=np.zeros_like(added.count),
     )
     return known.beside(held.arrays())

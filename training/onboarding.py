@@ -21,7 +21,7 @@ from router.build import configured_router, evidence_of, expert_costs
 from router.config import CoeConfig
 from router.map_solver import solve_map
 from router.pipeline import Router
-from router.quality import BROAD, OF_EXPERTS, QualityMatrix, cautious_quality, reference_of
+from router.quality import BROAD, CHEAPER, OF_EXPERTS, QualityMatrix, cautious_quality, references
 from router.types import GENERAL, BoolArray, Float64Array, IntArray
 from training.expert_map import cell_means, cell_sums, row_numbers, shrink
 from training.fit_inputs import fingerprint_outcomes
@@ -173,7 +173,11 @@ def dearer(config: CoeConfig, router: Router, evidence: QualityMatrix, expert: s
     costs = expert_costs([config.experts[name] for name in (*router.experts, expert)], joined)
     policy = router.policy("default")
     solved = solve_map(
-        cautious_quality(joined), joined.mass, costs, config.policies["default"].budgets, dict(policy.pins)
+        cautious_quality(joined, costs.cost_usd),
+        joined.mass,
+        costs,
+        config.policies["default"].budgets,
+        dict(policy.pins),
     )
     if solved.stand_ins is None:
         return np.zeros(len(now))
@@ -181,19 +185,38 @@ def dearer(config: CoeConfig, router: Router, evidence: QualityMatrix, expert: s
     return np.asarray(tolls[:, -1] - tolls[np.arange(len(now)), now])
 
 
-def held_back(joined: QualityMatrix, reference: int, is_proven: BoolArray) -> QualityMatrix:
-    """The matrix with its last column held below the reference by more than the error where nothing is proven (k+1,).
+def held_back(joined: QualityMatrix, reference: IntArray, is_proven: BoolArray) -> QualityMatrix:
+    """The matrix with its last column held below the reference (k+1,) by more than the error where nothing is proven
+    (k+1,).
 
-    So a map without budgets gives it none of those categories, even where it becomes the reference itself: the others
-    lead by more than the error there. Its counts are the fewest of the others', so that a category that was asked more
-    does not decide who is the reference.
+    So a map without budgets gives it none of those categories. The reference of the others stays what it was: a new
+    expert that is good, or cheap, would be it otherwise.
     """
-    error = np.hypot(joined.stderr[:, -1], joined.stderr[:, reference])
-    ceiling = np.clip(joined.quality[:, reference] - error - BELOW_REFERENCE, 0.0, 1.0)
+    rows = np.arange(len(reference)), reference
+    error = np.hypot(joined.stderr[:, -1], joined.stderr[rows])
+    ceiling = np.clip(joined.quality[rows] - error - BELOW_REFERENCE, 0.0, 1.0)
     quality, count = joined.quality.copy(), joined.count.copy()
     quality[:, -1] = np.where(is_proven, quality[:, -1], np.minimum(quality[:, -1], ceiling))
-    count[:, -1] = np.maximum(count[:, :-1].min(axis=1), BROAD * is_proven)
-    return replace(joined, quality=quality, count=count)
+    count[:, -1] = np.maximum(count[:, -1], BROAD * is_proven)
+    return replace(joined, quality=quality, count=count, serving=reference.astype(np.float32))
+
+
+def standing(
+    config: CoeConfig, router: Router, joined: QualityMatrix, experts: Sequence[str], expert: str
+) -> tuple[IntArray, BoolArray]:
+    """(k+1,) the reference of the experts before, by number, and where the new one is cheaper than who serves on a map
+    without budgets and pins.
+
+    Args:
+        joined: of `experts` and the new one, which is the last; not all of them need be the router's.
+    """
+    columns, costs = np.array([experts.index(name) for name in router.experts]), router.costs
+    assert costs is not None  # a configured router has them
+    known = joined.columns(columns.tolist())
+    best = cautious_quality(known, costs.cost_usd).argmax(axis=1)
+    price = expert_costs([config.experts[expert]], joined.columns([len(experts)])).cost_usd[:, 0]
+    is_cheaper = price < CHEAPER * costs.cost_usd[np.arange(len(best)), best]
+    return columns[references(known, costs.cost_usd)], is_cheaper
 
 
 def onboard(
@@ -210,7 +233,8 @@ def onboard(
 
     Args:
         live: folder of the live router; the new one goes beside it.
-        luck: (k+1,) how often luck alone looks as good in a category; it takes none above `MOST_LUCKY`.
+        luck: (k+1,) how often luck alone looks as good in a category; above `MOST_LUCKY` it takes none from an expert
+            that is not dearer.
 
     Raises:
         ConfigError: as `check_can_join`.
@@ -231,7 +255,10 @@ def onboard(
         "experts": (*manifest.experts, expert),
         "data_fingerprints": {**manifest.data_fingerprints, f"probes of {expert}": fingerprint_outcomes(probed)},
     }
-    stored = held_back(joined, reference_of(evidence_of(artifact)), luck <= MOST_LUCKY)
+    before = configured_router(config, artifact)
+    reference, is_cheaper = standing(config, before, joined, manifest.experts, expert)
+    is_proven = (luck <= MOST_LUCKY) | (is_cheaper & (joined.count[:, -1] >= BROAD))
+    stored = held_back(joined, reference, is_proven)
     arrays = dict(artifact.arrays) | {f"map.{name}": array for name, array in stored.arrays().items()}
     for name in ("quality", "stderr"):  # explored by what was measured, however little that proves
         measured, newest = getattr(joined, name), artifact.part("explored")
@@ -240,7 +267,6 @@ def onboard(
     written = save_artifact(live.parent, fields, arrays)
     scores = probed.scores[:, 0].astype(np.float64)
     error = float(scores.std(ddof=1)) / math.sqrt(len(scores)) if len(scores) > 1 else 0.5
-    before = configured_router(config, artifact)
     after = configured_router(config, written, before.encoder)
     maps = before.expert_of(), after.expert_of()
     return Onboarding(

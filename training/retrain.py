@@ -74,10 +74,13 @@ class RetrainResult:
 
 @dataclass(frozen=True)
 class Outcome:
-    """End of a retraining: whether the candidate became live, which experts the live router was given, and why."""
+    """End of a retraining: whether the candidate became live, or the live router was given what it knows (then no
+    estimate of more decisions holds: queries are answered otherwise from now on), which experts are new to it, and
+    why."""
 
     reason: str
     is_promoted: bool = False
+    is_renewed: bool = False
     introduced: tuple[str, ...] = ()
 
 
@@ -143,14 +146,18 @@ def act(
         return Outcome(judged.reason)
     if refused := promote(registry, made, compared_with, inputs.now, guard):
         return Outcome(refused)
-    return Outcome(f"{judged.reason}; {words} (version {made.name})", introduced=names)
+    why = judged.reason if judged.gate is None else f"{judged.gate.verdict}: {judged.gate.reason}"
+    reason = f"{words} (version {made.name}). The candidate as a whole: {why}"
+    return Outcome(reason, is_renewed=True, introduced=names)
 
 
 def result_of(
     inputs: RetrainInputs, evidence: Evidence, comparison: RouterComparison, judged: Judgement, outcome: Outcome
 ) -> RetrainResult:
     """Counts what was read, and reports what came of it."""
-    log, changes = inputs.log, inputs.changes
+    log, changes, gate = inputs.log, inputs.changes, judged.gate
+    if gate is not None and outcome.is_renewed:
+        gate = replace(gate, more_decisions=None)
     return RetrainResult(
         log=log,
         n_learned=len(log),
@@ -162,7 +169,7 @@ def result_of(
         live=comparison.live.version,
         candidate=comparison.candidate.version,
         changes=map_changes(comparison.live, comparison.candidate),
-        gate=judged.gate,
+        gate=gate,
         estimates=judged.estimates,
         is_promoted=outcome.is_promoted,
         introduced=outcome.introduced,

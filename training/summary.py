@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.text import Text
@@ -40,9 +41,14 @@ def in_points(metric: Metric | None, form: str = "z,.1f") -> str:
     return "" if metric is None else with_interval(metric.times(100).model_copy(update={"n": None}), form)
 
 
-def print_router(artifact: RouterArtifact) -> None:
-    """Version, parents, metrics, the measured quality behind the map, and doubt about it."""
-    from router.build import evidence_of
+def print_router(artifact: RouterArtifact, config: Path | None) -> None:
+    """Version, parents, metrics, the measured quality behind the map, the map, and doubt about it.
+
+    Args:
+        config: experts.yaml that the map is solved for; None for a router of an outcome table, which needs none.
+    """
+    from router.build import configured_router, evidence_of, table_router
+    from router.config import load_config
     from training.expert_map import doubt_of
 
     console, manifest = result_console(), artifact.manifest
@@ -52,25 +58,33 @@ def print_router(artifact: RouterArtifact) -> None:
     console.print(f"classifier {manifest.classifier.kind}")
     for name, metric in manifest.metrics.items():
         console.print(f"  {name}: {with_interval(metric)}")
-    console.print(quality_table(artifact))
+    try:
+        router = table_router(artifact) if config is None else configured_router(load_config(config), artifact)
+        console.print(quality_table(artifact, router.expert_of()))
+    except RouterError as error:
+        console.print(quality_table(artifact, {}))
+        console.print(f"{config} cannot be served by this router: {error}")
     if doubt := doubt_of(evidence_of(artifact)):
         console.print(doubt)
 
 
-def quality_table(artifact: RouterArtifact) -> Grid:
-    """Categories by experts: shrunk mean score, the best of a row in bold; how many answers were graded."""
+def quality_table(artifact: RouterArtifact, serves: Mapping[str, str]) -> Grid:
+    """Categories by experts: shrunk mean score, that of whom the map serves it by (category -> expert) in bold; how
+    many answers were graded."""
     from router.build import evidence_of
 
     manifest, evidence = artifact.manifest, evidence_of(artifact)
-    table = Grid(title="measured quality (shrunk mean score; best in bold)", title_justify="left")
+    table = Grid(title="measured quality (shrunk mean score), and the map of the default policy", title_justify="left")
     table.add_column("category")
     for expert in manifest.experts:
         table.add_column(expert, justify="right")
     table.add_column("graded", justify="right")
+    table.add_column("serves")
     for row, category in enumerate((*manifest.categories, GENERAL)):
-        best = int(evidence.quality[row].argmax())
-        cells = [Text(f"{q:.2f}", "bold" if e == best else "") for e, q in enumerate(evidence.quality[row])]
-        table.add_row(category, *cells, f"{int(evidence.count[row].sum())}")
+        own = serves.get(category, "")
+        scores = zip(manifest.experts, evidence.quality[row], strict=True)
+        cells = [Text(f"{q:.2f}", "bold" if name == own else "") for name, q in scores]
+        table.add_row(category, *cells, f"{int(evidence.count[row].sum())}", own)
     return table
 
 

@@ -78,7 +78,7 @@ def train(
             request = TrainRequest(config, folder, queries, data_dir / "cache", options, cores)
             artifact = fit_configured(registry.root, request, now=now, progress=progress)
             notes = (*notes_on_new_categories(artifact), *notes_on_training(registry, artifact, request, progress))
-    print_router(artifact)
+    print_router(artifact, None if table else config)
     live = readable_pointer(registry)
     if live is None or live.version != artifact.manifest.version:
         if not table:
@@ -160,7 +160,7 @@ def router_ls(
     live = registry.live() if version == "live" else None
     if version == "live" and live is None:
         raise ConfigError(f"{registry.root}: there is no live router yet; name a version")
-    print_router(load_artifact(registry.folder(version if live is None else live.version)))
+    print_router(load_artifact(registry.folder(version if live is None else live.version)), config)
 
 
 VersionArgument = Annotated[str, typer.Argument(help="router version, or an unambiguous beginning of one")]

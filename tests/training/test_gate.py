@@ -54,7 +54,10 @@ def test_a_wide_interval_asks_for_more_and_says_how_many():
     assert result.verdict is Verdict.NEED_MORE
     assert result.more_decisions == 1050  # 200 ((1.25 x 0.10 / 0.05)^2 - 1): half-widths fall with the root of n
     assert "the evidence of a gain is 0.05 times what is asked (20 to 1, and 15 to 1 without any" in result.reason
-    assert ": about 1,050 more decisions" in result.reason
+    assert (
+        result.sentence
+        == f"need more: {result.reason}: about 1,050 more decisions are needed, answered and rated as now"
+    )
     unlucky = verdict(compared("outcomes", 0.0, 0.01), compared("log", 0.3, 0.10, odds=19))
     assert unlucky.more_decisions == pytest.approx(200 / 10, abs=1)
 

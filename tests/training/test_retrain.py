@@ -388,6 +388,7 @@ def test_the_next_best_takes_over_from_an_expert_that_fell(request_, price, is_t
     result = run_retrain(request_, now=NOW)
     assert result.gate.verdict is not Verdict.PROMOTE
     assert ("right takes over sql from left" in result.reason) is is_taken
+    assert not is_taken or ("more decisions" not in result.reason and result.gate.more_decisions is None)
     live = load_router(load_config(request_.config), request_.routers / Registry(request_.routers).live().version)
     assert live.expert_of() == {"facts": "left", "sql": "right" if is_taken else "left", "general": "left"}
     assert "takes over" not in run_retrain(request_, now=NOW).reason  # it did
@@ -399,13 +400,15 @@ def test_a_newcomer_takes_what_its_own_answers_show(request_, monkeypatch, possi
     had no chance at first."""
 
     def judge_nothing(*compared, **options):
-        return replace(judge(*compared, **options), verdict=Verdict.NEED_MORE)
+        return replace(judge(*compared, **options), verdict=Verdict.NEED_MORE, more_decisions=10_238)
 
     monkeypatch.setattr("training.candidate_verdict.judge", judge_nothing)
     log_answers(request_, {"left": 0.4}, n=100, only="left", possible=possible, propensity=possible[0])
     log_answers(request_, {"left": 0.4, "right": 0.9}, n=300, prefix="later", start=2000.0)
     result = run_retrain(request_, now=NOW)
     assert ("right takes over sql from left: reward on the log" in result.reason) is is_taken
+    assert ("10,238 more decisions" in result.reason) is not is_taken
+    assert result.gate.more_decisions == (None if is_taken else 10_238)
     live = load_router(load_config(request_.config), request_.routers / Registry(request_.routers).live().version)
     assert live.expert_of() == {"facts": "left", "sql": "right" if is_taken else "left", "general": "left"}
 
