@@ -43,7 +43,7 @@ COMMANDS = {
     "config rollback": Command("gateway.config_commands:rollback", "Go back to the previous configuration."),
     "deploy render": Command(
         "gateway.deploy.render_command:render",
-        "Write files that start the composition with Docker Compose, on Kubernetes or on Ray.",
+        "Write files that start the composition with Docker Compose or on Kubernetes.",
         is_shown=True,
     ),
     "route": Command(

