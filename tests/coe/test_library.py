@@ -70,3 +70,24 @@ def test_a_users_own_router_package_is_not_taken_for_ours(tmp_path: Path, is_on_
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (0, "")
         assert "eval routing" in done.stdout
+
+
+def in_a_users_folder(folder: Path, program: str) -> subprocess.CompletedProcess[str]:
+    """Runs a program beside packages of a user's own that have the names of ours."""
+    for name in ("router", "eval", "base"):
+        (folder / name).mkdir(exist_ok=True)
+        (folder / name / "__init__.py").write_text("MINE = True\n")
+    return subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True)
+
+
+def test_the_library_is_not_shadowed_by_packages_beside_the_program(folder: Path, tmp_path: Path) -> None:
+    program = f"from coe import Router; r = Router.load({str(folder / 'experts.yaml')!r}, {str(folder / 'data')!r})"
+    done = in_a_users_folder(tmp_path, program + "; print(r.route('Which river is the longest of Asia?').expert)")
+    assert (done.stdout, done.stderr) == ("left\n", "")
+
+
+def test_a_package_of_one_of_our_names_that_is_imported_before_is_named(tmp_path: Path) -> None:
+    done = in_a_users_folder(tmp_path, "import router\nassert router.MINE\nfrom coe import Router")
+    said = done.stderr.splitlines()[-1]
+    assert said.startswith("ImportError: coe has a package 'router', and another one of that name is imported already")
+    assert str(tmp_path / "router") in said
