@@ -4,6 +4,7 @@ checked before one is put in force."""
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from base.errors import ConfigError
@@ -11,9 +12,10 @@ from fleet.connect import is_same_engine
 from fleet.vllm_addresses import read_vllm
 from router.config import CoeConfig, parse_text
 from router.expert_config import Engine
-from router.live_pointer import live_manifest, pin_problems
+from router.live_pointer import check_categories, live_manifest, pin_problems
 
 CHANGEABLE = (
+    "categories",
     "experts",
     "policies",
     "answers",
@@ -83,10 +85,12 @@ def checked(text: str, path: Path, data_dir: Path, started: CoeConfig | None) ->
     Raises:
         ConfigError: with one problem per fault, those that need a restart among them.
     """
-    from gateway.check import find_problems  # which loads retrieval
+    from gateway.check import faults, find_problems  # which loads retrieval
 
     config, manifest = parse_text(text, file=str(path)), live_manifest(data_dir)
     found = [] if manifest is None else pin_problems(config, manifest)
+    if manifest is not None:
+        found += faults("", partial(check_categories, config, manifest))
     if started is not None:
         found += restart_problems(started, config, read_vllm(data_dir).urls)
     if problems := find_problems(config, path) + [f"{path}: {line}" for line in found]:

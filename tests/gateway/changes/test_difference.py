@@ -48,6 +48,7 @@ TAKEN: list[tuple[Callable[[dict[str, Any]], object], list[str]]] = [
     (lambda c: c["aliases"].update(gpt="auto"), ["aliases.gpt: added"]),
     (lambda c: c["aliases"].update(big=["served", "local"]), ["aliases.big: auto -> served, local"]),
     (lambda c: c.update(answers={"sql": {"kind": "text"}}), ["answers.sql: added"]),
+    (lambda c: c["categories"].update(more="m"), ["categories.more: added"]),
     (lambda c: c["router"].update(alpha=0.2), ["router.alpha: 0.1 -> 0.2"]),
     (lambda c: c["feedback"].update(max_per_hour=5), ["feedback.max_per_hour: 1000 -> 5"]),
     (lambda c: c["gateway"].update(retries=2), ["gateway.retries: 1 -> 2"]),
@@ -59,7 +60,6 @@ TAKEN: list[tuple[Callable[[dict[str, Any]], object], list[str]]] = [
 
 REFUSED: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda c: c["router"]["encoder"].update(kind="lexical"), "router.encoder.kind"),
-    (lambda c: c["categories"].update(more="m"), "categories.more"),
     (lambda c: c["gateway"].update(max_connections=9), "gateway.max_connections"),
     (lambda c: c["log"].update(privacy="none"), "log.privacy"),
     (lambda c: c.update(retrieval={"encoder": {"kind": "hashing"}, "experts": {}}), "retrieval"),
