@@ -39,7 +39,7 @@ REWARD_WEIGHT: Mapping[FeedbackKind, float] = {
 }
 """Weight of each sign when one answer got several: a test knows, a retry only hints (ours)."""
 
-NOT_OF_THE_MAP = (DecisionReason.EXPLICIT, DecisionReason.KEPT, DecisionReason.BUILTIN)
+NOT_OF_THE_MAP = (DecisionReason.EXPLICIT, DecisionReason.UNGRADED, DecisionReason.KEPT, DecisionReason.BUILTIN)
 """Reasons of decisions that the client, the conversation or a builtin expert's answer made: what became of them teaches
 nothing about the map."""
 
@@ -288,6 +288,8 @@ def why_dropped(record: DecisionRecord, rewards: Mapping[str, float]) -> str | N
         return f"not answered ({record.state})"
     if record.decision.reason is DecisionReason.EXPLICIT:
         return "the client named the expert"
+    if record.decision.reason is DecisionReason.UNGRADED:
+        return "no expert that the router knew could serve it"
     if record.decision.reason is DecisionReason.KEPT:
         return "the conversation kept its expert"
     if record.decision.reason is DecisionReason.BUILTIN:

@@ -36,6 +36,7 @@ from router.capabilities import (
 from router.config import CoeConfig
 from router.features import features_hash
 from router.pipeline import Router
+from router.policy_config import Budgets
 from router.section import AUTO, PluginConfig
 from router.strategies.types import Chosen, answer_kind
 from router.types import DecisionReason, FloatArray, Query, QueryFacts, RoutingDecision
@@ -190,7 +191,24 @@ class Decider:
                 self._live.note_fault(router.version, error)
                 return await self._route(replace(routed, router=serving.live, shadow=None))
         except NoEligibleExpertError as error:
+            if router is not None and not target.experts and (found := self._ungraded(router, policy, facts, error)):
+                return Decided(found)
             raise no_expert(error, request, self._capabilities, self._reach.pool) from error
+
+    def _ungraded(
+        self, router: Router, policy: str, facts: QueryFacts, error: NoEligibleExpertError
+    ) -> RoutingDecision | None:
+        """The decision for experts that nobody has graded, where no other one can serve; None where none of them can,
+        or the policy has budgets, which nobody knows them to keep."""
+        names = [name for name in self._config.language_models if name not in router.experts]
+        names = [name for name in names if facts.allowed is None or name in facts.allowed]
+        if not names or self._config.policies[policy].budgets != Budgets():
+            return None
+        with suppress(NoEligibleExpertError):
+            found = explicit_decision(names, facts, self._capabilities, self._reach.alive, version=router.version)
+            lacks = {**error.reasons, **found.excluded}
+            return found.model_copy(update={"reason": DecisionReason.UNGRADED, "policy": policy, "excluded": lacks})
+        return None
 
     async def _route(self, routed: Routed) -> Decided:
         try:

@@ -27,7 +27,7 @@ from gateway.exchange import Asked, Outcome, cost_usd
 from gateway.judge_words import conversation_text, grade_body, pair_body, read_choice, read_grade, swapped_preference
 from router.expert_config import ExpertConfig
 from router.feedback_config import JudgeConfig
-from router.types import DecisionReason, RoutingDecision
+from router.types import RoutingDecision
 
 MAX_WAITING = 8
 QUIET_POLL_S = 0.2
@@ -99,7 +99,7 @@ class Judge:
     def offer(self, asked: Asked, outcome: Outcome, answer: str | None) -> None:
         """Takes a sampled chat that has ended, if it was routed and has an answer that a judge can read."""
         decision, served, facts = outcome.decision, outcome.answered_by, asked.chat.facts
-        if answer is None or served is None or decision is None or decision.reason is DecisionReason.EXPLICIT:
+        if answer is None or served is None or decision is None or not decision.reason.is_routed:
             return
         if outcome.state is not TerminalState.ANSWERED or facts.has_media or facts.has_tools:
             return

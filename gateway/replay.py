@@ -83,6 +83,8 @@ def routed(record: DecisionRecord) -> tuple[RoutingDecision, DecisionInputs]:
     """The decision and its inputs. Raises NotReplayableError when no router decided, or the inputs were not logged."""
     if record.decision is None:
         raise NotReplayableError(f"it was rejected before an expert was chosen ({record.error_code or record.state})")
+    if record.decision.reason is DecisionReason.UNGRADED:
+        raise NotReplayableError(f"no expert that the router knew could serve it; '{record.decision.expert}' did")
     if record.decision.reason is DecisionReason.EXPLICIT:
         raise NotReplayableError(f"the client named the expert '{record.decision.expert}': no router decided")
     if record.inputs is None:

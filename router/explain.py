@@ -34,6 +34,9 @@ def reason_in_words(decision: RoutingDecision, threshold: float | None = None) -
         DecisionReason.EXPLORED: f"{seen}; {decision.expert} was drawn to learn how good it is here",
         DecisionReason.KEPT: f"{seen}; the conversation stays with {decision.expert}{stay_in_words(decision)}",
         DecisionReason.BUILTIN: f"{seen}; {decision.expert} is not a language model and has the answer",
+        DecisionReason.UNGRADED: (
+            f"no graded expert can serve this request{ruled_out(decision)}; nobody has graded {decision.expert} yet"
+        ),
         DecisionReason.EXPLICIT: f"the client named {decision.expert}{ruled_out(decision)}",
     }
     return sentences[decision.reason] + moved_in_words(decision) + asleep_in_words(decision)

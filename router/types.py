@@ -148,6 +148,12 @@ class DecisionReason(StrEnum):
     KEPT = "kept"  # the conversation stays with its expert, where the policy would plan another now
     BUILTIN = "builtin"  # an expert that is not a language model answers, and is surely better than the planned one
     EXPLICIT = "explicit"  # the client named the expert, or an alias of it
+    UNGRADED = "ungraded"  # no expert that the router knows can serve; one that nobody has graded can
+
+    @property
+    def is_routed(self) -> bool:
+        """False where no router chose the expert."""
+        return self not in (DecisionReason.EXPLICIT, DecisionReason.UNGRADED)
 
 
 class Stay(Record):

@@ -26,7 +26,7 @@ from router.config import load_config
 from router.features import from_bytes
 from router.live_pointer import required_pointer
 from router.pipeline import Router
-from router.types import GENERAL, DecisionReason, FloatArray, Record
+from router.types import GENERAL, FloatArray, Record
 from router.uncertainty import neighbour_distance, quantile_of
 from training.datasets.labelled_queries import read_seed
 from training.stage_one import embed
@@ -172,7 +172,7 @@ def uncertain_queries(
     """Routed queries that went to `general`; `counts` gets every routed one by its most likely category."""
     for record in records:
         decision = record.decision
-        if decision is None or decision.reason is DecisionReason.EXPLICIT:
+        if decision is None or not decision.reason.is_routed:
             continue
         counts[GENERAL if decision.is_fallback else decision.likely_category] += 1
         if not decision.is_fallback:

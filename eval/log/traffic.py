@@ -21,7 +21,7 @@ from decision_log.served_models import ModelChange, ModelHistory
 from decision_log.sql_engine import open_log
 from eval.log.traffic_records import RouterEvent
 from eval.metrics.intervals import Rate, rate
-from router.types import BoolArray, DecisionReason, Float64Array, IntArray
+from router.types import BoolArray, Float64Array, IntArray
 from training.split import question_of
 
 Names = NDArray[np.object_]
@@ -175,7 +175,7 @@ def why_no_traffic(record: DecisionRecord) -> str | None:
 def row_of(record: DecisionRecord, reward: float) -> tuple[object, ...]:
     """The columns of one record, in the order of `Traffic`."""
     decision = record.decision
-    is_routed = decision is not None and decision.reason is not DecisionReason.EXPLICIT
+    is_routed = decision is not None and decision.reason.is_routed
     qualities = dict(zip(decision.eligible, decision.predicted_quality, strict=False)) if decision and is_routed else {}
     return (
         record.at,

@@ -40,7 +40,7 @@ from gateway.keys.grants import tenant_of
 from gateway.retrieval.log import why_logged
 from gateway.siblings import Siblings
 from router.explain import reason_in_words
-from router.types import DecisionReason, Record, RoutingDecision
+from router.types import Record, RoutingDecision
 
 api = api_router()
 
@@ -259,7 +259,7 @@ async def show_decision(
     record = await find_decision(sink, database, siblings, decision_id, caller.tenant)
     record, decision = record.model_copy(update={"embedding": None}), record.decision
     is_chat = record.kind is DecisionKind.CHAT
-    is_routed = decision is not None and is_chat and decision.reason is not DecisionReason.EXPLICIT
+    is_routed = decision is not None and is_chat and decision.reason.is_routed
     in_words = why_logged(record)
     if in_words is None:
         refused = f"no expert was chosen ({record.error_code or record.state})."

@@ -21,7 +21,7 @@ from retrieval.stores.store_search import Found, SearchRequest
 from router.capabilities import Capabilities
 from router.retrieval_config import AttachedStore
 from router.section import AUTO
-from router.types import DecisionReason, RoutingDecision
+from router.types import RoutingDecision
 
 MAX_HEADER_SOURCES = 20
 PREAMBLE_CHARS = 1000
@@ -92,7 +92,7 @@ class Attachments:
         """
         request = asked.chat
         attached = self._service.config.attach.get(decision.category)
-        if attached is None or decision.reason is DecisionReason.EXPLICIT:
+        if attached is None or not decision.reason.is_routed:
             return request, None
         if not request.text.strip():
             return request, Sources(attached.store)

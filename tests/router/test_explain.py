@@ -14,7 +14,7 @@ def test_every_reason_is_told_in_words_that_name_the_expert(reason: DecisionReas
     decision = decision_of("ruby", "red", reason=reason)
     assert "ruby" in reason_in_words(decision, 0.2)
     unsure = reason_in_words(decision.model_copy(update={"is_fallback": True, "uncertainty": 0.3}), 0.2)
-    assert ("uncertainty 0.30 is above 0.20: general" in unsure) == (reason is not DecisionReason.EXPLICIT)
+    assert ("uncertainty 0.30 is above 0.20: general" in unsure) == reason.is_routed
 
 
 def test_an_expert_that_measured_higher_and_does_not_serve_is_named() -> None:
