@@ -52,7 +52,6 @@ OTHERS: dict[str, dict[str, object]] = {
         "kind": "concat",
         "parts": [
             {"kind": "use_multilingual", "options": {"opening_tokens": 10}},
-            {"kind": "surface", "weight": 0.5},
         ],
     },
     "with MiniLM in float32": {
@@ -60,12 +59,10 @@ OTHERS: dict[str, dict[str, object]] = {
         "parts": [
             {"kind": "use_multilingual"},
             {"kind": "bert", "options": {"max_tokens": 128}, "weight": 0.7},
-            {"kind": "surface", "weight": 0.5},
         ],
     },
-    "static + surface": {"kind": "concat", "parts": [{"kind": "static"}, {"kind": "surface", "weight": 0.5}]},
     "use_multilingual": {"kind": "use_multilingual"},
-    "surface": {"kind": "surface"},
+    "hashed words": {"kind": "hashing", "options": {"dim": 512}},
 }
 COLUMNS = (
     "encoder",

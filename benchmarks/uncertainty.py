@@ -49,7 +49,7 @@ SEED = 0
 MIN_QUERIES = 100
 """Rarer categories are left out: a fit part of a tenth would hold too few to fold."""
 
-PARTS = [{"kind": "use_multilingual"}, {"kind": "surface", "weight": 0.5}]
+PARTS = [{"kind": "use_multilingual"}, {"kind": "hashing", "weight": 0.5}]
 INVERSE_L2 = 30.0
 """The logistic classifier's C; what its own cross-validation chose on both sets, fixed to keep a split to seconds."""
 
@@ -237,7 +237,7 @@ HEAD = """# Does the promise behind `general` hold?
 The promise: of the queries that are not sent to `general`, at most alpha are misclassified, on average over routers
 (`router.uncertainty.risk_threshold`). It was measured on {splits} random splits. Each has {fit} queries to fit
 classifier, temperature and uncertainty, as `coe train` does, and {test} others to measure on. The encoder is
-use_multilingual with surface features at weight 0.5 and reads the texts as they are; the classifier is logistic
+use_multilingual with hashed words at weight 0.5 and reads the texts as they are; the classifier is logistic
 regression with C = {strength:g}. The labelled queries come from [public sources](sources.md).
 
 - An accepted query of no category counts as misclassified. A split that accepts nothing counts as 0.

@@ -29,7 +29,6 @@ class Options(Record):
     parts: tuple[Part, ...] = Field(
         default=(
             Part(kind="use_multilingual", options={"opening_tokens": 10}),
-            Part(kind="surface", weight=0.5),
             Part(kind="hashing", options={"dim": 512}, weight=0.5),
         ),
         min_length=1,
@@ -72,4 +71,4 @@ def build(options: Options) -> ConcatEncoder:
     return ConcatEncoder(parts, tuple(part.weight for part in options.parts))
 
 
-EXAMPLES = (Options(parts=(Part(kind="hashing"), Part(kind="surface", weight=0.5))), Options())
+EXAMPLES = (Options(parts=(Part(kind="hashing"), Part(kind="hashing", options={"dim": 64}, weight=0.5))), Options())

@@ -25,7 +25,7 @@ def request(**changes) -> FitRequest:
     k, row = len(CATEGORIES), np.ones(len(CATEGORIES) + 1, np.float32)
     flat = np.full((k + 1, 1), 0.5, np.float32)
     values = {
-        "encoder_config": PluginConfig(kind="surface"),
+        "encoder_config": PluginConfig(kind="hashing"),
         "classifier": PluginConfig(kind="logistic", inverse_l2=10.0),
         "scorer": PluginConfig(kind="map"),
         "categories": CATEGORIES,
@@ -53,7 +53,7 @@ def test_the_same_seed_gives_the_same_router_and_it_learned_the_categories(tmp_p
     metrics = load_artifact(tmp_path / "a" / first.manifest.version).manifest.metrics
     held_out = [q for q in queries if split_of(q.text) == "test" and q.category != "general"]
     assert metrics["category_accuracy"].n == len(held_out)
-    assert metrics["category_accuracy"].interval.low > 0.7  # a constant router has a third
+    assert metrics["category_accuracy"].interval.low > 0.5  # hashed words alone; a constant router has a third
     assert metrics["ece"].value < 0.15
 
 
@@ -105,7 +105,7 @@ def test_abstentions_are_neither_answered_nor_wrong(tmp_path, queries):
     counts = builtin_counts(graded_builtin(), CATEGORIES)
     assert counts["answered"].tolist() == [[2], [0], [0], [1]]
     assert counts["right"].tolist() == [[1], [0], [0], [1]]
-    encoder = build_encoder(PluginConfig(kind="surface"))
+    encoder = build_encoder(PluginConfig(kind="hashing"))
     made = fit_router(
         tmp_path, request(builtins=graded_builtin()), encoder, queries, now=NOW, rng=np.random.default_rng(0)
     )

@@ -334,7 +334,9 @@ def test_missing_parts_are_named(request_, tmp_path):
 
 
 def test_a_changed_encoder_is_refused_before_anything_is_read_or_fitted(request_):
-    request_.config.write_text(yaml.dump({**CONFIG, "router": {**CONFIG["router"], "encoder": {"kind": "surface"}}}))
+    request_.config.write_text(
+        yaml.dump({**CONFIG, "router": {**CONFIG["router"], "encoder": {"kind": "hashing", "dim": 64}}})
+    )
     said = []
     with pytest.raises(ArtifactError, match="was trained on encoder hashing"):
         run_retrain(request_, now=NOW, progress=said.append)

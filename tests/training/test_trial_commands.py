@@ -13,7 +13,10 @@ from tests.training.trained_folder import CONFIG, make_trained
 
 CHANGES = {
     "experts": ({"experts": {"new": {"engine": "echo", "model": "m"}}}, "experts.yaml has none of them"),
-    "encoder": ({"router": {**CONFIG["router"], "encoder": {"kind": "surface"}}}, "was trained on encoder hashing"),
+    "encoder": (
+        {"router": {**CONFIG["router"], "encoder": {"kind": "hashing", "dim": 64}}},
+        "was trained on encoder hashing",
+    ),
     "categories": (
         {"categories": {"facts": "facts", "general": "the rest"}},
         "categories that experts.yaml lacks: sql",
