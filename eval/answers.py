@@ -23,6 +23,7 @@ from eval.chat_client import SAMPLING, CallError, ChatClient, Fault
 from eval.probe_set import Probe
 from router.builtins import ABSTAINED, ABSTAINED_STATUS
 from router.types import Record
+from router.usage import usage_of
 
 RETRY_WAITS_S = (0.5, 1.0, 2.0, 4.0)
 _DIGEST_KEY: Final = "sha256"
@@ -43,6 +44,7 @@ class Answer(Record):
     text: str = ""
     prompt_tokens: int | None = Field(default=None, ge=0)
     output_tokens: int | None = Field(default=None, ge=0)
+    kinds: dict[str, int] = Field(default_factory=dict, description="of its usage, see router.usage.Usage")
     latency_ms: float | None = Field(default=None, ge=0)
     failure: str = ""
     abstains: bool = False
@@ -73,9 +75,12 @@ class Pair:
         return Answer(key=self.key, probe_id=self.probe.id, expert=self.expert, latency_ms=latency_ms, **found)
 
 
-def tokens(usage: Mapping[str, object], name: str) -> int | None:
-    value = usage.get(name)
-    return value if isinstance(value, int) and value >= 0 else None
+def counts(said: Mapping[str, Any]) -> dict[str, Any]:
+    """The tokens of an answer; none where its usage object lacks a count."""
+    if not {"prompt_tokens", "completion_tokens"} <= said.keys():
+        return {}
+    usage = usage_of(said)
+    return {"prompt_tokens": usage.prompt_tokens, "output_tokens": usage.completion_tokens, "kinds": usage.kinds}
 
 
 async def asked(client: ChatClient, pair: Pair) -> Answer:
@@ -89,8 +94,7 @@ async def asked(client: ChatClient, pair: Pair) -> Answer:
         if error.fault is not Fault.EXPERT or error.is_retryable:
             raise
         return failed_answer(pair, error, started)
-    prompt_tokens, output_tokens = tokens(usage, "prompt_tokens"), tokens(usage, "completion_tokens")
-    return pair.answered(started, text=text, prompt_tokens=prompt_tokens, output_tokens=output_tokens, logprob=logprob)
+    return pair.answered(started, text=text, logprob=logprob, **counts(usage))
 
 
 def failed_answer(pair: Pair, error: CallError, started: float) -> Answer:

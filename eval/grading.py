@@ -14,9 +14,11 @@ from eval.collect_request import CollectRequest, Show, pairs_of
 from eval.graders import Grader
 from eval.probe_set import GraderSpec, Probe
 from router import plugins
+from router.cost import cost
 from router.section import PluginConfig
 from router.strategies.types import FAMILY, AnswerKind, Question, declared_kind
 from router.types import FloatArray
+from router.usage import Usage
 from training.datasets.outcomes import numbered_answers
 from training.split import split_of
 from training.types import ModelFacts, OutcomeTable
@@ -143,11 +145,10 @@ def latency_ms(answer: Answer, speed: float | None) -> float | None:
 
 def cost_usd(answer: Answer, facts: ModelFacts) -> float | None:
     """USD: tokens times price; None where either is unknown."""
-    amounts = (answer.prompt_tokens, facts.price_in_per_m_usd, answer.output_tokens, facts.price_out_per_m_usd)
-    if None in amounts:
+    if answer.prompt_tokens is None or answer.output_tokens is None or facts.price is None:
         return None
-    tokens_in, price_in, tokens_out, price_out = (float(amount or 0) for amount in amounts)
-    return (tokens_in * price_in + tokens_out * price_out) / 1e6
+    usage = Usage(prompt_tokens=answer.prompt_tokens, completion_tokens=answer.output_tokens, kinds=answer.kinds)
+    return cost(usage, facts.price)
 
 
 def answer_kind_of(grader: GraderSpec) -> AnswerKind | None:

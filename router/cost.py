@@ -85,6 +85,12 @@ class Price:
             found.append((least, resolved(stated)))
         return tuple(reversed(found))
 
+    @property
+    def of_text(self) -> tuple[float, float]:
+        """The rates of input and output in short requests."""
+        rates = self.tiers[-1][1]
+        return rates["input"], rates["output"]
+
     def most(self, prompt_tokens: int, answer_tokens: int, *, has_media: bool = True) -> float:
         """The most USD that so many tokens can cost, of whatever kinds they are."""
         reached = [rates for least, rates in self.tiers if prompt_tokens > least]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from router.cost import Price
 from router.types import GENERAL, BoolArray, FloatArray, IntArray
 
 MIN_TABLE_PROMPTS = 5
@@ -117,8 +118,7 @@ class LabelledQuery:
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """Size and price of one expert; None where unknown. Prices are USD per million tokens."""
+    """Size and price of one expert; None where unknown."""
 
     active_params_b: float | None = None
-    price_in_per_m_usd: float | None = None
-    price_out_per_m_usd: float | None = None
+    price: Price | None = None

@@ -14,6 +14,7 @@ from typing import Any
 from base.errors import ConfigError, DataError, allowed_values
 from base.record_files import Record, as_record, csv_rows, json_rows, parse_json
 from router.types import ask_in
+from router.usage import READ, usage_of
 
 MOST_CALLS = 20_000
 """Calls that are routed, drawn at random from more: a mean over them is exact enough (ours)."""
@@ -33,6 +34,7 @@ class Call:
     cost_usd: float | None
     score: float | None = None
     links: tuple[str, ...] = ()
+    cached_tokens: float = 0.0  # of the prompt, read from a cache
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def litellm_row(record: Record) -> Iterator[Call | str]:
     elif not any(kind in record.optional_text("call_type") for kind in ("completion", "responses", "messages")):
         yield "not a chat"
     else:
-        request = decoded(record, "proxy_server_request")
+        request, metadata = decoded(record, "proxy_server_request"), decoded(record, "metadata")
         body = request if isinstance(request, dict) else {}
         yield Call(
             model=record.optional_text("model_group") or record.optional_text("model"),
@@ -128,6 +130,7 @@ def litellm_row(record: Record) -> Iterator[Call | str]:
             prompt_tokens=record.amount("prompt_tokens"),
             output_tokens=record.amount("completion_tokens"),
             cost_usd=record.amount("spend"),
+            cached_tokens=cached(metadata.get("usage_object")) if isinstance(metadata, dict) else 0.0,
         )
 
 
@@ -146,6 +149,7 @@ def openai_row(record: Record) -> Iterator[Call | str]:
         output_tokens=first_amount(body, "usage.completion_tokens", "usage.output_tokens"),
         cost_usd=None,
         links=(record.text("custom_id"),),
+        cached_tokens=cached(body.values.get("usage")),
     )
 
 
@@ -203,7 +207,13 @@ def span_calls(span: Record) -> Iterator[Call | Score | str]:
         output_tokens=named.amount("gen_ai.usage.output_tokens"),
         cost_usd=None,
         links=tuple(filter(None, (span.optional_text("spanId"), named.optional_text("gen_ai.response.id")))),
+        cached_tokens=named.amount("gen_ai.usage.cache_read.input_tokens") or 0.0,
     )
+
+
+def cached(usage: object) -> float:
+    """Prompt tokens that a provider's usage object says were read from a cache."""
+    return float(usage_of(usage).of(READ)) if isinstance(usage, dict) else 0.0
 
 
 def evaluation(event: Mapping[str, Any], found: Mapping[str, Any], span: object) -> Iterator[Score]:

@@ -150,7 +150,7 @@ def route_calls(
     routed = np.array([names.index(decision.expert) for decision in made], dtype=np.int64)
     served = np.array([served_expert(call.model, config, names) for call in calls], dtype=np.int64)
     entries = [config.experts[name] for name in names]
-    has_price = np.array([entry.price_in_per_m_usd + entry.price_out_per_m_usd > 0 for entry in entries])
+    has_price = np.array([sum(entry.chat_price.of_text) > 0 for entry in entries])
     then, later = costs(entries, evidence, row, served, routed, calls)
     score = np.array([np.nan if call.score is None else call.score for call in calls])
     return RoutedCalls(names, rows, row, served, routed, then, later, score, evidence, has_price)
@@ -176,20 +176,27 @@ def costs(
     routed: IntArray,
     calls: Sequence[Call],
 ) -> tuple[Float64Array, Float64Array]:
-    """USD of each call then, as logged or by list price, and routed, by list price: prompts are as long for everybody,
-    answers as much longer or shorter as the experts' graded answers of that category are."""
-    price_in = np.array([entry.price_in_per_m_usd for entry in entries]) / 1e6
-    price_out = np.array([entry.price_out_per_m_usd for entry in entries]) / 1e6
+    """USD of each call then, as logged or by list price, and routed, by list price: prompts are as long and as much of
+    them is cached for everybody, answers as much longer or shorter as the experts' graded answers of that category."""
+    price_in, price_out, price_read = (
+        np.array(
+            [[entry.chat_price.tiers[-1][1][kind] for entry in entries] for kind in ("input", "output", "cache_read")]
+        )
+        / 1e6
+    )
     lengths = typical_lengths(evidence.output_tokens).astype(np.float64)
     prompt = np.array([call.prompt_tokens or sum(map(len, call.asks)) / 4 for call in calls], dtype=np.float64)
+    read = np.minimum([call.cached_tokens for call in calls], prompt)
     output = np.array([np.nan if call.output_tokens is None else call.output_tokens for call in calls])
     logged = np.array([np.nan if call.cost_usd is None else call.cost_usd for call in calls])
     before, after = np.where(served >= 0, lengths[row, served], 0.0), lengths[row, routed]
     output = np.where(np.isfinite(output), output, np.where(before > 0, before, np.nan))
-    listed = np.where(served >= 0, prompt * price_in[served] + output * price_out[served], np.nan)
+    prompts = (prompt - read)[:, None] * price_in + read[:, None] * price_read  # of each call by each expert
+    every = np.arange(len(calls))
+    listed = np.where(served >= 0, prompts[every, served] + output * price_out[served], np.nan)
     then = np.where(np.isfinite(logged), logged, listed)
     factor = np.where((before > 0) & (after > 0), after / np.where(before > 0, before, 1.0), 1.0)
-    later = prompt * price_in[routed] + output * factor * price_out[routed]
+    later = prompts[every, routed] + output * factor * price_out[routed]
     return then, np.where(served == routed, then, later)
 
 

@@ -16,12 +16,14 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from base.errors import ConfigError, DataError, RouterError
-from eval.answers import read_answers, write_answers
+from eval.answers import Answer, counts, read_answers, write_answers
 from eval.chat_client import CallError, Fault
 from eval.collect import TIMED, Collection, collect
 from eval.collect_command import expert_fingerprint, first_of_each_category, load_inputs
 from eval.collect_request import CollectOptions, CollectRequest
+from eval.grading import cost_usd
 from eval.probe_set import GraderSpec, Probe
+from router.cost import Price
 from router.expert_config import Engine, ExpertConfig
 from tests.waiting import until
 from training.datasets.outcomes import read_outcomes
@@ -129,7 +131,7 @@ async def test_a_gateways_log_is_told_that_probes_are_no_traffic(
 
 
 async def test_answers_are_graded_into_a_table(fake: FakeExperts, tmp_path: Path) -> None:
-    facts = {"right": ModelFacts(7.0, 1.0, 5.0)}
+    facts = {"right": ModelFacts(7.0, Price({"input": 1.0, "output": 5.0}))}
     await run(fake, tmp_path / "mine", "right", "wrong", facts=facts, api_key="k")
     table = read_outcomes(tmp_path / "mine")
     assert table.experts == ("right", "wrong")
@@ -146,8 +148,17 @@ async def test_answers_are_graded_into_a_table(fake: FakeExperts, tmp_path: Path
     assert fake.keys == {"Bearer k"}
 
 
+def test_a_cached_prompt_of_an_answer_costs_less() -> None:
+    usage = {"prompt_tokens": 100, "completion_tokens": 10, "prompt_tokens_details": {"cached_tokens": 80}}
+    answer = Answer.model_validate_json(Answer(key="k", probe_id="p", expert="e", **counts(usage)).line())
+    facts = ModelFacts(price=Price({"input": 10.0, "output": 50.0, "cache_read": 1.0}))
+    assert cost_usd(answer, facts) == pytest.approx((20 * 10 + 80 * 1 + 10 * 50) / 1e6)
+    unknown = Answer(key="k", probe_id="p", expert="e", **counts({"prompt_tokens": 100}))
+    assert cost_usd(unknown, facts) is None
+
+
 async def test_a_failure_scores_0_with_its_latency_until_it_is_asked_again(fake: FakeExperts, tmp_path: Path) -> None:
-    facts = {"flaky": ModelFacts(7.0, 1.0, 5.0)}
+    facts = {"flaky": ModelFacts(7.0, Price({"input": 1.0, "output": 5.0}))}
     first = await run(fake, tmp_path, "right", "flaky", facts=facts)
     assert (first.errors, first.failures) == ({}, {("flaky", "HTTP 500 (overloaded)"): 1})
     table = read_outcomes(tmp_path)

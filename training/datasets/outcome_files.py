@@ -18,6 +18,7 @@ from base.columns import numbers, optional_texts, positions, read_table, require
 from base.errors import DataError, allowed_values
 from base.record_files import Record, parse_json
 from router.config import CoeConfig
+from router.cost import Price
 from router.types import BoolArray, Float64Array, IntArray
 from training.datasets.outcome_rows import ask_of
 from training.split import SPLITS, split_of
@@ -198,10 +199,9 @@ def estimated_cost(
 ) -> Float64Array:
     """USD per row at list prices, from the prompt's characters / 4 and the reply's tokens; NaN where length or price is
     unknown."""
-    unknown = ModelFacts()
-    of_model = [facts.get(name, unknown) for name in rows.models]
-    price_in = np.array([f.price_in_per_m_usd for f in of_model], dtype=np.float64)[rows.expert]
-    price_out = np.array([f.price_out_per_m_usd for f in of_model], dtype=np.float64)[rows.expert]
+    prices = [facts.get(name, ModelFacts()).price for name in rows.models]
+    rates = np.array([(np.nan, np.nan) if price is None else price.of_text for price in prices]).reshape(-1, 2)
+    price_in, price_out = rates[rows.expert].T
     tokens_in = np.array([len(text) / CHARS_PER_TOKEN for text in prompts.texts])[rows.prompt]
     return np.asarray((tokens_in * price_in + tokens_out * price_out) / 1e6, dtype=np.float64)
 
@@ -225,17 +225,14 @@ def read_models(path: Path) -> dict[str, ModelFacts]:
         require_range(path, name, columns[name])
     known = [[None if np.isnan(value) else float(value) for value in column] for column in columns.values()]
     return {
-        model: ModelFacts(active or None, price_in, price_out)
-        for model, active, price_in, price_out in zip(texts(path, table, "model"), *known, strict=True)
+        model: ModelFacts(active or None, None if None in (p_in, p_out) else Price({"input": p_in, "output": p_out}))
+        for model, active, p_in, p_out in zip(texts(path, table, "model"), *known, strict=True)
     }
 
 
 def facts_of_config(config: CoeConfig) -> dict[str, ModelFacts]:
     """Facts per expert of experts.yaml. A size of 0 there means that it is not hosted here: unknown."""
-    return {
-        name: ModelFacts(entry.active_b or None, entry.price_in_per_m_usd, entry.price_out_per_m_usd)
-        for name, entry in config.experts.items()
-    }
+    return {name: ModelFacts(entry.active_b or None, entry.chat_price) for name, entry in config.experts.items()}
 
 
 def write_models(path: Path, active_params_b: Mapping[str, float]) -> None:

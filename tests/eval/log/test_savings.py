@@ -79,12 +79,14 @@ def test_a_batch_is_joined_with_its_requests(tmp_path: Path) -> None:
     sent = written(
         tmp_path / "in.jsonl", *({"custom_id": name, "url": "/v1/chat/completions", "body": body} for name in "ab")
     )
-    answer = {"model": "right-2024-08-06", "usage": {"prompt_tokens": 20, "completion_tokens": 10}}
+    usage = {"prompt_tokens": 20, "completion_tokens": 10, "prompt_tokens_details": {"cached_tokens": 16}}
+    answer = {"model": "right-2024-08-06", "usage": usage}
     done = {"id": "b", "custom_id": "a", "response": {"status_code": 200, "body": answer}, "error": None}
     broken = {"id": "c", "custom_id": "b", "response": {"status_code": 500, "body": {}}, "error": {"code": "x"}}
     got = written(tmp_path / "out.jsonl", done, broken)
     (call,) = calls_of("openai", sent, got)
     assert (call.model, call.asks, call.output_tokens, call.cost_usd) == ("right-2024-08-06", EXPECTED.asks, 10, None)
+    assert call.cached_tokens == 16
     with pytest.raises(DataError, match="give the input file of the batch"):
         calls_of("openai", got)
 
@@ -175,6 +177,12 @@ def test_the_report_says_what_routing_would_have_saved(tmp_path: Path, capsys: p
     page = (tmp_path / "out" / "report.html").read_text()
     assert "What routing would have saved" in page
     assert "Peru" not in page + said
+    values["experts"]["left"] |= {"price": {"cache_read": 10.0}}
+    config.write_text(yaml.dump(values))
+    usage = {"prompt_tokens": 20, "completion_tokens": 10, "prompt_tokens_details": {"cached_tokens": 20}}
+    cached = written(tmp_path / "cached.jsonl", *(row | {"metadata": {"usage_object": usage}} for row in rows))
+    assert run("eval log", [str(cached), "--import", "litellm", *where]) == 0
+    assert "saved an estimated $4.80" in capsys.readouterr().out, "0.0012 of the 0.006 that a call cost"
     values["policies"] = {"default": {}, "worse": {"pins": dict.fromkeys(values["categories"], "right")}}
     config.write_text(yaml.dump(values))
     log = written(tmp_path / "cheap.jsonl", *(row | {"spend": 0.001} for row in rows))

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from base.errors import DataError
+from router.cost import Price
 from training.datasets.outcome_files import PromptColumns
 from training.datasets.outcomes import read_outcomes, write_outcomes
 from training.split import split_of
@@ -218,7 +219,7 @@ def test_missing_and_foreign_files_are_errors(tmp_path: Path) -> None:
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
-    models = {"a": ModelFacts(7.0, 1.0, 2.0)}
+    models = {"a": ModelFacts(7.0, Price({"input": 1.0, "output": 2.0}))}
     folder = save(tmp_path / "t", prompt_rows(), score_rows())
     table = read_outcomes(folder, keep_partial=True, models=models)
     write_outcomes(table, tmp_path / "copy")
