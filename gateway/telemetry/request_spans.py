@@ -32,6 +32,7 @@ from gateway.http_errors import ApiError
 from gateway.telemetry.telemetry import HOPS, RequestLine, decision_of
 from router.expert_config import Engine, ExpertConfig
 from router.types import DecisionReason, RoutingDecision
+from router.usage import READ, WRITTEN
 
 OPERATION, PROVIDER, MODEL = "gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model"
 ERROR = "error.type"
@@ -223,6 +224,8 @@ class RequestSpans(RequestLine):
             {
                 DECISION_ID: asked.decision_id,
                 "gen_ai.usage.input_tokens": usage.prompt_tokens,
+                "gen_ai.usage.cache_read.input_tokens": usage.of(READ),
+                "gen_ai.usage.cache_creation.input_tokens": usage.of(WRITTEN),
                 "gen_ai.usage.output_tokens": usage.completion_tokens,
                 "coe.usage.is_estimated": usage.is_estimated,
             }

@@ -5,20 +5,17 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from gateway.answer_reader import StreamReader, read_answer
-from gateway.surfaces import messages_answer
+from gateway.surfaces import messages_answer, responses_answer
 from router.cost import Price, cost
 from router.expert_config import ExpertConfig
 from router.price_list import listed, price_table
-from router.usage import Usage, usage_of
-
-litellm = pytest.importorskip(
-    "litellm", reason="litellm is not installed (pip install 'composition-of-experts[providers]')"
-)
+from router.usage import Usage, chat_usage, usage_of
 
 Json = dict[str, Any]
 N = 1000
@@ -140,7 +137,7 @@ def cases() -> Iterator[tuple[str, str, Json]]:
         yield provider, rng.choice(models[provider]), makers[provider](rng, prompt, rng.randint(0, 20_000))
 
 
-def reference_usage(provider: str, said: Json) -> Any:
+def reference_usage(litellm: Any, provider: str, said: Json) -> Any:
     """litellm's own reading of a provider's usage object."""
     if provider == "anthropic":
         return litellm.AnthropicConfig().calculate_usage(usage_object=said, reasoning_content=None)
@@ -149,7 +146,7 @@ def reference_usage(provider: str, said: Json) -> Any:
     return litellm.Usage(**said)
 
 
-def reference_usd(provider: str, model: str, usage: Any) -> float:
+def reference_usd(litellm: Any, provider: str, model: str, usage: Any) -> float:
     own = {}
     if provider == "hosted_vllm":
         prices = {"input_cost_per_token": 4e-7, "output_cost_per_token": 1.1e-6, "cache_read_input_token_cost": 5e-8}
@@ -197,12 +194,14 @@ def streamed(said: Mapping[str, Any]) -> Usage:
 
 
 @pytest.mark.filterwarnings("ignore")  # of how litellm is written
-def test_costs_are_those_of_litellm() -> None:
+def test_costs_are_those_of_litellm(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of each usage object as the provider sends it and as litellm passes it on, whole and streamed."""
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # the table that we read, not a newer one
+    litellm = pytest.importorskip("litellm", reason="litellm is not installed (pip install '.[providers]')")
     seen: set[str] = set()
     for provider, model, said in cases():
-        usage = reference_usage(provider, said)
-        true, price = reference_usd(provider, model, usage), price_at(provider, model)
+        usage = reference_usage(litellm, provider, said)
+        true, price = reference_usd(litellm, provider, model, usage), price_at(provider, model)
         passed_on = json.loads(usage.model_dump_json(exclude_none=True))
         native = [usage_of(said)] if provider == "gemini" else [whole(said), streamed(said)]
         for found in (*native, whole(passed_on), streamed(passed_on)):
@@ -210,3 +209,34 @@ def test_costs_are_those_of_litellm() -> None:
             seen |= found.kinds.keys()
     assert seen >= {"cache_read", "cache_read_audio", "cache_write", "cache_write_1h", "audio_in", "image_in"}
     assert seen >= {"reasoning", "audio_out", "image_out"}
+
+
+def test_clients_of_other_apis_are_told_what_was_cached() -> None:
+    """Anthropic's input leaves it out, OpenAI's has it; each is read back as it was."""
+    details = {"cached_tokens": 60, "cache_write_tokens": 30}
+    said = {**totals(100, 9), "prompt_tokens_details": details, "completion_tokens_details": {"reasoning_tokens": 4}}
+    answer = {"model": "m", "choices": [{"message": {"content": "x"}, "finish_reason": "stop"}], "usage": said}
+    chat: Any = SimpleNamespace(native=None, body={}, model="m")
+    message = messages_answer.MessagesAnswer(chat, "dec-1", "req-1").whole(answer)["usage"]
+    assert (message["input_tokens"], message["cache_read_input_tokens"]) == (10, 60)
+    assert message["cache_creation_input_tokens"] == 30
+    response = responses_answer.ResponsesAnswer(chat, "dec-1").whole(answer)["usage"]
+    assert (response["input_tokens"], response["input_tokens_details"]["cached_tokens"]) == (100, 60)
+    assert usage_of(response) == usage_of(said)
+    assert usage_of(message) == Usage(
+        prompt_tokens=100, completion_tokens=9, kinds={"cache_read": 60, "cache_write": 30}
+    )
+
+
+def test_a_sum_of_calls_is_told_with_what_was_cached() -> None:
+    calls = [Usage(prompt_tokens=10, completion_tokens=2, kinds={"cache_read": 7, "reasoning": 1})] * 2
+    told = chat_usage(Usage.total(calls))
+    assert told["prompt_tokens_details"] == {"cached_tokens": 14}
+    assert usage_of(told) == Usage.total(calls)
+
+
+def test_a_row_without_kinds_and_one_of_a_later_coe_are_priced_as_text() -> None:
+    price = Price({"input": 2.0, "output": 8.0, "cache_read": 1.0})
+    old = Usage.model_validate_json('{"prompt_tokens":5,"completion_tokens":1,"is_estimated":false}')
+    later = Usage(prompt_tokens=5, completion_tokens=1, kinds={"cache_of_the_future": 3})
+    assert cost(old, price) == cost(later, price) == pytest.approx(18e-6)

@@ -76,6 +76,7 @@ async def test_a_chat_is_a_span_with_a_child_for_its_expert(is_stream: bool, mon
         }
         assert expected.items() <= call.attributes.items(), call.attributes
         assert call.attributes["gen_ai.usage.output_tokens"] > 0
+        assert call.attributes["gen_ai.usage.cache_read.input_tokens"] == 0
         assert ("gen_ai.response.time_to_first_chunk" in call.attributes) == is_stream
         assert call.attributes.get("gen_ai.request.stream", False) == is_stream
         decided = {
