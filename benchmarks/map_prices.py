@@ -38,8 +38,8 @@ def prices(table: OutcomeTable, folder: Path) -> Float64Array:
         fact = facts.get(name)
         if len(known):
             found[column] = known.mean()
-        elif fact and fact.price_in_per_m_usd is not None and fact.price_out_per_m_usd is not None:
-            found[column] = (tokens * fact.price_in_per_m_usd + ANSWER_TOKENS * fact.price_out_per_m_usd) / 1e6
+        elif fact and fact.price is not None:
+            found[column] = (tokens * fact.price.of_text[0] + ANSWER_TOKENS * fact.price.of_text[1]) / 1e6
     return np.where(np.isfinite(found), found, np.nanmax(found) if np.isfinite(found).any() else 0.0)
 
 
