@@ -124,7 +124,7 @@ def list_decisions(
     until_s, columns = time.monotonic() + LOOK_S, DECISIONS.c
     matching = (
         select(columns.at, columns.decision_id, columns.expert, columns.record)
-        .where(*of_index(wanted))
+        .where(*of_index(wanted), *of_columns(wanted))
         .order_by(columns.at.desc(), columns.decision_id.desc())
     )
     matches = and_(*conditions(connection, wanted), of_tenant(connection, tenant))
@@ -179,18 +179,18 @@ def of_index(wanted: DecisionFilter) -> Iterator[ColumnElement[bool]]:
         yield columns.session_id == wanted.conversation
 
 
+def of_columns(wanted: DecisionFilter) -> Iterator[ColumnElement[bool]]:
+    """Those on columns. They are alone, because SQLite would read a record for what follows in
+    the same expression, which takes twice as long."""
+    for name in ("expert", "category", "state", "router_version"):
+        if (value := getattr(wanted, name)) is not None:
+            yield DECISIONS.c[name] == value
+
+
 def conditions(connection: Connection, wanted: DecisionFilter) -> Iterator[ColumnElement[bool]]:
-    """The others, in SQL, those on columns first: they take a tenth of what a record's JSON does."""
-    columns = DECISIONS.c
-    for column, value in (
-        (columns.category, wanted.category),
-        (columns.expert, wanted.expert),
-        (columns.state, wanted.state),
-        (columns.router_version, wanted.router_version),
-        (of_record(connection, "decision", "policy").as_string(), wanted.policy),
-    ):
-        if value is not None:
-            yield column == value
+    """The others, in SQL."""
+    if wanted.policy is not None:
+        yield of_record(connection, "decision", "policy").as_string() == wanted.policy
     if wanted.doubt is not None:
         yield of_record(connection, "decision", "is_fallback").as_boolean() == (wanted.doubt is Doubt.UNSURE)
     if wanted.probe is not None:

@@ -166,6 +166,17 @@ def test_no_statement_of_a_page_reads_more_than_its_part_of_the_log(tmp_path: Pa
     assert all("at<" in step for step in first_steps)
 
 
+@pytest.mark.parametrize(
+    "wanted", [{"expert": "other"}, {"category": "law"}, {"state": "timed_out"}, {"router_version": "v8"}]
+)
+def test_a_rare_filter_reads_no_record_that_it_leaves_out(store: Database, wanted: dict[str, object]) -> None:
+    rare = made(3, {"category": "law", "router_version": "v8"}, served_expert="other", state="timed_out")
+    store.write_decisions([made(0), made(1), rare])
+    with store.transaction("break what must not be read") as connection:
+        connection.execute(update(DECISIONS).where(DECISIONS.c.decision_id != "r1-3").values(record="{"))
+    assert listed(store, **wanted) == [3]
+
+
 def test_a_line_says_how_it_ended_and_what_was_said(store: Database) -> None:
     store.write_decisions([made(0, usage={"prompt_tokens": 3, "completion_tokens": 4}, cost_usd=0.5, text="hello")])
     store.put_feedback(Feedback(decision_id="r1-0", kind=FeedbackKind.THUMB, value=1.0, at=5.0, key_id="a"))
