@@ -180,8 +180,8 @@ def of_index(wanted: DecisionFilter) -> Iterator[ColumnElement[bool]]:
 
 
 def of_columns(wanted: DecisionFilter) -> Iterator[ColumnElement[bool]]:
-    """Those on columns. They are alone, because SQLite would read a record for what follows in
-    the same expression, which takes twice as long."""
+    """Those on columns. They are alone, because SQLite would read a record for what follows in the same expression,
+    which takes twice as long."""
     for name in ("expert", "category", "state", "router_version"):
         if (value := getattr(wanted, name)) is not None:
             yield DECISIONS.c[name] == value
