@@ -14,7 +14,6 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 
 from base.errors import reason_of
@@ -88,12 +87,8 @@ class Learning:
 
     def _left_s(self) -> float:
         """Seconds until a period has passed since the last round of any process, and the last try of this one."""
-        try:
-            ended_s = [datetime.fromisoformat(each["at"]).timestamp() for each in self._registry.rounds()[:1]]
-        except (OSError, ValueError, KeyError) as error:
-            logger.warning("the last rounds of coe retrain cannot be read (%s)", reason_of(error))
-            ended_s = []
-        return max([self._tried_s, *ended_s]) + self._period_s - time.time()
+        last_s, _ = self._registry.last_round() or (0.0, "")
+        return max(self._tried_s, last_s) + self._period_s - time.time()
 
     async def _round(self) -> None:
         self._tried_s = time.time()

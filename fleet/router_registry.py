@@ -158,6 +158,15 @@ class Registry:
             return []
         return [json.loads(line) for line in reversed(lines)]
 
+    def last_round(self) -> tuple[float, str] | None:
+        """Unix time and verdict of the last round; None where there is none that can be read."""
+        try:
+            return next(
+                ((datetime.fromisoformat(each["at"]).timestamp(), str(each["verdict"])) for each in self.rounds()), None
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
     def keep_round(self, now: datetime, values: Mapping[str, object]) -> None:
         """Adds what a round of retraining compared and did."""
         kept = [{"at": now.isoformat(), **values}, *self.rounds()][:KEPT_ROUNDS]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -131,8 +130,8 @@ def learning_metrics(learning: Learning | None, routers: Registry) -> Iterator[M
     yield rounds
     help_text = "Unix time of the last completed round of coe retrain, whoever ran it"
     last = GaugeMetricFamily("coe_learning_last_round_seconds", help_text, labels=["verdict"])
-    for each in routers.rounds()[:1]:
-        last.add_metric([each["verdict"]], datetime.fromisoformat(each["at"]).timestamp())
+    if (found := routers.last_round()) is not None:
+        last.add_metric([found[1]], found[0])
     yield last
 
 

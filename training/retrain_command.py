@@ -89,9 +89,9 @@ def one_round(
     config = load_config(request.config)
     with turns.take() as turn:
         now, registry = datetime.now(UTC), Registry(request.routers)
-        for last in registry.rounds()[:1]:
-            if (now - datetime.fromisoformat(last["at"])).total_seconds() < pause_s:
-                raise NoTurnError("another process has just retrained")
+        last_s, _ = registry.last_round() or (0.0, "")
+        if now.timestamp() - last_s < pause_s:
+            raise NoTurnError("another process has just retrained")
         chat = attempt(partial(run_retrain, request, now=now, progress=progress, guard=turn.promotion))
         pilots = None
         if config.retrieval is not None:

@@ -98,11 +98,14 @@ async def test_nothing_is_learned_before_there_is_a_live_router(routers, monkeyp
     await rounds.aclose()
 
 
-async def test_a_round_of_another_process_counts(routers):
-    (routers / "rounds.jsonl").write_text(json.dumps({"at": "2199-01-01T00:00:00+00:00"}) + "\n")
-    assert Learning(routers, [], 3600.0)._left_s() > 3600.0
-    (routers / "rounds.jsonl").write_text(json.dumps({"at": "1999-01-01T00:00:00+00:00"}) + "\n")
-    assert Learning(routers, [], 3600.0)._left_s() < 0
+async def test_a_round_of_another_process_counts_and_a_damaged_record_of_it_does_not(routers):
+    def left_s(text):
+        (routers / "rounds.jsonl").write_text(text)
+        return Learning(routers, [], 3600.0)._left_s()
+
+    assert left_s(json.dumps({"at": "2199-01-01T00:00:00+00:00", "verdict": "decline"}) + "\n") > 3600.0
+    assert left_s(json.dumps({"at": "1999-01-01T00:00:00+00:00", "verdict": "decline"}) + "\n") < 0
+    assert left_s('{"at": "2199\n') < 0
 
 
 async def test_without_the_extra_it_is_off_with_one_warning(routers, monkeypatch, caplog):
