@@ -15,6 +15,8 @@ from base.json_text import JsonError, from_json
 
 MAX_ERROR_BYTES = 1 << 20
 MAX_ANSWER_BYTES = 64 << 20
+MAX_EVENT_BYTES = 8 << 20
+"""Of an event of a stream, and of a line of one."""
 
 RETRY_AFTER_S = 1.0
 """Wait before another try where nobody says for how long."""
@@ -45,7 +47,9 @@ class BackendRequest(NamedTuple):
 
 
 class ChunkStream(Protocol):
-    """The bytes of an answer as they arrive. `aclose` before the end cancels the generation; it never raises."""
+    """The bytes of an answer as they arrive: whole lines, and at the end what is left.
+
+    `aclose` before the end cancels the generation; it never raises."""
 
     def __aiter__(self) -> AsyncIterator[bytes]: ...
 
@@ -54,6 +58,35 @@ class ChunkStream(Protocol):
         ...
 
     async def aclose(self) -> None: ...
+
+
+class WholeLines:
+    """Bytes that come in pieces, cut anywhere, as whole lines: nobody who reads them has to put one together.
+
+    Args:
+        max_bytes: of a line.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._begun = bytearray()  # a line that is not whole yet
+
+    def feed(self, piece: bytes) -> bytes:
+        """Gives the lines that are whole now; may be empty. Raises BackendError where one becomes too large."""
+        if not self._begun and piece.endswith(b"\n"):
+            return piece
+        end = piece.rfind(b"\n") + 1
+        lines = self.rest() + piece[:end] if end else b""
+        self._begun += piece[end:]
+        if len(self._begun) > self._max_bytes:
+            raise BackendError(f"a line of the expert's answer is larger than {self._max_bytes} bytes", status=502)
+        return lines
+
+    def rest(self) -> bytes:
+        """Gives what has come of the last line."""
+        rest = bytes(self._begun)
+        self._begun.clear()
+        return rest
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ FIRST_BACKOFF_S = 1.0
 MAX_BACKOFF_S = 30.0
 MAX_REST_S = 60.0
 SPENT_REST_S = 600.0
+SPENT = "is without quota or credit at its provider"
 
 
 class BreakerState(StrEnum):

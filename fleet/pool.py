@@ -10,14 +10,13 @@ from typing import Protocol
 
 from base.errors import BusyError
 from fleet.backend import BackendRequest, BackendResponse, read_all
-from fleet.breaker import Breaker, BreakerState
+from fleet.breaker import SPENT, Breaker, BreakerState
 from fleet.connect import DisabledBackend
 from fleet.replicas import ExpertBackend, Replica, Replicas
 from fleet.taken_fields import TakenFields
 from fleet.tasks import stop_task
 from fleet.wires.builtin import BuiltinBackend
 
-SPENT = "is without quota or credit at its provider"
 PROBE_EVERY_S = 0.25
 SIGN_OF_LIFE_S = 2.0  # so long an answer, or a probe's, says that an expert is there
 LOOK_EVERY_S = 0.5

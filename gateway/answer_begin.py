@@ -91,20 +91,16 @@ async def through_content(expert: str, chunks: ChunkStream, first: bytes, key: s
         ApiError: an error comes instead.
         BackendError: it breaks off or ends before.
     """
-    held, line, ends_s = first, 0, time.monotonic() + MAX_LEAD_S  # `line` begins the last one, which may be cut
+    held, ends_s = first, time.monotonic() + MAX_LEAD_S
     while True:
-        content = CONTENT.search(held, line)
-        is_cut = False
-        for found in ERROR_EVENT.finditer(held, line, content.start() if content else len(held)):
-            event, is_whole, _ = held[found.start(1) :].partition(b"\n")
-            is_cut = bool(first and not is_whole)
-            if not is_cut and (told := told_error(event)) is not None:
+        content = CONTENT.search(first)
+        for found in ERROR_EVENT.finditer(first, 0, content.start() if content else len(first)):
+            if (told := told_error(first[found.start(1) :].partition(b"\n")[0])) is not None:
                 raise error_in_answer(expert, told, key)
-        if (content and not is_cut) or len(held) > MAX_LEAD_BYTES:
+        if content or len(held) > MAX_LEAD_BYTES:
             return held, chunks
         if not first:
             raise BackendError(f"expert {expert} sent an empty stream", status=502, is_retryable=True)
-        line = held.rfind(b"\n") + 1
         following = AwaitedChunks(chunks)
         if not await following.is_here(ends_s - time.monotonic()):
             return held, following

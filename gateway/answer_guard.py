@@ -8,12 +8,12 @@ import re
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from base.errors import BackendError
 from base.json_text import JsonError, from_json
 from fleet.backend import ELSEWHERE, RETRY_AFTER_S, ChunkStream, is_spent, is_too_large, retry_after_s
-from fleet.breaker import SPENT_REST_S
-from fleet.pool import SPENT, Call
+from fleet.breaker import SPENT, SPENT_REST_S
 from gateway.answer_reader import JsonAnswer
 from gateway.http_errors import (
     CREDENTIALS,
@@ -25,6 +25,9 @@ from gateway.http_errors import (
     named,
     not_ours,
 )
+
+if TYPE_CHECKING:
+    from fleet.pool import Call
 
 EVENT_STREAM = "text/event-stream"
 MASK = "***"
@@ -96,24 +99,18 @@ def without_keys(text: str, key: str | None) -> str:
     return KEY_LIKE.sub(MASK, text if not key else text.replace(key, MASK))
 
 
-class KeyFilter:
-    """Takes one text out of bytes that come in pieces, cut anywhere. Holds back only what may be its beginning."""
-
-    def __init__(self, key: str) -> None:
-        self._key = key.encode()
-        self._held = b""
-
-    def feed(self, piece: bytes) -> bytes:
-        """Gives the bytes that can be passed on; may be empty."""
-        text = (self._held + piece).replace(self._key, MASK.encode())
-        held = next((n for n in range(len(self._key) - 1, 0, -1) if text.endswith(self._key[:n])), 0)
-        self._held = text[len(text) - held :]
-        return text[: len(text) - held]
-
-    def rest(self) -> bytes:
-        """Gives the bytes that were held back to the end."""
-        rest, self._held = self._held, b""
-        return rest
+def key_pattern(key: str) -> re.Pattern[bytes]:
+    """A key as JSON may write it: each character, or its escape."""
+    written = (
+        rb"(?:"
+        + re.escape(byte)
+        + rb"|\\u00(?i:"
+        + byte.hex().encode()
+        + rb")"
+        + (rb"|\\/)" if byte == b"/" else rb")")
+        for byte in (bytes([each]) for each in key.encode())
+    )
+    return re.compile(b"".join(written))
 
 
 class AnswerTime:
@@ -161,24 +158,15 @@ class GuardedChunks:
 
     def __init__(self, chunks: ChunkStream, *, time: AnswerTime, key: str | None) -> None:
         self._chunks, self._time = chunks, time
-        self._filter = KeyFilter(key) if key else None
+        self._key = key_pattern(key) if key else None
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
-        while True:
-            try:
-                with self._time:
-                    piece = await anext(self._chunks)
-            except StopAsyncIteration:
-                rest = b"" if self._filter is None else self._filter.rest()
-                if not rest:
-                    raise
-                return rest
-            passed = piece if self._filter is None else self._filter.feed(piece)
-            if passed:
-                return passed
+        with self._time:
+            lines = await anext(self._chunks)
+        return lines if self._key is None else self._key.sub(MASK.encode(), lines)
 
     async def aclose(self) -> None:
         self._time.close()

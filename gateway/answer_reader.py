@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 from base.errors import BackendError
 from base.json_text import JsonError, from_json
+from fleet.backend import MAX_EVENT_BYTES
 from gateway.http_errors import code_of, not_ours
 from router.usage import Usage, usage_of
 
-MAX_HELD_BYTES = 8 * 1024 * 1024
 MAX_REPLY_VALUES = 1_000_000  # the log-probabilities of a token are over a hundred
 
 
@@ -44,14 +44,13 @@ class StreamReader:
         self.error_code: str | None = None  # of an error event
         self._reported: dict[str, Any] = {}  # some wires report the prompt first and the answer later
         self._tokens = 0  # events that carried text; engines send one token each
-        self._held = b""  # the line that is not whole yet
         self._data: list[bytes] = []  # data lines of the event that is not whole yet
         self._open_bytes = 0  # that came since it began
 
     @property
     def is_at_boundary(self) -> bool:
         """Returns True when what passed so far ends with a whole event."""
-        return not self._held.strip() and not self._data
+        return not self._data
 
     @property
     def text(self) -> str:
@@ -71,24 +70,17 @@ class StreamReader:
         completion_tokens = max(said.completion_tokens, self._tokens)
         return said.model_copy(update={"completion_tokens": completion_tokens, "is_estimated": True})
 
-    def feed(self, chunk: bytes) -> None:
-        """Takes the next bytes of the stream, cut anywhere."""
-        received = self._held + chunk if self._held else chunk
-        end = received.rfind(b"\n") + 1
-        self._held = received[end:]
-        if len(self._held) > MAX_HELD_BYTES:
-            self.is_broken, self._held = True, b""
-        for line in received[:end].split(b"\n")[:-1]:
-            self._line(line.rstrip(b"\r"))
-        self._open_bytes = self._open_bytes + len(chunk) if self._data else 0
-        if self._open_bytes > MAX_HELD_BYTES:
+    def feed(self, lines: bytes) -> None:
+        """Takes the next whole lines of the stream."""
+        for line in lines.removesuffix(b"\n").split(b"\n"):
+            if line or self._data:
+                self._line(line.rstrip(b"\r"))
+        self._open_bytes = self._open_bytes + len(lines) if self._data else 0
+        if self._open_bytes > MAX_EVENT_BYTES:
             self.is_broken, self._data = True, []
 
     def close(self) -> None:
-        """The stream ended: what is held is an event, though its blank line is missing."""
-        if self._held:
-            self._line(self._held.rstrip(b"\r"))
-            self._held = b""
+        """The stream ended: what came is an event, though its blank line is missing."""
         self._line(b"")
 
     def _line(self, line: bytes) -> None:
@@ -108,7 +100,7 @@ class StreamReader:
             self.is_done = True
             return
         try:
-            event = reply_json(data)
+            event = from_json(data, has_unique_keys=False)
         except JsonError:
             self.is_broken = True
             return

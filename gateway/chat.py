@@ -289,9 +289,9 @@ class ChatExchange:
             raise BackendError("the expert's answer was cut off", status=502)
         if telling is not None and reader.is_broken and not reader.error_code:
             raise BackendError("the expert's stream is not one of chat completions", status=502)
-        if events is not None and events.held and telling is None:  # the last event without a blank line behind it
+        if events is not None and telling is None and (rest := events.rest()):
             self._row.take_number()
-            piece = events.held if end is None else end.pass_on(events.held)
+            piece = rest if end is None else end.pass_on(rest)
             await send({"type": "http.response.body", "body": piece, "more_body": True})
 
     def _note_model(self, expert: str, model: object) -> None:

@@ -13,7 +13,8 @@ from base.errors import NoEligibleExpertError
 from decision_log.decision_record import DecisionInputs, StrategyTrace
 from decision_log.privacy import session_hash, session_of
 from fleet.backend import RETRY_AFTER_S
-from fleet.pool import SPENT, ExpertPool
+from fleet.breaker import SPENT
+from fleet.pool import ExpertPool
 from gateway.answer_cache import AnswerCache
 from gateway.batched_calls import BatchedCalls, CallsOfTurn
 from gateway.chat_request import ChatRequest, Target, model_names, no_model, resolve_model

@@ -11,6 +11,7 @@ import aiohttp
 
 from base.json_text import JsonError, from_json
 from decision_log.decision_record import PROBE_HEADER
+from fleet.backend import MAX_EVENT_BYTES, WholeLines
 from gateway.answer_reader import StreamReader
 
 MAX_TOKENS = 12
@@ -123,9 +124,10 @@ async def read_answer(response: aiohttp.ClientResponse, asked: FirstAnswer, begi
         if (choices[0].get("delta") or {}).get("content"):
             times.append(time.perf_counter())
 
-    reader = StreamReader(MAX_CHARS, on_event=note)
+    reader, lines = StreamReader(MAX_CHARS, on_event=note), WholeLines(MAX_EVENT_BYTES)
     async for chunk in response.content.iter_any():
-        reader.feed(chunk)
+        if whole := lines.feed(chunk):
+            reader.feed(whole)
     if problems or not times:
         return replace(asked, problem=problems[0] if problems else "the answer was empty")
     headers = response.headers

@@ -9,8 +9,8 @@ from contextlib import suppress
 
 from base.errors import BackendError
 from base.json_text import JsonError
-from fleet.backend import ChunkStream
-from gateway.answer_reader import MAX_HELD_BYTES, reply_json
+from fleet.backend import MAX_EVENT_BYTES, ChunkStream
+from gateway.answer_reader import reply_json
 
 MAX_TAIL_S = 1.0
 
@@ -22,63 +22,38 @@ class EndMark:
         self._line = re.compile(
             rb"^" + name + rb":[ \t]*(?:" + b"|".join(re.escape(value) for value in values) + rb")", re.MULTILINE
         )
-        self._compact = tuple(name + b":" + value for value in values)
         self._usual = tuple(name + b": " + value for value in values)
 
     def is_in(self, chunk: bytes) -> bool:
         """Returns True where a piece of a stream holds that line as engines write it."""
         return self._usual[0] in chunk or any(line in chunk for line in self._usual[1:])
 
-    def found_in(self, text: bytes, begin: int = 0) -> int | None:
-        """The place where that line begins in `text`, which begins a line at `begin`."""
-        found = self._line.search(text, begin)
+    def found_in(self, lines: bytes) -> int | None:
+        """The place where that line begins."""
+        found = self._line.search(lines)
         return None if found is None else found.start()
-
-    def may_be(self, line: bytes) -> bool:
-        """Returns True where a line that begins with these bytes may become one."""
-        begun = line.replace(b" ", b"").replace(b"\t", b"")
-        return any(each.startswith(begun) for each in self._compact)
 
 
 CHAT_END = EndMark(b"data", b"[DONE]")
 
 
 class HeldEnd:
-    """Passes the bytes of a stream on, except what begins with the line `data: [DONE]`.
+    """Passes the lines of a stream on, except what begins with the line `data: [DONE]`.
 
     That waits until its row is safe: a client that has seen it may rely on the log.
-
-    A piece that ends inside what may become that line is kept back up to the line's beginning until more has come.
     """
 
     def __init__(self, mark: EndMark) -> None:
         self._mark = mark
         self.held = b""
-        self._is_end = False
-        self._is_line_start = True  # where `held` begins
 
-    def pass_on(self, chunk: bytes) -> bytes:
+    def pass_on(self, lines: bytes) -> bytes:
         """Gives what may go to the client now; empty when all of it has to wait."""
-        text = self.held + chunk
-        begin = 0 if self._is_end else self._end_in(text)
-        passed, self.held = text[:begin], text[begin:]
-        if passed:
-            self._is_line_start = passed.endswith(b"\n")
-        return passed
-
-    def _end_in(self, text: bytes) -> int:
-        """The place where the end begins or may begin; the length of `text` when it does not."""
-        first_line = 0
-        if not self._is_line_start:
-            first_line = text.find(b"\n") + 1
-            if not first_line:
-                return len(text)
-        found = self._mark.found_in(text, first_line)
-        if found is not None:
-            self._is_end = True
-            return found
-        last_line = max(first_line, text.rfind(b"\n") + 1)
-        return last_line if self._mark.may_be(text[last_line:]) else len(text)
+        begin = 0 if self.held else self._mark.found_in(lines)
+        if begin is None:
+            return lines
+        self.held += lines[begin:]
+        return lines[:begin]
 
 
 class EditedEvents:
@@ -89,22 +64,28 @@ class EditedEvents:
     """
 
     def __init__(self, hides_usage: bool, edited: Callable[[bytes], bytes] | None) -> None:
-        self.held = b""  # an event that is not whole yet
+        self._held = bytearray()  # an event that is not whole yet
         self._hides_usage, self._edited = hides_usage, edited
 
-    def pass_on(self, chunk: bytes) -> bytes:
+    def pass_on(self, lines: bytes) -> bytes:
         """Gives what may go to the client now."""
-        text = self.held + chunk
-        whole = len(text)
-        if not text.endswith((b"\n\n", b"\n\r\n")) and whole <= MAX_HELD_BYTES:
-            ends = EVENT_END.finditer(text, max(len(self.held) - 3, 0))
-            whole = max((found.end() for found in ends), default=0)
-        passed, self.held = text[:whole], text[whole:]
-        if self._hides_usage and b'"usage"' in passed:
-            passed = b"".join(event for event in EVENT.findall(passed) if not is_usage_only(event))
-        if self._edited is not None and CALLS.search(passed):
-            passed = b"".join(map(self._edited, EVENT.findall(passed)))
-        return passed
+        if self._held or not lines.endswith((b"\n\n", b"\n\r\n")):
+            begin = max(len(self._held) - 3, 0)
+            self._held += lines
+            whole = max((found.end() for found in EVENT_END.finditer(self._held, begin)), default=0)
+            if len(self._held) > MAX_EVENT_BYTES:
+                whole = len(self._held)
+            lines = bytes(self._held[:whole])
+            del self._held[:whole]
+        if self._hides_usage and b'"usage"' in lines:
+            lines = b"".join(event for event in EVENT.findall(lines) if not is_usage_only(event))
+        if self._edited is not None and CALLS.search(lines):
+            lines = b"".join(map(self._edited, EVENT.findall(lines)))
+        return lines
+
+    def rest(self) -> bytes:
+        """Gives the last event, which has no blank line behind it."""
+        return bytes(self._held)
 
 
 EVENT_END = re.compile(rb"(?:\r?\n){2}")

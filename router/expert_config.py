@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from router.cost import MorePrices, Price
 from router.price_list import entry_prices, listed
-from router.section import Billions, EnvironmentName, Seconds, Section, Usd
+from router.section import Billions, EnvironmentName, HttpUrl, Seconds, Section, Usd
 
 
 def check_scalar(value: object) -> object:
@@ -66,8 +66,8 @@ class ExpertConfig(Section):
     engine: Engine
     model: str = Field(min_length=1, description="package:PACKAGE/FILE, a path, a hub, provider's or kind's name")
     adapter: str | None = Field(default=None, description="PEFT LoRA folder on `model`; relative to experts.yaml")
-    url: str | None = Field(default=None, pattern=r"^https?://", description="API root, e.g. http://10.0.0.7:8000/v1")
-    replica_urls: tuple[Annotated[str, Field(pattern=r"^https?://")], ...] = Field(
+    url: HttpUrl | None = Field(default=None, description="API root, e.g. http://10.0.0.7:8000/v1")
+    replica_urls: tuple[HttpUrl, ...] = Field(
         default=(), description="API roots of further engines that serve the same as `url`"
     )
     replicas: int = Field(default=1, ge=1, le=64, description="engines of it that this host starts")

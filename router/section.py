@@ -17,6 +17,9 @@ def check_name(name: str) -> str:
 Name = Annotated[str, AfterValidator(check_name)]
 EnvironmentName = Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")]
 
+HttpUrl = Annotated[str, Field(pattern=r"^https?://[!-~]+$")]
+"""Printable ASCII: a line break would end a line of a request's head."""
+
 # A larger value is a typing error, and products and sums with it would overflow.
 Billions = Annotated[float, Field(ge=0, le=1e6)]
 Usd = Annotated[float, Field(ge=0, le=1e6)]

@@ -17,7 +17,7 @@ from pydantic import Field, SecretStr
 from base.errors import BackendError, ConfigError
 from base.json_text import from_json, to_json
 from router.features import unit_rows
-from router.section import EnvironmentName
+from router.section import EnvironmentName, HttpUrl
 from router.types import FloatArray, Record
 from router.weights import fingerprint
 
@@ -25,7 +25,7 @@ MAX_ANSWER_BYTES = 256 << 20
 
 
 class Options(Record):
-    url: str = Field(pattern=r"^https?://", description="API root, e.g. http://127.0.0.1:8001/v1")
+    url: HttpUrl = Field(description="API root, e.g. http://127.0.0.1:8001/v1")
     model: str = Field(min_length=1, description="model name on that endpoint")
     dim: int = Field(gt=0, description="dimensions of its vectors; an answer of another length is refused")
     api_key_env: EnvironmentName | None = Field(default=None, description="name of the variable with its key")

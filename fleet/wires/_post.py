@@ -8,12 +8,16 @@ for the body: half of what a request to an expert took.
 from __future__ import annotations
 
 import asyncio
+import select
 from collections.abc import Mapping
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from aiohttp.http import HttpProcessingError
+from aiohttp.streams import EMPTY_PAYLOAD
 from yarl import URL
 
 MAX_LINE_BYTES = 32 * 1024
@@ -22,7 +26,91 @@ MAX_LINE_BYTES = 32 * 1024
 JOINED_BYTES = 64 * 1024
 """A body up to this size is sent with its head in one piece, so it is copied."""
 
+MAX_INTERIM = 8
+"""Heads such as `103 Early Hints` before the answer; servers send one or two."""
+
 SWITCHING = 101
+
+
+class InterimError(aiohttp.ClientError):
+    """Too many interim heads came in place of an answer."""
+
+
+class OneAnswer(ResponseHandler):
+    """A connection that gives one answer to each request, and is closed once it gave anything else.
+
+    aiohttp keeps what a server sends unasked, and would give it to the next request.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._answer: aiohttp.StreamReader | None = EMPTY_PAYLOAD  # None: a request waits for its head
+        self._interim = 0
+        self._readable = select.poll()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._readable.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+
+    def is_connected(self) -> bool:
+        """Returns True where it can serve another request: aiohttp's pool asks just before it takes a connection.
+
+        What waits in the socket belongs to no request.
+        """
+        return super().is_connected() and not self._readable.poll(0)
+
+    def set_response_params(self, **params: Any) -> None:
+        """A request begins."""
+        self._answer, self._interim = None, 0
+        super().set_response_params(**params)
+
+    def feed_data(self, data: Any, size: int = 0) -> None:
+        """Takes a head from the parser."""
+        message, payload = data
+        if self._answer is not None:
+            self._end()
+        elif message.code >= 200 or message.code == SWITCHING:
+            self._answer = payload
+            assert self.transport is not None
+            if self.transport.get_write_buffer_size():  # it answers what it has not read
+                self.force_close()
+            super().feed_data(data, size)
+        else:
+            self._interim += 1
+            if self._interim == MAX_INTERIM + 1:
+                self.set_exception(InterimError())
+
+    def data_received(self, data: bytes) -> None:
+        if data and self._is_answered():
+            self._end()
+            return
+        super().data_received(data)
+        if self._is_answered() and self._has_more():
+            self._end()
+
+    def _has_more(self) -> bool:
+        """Returns True where bytes behind the answer began another one."""
+        try:
+            return self._parser is not None and self._parser.feed_eof() is not None
+        except HttpProcessingError:
+            return True
+
+    def _is_answered(self) -> bool:
+        return self._answer is not None and self._answer.is_eof()
+
+    def _end(self) -> None:
+        self.force_close()
+        if self.transport is not None:
+            self.transport.close()
+
+
+class Connections(aiohttp.TCPConnector):
+    """A pool of such connections."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        kind: type[ResponseHandler] = OneAnswer
+        self._factory = partial(kind, self._loop)
 
 
 class Answer(NamedTuple):
@@ -61,12 +149,15 @@ class Posts:
         self._start = f"POST {url.raw_path_qs} HTTP/1.1\r\n"
         self._usual = self._start + lines(self._fixed)
 
-    async def send(self, body: bytes, headers: Mapping[str, str], timeout: aiohttp.ClientTimeout) -> Answer:
+    async def send(
+        self, body: bytes, headers: Mapping[str, str], connect: aiohttp.ClientTimeout, silence_s: float
+    ) -> Answer:
         """Sends a request; returns once the head of its answer is here.
 
         Args:
             headers: of this request, by names in lower case; they replace those of every request.
-            timeout: its limits on connecting and on silence.
+            connect: the limit on connecting.
+            silence_s: the limit on the time until the head of the answer.
 
         Raises:
             aiohttp.ClientError: no connection, or no answer that is HTTP.
@@ -74,11 +165,11 @@ class Posts:
         """
         head = self._head(headers, len(body))
         try:
-            connection = await self._connector.connect(self._key, [], timeout)
+            connection = await self._connector.connect(self._key, [], connect)
         except TimeoutError as error:
             raise aiohttp.ConnectionTimeoutError("the address cannot be reached in time") from error
         try:
-            return await answered(connection, head, body, timeout.sock_read)
+            return await answered(connection, head, body, silence_s)
         except BaseException as error:
             connection.close()
             if isinstance(error, HttpProcessingError):
@@ -102,13 +193,12 @@ def lines(headers: Mapping[str, str]) -> str:
     return text
 
 
-async def answered(connection: Connection, head: bytes, body: bytes, silence_s: float | None) -> Answer:
-    """Writes a request and reads the head of its answer. Raises ClientError, HttpProcessingError, OSError."""
+async def answered(connection: Connection, head: bytes, body: bytes, silence_s: float) -> Answer:
+    """Writes a request and reads the head of its answer, which must be whole in that time: neither interim heads nor
+    parts of one prolong it. Raises ClientError, HttpProcessingError, OSError."""
     protocol = connection.protocol
     assert protocol is not None
-    protocol.set_response_params(
-        read_until_eof=True, read_timeout=silence_s, max_line_size=MAX_LINE_BYTES, max_field_size=MAX_LINE_BYTES
-    )
+    protocol.set_response_params(read_until_eof=True, max_line_size=MAX_LINE_BYTES, max_field_size=MAX_LINE_BYTES)
     transport = protocol.transport
     if transport is None or transport.is_closing():
         raise aiohttp.ServerDisconnectedError
@@ -116,9 +206,10 @@ async def answered(connection: Connection, head: bytes, body: bytes, silence_s: 
         transport.write(head + body)
     else:
         transport.writelines((head, body))
-    protocol.start_timeout()
-    while True:
+    timer = asyncio.get_running_loop().call_later(silence_s, protocol.set_exception, aiohttp.SocketTimeoutError())
+    try:
         message, content = await protocol.read()
-        if message.code >= 200 or message.code == SWITCHING:
-            content.on_eof(connection.release)
-            return Answer(message.code, message.headers, content, connection)
+    finally:
+        timer.cancel()
+    content.on_eof(connection.release)
+    return Answer(message.code, message.headers, content, connection)

@@ -19,7 +19,7 @@ from base.errors import BackendError
 from base.json_text import to_json
 from fleet.backend import BackendRequest, BackendResponse, ChatBackend, Unconnected, visible_headers
 from fleet.wires.builtin import chunks_of
-from router.section import Section
+from router.section import HttpUrl, Section
 
 FORWARDED = frozenset(
     (
@@ -60,7 +60,7 @@ class Options(Section):
 
     model: str = Field(min_length=1, description="provider/model, e.g. anthropic/claude-sonnet-4-5")
     api_key: SecretStr | None = None
-    api_base: str | None = Field(default=None, pattern=r"^https?://", description="another address of that provider")
+    api_base: HttpUrl | None = Field(default=None, description="another address of that provider")
     params: dict[str, str | int | float | bool] = Field(
         default_factory=dict, repr=False, description="further arguments, e.g. api_version; may contain secrets"
     )
@@ -87,8 +87,12 @@ class LitellmBackend(Unconnected):
         litellm = await asyncio.to_thread(import_litellm)
         import openai
 
+        arguments, limit_s = self._arguments(request), min(self._options.timeout_s, request.timeout_s)
         try:
-            answer = await litellm.acompletion(**self._arguments(request))
+            async with asyncio.timeout(limit_s):  # litellm's own limit begins anew with every byte
+                answer = await litellm.acompletion(**arguments)
+        except TimeoutError as error:
+            raise BackendError("the provider did not answer in time", status=504) from error
         except openai.OpenAIError as error:
             return error_response(error)
         if request.is_stream:
@@ -138,6 +142,7 @@ def import_litellm() -> Any:
 
     litellm.suppress_debug_info = True
     litellm.telemetry = False
+    litellm.disable_aiohttp_transport = True  # it gives what a server sends unasked to the next request
     return litellm
 
 

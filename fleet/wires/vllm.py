@@ -8,7 +8,6 @@ import socket
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import lru_cache
 
 import aiohttp
 from pydantic import Field, JsonValue, SecretStr
@@ -16,22 +15,36 @@ from yarl import URL
 
 from base.errors import BackendError
 from base.json_text import to_json
-from fleet.backend import MAX_ANSWER_BYTES, BackendRequest, BackendResponse, ChatBackend, ChunkStream, visible_headers
-from fleet.wires._post import MAX_LINE_BYTES, Answer, Posts
+from fleet.backend import (
+    MAX_ANSWER_BYTES,
+    MAX_EVENT_BYTES,
+    BackendRequest,
+    BackendResponse,
+    ChatBackend,
+    WholeLines,
+    visible_headers,
+)
+from fleet.wires._post import MAX_INTERIM, MAX_LINE_BYTES, Answer, Connections, InterimError, Posts
 from router.gateway_config import CACHE_SALT
-from router.section import Section
+from router.section import HttpUrl, Section
 
 PROBE_TIMEOUT_S = 2.0
 LOOK_EVERY_S = 1.0
+REQUEST_TIMEOUT = 408
 MODEL_FIELD = re.compile(rb'"model":"(?:[^"\\]|\\.)*"')
 ID_FIELD = re.compile(rb'"id": ?"chatcmpl-(?!tool)[^"\\]*"')
 """The fields as servers write them. Inside a JSON string every quote is escaped, so no text of an answer matches."""
+
+Replaced = list[tuple[re.Pattern[bytes], bytes]]
+
+PIECE_BYTES = 64 * 1024
+"""The most of an answer that is read in one turn of the event loop."""
 
 
 class Options(Section):
     """Address of an expert, and what its requests need."""
 
-    url: str = Field(pattern=r"^https?://", description="API root, e.g. http://127.0.0.1:8101/v1")
+    url: HttpUrl = Field(description="API root, e.g. http://127.0.0.1:8101/v1")
     served_model: str = Field(min_length=1, description="the expert's name on that engine")
     extra_body: dict[str, JsonValue] = Field(default_factory=dict, description="fields that replace the client's")
     api_key: SecretStr | None = None
@@ -79,6 +92,7 @@ class VllmBackend:
         self._headers = {"content-type": "application/json", "accept-encoding": "identity", "user-agent": "coe"}
         if options.api_key is not None:
             self._headers["authorization"] = f"Bearer {options.api_key.get_secret_value()}"
+        self._connect = aiohttp.ClientTimeout(total=None, connect=options.connect_timeout_s)
         self._sessions: dict[bool, aiohttp.ClientSession] = {}  # by whether connections are pooled
         self._posts: dict[tuple[str, bool], Posts] = {}  # by path, and the same
 
@@ -89,17 +103,31 @@ class VllmBackend:
         ATTEMPT.set(attempt)
         try:
             response = await self._post(request, body)
+            if response.status == REQUEST_TIMEOUT and not attempt.is_connection_new:  # it is about the idle connection
+                response.close()
+                raise aiohttp.ServerDisconnectedError
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
             if attempt.is_connection_new:
                 raise backend_error(error) from error
             response = await self._post_fresh(request, body)
         except (aiohttp.ClientError, TimeoutError) as error:
             raise backend_error(error) from error
-        chunks: ChunkStream = ResponseChunks(response, min(self._options.timeout_s, request.timeout_s))
-        if self._options.renames_answer or self._options.sets_id:
-            name = self._options.served_model if self._options.renames_answer else None
-            chunks = RenamedChunks(chunks, name, request.request_id)
+        chunks = ResponseChunks(
+            response,
+            min(self._options.timeout_s, request.timeout_s),
+            MAX_EVENT_BYTES if request.is_stream else MAX_ANSWER_BYTES,
+            self._fields_of(request),
+        )
         return BackendResponse(response.status, chunks, visible_headers(response.headers))
+
+    def _fields_of(self, request: BackendRequest) -> Replaced:
+        """What the answer's fields become."""
+        fields: Replaced = []
+        if self._options.renames_answer:
+            fields.append((MODEL_FIELD, literal(b'"model":' + to_json(self._options.served_model))))
+        if self._options.sets_id:
+            fields.append((ID_FIELD, literal(b'"id":' + to_json(f"chatcmpl-{request.request_id}"))))
+        return fields
 
     def _own_fields(self, request: BackendRequest) -> dict[str, object]:
         """Fields that replace the client's."""
@@ -139,7 +167,7 @@ class VllmBackend:
         if request.request_id:
             headers = {**headers, "x-request-id": request.request_id}
         silence_s = min(self._options.timeout_s, request.timeout_s)
-        return await posts.send(body, headers, limits_of(self._options.connect_timeout_s, silence_s))
+        return await posts.send(body, headers, self._connect, silence_s)
 
     def _at(self, path: str) -> URL:
         """A path below the root, with the root's query: Azure has its `api-version` there."""
@@ -153,16 +181,22 @@ class VllmBackend:
 
 
 class ResponseChunks:
-    """The body of an answer, piece by piece as the socket gave it, each within `timeout_s`.
+    """The body of an answer, in whole lines as the socket gave them, each piece of it within `timeout_s`.
 
     The session's own limit ends with the connection. Where the framing of a body is broken, aiohttp closes the
     connection and never announces an end. One timer serves the whole body: `asyncio.timeout` around each piece takes
     as long as passing it on.
+
+    Args:
+        max_line_bytes: of a line; a larger one ends the answer.
+        fields: replaced in each line.
     """
 
-    def __init__(self, response: Answer, timeout_s: float) -> None:
+    def __init__(self, response: Answer, timeout_s: float, max_line_bytes: int, fields: Replaced) -> None:
         self._response = response
         self._timeout_s = timeout_s
+        self._lines = WholeLines(max_line_bytes)
+        self._fields = fields
         self._loop = asyncio.get_running_loop()
         self._waits_since_s: float | None = None  # the reader, for a piece
         self._timer: asyncio.TimerHandle | None = None
@@ -171,21 +205,28 @@ class ResponseChunks:
         return self
 
     async def __anext__(self) -> bytes:
-        content = self._response.content
-        try:
-            chunk = content.read_nowait() if content.is_eof() else await self._wait()
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise backend_error(error, has_begun=True) from error
-        if not chunk:
-            raise StopAsyncIteration
-        return chunk
+        while True:
+            content = self._response.content
+            try:
+                piece = content.read_nowait(PIECE_BYTES) if content.is_eof() else await self._wait()
+            except (aiohttp.ClientError, TimeoutError) as error:
+                raise backend_error(error, has_begun=True) from error
+            lines = self._lines.feed(piece) if piece else self._lines.rest()
+            for pattern, field in self._fields:
+                lines = pattern.sub(field, lines)
+            if len(piece) == PIECE_BYTES:
+                await asyncio.sleep(0)  # more of it is here, and others wait for their turn
+            if lines:
+                return lines
+            if not piece:
+                raise StopAsyncIteration
 
     async def _wait(self) -> bytes:
         self._waits_since_s = self._loop.time()
         if self._timer is None:
             self._timer = self._loop.call_at(self._waits_since_s + min(LOOK_EVERY_S, self._timeout_s), self._look)
         try:
-            return await self._response.content.readany()
+            return await self._response.content.read(PIECE_BYTES)
         finally:
             self._waits_since_s = None
 
@@ -208,50 +249,9 @@ class ResponseChunks:
             self._timer = self._loop.call_at(min(now_s + LOOK_EVERY_S, ends_s), self._look)
 
 
-class RenamedChunks:
-    """An answer whose `id` names the request, and its `model` field the expert if a name is given. A line is held until
-    it is whole, so no field is cut in two; one of more than `MAX_ANSWER_BYTES` ends the answer."""
-
-    def __init__(self, chunks: ChunkStream, name: str | None, request_id: str) -> None:
-        self._chunks = chunks
-        self._field = None if name is None else b'"model":' + to_json(name)
-        self._id_field = b'"id":' + to_json(f"chatcmpl-{request_id}")
-        self._held: list[bytes] = []  # pieces of a line, joined once: they may be many
-        self._held_bytes = 0
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        while True:
-            try:
-                received = await anext(self._chunks)
-            except StopAsyncIteration:
-                if not self._held:
-                    raise
-                return self._renamed(self._taken())
-            end = received.rfind(b"\n") + 1
-            lines = self._taken(received[:end]) if end else b""
-            if received[end:]:
-                self._held.append(received[end:])
-                self._held_bytes += len(received) - end
-            if self._held_bytes > MAX_ANSWER_BYTES:
-                raise BackendError(f"a line of the expert's answer is larger than {MAX_ANSWER_BYTES} bytes", status=502)
-            if lines:
-                return self._renamed(lines)
-
-    def _taken(self, *more: bytes) -> bytes:
-        """The held bytes and these after them; nothing is held then."""
-        taken, self._held, self._held_bytes = b"".join((*self._held, *more)), [], 0
-        return taken
-
-    async def aclose(self) -> None:
-        await self._chunks.aclose()
-
-    def _renamed(self, lines: bytes) -> bytes:
-        field = self._field
-        named = lines if field is None else MODEL_FIELD.sub(lambda _: field, lines)
-        return ID_FIELD.sub(lambda _: self._id_field, named)
+def literal(text: bytes) -> bytes:
+    """A replacement that stands for itself."""
+    return text.replace(b"\\", b"\\\\")
 
 
 def new_session(*, is_pooled: bool) -> aiohttp.ClientSession:
@@ -261,7 +261,7 @@ def new_session(*, is_pooled: bool) -> aiohttp.ClientSession:
         is_pooled: keep connections alive for the next request.
     """
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, force_close=not is_pooled, socket_factory=open_socket),
+        connector=Connections(limit=0, force_close=not is_pooled, socket_factory=open_socket),
         cookie_jar=aiohttp.DummyCookieJar(),
         max_line_size=MAX_LINE_BYTES,
         max_field_size=MAX_LINE_BYTES,
@@ -277,11 +277,6 @@ def open_socket(address: aiohttp.AddrInfoType) -> socket.socket:
     return socket.socket(family, kind, protocol)
 
 
-@lru_cache
-def limits_of(connect_s: float, silence_s: float) -> aiohttp.ClientTimeout:
-    return aiohttp.ClientTimeout(total=None, connect=connect_s, sock_read=silence_s)
-
-
 def backend_error(error: BaseException, *, has_begun: bool = False) -> BackendError:
     """Translates a transport error for clients. Messages name no address: experts' URLs are not for clients.
 
@@ -294,6 +289,12 @@ def backend_error(error: BaseException, *, has_begun: bool = False) -> BackendEr
         return BackendError("the expert did not answer in time", status=504)
     if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError) and not has_begun:
         return BackendError("the expert closed the connection without an answer", status=502, is_retryable=True)
+    if isinstance(error, InterimError):
+        return BackendError(
+            f"the expert sent more than {MAX_INTERIM} interim heads in place of an answer",
+            status=502,
+            is_retryable=True,
+        )
     if has_begun:
         return BackendError("the expert's answer was cut off", status=502)
     return BackendError("the expert's answer is not valid HTTP", status=502)

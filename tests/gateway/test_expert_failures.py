@@ -16,7 +16,7 @@ from fleet.backend import BackendResponse
 from fleet.breaker import FAILURES_TO_OPEN, BreakerState
 from fleet.wires.builtin import chunks_of
 from gateway import answer_begin, expert_call
-from gateway.answer_guard import MASK, KeyFilter, upstream_error, without_keys
+from gateway.answer_guard import MASK, key_pattern, upstream_error, without_keys
 from gateway.http_errors import TOO_LONG
 from gateway.serve import expert_keys
 from tests.gateway.fault_upstream import ERROR_EVENT, STREAM, WORDS, events, fault_upstream
@@ -57,14 +57,15 @@ def test_a_word_in_place_of_a_key_is_not_taken_out_of_answers(key: str) -> None:
     assert expert_keys(config, {"ITS_KEY": key, "A_KEY": KEY}) == {"emerald": KEY}
 
 
-@given(st.binary(max_size=60), st.binary(max_size=60), st.lists(st.integers(1, 9), max_size=40))
-def test_a_key_is_taken_out_however_the_bytes_are_cut(before: bytes, after: bytes, cuts: list[int]) -> None:
-    text, filtered, passed = before + KEY.encode() + after, KeyFilter(KEY), b""
-    start = 0
-    for size in [*cuts, len(text)]:
-        passed += filtered.feed(text[start : start + size])
-        start += size
-    assert passed + filtered.rest() == text.replace(KEY.encode(), MASK.encode())
+@given(st.binary(max_size=60), st.binary(max_size=60), st.sets(st.integers(0, len(KEY) - 1)), st.booleans())
+def test_a_key_is_taken_out_however_json_writes_it(
+    before: bytes, after: bytes, escaped: set[int], has_slash: bool
+) -> None:
+    written = b"".join(
+        b"\\u%04x" % each if number in escaped else bytes([each]) for number, each in enumerate(KEY.encode())
+    )
+    text = before + written.replace(b"/", b"\\/" if has_slash else b"/") + after
+    assert key_pattern(KEY).sub(MASK.encode(), text).startswith(before + MASK.encode())
 
 
 @pytest.mark.parametrize(

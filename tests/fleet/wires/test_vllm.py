@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any, cast
+from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from base.errors import BackendError
-from fleet.backend import BackendRequest, ChunkStream
-from fleet.wires.vllm import Options, RenamedChunks, build
+from fleet.backend import BackendRequest, WholeLines
+from fleet.wires.vllm import ID_FIELD, MODEL_FIELD, Options, build, literal
 from tests.gateway.fault_upstream import ANSWER, STREAM, fault_upstream
 from tests.waiting import DEADLINE_S
 
@@ -117,43 +118,30 @@ async def test_is_alive() -> None:
     await backend.aclose()
 
 
-@pytest.mark.parametrize("size", [1, 5, 33, 10_000])
-async def test_answers_are_renamed_wherever_they_are_cut(size: int) -> None:
+def test_fields_of_answers_are_replaced_and_no_text_of_them() -> None:
     ids = b'{"id": "chatcmpl-Xy1","tools":[{"id":"chatcmpl-tool-1"}],'
     said = b'"choices":[{"delta":{"content":"say \\"model\\":\\"upstream-model\\""}}],"model":"/path/to \\"x\\".gguf"}'
-    stream = b"data: " + ids + said + b"\n\n" + STREAM
-
-    class Chunks:
-        def __init__(self) -> None:
-            self._pieces = iter([stream[i : i + size] for i in range(0, len(stream), size)])
-
-        def __aiter__(self) -> AsyncIterator[bytes]:
-            return self
-
-        async def __anext__(self) -> bytes:
-            for piece in self._pieces:
-                return piece
-            raise StopAsyncIteration
-
-        async def aclose(self) -> None: ...
-
-    renamed = b"".join([chunk async for chunk in RenamedChunks(Chunks(), "calc", "dec-1")])
-    named = ids.replace(b' "chatcmpl-Xy1', b'"chatcmpl-dec-1')
-    assert b"".join([chunk async for chunk in RenamedChunks(Chunks(), None, "dec-1")]) == stream.replace(ids, named)
-    expected = named + said.replace(b'"model":"/path/to \\"x\\".gguf"', b'"model":"calc"')
-    assert renamed == b"data: " + expected + b"\n\n" + STREAM.replace(b'"model":"upstream-model"', b'"model":"calc"')
+    lines = b"data: " + ids + said + b"\n\n" + STREAM
+    for pattern, field in ((MODEL_FIELD, b'"model":"a\\\\1"'), (ID_FIELD, b'"id":"chatcmpl-dec-1"')):
+        lines = pattern.sub(literal(field), lines)
+    expected = ids.replace(b' "chatcmpl-Xy1', b'"chatcmpl-dec-1') + said.replace(
+        b'"model":"/path/to \\"x\\".gguf"', b'"model":"a\\\\1"'
+    )
+    assert lines == b"data: " + expected + b"\n\n" + STREAM.replace(b'"model":"upstream-model"', b'"model":"a\\\\1"')
 
 
-async def test_an_answer_without_an_end_of_line_is_not_held_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fleet.wires.vllm.MAX_ANSWER_BYTES", 100)
-    given = 0
+@given(st.binary(max_size=80), st.integers(1, 9))
+def test_pieces_cut_anywhere_become_whole_lines(sent: bytes, size: int) -> None:
+    sent, lines = sent.replace(b"7", b"\n"), WholeLines(100)
+    passed = [lines.feed(sent[start : start + size]) for start in range(0, len(sent), size)]
+    assert all(not each or each.endswith(b"\n") for each in passed)
+    rest = lines.rest()
+    assert b"\n" not in rest
+    assert b"".join(passed) + rest == sent
 
-    async def endless() -> AsyncIterator[bytes]:
-        nonlocal given
-        while given < 1000:
-            given += 1
-            yield b"0123456789"
 
+def test_a_line_without_an_end_is_not_held_for_ever() -> None:
+    lines = WholeLines(100)
+    assert [lines.feed(b"0123456789") for _ in range(10)] == [b""] * 10
     with pytest.raises(BackendError, match="a line of the expert's answer is larger than 100 bytes"):
-        await anext(RenamedChunks(cast(ChunkStream, endless()), None, "dec-1"))
-    assert given == 11
+        lines.feed(b"0")
