@@ -43,7 +43,7 @@ WORDS = {
 """Type of fault -> what was expected, with the numbers of the fault."""
 
 PATTERNS = {
-    r"^https?://": "must begin with http:// or https://",
+    r"^https?://[!-~]+$": "must begin with http:// or https://, in ASCII without spaces and line breaks",
     r"^[A-Z_][A-Z0-9_]*$": (
         "must be the name of an environment variable, of capital letters, digits and '_', such as PROVIDER_API_KEY"
     ),

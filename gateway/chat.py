@@ -285,7 +285,7 @@ class ChatExchange:
                 break  # whatever an expert does after its end mark, the answer is complete
             chunk = await anext(answer.chunks, b"")
         reader.close()
-        if not (reader.is_complete or reader.is_broken or reader.error_code):
+        if not (reader.is_complete or reader.error_code):
             raise BackendError("the expert's answer was cut off", status=502)
         if telling is not None and reader.is_broken and not reader.error_code:
             raise BackendError("the expert's stream is not one of chat completions", status=502)

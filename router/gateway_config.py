@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
-from router.section import Seconds, Section
+from router.section import HttpUrl, Seconds, Section
 
 CACHE_SALT = "cache_salt"
 """The field by which vLLM keeps one tenant's cached prompts from another's; the gateway alone sets it."""
@@ -45,7 +45,7 @@ def check_safe_url(url: str) -> str:
     return url
 
 
-SafeUrl = Annotated[str, Field(pattern=r"^https?://"), AfterValidator(check_safe_url)]
+SafeUrl = Annotated[HttpUrl, AfterValidator(check_safe_url)]
 
 
 class OidcConfig(Section):

@@ -18,6 +18,7 @@ from pydantic import Field, SecretStr
 from base.errors import BackendError
 from base.json_text import to_json
 from fleet.backend import BackendRequest, BackendResponse, ChatBackend, Unconnected, visible_headers
+from fleet.wires._post import Connections
 from fleet.wires.builtin import chunks_of
 from router.section import HttpUrl, Section
 
@@ -137,12 +138,13 @@ def import_litellm() -> Any:
     """
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = os.environ["LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS"] = "True"
     import litellm
+    from litellm.llms.custom_httpx import http_handler
 
+    vars(http_handler)["TCPConnector"] = Connections  # its own gives what a server sends unasked to the next request
     logging.getLogger("LiteLLM").setLevel(logging.CRITICAL + 1)
 
     litellm.suppress_debug_info = True
     litellm.telemetry = False
-    litellm.disable_aiohttp_transport = True  # it gives what a server sends unasked to the next request
     return litellm
 
 

@@ -97,6 +97,7 @@ def test_every_fault_is_reported_at_once(values):
         (("experts", "small", "engine"), "vlmm", "experts.small.engine: unknown value; did you mean 'vllm'? allowed: "),
         (("experts", "big", "engine"), "opnai", "experts.big.engine: unknown value; did you mean 'openai'? allowed: "),
         (("experts", "big", "url"), "127.0.0.1/v1", "experts.big.url: must begin with http:// or https://"),
+        (("experts", "big", "url"), "http://a/v1\r\nx: y", "experts.big.url: must begin with http:// or https://"),
         (("experts", "big", "engine_args"), {"x": [1]}, "engine_args.x: must be text, a number, or true or false"),
         (
             ("experts", "big", "params"),
