@@ -154,6 +154,9 @@ async def stream_events(chunks: AsyncIterator[Any], request: BackendRequest) -> 
 
     try:
         async for chunk in chunks:
+            is_last = any(choice.finish_reason for choice in chunk.choices)
+            if is_last and getattr(chunks, "received_finish_reason", is_last) is None:  # litellm makes up a clean end
+                raise BackendError("the provider's answer was cut off", status=502)
             chunk.id = f"chatcmpl-{request.request_id}"
             yield b"data: " + chunk.model_dump_json(exclude_none=True, exclude_unset=True).encode() + b"\n\n"
     except openai.OpenAIError as error:
