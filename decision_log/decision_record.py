@@ -46,7 +46,8 @@ PROBE_HEADER = "x-coe-probe"
 class DecisionInputs(Record):
     """Inputs of a decision, besides the router's version: enough to make it again, or to say why it cannot be.
 
-    The eligible experts and what excludes the others follow from `facts` and `unreachable`.
+    The eligible experts and what excludes the others follow from `facts` and `unreachable`, and from these and the
+    router's artifact what a decision says of the experts that its `rest` counts.
     """
 
     encoder: str = Field(description="fingerprint of the encoder")

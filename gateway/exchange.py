@@ -25,6 +25,7 @@ from gateway.http_errors import ApiError
 from gateway.keys.counters import Cost
 from gateway.keys.grants import Caller
 from gateway.keys.limits import Hold
+from router.brief_decision import brief
 from router.cost import cost
 from router.expert_config import ExpertConfig, Wire
 from router.strategies.types import Chosen
@@ -261,7 +262,7 @@ def record_of(
         at=asked.at,
         requested_model=chat.model[:MAX_MODEL_CHARS],
         state=outcome.state,
-        decision=outcome.decision,
+        decision=outcome.decision and brief(outcome.decision, (served,)),
         served_expert=served,
         served_model=outcome.served_model,
         failures=outcome.failures,

@@ -8,20 +8,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-import numpy as np
-
-from base.errors import DataError, NoEligibleExpertError, RouterError
+from base.errors import DataError, NoEligibleExpertError
 from base.intervals import Z_95, wilson_interval
-from decision_log.decision_record import DecisionInputs, DecisionKind, DecisionRecord
+from decision_log.decision_record import DecisionInputs, DecisionRecord
+from decision_log.replayed import NotReplayableError, decide_again, routed
+from router.brief_decision import brief
 from router.features import features_hash, from_bytes, to_bytes
 from router.pipeline import Router
-from router.types import DecisionReason, FloatArray, Metric, Query, Record, RoutingDecision
+from router.types import FloatArray, Metric, Record, RoutingDecision
 
 MAX_TEXT_CHARS = 80
-
-
-class NotReplayableError(RouterError):
-    """The inputs of a decision are gone."""
 
 
 @dataclass(frozen=True)
@@ -71,26 +67,12 @@ def replay(router: Router, record: DecisionRecord, key: bytes) -> Replay:
             "data folder is another one. With `log.embeddings: true` decisions can be made again"
         )
     try:
-        again = decide_again(router, record, features.embedding)
+        again = brief(decide_again(router, record, features.embedding), (record.served_expert,))
     except NoEligibleExpertError as error:
         raise NotReplayableError(f"no expert is eligible now: {error}") from error
     is_new = router.settings.get(logged.policy) != inputs.settings
     pairs = {name: (getattr(logged, name), getattr(again, name)) for name in RoutingDecision.model_fields}
     return Replay(again, features, is_new, {name: pair for name, pair in pairs.items() if pair[0] != pair[1]})
-
-
-def routed(record: DecisionRecord) -> tuple[RoutingDecision, DecisionInputs]:
-    """The decision and its inputs. Raises NotReplayableError when no router decided, or the inputs were not logged."""
-    if record.decision is None:
-        raise NotReplayableError(f"it was rejected before an expert was chosen ({record.error_code or record.state})")
-    if record.decision.reason is DecisionReason.UNGRADED:
-        raise NotReplayableError(f"no expert that the router knew could serve it; '{record.decision.expert}' did")
-    if record.decision.reason is DecisionReason.EXPLICIT:
-        raise NotReplayableError(f"the client named the expert '{record.decision.expert}': no router decided")
-    if record.inputs is None:
-        why = "the log has no inputs of it" if record.kind is DecisionKind.CHAT else "it chose a retrieval expert"
-        raise NotReplayableError(f"a request of kind '{record.kind}': {why}")
-    return record.decision, record.inputs
 
 
 def features_of(router: Router, record: DecisionRecord, inputs: DecisionInputs, key: bytes) -> Features:
@@ -119,27 +101,6 @@ def features_of(router: Router, record: DecisionRecord, inputs: DecisionInputs, 
     embedding = router.embed(record.text)
     is_known = inputs.encoder == encoder and features_hash(to_bytes(embedding), key) == inputs.features
     return Features(embedding, "logged text", is_known, is_exact=is_known)
-
-
-def decide_again(router: Router, record: DecisionRecord, embedding: FloatArray) -> RoutingDecision:
-    """Decides for that request and fleet: experts are there unless they did not answer then.
-
-    Raises:
-        NotReplayableError: the router has no such policy.
-        NoEligibleExpertError: none of its experts can serve.
-    """
-    decision, inputs = routed(record)
-    if decision.policy not in router.policies:
-        raise NotReplayableError(f"experts.yaml no longer has policy '{decision.policy}'")
-    again = router.decide(
-        Query(record.decision_id, record.text or "", inputs.facts),
-        rng=np.random.default_rng(int.from_bytes(record.decision_id.encode(), "big")),
-        policy=decision.policy,
-        alive=[name for name in router.experts if name not in inputs.unreachable],
-        embedding=embedding,
-        seed=decision.seed,
-    )
-    return again.model_copy(update={"asleep": decision.asleep})  # told by the engines' scheduler, not by the router
 
 
 class Example(Record):

@@ -50,7 +50,7 @@ def replay(
 
 def show_replay(database: Database, config: Path, data_dir: Path, decision_id: str, *, as_json: bool) -> int:
     """Prints a decision made again. Exit status 0 when it is the same to the last bit, 1 when not."""
-    from gateway.replay import NotReplayableError, routed
+    from decision_log.replayed import NotReplayableError, routed
     from gateway.replay import replay as again
 
     record = database.get_decision(decision_id)

@@ -178,6 +178,16 @@ class Asleep(Record):
     is_waking: bool = Field(description="its engine is being woken")
 
 
+class Rest(Record):
+    """The experts that a decision weighed and its record does not name; `sha256` is of the lists with them."""
+
+    eligible: int
+    prob: float = Field(description="sum of their probabilities")
+    shut_out: int = Field(description="how many of them could not serve, or the policy did not let")
+    reasons: dict[str, int] = Field(description="the most frequent reasons of those")
+    sha256: str
+
+
 class RoutingDecision(Record):
     """The router's decision for one query, with everything needed to explain it."""
 
@@ -194,7 +204,9 @@ class RoutingDecision(Record):
         description="the policy's order of the eligible experts, which next best, failover and runner-up follow",
     )
     eligible: tuple[str, ...] = ()
-    eligible_probs: tuple[float, ...] = Field(default=(), description="probability of each eligible expert; sums to 1")
+    eligible_probs: tuple[float, ...] = Field(
+        default=(), description="probability of each eligible expert; with that of the rest they sum to 1"
+    )
     predicted_quality: tuple[float, ...] = Field(default=(), description="per eligible expert, in [0, 1]")
     excluded: dict[str, str] = Field(default_factory=dict, description="expert ruled out -> what it lacks")
     outside_policy: dict[str, str] = Field(
@@ -222,6 +234,7 @@ class RoutingDecision(Record):
     )
     stay: Stay | None = Field(default=None, description="None where no expert of the conversation could go on")
     asleep: Asleep | None = Field(default=None, description="None where the best expert was awake")
+    rest: Rest | None = Field(default=None, description="None where every expert is named")
     policy: str = "default"
     router_version: str = Field(description="content hash of the artifact; 'none' when the client named the expert")
 

@@ -7,7 +7,7 @@ many as `MAX_ENCODED`. Shapes: n answers, d dimensions.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -79,10 +79,27 @@ def hash_lot(name: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(name, digest_size=7).digest(), "big")
 
 
+def as_logged(record: DecisionRecord, _: FloatArray) -> RoutingDecision | None:
+    return record.decision
+
+
 def fetch_answers(
-    database_url: str, log: LogTable, encoder: Encoder, progress: Progress, *, max_encoded: int = MAX_ENCODED
+    database_url: str,
+    log: LogTable,
+    encoder: Encoder,
+    progress: Progress,
+    *,
+    whole: Callable[[DecisionRecord, FloatArray], RoutingDecision | None] = as_logged,
+    max_encoded: int = MAX_ENCODED,
 ) -> AskedAnswers:
-    """The answers of `log` that have a vector, or a text that may be encoded. Raises what `open_log` does."""
+    """The answers of `log` that have a vector, or a text that may be encoded.
+
+    Args:
+        whole: the decision with all experts that were weighed, from a record and its vector (1, d); an answer without
+            one is left out.
+
+    Raises: what `open_log` does.
+    """
     vectors = np.zeros((len(log), encoder.dim), dtype=np.float16)
     kept: dict[int, DecisionRecord] = {}
     pending: list[int] = []
@@ -102,16 +119,22 @@ def fetch_answers(
         part = pending[start : start + ENCODE_ROWS]
         vectors[part] = encoder.encode([kept[row].text or "" for row in part])
         progress(f"encoded {start + len(part)} of {len(pending)} logged queries")
-    return asked_answers(log, kept, vectors)
+    made = {row: whole(record, vectors[row : row + 1].astype(np.float32)) for row, record in kept.items()}
+    decisions = {row: decision for row, decision in made.items() if decision is not None}
+    return asked_answers(log, kept, decisions, vectors)
 
 
-def asked_answers(log: LogTable, records: Mapping[int, DecisionRecord], vectors: NDArray[np.float16]) -> AskedAnswers:
-    """The rows of `log` (and of `vectors`) that have a record."""
-    index = np.array(list(records), dtype=np.int64)
-    decisions = [record.decision for record in records.values() if record.decision is not None]
+def asked_answers(
+    log: LogTable,
+    records: Mapping[int, DecisionRecord],
+    made: Mapping[int, RoutingDecision],
+    vectors: NDArray[np.float16],
+) -> AskedAnswers:
+    """The rows of `log` (and of `records` and `vectors`) that have a decision."""
+    index, decisions = np.array(list(made), dtype=np.int64), tuple(made.values())
     return AskedAnswers(
         log=log.rows(index),
-        texts=tuple(record.text or "" for record in records.values()),
+        texts=tuple(records[row].text or "" for row in made),
         embeddings=vectors[index],
         policies=tuple(decision.policy for decision in decisions),
         excluded=tuple(tuple(sorted(decision.excluded)) for decision in decisions),

@@ -26,6 +26,7 @@ from training.gate import DEFAULT_TERMS, Terms
 from training.log_answers import AskedAnswers, fetch_answers, sample_rows
 from training.log_table import LogTable, read_log_table
 from training.types import LabelledQuery, OutcomeTable
+from training.whole_decisions import WholeDecisions
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ class RetrainInputs:
         """Some rows of a log, at most so many, with their vectors. What users wrote is encoded without the cache: it is
         not kept next to the log, where no erasure would find it."""
         plain = self.encoder.encoder if isinstance(self.encoder, CachedEncoder) else self.encoder
-        return fetch_answers(self.request.database_url, log.rows(sample_rows(log, rows, most)), plain, self.progress)
+        log, whole = log.rows(sample_rows(log, rows, most)), WholeDecisions(self.config, self.request.routers, plain)
+        return fetch_answers(self.request.database_url, log, plain, self.progress, whole=whole.of)
 
 
 def read_inputs(request: RetrainRequest, live: RouterArtifact, *, now: datetime, progress: Progress) -> RetrainInputs:

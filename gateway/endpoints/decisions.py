@@ -138,7 +138,7 @@ def signals_of(decision: RoutingDecision) -> Signals:
 
 
 def weighed_experts(decision: RoutingDecision) -> tuple[WeighedExpert, ...]:
-    """Every expert of the router, those that could serve first."""
+    """The experts that the record names, those that could serve first."""
     names = (*decision.eligible, *decision.excluded, *decision.outside_policy)
     lacks, rank = decision.excluded | decision.outside_policy, {e: i for i, e in enumerate(decision.ranking, start=1)}
     probs = dict(zip(decision.eligible, decision.eligible_probs, strict=True))

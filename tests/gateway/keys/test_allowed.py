@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from decision_log.replayed import decide_again
 from gateway.keys.grants import Caller
-from gateway.replay import decide_again
 from router.capabilities import NOT_ALLOWED, Capabilities
 from router.features import from_bytes
 from tests.gateway.keys.test_chat_limits import Known

@@ -15,8 +15,8 @@ import yaml
 from base.errors import ConfigError
 from decision_log.database import Database
 from decision_log.decision_record import DecisionKind, DecisionRecord, TerminalState
+from decision_log.replayed import NotReplayableError
 from gateway.deciding import decision_inputs
-from gateway.replay import NotReplayableError
 from gateway.replay_command import replay
 from router.build import load_router
 from router.capabilities import explicit_decision
