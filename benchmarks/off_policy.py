@@ -4,7 +4,7 @@
 
 The logs are the small Open Bandit Dataset that comes with obp (Saito et al. 2020): three campaigns of a fashion shop,
 10,000 rows for each policy, one of which draws items at random and one by Bernoulli Thompson sampling. Needs obp, as
-`make apart` installs it. Makes the tables of docs/results/off-policy.md.
+`make environments` installs it. Makes the tables of docs/results/off-policy.md.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Log:
 def read_log(policy: str, campaign: str) -> Log:
     spec = find_spec("obp")
     if spec is None or spec.origin is None:
-        raise SystemExit("obp is not installed; `make apart` installs it beside torch")
+        raise SystemExit("obp is not installed; `make environments` installs it beside torch")
     path = Path(spec.origin).parent / "dataset" / "obd" / policy / campaign / f"{campaign}.csv"
     with path.open(encoding="utf-8") as stream:
         rows = sorted(csv.DictReader(stream), key=lambda row: row["timestamp"])

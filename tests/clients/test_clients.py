@@ -25,7 +25,7 @@ RUNS = [*((name, CLIENTS) for name in APART), *((name, OURS) for name in ("opena
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "python"), RUNS, ids=[f"{name}-{python.parts[-3]}" for name, python in RUNS])
 async def test_the_client_works(name: str, python: Path) -> None:
-    assert python.exists(), f"{python} is missing: `make apart` installs it"
+    assert python.exists(), f"{python} is missing: `make environments` installs it"
     router = small_router(capabilities={expert: Capabilities() for expert in EXPERTS})
     entries = {expert: {"supports_tools": True, "context_tokens": 200_000} for expert in EXPERTS}
     async with (

@@ -40,9 +40,10 @@ def load(folder: Path) -> Router:
 
 
 @pytest.mark.slow
+@pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
 async def test_the_console_works_in_a_browser(tmp_path: Path) -> None:
-    assert CLIENTS.exists(), f"{CLIENTS} is missing: `make apart` installs it"
+    assert CLIENTS.exists(), f"{CLIENTS} is missing: `make environments` installs it"
     routers, store = tmp_path / "routers", Database(f"sqlite:///{tmp_path / 'coe.db'}")
     first, second = (
         save_artifact(routers, MANIFEST, {"map.mass": np.full(3, mass, np.float32)}).manifest.version

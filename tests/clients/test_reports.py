@@ -66,9 +66,10 @@ def pages(folder: Path) -> dict[str, Page]:
 
 
 @pytest.mark.slow
+@pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
 def test_reports_can_be_read_in_a_browser(tmp_path: Path) -> None:
-    assert CLIENTS.exists(), f"{CLIENTS} is missing: `make apart` installs it"
+    assert CLIENTS.exists(), f"{CLIENTS} is missing: `make environments` installs it"
     files = []
     for name, page in pages(tmp_path).items():
         files.append(tmp_path / name / "report.html")

@@ -127,4 +127,5 @@ def test_neighbours_of_many_queries_are_a_sample_of_them(monkeypatch: pytest.Mon
     rows = [int(np.abs(whole["reference"] - row).sum(axis=1).argmin()) for row in part["reference"]]
     assert len(set(rows)) == 100
     for name in ("reference", "values", "observed"):
-        np.testing.assert_array_equal(part[name], whole[name][rows])
+        # not to the bit: a product of other shapes is summed in another order
+        np.testing.assert_allclose(part[name], whole[name][rows], rtol=0, atol=1e-6)

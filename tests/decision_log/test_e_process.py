@@ -45,6 +45,7 @@ def test_false_alarms_stay_under_alpha(kind, means, margin):
 
 
 @pytest.mark.slow
+@pytest.mark.simulation
 @pytest.mark.parametrize("share", [0.05, 0.5])
 @pytest.mark.parametrize("mean", [0.05, 0.5, 0.95, 0.999])
 def test_false_alarms_stay_under_alpha_over_many_runs(share, mean):

@@ -103,6 +103,7 @@ def test_a_stake_has_its_reference_value():
 
 
 @pytest.mark.slow
+@pytest.mark.simulation
 @pytest.mark.parametrize("bets", [OF_CANDIDATES, OF_NEWCOMERS])
 def test_evidence_of_no_gain_seldom_reaches_what_is_enough_at_any_time(bets):
     rng = np.random.default_rng(4)

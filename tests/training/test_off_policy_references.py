@@ -9,7 +9,7 @@ import pytest
 from benchmarks.off_policy import CAMPAIGNS, POLICIES, Log, model_of, read_log, target_of
 from training.off_policy import MAX_WEIGHT, doubly_robust_terms, importance_weights, policy_columns, policy_values
 
-pytestmark = pytest.mark.torch  # obp imports it; `make apart` installs both
+pytestmark = pytest.mark.torch  # obp imports it; `make environments` installs both
 EXACT = 1e-9
 
 

@@ -94,6 +94,7 @@ def share_with_interval(hits: int, n: int) -> tuple[float, float]:
 
 
 @pytest.mark.slow
+@pytest.mark.simulation
 @pytest.mark.parametrize("style", STYLES)
 def test_the_attack_seldom_succeeds_over_many_seeds(tmp_path, style):
     runs = 60
@@ -102,6 +103,7 @@ def test_the_attack_seldom_succeeds_over_many_seeds(tmp_path, style):
 
 
 @pytest.mark.slow
+@pytest.mark.simulation
 def test_honest_keys_are_heard_over_many_seeds(tmp_path):
     runs = 40
     hits = 0

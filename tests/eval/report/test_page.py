@@ -90,6 +90,7 @@ def test_a_table_is_made_of_its_columns() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
 def test_a_click_on_a_heading_sorts_by_the_figure_below_it(tmp_path: Path) -> None:
     waits = {"a": "900 ms", "b": "", "c": "12.0 s", "d": "1,100 ms", "e": "2.0 min"}

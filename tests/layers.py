@@ -1,0 +1,106 @@
+"""What a test starts, by where it is: each has a marker, `unit`, `process` or `browser`, and each layer runs alone."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+UNIT_FOLDERS = (
+    "base",
+    "contracts",
+    "decision_log",
+    "eval",
+    "examples",
+    "fleet/builtins",
+    "fleet/residency",
+    "gateway/judging",
+    "gateway/replay",
+    "retrieval",
+    "router",
+    "training",
+)
+"""Folders of tests that start no process and listen on no port, but for those files."""
+
+PROCESS_FILES = frozenset(
+    f"{name}.py"
+    for name in (
+        "base/sandbox/test_runner",
+        "base/test_json_text",
+        "base/test_options",
+        "base/test_private_folder",
+        "contracts/test_encoders",
+        "contracts/test_graders",
+        "contracts/test_vllm_servers",
+        "decision_log/test_consumer",
+        "decision_log/test_doctor_commands",
+        "decision_log/test_erase",
+        "decision_log/test_history",
+        "decision_log/test_kill_9",
+        "decision_log/test_redis_kinds",
+        "decision_log/test_removal_commands",
+        "decision_log/test_sink",
+        "decision_log/test_sink_limits",
+        "decision_log/test_stream",
+        "eval/graders/test_python_tests",
+        "eval/report/test_page",
+        "eval/retrieval/test_command",
+        "eval/test_collect",
+        "eval/test_orphans",
+        "eval/test_probe_set",
+        "eval/test_ray_slow",
+        "gateway/judging/test_judge",
+        "retrieval/index/test_local",
+        "retrieval/stores/test_document_reader",
+        "router/encoders/test_onnx",
+        "router/strategies/test_kinds",
+        "router/test_build",
+        "training/lora/test_lora_parts",
+        "training/lora/test_train_lora",
+        "training/lora/test_train_on_vllm_slow",
+        "training/test_onboarding",
+        "training/test_retrain_lock",
+        "training/test_schedule",
+    )
+)
+PROCESS_FIXTURES = frozenset({"postgres", "valkey"})
+STARTS = frozenset({"os.fork", "os.posix_spawn", "socket.bind", "subprocess.Popen"})
+ROOT = Path(__file__).parent
+
+
+def layer_of(item: pytest.Item) -> str:
+    """The marker of a test; `browser` is set by hand."""
+    if item.get_closest_marker("browser"):
+        return "browser"
+    file = item.path.relative_to(ROOT).as_posix()
+    callspec = getattr(item, "callspec", None)
+    servers = {*getattr(item, "fixturenames", ()), callspec.params.get("database_url") if callspec else None}
+    is_pure = file.startswith(tuple(f"{folder}/" for folder in UNIT_FOLDERS)) and file not in PROCESS_FILES
+    return "unit" if is_pure and not servers & PROCESS_FIXTURES else "process"
+
+
+def group_of(item: pytest.Item) -> str:
+    """Tests that one worker of `--dist loadgroup` runs: those of a file, and all that start vLLM, which takes every
+    core."""
+    return "vllm" if "vllm_interpreter" in vars(getattr(item, "module", object)) else str(item.path)
+
+
+class UnitGuard:
+    """Fails a unit test that starts a process or listens, so that the lists above stay true."""
+
+    def __init__(self) -> None:
+        self._started: list[str] = []
+        sys.addaudithook(self._hear)
+
+    def _hear(self, event: str, _: tuple[object, ...]) -> None:
+        if event in STARTS:
+            self._started.append(event)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> object:
+        self._started.clear()
+        result = yield
+        if self._started and item.get_closest_marker("unit"):
+            pytest.fail(f"a unit test caused {self._started[0]}: name its file in tests/layers.py", pytrace=False)
+        return result
