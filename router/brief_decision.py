@@ -28,12 +28,13 @@ OF_EXPERTS = (
 
 def brief(decision: RoutingDecision, also: Collection[str | None] = ()) -> RoutingDecision:
     """The decision with the first experts of its ranking, the best of the others, those that it names and `also`. It is
-    the same where there are no more, or nothing was predicted because the client named the experts."""
+    the same where there are no more."""
     shut_out = (*decision.excluded, *decision.outside_policy)
     names = (*decision.eligible, *shut_out)
-    if len(names) <= MOST_EXPERTS or not decision.predicted_quality:
+    if len(names) <= MOST_EXPERTS:
         return decision
-    quality = dict(zip(names, (*decision.predicted_quality, *decision.excluded_quality), strict=True))
+    predicted = (*decision.predicted_quality, *decision.excluded_quality)  # nothing where no router decided
+    quality = dict(zip(names, predicted or (0.0,) * len(names), strict=True))
     ranked = set(decision.ranking)
     others = sorted((name for name in names if name not in ranked), key=lambda name: -quality[name])
     kept = {*(*decision.ranking, *others)[:MOST_EXPERTS], *named_in(decision), *also}

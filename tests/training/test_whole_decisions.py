@@ -20,7 +20,7 @@ from router.config import load_config
 from router.features import to_bytes
 from router.pipeline import Router
 from router.types import Query, QueryFacts
-from tests.logged import answered
+from tests.logged import answered, decision_of
 from tests.training.trained_folder import CONFIG, NOW, outcome_table, put_first_router
 from training.datasets.outcomes import write_outcomes
 from training.log_answers import AskedAnswers, as_logged, choices_on, fetch_answers
@@ -113,6 +113,14 @@ def test_a_brief_decision_keeps_what_is_read_of_it_and_sums_the_rest(many: Path)
         assert short.rest.eligible + len(short.eligible) == len(whole.eligible)
         changed = whole.model_copy(update={"eligible_probs": (*whole.eligible_probs[:-1], 0.5)})
         assert brief(changed).rest.sha256 != short.rest.sha256
+
+
+def test_a_decision_without_predictions_is_brief_as_well() -> None:
+    lacks = {f"expert-{i}": "takes no images" for i in range(1000)}
+    short = brief(decision_of("other", "sql", eligible=("other",), eligible_probs=(1.0,), excluded=lacks))
+    assert (short.eligible, short.eligible_probs) == (("other",), (1.0,))
+    assert len(short.excluded) < MOST_EXPERTS + 1
+    assert short.rest.reasons == {"takes no images": 1000 - len(short.excluded)}
 
 
 def test_estimates_are_those_of_a_log_that_names_all(many: Path) -> None:
