@@ -88,7 +88,7 @@ def entry_prices(facts: Mapping[str, object]) -> dict[str, Any]:
             least = int(named[2]) * (1000 if named[3] else 1) - inclusive
             above.setdefault(least, {})[NAMES[named[1]]] = per_million(rate)
     tiers = facts.get("tiered_pricing")
-    for tier in tiers if isinstance(tiers, list) else ():
+    for tier in (each for each in tiers if "range" in each) if isinstance(tiers, list) else ():
         # Such a tier names all its prices: cached tokens without one cost its input, not that of a lower tier.
         above[int(tier["range"][0])] = resolved({"output": found.get("output", 0.0), **rates_of(tier)})
     found |= above.pop(0, {})

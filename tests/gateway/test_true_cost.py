@@ -14,7 +14,7 @@ from gateway.answer_reader import StreamReader, read_answer
 from gateway.surfaces import messages_answer, responses_answer
 from router.cost import Price, cost
 from router.expert_config import ExpertConfig
-from router.price_list import listed, price_table
+from router.price_list import entry_prices, listed, price_table
 from router.usage import Usage, chat_usage, usage_of
 
 Json = dict[str, Any]
@@ -240,3 +240,16 @@ def test_a_row_without_kinds_and_one_of_a_later_coe_are_priced_as_text() -> None
     old = Usage.model_validate_json('{"prompt_tokens":5,"completion_tokens":1,"is_estimated":false}')
     later = Usage(prompt_tokens=5, completion_tokens=1, kinds={"cache_of_the_future": 3})
     assert cost(old, price) == cost(later, price) == pytest.approx(18e-6)
+
+
+def test_tiers_that_name_all_their_prices_do_not_take_those_of_lower_ones() -> None:
+    tiers = [
+        {"range": [0, 1000], "input_cost_per_token": 1e-6, "cache_read_input_token_cost": 1e-7},
+        {"range": [1000, 5000], "input_cost_per_token": 2e-6},
+        {"input_cost_per_token": 9e-6},
+    ]
+    prices = entry_prices({"output_cost_per_token": 5e-6, "tiered_pricing": tiers})
+    price = ExpertConfig.model_validate({"engine": "litellm", "model": "m", **prices}).chat_price
+    for prompt, micro_usd in ((1000, 900 + 100 * 0.1 + 5), (1001, 1001 * 2 + 5)):
+        usage = Usage(prompt_tokens=prompt, completion_tokens=1, kinds={"cache_read": 100})
+        assert cost(usage, price) == pytest.approx(micro_usd / 1e6)
