@@ -271,16 +271,18 @@ def solved_policy(
     solved = SolvedPolicy(solution, pins, preference=preference, plan=plan)
     if not policy.exploration.budget:
         return solved
-    stderr, quality = experts.newest.get("stderr", evidence.stderr), experts.newest.get("quality")
+    newest = {name: experts.newest.get(name, getattr(evidence, name)) for name in ("quality", "stderr", "mass")}
     explores = Exploration(
-        stderr=stderr.astype(np.float64),
+        stderr=newest["stderr"].astype(np.float64),
         dear=dearness(costs.cost_usd, solution.used["cost_usd"]),
-        quality=None if quality is None else quality.astype(np.float64),
+        quality=newest["quality"].astype(np.float64) if "quality" in experts.newest else None,
         guessed=frozenset(np.flatnonzero(evidence.is_guess).tolist()) if choice is None else frozenset(),
+        floor=policy.exploration.floor,
+        known=newest["quality"].astype(np.float64),
     )
     if choice is None:
-        mass = experts.newest.get("mass", evidence.mass)
-        return solved.exploring(explores, policy.exploration.budget, evidence.quality, range(len(rows)), mass)
+        quality, mass = evidence.quality, newest["mass"]
+        return solved.exploring(explores, policy.exploration.budget, quality, range(len(rows)), mass)
     some = np.linspace(0, len(choice.rows) - 1, min(len(choice.rows), EXPLORATION_SAMPLE)).astype(np.int64)
     sample, of_rows = choice.sample[some], choice.rows[some].tolist()
     return solved.exploring(explores, policy.exploration.budget, sample, of_rows, np.ones(len(some), dtype=np.float32))

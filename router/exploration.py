@@ -10,6 +10,7 @@ Where expert w is planned, expert e is tried with probability
 Raiffa & Schlaifer 1961): large where their predicted qualities lie within their errors, next to nothing elsewhere.
 `loss` is the predicted loss of quality, max(d, 0), and what the expert costs more in money, at the rate of the gate.
 `scale` is solved with the map: the mean loss over the traffic's mix of categories is at most the policy's budget.
+Nobody is tried whose quality, one standard error added, is below `floor` of the best one's: known to be hopeless.
 
 Shapes: n rows of a solved table (categories, or sample queries), k rows of the map, m experts.
 """
@@ -52,7 +53,8 @@ class Exploration:
     `stderr` (k, m) of the measured qualities; `dear` (k, m) what an expert's query costs, in units of quality;
     `quality` (k, m) newer than what the router predicts, where there is any. `guessed` are rows without grades. `share`
     and `loss` are the expected share of explored queries and the mean loss of quality, costs included; `unbounded` is
-    the part of that loss in guessed rows.
+    the part of that loss in guessed rows. `floor` is the share of the best one's quality below which, by a standard
+    error, nobody is tried; `known` (k, m) the measured quality, for `general`.
     """
 
     stderr: Float64Array
@@ -64,13 +66,29 @@ class Exploration:
     quality: Float64Array | None = None
     guessed: frozenset[int] = frozenset()
     unbounded: float = 0.0
+    floor: float = 0.0
+    known: Float64Array | None = None
+
+    def hopeful(self, row: int, quality: NDArray[np.floating], planned: int, others: Sequence[int]) -> list[int]:
+        """The others that are not known to be hopeless. Of whom nothing is known, the error is wide. What lands in the
+        last row, `general`, may be of any category, so their means over all categories count there as well."""
+        checks = [(quality, self.stderr[row])]
+        if self.known is not None and row == len(self.stderr) - 1:
+            checks.append((self.known.mean(axis=0), np.sqrt((self.stderr**2).sum(axis=0)) / len(self.stderr)))
+        least = [self.floor * float(found[[planned, *others]].max()) for found, _ in checks]
+        return [
+            e
+            for e in others
+            if all(found[e] + error[e] >= at for (found, error), at in zip(checks, least, strict=True))
+        ]
 
     def weighed(
         self, row: int, quality: NDArray[np.floating], planned: int, others: Sequence[int]
     ) -> tuple[Float64Array, Float64Array]:
-        """(m,) weights, 0 but for the others, and the losses of queries of a row with predicted quality (m,): g, or
-        the chances of being best in a guessed row."""
+        """(m,) weights, 0 but for the others that are not hopeless, and the losses of queries of a row with predicted
+        quality (m,): g, or the chances of being best in a guessed row."""
         quality = quality if self.quality is None else self.quality[row]
+        others = self.hopeful(row, quality, planned, others)
         weight, loss = np.zeros(len(quality)), np.zeros(len(quality))
         for e in others:
             worse = float(quality[planned]) - float(quality[e])
@@ -104,12 +122,12 @@ class Exploration:
     @property
     def identity(self) -> bytes:
         """All that decides a share, for a fingerprint."""
-        newer = b"" if self.quality is None else self.quality.tobytes()
+        newer = b" ".join(b"" if each is None else each.tobytes() for each in (self.quality, self.known))
         return (
             self.stderr.tobytes()
             + self.dear.tobytes()
             + newer
-            + repr((self.scale, self.most, sorted(self.guessed))).encode()
+            + repr((self.scale, self.most, sorted(self.guessed), self.floor)).encode()
         )
 
 

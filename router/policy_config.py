@@ -28,6 +28,9 @@ class ExplorationConfig(Section):
     """Queries that other experts than the planned one answer, so that the log says how good those are."""
 
     budget: float = Field(default=0.0, ge=0, le=1, description="mean loss of quality that it may cost; 0 explores none")
+    floor: float = Field(
+        default=0.5, ge=0, le=1, description="experts surely below this share of the best one's quality are not tried"
+    )
 
     @field_validator("budget", mode="before")
     @classmethod

@@ -50,9 +50,14 @@ def measured(rng: np.random.Generator, *, is_paid: bool = False) -> MeasuredExpe
 
 
 def solved(
-    experts: MeasuredExperts, budget: float, choice: LearnedChoice | None = None, **more: object
+    experts: MeasuredExperts,
+    exploration: float | dict[str, float],
+    choice: LearnedChoice | None = None,
+    **more: object,
 ) -> SolvedPolicy:
-    config = PolicyConfig.model_validate({"exploration": {"budget": budget}, **more})
+    """A policy of that budget, or of more of its exploration."""
+    explores = exploration if isinstance(exploration, dict) else {"budget": exploration}
+    config = PolicyConfig.model_validate({"exploration": explores, **more})
     return solved_policy(config, ROWS, experts, choice, None)
 
 
@@ -119,6 +124,40 @@ def test_an_expert_within_its_error_is_tried_and_one_far_behind_is_not() -> None
     near, far = explores.shares(0, np.array([0.8, 0.76, 0.3]), 0, [1, 2])[1:]
     assert near > 0.01
     assert far < 1e-6
+
+
+@given(st.integers(0, 2**32), st.floats(0.0, 1.0), st.sets(st.integers(0, K - 1)), st.booleans())
+def test_nobody_is_tried_who_is_known_to_be_hopeless(
+    seed: int, floor: float, guessed: set[int], is_newer: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    experts = measured(rng)
+    evidence = replace(experts.evidence, guessed=np.isin(np.arange(K), list(guessed)).astype(np.float32))
+    newest = {"quality": rng.random((K, M)).astype(np.float32), "stderr": evidence.stderr} if is_newer else {}
+    policy = solved(experts._replace(evidence=evidence, newest=newest), {"budget": 0.5, "floor": floor})
+    known = newest.get("quality", evidence.quality).astype(np.float64)
+    for row in range(K):
+        probs = probs_of(policy, row, evidence.quality[row])
+        planned = policy.expert_of(row)[0]
+        is_hopeless = known[row] + evidence.stderr[row].astype(np.float64) < floor * known[row].max()
+        if row == K - 1:
+            mean, error = known.mean(axis=0), np.sqrt((evidence.stderr.astype(np.float64) ** 2).sum(axis=0)) / K
+            is_hopeless |= mean + error < floor * mean.max()
+        is_hopeless[planned] = False
+        assert (probs[is_hopeless] == 0).all()
+        assert probs.sum() == pytest.approx(1.0)
+        found = odds_of(policy, row, tuple(range(M)), evidence.quality[row])
+        for _ in range(20):
+            assert not is_hopeless[found.draw(rng).expert]
+
+
+def test_an_expert_of_which_nothing_is_known_is_not_known_to_be_hopeless() -> None:
+    quality, error = np.array([0.9, 0.0, 0.0]), np.array([[0.05, 0.5, 0.05]])
+    found = Exploration(error, np.zeros((1, 3)), scale=0.2, floor=0.5)
+    assert found.hopeful(0, quality, 0, [1, 2]) == [1]
+    shares = found.shares(0, quality, 0, [1, 2])
+    assert shares[1] > 0.0 == shares[2]
+    assert replace(found, floor=0.0).shares(0, quality, 0, [1, 2])[2] > 0.0
 
 
 def test_shares_have_their_reference_values() -> None:
@@ -200,6 +239,8 @@ def test_all_that_decides_a_share_is_in_the_identity() -> None:
         "most": 0.5,
         "quality": None,
         "guessed": frozenset(),
+        "floor": 0.0,
+        "known": None,
     }
     others = {
         "stderr": np.zeros((1, 2)),
@@ -208,9 +249,11 @@ def test_all_that_decides_a_share_is_in_the_identity() -> None:
         "most": 0.4,
         "quality": np.ones((1, 2)),
         "guessed": frozenset({0}),
+        "floor": 0.5,
+        "known": np.ones((1, 2)),
     }
     found = {Exploration(**{**one, name: value}).identity for name, value in others.items()}
-    assert len(found | {Exploration(**one).identity}) == 7
+    assert len(found | {Exploration(**one).identity}) == 9
 
 
 @given(st.floats(-1, 1), st.floats(0.01, 0.5))
