@@ -31,10 +31,6 @@ COMMANDS = {
     "import-litellm": Command(
         "fleet.setup.init_commands:import_litellm", "Write an experts.yaml from a LiteLLM proxy's config.yaml."
     ),
-    "import-tensorzero": Command(
-        "fleet.setup.init_commands:import_tensorzero",
-        "Write an experts.yaml from a TensorZero gateway's tensorzero.toml.",
-    ),
     "check": Command("gateway.check_command:check", "Validate experts.yaml, and list its experts.", is_shown=True),
     "config plan": Command(
         "gateway.config_commands:plan", "Show what experts.yaml would change in running gateways.", is_shown=True

@@ -38,9 +38,7 @@ def log(
     ] = math.inf,
     foreign: Annotated[
         str | None,
-        typer.Option(
-            "--import", help="log of another gateway: litellm, openai, langfuse or otel; what routing would have saved"
-        ),
+        typer.Option("--import", help="log of another gateway: litellm or openai; what routing would have saved"),
     ] = None,
     policy: Annotated[str, typer.Option(help="with --import: the policy that would have routed")] = "default",
     files: Annotated[list[Path] | None, typer.Argument(help="with --import: its files")] = None,

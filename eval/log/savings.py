@@ -55,15 +55,13 @@ class Savings(Record):
     total: SavedGroup
     categories: tuple[SavedGroup, ...]
     models: tuple[SavedGroup, ...]
-    score: float | None = Field(description="mean score of the answers, where the log has scores")
-    predicted_score: float | None = Field(description="predicted quality of the same answers")
     left_out: dict[str, int]
 
 
 @dataclass(frozen=True)
 class RoutedCalls:
     """Calls as arrays (n,): row of the map, expert then (-1: none of the router's) and routed, USD then and routed (NaN
-    where unknown), and score (NaN). `evidence` and `has_price` (m,) are of the experts, in their order."""
+    where unknown). `evidence` and `has_price` (m,) are of the experts, in their order."""
 
     names: tuple[str, ...]
     rows: tuple[str, ...]
@@ -72,7 +70,6 @@ class RoutedCalls:
     routed: IntArray
     cost_usd: Float64Array
     routed_usd: Float64Array
-    score: Float64Array
     evidence: QualityMatrix
     has_price: BoolArray
 
@@ -152,8 +149,7 @@ def route_calls(
     entries = [config.experts[name] for name in names]
     has_price = np.array([sum(entry.chat_price.of_text) > 0 for entry in entries])
     then, later = costs(entries, evidence, row, served, routed, calls)
-    score = np.array([np.nan if call.score is None else call.score for call in calls])
-    return RoutedCalls(names, rows, row, served, routed, then, later, score, evidence, has_price)
+    return RoutedCalls(names, rows, row, served, routed, then, later, evidence, has_price)
 
 
 def served_expert(model: str, config: CoeConfig, experts: Sequence[str]) -> int:
@@ -206,8 +202,6 @@ def measure_savings(
     """The report on at least one call."""
     models = np.array([call.model for call in calls], dtype=np.object_)
     total = found.group("all", np.ones(len(calls), dtype=bool))
-    scored = np.isfinite(found.score) & (found.served >= 0)
-    predicted = found.evidence.quality[found.row[scored], found.served[scored]]
     return Savings(
         headline=headline(total),
         warnings=warnings(found, models),
@@ -217,8 +211,6 @@ def measure_savings(
         total=total,
         categories=tuple(found.group(found.rows[i], found.row == i) for i in np.unique(found.row)),
         models=tuple(found.group(name, models == name) for name in sorted(set(models))),
-        score=float(found.score[scored].mean()) if scored.any() else None,
-        predicted_score=float(predicted.mean()) if scored.any() else None,
         left_out={reason: count for reason, count in left_out.items() if count},
     )
 
@@ -266,12 +258,6 @@ def warnings(found: RoutedCalls, models: NDArray[np.object_]) -> tuple[str, ...]
 def savings_page(report: Savings) -> Page:
     """The page of a report."""
     left_out = ", ".join(f"{count:,} {reason}" for reason, count in report.left_out.items()) or "nothing"
-    scored = "The log has no scores of measured experts' answers to compare predictions with."
-    if report.score is not None and report.predicted_score is not None:
-        scored = (
-            f"The log's own scores of answers average {percent(report.score)}; the router predicts "
-            f"{percent(report.predicted_score)} for the same answers."
-        )
     made = f"Made {report.created_at} with router {report.router}. Left out: {left_out}."
     saved, gained = savings_cell(report.total.saved_usd, money), savings_cell(report.total.gained, points)
     title, verdict_tone = verdict(saved, gained)
@@ -288,7 +274,7 @@ def savings_page(report: Savings) -> Page:
         sections=[
             Section("before", "Before you read", report.warnings, is_open=True),
             Section("where", "Where it would have gone", [saved_table(name, found) for name, found in groups], True),
-            Section("measured", "How this was measured", [scored, Command(report.command), Note(made)]),
+            Section("measured", "How this was measured", [Command(report.command), Note(made)]),
         ],
         first={},
         tone=verdict_tone,

@@ -1,4 +1,4 @@
-"""`coe init`, `coe import-litellm` and `coe import-tensorzero`: the first experts.yaml."""
+"""`coe init` and `coe import-litellm`: the first experts.yaml."""
 
 from __future__ import annotations
 
@@ -69,24 +69,6 @@ def import_litellm(
 
     found = litellm_experts(read_yaml(config_text(file), file=str(file)), str(file))
     write_composition(found, out, "coe import-litellm")
-
-
-def import_tensorzero(
-    file: Annotated[Path, typer.Argument(help="tensorzero.toml")], out: OutOption = DEFAULT_CONFIG
-) -> None:
-    """Write an experts.yaml with the models of a TensorZero gateway; what has no counterpart is named."""
-    import tomllib
-
-    from base.errors import ConfigError
-    from fleet.setup.composition import write_composition
-    from fleet.setup.tensorzero_file import tensorzero_experts
-    from router.config import config_text
-
-    try:
-        values = tomllib.loads(config_text(file))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{file}: is not valid TOML: {error}") from error
-    write_composition(tensorzero_experts(values, str(file)), out, "coe import-tensorzero")
 
 
 def is_hosted(endpoint: str) -> bool:

@@ -46,8 +46,6 @@ def savings() -> Savings:
         total=groups[0],
         categories=tuple(groups),
         models=tuple(groups),
-        score=None,
-        predicted_score=None,
         left_out={},
     )
 

@@ -1,4 +1,4 @@
-"""The first experts.yaml: from endpoints, from a LiteLLM proxy's file, from a TensorZero gateway's file."""
+"""The first experts.yaml: from endpoints, and from a LiteLLM proxy's file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from coe.command_line import run
 from fleet.setup.composition import Found, composition_text, safe_name
 from fleet.setup.endpoints import Endpoint
 from fleet.setup.litellm_file import litellm_experts
-from fleet.setup.tensorzero_file import tensorzero_experts
 from router.config import load_config, parse_text
 from router.section import check_name
 from tests.json_server import JsonHandler, answering
@@ -206,54 +205,6 @@ def test_a_litellm_proxy_becomes_a_composition() -> None:
     ):
         assert said in notes
     assert "sk-" not in notes + text
-
-
-TENSORZERO = {
-    "models": {
-        "gpt_4o": {
-            "routing": ["openai", "azure"],
-            "providers": {
-                "openai": {"type": "openai", "model_name": "gpt-4o"},
-                "azure": {
-                    "type": "azure",
-                    "deployment_id": "gpt4o",
-                    "endpoint": "https://x.example",
-                    "api_key_location": "env::AZ",
-                },
-            },
-        },
-        "llama": {
-            "routing": ["gpu"],
-            "providers": {"gpu": {"type": "vllm", "api_base": "http://gpu:8000/v1/", "model_name": "org/llama"}},
-        },
-        "odd": {"routing": ["x"], "providers": {"x": {"type": "dummy", "model_name": "m"}}},
-    },
-    "functions": {"draft": {"type": "chat", "variants": {"a": {"model": "anthropic::claude-haiku-4-5"}}}},
-    "metrics": {"liked": {"type": "boolean"}},
-    "tools": {"search": {"description": "x"}},
-}
-
-
-def test_a_tensorzero_gateway_becomes_a_composition() -> None:
-    found = tensorzero_experts(TENSORZERO, "tensorzero.toml")
-    config = parse_text(composition_text(found, "coe import-tensorzero"), file="experts.yaml")
-    assert list(config.experts) == ["gpt_4o-openai", "gpt_4o-azure", "llama", "claude-haiku-4-5"]
-    assert config.aliases == {"gpt_4o": ("gpt_4o-openai", "gpt_4o-azure")}
-    first, azure, llama, claude = config.experts.values()
-    assert (first.engine, first.model, first.api_key_env) == ("litellm", "openai/gpt-4o", "OPENAI_API_KEY")
-    assert (azure.model, azure.url, azure.api_key_env) == ("azure/gpt4o", "https://x.example", "AZ")
-    assert (llama.engine, llama.model, llama.url, llama.api_key_env) == (
-        "vllm",
-        "org/llama",
-        "http://gpu:8000/v1",
-        None,
-    )
-    assert (claude.model, claude.api_key_env) == ("anthropic/claude-haiku-4-5", "ANTHROPIC_API_KEY")
-    notes = "\n".join(found.notes)
-    assert all(
-        said in notes
-        for said in ("models.odd.providers.x: type 'dummy'", "functions.draft", "metrics.liked", "tools: not")
-    )
 
 
 @pytest.mark.parametrize(

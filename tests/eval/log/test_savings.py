@@ -66,10 +66,8 @@ def test_a_log_without_texts_says_how_to_get_them(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"1 no text of the request.*store_prompts_in_spend_logs") as caught:
         calls_of("litellm", path)
     assert "Peru" not in str(caught.value)
-    for broken in ({"resourceSpans": [1]}, {"custom_id": "a", "body": "no object"}):
-        kind = "otel" if "resourceSpans" in broken else "openai"
-        with pytest.raises(DataError, match=r"broken.jsonl: row 1"):
-            calls_of(kind, written(tmp_path / "broken.jsonl", broken))
+    with pytest.raises(DataError, match=r"broken.jsonl: row 1"):
+        calls_of("openai", written(tmp_path / "broken.jsonl", {"custom_id": "a", "body": "no object"}))
     with pytest.raises(ConfigError, match=r"unknown format 'lite'.*litellm"):
         calls_of("lite", path)
 
@@ -89,68 +87,6 @@ def test_a_batch_is_joined_with_its_requests(tmp_path: Path) -> None:
     assert call.cached_tokens == 16
     with pytest.raises(DataError, match="give the input file of the batch"):
         calls_of("openai", got)
-
-
-@pytest.mark.parametrize("is_export", [True, False])
-def test_langfuses_observations_find_their_scores(tmp_path: Path, is_export: bool) -> None:
-    row: dict[str, object] = {
-        "id": "o1",
-        "trace_id": "t1",
-        "type": "GENERATION",
-        "provided_model_name": "right",
-        "input": json.dumps({"messages": ASKED}),
-        "usage_details": {"input": 20, "output": 10, "total": 30},
-        "total_cost": 0.002,
-    }
-    score: dict[str, object] = {
-        "id": "s",
-        "trace_id": "t1",
-        "observation_id": "o1",
-        "data_type": "NUMERIC",
-        "value": 0.25,
-    }
-    rows = [
-        row,
-        row | {"id": "o2", "type": "SPAN"},
-        score,
-        score | {"value": 0.75},
-        score | {"data_type": "CATEGORICAL"},
-    ]
-    if not is_export:
-        names = {"trace_id": "traceId", "observation_id": "observationId", "data_type": "dataType"}
-        names |= {"provided_model_name": "model", "usage_details": "usageDetails", "total_cost": "calculatedTotalCost"}
-        rows = [{names.get(name, name): value for name, value in one.items()} for one in rows]
-    (call,) = calls_of("langfuse", written(tmp_path / "rows.jsonl", *rows))
-    assert (call.model, call.asks, call.prompt_tokens, call.output_tokens, call.cost_usd, call.score) == (
-        *("right", EXPECTED.asks, 20, 10, 0.002, 0.5),
-    )
-
-
-def attribute(key: str, value: object) -> dict[str, object]:
-    kinds = {str: "stringValue", int: "intValue", float: "doubleValue"}
-    return {"key": key, "value": {kinds[type(value)]: str(value) if isinstance(value, int) else value}}
-
-
-def test_spans_are_scored_by_evaluation_events(tmp_path: Path) -> None:
-    messages = [{"role": "user", "parts": [{"type": "text", "content": "What is the capital of Peru?"}]}]
-    facts = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "right", "gen_ai.usage.input_tokens": 20}
-    facts |= {
-        "gen_ai.usage.output_tokens": 10,
-        "gen_ai.input.messages": json.dumps(messages),
-        "gen_ai.response.id": "r1",
-    }
-    span = {"spanId": "s1", "attributes": [attribute(*pair) for pair in facts.items()]}
-    judged = [attribute("gen_ai.evaluation.score.value", 0.5), attribute("gen_ai.response.id", "r1")]
-    lines = [
-        {"resourceSpans": [{"scopeSpans": [{"spans": [span, {"spanId": "s2", "attributes": []}]}]}]},
-        {
-            "resourceLogs": [
-                {"scopeLogs": [{"logRecords": [{"eventName": "gen_ai.evaluation.result", "attributes": judged}]}]}
-            ]
-        },
-    ]
-    (call,) = calls_of("otel", written(tmp_path / "otlp.jsonl", *lines))
-    assert (call.model, call.asks, call.output_tokens, call.score) == ("right", EXPECTED.asks, 10, 0.5)
 
 
 def test_the_report_says_what_routing_would_have_saved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
