@@ -284,7 +284,8 @@ def page(found: Findings, world: World, command: str, minutes: float, margin: fl
             "## Drift",
             "",
             f"{len(found.courses)} runs of {len(phases)} phases of {phases[0].blocks * BLOCK} decisions; the loop "
-            f"retrains every {BLOCK} decisions. In the second, the scores of {DEGRADED} fall to {FACTOR:.0%}. Mean "
+            f"retrains every {BLOCK} decisions. In the second, the scores of {DEGRADED} fall to {FACTOR:.0%}. The "
+            "runs are draws of one world, the same table and the same expert, so ± says nothing of other worlds. Mean "
             "true score of the answers, explored ones included:",
             "",
             *served_lines(found.courses, phases),

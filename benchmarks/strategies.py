@@ -147,6 +147,14 @@ def plurality(trial: Trial) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return weighed(trial, 1 + 1e-3 * np.broadcast_to(trial.fit_means, trial.scores.shape)), everybody(trial)
 
 
+def plurality_of_three(trial: Trial) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The same among the three that are best on the fit prompts, as many as `agree` may ask."""
+    best = np.argsort(-trial.fit_means)[:3]
+    asked = np.zeros(trial.scores.shape, dtype=bool)
+    asked[:, best] = True
+    return weighed(trial, 1 + 1e-3 * np.broadcast_to(trial.fit_means, asked.shape), asked), asked.astype(np.float64)
+
+
 def naive_bayes(trial: Trial) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Votes weighted by the log-odds of each expert's accuracy in the category, errors taken to be independent."""
     labels = np.array(trial.fit.categories)
@@ -234,6 +242,7 @@ def frugal_cascade(trial: Trial) -> tuple[NDArray[np.float64], NDArray[np.float6
 
 PUBLISHED: Mapping[str, Callable[[Trial], tuple[NDArray[np.float64], NDArray[np.float64]]]] = {
     "plurality": plurality,
+    "plurality of the best three": plurality_of_three,
     "naive Bayes vote": naive_bayes,
     "Dawid-Skene": dawid_skene,
     "agreement cascade": agreement_cascade,
