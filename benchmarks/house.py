@@ -64,8 +64,8 @@ SINCE = {
     "several processes": """
         gateway/work*.py gateway/siblings.py
     """,
-    "fleet: residency, replicas, GPUs, fake of vLLM": """
-        fleet/residency* fleet/replicas.py fleet/vllm_[ghs]*.py fleet/engine_wishes.py fleet/fake_vllm/*
+    "fleet: residency, replicas, GPUs": """
+        fleet/residency* fleet/replicas.py fleet/vllm_[ghs]*.py fleet/engine_wishes.py
         gateway/residency_board.py gateway/experts_commands.py gateway/reach.py
     """,
     "strategies": """

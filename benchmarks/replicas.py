@@ -2,7 +2,7 @@
 
     python -m benchmarks.replicas
 
-Three fake vLLM servers (`fleet/fake_vllm`) play the engines of one expert: their cache is real, their model is not.
+Three fake vLLM servers (`tests/fake_vllm`) play the engines of one expert: their cache is real, their model is not.
 Clients hold conversations at once, each turn with all before it. Prints the mean of ten seeds and its 95% interval.
 """
 
@@ -16,12 +16,12 @@ from contextlib import AsyncExitStack
 from aiohttp import web
 
 from fleet.backend import BackendRequest
-from fleet.fake_vllm.command import FakeOptions
-from fleet.fake_vllm.engine import FakeEngine
-from fleet.fake_vllm.server import FakeServer
 from fleet.pool import ExpertPool
 from fleet.replicas import Replicas
 from fleet.wires import vllm
+from tests.fake_vllm.command import FakeOptions
+from tests.fake_vllm.engine import FakeEngine
+from tests.fake_vllm.server import FakeServer
 
 ENGINES, CLIENTS, CONVERSATIONS, TURNS, WORDS = 3, 24, 60, 6, 60
 THINKING_S = 0.1

@@ -115,7 +115,7 @@ def backend_at(
         if url is None:
             raise ConfigError(f"experts.{name}: no address; start its engine (`coe experts up`) or set `url`")
         options |= {"url": url, "served_model": entry.name_on_engine(name), "timeout_s": entry.timeout_s}
-        options["takes_cache_salt"] = entry.engine.is_vllm
+        options["takes_cache_salt"] = entry.engine is Engine.VLLM
         options["sets_id"] = entry.engine is Engine.OPENAI  # feedback may name an answer by it
         if entry.engine is Engine.LLAMACPP:
             options["extra_body"] = lora_selection(lora_ids.get(name), lora_ids)

@@ -55,7 +55,7 @@ class Fleet:
         folder: Path,
         data_dir: Path,
         environment: Mapping[str, str],
-        engines: Collection[Engine] = (Engine.LLAMACPP, Engine.VLLM, Engine.FAKE_VLLM),
+        engines: Collection[Engine] = (Engine.LLAMACPP, Engine.VLLM),
         running: Mapping[str, tuple[str, ...]] | None = None,
         label: str = "",
     ) -> None:
@@ -208,7 +208,7 @@ class Fleet:
         plans = []
         if Engine.LLAMACPP in self._kinds:
             plans += llamacpp_plans(self._config, self._folder, self._data_dir, self._environment, self._label)
-        if any(kind.is_vllm for kind in self._kinds):
+        if Engine.VLLM in self._kinds:
             plans += vllm_plans(self._config, self._folder, self._data_dir, self._environment)
         return [plan for plan in plans if not self._running.keys() >= set(plan.experts)]
 

@@ -155,6 +155,6 @@ def experts_table(config: CoeConfig, urls: Mapping[str, Sequence[str]]) -> Grid:
 
 def address_hint(engine: Engine) -> str:
     """Says where an expert without an address of its own can be reached."""
-    if engine.is_vllm:
+    if engine is Engine.VLLM:
         return "not running"
     return "embedded" if engine is Engine.LLAMACPP else ""

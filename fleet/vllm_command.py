@@ -7,7 +7,6 @@ environment (it pins an older fastapi).
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
@@ -21,7 +20,6 @@ from router.weights import expanded
 MODULE = "vllm.entrypoints.openai.api_server"
 """The module form works with every build; the `vllm` script is missing from some."""
 
-FAKE = "fleet.fake_vllm"
 
 SLEEP_FLAG = "enable-sleep-mode"
 
@@ -115,7 +113,7 @@ def each_replica(processes: Iterable[VllmProcess]) -> tuple[VllmProcess, ...]:
 
 def managed_experts(config: CoeConfig) -> dict[str, ExpertConfig]:
     """Experts whose vLLM this host starts: those without a `url`."""
-    return {n: e for n, e in config.experts.items() if e.engine.is_vllm and e.url is None}
+    return {n: e for n, e in config.experts.items() if e.engine is Engine.VLLM and e.url is None}
 
 
 def vllm_process(
@@ -142,10 +140,10 @@ def vllm_process(
         flags |= {"max-loras": len(adapters), "max-lora-rank": served_rank({name: ranks[name] for name in adapters})}
     flags |= checked_flags("engines.vllm.args", engine.args)
     flags |= checked_flags(f"experts.{names[0]}.engine_args", first.engine_args)
-    program = [sys.executable, "-P", "-m", FAKE] if first.engine is Engine.FAKE_VLLM else [engine.python, "-m", MODULE]
     model, served = model_argument(first.model, folder), bare or [first.model]
     folders = {entry.name_on_engine(name): adapter_folder(entry, folder) for name, entry in adapters.items()}
-    argv = [*program, "--model", model, "--served-model-name", *served, "--host", "127.0.0.1", "--port", str(port)]
+    argv = [engine.python, "-m", MODULE, "--model", model, "--served-model-name", *served]
+    argv += ["--host", "127.0.0.1", "--port", str(port)]
     argv += [*lora_arguments(folders), *flag_arguments(flags)]
     env = DEFAULT_ENV | (DEV_ENV if flags.get(SLEEP_FLAG) is True else {}) | env
     return VllmProcess(

@@ -51,7 +51,7 @@ async def hosted_vllm(
         write_vllm(data_dir, (), runner)
         ended = await end_orphans(data_dir)
         change_wishes(data_dir, lambda was: was.model_copy(update={"stopped": frozenset()}))
-        fleet = Fleet(config, folder, data_dir, environment, engines={Engine.VLLM, Engine.FAKE_VLLM})
+        fleet = Fleet(config, folder, data_dir, environment, engines={Engine.VLLM})
         starting = asyncio.create_task(start_and_announce(fleet, data_dir, runner, config.residency))
         following = asyncio.create_task(follow_wishes(fleet, data_dir, runner, starting))
         try:

@@ -28,7 +28,7 @@ from router.policy_config import Budgets
 from router.quality import QualityMatrix
 from router.weights import PACKAGE_SCHEME, expanded, resolve_weights
 
-LISTING = (Engine.OPENAI, Engine.VLLM, Engine.FAKE_VLLM)
+LISTING = (Engine.OPENAI, Engine.VLLM)
 """Engines that list their models at `/models`. llama.cpp is started with its model, litellm's providers have no probe
 that they share."""
 
@@ -102,9 +102,9 @@ def expert_problems(config: CoeConfig, folder: Path) -> Iterator[str]:
         elif entry.engine is Engine.LITELLM:
             litellm = plugins.load("fleet.wires", "litellm")
             yield from faults(f"experts.{name}.engine", partial(plugins.require_imports, litellm))
-        elif entry.engine.is_vllm and entry.url is None:
+        elif entry.engine is Engine.VLLM and entry.url is None:
             yield from faults(f"experts.{name}.model", partial(expanded, entry.model))
-        if entry.adapter is not None and (entry.engine is Engine.LLAMACPP or entry.engine.is_vllm):
+        if entry.adapter is not None and (entry.engine is Engine.LLAMACPP or entry.engine is Engine.VLLM):
             yield from adapter_problems(name, entry, folder)
 
 

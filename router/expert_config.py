@@ -44,12 +44,6 @@ class Engine(StrEnum):
     LITELLM = "litellm"  # a hosted provider, `model` in litellm's notation (e.g. anthropic/claude-...)
     BUILTIN = "builtin"  # no language model: a kind of fleet/builtins, in the gateway's own process
     ECHO = "echo"  # a fake for tests: answers with the question
-    FAKE_VLLM = "fake_vllm"  # a fake for tests: vLLM's server without a model, started as `vllm` is
-
-    @property
-    def is_vllm(self) -> bool:
-        """Returns True for vLLM and its fake."""
-        return self in (Engine.VLLM, Engine.FAKE_VLLM)
 
 
 class Wire(StrEnum):
@@ -174,7 +168,7 @@ def entry_faults(entry: ExpertConfig) -> Iterator[str]:
         yield "url: required for engine 'openai'"
     if entry.adapter is not None and entry.url is not None and entry.served_model is None:
         yield "served_model: required beside `url` and `adapter`: the name under which that engine serves the adapter"
-    if entry.adapter is not None and entry.engine is not Engine.LLAMACPP and not entry.engine.is_vllm:
+    if entry.adapter is not None and entry.engine is not Engine.LLAMACPP and entry.engine is not Engine.VLLM:
         yield f"adapter: engine '{entry.engine}' takes no adapter; allowed: llamacpp, vllm"
     if entry.url is not None and entry.engine in (Engine.LLAMACPP, Engine.BUILTIN, Engine.ECHO):
         yield f"url: engine '{entry.engine}' takes no url; allowed: vllm, openai, litellm"
@@ -188,15 +182,15 @@ def entry_faults(entry: ExpertConfig) -> Iterator[str]:
     if entry.engine is Engine.LLAMACPP and entry.adapter is not None and Wire.MESSAGES in entry.wires:
         yield "wires: llama.cpp answers messages by the base, not by the adapter; allowed: responses, completions"
     for key, value in (("engine_args", entry.engine_args), ("engine_env", entry.engine_env)):
-        if value and not entry.engine.is_vllm:
+        if value and entry.engine is not Engine.VLLM:
             yield f"{key}: engine '{entry.engine}' takes none; allowed: vllm; llamacpp is set up by engines.llamacpp"
 
 
 def replica_faults(entry: ExpertConfig) -> Iterator[str]:
     """Further engines and limits of an expert that cannot have them."""
-    if entry.replica_urls and (entry.url is None or not (entry.engine is Engine.OPENAI or entry.engine.is_vllm)):
+    if entry.replica_urls and (entry.url is None or not (entry.engine is Engine.OPENAI or entry.engine is Engine.VLLM)):
         yield "replica_urls: beside `url` alone, for engines vllm and openai"
-    if entry.replicas > 1 and (entry.url is not None or not entry.engine.is_vllm):
+    if entry.replicas > 1 and (entry.url is not None or entry.engine is not Engine.VLLM):
         yield "replicas: of engine vllm without a `url` alone; further engines of others are `replica_urls`"
     if len({entry.url, *entry.replica_urls}) <= len(entry.replica_urls):
         yield "replica_urls: names an address twice; `url` is one of them"

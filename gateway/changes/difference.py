@@ -67,9 +67,9 @@ def restart_problems(started: CoeConfig, config: CoeConfig, running: Collection[
     weights = {each.model for each in started.experts.values() if each.engine is Engine.LLAMACPP}
     for name, entry in config.experts.items():
         was, is_llamacpp = started.experts.get(name), entry.engine is Engine.LLAMACPP
-        is_there = (was is not None and is_same_engine(was, entry)) or (entry.engine.is_vllm and name in running)
+        is_there = (was is not None and is_same_engine(was, entry)) or (entry.engine is Engine.VLLM and name in running)
         gets_process = is_llamacpp and entry.adapter is not None and entry.model in weights  # beside the others
-        is_of_host = entry.url is None and (is_llamacpp or entry.engine.is_vllm)
+        is_of_host = entry.url is None and (is_llamacpp or entry.engine is Engine.VLLM)
         if is_of_host and not (is_there or gets_process):
             problems.append(f"experts.{name}: an expert on an engine of this host {needs}; allowed: {ALLOWED}")
     return problems

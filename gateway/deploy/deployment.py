@@ -267,8 +267,6 @@ def stay_awake(values: Any) -> None:
 
 def refuse_local_models(config: CoeConfig, path: Path) -> None:
     """Raises ConfigError for weights that a container does not have."""
-    if fakes := [name for name, entry in config.experts.items() if entry.engine is Engine.FAKE_VLLM]:
-        raise ConfigError(f"{path}: experts.{fakes[0]}.engine: '{Engine.FAKE_VLLM}' is for tests; allowed here: vllm")
     hosted = {n: e for n, e in config.experts.items() if e.engine is Engine.LLAMACPP} | managed_experts(config)
     for name, entry in hosted.items():
         if entry.model.startswith(("./", "../", "/", "~")):

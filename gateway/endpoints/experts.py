@@ -71,7 +71,7 @@ async def list_experts(
     """The experts that the caller may name, and of vLLM's engines whether they are awake."""
     shared = Counter(entry.host_group for entry in config.experts.values())
     named = {name: entry for name, entry in config.experts.items() if caller.may_ask(name)}
-    ours = [name for name, entry in named.items() if entry.engine.is_vllm and entry.url is None]
+    ours = [name for name, entry in named.items() if entry.engine is Engine.VLLM and entry.url is None]
     places, problems = await residencies(ours, live.folder.parent), pool.problems()
     return ExpertList(
         data=tuple(

@@ -68,7 +68,7 @@ class TokenCount:
             body = {name: value for name, value in native.body.items() if name not in ("max_tokens", "stream")}
             return int((await self._ask(expert, "messages/count_tokens", body, native.headers))["input_tokens"])
         said = {name: chat.body[name] for name in ("messages", "tools") if name in chat.body}
-        if entry.engine.is_vllm:
+        if entry.engine is Engine.VLLM:
             return int((await self._ask(expert, "../tokenize", said))["count"])
         if entry.engine is Engine.LLAMACPP:
             prompt = (await self._ask(expert, "../apply-template", said))["prompt"]

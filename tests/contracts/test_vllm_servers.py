@@ -18,6 +18,7 @@ import pytest
 
 from fleet.engine_plans import free_port
 from fleet.vllm_command import read_adapter_ranks, vllm_processes
+from tests.fake_vllm.interpreter import fake_interpreter
 from tests.small_composition import config_of
 from tests.vllm_build import ENVIRONMENT, READY_S, ROOT, vllm_interpreter, write_base
 from tests.waiting import wait_until
@@ -36,9 +37,9 @@ HELLO = [{"role": "user", "content": "Say hello to everybody in the room"}]
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """A running server with a base, `generalist`, and an adapter on it, `calculator`, as `coe` starts them."""
     folder, is_real = tmp_path_factory.mktemp("vllm"), request.param == "real"
-    python = vllm_interpreter() if is_real else "unused"
+    python = vllm_interpreter() if is_real else fake_interpreter(folder)
     model = str(write_base(python, folder / "base")) if is_real else "base"
-    engine = {"engine": "vllm" if is_real else "fake_vllm", "model": model, "context_tokens": CONTEXT_TOKENS}
+    engine = {"engine": "vllm", "model": model, "context_tokens": CONTEXT_TOKENS}
     args = {"dtype": "bfloat16", "enforce-eager": True, "max-num-seqs": 2}
     experts = {"generalist": engine, "calculator": {**engine, "adapter": str(ADAPTERS / "calculator")}}
     vllm = {"python": python, "args": args, "first_port": free_port(), "env": {**ENVIRONMENT, **DEV}}

@@ -75,7 +75,7 @@ async def labels_after_traffic(folder: Path) -> Labels:
         values = yaml.safe_load((folder / "experts.yaml").read_text())
         values["experts"]["left"] = {"engine": "vllm", "url": upstream.url, "model": "left"}
         values |= {"judge": {"expert": "right", "share": 1.0}, "aliases": {"*": "auto"}}
-        values["experts"]["sleeper"] = {"engine": "fake_vllm", "url": upstream.url, "model": "sleeper", "gpu_gib": 9}
+        values["experts"]["sleeper"] = {"engine": "vllm", "url": upstream.url, "model": "sleeper", "gpu_gib": 9}
         values["residency"] = {"memory_gb": 9}
         values["retrieval"] = {"encoder": {"kind": "hashing"}, "experts": {}}
         (folder / "experts.yaml").write_text(yaml.safe_dump(values))

@@ -35,6 +35,7 @@ from gateway import experts_commands
 from gateway.services import engines_of
 from gateway.settings import Settings
 from router.config import CoeConfig, parse_config
+from tests.fake_vllm.interpreter import fake_interpreter
 from tests.fleet.test_engines import first_of_free_ports
 from tests.gateway.running import echoes, running
 from tests.small_composition import composition_of
@@ -48,10 +49,10 @@ def config_of(tmp_path: Path) -> CoeConfig:
     sleeps."""
     args = {"enable-sleep-mode": True, "fake-card": str(tmp_path / "card"), "fake-weights-gib": 30}
     experts = {
-        "coder": {"engine": "fake_vllm", "model": "c", "gpu_gib": 50},
-        "writer": {"engine": "fake_vllm", "model": "w", "gpu_gib": 40},
+        "coder": {"engine": "vllm", "model": "c", "gpu_gib": 50},
+        "writer": {"engine": "vllm", "model": "w", "gpu_gib": 40},
     }
-    vllm = {"args": args, "gpus": {"0": 80}, "first_port": first_of_free_ports(2)}
+    vllm = {"python": fake_interpreter(tmp_path), "args": args, "gpus": {"0": 80}, "first_port": first_of_free_ports(2)}
     return parse_config(composition_of(experts, engines={"vllm": vllm}))
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from base.errors import EngineError
-from fleet.fake_vllm.command import Bug, FakeOptions, parse_command
-from fleet.fake_vllm.engine import NOISE, EngineDeadError, FakeEngine, Generation
-from fleet.fake_vllm.server import metrics_text
+from tests.fake_vllm.command import Bug, FakeOptions, parse_command
+from tests.fake_vllm.engine import NOISE, EngineDeadError, FakeEngine, Generation
+from tests.fake_vllm.server import metrics_text
 
 ROOT = Path(__file__).parents[2]
 ADAPTER = str(ROOT / "examples" / "smollm2" / "adapters" / "calculator")

@@ -17,12 +17,12 @@ from base.errors import BusyError, ConfigError
 from fleet.backend import BackendRequest, read_all, retry_after_s
 from fleet.breaker import FIRST_BACKOFF_S
 from fleet.connect import build_backends
-from fleet.fake_vllm.command import FakeOptions
-from fleet.fake_vllm.engine import FakeEngine
-from fleet.fake_vllm.server import FakeServer
 from fleet.pool import ExpertPool
 from fleet.replicas import LOAD_BOUND, Queue, Replica, Replicas, chosen, engine_load
 from fleet.wires.echo import EchoBackend, Options
+from tests.fake_vllm.command import FakeOptions
+from tests.fake_vllm.engine import FakeEngine
+from tests.fake_vllm.server import FakeServer
 from tests.served_app import app_of, serving
 from tests.small_composition import config_of
 from tests.waiting import until

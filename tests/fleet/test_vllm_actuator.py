@@ -11,14 +11,14 @@ import pytest
 
 from base.errors import BackendError
 from fleet.engine_wishes import WishedProcesses
-from fleet.fake_vllm.command import Bug, FakeOptions
-from fleet.fake_vllm.engine import FakeEngine, Generation
-from fleet.fake_vllm.server import FakeServer
 from fleet.folder_lock import FolderLock
 from fleet.process import ProcessState
 from fleet.residency.types import Residency, SleepLevel
 from fleet.residency.vllm_actuator import VllmActuator
 from fleet.vllm_addresses import EngineRecord, vllm_file, write_vllm
+from tests.fake_vllm.command import Bug, FakeOptions
+from tests.fake_vllm.engine import FakeEngine, Generation
+from tests.fake_vllm.server import FakeServer
 from tests.served_app import serving
 
 

@@ -12,9 +12,6 @@ from typing import Any
 import pytest
 
 from base.errors import ConfigError
-from fleet.fake_vllm.command import Bug, FakeOptions
-from fleet.fake_vllm.engine import FakeEngine
-from fleet.fake_vllm.server import FakeServer
 from fleet.residency.keeper import Keeper
 from fleet.residency.memory import Memory
 from fleet.residency.policies import Off, Regret
@@ -28,6 +25,9 @@ from router.config import parse_config
 from router.explain import reason_in_words
 from router.residency_config import ResidencyConfig
 from router.types import DecisionReason
+from tests.fake_vllm.command import Bug, FakeOptions
+from tests.fake_vllm.engine import FakeEngine
+from tests.fake_vllm.server import FakeServer
 from tests.fleet.residency.driver import resident
 from tests.gateway.running import Running, running, wire
 from tests.gateway.small_router import EXPERTS, small_router
@@ -231,7 +231,7 @@ async def kept(values: dict[str, Any], urls: dict[str, list[str]]) -> Keeper:
 
 
 async def test_the_keeper_of_a_configuration_counts_what_its_engines_take() -> None:
-    experts = {name: {"engine": "fake_vllm", "model": "m", "gpu_gib": 20} for name in EXPERTS}
+    experts = {name: {"engine": "vllm", "model": "m", "gpu_gib": 20} for name in EXPERTS}
     async with engines(("emerald",)) as urls:
         entries = {name: entry | {"url": urls[name]} for name, entry in experts.items()}
         values = composition_of(entries, residency={"memory_gb": 41.5, "pins": ["ruby"]})

@@ -12,7 +12,6 @@ import aiohttp
 import pytest
 
 from base.errors import BackendError
-from fleet.fake_vllm.engine import FakeEngine
 from fleet.pool import ExpertPool
 from fleet.residency.board import Heard, Note, Report, View
 from fleet.residency.changes import forward_clock
@@ -25,6 +24,7 @@ from fleet.residency.vllm_actuator import VllmActuator
 from fleet.tasks import stop_task
 from gateway.residency_board import RedisBoard
 from router.residency_config import ResidencyConfig
+from tests.fake_vllm.engine import FakeEngine
 from tests.fleet.residency.driver import resident
 from tests.gateway.running import Running, echoes
 from tests.gateway.small_router import EXPERTS

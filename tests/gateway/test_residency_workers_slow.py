@@ -45,7 +45,7 @@ async def engines(folder: Path) -> AsyncIterator[dict[str, str]]:
             words = ["--model", "m", "--served-model-name", name, "--port", url.split(":")[2].removesuffix("/v1")]
             words += ["--enable-sleep-mode", "--gpu-memory-utilization", str(50 / GPU_GIB)]
             words += ["--fake-card", str(folder / "card"), "--fake-wake-s", f"{WAKE_S},{WAKE_S}"]
-            command = [sys.executable, "-P", "-m", "fleet.fake_vllm", *words]
+            command = [sys.executable, "-P", "-m", "tests.fake_vllm", *words]
             processes.append(subprocess.Popen(command, env={**os.environ, "VLLM_SERVER_DEV_MODE": "1"}))
             await until(lambda name=name: serves(name), f"the engine of {name}")
             if name == RIGHT:
@@ -96,7 +96,7 @@ async def test_another_worker_ends_the_wake_that_a_killed_one_had_begun(tmp_path
         urls = await stack.enter_async_context(engines(tmp_path))
         values = yaml.safe_load(config.read_text())
         values["experts"] = {
-            name: {"engine": "fake_vllm", "model": name, "url": urls[name], "gpu_gib": 50} for name in (LEFT, RIGHT)
+            name: {"engine": "vllm", "model": name, "url": urls[name], "gpu_gib": 50} for name in (LEFT, RIGHT)
         }
         values["residency"] = {"policy": "off", "memory_gb": GPU_GIB}
         config.write_text(yaml.safe_dump(values))

@@ -81,7 +81,7 @@ def candidate_of(
         raise ConfigError(f"'{name}' is an expert of {file} already; allowed: a new name")
     if category is not None and category not in config.categories:
         raise ConfigError(f"--category: unknown '{category}'{allowed_values(category, config.categories)}")
-    engines = (Engine.LLAMACPP, Engine.VLLM, Engine.FAKE_VLLM)
+    engines = (Engine.LLAMACPP, Engine.VLLM)
     bases = [each for each, entry in config.experts.items() if entry.adapter is None and entry.engine in engines]
     if on is None and len(bases) != 1:
         raise ConfigError(f"--on: required, because there are {len(bases)} experts without an adapter")
@@ -171,7 +171,7 @@ async def add_to_engine(candidate: Candidate) -> None:
         ConfigError: experts.yaml cannot take the entry.
     """
     name, entry = candidate.name, candidate.entry
-    if entry.engine.is_vllm:
+    if entry.engine is Engine.VLLM:
         for root in entry.roots or read_vllm(candidate.data_dir).urls.get(candidate.base, ()):
             await load_adapter(root, entry, name, candidate.out)
         if entry.url is None:

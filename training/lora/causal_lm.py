@@ -43,7 +43,7 @@ def base_folder(expert: str, entry: ExpertConfig, folder: Path, cache: Path) -> 
             shutil.rmtree(out, ignore_errors=True)
             part.rename(out)
         return out
-    if not entry.engine.is_vllm:
+    if entry.engine is not Engine.VLLM:
         raise ConfigError(f"experts.{expert}: engine '{entry.engine}' takes no adapter; allowed: llamacpp, vllm")
     return resolve_weights(entry.model, folder) if entry.model.startswith((".", "/", "~")) else entry.model
 

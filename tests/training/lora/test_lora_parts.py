@@ -24,6 +24,7 @@ from fleet.vllm_command import read_adapter_ranks, vllm_processes
 from router.config import CoeConfig, load_config, parse_config
 from router.expert_config import ExpertConfig
 from router.strategies.types import built_kind
+from tests.fake_vllm.interpreter import fake_interpreter
 from tests.fleet.test_vllm_addresses import engine_record
 from tests.training.log_records import record
 from training.lora.admission import (
@@ -187,21 +188,22 @@ async def test_a_teacher_is_asked_apart_from_traffic() -> None:
         await taught(teacher, ["a"])
 
 
-def fake_composition(environment: dict[str, str]) -> CoeConfig:
-    base = {"engine": "fake_vllm", "model": "m", "context_tokens": 512}
+def fake_composition(python: str, environment: dict[str, str]) -> CoeConfig:
+    base = {"engine": "vllm", "model": "m", "context_tokens": 512}
     return parse_config(
         {
             **yaml.safe_load(COMPOSITION),
             "experts": {"base": base, "calculator": {**base, "adapter": str(ADAPTERS / "calculator")}},
-            "engines": {"vllm": {"first_port": free_port(), "env": environment}},
+            "engines": {"vllm": {"python": python, "first_port": free_port(), "env": environment}},
         }
     )
 
 
 @pytest.fixture
-def engine_url(request: pytest.FixtureRequest) -> Iterator[str]:
+def engine_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A server that speaks as vLLM, with or without leave to load adapters."""
-    config = fake_composition(getattr(request, "param", {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}))
+    environment = getattr(request, "param", {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"})
+    config = fake_composition(fake_interpreter(tmp_path), environment)
     (process,) = vllm_processes(config, ROOT, read_adapter_ranks(config, ROOT))
     environment = {**os.environ, **process.env, "PYTHONPATH": str(ROOT)}
     child = subprocess.Popen(process.argv, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

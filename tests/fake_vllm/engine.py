@@ -13,7 +13,7 @@ from pathlib import Path
 
 from base.errors import EngineError
 from base.whole_files import locked
-from fleet.fake_vllm.command import Bug, FakeOptions
+from tests.fake_vllm.command import Bug, FakeOptions
 
 LOOK_EVERY_S = 0.002
 TOKEN = re.compile(r"\s*\S+|\s+$")

@@ -1,4 +1,4 @@
-"""`python -m fleet.fake_vllm`, with vLLM's command line."""
+"""`python -m tests.fake_vllm`, with vLLM's command line."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import sys
 from aiohttp import web
 
 from base.errors import EngineError
-from fleet.fake_vllm.command import FakeOptions, parse_command
-from fleet.fake_vllm.engine import FakeEngine
-from fleet.fake_vllm.server import FakeServer
 from fleet.stop_signal import stop_on_signal
+from tests.fake_vllm.command import FakeOptions, parse_command
+from tests.fake_vllm.engine import FakeEngine
+from tests.fake_vllm.server import FakeServer
 
 
 async def serve(options: FakeOptions) -> int:

@@ -12,8 +12,8 @@ from pydantic import BaseModel, JsonValue, ValidationError
 
 from base.errors import EngineError
 from base.json_text import from_json, to_json
-from fleet.fake_vllm.engine import TOKEN, FakeEngine, Generation
-from fleet.fake_vllm.shapes import (
+from tests.fake_vllm.engine import TOKEN, FakeEngine, Generation
+from tests.fake_vllm.shapes import (
     AdapterAsked,
     AdapterNamed,
     Asked,
