@@ -29,7 +29,7 @@ def check(
     from fleet.experts_up import experts_table
     from fleet.vllm_addresses import read_vllm
     from gateway.check import engine_problems, find_problems, not_asked, resolved_lines
-    from gateway.start import unexplored
+    from gateway.start import unstated
     from router.build import live_router
     from router.config import load_config
     from router.live_pointer import LIVE_FILE, ROUTERS_FOLDER, category_warnings, live_manifest, pin_problems
@@ -49,7 +49,7 @@ def check(
         raise ConfigError("\n".join(problems), problems)
     for line in resolved_lines(loaded):
         console.print(line, soft_wrap=True)
-    warnings = unexplored(loaded) + ([] if manifest is None else category_warnings(loaded, manifest))
+    warnings = unstated(loaded) + ([] if manifest is None else category_warnings(loaded, manifest))
     if (data_dir / ROUTERS_FOLDER / LIVE_FILE).exists():  # its manifest may be what cannot be read
         try:
             live_router(loaded, data_dir)

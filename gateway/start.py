@@ -59,7 +59,7 @@ def agreed_config(settings: Settings) -> tuple[Start, list[str]]:
     """
     start, manifest = History(settings.data_dir).start(settings.config_path), live_manifest(settings.data_dir)
     config = start.config
-    warnings = unexplored(config)
+    warnings = unstated(config)
     if manifest is None:
         return start, [f"{settings.config_path}: {line}" for line in warnings]
     if problems := [f"{settings.config_path}: {line}" for line in pin_problems(config, manifest)]:
@@ -67,10 +67,16 @@ def agreed_config(settings: Settings) -> tuple[Start, list[str]]:
     return start, [f"{settings.config_path}: {line}" for line in (*warnings, *category_warnings(config, manifest))]
 
 
-def unexplored(config: CoeConfig) -> list[str]:
-    """A warning for each policy that does not explore although the file does not say `off`: nothing is learned then
-    about the experts that it does not choose."""
-    return [
+def unstated(config: CoeConfig) -> list[str]:
+    """Warnings of what the file leaves to a default that costs: a policy that does not explore learns nothing about
+    the experts that it does not choose, and cached tokens without a price are charged in full."""
+    uncached = [
+        f"experts.{name}.price.cache_read is missing, so prompt tokens that its provider had cached cost as much as "
+        "others; allowed: USD per million tokens, or 'cost: auto' for the prices of litellm's table"
+        for name, entry in config.experts.items()
+        if entry.price_in_per_m_usd and entry.cost is None and entry.price.cache_read is None
+    ]
+    return uncached + [
         f"policies.{name}.exploration is missing, so '{name}' tries no expert but the planned one, and nothing is "
         "learned about the others; allowed: a budget, such as {budget: 0.5%}, or 'off' if that is meant"
         for name, policy in config.policies.items()

@@ -306,3 +306,12 @@ def test_a_policy_that_ends_exploration_without_a_word_is_named(check):
     assert said in check(lambda values: values.update(policies={"default": {}})).stderr
     assert said in check(lambda values: values.pop("policies")).stderr
     assert check(lambda values: values.update(policies={"default": {"exploration": False}})).stderr == ""
+
+
+def test_an_expert_whose_cached_tokens_have_no_price_is_named(check):
+    def price(values, **keys):
+        values["experts"]["generalist"] |= {"price_in_per_m_usd": 5.0, **keys}
+
+    said = "experts.generalist.price.cache_read is missing, so prompt tokens that its provider had cached cost as much"
+    assert said in check(price).stderr
+    assert said not in check(lambda values: price(values, price={"cache_read": 0.5})).stderr
