@@ -69,7 +69,7 @@ SINCE = {
         gateway/residency_board.py gateway/experts_commands.py gateway/reach.py
     """,
     "strategies": """
-        router/strateg* training/strategies/* training/agreement.py gateway/strategy_run.py
+        router/strateg* training/strategies/* gateway/strategy_run.py
         eval/routing/strategy_arms.py base/sql_text.py
     """,
     "builtin experts, answer cache": """

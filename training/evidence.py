@@ -12,7 +12,6 @@ import numpy as np
 
 from router.quality import QualityMatrix
 from router.types import GENERAL, BoolArray, Float64Array, FloatArray, IntArray
-from training.agreement import Anchors, agreed_cells
 from training.carried_evidence import Carried, with_carried
 from training.change_points import ChangePoint, is_stale
 from training.expert_map import (
@@ -63,8 +62,7 @@ def gather_evidence(
 
     People's marks and graders' scores differ in level, and only experts that were chosen have rewards. A common offset
     (mean over cells that have both, weighted by rewards) is taken off the rewards first: without it the expert that
-    happens to serve would gain by being marked at all (ours). Failures, which were not marked, have no part in it. Who
-    agreed with whom, where several were asked, counts beside both (training.agreement). What
+    happens to serve would gain by being marked at all (ours). Failures, which were not marked, have no part in it. What
     one key says is weighed down to its share of the evidence in every cell, grades included, and so in every category
     and overall (training.key_influence).
 
@@ -95,10 +93,6 @@ def gather_evidence(
     gain = kept.reward - offset - difficulty[row]
     answers, rewarded = of_cells(weight), of_cells(weight * gain)
     sums, squares, counts = graded[0] + rewarded, graded[1] + of_cells(weight * gain**2), graded[2] + answers
-    if len(log.panels):
-        anchors = Anchors(shrink_with_guesses(sums, squares, counts, is_guess)[0] + difficulty[:, None], counts)
-        agreed = agreed_cells(log.panels, rows, believed.experts, anchors, changes)
-        sums, squares, counts = sums + agreed[0], squares + agreed[1], counts + agreed[2]
     if log.judged is not None:
         judged = log.judged.rows(together(is_taught(log.judged, outcomes.experts, changes, carried)))
         add_preferences(judged, rows, outcomes.experts, (sums, squares, counts), is_guess)

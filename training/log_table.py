@@ -24,7 +24,6 @@ from decision_log.feedback_types import ImplicitKind
 from decision_log.read import (
     ASKED_BY_COE,
     BY_BUILTIN,
-    BY_SEVERAL,
     has_failed,
     read_preferences,
     read_records,
@@ -40,7 +39,6 @@ from training.builtin_feedback import RatedBuiltin
 from training.feedback_bias import Replies
 from training.feedback_report import judge_agreements
 from training.key_influence import UNLIMITED, clusters
-from training.panels import Panels
 from training.split import question_of
 
 KEY_STRIDE = 7
@@ -67,7 +65,7 @@ class LogTable:
     answers are not learned from; `is_failure`: the expert failed, a reward of 0 without
     feedback. `traffic` counts the routed queries per category (the map's mass); `dropped` the decisions left out, by
     reason; `n_rows` the decisions read, without coe's own probes;
-    `model_changes` the last change of the model behind each expert; `panels` what several experts were asked for;
+    `model_changes` the last change of the model behind each expert;
     `builtins` the rated answers of experts that are not language models; `judged` the pairs of answers that a judge
     compared (training.judged_pairs).
     """
@@ -91,7 +89,6 @@ class LogTable:
     n_rows: int = 0
     fingerprint: str = ""
     model_changes: tuple[ModelChange, ...] = ()
-    panels: Panels = field(default_factory=Panels)
     builtins: tuple[RatedBuiltin, ...] = ()
     judged: LogTable | None = None
 
@@ -242,7 +239,7 @@ def collect(
     Args:
         preferences: of judges, as `read_preferences` gives them.
     """
-    columns, pairs, replies, models, panels = Columns(), Columns(), Replies(), ModelHistory(), Panels()
+    columns, pairs, replies, models = Columns(), Columns(), Replies(), ModelHistory()
     dropped, traffic, n_rows = Counter[str](), Counter[str](), 0
     asking, builtins, digest = set[str](), list[RatedBuiltin](), hashlib.sha256()
     for record in records:
@@ -265,8 +262,6 @@ def collect(
                     digest.update(repr((other, preferred, its)).encode())
                     pairs.add(record, preferred, its)
                     pairs.add(record, 1.0 - preferred, its, other)
-        if reason == BY_SEVERAL:
-            panels.add(record, rewards.get(record.decision_id))
         if reason == BY_BUILTIN and record.decision_id in rewards and record.decision is not None:
             own = (record.decision.category, record.decision.expert)
             builtins.append(RatedBuiltin(record.decision_id, *own, rewards[record.decision_id], record.key_id or ""))
@@ -293,7 +288,6 @@ def collect(
         n_rows=n_rows - dropped[ASKED_BY_COE],
         fingerprint=digest.hexdigest()[:16],
         model_changes=tuple(models.last.values()),
-        panels=panels,
         builtins=tuple(builtins),
         judged=judged if len(judged) else None,
     )
