@@ -21,7 +21,6 @@ from decision_log.consumer import Consumer
 from decision_log.database import Database
 from decision_log.housekeeping import Housekeeper
 from decision_log.privacy import load_key
-from decision_log.reward_pages import RewardPages
 from decision_log.router_versions import RouterVersions
 from decision_log.sink import DecisionLog, new_replica
 from fleet.connect import build_backends
@@ -36,12 +35,11 @@ from gateway.batches.batch_store import BatchStore
 from gateway.batches.runner import Asker, BatchRunner, Places
 from gateway.changes.history import InForce
 from gateway.changes.live_config import LiveConfig
-from gateway.drift_watch import DriftWatch
 from gateway.freed_memory import trim_heap
 from gateway.keys.key_ring import KeyRing
 from gateway.keys.key_store import KeyStore
 from gateway.keys.oidc import Oidc
-from gateway.part_metrics import drift_metrics, learning_metrics, trial_metrics
+from gateway.part_metrics import learning_metrics, trial_metrics
 from gateway.parts import Parts
 from gateway.serve import Gateway, expert_keys, live_router
 from gateway.services import Reporter, engines_of, experts_line, start_redis
@@ -123,8 +121,8 @@ async def open_database(stack: AsyncExitStack, settings: Settings) -> Database:
 async def start_keeper(
     stack: AsyncExitStack, settings: Settings, config: LogConfig, redis_url: str, database: Database
 ) -> Callable[[], Iterator[Metric]]:
-    """Starts the work that is done once, however many workers serve: stream to SQL, retention, drift, trials,
-    learning. It starts before the first request, and ends after the last record, when what is in the stream is written.
+    """Starts the work that is done once, however many workers serve: stream to SQL, retention, trials, learning. It
+    starts before the first request, and ends after the last record, when what is in the stream is written.
     Redis and SQL may be away. Gives its metrics.
 
     Raises:
@@ -132,15 +130,14 @@ async def start_keeper(
     """
     consumer = Consumer(redis_url=redis_url, stream=config.stream, database=database, name=new_replica())
     retention = Housekeeper(database, None, keep_days=config.keep_days)
-    drift = DriftWatch(RewardPages(database))
     trials = TrialWatch(settings.data_dir / ROUTERS_FOLDER, RouterVersions(database))
     learning = learning_of(settings)
-    parts: list[Consumer | Poller | Learning] = [consumer, retention, drift, trials, *([learning] if learning else [])]
+    parts: list[Consumer | Poller | Learning] = [consumer, retention, trials, *([learning] if learning else [])]
     for part in parts:
         stack.push_async_callback(part.aclose)
         await part.start()
     routers = Registry(settings.data_dir / ROUTERS_FOLDER)
-    return lambda: chain(trial_metrics(trials), drift_metrics(drift), learning_metrics(learning, routers))
+    return lambda: chain(trial_metrics(trials), learning_metrics(learning, routers))
 
 
 def learning_of(settings: Settings) -> Learning | None:

@@ -14,7 +14,6 @@ from fleet.learning import ROUND_ENDS, Learning
 from fleet.pool import ExpertPool
 from fleet.residency.types import Residency
 from fleet.router_registry import Registry
-from gateway.drift_watch import DriftWatch
 from gateway.intake import Admission, Intake
 from gateway.live_router import LiveRouter
 from gateway.parts import Parts
@@ -133,14 +132,3 @@ def learning_metrics(learning: Learning | None, routers: Registry) -> Iterator[M
     if (found := routers.last_round()) is not None:
         last.add_metric([found[1]], found[0])
     yield last
-
-
-def drift_metrics(drift: DriftWatch) -> Iterator[Metric]:
-    alarms = CounterMetricFamily("coe_drift_alarms", "Changes of what should stay level", labels=["signal"])
-    for signal, count in sorted(drift.alarms.items()):
-        alarms.add_metric([signal], count)
-    yield alarms
-    yield CounterMetricFamily("coe_rewards", "Rewards compared with predictions", value=drift.rewards)
-    if drift.accuracy is not None:
-        help_text = "Share of rewards that were predicted right, since the last change"
-        yield GaugeMetricFamily("coe_prequential_accuracy", help_text, value=drift.accuracy)

@@ -13,7 +13,6 @@ from typing import Literal
 import numpy as np
 
 from base.intervals import Z_95
-from decision_log.drift import USEFUL, DriftMonitor
 from eval.log.category_regret import measure_regret
 from eval.log.traffic import CAPPED, MALFORMED, NOT_ROUTED, PROBE, Names, Traffic
 from eval.log.traffic_records import (
@@ -35,13 +34,16 @@ from eval.log.traffic_records import (
 from eval.log.traffic_words import headline, warnings
 from eval.metrics.intervals import Gap, gap, rate
 from router.types import BoolArray, Float64Array
+from training.change_points import CONFIDENCE_DELTA, MIN_SIDE, last_change
 
 BUCKETS_S = (60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 86400.0, 7 * 86400.0, 30 * 86400.0)
 MAX_BUCKETS = 60
 IS_WRONG = 0.5
 """Rewards below it are those of wrong answers."""
-MIN_VALUES = 30
-"""Signals with fewer values are not listed: ADWIN looks at every 32nd."""
+USEFUL = 0.5
+"""Rewards from here on count as a good answer: the middle of their range."""
+MIN_VALUES = 2 * MIN_SIDE
+"""Signals with fewer values are not searched for a change."""
 SHOWN_MOVES = 12
 MIN_MOVE = 0.02
 """Share of a category's traffic that must have changed its expert to be shown (ours)."""
@@ -190,22 +192,35 @@ def auroc(sign: Float64Array, is_wrong: BoolArray) -> Gap | None:
 
 
 def measure_drift(traffic: Traffic) -> Drift:
-    """Prequential accuracy, and every alarm over the routed traffic.
+    """Prequential accuracy, and the last change of every signal over the routed traffic, in order of time.
 
-    The order is that of the requests; late feedback counts at the time of its answer.
+    The order is that of the requests; late feedback counts at the time of its answer. The search is that of
+    `coe retrain` (training.change_points), with the same chance of finding anything where nothing changed.
     """
     routed = traffic.rows(traffic.is_routed)
-    monitor, alarms = DriftMonitor(), []
-    columns = (routed.at, routed.expert, routed.uncertainty, routed.is_fallback, routed.reward, routed.predicted)
-    for at, expert, uncertainty, is_fallback, reward, predicted in zip(*columns, strict=True):
-        changes = monitor.decided(float(uncertainty), is_fallback=bool(is_fallback))
-        if np.isfinite(reward):
-            changes += monitor.rated(expert, float(reward), float(predicted) if np.isfinite(predicted) else None)
-        alarms += [Alarm(signal=c.signal, at=float(at), before=c.before, after=c.after) for c in changes]
+    is_rated = np.isfinite(routed.reward)
+    known, surprise = is_rated & np.isfinite(routed.predicted), routed.reward - routed.predicted
+    is_right = (routed.reward >= USEFUL) == (routed.predicted >= USEFUL)
+    signals: dict[str, tuple[BoolArray, Float64Array]] = {
+        "uncertainty of the category": (np.isfinite(routed.uncertainty), routed.uncertainty),
+        "share of fallbacks": (np.ones(len(is_rated), dtype=bool), routed.is_fallback.astype(np.float64)),
+        "reward": (is_rated, routed.reward),
+        "prequential accuracy": (known, is_right.astype(np.float64)),
+    }
+    for expert in sorted(set(routed.expert)):
+        signals[f"reward minus prediction, {expert}"] = (known & (np.array(routed.expert) == expert), surprise)
+    long = {
+        name: (routed.at[keep], values[keep]) for name, (keep, values) in signals.items() if keep.sum() >= MIN_VALUES
+    }
+    alarms = []
+    for name, (at, values) in long.items():
+        if cut := last_change(values, CONFIDENCE_DELTA / len(long)):
+            before, after = float(values[:cut].mean()), float(values[cut:].mean())
+            alarms.append(Alarm(signal=name, at=float(at[cut]), before=before, after=after))
     return Drift(
         prequential=prequential(routed),
-        signals={name: count for name, count in monitor.counts.items() if count >= MIN_VALUES},
-        alarms=tuple(alarms),
+        signals={name: len(values) for name, (_, values) in long.items()},
+        alarms=tuple(sorted(alarms, key=lambda alarm: alarm.at)),
     )
 
 

@@ -173,12 +173,12 @@ def drift_section(drift: Drift) -> Section:
     rows = [
         Row(alarm.signal, [moment(alarm.at), number(alarm.before, 3), number(alarm.after, 3)]) for alarm in drift.alarms
     ]
-    signals = ", ".join(f"{name} ({n:,})" for name, n in drift.signals.items()) or "nothing has 30 values yet"
+    signals = ", ".join(f"{name} ({n:,})" for name, n in drift.signals.items()) or "nothing has enough values yet"
     note = Note(
-        "Followed by ADWIN (confidence 0.002 a check), which cuts its window where two parts of it differ by more than "
-        f"chance explains: {signals}."
+        "The last time at which the mean of a signal changed, found as `coe retrain` finds when an expert changed "
+        f"(in 1% of the logs in which nothing did): {signals}."
     )
-    alarms = Table(["Signal", "Found at (UTC)", "From", "To"], rows) if rows else "No alarm."
+    alarms = Table(["Signal", "Since (UTC)", "From", "To"], rows) if rows else "No alarm."
     return Section("drift", "Drift", [text, alarms, note])
 
 

@@ -73,10 +73,10 @@ class Regret(Record):
 
 
 class Alarm(Record):
-    """ADWIN found that the mean of a signal changed."""
+    """The last change of the mean of a signal."""
 
     signal: str
-    at: float = Field(description="Unix seconds of the decision at which it was found")
+    at: float = Field(description="Unix seconds of the first decision after it")
     before: float
     after: float
 
