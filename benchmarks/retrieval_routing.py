@@ -1,30 +1,40 @@
 """Adapters for every collection, and what routing between them wins, as one page of results.
 
-    python benchmarks/retrieval_routing.py [--data DIR] [--work DIR] [--out FILE] [--seed N] [--without-adapters]
+    python -m benchmarks.retrieval_routing [--data DIR] [--work DIR] [--out FILE] [--seed N] [--without-adapters]
 
 DIR holds collections in BEIR layout. An adapter is trained for each that has train queries, and one for all of them
 together; those under --work are taken as they are (an hour of one core from nothing; needs the `retrieval`
-extra). `coe eval retrieval` then takes pilots from train, settings from dev and figures from test; its report lies
-under --work. `--without-adapters` measures base and BM25 alone, and what labelled queries teach of fusing them.
+extra). The evaluation of `coe eval retrieval`, with further arms (`benchmarks/retrieval_arms.py`), then takes pilots
+from train, settings from dev and figures from test; its report lies under --work. `--without-adapters` measures base
+and BM25 alone, and what labelled queries teach of fusing them.
 """
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from benchmarks.retrieval_arms import MEANING, MULTITASK, FurtherArms, multitask_of
+from eval.report.sections import write_report
+from eval.retrieval.retrieval_page import retrieval_page
+from eval.retrieval.retrieval_records import RetrievalReport
+from eval.retrieval.retrieval_request import RetrievalRequest, requested_experts
+from eval.retrieval.retrieval_run import run_retrieval
+from retrieval.build_experts import build_experts
+from retrieval.training.collection import find_collections, read_collection
+from retrieval.training.searcher import Searcher
+
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / ".." / "shared" / "data" / "retrieval"
 RESULTS = ROOT / "docs" / "results" / "retrieval.md"
-MULTITASK = "multitask"
 RECIPE = ("--negatives", "corpus", "--precision", "bfloat16")
 
 ARMS = (
@@ -91,7 +101,7 @@ def arm_lines(report: Report) -> list[str]:
             row(
                 (
                     f"**{name}**" if name.startswith("coe") else name,
-                    report["arm_meaning"][name],
+                    MEANING[name],
                     f"{found['ndcg_at_10']:.3f} ({interval})",
                     gain(found),
                     gain(found, "lead"),
@@ -153,7 +163,7 @@ def added_lines(report: Report) -> list[str]:
 def page(report: Report, trained_s: Mapping[str, float], seconds: float) -> str:
     latency, settings = report["latency"], report["settings"]
     alone = not any(name not in ("base", "bm25") for name in report["experts"])
-    command = "python benchmarks/retrieval_routing.py" + (" --without-adapters" if alone else "")
+    command = "python -m benchmarks.retrieval_routing" + (" --without-adapters" if alone else "")
     chosen = ", ".join(f"{name} {value}" for name, value in settings.items())
     times = ", ".join(f"{name} {value / 60:.1f}" for name, value in trained_s.items())
     medians = (
@@ -211,6 +221,25 @@ def page(report: Report, trained_s: Mapping[str, float], seconds: float) -> str:
     )
 
 
+def measure(data: Path, adapters: list[Path], out: Path, cache: Path, seed: int) -> RetrievalReport:
+    """The report with all arms; the multi-task adapter is compared with and never routed to."""
+    alone = [each for each in adapters if each.name == MULTITASK]
+    routed = [each for each in adapters if each.name != MULTITASK]
+    request = RetrievalRequest(
+        data=data, out=out, experts=routed or None, cache=cache, command="benchmarks/retrieval_routing.py", seed=seed
+    )
+    collections = [read_collection(folder) for folder in find_collections(data)]
+    experts = build_experts(*requested_experts(alone)) if alone else {}
+    with_tests = [each for each in collections if alone and len(each.split("test"))]
+    found = {each.name: multitask_of(Searcher(each, experts, cache)) for each in with_tests}
+    trained = frozenset(each.name for each in collections if len(each.split("train")))
+    report, _ = run_retrieval(
+        request, now=datetime.now(UTC), progress=lambda _: None, compare=FurtherArms(found, trained)
+    )
+    write_report(report, retrieval_page(report), out)
+    return report
+
+
 def main(
     data: Annotated[Path, typer.Option(help="folder of collections")] = DATA,
     work: Annotated[Path, typer.Option(help="folder for adapters, embeddings and the report")] = ROOT
@@ -227,10 +256,8 @@ def main(
         trained_s[name] = time.monotonic() - began_s
         console.print(f"{trained_s[name]:5.0f} s  trained {name}", markup=False)
         began_s = time.monotonic()
-    folders = ["--data", str(data), "--out", str(work / "report"), "--cache", str(cache)]
-    folders += [] if without_adapters else ["--experts", str(work / "adapters")]
-    coe("eval", "retrieval", *folders, "--seed", str(seed))
-    report: Report = json.loads((work / "report" / "report.json").read_bytes())
+    adapters = [] if without_adapters else sorted(each for each in (work / "adapters").iterdir() if each.is_dir())
+    report: Report = measure(data, adapters, work / "report", cache, seed).model_dump(mode="json")
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page(report, trained_s, time.monotonic() - began_s), encoding="utf-8")
     console.print(f"{report['headline']}\nwrote {out}", markup=False)

@@ -1,33 +1,22 @@
-"""The page of a retrieval report: its sections, each a few sentences, tables and charts of the record, and its findings
-in words."""
+"""The page of a retrieval report, and its findings in words."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 
-from eval.metrics.intervals import Estimate, Range
-from eval.report import charts
-from eval.report.charts import ACCENT, SOFT, Look
-from eval.report.numbers import cell_of
-from eval.report.page import Block, Cell, Chart, Command, Facts, Figure, Page, Row, Section, Spec, Table
+from eval.metrics.intervals import Estimate
+from eval.report import drawing
+from eval.report.sections import Cell, Chart, Column, Figure, Page, Section, cell_of, facts_of, table_of
 from eval.retrieval.arms import LABELS, PLAIN
-from eval.retrieval.retrieval_records import ArmScore, CollectionReport, Latency, RetrievalReport
-
-SHOWN = (
-    "base",
-    "bm25",
-    "rrf",
-    "hybrid",
-    "multitask_hybrid",
-    "centroid",
-    "pilot",
-    "coe_single",
-    "coe",
-    "collection_oracle",
-    "query_oracle",
+from eval.retrieval.retrieval_records import (
+    AddedExpert,
+    ArmScore,
+    CollectionReport,
+    Latency,
+    LostQuery,
+    RetrievalReport,
 )
-"""Arms that have a column of their own, and a row in the chart."""
+
 VERDICTS = {
     "good": "Routing beats the best plain way",
     "bad": "Routing does worse than the best plain way",
@@ -35,152 +24,104 @@ VERDICTS = {
 }
 NO_GAIN = 0.05
 """Gain over base whose cell in the heat map has the full colour, where no expert gains or loses more."""
+SHOWN = ("base", "bm25", "hybrid", "coe", "collection_oracle")
+"""Arms that have a column of their own in the table of collections."""
+score, change = "{:.3f}".format, "{:+.3f}".format
 
 
 def retrieval_page(report: RetrievalReport) -> Page:
     """The page; a section without anything to show is left out."""
     coe, plain = report.mean["coe"], best_plain(report.mean)
-    best = report.mean[plain]
-    lead, gain = difference_cell(best.lead), difference_cell(coe.gain)
-    found = [
+    lead = cell_of(report.mean[plain].lead, change, is_difference=True)
+    scores = {LABELS.get(arm, arm): found.score for arm, found in report.mean.items()}
+    groups = {LABELS["coe"]: "this router"} | {name: "another way" for name in scores if name != LABELS["coe"]}
+    picture = Chart(
+        "Mean over collections of nDCG@10 on their test queries.",
+        drawing.dots(scores, "mean nDCG@10, with 95% interval", ".3f", groups),
+    )
+    sections = [
         arms_section(report),
         collections_section(report),
-        experts_section(report),
-        choices_section(report),
+        chosen_section(report),
         losses_section(report),
-        unprepared_section(report) if report.mean_left_out else None,
-        added_section(report) if report.added else None,
-        Section("latency", "Latency", [latency_sentence(report.latency)]),
+        added_section(report),
         measured_section(report),
     ]
     return Page(
         kind=f"Retrieval report, {report.title}, {len(report.collections)} collections",
-        title=f"{VERDICTS[lead.tone]}, \u201c{LABELS[plain]}\u201d: {best.lead.mean:+.3f} nDCG@10",
+        title=f"{VERDICTS[lead.tone]}, \u201c{LABELS[plain]}\u201d: {lead.text} nDCG@10",
         lead=report.headline,
         figures=[
-            Figure("This router, all collections", f"{coe.ndcg_at_10:.3f}", ends(coe.interval)),
-            Figure("Minus the best plain way", lead.text, lead.interval, lead.tone),
-            Figure("Minus base", gain.text, gain.interval, gain.tone),
-            Figure("Choosing takes", f"{report.latency.choose_ms:.2f} ms", "after the base encoding"),
+            Figure("This router, all collections", cell_of(coe.score, score)),
+            Figure("Minus the best plain way", lead),
+            Figure("Minus base", cell_of(coe.gain, change, is_difference=True)),
+            Figure("Choosing takes", Cell(f"{report.latency.choose_ms:.2f} ms", "after the base encoding")),
         ],
-        sections=[section for section in found if section is not None],
-        first={"chart-arms": "How each way of searching scores"},
+        picture=picture,
+        sections=[section for section in sections if section.table is None or section.table.rows],
         tone=lead.tone,
     )
 
 
-def ends(interval: Range, form: str = ".3f") -> str:
-    return f"{interval[0]:{form}} to {interval[1]:{form}}"
-
-
-difference_cell = partial(cell_of, words="{:+.3f}".format, is_difference=True)
-
-
-def score_cell(arm: str, found: Mapping[str, ArmScore]) -> Cell:
-    return Cell(f"{found[arm].ndcg_at_10:.3f}", ends(found[arm].interval)) if arm in found else Cell("absent")
-
-
 def arms_section(report: RetrievalReport) -> Section:
-    """Every way to search, over all collections and over those with train queries where some have none."""
-    means = {"All collections": report.mean}
-    if any(not collection.labelled for collection in report.collections.values()):
-        means["With train queries"] = report.mean_prepared
-    tables = [
-        Table(
-            ["Way to search", "nDCG@10", "Minus base", "This router minus it"],
-            [
-                Row(
-                    LABELS[arm],
-                    [score_cell(arm, found), difference_cell(value.gain), difference_cell(value.lead)],
-                    report.arm_meaning[arm],
-                    arm == "coe",
-                )
-                for arm, value in found.items()
-            ],
-            f"{title}: mean over collections",
-        )
-        for title, found in means.items()
-        if found
+    """Every way to search, over all collections, those with train queries, and each of these while it is unknown."""
+    columns: list[Column[str]] = [
+        Column("All collections", lambda arm: report.mean[arm].score, score),
+        Column("Minus base", lambda arm: report.mean[arm].gain, change, is_difference=True),
+        Column("This router minus it", lambda arm: report.mean[arm].lead, change, is_difference=True),
     ]
-    return Section("arms", "Ways to search", [arms_chart(report), *tables])
+    if any(not found.labelled for found in report.collections.values()):
+        columns.append(Column("With train queries", lambda arm: score_of(report.mean_prepared, arm), score))
+    columns.append(Column("Each unknown", lambda arm: score_of(report.mean_left_out, arm), score))
+    named = {LABELS.get(arm, arm): arm for arm in report.mean}
+    table = table_of(
+        "Way to search", named, columns, own=LABELS["coe"], how=lambda arm: report.arm_meaning.get(arm, "")
+    )
+    sentence = (
+        "nDCG@10, mean over collections; unknown is each collection with train queries without its labels and without "
+        "the expert that was trained on it."
+    )
+    return Section("Ways to search", sentence, table)
 
 
-def arms_chart(report: RetrievalReport) -> Chart:
-    rows: list[Spec] = [
-        {
-            "name": LABELS[arm],
-            "group": "this router" if arm.startswith("coe") else "another way",
-            "score": found.ndcg_at_10,
-            "low": found.interval[0],
-            "high": found.interval[1],
-            "text": f"{found.ndcg_at_10:.3f}",
-        }
-        for arm, found in report.mean.items()
-        if arm in SHOWN
-    ]
-    looks = {"this router": Look(ACCENT), "another way": Look(SOFT)}
-    spec = charts.dot_rows(rows, "mean nDCG@10, with 95% interval", looks, has_labels=True, most=1.0)
-    return Chart("chart-arms", spec, "Mean over collections of nDCG@10 on their test queries.")
-
-
-def shown_arms(report: RetrievalReport) -> list[str]:
-    return [arm for arm in SHOWN if any(arm in found.arms for found in report.collections.values())]
+def score_of(arms: Mapping[str, ArmScore], arm: str) -> Estimate | None:
+    return arms[arm].score if arm in arms else None
 
 
 def collections_section(report: RetrievalReport) -> Section:
-    shown = shown_arms(report)
-    rows = [
-        Row(
-            name,
-            [
-                str(found.queries),
-                *(score_cell(arm, found.arms) for arm in shown),
-                difference_cell(found.arms["coe"].gain),
-            ],
-            f"{found.documents:,} documents, {found.labelled} labelled",
-        )
-        for name, found in report.collections.items()
+    """The arms of each collection, and each expert alone as a chart."""
+
+    def arm_column(arm: str) -> Column[CollectionReport]:
+        return Column(LABELS.get(arm, arm), lambda found: score_of(found.arms, arm), score)
+
+    columns: list[Column[CollectionReport]] = [
+        Column("Queries", lambda found: found.queries),
+        *(arm_column(arm) for arm in SHOWN),
+        Column("This router minus base", lambda found: found.arms["coe"].gain, change, is_difference=True),
+        Column("The same, unknown", lambda found: found.left_out["coe"].gain, change, is_difference=True),
     ]
-    table = Table(
-        ["Collection", "Queries", *(LABELS[arm] for arm in shown), "This router minus base"], rows, is_wide=True
+    table = table_of(
+        "Collection",
+        report.collections,
+        columns,
+        how=lambda found: f"{found.documents:,} documents, {found.labelled} labelled",
     )
-    return Section("collections", "By collection", [table])
-
-
-def experts_section(report: RetrievalReport) -> Section:
-    """Each expert serving every query of each collection."""
     gains = {
         (name, expert): found.experts[expert] - found.experts["base"]
         for name, found in report.collections.items()
         for expert in report.experts
     }
-    reach = max(NO_GAIN, *map(abs, gains.values()))
-    rows: list[Spec] = [
-        {
-            "down": name,
-            "across": expert,
-            "share": abs(gain) / reach,
-            "is_below": gain < 0,
-            "text": f"{report.collections[name].experts[expert]:.2f}",
-            "tip": f"{report.collections[name].experts[expert]:.3f}, {gain:+.3f} to base",
-        }
-        for (name, expert), gain in gains.items()
-    ]
-    caption = (
-        "nDCG@10 when one expert serves every test query of a collection. One colour is above base, the other below; "
-        "the fuller, the further from it."
-    )
-    spec = charts.heat_map(rows, report.experts, list(report.collections), ("expert", "collection"))
-    return Section("matrix", "Experts by collection", [Chart("chart-matrix", spec, caption)])
+    spec = drawing.heat_map(gains, ("collection", "expert"), "+.2f", NO_GAIN)
+    caption = "nDCG@10 minus base when one expert serves every query of a collection."
+    return Section("By collection", "nDCG@10 on the test queries of each collection.", table, Chart(caption, spec))
 
 
-def choices_section(report: RetrievalReport) -> Section:
-    rows = [
-        Row(name, [listed(dict(list(found.shares.items())[:4])), listed(found.reasons)])
-        for name, found in report.collections.items()
+def chosen_section(report: RetrievalReport) -> Section:
+    columns: list[Column[CollectionReport]] = [
+        Column("Arms, share of queries", lambda found: listed(dict(list(found.shares.items())[:4]))),
+        Column("Reasons", lambda found: listed(found.reasons)),
     ]
-    texts = ["Arms, share of queries", "Reasons"]
-    return Section("chosen", "What routing chose", [Table(["Collection", *texts], rows, texts=texts)])
+    return Section("What routing chose", table=table_of("Collection", report.collections, columns))
 
 
 def listed(shares: Mapping[str, float]) -> str:
@@ -188,65 +129,49 @@ def listed(shares: Mapping[str, float]) -> str:
 
 
 def losses_section(report: RetrievalReport) -> Section:
-    nowhere = "Nowhere: it is at or above base and the best single expert on every collection."
-    blocks: list[Block] = [*(report.losses or [nowhere])]
-    if report.lost:
-        rows = [
-            Row(
-                lost.text,
-                [lost.arm, f"{lost.ndcg_at_10:.3f}", f"{lost.base:.3f}"],
-                f"{lost.collection}, {lost.query_id}",
-            )
-            for lost in report.lost
-        ]
-        caption = "Queries that it served worse than base by the most"
-        blocks.append(Table(["Query", "Chosen", "nDCG@10", "Base"], rows, caption, texts=["Chosen"]))
-    return Section("losing", "Where routing loses", blocks)
-
-
-def unprepared_section(report: RetrievalReport) -> Section:
-    mean = report.mean_left_out
-    shown = [arm for arm in shown_arms(report) if arm in mean]
-    found = {"mean": mean, **{name: one.left_out for name, one in report.collections.items()}}
-    rows = [
-        Row(name, [*(score_cell(arm, arms) for arm in shown), difference_cell(arms["coe"].gain)], is_own=arms is mean)
-        for name, arms in found.items()
+    columns: list[Column[LostQuery]] = [
+        Column("Query", lambda lost: lost.text),
+        Column("Chosen", lambda lost: lost.arm),
+        Column("nDCG@10", lambda lost: lost.ndcg_at_10, score),
+        Column("Base", lambda lost: lost.base, score),
     ]
-    text = "Each collection in turn without its labelled queries and without the expert that was trained on it."
-    table = Table(["Collection", *(LABELS[arm] for arm in shown), "This router minus base"], rows, is_wide=True)
-    return Section("unprepared", "Unprepared domains", [text, table])
+    named = {f"{lost.collection}, {lost.query_id}": lost for lost in report.lost}
+    nowhere = "Nowhere: it is at or above base and the best single expert on every collection."
+    table = table_of("Served worse than base", named, columns) if named else None
+    return Section("Where routing loses", " ".join(report.losses) or nowhere, table)
 
 
 def added_section(report: RetrievalReport) -> Section:
-    rows = [
-        Row(one.expert, [f"{one.mean_change:+.4f}", f"{one.worst_change:+.4f}", one.worst_collection])
-        for one in report.added
+    columns: list[Column[AddedExpert]] = [
+        Column("Mean", lambda one: one.mean_change, "{:+.4f}".format),
+        Column("Worst", lambda one: one.worst_change, "{:+.4f}".format),
+        Column("Where", lambda one: one.worst_collection),
     ]
-    caption = "Change of this router's nDCG@10 on the collections that are not the expert's own"
-    table = Table(["Expert", "Mean", "Worst", "Where"], rows, caption, texts=["Where"])
-    return Section("added", "Adding an expert", [table])
+    sentence = "Change of this router's nDCG@10 on the collections that are not the expert's own."
+    return Section("Adding an expert", sentence, table_of("Expert", {one.expert: one for one in report.added}, columns))
 
 
-def latency_sentence(found: Latency) -> str:
-    parts = [
-        ("base encoding", found.base_encode_ms, ""),
-        ("choosing", found.choose_ms, ""),
-        ("encoding under an adapter", found.adapter_encode_ms, " (only when one is chosen)"),
-        ("exact search", found.search_ms, ""),
-        ("a fusion with BM25", found.fuse_ms, ""),
-    ]
-    told = ", ".join(f"{name} {ms:.2f} ms{when}" for name, ms, when in parts if ms is not None)
-    return f"Medians of one query at a time on this machine: {told}."
+def latency_text(found: Latency) -> str:
+    parts = {
+        "base encoding": found.base_encode_ms,
+        "choosing": found.choose_ms,
+        "encoding under an adapter": found.adapter_encode_ms,
+        "exact search": found.search_ms,
+        "a fusion with BM25": found.fuse_ms,
+    }
+    return ", ".join(f"{name} {ms:.2f} ms" for name, ms in parts.items() if ms is not None)
 
 
 def measured_section(report: RetrievalReport) -> Section:
-    facts = [
-        ("Experts", ", ".join(report.experts)),
-        ("Pilot library", report.library_version),
-        ("Settings", ", ".join(f"{name} {value}" for name, value in report.settings.items()) or "none"),
-        ("Made", f"{report.created_at}; the same numbers are in report.json"),
-    ]
-    return Section("measured", "How this was measured", [*report.notes, Command(report.command), Facts(facts)])
+    facts = {
+        "Command": report.command,
+        "Experts": ", ".join(report.experts),
+        "Pilot library": report.library_version,
+        "Settings": ", ".join(f"{name} {value}" for name, value in report.settings.items()),
+        "Medians of one query": latency_text(report.latency),
+        "Made": report.created_at,
+    }
+    return Section("How this was measured", " ".join(report.notes), facts_of(facts))
 
 
 def headline(mean: Mapping[str, ArmScore], left_out: Mapping[str, ArmScore]) -> str:
@@ -272,7 +197,8 @@ def best_plain(mean: Mapping[str, ArmScore]) -> str:
 
 
 def in_brackets(found: Estimate) -> str:
-    return f"{found.mean:+.3f} ({ends(found.interval, '+.3f')})"
+    made = cell_of(found, change)
+    return f"{made.text} ({made.interval})"
 
 
 def losses(reports: Mapping[str, CollectionReport]) -> tuple[str, ...]:
@@ -282,8 +208,7 @@ def losses(reports: Mapping[str, CollectionReport]) -> tuple[str, ...]:
         coe, best = report.arms["coe"], report.arms["collection_oracle"]
         if coe.gain.mean < 0:
             certain = "more than chance explains" if coe.gain.interval[1] < 0 else "within chance"
-            interval = ends(coe.gain.interval, "+.3f")
-            found.append(f"{name}: {coe.gain.mean:+.3f} against base ({interval}, {certain}).")
+            found.append(f"{name}: {in_brackets(coe.gain)} against base, {certain}.")
         elif coe.ndcg_at_10 < best.ndcg_at_10:
             expert = max((e for e in report.experts if "+" not in e), key=lambda e: report.experts[e])
             missed = best.ndcg_at_10 - coe.ndcg_at_10

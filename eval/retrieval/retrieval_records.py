@@ -16,6 +16,10 @@ class ArmScore(Record):
     gain: Estimate = Field(description="minus base, on the same queries")
     lead: Estimate = Field(description="coe minus this, on the same queries")
 
+    @property
+    def score(self) -> Estimate:
+        return Estimate(mean=self.ndcg_at_10, interval=self.interval)
+
 
 class CollectionReport(Record):
     """One collection. `absent` says why an arm is not in `arms`."""

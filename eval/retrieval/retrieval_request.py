@@ -25,9 +25,6 @@ class RetrievalOptions(Record):
     experts: list[Path] | None = Field(
         default=None, description="experts.yaml, an adapter, or a folder of adapters; may be given several times"
     )
-    multitask: str = Field(
-        default="multitask", description="expert that was trained on all collections, if there is one"
-    )
 
 
 class RetrievalRequest(RetrievalOptions):

@@ -45,44 +45,48 @@ Scores = Mapping[str, FloatArray]
 
 @dataclass(frozen=True)
 class Measured:
-    """One collection: labelled train queries for pilots, dev and test queries, all over the same arms, scores of
-    the multi-task adapter on the test queries (n,), and plain fusions. The last two are compared with and not routed
-    to: with that adapter no collection could be left out."""
+    """One collection: labelled train queries for pilots, dev and test queries, all over the same arms, and plain
+    fusions, which are compared with and not routed to."""
 
     collection: Collection
     pilots: Labelled | None
     dev: Labelled
     test: Labelled
-    multitask: FloatArray | None
     plain_dev: PlainFusions | None
     plain_test: PlainFusions | None
 
 
 def run_retrieval(
-    request: RetrievalRequest, *, now: datetime, progress: Callable[[str], None]
+    request: RetrievalRequest,
+    *,
+    now: datetime,
+    progress: Callable[[str], None],
+    compare: Callable[[Labelled, Situation, PlainFusions | None], Compared] = compare,
 ) -> tuple[RetrievalReport, PilotLibrary | None]:
     """The report, and the pilot library that it measured; None without train queries.
+
+    Args:
+        compare: measures the arms on the test queries of a collection; a benchmark has more of them.
 
     Raises:
         DataError: a collection cannot be read, or none has test queries. ConfigError, ArtifactError: of the experts.
     """
     config, root = requested_experts(request.experts or ())
-    everyone = build_experts(config, root)
-    experts = {name: expert for name, expert in everyone.items() if name != request.multitask}
+    experts = build_experts(config, root)
     arms = all_arms(experts)
     collections = [read_collection(folder) for folder in find_collections(request.data)]
-    share = unseen_share(everyone)
-    searchers = [Searcher(each, everyone, request.cache, progress) for each in collections if len(each.split("test"))]
+    share = unseen_share(experts)
+    searchers = [Searcher(each, experts, request.cache, progress) for each in collections if len(each.split("test"))]
     if not searchers:
         raise DataError(f"{request.data}: no collection has test queries; expected qrels/test.tsv")
     pilots, arms = label_pilots(searchers, arms, share)
     pilots_of = {part.collection: part for part in pilots}
-    measured = [measure(each, arms, pilots_of, request.multitask, progress) for each in searchers]
+    measured = [measure(each, arms, pilots_of, progress) for each in searchers]
     progress("choosing settings on dev")
     library = fit(measured, experts, arms, now, locate(searchers, share))
     plain_dev = {one.collection.name: one.plain_dev for one in measured if one.plain_dev is not None}
     situation = Situation(library, tuple(experts), arms, plain_dev)
-    compared = [compare(one.test, situation, one.plain_test, one.multitask) for one in measured]
+    compared = [compare(one.test, situation, one.plain_test) for one in measured]
     left_out = [compare(one.test, situation.without(one.collection.name), one.plain_test) for one in measured]
     progress("measuring latency")
     latency = measure_latency(experts, library, searchers)
@@ -123,20 +127,18 @@ def measure(
     searcher: Searcher,
     arms: Sequence[Arm],
     pilots: Mapping[str, Labelled],
-    multitask: str,
     progress: Callable[[str], None],
 ) -> Measured:
     collection = searcher.collection
     progress(f"{collection.name}: dev and test queries")
-    dev, test, alone = collection.split("dev"), collection.split("test"), [Arm(members=(multitask,), weights=(1.0,))]
+    dev, test = collection.split("dev"), collection.split("test")
     return Measured(
         collection,
         pilots=pilots.get(collection.name),
         dev=label(searcher, dev, arms),
         test=label(searcher, test, arms),
-        multitask=searcher.arm_scores(test, alone)[:, 0] if multitask in searcher.experts else None,
-        plain_dev=plain_fusions(searcher, dev, multitask),
-        plain_test=plain_fusions(searcher, test, multitask),
+        plain_dev=plain_fusions(searcher, dev),
+        plain_test=plain_fusions(searcher, test),
     )
 
 

@@ -30,18 +30,17 @@ def best_at(place: int, count: int, height: float = 0.5) -> np.ndarray:
     return np.tile(np.where(np.arange(len(WEIGHTS)) == place, height, 0.1).astype(np.float32), (count, 1))
 
 
-def fusions(base: int, multitask: int, count: int = 3, height: float = 0.5) -> PlainFusions:
-    rrf = np.full(count, 0.3, dtype=np.float32)
-    return PlainFusions(rrf, best_at(base, count, height), best_at(multitask, count))
+def fusions(place: int, count: int = 3, height: float = 0.5) -> PlainFusions:
+    return PlainFusions(np.full(count, 0.3, dtype=np.float32), best_at(place, count, height))
 
 
 IDS = ("a", "b", "c")
 TEST = Labelled(
     "law", Queries(IDS, IDS, ({0: 1},) * 3), np.eye(3, 6, dtype=np.float32), np.full((3, 2), 0.2, np.float32)
 )
-SITUATION = Situation(None, ("base", "bm25"), ARMS, {"law": fusions(1, 2), "medicine": fusions(4, 2, 1, 0.9)})
+SITUATION = Situation(None, ("base", "bm25"), ARMS, {"law": fusions(1), "medicine": fusions(4, 1, 0.9)})
 RISING = np.tile(np.linspace(0.1, 0.7, len(WEIGHTS), dtype=np.float32), (3, 1))
-MEASURED = PlainFusions(np.full(3, 0.25, dtype=np.float32), RISING, RISING / 2)
+MEASURED = PlainFusions(np.full(3, 0.25, dtype=np.float32), RISING)
 
 
 def test_rankings_are_fused_by_reciprocal_ranks_and_by_scaled_scores() -> None:
@@ -58,18 +57,12 @@ def test_one_weight_is_the_best_mean_over_collections_not_over_queries() -> None
 
 
 def test_plain_arms_are_chosen_on_dev_and_scored_on_test() -> None:
-    found = compare(TEST, SITUATION, MEASURED, np.full(3, 0.9, dtype=np.float32)).scores
+    found = compare(TEST, SITUATION, MEASURED).scores
     assert found["rrf"].tolist() == MEASURED.rrf.tolist()
     assert found["hybrid"].tolist() == RISING[:, 4].tolist()
-    assert found["hybrid_collection"].tolist() == RISING[:, 1].tolist()
-    assert found["multitask_hybrid"].tolist() == (RISING / 2)[:, 2].tolist()
-    assert found["multitask"].tolist() == [np.float32(0.9)] * 3
 
 
-def test_a_collection_that_is_left_out_chooses_no_weight_and_has_no_multi_task_adapter() -> None:
+def test_a_collection_that_is_left_out_chooses_no_weight() -> None:
     found = compare(TEST, SITUATION.without("medicine"), MEASURED)
     assert found.scores["hybrid"].tolist() == RISING[:, 1].tolist()
-    assert found.scores["hybrid_collection"].tolist() == RISING[:, 1].tolist()
-    assert "multitask_hybrid" not in found.scores
-    assert "trained on what is left out" in found.absent["multitask"]
     assert "no dev query" in compare(TEST, SITUATION, None).absent["rrf"]

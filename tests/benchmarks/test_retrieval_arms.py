@@ -1,4 +1,4 @@
-"""The published choice among retrieval experts, which this router is compared with."""
+"""The further arms of the retrieval benchmark: RouterRetriever's choice, and the multi-task adapter."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from eval.retrieval.router_retriever import choose, pilots_of
+from benchmarks.retrieval_arms import FurtherArms, Multitask, choose, pilots_of
+from tests.eval.retrieval.test_plain_arms import MEASURED, RISING, SITUATION, TEST
 from tests.retrieval.pilot_data import LAW, MEDICINE, corner, small_library
 
 
@@ -41,3 +42,12 @@ def test_mean_and_largest_differ_where_an_expert_has_several_pilots() -> None:
     between = corner(MEDICINE, 1) + 0.8 * corner(LAW, 1)
     assert choose(library, [0, 1], between, np.mean).tolist() == [1]
     assert choose(library, [0, 1], between, np.max).tolist() == [0]
+
+
+def test_the_multi_task_adapter_is_absent_where_its_own_collection_is_unknown() -> None:
+    own = Multitask(np.full(3, 0.9, dtype=np.float32), RISING, RISING / 2)
+    met, unknown = (FurtherArms({"law": own}, trained)(TEST, SITUATION, MEASURED) for trained in ({"tax"}, {"law"}))
+    assert met.scores["multitask"].tolist() == own.alone.tolist()
+    assert met.scores["multitask_hybrid"].tolist() == (RISING / 2)[:, -1].tolist()
+    assert met.scores["hybrid_collection"].tolist() == RISING[:, 1].tolist()
+    assert {"multitask", "multitask_hybrid"} <= set(unknown.absent)
