@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from base.errors import DataError
+from base.journal import line_of, parsed_lines
 from eval.chat_client import SAMPLING, CallError, ChatClient, Fault
 from eval.probe_set import Probe
 from router.builtins import ABSTAINED, ABSTAINED_STATUS
@@ -49,9 +50,6 @@ class Answer(Record):
     failure: str = ""
     abstains: bool = False
     logprob: float | None = None
-
-    def line(self) -> bytes:
-        return self.model_dump_json(exclude_defaults=True).encode() + b"\n"
 
 
 def answer_key(probe: Probe, fingerprint: str) -> str:
@@ -118,40 +116,13 @@ async def asked_in_time(client: ChatClient, pair: Pair) -> Answer:
     raise AssertionError("the last try returns or raises")
 
 
-class Journal:
-    """An append-only file. A last line that was cut short by a crash is dropped."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def read(self) -> list[Answer]:
-        """Every answer, oldest first; an empty list without a file.
-
-        Raises:
-            DataError: a line other than a cut last one is not an answer; with file and line.
-        """
-        try:
-            content = self._path.read_bytes()
-        except FileNotFoundError:
-            return []
-        whole = content[: content.rfind(b"\n") + 1]
-        if whole != content:
-            self._path.write_bytes(whole)
-        return _parsed(whole.splitlines(), self._path, 1)
-
-    def append(self, *answers: Answer) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("ab") as file:
-            file.write(b"".join(answer.line() for answer in answers))
-
-
 def write_answers(path: Path, answers: Iterable[Answer]) -> None:
     """Writes answers, without failures and latencies, as a file that `read_answers` accepts on another machine.
 
     Its first line holds the SHA-256 of the others.
     """
     kept = [answer.model_copy(update={"latency_ms": None}) for answer in answers if not answer.failure]
-    body = b"".join(answer.line() for answer in sorted(kept, key=lambda answer: (answer.probe_id, answer.expert)))
+    body = b"".join(line_of(answer) for answer in sorted(kept, key=lambda answer: (answer.probe_id, answer.expert)))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(json.dumps({_DIGEST_KEY: hashlib.sha256(body).hexdigest()}).encode() + b"\n" + body)
 
@@ -172,17 +143,4 @@ def read_answers(path: Path) -> list[Answer]:
             f"{path}: was changed after it was written (its lines have SHA-256 {digest[:12]}..., which the first line "
             "does not say); restore it, or ask the experts again by `coe up --regrade`"
         )
-    return _parsed(body.splitlines(), path, 2)
-
-
-def _parsed(lines: Iterable[bytes], path: Path, first: int) -> list[Answer]:
-    answers = []
-    for number, line in enumerate(lines, start=first):
-        try:
-            answers.append(Answer.model_validate_json(line))
-        except ValidationError as error:
-            raise DataError(
-                f"{path}:{number}: is not an answer ({error.error_count()} faults); "
-                "remove the line, or the file to collect everything again"
-            ) from error
-    return answers
+    return parsed_lines(Answer, body.splitlines(), path, 2)

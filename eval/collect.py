@@ -15,7 +15,8 @@ from itertools import groupby
 import numpy as np
 
 from base.errors import RouterError
-from eval.answers import Answer, Journal, Pair, asked_in_time
+from base.journal import Journal
+from eval.answers import Answer, Pair, asked_in_time
 from eval.chat_client import CallError, ChatClient, Fault
 from eval.collect_request import CollectRequest, Show, pairs_of
 from eval.grading import graded_table
@@ -58,7 +59,7 @@ async def collect(request: CollectRequest, *, show: Show) -> Collection:
         RouterError: no expert can be asked there, or no expert answered any probe.
     """
     graders = {probe.id: probe.grader.build() for probe in request.probes}
-    journal = Journal(request.out / JOURNAL_FILE)
+    journal = Journal(request.out / JOURNAL_FILE, Answer)
     answers = {answer.key: answer for answer in journal.read()}
     pairs = pairs_of(request, request.experts)
     taken = taken_answers(request, pairs, answers)
@@ -128,7 +129,7 @@ class Asking:
 
     request: CollectRequest
     answers: dict[str, Answer]
-    journal: Journal
+    journal: Journal[Answer]
     show: Show
     total: int = 0
     done: int = 0

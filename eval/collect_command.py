@@ -12,7 +12,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from base.errors import ConfigError, MissingWeightsError, allowed_values
+from base.errors import ConfigError, allowed_values
 from base.options import KeyOption, require_folder, with_options
 from base.progress import console_progress
 from base.ray_engine import EngineOption, WorkEngine, cores_of
@@ -24,13 +24,10 @@ from eval.collect_request import CollectInputs, CollectOptions, CollectRequest
 from eval.command_options import ExpertsOption, split_names
 from eval.probe_set import Probe, load_probe_file, load_probes
 from eval.ray_collect import Spread
-from fleet.adapter_files import adapter_digest
-from fleet.vllm_command import adapter_folder
+from fleet.expert_fingerprint import expert_fingerprint
 from router.build import build_encoder
 from router.config import load_config
-from router.expert_config import Engine, ExpertConfig
 from router.section import PluginConfig
-from router.weights import file_sha256, fingerprint, resolve_weights
 from training.datasets.outcome_files import facts_of_config
 from training.types import ModelFacts
 
@@ -124,24 +121,6 @@ def first_of_each_category(probes: Sequence[Probe], count: int | None) -> tuple[
         if count is None or seen[probe.category] <= count:
             kept.append(probe)
     return tuple(kept)
-
-
-def expert_fingerprint(entry: ExpertConfig, folder: Path) -> str:
-    """Digest of what decides an expert's answers: the content of its weights and adapter where they are files of this
-    machine, their names otherwise, and the engine with its flags.
-
-    Args:
-        folder: where experts.yaml lies.
-    """
-    model, adapter = entry.model, entry.adapter
-    try:
-        if entry.engine is Engine.LLAMACPP:
-            model = file_sha256(resolve_weights(entry.model, folder))
-        if entry.adapter is not None:
-            adapter = adapter_digest(adapter_folder(entry, folder))
-    except (MissingWeightsError, OSError):
-        pass  # asked from a machine that does not hold them
-    return fingerprint(entry.engine, model, adapter, entry.url, entry.served_model, sorted(entry.engine_args.items()))
 
 
 def print_collection(collection: Collection, inputs: CollectInputs, out: Path, answers_from: Path | None) -> None:

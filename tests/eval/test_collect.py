@@ -16,13 +16,15 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from base.errors import ConfigError, DataError, RouterError
+from base.journal import line_of
 from eval.answers import Answer, counts, read_answers, write_answers
 from eval.chat_client import CallError, Fault
 from eval.collect import TIMED, Collection, collect
-from eval.collect_command import expert_fingerprint, first_of_each_category, load_inputs
+from eval.collect_command import first_of_each_category, load_inputs
 from eval.collect_request import CollectOptions, CollectRequest
 from eval.grading import cost_usd
 from eval.probe_set import GraderSpec, Probe
+from fleet.expert_fingerprint import expert_fingerprint
 from router.cost import Price
 from router.expert_config import Engine, ExpertConfig
 from tests.waiting import until
@@ -150,7 +152,7 @@ async def test_answers_are_graded_into_a_table(fake: FakeExperts, tmp_path: Path
 
 def test_a_cached_prompt_of_an_answer_costs_less() -> None:
     usage = {"prompt_tokens": 100, "completion_tokens": 10, "prompt_tokens_details": {"cached_tokens": 80}}
-    answer = Answer.model_validate_json(Answer(key="k", probe_id="p", expert="e", **counts(usage)).line())
+    answer = Answer.model_validate_json(line_of(Answer(key="k", probe_id="p", expert="e", **counts(usage))))
     facts = ModelFacts(price=Price({"input": 10.0, "output": 50.0, "cache_read": 1.0}))
     assert cost_usd(answer, facts) == pytest.approx((20 * 10 + 80 * 1 + 10 * 50) / 1e6)
     unknown = Answer(key="k", probe_id="p", expert="e", **counts({"prompt_tokens": 100}))

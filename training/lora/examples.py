@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,9 +80,3 @@ def repeated(examples: Sequence[Example], count: int, seed: int) -> list[Example
     while len(drawn) < count:
         drawn += rng.sample(examples, len(examples))
     return drawn[:count]
-
-
-def write_examples(file: Path, examples: Iterable[Example]) -> None:
-    """A file as `read_examples` takes it."""
-    lines = (json.dumps({"text": each.prompt, "answer": each.answer}, ensure_ascii=False) for each in examples)
-    file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

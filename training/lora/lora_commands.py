@@ -35,6 +35,7 @@ def train_lora(
 ) -> list[list[str]]:
     """Train an expert for one category: a LoRA adapter on examples, added where it is surely better than its base."""
     from decision_log.default_database import default_database_url
+    from fleet.expert_fingerprint import expert_fingerprint
     from training.lora.admission import candidate_of, learn
     from training.lora.causal_lm import hide_progress
     from training.lora.examples import logged_prompts, read_examples
@@ -43,7 +44,9 @@ def train_lora(
     hide_progress()
     candidate = candidate_of(name, category, config, data_dir, options, training.on)
     if training.data is None:
-        teacher = Teacher(known_teacher(candidate, training.teacher), options.base_url, api_key, options.max_tokens)
+        expert = known_teacher(candidate, training.teacher)
+        identity = expert_fingerprint(candidate.config.experts[expert], candidate.folder)
+        teacher = Teacher(expert, identity, options.base_url, api_key, options.max_tokens)
         prompts = logged_prompts(database_url or default_database_url(data_dir), category, since, training.most)
         examples = taught_examples(candidate, teacher, prompts)
     else:
@@ -66,16 +69,14 @@ def known_teacher(candidate: Candidate, teacher: str | None) -> str:
 
 
 def taught_examples(candidate: Candidate, teacher: Teacher, prompts: list[str]) -> list[Example]:
-    """Queries with the teacher's answers, which are also kept beside the adapter."""
-    from training.lora.examples import Example, write_examples
-    from training.lora.serving import taught
+    """Queries with the teacher's answers, each of which is kept beside the adapter as it comes."""
+    from base.journal import Journal
+    from training.lora.examples import Example
+    from training.lora.serving import Taught, taught
 
     echo(f"{teacher.expert} answers {len(prompts)} queries of {candidate.category} from the log")
-    replies = asyncio.run(taught(teacher, prompts))
-    examples = [Example(prompt, reply) for prompt, reply in zip(prompts, replies, strict=True) if reply.strip()]
-    candidate.out.mkdir(parents=True, exist_ok=True)
-    write_examples(candidate.out / "examples.jsonl", examples)
-    return examples
+    replies = asyncio.run(taught(teacher, prompts, Journal(candidate.out / "answers.jsonl", Taught)))
+    return [Example(prompt, reply) for prompt, reply in zip(prompts, replies, strict=True) if reply.strip()]
 
 
 @with_options

@@ -11,10 +11,12 @@ from pathlib import Path
 import aiohttp
 
 from base.errors import DataError, EngineError
+from base.journal import Journal
 from base.json_text import from_json
 from decision_log.decision_record import PROBE_HEADER
 from fleet.vllm_command import LOADS_ADAPTERS
 from router.expert_config import ExpertConfig
+from router.types import Record
 
 ASKED_AT_ONCE = 4
 LOAD_TIMEOUT_S, ANSWER_TIMEOUT_S = 120.0, 300.0
@@ -47,25 +49,38 @@ async def load_adapter(url: str, entry: ExpertConfig, name: str, adapter: Path) 
 
 @dataclass(frozen=True, slots=True)
 class Teacher:
-    """An expert whose answers are learned, and the gateway through which it is asked."""
+    """An expert whose answers are learned, and the gateway through which it is asked. `fingerprint` says what decides
+    its answers."""
 
     expert: str
+    fingerprint: str
     base_url: str
     api_key: str | None
     max_tokens: int
 
 
-async def taught(teacher: Teacher, prompts: Sequence[str]) -> list[str]:
-    """Answers (n) of the teacher, which do not count as traffic.
+class Taught(Record):
+    """A teacher's answer to a query, and what decided it: `teacher` is its fingerprint."""
+
+    teacher: str
+    max_tokens: int
+    text: str
+    answer: str = ""
+
+
+async def taught(teacher: Teacher, prompts: Sequence[str], journal: Journal[Taught]) -> list[str]:
+    """Answers (n) of the teacher, which do not count as traffic; those in the journal are not asked for again.
 
     Raises:
-        DataError: it did not answer.
+        DataError: it did not answer. Answers received so far are in the journal.
     """
     key, base_url = teacher.api_key, teacher.base_url.rstrip("/")
     headers = {PROBE_HEADER: "1"} | ({"authorization": f"Bearer {key}"} if key else {})
     turns = asyncio.Semaphore(ASKED_AT_ONCE)
+    decisive = (teacher.fingerprint, teacher.max_tokens)
+    known = {each.text: each.answer for each in journal.read() if (each.teacher, each.max_tokens) == decisive}
 
-    async def answer(session: aiohttp.ClientSession, prompt: str) -> str:
+    async def ask(session: aiohttp.ClientSession, prompt: str) -> None:
         messages = [{"role": "user", "content": prompt}]
         body = {"model": teacher.expert, "messages": messages, "max_tokens": teacher.max_tokens, "temperature": 0}
         async with turns, session.post(f"{base_url}/chat/completions", json=body) as response:
@@ -73,14 +88,17 @@ async def taught(teacher: Teacher, prompts: Sequence[str]) -> list[str]:
         if response.status != 200:
             raise DataError(f"{base_url} gives status {response.status} for model '{teacher.expert}'")
         found = from_json(text.encode())
-        return str(found["choices"][0]["message"]["content"] or "") if isinstance(found, dict) else ""
+        known[prompt] = str(found["choices"][0]["message"]["content"] or "") if isinstance(found, dict) else ""
+        journal.append(Taught(teacher=decisive[0], max_tokens=decisive[1], text=prompt, answer=known[prompt]))
 
     try:
         timeout = aiohttp.ClientTimeout(total=ANSWER_TIMEOUT_S)
         async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session, asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(answer(session, prompt)) for prompt in prompts]
+            for prompt in prompts:
+                if prompt not in known:
+                    tasks.create_task(ask(session, prompt))
     except* (aiohttp.ClientError, TimeoutError) as errors:
         raise DataError(f"{base_url} cannot be asked ({type(errors.exceptions[0]).__name__})") from errors
     except* DataError as errors:
         raise errors.exceptions[0] from None
-    return [each.result() for each in running]
+    return [known[prompt] for prompt in prompts]

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -15,6 +16,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from base.errors import ConfigError, DataError, EngineError
+from base.journal import Journal
 from coe.completion import command_of
 from decision_log.database import Database
 from decision_log.default_database import default_database_url
@@ -39,7 +41,7 @@ from training.lora.admission import (
 from training.lora.examples import Example, halves, logged_prompts, read_examples, repeated
 from training.lora.lora_commands import admit
 from training.lora.lora_options import AdapterOptions
-from training.lora.serving import Teacher, load_adapter, taught
+from training.lora.serving import Taught, Teacher, load_adapter, taught
 
 ROOT = Path(__file__).parents[3]
 ADAPTERS = ROOT / "examples" / "smollm2" / "adapters"
@@ -166,26 +168,34 @@ def test_an_admitted_expert_goes_to_the_gateways_and_to_the_map(tmp_path: Path) 
     assert {**given, **wanted, "data_dir": tmp_path, "base_url": "http://h/v1"} == given
 
 
-async def test_a_teacher_is_asked_apart_from_traffic() -> None:
-    marks = []
+async def test_a_teacher_is_asked_apart_from_traffic_and_once_for_each_query(tmp_path: Path) -> None:
+    asked, broken = list[str](), {"c"}
 
     async def answer(request: web.Request) -> web.Response:
-        marks.append((request.headers.get("x-coe-probe"), request.headers.get("authorization")))
-        body = await request.json()
-        if body["model"] == "unknown":
-            return web.json_response({"error": {"code": "model_not_found"}}, status=404)
-        return web.json_response({"choices": [{"message": {"content": body["messages"][0]["content"].upper()}}]})
+        assert (request.headers.get("x-coe-probe"), request.headers.get("authorization")) == ("1", "Bearer k")
+        prompt = (await request.json())["messages"][0]["content"]
+        asked.append(prompt)
+        if prompt in broken:
+            return web.json_response({"error": {"code": "x"}}, status=500)
+        return web.json_response({"choices": [{"message": {"content": prompt.upper()}}]})
 
+    journal = Journal(tmp_path / "out" / "answers.jsonl", Taught)
     app = web.Application()
     app.router.add_post("/v1/chat/completions", answer)
     async with TestServer(app) as server:
-        teacher = Teacher("loud", str(server.make_url("/v1")), "k", 8)
-        assert await taught(teacher, ["a", "b", "c"]) == ["A", "B", "C"]
-        assert set(marks) == {("1", "Bearer k")}
-        with pytest.raises(DataError, match="gives status 404 for model 'unknown'"):
-            await taught(Teacher("unknown", teacher.base_url, None, 8), ["a"])
+        teacher = Teacher("loud", "one", str(server.make_url("/v1")), "k", 8)
+        assert await taught(teacher, ["a", "b"], journal) == ["A", "B"]
+        with pytest.raises(DataError, match="gives status 500 for model 'loud'"):
+            await taught(teacher, ["a", "b", "c"], journal)
+        broken.clear()
+        assert await taught(teacher, ["a", "b", "c"], journal) == ["A", "B", "C"]
+        assert sorted(asked) == ["a", "b", "c", "c"], "what is in the journal was paid for"
+        assert await taught(replace(teacher, fingerprint="another"), ["a"], journal) == ["A"]
+        assert await taught(replace(teacher, max_tokens=9), ["a"], journal) == ["A"]
+        assert sorted(asked) == ["a", "a", "a", "b", "c", "c"], "another expert, or length, answers otherwise"
+    assert await taught(teacher, ["c", "a"], journal) == ["C", "A"]
     with pytest.raises(DataError, match="cannot be asked"):
-        await taught(teacher, ["a"])
+        await taught(teacher, ["d"], journal)
 
 
 def fake_composition(python: str, environment: dict[str, str]) -> CoeConfig:

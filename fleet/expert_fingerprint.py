@@ -1,0 +1,29 @@
+"""Whether an expert of today is the one that answered before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from base.errors import MissingWeightsError
+from fleet.adapter_files import adapter_digest
+from fleet.vllm_command import adapter_folder
+from router.expert_config import Engine, ExpertConfig
+from router.weights import file_sha256, fingerprint, resolve_weights
+
+
+def expert_fingerprint(entry: ExpertConfig, folder: Path) -> str:
+    """Digest of what decides an expert's answers: the content of its weights and adapter where they are files of this
+    machine, their names otherwise, and the engine with its flags.
+
+    Args:
+        folder: where experts.yaml lies.
+    """
+    model, adapter = entry.model, entry.adapter
+    try:
+        if entry.engine is Engine.LLAMACPP:
+            model = file_sha256(resolve_weights(entry.model, folder))
+        if entry.adapter is not None:
+            adapter = adapter_digest(adapter_folder(entry, folder))
+    except (MissingWeightsError, OSError):
+        pass  # asked from a machine that does not hold them
+    return fingerprint(entry.engine, model, adapter, entry.url, entry.served_model, sorted(entry.engine_args.items()))
