@@ -22,26 +22,43 @@ HEADER = """\
 ABOUT_LISTS = """# The first expert of a list answers; where it fails or rests, the next one does: docs/clients.md
 """
 
+ABOUT_RETRIEVAL = """# /v1/embeddings, /v1/rerank and vector stores: docs/retrieval.md
+"""
+
+RESERVED = ("auto", "base", "words")
+"""Names that mean routing, and embedding experts as shipped."""
+
 Entry = Mapping[str, object]
 """An expert's keys in experts.yaml."""
 
 
 @dataclass
 class Found:
-    """Experts and aliases for experts.yaml. `notes` says what has no counterpart, or must be looked at by a person."""
+    """Experts, aliases and embedding experts for experts.yaml.
+
+    `notes` says what has no counterpart, or must be looked at by a person.
+    """
 
     experts: dict[str, Entry] = field(default_factory=dict)
     aliases: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    embeddings: dict[str, Entry] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def add(self, name: str, entry: Entry) -> str:
         """Adds an expert under a name that experts.yaml takes and that is free; returns it."""
-        wanted = safe_name(name)
-        taken = {*self.experts, *self.aliases}
-        names = [wanted, *(f"{wanted[:60]}-{i}" for i in range(2, len(taken) + 3))]
-        free = next(each for each in names if each not in taken)
+        free = self.free_name(name)
         self.experts[free] = entry
         return free
+
+    def add_embedding(self, name: str, entry: Entry) -> None:
+        """Adds an embedding expert likewise."""
+        self.embeddings[self.free_name(name)] = entry
+
+    def free_name(self, name: str) -> str:
+        wanted = safe_name(name)
+        taken = {*self.experts, *self.aliases, *self.embeddings, *RESERVED}
+        names = [wanted, *(f"{wanted[:60]}-{i}" for i in range(2, len(taken) + 3))]
+        return next(each for each in names if each not in taken)
 
     def name_also(self, alias: str, experts: Iterable[str]) -> None:
         """Adds a name that clients use for experts, which are tried in order, where experts.yaml takes it."""
@@ -72,8 +89,7 @@ class Found:
 def safe_name(name: str) -> str:
     """A name of the alphabet that experts.yaml allows, from a model's: its last part, without what is not allowed."""
     last = name.rstrip("/").rpartition("/")[2] or name
-    kept = re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-")[:64] or "expert"
-    return f"{kept}-model" if kept == "auto" else kept
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-")[:64] or "expert"
 
 
 def composition_text(found: Found, command: str) -> str:
@@ -87,7 +103,10 @@ def composition_text(found: Found, command: str) -> str:
     shipped = sections((shipped_root() / DEFAULT_CONFIG).read_text(encoding="utf-8"))
     written = {"experts": {name: dict(entry) for name, entry in found.experts.items()}}
     shipped["experts"] = as_yaml(written)
-    shipped.pop("retrieval")  # embedding experts are a choice of its own: docs/retrieval.md
+    retrieval = yaml.safe_load(shipped.pop("retrieval"))
+    if found.embeddings:
+        retrieval["retrieval"]["experts"] |= {name: dict(entry) for name, entry in found.embeddings.items()}
+        shipped["retrieval"] = ABOUT_RETRIEVAL + as_yaml(retrieval)
     shipped["log"] = re.sub(r"\n# .*\s*$", "\n", shipped["log"])  # its last comment is about `retrieval`
     if found.aliases:
         aliases = {alias: list(experts) if experts[1:] else experts[0] for alias, experts in found.aliases.items()}
@@ -121,6 +140,8 @@ def write_composition(found: Found, out: Path, command: str) -> None:
     prompts = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in probes_folder().glob("*.jsonl"))
     for line in found.notes:
         echo(f"note: {line}", to_stderr=True)
+    if found.embeddings:
+        echo(f"/v1/embeddings has {', '.join(found.embeddings)}; it needs the extras `encoders` and `stores`")
     for line in summary(found.experts, out, prompts):
         echo(line)
 

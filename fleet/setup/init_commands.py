@@ -78,8 +78,11 @@ def is_hosted(endpoint: str) -> bool:
 
 def add_hosted(found: Found, model: str, key_env: str | None) -> None:
     """Adds a hosted provider's model; its key is in the variable that the provider's own tools read, or `key_env`."""
-    from router.price_list import listed_facts
+    from router.price_list import listed_facts, listed_mode
 
+    if (mode := listed_mode(model)) in ("embedding", "rerank"):
+        found.notes.append(f"'{model}' is of mode '{mode}', and is left out; docs/retrieval.md has embedding experts")
+        return
     variable = key_env or f"{model.partition('/')[0].upper()}_API_KEY"
     found.add(model, {"engine": "litellm", "model": model, "api_key_env": variable, **listed_facts(model)})
 
@@ -97,7 +100,23 @@ def asked(url: str, key_env: str | None) -> Endpoint:
 
 
 def add_models(found: Found, endpoint: Endpoint, models: list[str]) -> None:
+    """Adds an expert for each model; of those that do not chat, an embedding expert or a note."""
+    import asyncio
+    import os
+
+    from fleet.setup.endpoints import EMBEDS, RERANKS
+
     for model in models:
+        says = endpoint.says(model)
+        if RERANKS.search(says):
+            found.notes.append(f"'{model}' reranks, and is left out: /v1/rerank orders by embedding experts")
+            continue
+        if EMBEDS.search(says):
+            key = os.environ.get(endpoint.key_env or "")
+            if embedding := asyncio.run(endpoint.embedding_entry(model, key)):
+                found.add_embedding(model, embedding)
+                continue
+            found.notes.append(f"'{model}' gave no embedding, and is an expert; delete it where it answers no chats")
         found.add(model, endpoint.entry(model))
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Iterator
 from datetime import date
 from importlib.util import find_spec
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +17,10 @@ from coe.command_line import run
 from fleet.setup.composition import Found, composition_text, safe_name
 from fleet.setup.endpoints import Endpoint
 from fleet.setup.litellm_file import litellm_experts
+from retrieval.build_experts import build_expert
+from retrieval.experts.encoder import EncoderExpert
 from router.config import load_config, parse_text
+from router.encoders import hashing
 from router.section import check_name
 from tests.json_server import JsonHandler, answering
 
@@ -26,10 +31,10 @@ MODELS = [
 
 
 class Models(JsonHandler):
-    """Lists two models for whoever has the key, at /v1; lists none at /empty; has nothing else."""
+    """Lists two models for whoever has the key, at /v1, and for everybody at /open; lists none at /empty."""
 
     def do_GET(self) -> None:
-        is_known = self.headers.get("authorization") == "Bearer right"
+        is_known = self.headers.get("authorization") == "Bearer right" or self.path.startswith("/open")
         status = 404 if self.path == "/models" else 200 if is_known else 401
         self.send_json({"data": [] if self.path.startswith("/empty") else MODELS}, status)
 
@@ -87,6 +92,74 @@ def test_one_model_of_an_endpoint_is_named(address, tmp_path, monkeypatch) -> No
     assert list(load_config(out).experts) == ["tiny"]
 
 
+VECTOR = [0.6, 0.8, 0.0]
+
+
+class Gateway(JsonHandler):
+    """Chats, embeds, reranks, and says with LiteLLM's `model/info` that `vectors` embeds too; `old-embedder` knows no
+    base64; `e5-chat` refuses to embed."""
+
+    def do_GET(self) -> None:
+        ids = ("chatty", "BAAI/bge-m3", "vectors", "old-embedder", "e5-chat", "bge-reranker-v2")
+        modes = {"vectors": {"mode": "embedding"}, "chatty": {"mode": "chat", "input_cost_per_token": 2e-6}}
+        known = [{"model_name": name, "model_info": info} for name, info in modes.items()]
+        lists = {"/v1/models": [{"id": name} for name in ids], "/v1/model/info": known}
+        self.send_json({"data": lists.get(self.path)}, 200 if self.path in lists else 404)
+
+    def do_POST(self) -> None:
+        asked = self.body()
+        model, encoding = asked["model"], asked["encoding_format"]
+        is_known = self.path == "/v1/embeddings" and model in ("BAAI/bge-m3", "vectors", "old-embedder")
+        if not is_known or (model == "old-embedder" and encoding == "base64"):
+            self.send_json({"error": {"message": "not this model, or not so"}}, 400)
+            return
+        packed = b64encode(np.array(VECTOR, dtype="<f4").tobytes()).decode()
+        vector = VECTOR if encoding == "float" else packed
+        texts = [asked["input"]] if isinstance(asked["input"], str) else asked["input"]
+        self.send_json({"data": [{"index": i, "embedding": vector} for i in range(len(texts))]})
+
+
+def test_models_that_embed_become_embedding_experts_and_those_that_rerank_are_left_out(tmp_path, capsys) -> None:
+    out = tmp_path / "experts.yaml"
+    with answering(Gateway) as url:
+        assert run("init", [f"{url}/v1", "--out", str(out)]) == 0
+        config = load_config(out)
+        assert list(config.experts) == ["chatty", "e5-chat"]
+        assert config.experts["chatty"].price_in_per_m_usd == 2.0
+        assert config.retrieval is not None
+        assert list(config.retrieval.experts) == ["words", "bge-m3", "vectors", "old-embedder"]
+        for name in ("bge-m3", "vectors", "old-embedder"):
+            expert = build_expert(name, config.retrieval.experts[name], tmp_path, hashing.build(hashing.Options()))
+            assert isinstance(expert, EncoderExpert)
+            assert expert.encode_queries(["x", "y"]) == pytest.approx(np.array([VECTOR, VECTOR]))
+    said = capsys.readouterr()
+    assert "'bge-reranker-v2' reranks, and is left out" in said.err
+    assert "'e5-chat' gave no embedding, and is an expert" in said.err
+    assert "/v1/embeddings has bge-m3, vectors, old-embedder" in said.out
+
+
+class Tei(JsonHandler):
+    """Text Embeddings Inference: one model, and no list of it."""
+
+    def do_GET(self) -> None:
+        info = {"model_id": "org/plain-name", "model_type": {"embedding": {"pooling": "cls"}}}
+        self.send_json(info if self.path == "/info" else {}, 200 if self.path == "/info" else 404)
+
+    def do_POST(self) -> None:
+        self.send_json({"data": [{"index": 0, "embedding": VECTOR}]})
+
+
+def test_an_endpoint_without_a_list_of_models_says_what_its_model_is_for(tmp_path) -> None:
+    out = tmp_path / "experts.yaml"
+    with answering(Models) as chats, answering(Tei) as tei:
+        assert run("init", [f"{tei}/v1", "--out", str(out)]) == 1, "nobody chats"
+        assert run("init", [f"{chats}/open", f"{tei}/v1", "--out", str(out)]) == 0
+    config = load_config(out)
+    assert config.retrieval is not None
+    assert config.retrieval.experts["plain-name"].options["dim"] == 3
+    assert "plain-name" not in config.experts
+
+
 def test_a_file_that_exists_is_never_written_over(tmp_path, capsys) -> None:
     out = tmp_path / "experts.yaml"
     out.write_text("mine")
@@ -104,6 +177,9 @@ def test_a_hosted_model_comes_with_its_list_price(tmp_path) -> None:
     assert (expert.engine, expert.api_key_env) == ("litellm", "ANTHROPIC_API_KEY")
     assert (expert.price_in_per_m_usd, expert.price_out_per_m_usd) == (3.0, 15.0)
     assert expert.supports_tools
+    assert run("init", ["openai/text-embedding-3-small", "--out", str(tmp_path / "other.yaml")]) == 1, (
+        "it does not chat"
+    )
 
 
 LITELLM = {
