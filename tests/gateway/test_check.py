@@ -80,8 +80,8 @@ def test_a_pilot_library_that_is_not_made_yet_is_no_problem(check):
             "router.encoder: parts.1: unknown kind 'onx' of router.encoders; did you mean 'onnx'?",
         ),
         (
-            lambda v: v["router"]["encoder"]["parts"][2].update(options={"dims": 1}),
-            "router.encoder: parts.2: dims: unknown option; did you mean 'dim'?",
+            lambda v: v["router"]["encoder"]["parts"][1].update(options={"dims": 1}),
+            "router.encoder: parts.1: dims: unknown option; did you mean 'dim'?",
         ),
         (
             lambda v: v["router"].update(scorer={"kind": "soft_rige"}),
