@@ -7,7 +7,7 @@ smallest token there is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from base.json_text import to_json
@@ -18,7 +18,7 @@ from gateway.intake import Admission
 from gateway.keys.counters import NOTHING, Cost, nano_usd
 from gateway.keys.grants import Caller
 from gateway.keys.limits import Hold, Limits
-from router.cost import Price, cost
+from router.cost import LASTING, MEDIA, Price, cost
 from router.expert_config import ExpertConfig
 from router.gateway_config import GatewayConfig
 from router.strategies.types import Chosen, Judging
@@ -143,10 +143,13 @@ def most(chat: ChatRequest, candidates: Iterable[ExpertConfig], added_chars: int
     answer = max(count_of(chat.body, name) for name in LONGEST) * max(choices_of(chat.body), choices)
     # An image, or what no chat request says, has no bound in the request; the context is the only one there is.
     is_unbounded = chat.facts.needs_wire is not None or any(map(has_more_than_words, chat.messages))
+    without = frozenset[str]() if is_unbounded or chat.facts.has_media else MEDIA
+    if not asks_lasting_cache([chat.body, {} if chat.native is None else chat.native.body]):
+        without |= LASTING
     tokens = nano = 0
     for expert in candidates:
         held = expert.context_tokens * prompts if is_unbounded else prompt
-        usd = price(held, answer, expert.rates(is_batch), has_media=is_unbounded or chat.facts.has_media)
+        usd = price(held, answer, expert.rates(is_batch), without)
         tokens, nano = max(tokens, held + answer), max(nano, usd)
     return Cost(tokens, nano)
 
@@ -156,9 +159,28 @@ def spent(usage: Usage, rates: Price) -> Cost:
     return Cost(usage.prompt_tokens + usage.completion_tokens, nano_usd(cost(usage, rates) * 1e6))
 
 
-def price(prompt_tokens: int, answer_tokens: int, rates: Price, *, has_media: bool = False) -> int:
-    """The most that so many tokens cost, in billionths of a dollar."""
-    return nano_usd(rates.most(prompt_tokens, answer_tokens, has_media=has_media) * 1e6)
+def price(prompt_tokens: int, answer_tokens: int, rates: Price, without: Collection[str] = MEDIA | LASTING) -> int:
+    """The most that so many tokens cost, in billionths of a dollar.
+
+    Args:
+        without: kinds of tokens that none of them can be.
+    """
+    return nano_usd(rates.most(prompt_tokens, answer_tokens, without) * 1e6)
+
+
+def asks_lasting_cache(values: object) -> bool:
+    """Returns True where a part of a body asks for a cache of longer than the usual five minutes."""
+    left = [values]
+    while left:
+        value = left.pop()
+        if isinstance(value, list):
+            left += value
+        elif isinstance(value, Mapping):
+            kept = value.get("cache_control")
+            if isinstance(kept, Mapping) and kept.get("ttl", "5m") != "5m":
+                return True
+            left += value.values()
+    return False
 
 
 def prompt_bound(body: Mapping[str, object]) -> int:

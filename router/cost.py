@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated
@@ -29,6 +29,7 @@ without a price of cached tokens bills them as others."""
 
 KINDS = PROMPT | ANSWER
 MEDIA = frozenset({"cache_read_audio", "audio_in", "image_in", "audio_out", "image_out"})
+LASTING = frozenset({"cache_write_1h", "cache_write_12h"})
 
 
 def check_kind(kind: str) -> str:
@@ -91,12 +92,12 @@ class Price:
         rates = self.tiers[-1][1]
         return rates["input"], rates["output"]
 
-    def most(self, prompt_tokens: int, answer_tokens: int, *, has_media: bool = True) -> float:
-        """The most USD that so many tokens can cost, of whatever kinds they are."""
+    def most(self, prompt_tokens: int, answer_tokens: int, without: Collection[str] = ()) -> float:
+        """The most USD that so many tokens can cost, of whatever kinds they are but for some."""
         reached = [rates for least, rates in self.tiers if prompt_tokens > least]
 
         def dearest(kinds: Iterable[str]) -> float:
-            return max(rates[kind] for rates in reached for kind in kinds if has_media or kind not in MEDIA)
+            return max(rates[kind] for rates in reached for kind in kinds if kind not in without)
 
         return (prompt_tokens * dearest(PROMPT) + answer_tokens * dearest(ANSWER)) / 1e6
 

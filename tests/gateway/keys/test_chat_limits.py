@@ -19,14 +19,14 @@ from decision_log.decision_record import TerminalState
 from fleet.replicas import Replicas
 from gateway.auth import Auth
 from gateway.chat_limits import ChatLimits, bounded, most, price, prompt_bound, spent
-from gateway.chat_request import chat_request
+from gateway.chat_request import Native, chat_request
 from gateway.exchange import Outcome
 from gateway.intake import Admission
 from gateway.keys.counters import NOTHING, Cost, counters_of
 from gateway.keys.grants import Caller, Cap, Grant, Measure, Window, caller_of
 from gateway.keys.limits import Hold
 from router.cost import Price
-from router.expert_config import ExpertConfig
+from router.expert_config import ExpertConfig, Wire
 from router.gateway_config import GatewayConfig
 from router.usage import Usage
 from tests.gateway.fault_upstream import ANSWER, STREAM, FaultUpstream, fault_upstream
@@ -370,19 +370,26 @@ EXPERTS = st.lists(
 )
 
 
+@pytest.mark.parametrize("written", ["cache_write", "cache_write_1h"])
 @given(messages=MESSAGES, experts=EXPERTS, longest=st.integers(1, 50), choices=st.integers(1, 3), data=st.data())
 def test_no_answer_costs_more_than_was_reserved(
-    messages: list[dict[str, Any]], experts: list[ExpertConfig], longest: int, choices: int, data: st.DataObject
+    written: str,
+    messages: list[dict[str, Any]],
+    experts: list[ExpertConfig],
+    longest: int,
+    choices: int,
+    data: st.DataObject,
 ) -> None:
     """Whichever expert answers, with any number of tokens that its tokenizer and its limit allow."""
-    body = {"model": "auto", "messages": messages, "max_tokens": longest, "n": choices}
+    asked = [*messages[:-1], messages[-1] | ({"cache_control": {"ttl": "1h"}} if written == "cache_write_1h" else {})]
+    body = {"model": "auto", "messages": asked, "max_tokens": longest, "n": choices}
     chat = chat_request(body, GatewayConfig())
     reserved = most(chat, experts)
     characters = sum(len(message["content"].encode("utf-8", "replace")) for message in messages)
     prompt = data.draw(st.integers(0, characters + 16 * len(messages)))
     answer = data.draw(st.integers(0, longest * choices))
     read = data.draw(st.integers(0, prompt))
-    kinds = {"cache_read": read, "cache_write_1h": prompt - read, "reasoning": data.draw(st.integers(0, answer))}
+    kinds = {"cache_read": read, written: prompt - read, "reasoning": data.draw(st.integers(0, answer))}
     usage = Usage(prompt_tokens=prompt, completion_tokens=answer, kinds=kinds)
     cost = spent(usage, data.draw(st.sampled_from(experts)).chat_price)
     assert cost.tokens <= reserved.tokens
@@ -412,6 +419,23 @@ def test_what_counts_of_a_prompt() -> None:
     assert most(request_of(messages=[words], max_tokens=10), [expert]).tokens < 200
     assert most(request_of(max_tokens=10, n=3), [expert]) == Cost(18 + 30, 4500)
     assert most(request_of(max_tokens=10), [expert], added_chars=100) == Cost(418 + 10, 1500)
+
+
+@pytest.mark.parametrize("place", ["message", "part", "tool", "native"])
+@pytest.mark.parametrize(("kept", "dollars"), [({}, 1.25), ({"ttl": "5m"}, 1.25), ({"ttl": "1h"}, 2.0)])
+def test_the_price_of_a_lasting_cache_is_reserved_where_the_body_asks_for_one(
+    place: str, kept: dict[str, str], dollars: float
+) -> None:
+    asks = {"cache_control": {"type": "ephemeral"} | kept}
+    part = {"type": "text", "text": "hi"} | (asks if place == "part" else {})
+    message = {"role": "user", "content": [part]} | (asks if place == "message" else {})
+    tool = {"type": "function", "function": {"name": "f", "parameters": {}}} | (asks if place == "tool" else {})
+    chat = request_of(messages=[message], tools=[tool], max_tokens=1)
+    if place == "native":
+        chat = chat._replace(native=Native(Wire.MESSAGES, asks, dict, "max_tokens"))
+    prices = {"cache_write": 1.25, "cache_write_1h": 2.0}
+    expert = ExpertConfig.model_validate({"engine": "echo", "model": "m", "price_in_per_m_usd": 1, "price": prices})
+    assert most(chat, [expert]).nano_usd == 1000 * dollars * prompt_bound(chat.body)
 
 
 def test_the_larger_of_two_longest_answers_counts() -> None:
