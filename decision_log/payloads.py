@@ -6,7 +6,7 @@ It is encoded once; SQL gets the same line. An embedding as base64 would be a th
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import chain
 from math import isfinite
 from types import MappingProxyType
@@ -42,6 +42,11 @@ class InputsPart(Part):
 class UsagePart(Part):
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    kinds: dict[str, int] = {}
+
+    def of(self, kinds: Iterable[str]) -> int:
+        """Tokens of some kinds together."""
+        return sum(self.kinds.get(kind, 0) for kind in kinds)
 
 
 class RecordPart(Part):

@@ -6,7 +6,9 @@ decisions as there are: where others were written or removed, they are made agai
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Iterator, Sequence
+from functools import reduce
 from math import ceil, floor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,6 +32,7 @@ from decision_log.decision_record import TerminalState
 from decision_log.payloads import RecordPart
 from decision_log.tables import DECISIONS, SPEND
 from router.types import Record
+from router.usage import READ, WRITTEN
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -47,11 +50,14 @@ ROWS_AT_ONCE = 1000
 
 class Spend(Record):
     """Sums over the requests of one key; None: of those without one. Those that were refused before an expert was asked
-    cost nothing and are not counted."""
+    cost nothing and are not counted. Of the prompt tokens, providers read `cached_tokens` from their caches, and wrote
+    `cache_write_tokens` to them."""
 
     key_id: str | None
     requests: int
     prompt_tokens: int
+    cached_tokens: int
+    cache_write_tokens: int
     completion_tokens: int
     cost_usd: float
 
@@ -89,16 +95,14 @@ EVER = span_of(0.0, None)
 
 def add_spend(connection: Connection, dialect_insert: Any, records: Iterable[RecordPart]) -> None:
     """Adds decisions that were written to the sums."""
-    found: dict[tuple[int, str], list[float]] = {}
+    found: dict[tuple[int, str], tuple[float, ...]] = {}
     for record in records:
         if 0 <= record.at < LATEST_S:
-            sums = found.setdefault((int(record.at // SLOT_S), record.key_id or ""), [0, 0, 0, 0, 0.0])
-            sums[0] += 1
-            if record.state != TerminalState.REJECTED:
-                sums[1] += 1
-                sums[2] += record.usage.prompt_tokens
-                sums[3] += record.usage.completion_tokens
-                sums[4] += record.cost_usd
+            key, usage = (int(record.at // SLOT_S), record.key_id or ""), record.usage
+            tokens = (usage.prompt_tokens, usage.of(READ), usage.of(WRITTEN), usage.completion_tokens)
+            values = (0,) * len(SUMS) if record.state == TerminalState.REJECTED else (1, *tokens, record.cost_usd)
+            sums = found.get(key, (0,) * (1 + len(SUMS)))
+            found[key] = tuple(map(operator.add, sums, (1, *values)))
     new = dialect_insert(SPEND)
     added = {name: SPEND.c[name] + new.excluded[name] for name in ("decisions", *SUMS)}
     # In this order, so that no two writers wait for each other.
@@ -184,8 +188,15 @@ def key_of(connection: Connection) -> ColumnElement[str]:
 
 def sums_of(connection: Connection) -> list[Any]:
     """Amounts that a decision adds to the sums."""
-    tokens = (of_record(connection, "usage", name).as_integer() for name in ("prompt_tokens", "completion_tokens"))
-    values = (1, *tokens, of_record(connection, "cost_usd").as_float())
+
+    def tokens(*path: str) -> Any:
+        return of_record(connection, "usage", *path).as_integer()
+
+    def of_kinds(kinds: Iterable[str]) -> Any:
+        return reduce(operator.add, (func.coalesce(tokens("kinds", kind), 0) for kind in kinds))
+
+    prompt, answer = tokens("prompt_tokens"), tokens("completion_tokens")
+    values = (1, prompt, of_kinds(READ), of_kinds(WRITTEN), answer, of_record(connection, "cost_usd").as_float())
     return [case((DECISIONS.c.state != TerminalState.REJECTED.value, value), else_=0) for value in values]
 
 

@@ -46,15 +46,17 @@ class DecisionRow(SQLModel, table=True):
 
 class SpendRow(SQLModel, table=True):
     """Sums over the decisions of one key ('' without one) in one slot, `decision_log.spend.SLOT_S` seconds. All but
-    `decisions` are of those that were not refused."""
+    `decisions` are of those that were not refused. Its former table, `spend`, told no cached tokens."""
 
-    __tablename__ = "spend"
+    __tablename__ = "spend_by_kind"
 
     slot: int = Field(primary_key=True)
     key_id: str = Field(primary_key=True, sa_type=Text)
     decisions: int
     requests: int
     prompt_tokens: int = Field(sa_type=BigInteger)
+    cached_tokens: int = Field(sa_type=BigInteger)
+    cache_write_tokens: int = Field(sa_type=BigInteger)
     completion_tokens: int = Field(sa_type=BigInteger)
     cost_usd: float = Field(sa_type=Float)
 
@@ -175,7 +177,7 @@ class RouterEventRow(SQLModel, table=True):
 
 SCHEMA: Table = SQLModel.metadata.tables["coe_schema"]
 DECISIONS: Table = SQLModel.metadata.tables["decisions"]
-SPEND: Table = SQLModel.metadata.tables["spend"]
+SPEND: Table = SQLModel.metadata.tables["spend_by_kind"]
 FEEDBACK: Table = SQLModel.metadata.tables["feedback"]
 DOCUMENT_FEEDBACK: Table = SQLModel.metadata.tables["document_feedback"]
 SIGNALS: Table = SQLModel.metadata.tables["implicit_signals"]

@@ -12,7 +12,7 @@ from gateway.exchange import Asked, Outcome, record_of
 from gateway.metrics import Metrics
 from router.expert_config import ExpertConfig
 from router.price_list import entry_prices, listed
-from router.usage import Usage
+from router.usage import READ, WRITTEN, Usage
 
 if TYPE_CHECKING:
     from decision_log.sink import DecisionLog
@@ -100,8 +100,12 @@ class ChatRow:
 
     def _use(self, expert: str, usage: Usage, cost_usd: float, latency_ms: float) -> None:
         used = self._log.metrics.used[expert]
-        used.input_tokens += usage.prompt_tokens
-        used.output_tokens += usage.completion_tokens
+        read, written = usage.of(READ), usage.of(WRITTEN)
+        used.tokens["input"] += usage.prompt_tokens - read - written
+        used.tokens["output"] += usage.completion_tokens
+        if usage.kinds:
+            used.tokens["cache_read"] += read
+            used.tokens["cache_write"] += written
         used.cost_usd += cost_usd
         used.seconds += latency_ms / 1e3
 

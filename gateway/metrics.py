@@ -9,7 +9,7 @@ from collections import Counter as Counts
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
 
@@ -32,8 +32,7 @@ SCRAPER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="coe-metrics")
 class Used:
     """Sums over the answers of an expert. Plain numbers: to raise a counter of the library takes eight calls."""
 
-    input_tokens: int = 0
-    output_tokens: int = 0
+    tokens: Counts[str] = field(default_factory=Counts)
     cost_usd: float = 0.0
     seconds: float = 0.0
 
@@ -96,8 +95,8 @@ class Metrics:
         cost = CounterMetricFamily("coe_cost_usd", "Cost of answers by the prices of experts.yaml", labels=["expert"])
         seconds = CounterMetricFamily("coe_answer_seconds", "Time that answers took", labels=["expert"])
         for expert, used in self.used.copy().items():
-            tokens.add_metric([expert, "input"], used.input_tokens)
-            tokens.add_metric([expert, "output"], used.output_tokens)
+            for kind, count in used.tokens.copy().items():
+                tokens.add_metric([expert, kind], count)
             cost.add_metric([expert], used.cost_usd)
             seconds.add_metric([expert], used.seconds)
         yield from (tokens, cost, seconds)

@@ -178,12 +178,14 @@ CREATE TABLE router_versions (
 	manifest TEXT NOT NULL,
 	PRIMARY KEY (version)
 );
-CREATE TABLE spend (
+CREATE TABLE spend_by_kind (
 	slot INTEGER NOT NULL,
 	key_id TEXT NOT NULL,
 	decisions INTEGER NOT NULL,
 	requests INTEGER NOT NULL,
 	prompt_tokens BIGINT NOT NULL,
+	cached_tokens BIGINT NOT NULL,
+	cache_write_tokens BIGINT NOT NULL,
 	completion_tokens BIGINT NOT NULL,
 	cost_usd FLOAT NOT NULL,
 	PRIMARY KEY (slot, key_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 from sqlalchemy import delete, event, func, select, update
@@ -14,6 +15,7 @@ from decision_log.housekeeping import Housekeeper
 from decision_log.spend import SLOT_S, Spend
 from decision_log.sql_removal import Removal
 from decision_log.tables import DECISIONS, SPEND
+from router.usage import READ, WRITTEN
 from tests.decision_log.test_listing import TEAM, made
 
 OWNERS = (f"{TEAM}/1", f"{TEAM}/2", f"{TEAM}x/1", None)
@@ -32,7 +34,9 @@ SPANS += [(2.0 * SLOT_S, 4.0 * SLOT_S), (2.0 * SLOT_S + 0.5, 3.0 * SLOT_S - 0.5)
 
 def asked(seq: int) -> DecisionRecord:
     """A decision every STEP_S, by one owner after the other; costs add up exactly."""
-    usage = {"prompt_tokens": seq + 1, "completion_tokens": 2**30}
+    usage: dict[str, Any] = {"prompt_tokens": seq + 1, "completion_tokens": 2**30}
+    if seq % 3:
+        usage["kinds"] = {"cache_read": seq, "cache_read_audio": 1, "cache_write": 2, "cache_write_1h": seq}
     at, state = BEGIN + STEP_S * seq, TerminalState.REJECTED if seq % 7 == 3 else TerminalState.ANSWERED
     return made(seq, key_id=OWNERS[seq % len(OWNERS)], at=at, state=state, usage=usage, cost_usd=seq / 4)
 
@@ -44,8 +48,10 @@ def added(records: Iterable[DecisionRecord], tenant: str | None, since: float, u
         team = (each.key_id or "").partition("/")[0]
         is_in = since <= each.at and (until is None or each.at < until) and tenant in (None, team)
         if is_in and each.state is not TerminalState.REJECTED:
-            sums = found.setdefault(each.key_id, [0, 0, 0, 0.0])
-            values = (1, each.usage.prompt_tokens, each.usage.completion_tokens, each.cost_usd)
+            sums = found.setdefault(each.key_id, [0, 0, 0, 0, 0, 0.0])
+            usage = each.usage
+            tokens = (usage.prompt_tokens, usage.of(READ), usage.of(WRITTEN), usage.completion_tokens)
+            values = (1, *tokens, each.cost_usd)
             found[each.key_id] = [one + other for one, other in zip(sums, values, strict=True)]
     return {
         Spend.model_validate(dict(zip(Spend.model_fields, (key, *sums), strict=True))) for key, sums in found.items()
@@ -71,11 +77,12 @@ def found(store: Database, tenant: str | None, since: float, until: float | None
 
 
 def test_spend_is_added_up_by_key(store: Database) -> None:
-    usage = {"prompt_tokens": 10, "completion_tokens": 3}
+    usage = {"prompt_tokens": 10, "completion_tokens": 3, "kinds": {"cache_read": 7, "cache_write": 2}}
     spent = ((f"{TEAM}/1", 0.25), (f"{TEAM}/1", 0.5), ("other/1", 2.0), (None, 0.0))
     store.write_decisions([made(i, key_id=key, cost_usd=cost, usage=usage) for i, (key, cost) in enumerate(spent)])
     store.write_decisions([made(4, key_id=f"{TEAM}/1", state=TerminalState.REJECTED, status=429)])
-    mine = Spend(key_id=f"{TEAM}/1", requests=2, prompt_tokens=20, completion_tokens=6, cost_usd=0.75)
+    tokens = {"prompt_tokens": 20, "cached_tokens": 14, "cache_write_tokens": 4, "completion_tokens": 6}
+    mine = Spend(key_id=f"{TEAM}/1", requests=2, cost_usd=0.75, **tokens)
     assert store.spend(TEAM, 0.0, None) == ((mine,), None)
     assert [row.key_id for row in store.spend(None, 0.0, None)[0]] == ["other/1", f"{TEAM}/1", None]
     assert [row.requests for row in store.spend(None, 1001.0, 1003.0)[0]] == [1, 1]

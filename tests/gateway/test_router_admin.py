@@ -163,7 +163,7 @@ async def test_spend_is_added_up_by_key_and_a_team_sees_its_own(tmp_path: Path, 
     (acme, secret), (other, _) = keys.create("acme", "", Grant()), keys.create("other", "", Grant())
     _, admin = keys.create("ops", "", Grant(is_admin=True))
     spent = [(acme, 0.25, now), (acme, 0.5, now), (other, 2.0, now), (acme, 9.0, now - 31 * 86_400)]
-    usage = {"prompt_tokens": 10, "completion_tokens": 3}
+    usage = {"prompt_tokens": 10, "completion_tokens": 3, "kinds": {"cache_read": 6, "cache_write_1h": 1}}
     store.write_decisions(
         [made(i, key_id=key, cost_usd=cost, at=at, usage=usage) for i, (key, cost, at) in enumerate(spent)]
     )
@@ -179,6 +179,8 @@ async def test_spend_is_added_up_by_key_and_a_team_sees_its_own(tmp_path: Path, 
         "team": "acme",
         "requests": 2,
         "prompt_tokens": 20,
+        "cached_tokens": 12,
+        "cache_write_tokens": 2,
         "completion_tokens": 6,
         "cost_usd": 0.75,
     }
