@@ -21,6 +21,10 @@ LOCK_EXTRAS := --extra demo --extra providers --extra postgres
 # The many commands that tests start find their modules compiled, whatever is set outside.
 export PYTHONDONTWRITEBYTECODE :=
 
+# Tests run two at a time, and threads of NumPy and torch that wait for each other spin: one each.
+test unit slow: export OMP_NUM_THREADS := 1
+test unit slow: export OPENBLAS_NUM_THREADS := 1
+
 .PHONY: run test unit slow environments lint docs chaos lock clean
 
 run: $(VENV)/.run-ready

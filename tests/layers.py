@@ -61,9 +61,33 @@ PROCESS_FILES = frozenset(
         "training/lora/test_train_on_vllm_slow",
         "training/test_onboarding",
         "training/test_retrain_lock",
+        "training/test_categories",
         "training/test_schedule",
     )
 )
+LONG_FILES = frozenset(
+    f"{name}.py"
+    for name in (
+        "base/test_extras",
+        "decision_log/test_ledger",
+        "eval/routing/test_routing_run",
+        "retrieval/training/test_pilot_refresh",
+        "retrieval/training/test_pilots_command",
+        "training/test_category_mix",
+        "training/test_crossfit",
+        "training/test_expert_worth",
+        "training/test_few_examples",
+        "training/test_one_key",
+        "training/test_probe_plan",
+        "training/test_retrain",
+        "training/test_retrain_experts",
+        "training/test_topics",
+        "training/test_train_command",
+        "training/test_whole_decisions",
+    )
+)
+"""Start nothing, and take seconds a test: most of them retrain."""
+
 PROCESS_FIXTURES = frozenset({"postgres", "valkey"})
 STARTS = frozenset({"os.fork", "os.posix_spawn", "socket.bind", "subprocess.Popen"})
 ROOT = Path(__file__).parent
@@ -76,7 +100,7 @@ def layer_of(item: pytest.Item) -> str:
     file = item.path.relative_to(ROOT).as_posix()
     callspec = getattr(item, "callspec", None)
     servers = {*getattr(item, "fixturenames", ()), callspec.params.get("database_url") if callspec else None}
-    is_pure = file.startswith(tuple(f"{folder}/" for folder in UNIT_FOLDERS)) and file not in PROCESS_FILES
+    is_pure = file.startswith(tuple(f"{folder}/" for folder in UNIT_FOLDERS)) and file not in PROCESS_FILES | LONG_FILES
     return "unit" if is_pure and not servers & PROCESS_FIXTURES else "process"
 
 
