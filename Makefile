@@ -35,7 +35,7 @@ test: $(VENV)/.dev-ready
 
 # Only tests that start no process and listen on no port.
 unit: $(VENV)/.dev-ready
-	$(BIN)/python -m pytest -m "unit and not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -m unit -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # All that takes minutes or needs what a fresh machine lacks: torch, Ray, other people's clients, vLLM's CPU build.
 slow: environments

@@ -101,6 +101,7 @@ def layer_of(item: pytest.Item) -> str:
     callspec = getattr(item, "callspec", None)
     servers = {*getattr(item, "fixturenames", ()), callspec.params.get("database_url") if callspec else None}
     is_pure = file.startswith(tuple(f"{folder}/" for folder in UNIT_FOLDERS)) and file not in PROCESS_FILES | LONG_FILES
+    is_pure = is_pure and not any(item.get_closest_marker(name) for name in ("slow", "torch"))
     return "unit" if is_pure and not servers & PROCESS_FIXTURES else "process"
 
 
