@@ -189,7 +189,8 @@ def with_methods(
         loaded = load(artifact, trial.fit, request.budgets, router.encoder)
         outputs.append(method_output(artifact, loaded, fit_s, trial, default.manifest.scorer.kind))
     manifest, matrix = default.manifest, evidence_of(default)
-    cautious = replace(matrix, quality=cautious_quality(matrix))
+    assert router.costs is not None  # a router of a table has them
+    cautious = replace(matrix, quality=cautious_quality(matrix, router.costs.cost_usd))
     evidence = cautious.columns([manifest.experts.index(name) for name in trial.test.experts])
     return replace(trial, methods=tuple(outputs), evidence=evidence, rows=(*manifest.categories, GENERAL))
 
