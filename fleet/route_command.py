@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -70,7 +70,7 @@ def route(
             query = query_of(text)
             return still.decide(query, policy=policy, rng=rng, embedding=still.embed(query.text, query.earlier))
 
-        return check_routes(tests, still, decide)
+        return check_routes(tests, still, tuple(composition.experts), decide)
     query = query_of(text)
     vector = router.embed(query.text, query.earlier)
     decision = router.decide(query, policy=policy, rng=rng, embedding=vector)
@@ -81,11 +81,13 @@ def route(
     return 0
 
 
-def check_routes(tests: Path, router: Router, decide: Callable[[str], RoutingDecision]) -> int:
+def check_routes(
+    tests: Path, router: Router, experts: Collection[str], decide: Callable[[str], RoutingDecision]
+) -> int:
     """Prints how many expectations hold, and each that does not; the exit status."""
     from router.expectations import check_expectations, load_expectations
 
-    expected = load_expectations(tests, router.experts, router.categories)
+    expected = load_expectations(tests, experts, router.categories)
     failures = check_expectations(expected, decide, file=str(tests))
     echo(f"{tests}: {len(expected.cases)} cases, {len(failures)} failures; router {router.version}")
     for line in failures:

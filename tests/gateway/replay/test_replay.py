@@ -36,7 +36,7 @@ CONFIG = {
     "categories": {"facts": "questions", "sql": "queries", "general": "the rest"},
     "experts": {name: {"engine": "echo", "model": name, "price_out_per_m_usd": 1.0} for name in EXPERTS},
     "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic", "inverse_l2": 10.0}, "alpha": 0.5},
-    "policies": {"default": {}, "wild": {"exploration": {"budget": 1.0}}},
+    "policies": {"default": {}, "wild": {"exploration": {"budget": 1.0, "floor": 0.0}}},
 }
 
 
