@@ -16,16 +16,18 @@ COE_IMAGE = "coe"
 VLLM_IMAGE = "docker.io/vllm/vllm-openai:v0.32.0"
 
 
-def own_address(config: CoeConfig) -> list[str]:
-    """The experts whose engine is reached by a loopback address."""
+def own_addresses(config: CoeConfig) -> list[str]:
+    """The keys of addresses, of experts and of encoders, that are loopback ones."""
     from urllib.parse import urlsplit
 
     from gateway.listener import is_loopback
 
+    urls: dict[str, tuple[object, ...]] = {
+        f"experts.{name}.url": (entry.url, *entry.replica_urls) for name, entry in config.experts.items()
+    }
+    urls |= {f"{key}.url": (plugin.options.get("url"),) for key, (_, plugin) in config.every_plugin.items()}
     return [
-        name
-        for name, entry in config.experts.items()
-        if any(is_loopback(urlsplit(url).hostname or "") for url in (entry.url, *entry.replica_urls) if url)
+        key for key, named in urls.items() if any(is_loopback(urlsplit(str(url or "")).hostname or "") for url in named)
     ]
 
 
@@ -54,10 +56,10 @@ def render(
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
         echo(f"wrote {file}")
-    for name in own_address(deployment.config):
+    for key in own_addresses(deployment.config):
         echo(
-            f"note: experts.{name}.url is an address of this machine, and in a container that is the container: write "
-            "how the engine is reached from there",
+            f"note: {key} is an address of this machine, and in a container that is the container: write "
+            "how it is reached from there",
             to_stderr=True,
         )
     for name, folder in deployment.adapters.items():

@@ -270,10 +270,12 @@ def test_weights_that_only_this_machine_has_are_refused(tmp_path: Path, capsys: 
 def test_addresses_that_mean_the_container_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     here = {"engine": "openai", "model": "m", "url": "http://localhost:8001/v1"}
     values = VALUES | {"experts": {"here": here, "there": {**here, "url": "http://10.0.0.7:8001/v1"}}}
-    values.pop("policies", None)
+    embeds = {"kind": "openai", "url": "http://127.0.0.1:8002/v1", "model": "m", "dim": 2}
+    values |= {"retrieval": {"encoder": {"kind": "hashing"}, "experts": {"near": embeds}}}
     (tmp_path / "experts.yaml").write_text(yaml.safe_dump(values))
     arguments = ("--target", "compose", "--config", str(tmp_path / "experts.yaml"), "--out", str(tmp_path / "out"))
     status, text = run(capsys, *arguments)
     assert status == 0, text
     assert "experts.here.url is an address of this machine" in text
+    assert "retrieval.experts.near.url is an address of this machine" in text
     assert "experts.there" not in text
