@@ -6,6 +6,7 @@ import base64
 import binascii
 import http.client
 import os
+import select
 import weakref
 from collections.abc import Sequence
 from typing import Literal
@@ -80,10 +81,10 @@ class OpenAIEncoder:
         """Status and body of one POST. Embedding again does no harm, so a connection that was kept open and turns out
         dead is replaced by a new one."""
         try:
-            if self._idle:
+            if (kept := self._kept()) is not None:
                 try:
-                    return self._send(self._idle.pop(), body)
-                except (http.client.HTTPException, ConnectionError, IndexError):
+                    return self._send(kept, body)
+                except (http.client.HTTPException, ConnectionError):
                     pass
             return self._send(self._connect(), body)
         except TimeoutError as error:
@@ -94,6 +95,20 @@ class OpenAIEncoder:
             raise BackendError(
                 f"embedding endpoint cannot be reached ({type(error).__name__})", status=503, is_retryable=True
             ) from error
+
+    def _kept(self) -> http.client.HTTPConnection | None:
+        """An open connection without bytes that wait in it: they are of no answer to the next request."""
+        while self._idle:
+            try:
+                connection = self._idle.pop()
+            except IndexError:  # another thread has it
+                return None
+            waiting = select.poll()  # `select` itself takes no descriptor above 1,023
+            waiting.register(connection.sock, select.POLLIN)
+            if not waiting.poll(0):
+                return connection
+            connection.close()
+        return None
 
     def _send(self, connection: http.client.HTTPConnection, body: bytes) -> tuple[int, bytes]:
         headers = {"Content-Type": "application/json", "User-Agent": "coe"}
