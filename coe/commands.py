@@ -32,11 +32,9 @@ COMMANDS = {
         "fleet.setup.init_commands:import_litellm", "Write an experts.yaml from a LiteLLM proxy's config.yaml."
     ),
     "check": Command("gateway.check_command:check", "Validate experts.yaml, and list its experts.", is_shown=True),
-    "config plan": Command(
-        "gateway.config_commands:plan", "Show what experts.yaml would change in running gateways.", is_shown=True
+    "config apply": Command(
+        "gateway.config_commands:apply", "Have running gateways take experts.yaml as it is now, or go one step back."
     ),
-    "config apply": Command("gateway.config_commands:apply", "Have running gateways take experts.yaml as it is now."),
-    "config rollback": Command("gateway.config_commands:rollback", "Go back to the previous configuration."),
     "deploy render": Command(
         "gateway.deploy.render_command:render",
         "Write files that start the composition with Docker Compose or on Kubernetes.",

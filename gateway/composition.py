@@ -33,7 +33,7 @@ from fleet.vllm_addresses import VllmSleepers
 from gateway.auth import Auth
 from gateway.batches.batch_store import BatchStore
 from gateway.batches.runner import Asker, BatchRunner, Places
-from gateway.changes.history import InForce
+from gateway.changes.in_force import InForce
 from gateway.changes.live_config import LiveConfig
 from gateway.freed_memory import trim_heap
 from gateway.keys.key_ring import KeyRing
@@ -87,7 +87,7 @@ async def running_composition(
 
     Args:
         runs_vllm: start vLLM's engines too, where no `coe experts up` does.
-        found: the state in `<data>/config` that `config` was read from.
+        found: the state in `<data>/config/live.json` that `config` was read from.
 
     Raises:
         ConfigError: the address is taken, or a setting or entry is wrong.

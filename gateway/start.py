@@ -12,7 +12,7 @@ from base.errors import ConfigError
 from base.private_folder import make_private
 from decision_log.default_database import DATABASE_FILE, default_database_url
 from fleet.stop_signal import Life, live_until_signal
-from gateway.changes.history import History, InForce, Start
+from gateway.changes.in_force import InForce, Start, find_start, put_start
 from gateway.listener import bind, check_exposure, is_loopback
 from gateway.services import Reporter
 from gateway.settings import Settings
@@ -57,7 +57,7 @@ def agreed_config(settings: Settings) -> tuple[Start, list[str]]:
     Raises:
         ConfigError: the file is wrong, or asks for a pin that the live router cannot keep.
     """
-    start, manifest = History(settings.data_dir).start(settings.config_path), live_manifest(settings.data_dir)
+    start, manifest = find_start(settings.config_path, settings.data_dir), live_manifest(settings.data_dir)
     config = start.config
     warnings = unstated(config)
     if manifest is None:
@@ -89,7 +89,7 @@ async def noted_start(settings: Settings, start: Start) -> InForce:
     bind(settings.host, settings.port).close()  # before anything is started: to choose another one costs no wait
     await asyncio.to_thread(require_keys, settings, start.config)
     make_data_folder(settings)
-    return await asyncio.to_thread(History(settings.data_dir).started, start)
+    return await asyncio.to_thread(put_start, settings.data_dir, start)
 
 
 def require_keys(settings: Settings, config: CoeConfig) -> None:

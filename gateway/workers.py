@@ -28,7 +28,7 @@ from fleet.folder_lock import own_folder, remove_left
 from fleet.process import ProcessSpec, RestartPolicy, SupervisedProcess, exit_words
 from fleet.redis_server import MAX_SOCKET_PATH_BYTES
 from fleet.stop_signal import Life, Stop
-from gateway.changes.history import InForce
+from gateway.changes.in_force import InForce
 from gateway.listener import bind, url_of
 from gateway.services import Reporter, engines_of, experts_line, start_redis
 from gateway.settings import Settings

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Annotated
 
@@ -13,7 +12,7 @@ from pydantic import Field
 from base.errors import ConfigError
 from base.request_body import Body
 from gateway.auth import require_admin
-from gateway.changes.history import InForce
+from gateway.changes.in_force import InForce
 from gateway.changes.live_config import LiveConfig
 from gateway.endpoints.access import CallerOf, LiveConfigOf, api_router
 from gateway.http_errors import ApiError
@@ -23,28 +22,24 @@ from router.types import Record
 api = api_router("/v1/admin/config")
 
 
-class ConfigText(Body):
-    """A configuration to put in force."""
+class ConfigChange(Body):
+    """A configuration to put in force: experts.yaml as it is now, unless the body says otherwise."""
 
-    experts_yaml: str = Field(min_length=1, description="the text of a whole experts.yaml")
-
-
-class ConfigPlan(Record):
-    """The changes that a configuration would make, one line each."""
-
-    changes: tuple[str, ...]
+    experts_yaml: str | None = Field(default=None, min_length=1, description="the text of a whole experts.yaml")
+    back: bool = Field(default=False, description="take the configuration that was in force before, instead")
+    dry_run: bool = Field(default=False, description="only say what would change, or why it is refused")
 
 
 class ConfigState(Record):
-    """The configuration in force. `served` is that of the process that answers, `problem` why it is not `number`. A
-    rollback goes back to those in `before`, newest first."""
+    """The configuration in force. `served` is that of the process that answers, `problem` why it is not `number`.
+    `changes` are those that the request made, or would make, one line each."""
 
     number: int
     at: str
     by: str
-    before: tuple[int, ...]
     served: int
     problem: str | None
+    changes: tuple[str, ...] = ()
 
 
 async def changeable(live: LiveConfigOf, caller: CallerOf) -> LiveConfig:
@@ -62,39 +57,24 @@ Changeable = Annotated[LiveConfig, Depends(changeable)]
 async def show_config(live: Changeable) -> ConfigState:
     """The configuration in force, and the one that the process asked serves with."""
     with refusals():
-        return state_of(live, await asyncio.to_thread(live.history.current))
-
-
-@api.post("/plan")
-async def plan_config(live: Changeable, caller: CallerOf, wanted: ConfigText | None = None) -> ConfigPlan:
-    """Shows the changes that `apply` with the same body would make. 400 with every reason why it would refuse."""
-    with refusals():
-        return ConfigPlan(changes=tuple(await live.plan(text_of(wanted, caller))))
+        return state_of(live, await live.current())
 
 
 @api.post("/apply")
-async def apply_config(live: Changeable, caller: CallerOf, wanted: ConfigText | None = None) -> ConfigState:
-    """Puts a configuration in force; without a body, experts.yaml as it is now. 400: nothing has changed, and why."""
-    with refusals():
-        return state_of(live, await live.apply(text_of(wanted, caller), name_of(caller)))
-
-
-@api.post("/rollback")
-async def rollback_config(live: Changeable, caller: CallerOf) -> ConfigState:
-    """Puts the configuration before in force. 400: there is none, or it cannot be served now."""
-    with refusals():
-        return state_of(live, await live.rollback(name_of(caller)))
-
-
-def text_of(wanted: ConfigText | None, caller: Caller) -> str | None:
-    """None for experts.yaml. Raises ApiError 403: a text without a key."""
-    if wanted is not None and caller.key_id is None:
+async def apply_config(live: Changeable, caller: CallerOf, wanted: ConfigChange | None = None) -> ConfigState:
+    """Puts a configuration in force, and says what that changes. 400: nothing has changed, and every reason why."""
+    body = wanted or ConfigChange()
+    if body.experts_yaml is not None and caller.key_id is None:
         raise ApiError(
-            "a configuration in the body needs an admin's key; without one experts.yaml can be applied, with no body",
+            "`experts_yaml` needs an admin's key; without one the file, as it is, can be applied",
             status=403,
             code="admin_required",
         )
-    return None if wanted is None else wanted.experts_yaml
+    if body.experts_yaml is not None and body.back:
+        raise ApiError("`back` takes the configuration before; allowed: it or `experts_yaml`", param="back")
+    with refusals():
+        applied = await live.apply(body.experts_yaml, name_of(caller), back=body.back, dry_run=body.dry_run)
+        return state_of(live, *applied)
 
 
 def name_of(caller: Caller) -> str:
@@ -110,6 +90,6 @@ def refusals() -> Iterator[None]:
         raise ApiError(str(error), code="invalid_config", param="experts_yaml") from error
 
 
-def state_of(live: LiveConfig, found: InForce) -> ConfigState:
-    shown = found.model_dump(include={"number", "at", "by", "before"})
-    return ConfigState(**shown, served=live.number, problem=live.problem)
+def state_of(live: LiveConfig, found: InForce, changes: Iterable[str] = ()) -> ConfigState:
+    shown = found.model_dump(include={"number", "at", "by"})
+    return ConfigState(**shown, served=live.number, problem=live.problem, changes=tuple(changes))

@@ -54,7 +54,7 @@ QUICK = {
     "serve worker": "is a part of serve",
     "serve log": "is a part of serve",
     "retrain": "its module only passes on to training.retrain_command, which shows it",
-    **dict.fromkeys(("import-litellm", "config plan", "route", "categories accept"), "reads one small file"),
+    **dict.fromkeys(("import-litellm", "config apply", "route", "categories accept"), "reads one small file"),
     "deploy render": "writes a few files",
     **dict.fromkeys((name for name in COMMANDS if name.startswith(("keys ", "router "))), "reads or writes a row"),
 }

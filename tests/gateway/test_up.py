@@ -23,7 +23,7 @@ from base.terminal import Terminal
 from decision_log.connections import opened_database
 from fleet.program_log import LogReporter
 from fleet.router_registry import change_pointer
-from gateway.changes.history import Start
+from gateway.changes.in_force import Start
 from gateway.keys.grants import Grant
 from gateway.keys.key_store import KeyStore
 from gateway.run_commands import settings_of

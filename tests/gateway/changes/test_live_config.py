@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from base.errors import ConfigError
+from gateway.changes.in_force import find_start, put_start
 from gateway.changes.live_config import LiveConfig
 from gateway.settings import Settings
 from router.config import parse_config
@@ -22,6 +23,7 @@ async def test_no_expert_gets_the_key_of_an_encoder_through_the_api(tmp_path: Pa
     values = composition_of({"far": expert}, retrieval={"encoder": encoder})
     path = tmp_path / "experts.yaml"
     path.write_text(yaml.safe_dump(values))
+    put_start(tmp_path / "data", find_start(path, tmp_path / "data"))
     live = LiveConfig(Settings(config_path=path, data_dir=tmp_path / "data"), parse_config(values), None)
     with pytest.raises(ConfigError, match=r"the variables ENCODER_KEY are named by experts\.yaml only"):
-        await live.plan(path.read_text().replace("EXPERT_KEY", "ENCODER_KEY"))
+        await live.apply(path.read_text().replace("EXPERT_KEY", "ENCODER_KEY"), "api", dry_run=True)

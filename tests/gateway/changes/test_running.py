@@ -23,7 +23,7 @@ from decision_log.admin_log import AdminLog, operator
 from decision_log.connections import opened_database
 from decision_log.default_database import default_database_url
 from fleet.program_log import LogReporter
-from gateway.changes.history import History
+from gateway.changes.in_force import put, put_start
 from gateway.composition import running_composition
 from gateway.settings import Settings
 from gateway.start import agreed_config
@@ -107,14 +107,11 @@ async def test_two_workers_follow_every_change_and_no_request_fails(tmp_path: Pa
         async with asked_all_the_time(gateway) as statuses:
             new = {"engine": "openai", "model": "m", "url": upstream.url, "price_out_per_m_usd": 3.0}
             edit(config, experts={"new": new}, policies={"default": {}, "other": {}})
-            status, said = await asyncio.to_thread(coe, tmp_path, "config", "plan")
+            status, said = await asyncio.to_thread(coe, tmp_path, "config", "apply", "--dry-run")
             assert (status, said.splitlines()) == (0, ["experts.new: added", "policies.other: added"])
-            assert (await call(gateway, "GET", "admin/config"))[1]["number"] == 1, "a plan changes nothing"
+            assert (await call(gateway, "GET", "admin/config"))[1]["number"] == 1, "a dry run changes nothing"
             status, said = await asyncio.to_thread(coe, tmp_path, "config", "apply")
             assert status == 0, said
-            assert said.count(": serves it\n") == 2
-            known = {card["id"] for card in (await call(gateway, "GET", "models"))[1]["data"]}
-            assert {"left", "right", "new"} < known, "whoever answers serves it already"
             await experts_of_workers(gateway, client, "left", "right", "new")
             assert (await call(gateway, "POST", "chat/completions", json=chat("auto:other")))[0] == 200
             assert (await call(gateway, "POST", "chat/completions", json=chat("new")))[0] == 200
@@ -143,7 +140,7 @@ async def test_two_workers_follow_every_change_and_no_request_fails(tmp_path: Pa
             assert "log.privacy: needs a restart of the gateway" in answer["error"]["message"]
             assert (await call(gateway, "GET", "admin/config"))[1]["number"] == 3
 
-            status, said = await asyncio.to_thread(coe, tmp_path, "config", "rollback")
+            status, said = await asyncio.to_thread(coe, tmp_path, "config", "apply", "--back")
             assert status == 0, said
             assert "experts.new: added" in said
             await experts_of_workers(gateway, client, "left", "right", "new")
@@ -151,7 +148,7 @@ async def test_two_workers_follow_every_change_and_no_request_fails(tmp_path: Pa
                 assert [each[2:7] for each in AdminLog(database).actions()] == [
                     (operator(), "apply", "configuration", "1", "2"),
                     ("api", "apply", "configuration", "2", "3"),
-                    (operator(), "rollback", "configuration", "3", "2"),
+                    (operator(), "back", "configuration", "3", "4"),
                 ]
         assert len(statuses) > 100
         assert statuses.count(200) == len(statuses)
@@ -186,7 +183,7 @@ async def test_a_text_needs_an_admins_key_and_names_no_new_variable(tmp_path: Pa
         api_keys=(SecretStr(key),),
     )
     start, _ = agreed_config(settings)
-    found = History(settings.data_dir).started(start)
+    found = put_start(settings.data_dir, start)
     async with running_composition(settings, start.config, LogReporter(), found) as gateway:
         url = f"{gateway.url}/admin/config"
 
@@ -201,21 +198,21 @@ async def test_a_text_needs_an_admins_key_and_names_no_new_variable(tmp_path: Pa
         assert status == 400
         assert "the variables DATABASE_URL are named by experts.yaml only" in answer["error"]["message"]
         for bad, said in (("a: [", "experts.yaml"), (text + "\nmore: 1", "more: unknown key"), ("", "experts_yaml")):
-            status, answer = await post("plan", {"experts_yaml": bad})
+            status, answer = await post("apply", {"experts_yaml": bad, "dry_run": True})
             assert status == 400
             assert said in answer["error"]["message"]
         cheap = text + "\npolicies: {default: {}, cheap: {budgets: {cost_usd: 0.5}}}\n"
-        assert await post("plan", {"experts_yaml": cheap}) == (200, {"changes": ["policies.cheap: added"]})
-        status, answer = await post("apply", {"experts_yaml": cheap})
-        assert (status, answer["number"], answer["before"]) == (200, 2, [1]), answer
+        for dry_run, number in ((True, 1), (False, 2)):
+            status, answer = await post("apply", {"experts_yaml": cheap, "dry_run": dry_run})
+            assert (status, answer["number"], answer["changes"]) == (200, number, ["policies.cheap: added"]), answer
         assert "cheap" in gateway.parts.config.policies
         assert config.read_text() == text
-        status, answer = await post("rollback")
-        assert (status, answer["number"], answer["served"]) == (200, 1, 1), answer
-        status, answer = await post("rollback")
-        assert (status, answer["error"]["code"]) == (400, "invalid_config")
-        assert "nothing to go back to" in answer["error"]["message"]
+        status, answer = await post("apply", {"back": True})
+        assert (status, answer["number"], answer["served"]) == (200, 3, 3), answer
+        assert answer["changes"] == ["policies.cheap: removed"]
         assert "cheap" not in gateway.parts.config.policies
+        status, answer = await post("apply", {"back": True, "experts_yaml": text})
+        assert (status, answer["error"]["param"]) == (400, "back")
 
         async with aiohttp.ClientSession(headers={"authorization": f"Bearer {key}"}) as client:
 
@@ -224,12 +221,12 @@ async def test_a_text_needs_an_admins_key_and_names_no_new_variable(tmp_path: Pa
                     return list((await answer.json())["warnings"])
 
             before = await warnings()
-            History(settings.data_dir).apply(f"{text}\nlog: {{privacy: none}}\n", text, "another gateway's operator")
+            put(settings.data_dir, f"{text}\nlog: {{privacy: none}}\n", text, "another gateway's operator")
             await until(lambda: has_grown(warnings, before), "the refusal is shown")
             assert "log.privacy: needs a restart of the gateway" in (await warnings())[-1]
             async with client.get(url) as answer:
                 state = await answer.json()
-        assert (state["number"], state["served"]) == (3, 1)
+        assert (state["number"], state["served"]) == (4, 3)
         assert "log.privacy" in state["problem"]
 
 
