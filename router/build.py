@@ -16,6 +16,7 @@ from router.artifact import RouterArtifact, load_artifact, require_array, requir
 from router.builtins import CACHE, Builtins, measured_builtins
 from router.capabilities import Capabilities, capabilities
 from router.config import CoeConfig
+from router.cost import KINDS, PROMPT
 from router.expert_config import ExpertConfig
 from router.exploration import Exploration, dearness
 from router.hosting import kept_in_memory
@@ -329,15 +330,17 @@ def evidence_of(artifact: RouterArtifact) -> QualityMatrix:
 
 
 def expert_costs(entries: Sequence[ExpertConfig], evidence: QualityMatrix) -> ExpertCosts:
-    """Sizes and prices from experts.yaml, tokens and latency from the evidence.
+    """Sizes and prices from experts.yaml, tokens and latency from the evidence. Prices are those of prompts of the
+    typical length.
 
     In a category where an expert never answered, its answers are taken to be as long as its others: at a length of 0
     an expensive one would count as cheap.
     """
     groups = {group: number for number, group in enumerate(dict.fromkeys(entry.host_group for entry in entries))}
     group_size = {entry.host_group: entry.params_b for entry in entries}
-    price_in = np.array([entry.price_in_per_m_usd for entry in entries], dtype=np.float32)
-    price_out = np.array([entry.price_out_per_m_usd for entry in entries], dtype=np.float32)
+    rates = [[[*entry.chat_price.at(length).values()] for entry in entries] for length in evidence.prompt_tokens]
+    by_kind, is_prompt = evidence.shares * rates, np.array([kind in PROMPT for kind in KINDS])
+    price_in, price_out = by_kind[..., is_prompt].sum(axis=2), by_kind[..., ~is_prompt].sum(axis=2)
     per_million = evidence.prompt_tokens[:, None] * price_in + typical_lengths(evidence.output_tokens) * price_out
     return ExpertCosts(
         own_params_b=np.array([entry.adapter_params_b for entry in entries], dtype=np.float32),

@@ -86,6 +86,10 @@ class Price:
             found.append((least, resolved(stated)))
         return tuple(reversed(found))
 
+    def at(self, prompt_tokens: float) -> Mapping[str, float]:
+        """The rate of each kind in requests with prompts of that length."""
+        return next((rates for least, rates in self.tiers if prompt_tokens > least))
+
     @property
     def of_text(self) -> tuple[float, float]:
         """The rates of input and output in short requests."""
@@ -105,7 +109,7 @@ class Price:
 def cost(usage: Usage, price: Price) -> float:
     """USD of one answer. Equals `litellm.completion_cost` at the prices of litellm's table."""
     prompt, answer = usage.prompt_tokens, usage.completion_tokens
-    for least, rates in price.tiers:  # noqa: B007  # the first that holds
+    for least, rates in price.tiers:  # noqa: B007  # as `at`, without its calls in each chat
         if prompt > least:
             break
     if not usage.kinds:

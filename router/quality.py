@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from base.errors import ArtifactError
 from router.artifact import require_array
+from router.cost import KINDS
 from router.types import BoolArray, ExpertScores, FloatArray, IntArray
 
 CAUTION = 1.0
@@ -32,6 +33,8 @@ tie-break in favour of small experts (router.map_solver.TIE_BREAK), which must n
 OF_EXPERTS = ("quality", "stderr", "count", "output_tokens", "latency_ms")
 """Arrays of the evidence that have a column for each expert."""
 
+PLAIN_TEXT = np.array([kind in ("input", "output") for kind in KINDS], dtype=np.float32)
+
 
 @dataclass(frozen=True)
 class QualityMatrix:
@@ -40,7 +43,8 @@ class QualityMatrix:
     `quality` is the shrunk mean score in [0, 1], `stderr` its standard error, `count` the graded answers behind it;
     `mass` (k+1,) the share of queries; `prompt_tokens` (k+1,), `output_tokens` and `latency_ms` means, 0 where unknown.
     `serving` (k+1,) is the number of the expert that served when this was measured, -1 for none that is here. `guessed`
-    (k+1,) weight of the rated answers of each category where nobody was graded, 0 elsewhere.
+    (k+1,) weight of the rated answers of each category where nobody was graded, 0 elsewhere. `kinds` (k+1, m, kinds of
+    `router.cost.KINDS`) is the share of each kind among the tokens of prompts, or of answers; None: all are plain text.
     """
 
     quality: FloatArray
@@ -52,6 +56,14 @@ class QualityMatrix:
     latency_ms: FloatArray
     serving: FloatArray | None = None
     guessed: FloatArray | None = None
+    kinds: FloatArray | None = None
+
+    @property
+    def shares(self) -> FloatArray:
+        """A copy of `kinds`, or plain text."""
+        if self.kinds is not None:
+            return self.kinds.copy()
+        return np.broadcast_to(PLAIN_TEXT, (*self.quality.shape, len(KINDS))).copy()
 
     @property
     def is_guess(self) -> BoolArray:
@@ -74,7 +86,11 @@ class QualityMatrix:
 
     def beside(self, others: Mapping[str, FloatArray]) -> QualityMatrix:
         """The evidence on more experts, who come last; `others` (k+1, c) has what is known of them by `OF_EXPERTS`."""
-        return replace(self, **{name: np.hstack([getattr(self, name), others[name]]) for name in OF_EXPERTS})
+        found = {name: np.hstack([getattr(self, name), others[name]]) for name in OF_EXPERTS}
+        if self.kinds is not None or "kinds" in others:
+            plain = np.broadcast_to(PLAIN_TEXT, (*others["quality"].shape, len(KINDS)))
+            found["kinds"] = np.hstack([self.shares, others.get("kinds", plain)])
+        return replace(self, **found)
 
 
 @dataclass(frozen=True)
@@ -93,7 +109,9 @@ class Measured:
 def quality_from_arrays(arrays: Mapping[str, NDArray[np.generic]], k: int, m: int) -> QualityMatrix:
     """The matrix of an artifact with k learned categories and m experts. Raises ArtifactError on a wrong shape, or a
     number of an expert that there is not."""
-    shapes = dict.fromkeys(OF_EXPERTS, (k + 1, m))
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(OF_EXPERTS, (k + 1, m))
+    if "kinds" in arrays:
+        shapes["kinds"] = (k + 1, m, len(KINDS))
     optional = [name for name in ("serving", "guessed") if name in arrays]
     vectors = {name: (k + 1,) for name in ("mass", "prompt_tokens", *optional)}
     fields = {

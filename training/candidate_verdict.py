@@ -89,7 +89,7 @@ def decide_promotion(inputs: RetrainInputs, comparison: RouterComparison) -> Jud
     on_outcomes = comparison.on_outcomes(graded, asked, is_held_out=is_held_out)
     crossed = None if is_held_out else comparison.crossed(graded, asked)
     on_log, newcomers, n_judged = judge_on_log(inputs, comparison)
-    costs = mean_costs(comparison.live, comparison.candidate) if on_log is None else on_log.costs_usd
+    costs = comparison.map_costs() if on_log is None else on_log.costs_usd
     gate = judge(
         comparison.on_labels(queries, embed(inputs.encoder, [query.text for query in queries], inputs.progress)),
         on_outcomes,

@@ -105,4 +105,7 @@ def with_carried(
     for name in ("output_tokens", "latency_ms"):
         filled[name] = getattr(matrix, name).copy()
         filled[name][:, at] = getattr(carried.columns, name)
+    if carried.columns.kinds is not None:
+        filled["kinds"] = matrix.shares
+        filled["kinds"][:, at] = carried.columns.kinds
     return replace(matrix, **filled)

@@ -28,6 +28,7 @@ from training.key_influence import counted_share
 from training.log_answers import AskedAnswers
 from training.log_table import LogTable
 from training.off_policy import MAX_WEIGHT
+from training.traffic_tokens import with_traffic
 from training.types import OutcomeTable
 
 MASS_PRIOR_DECISIONS = 20.0
@@ -111,6 +112,7 @@ def gather_evidence(
         at = [outcomes.experts.index(name) for name in carried.experts]
         whole = rewarded[:, at] + answers[:, at] * difficulty[:, None]
         matrix = with_carried(matrix, outcomes.experts, carried, whole, answers[:, at], changes)
+    matrix = with_traffic(matrix, rows, outcomes.experts, log.tokens)
     n_outdated = int(np.isfinite(outcomes.scores).sum() - np.isfinite(believed.scores).sum())
     return Evidence(matrix, offset, believed, counted, n_outdated)
 

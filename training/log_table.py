@@ -40,6 +40,7 @@ from training.feedback_bias import Replies
 from training.feedback_report import judge_agreements
 from training.key_influence import UNLIMITED, clusters
 from training.split import question_of
+from training.traffic_tokens import TrafficTokens
 
 KEY_STRIDE = 7
 """Parts by which a key's answers to a question are moved on; it has no divisor in common with `FOLDS`."""
@@ -64,8 +65,8 @@ class LogTable:
     gave the feedback, `UNLIMITED` for keys whose share of the evidence `max_key_share` does not bound; `is_held_out`
     answers are not learned from; `is_failure`: the expert failed, a reward of 0 without
     feedback. `traffic` counts the routed queries per category (the map's mass); `dropped` the decisions left out, by
-    reason; `n_rows` the decisions read, without coe's own probes;
-    `model_changes` the last change of the model behind each expert;
+    reason; `n_rows` the decisions read, without coe's own probes; `tokens` those of the traffic
+    (training.traffic_tokens); `model_changes` the last change of the model behind each expert;
     `builtins` the rated answers of experts that are not language models; `judged` the pairs of answers that a judge
     compared (training.judged_pairs).
     """
@@ -87,6 +88,7 @@ class LogTable:
     traffic: Mapping[str, int] = field(default_factory=dict)
     dropped: Mapping[str, int] = field(default_factory=dict)
     n_rows: int = 0
+    tokens: TrafficTokens = field(default_factory=TrafficTokens)
     fingerprint: str = ""
     model_changes: tuple[ModelChange, ...] = ()
     builtins: tuple[RatedBuiltin, ...] = ()
@@ -239,12 +241,13 @@ def collect(
     Args:
         preferences: of judges, as `read_preferences` gives them.
     """
-    columns, pairs, replies, models = Columns(), Columns(), Replies(), ModelHistory()
+    columns, pairs, replies, models, tokens = Columns(), Columns(), Replies(), ModelHistory(), TrafficTokens()
     dropped, traffic, n_rows = Counter[str](), Counter[str](), 0
     asking, builtins, digest = set[str](), list[RatedBuiltin](), hashlib.sha256()
     for record in records:
         n_rows += 1
         models.add(record)
+        tokens.add(record)
         digest.update(record.decision_id.encode())
         if n_rows % REPORT_EVERY == 0:
             progress(f"read {n_rows} decisions")
@@ -286,6 +289,7 @@ def collect(
         traffic=traffic,
         dropped=dropped,
         n_rows=n_rows - dropped[ASKED_BY_COE],
+        tokens=tokens,
         fingerprint=digest.hexdigest()[:16],
         model_changes=tuple(models.last.values()),
         builtins=tuple(builtins),

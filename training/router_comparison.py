@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.pipeline import Router
-from router.types import BoolArray, Float64Array, FloatArray, IntArray, RoutingDecision
+from router.types import GENERAL, BoolArray, Float64Array, FloatArray, IntArray, RoutingDecision
 from training.candidate_fit import folds_of
 from training.evidence import Evidence, category_rows
 from training.expert_map import row_numbers
@@ -271,6 +271,14 @@ class RouterComparison:
         at = np.arange(len(asked))
         live, candidate = (float(np.average(priced[at, one.chosen], weights=share)) for one in choices)
         return live, candidate
+
+    def map_costs(self) -> tuple[float, float]:
+        """The same of each router's map, where no logged answer judges: both by the newest lengths and mix."""
+        priced, costs = self.over_all_experts(self.costs_usd), []
+        for own in (self.live.expert_of(), self.candidate.expert_of()):
+            chosen = [self.experts.index(own.get(name, own[GENERAL])) for name in self.candidate.categories]
+            costs.append(float(np.average(priced[np.arange(len(chosen)), chosen], weights=self.evidence.matrix.mass)))
+        return costs[0], costs[1]
 
     def predicted_rewards(self, asked: AskedAnswers) -> Float64Array:
         """q(x, e) of the doubly robust estimate (n, m): measured quality of the category, on the scale of rewards."""

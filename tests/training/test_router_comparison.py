@@ -253,6 +253,12 @@ def test_mean_costs_count_rows_by_their_share_of_the_traffic() -> None:
     assert found.costs_usd == pytest.approx(((3 * 1 + 5) / 4, 5.0))
 
 
+def test_where_nothing_was_judged_both_maps_cost_by_the_newest_lengths() -> None:
+    """And by the newest mix, of which red is a third: an expert that was never measured costs what the others do."""
+    comparison = small_comparison(mapping(red="emerald"), costs=(1.0, 5.0, 0.0))
+    assert comparison.map_costs() == pytest.approx(((1 + 5 + 0) / 3, (5 + 5 + 0) / 3))
+
+
 def test_importance_weights_are_of_the_router_that_they_judge() -> None:
     """Of red answers one in four came from emerald; only those say what the candidate earns: 4 x 0.5 / 4."""
     log = log_table(
