@@ -100,7 +100,7 @@ class ChatRow:
 
     def _use(self, expert: str, usage: Usage, cost_usd: float, latency_ms: float) -> None:
         used = self._log.metrics.used[expert]
-        read, written = usage.of(READ), usage.of(WRITTEN)
+        read, written = (usage.of(READ), usage.of(WRITTEN)) if usage.kinds else (0, 0)
         used.tokens["input"] += usage.prompt_tokens - read - written
         used.tokens["output"] += usage.completion_tokens
         if usage.kinds:

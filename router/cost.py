@@ -88,7 +88,7 @@ class Price:
 
     def at(self, prompt_tokens: float) -> Mapping[str, float]:
         """The rate of each kind in requests with prompts of that length."""
-        return next((rates for least, rates in self.tiers if prompt_tokens > least))
+        return next(rates for least, rates in self.tiers if prompt_tokens > least)
 
     @property
     def of_text(self) -> tuple[float, float]:
