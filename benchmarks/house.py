@@ -98,6 +98,7 @@ SINCE = {
     """,
     "durability, archives, a copy of the database": """
         decision_log/commit_check.py decision_log/archive.py decision_log/copy_database.py
+        gateway/migrate_command.py
     """,
 }
 """Capabilities that were asked for after the rooms were planned, and the files that came with each: none was in commit

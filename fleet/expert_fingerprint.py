@@ -1,4 +1,4 @@
-"""Whether an expert of today is the one that answered before."""
+"""Fingerprint of an expert, by which answers it gave earlier are known to be its own."""
 
 from __future__ import annotations
 

@@ -178,7 +178,11 @@ def charts_in(blocks: Sequence[Block]) -> Iterator[Chart]:
 
 def write_report(report: BaseModel, page: Page, folder: Path) -> tuple[Path, Path]:
     """Writes report.json and report.html and returns their paths. Raises MissingExtraError, DataError."""
-    html = render(page)
+    return write_files(report, render(page), folder)
+
+
+def write_files(report: BaseModel, html: str, folder: Path) -> tuple[Path, Path]:
+    """Writes a report and its page under their names. Raises DataError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / JSON_FILE).write_text(report.model_dump_json(indent=1), encoding="utf-8")

@@ -110,7 +110,7 @@ class Endpoint:
         return made
 
     def says(self, model: str) -> str:
-        """What the name of a model and its endpoint say of its purpose."""
+        """Purpose of a model by its name and by its endpoint's metadata."""
         return " ".join([model, *(str(self.models[model].get(key, "")) for key in KINDS)])
 
     async def embedding_entry(self, model: str, key: str | None) -> dict[str, object] | None:

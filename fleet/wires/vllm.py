@@ -121,7 +121,7 @@ class VllmBackend:
         return BackendResponse(response.status, chunks, visible_headers(response.headers))
 
     def _fields_of(self, request: BackendRequest) -> Replaced:
-        """What the answer's fields become."""
+        """Fields of the answer as clients get them."""
         fields: Replaced = []
         if self._options.renames_answer:
             fields.append((MODEL_FIELD, literal(b'"model":' + to_json(self._options.served_model))))

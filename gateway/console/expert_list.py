@@ -40,5 +40,5 @@ def expert_page(experts: Sequence[Mapping[str, Any]], query: Mapping[str, str]) 
 
 
 def words_of(one: Mapping[str, Any]) -> str:
-    """What a text is looked for in."""
+    """Texts that the search box compares with."""
     return " ".join((one["name"], one["description"], one["engine"], one["model"], one["problem"] or "")).lower()

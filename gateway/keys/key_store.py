@@ -94,7 +94,7 @@ class KeyStore:
         return Holders(version, sorted(keys, key=lambda key: key.key_id), teams, is_all=True)
 
     def changes(self, since: int) -> Holders:
-        """What changed since a version; all where the database is one of before it."""
+        """Changes since a version; all keys where the database was put back to before it."""
         with self._database.transaction("read changed keys") as connection:
             version = newest(connection)
             if version == since:
