@@ -1,14 +1,14 @@
-"""The kinds of chart that reports draw, as Vega-Lite specifications: dots and a heat map.
+"""The four kinds of chart that reports draw, as Vega-Lite specifications: dots, lines, bars and a heat map.
 
 Colours are CSS variables of the page (`var(--...)`): the SVG follows light, dark and print without being drawn again.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from eval.report.page import Spec
-from eval.report.sections import Measured, ends_of
+from eval.report.sections import Measured, Spec, ends_of
 
 WIDTH = 920
 """Pixels with all labels, at most: the page draws a chart again as narrow as the window."""
@@ -17,6 +17,8 @@ LABELLED_CELLS = 12
 """Up to so many columns the cells of a heat map hold their text."""
 LEGEND_LINE, LETTER_WIDTH, ROW_NAMES = 40, 7.5, 140
 """Letters of a line of a legend, pixels of a letter, and pixels left of a chart, where a legend begins."""
+MAX_DOTS = 60
+"""Up to so many points a line shows each of them."""
 NARROW = "windowSize()[0] < 600"
 """True on a phone, in Vega's expressions."""
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", Arial, sans-serif'
@@ -24,6 +26,7 @@ FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", Arial, 
 INK, SOFT, ACCENT, BELOW = "var(--ink)", "var(--ink-soft)", "var(--accent)", "var(--hindsight)"
 COLOURS = [ACCENT, "var(--expert)", BELOW, "var(--violet)", "var(--pink)", SOFT]
 SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"]
+DASHES = [[1, 0], [6, 3], [2, 3], [8, 3, 2, 3], [4, 4], [1, 2]]
 """Of groups in their order: nothing is said by colour alone."""
 CONFIG: Spec = {
     "background": "transparent",
@@ -101,6 +104,10 @@ def around(scores: Sequence[float]) -> Spec:
     return {"domain": [min(scores) - margin, max(scores) + margin], "zero": False, "nice": False}
 
 
+def groups_of(rows: Sequence[Spec]) -> list[str]:
+    return list(dict.fromkeys(row["group"] for row in rows))
+
+
 def dots(found: Mapping[str, Measured], title: str, number: str, groups: Mapping[str, str]) -> Spec:
     """A dot with its interval for every row, because bars would have to start at zero and hide the gaps.
 
@@ -132,6 +139,99 @@ def dots(found: Mapping[str, Measured], title: str, number: str, groups: Mapping
         },
     ]
     return finished(rows, layers, {"step": ROW_HEIGHT})
+
+
+def lines(
+    rows: Sequence[Spec],
+    titles: tuple[str | None, str],
+    number: str,
+    *,
+    x: Spec | None = None,
+    moments: Mapping[str, float] | None = None,
+) -> Spec:
+    """A line of `y` over `x` for each `group`; where rows have `low` and `high` they are its band.
+
+    Args:
+        x: what else the axis `x` is.
+        moments: text -> place on that axis where a dashed line marks it.
+    """
+    names = groups_of(rows)
+    across = {
+        "field": "x",
+        "type": "quantitative",
+        "title": titles[0],
+        "scale": {"zero": False, "nice": True},
+        **(x or {}),
+    }
+    ends = [row[end] for row in rows for end in ("y", "low", "high") if end in row]
+    up = {"type": "quantitative", "title": titles[1], "scale": around(ends), "axis": {"format": number}}
+    stroke = {"symbolType": "stroke", "symbolStrokeWidth": 3}
+    colour, dash = by_group(names, COLOURS, **stroke), by_group(names, DASHES, **stroke)
+    line = {"x": across, "y": {**up, "field": "y"}, "color": colour}
+    layers = [*marked(moments or {}, across)]
+    if any("low" in row for row in rows):
+        band = {**line, "y": {**up, "field": "low"}, "y2": {"field": "high"}}
+        layers.append({"mark": {"type": "area", "opacity": 0.12}, "encoding": band})
+    layers.append({"mark": {"type": "line", "strokeWidth": 2.5}, "encoding": {**line, "strokeDash": dash}})
+    if len(rows) <= MAX_DOTS * len(names):
+        point = {**line, "tooltip": tooltip(number, "group", "y", *(end for end in ("low", "high") if end in rows[0]))}
+        layers.append({"mark": {"type": "point", "filled": True, "size": 45, "opacity": 1}, "encoding": point})
+    return finished(rows, layers, 320)
+
+
+TIME_AXIS: Spec = {
+    "type": "temporal",
+    "scale": {"type": "utc"},
+    "axis": {
+        "grid": False,
+        "labelOverlap": True,
+        "format": "%d %b %H:%M",
+        "labelExpr": f"{NARROW} ? {wrapped(6)} : datum.label",  # on a phone the time is below the day
+    },
+}
+"""UTC, in milliseconds. Vega's own labels use a 12-hour clock without am or pm."""
+
+
+def bars(rows: Sequence[Spec], title: str, moments: Mapping[str, float]) -> Spec:
+    """Counts `n` of each `group` from `x` to `end` in time, one upon the other; `moments` as in `lines`."""
+    names, height, stacked = groups_of(rows), Counter[float](), []
+    for row in sorted(rows, key=lambda row: names.index(row["group"])):
+        low = height[row["x"]]
+        height[row["x"]] += row["n"]
+        stacked.append({**row, "low": low, "high": height[row["x"]]})
+    across = {"field": "x", "title": None, **TIME_AXIS}
+    up = {"field": "low", "type": "quantitative", "title": title}
+    encoding = {
+        "x": across,
+        "x2": {"field": "end"},
+        "y": up,
+        "y2": {"field": "high"},
+        "color": by_group(names, COLOURS),
+    }
+    mark = {"type": "rect", "stroke": "var(--paper)", "strokeWidth": 0.5}
+    bar = {"mark": mark, "encoding": {**encoding, "tooltip": tooltip(",d", "group", "n")}}
+    return finished(stacked, [bar, *marked(moments, across)], 220)
+
+
+def marked(moments: Mapping[str, float], across: Spec) -> list[Spec]:
+    """A dashed line with its text at each place of the axis."""
+    if not moments:
+        return []
+    at = {"x": across}
+    source = {"values": [{"x": place, "text": text} for text, place in moments.items()]}
+    name = {**at, "text": {"field": "text"}, "y": {"value": -3}}
+    return [
+        {
+            "data": source,
+            "mark": {"type": "rule", "strokeDash": [5, 4], "strokeWidth": 1.5, "color": INK},
+            "encoding": at,
+        },
+        {
+            "data": source,
+            "mark": {"type": "text", "baseline": "bottom", "fontSize": 12, "color": INK},
+            "encoding": name,
+        },
+    ]
 
 
 def heat_map(

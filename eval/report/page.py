@@ -6,24 +6,19 @@ list of facts or a command. Whatever is shown is escaped here, so a report passe
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar, TypeVar
 
 from pydantic import BaseModel
 
-from base.errors import DataError
-
-JSON_FILE = "report.json"
-HTML_FILE = "report.html"
-
-Spec = dict[str, Any]
-"""A Vega-Lite specification."""
+from eval.report.sections import Spec as Spec
+from eval.report.sections import script_json as script_json
+from eval.report.sections import write_files
 
 
 @dataclass(frozen=True)
@@ -181,17 +176,6 @@ def write_report(report: BaseModel, page: Page, folder: Path) -> tuple[Path, Pat
     return write_files(report, render(page), folder)
 
 
-def write_files(report: BaseModel, html: str, folder: Path) -> tuple[Path, Path]:
-    """Writes a report and its page under their names. Raises DataError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / JSON_FILE).write_text(report.model_dump_json(indent=1), encoding="utf-8")
-        (folder / HTML_FILE).write_text(html, encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"--out: the report cannot be written to {folder} ({error.strerror})") from error
-    return folder / JSON_FILE, folder / HTML_FILE
-
-
 def render(page: Page) -> str:
     """The page as HTML."""
     import vl_convert
@@ -217,8 +201,3 @@ def render(page: Page) -> str:
         bundle=vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"),
         specs=script_json({name: chart.spec for name, chart in charts.items()}),
     )
-
-
-def script_json(specs: Mapping[str, Spec]) -> str:
-    """JSON for the inside of a script element: no text in it can end that element."""
-    return json.dumps(specs, ensure_ascii=False).replace("<", "\\u003c")
