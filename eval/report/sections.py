@@ -38,6 +38,9 @@ class Measured(Protocol):
     def interval(self) -> Range | Interval | None: ...
 
 
+Form = Callable[[float], str]
+"""Writes a figure."""
+COUNT: Form = "{:,}".format
 Shown = str | float | Measured | None
 """The content of a cell; None where it is not known."""
 
@@ -56,7 +59,7 @@ class Cell:
     tone: str = ""
 
 
-def cell_of(found: Shown, form: Callable[[float], str] = str, *, is_difference: bool = False) -> Cell:
+def cell_of(found: Shown, form: Form = COUNT, *, is_difference: bool = False) -> Cell:
     """A text as it is, a figure as `form` writes it; a difference whose interval leaves zero out has a tone."""
     if found is None or isinstance(found, str):
         return Cell(found or "")
@@ -69,13 +72,19 @@ def cell_of(found: Shown, form: Callable[[float], str] = str, *, is_difference: 
     return Cell(form(found.value), f"{form(ends[0])} to {form(ends[1])}", tone)
 
 
+def stated(found: Measured, form: Form, unit: str = "") -> str:
+    """A figure with its interval as a sentence has it, such as +4.2 points (+1.0 to +7.4)."""
+    made = cell_of(found, form)
+    return f"{made.text}{unit}" + (f" ({made.interval})" if made.interval else "")
+
+
 @dataclass(frozen=True)
 class Column(Generic[T]):
     """A column of a table: what it takes from the record of a row, and how it writes it."""
 
     title: str
     get: Callable[[T], Shown]
-    form: Callable[[float], str] = str
+    form: Form = COUNT
     is_difference: bool = False
 
 
@@ -137,12 +146,13 @@ class Chart:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page that its table of contents leads to."""
+    """A part of a page that its table of contents leads to; the note below says how it was measured."""
 
     title: str
     sentence: str = ""
     table: Table | None = None
     chart: Chart | None = None
+    note: str = ""
 
     @property
     def id(self) -> str:

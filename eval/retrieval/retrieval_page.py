@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from eval.metrics.intervals import Estimate
 from eval.report import drawing
-from eval.report.sections import Cell, Chart, Column, Figure, Page, Section, cell_of, facts_of, table_of
+from eval.report.sections import Cell, Chart, Column, Figure, Page, Section, cell_of, facts_of, stated, table_of
 from eval.retrieval.arms import LABELS, PLAIN
 from eval.retrieval.retrieval_records import (
     AddedExpert,
@@ -183,22 +183,19 @@ def headline(mean: Mapping[str, ArmScore], left_out: Mapping[str, ArmScore]) -> 
     coe, base = mean["coe"], mean["base"]
     plain = best_plain(mean)
     text = f"Routing has nDCG@10 {coe.ndcg_at_10:.3f}, base {base.ndcg_at_10:.3f} and the best plain way "
-    text += f"(\u201c{LABELS[plain]}\u201d) {mean[plain].ndcg_at_10:.3f}: routing adds {in_brackets(mean[plain].lead)}."
+    text += (
+        f"(\u201c{LABELS[plain]}\u201d) {mean[plain].ndcg_at_10:.3f}: routing adds {stated(mean[plain].lead, change)}."
+    )
     if "hybrid" in left_out:
         unknown, hybrid = left_out["coe"], left_out["hybrid"]
         text += f" With each collection unknown it has {unknown.ndcg_at_10:.3f}, a plain fusion of base and BM25 "
-        text += f"{hybrid.ndcg_at_10:.3f}: {in_brackets(hybrid.lead)}."
+        text += f"{hybrid.ndcg_at_10:.3f}: {stated(hybrid.lead, change)}."
     return text
 
 
 def best_plain(mean: Mapping[str, ArmScore]) -> str:
     """The plain way with the highest mean."""
     return max((arm for arm in PLAIN if arm in mean), key=lambda arm: mean[arm].ndcg_at_10, default="base")
-
-
-def in_brackets(found: Estimate) -> str:
-    made = cell_of(found, change)
-    return f"{made.text} ({made.interval})"
 
 
 def losses(reports: Mapping[str, CollectionReport]) -> tuple[str, ...]:
@@ -208,7 +205,7 @@ def losses(reports: Mapping[str, CollectionReport]) -> tuple[str, ...]:
         coe, best = report.arms["coe"], report.arms["collection_oracle"]
         if coe.gain.mean < 0:
             certain = "more than chance explains" if coe.gain.interval[1] < 0 else "within chance"
-            found.append(f"{name}: {in_brackets(coe.gain)} against base, {certain}.")
+            found.append(f"{name}: {stated(coe.gain, change)} against base, {certain}.")
         elif coe.ndcg_at_10 < best.ndcg_at_10:
             expert = max((e for e in report.experts if "+" not in e), key=lambda e: report.experts[e])
             missed = best.ndcg_at_10 - coe.ndcg_at_10
