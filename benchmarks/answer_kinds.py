@@ -27,13 +27,13 @@ import typer
 from base.intervals import wilson_interval
 from base.shipped import answers_file
 from eval.answers import read_answers
-from eval.grading import KIND_OF, answer_kind_of
+from eval.grading import kind_of_probe
 from eval.probe_set import load_probes
 from router import plugins
+from router.answers import FAMILY, AnswerKind, KeyOf, Question
+from router.answers import judge as judge_kind
 from router.build import build_encoder
 from router.section import PluginConfig
-from router.strategies.kinds import judge as judge_kind
-from router.strategies.types import FAMILY, AnswerKind, KeyOf, Question
 
 GROUPS = Path(__file__).with_name("answer_groups.jsonl")
 OF_ONE_ANSWER = ("facts", "translation")
@@ -61,11 +61,12 @@ def shipped() -> Iterable[tuple[str, AnswerKind | None, Graded]]:
     for answer in read_answers(answers_file()):
         given[answer.probe_id][answer.expert] = answer.text
     for probe in load_probes():
-        kind = KIND_OF.get(probe.grader.kind) or ("embedding" if probe.category in OF_ONE_ANSWER else None)
+        own = kind_of_probe(probe, {})
+        kind = probe.grader.kind if own else "embedding" if probe.category in OF_ONE_ANSWER else None
         if kind is not None:
             grade = probe.grader.build()
             answers = tuple((text, 0 if grade(text) == 1.0 else -1) for text in given[probe.id].values())
-            yield kind, answer_kind_of(probe.grader), Graded(probe.text, answers)
+            yield kind, own, Graded(probe.text, answers)
 
 
 def by_hand(file: Path) -> Iterable[tuple[str, Graded]]:

@@ -14,12 +14,12 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from base.answer_text import mean_logprob
 from base.errors import BackendError
 from base.json_text import from_json
 from base.visible_text import visible_line
 from decision_log.decision_record import OUR_FAULTS, PROBE_HEADER
 from eval.probe_set import Probe
+from router.answers import mean_logprob
 
 SAMPLING = {"temperature": 0}
 """Settings by which every answer is drawn: greedily, so that the same expert gives the same answer."""

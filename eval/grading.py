@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, cast
 
 import numpy as np
 
 from eval.answers import Answer
 from eval.chat_client import CallError, ChatClient
 from eval.collect_request import CollectRequest, Show, pairs_of
-from eval.graders import Grader
-from eval.probe_set import GraderSpec, Probe
-from router import plugins
+from eval.probe_set import Probe
+from router.answers import AnswerKind, Question, Score, compares_none, declared_kind
 from router.cost import cost
 from router.section import PluginConfig
-from router.strategies.types import FAMILY, AnswerKind, Question, declared_kind
 from router.types import FloatArray
 from router.usage import Usage
 from training.datasets.outcomes import numbered_answers
@@ -24,22 +21,13 @@ from training.split import split_of
 from training.types import ModelFacts, OutcomeTable
 
 METRIC = "graded"
-KIND_OF: Final = {
-    "numeric": "number",
-    "label": "label",
-    "json_fields": "json",
-    "exact": "text",
-    "python_tests": "code",
-    "sql": "sql",
-}
-"""Kind of answers by kind of grader. What the others look for (words anywhere in a text) is not compared by itself."""
 
 Ask = Callable[[str, Mapping[str, object]], str | None]
 
 
 async def graded_table(
     request: CollectRequest,
-    graders: Mapping[str, Grader],
+    graders: Mapping[str, Score],
     answers: Mapping[str, Answer],
     experts: Sequence[str],
     show: Show,
@@ -89,7 +77,7 @@ async def graded_table(
 
 
 async def scores_of(
-    request: CollectRequest, graders: Mapping[str, Grader], answers: Sequence[tuple[Probe, Answer]], show: Show
+    request: CollectRequest, graders: Mapping[str, Score], answers: Sequence[tuple[Probe, Answer]], show: Show
 ) -> list[float]:
     """Scores in the order of the answers; 0 where there is nothing to grade."""
     scores = [0.0] * len(answers)
@@ -151,19 +139,13 @@ def cost_usd(answer: Answer, facts: ModelFacts) -> float | None:
     return cost(usage, facts.price)
 
 
-def answer_kind_of(grader: GraderSpec) -> AnswerKind | None:
-    """None where answers cannot be compared."""
-    kind = KIND_OF.get(grader.kind)
-    if kind is None:
-        return None
-    options = {"labels": grader.__pydantic_extra__["labels"]} if kind == "label" else {}
-    return cast(AnswerKind, plugins.build(FAMILY, kind, options))
-
-
 def kind_of_probe(probe: Probe, declared: Mapping[str, PluginConfig]) -> AnswerKind | None:
-    """As its grader tells, else as experts.yaml declares of its category (`answers`)."""
-    own, config = answer_kind_of(probe.grader), declared.get(probe.category)
-    return own if own or config is None else declared_kind(config)
+    """That of its grader, else as experts.yaml declares of its category (`answers`); None where answers cannot be
+    compared."""
+    own = probe.grader.answers()
+    if own.key_for is not compares_none:
+        return own
+    return declared_kind(declared[probe.category]) if probe.category in declared else None
 
 
 async def keys_of(

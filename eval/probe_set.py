@@ -8,30 +8,35 @@ from typing import Annotated, Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError, model_validator
 
-from base.errors import DataError, allowed_values, got_value
+from base.errors import ConfigError, DataError, allowed_values, got_value
 from base.fault_words import fault_words
 from base.record_files import json_lines
 from base.shipped import probes_folder
-from eval.graders import Grader
-from router import plugins
+from router.answers import AnswerKind, Score, built_kind
 from router.types import Record
 
-_GRADERS: Final = "eval.graders"
 _SUFFIX: Final = ".jsonl"
 
 
 class GraderSpec(BaseModel):
-    """A grader by its kind; every other key is an option, which the kind's own `Options` checks."""
+    """The kind of a probe's answers; every other key is an option, which the kind's own `Options` checks."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
     __pydantic_extra__: dict[str, JsonValue]
 
     kind: str = Field(min_length=1)
 
-    def build(self) -> Grader:
-        """The live grader. Raises ConfigError: unknown kind, unknown or ill-typed option."""
-        grader: Grader = plugins.build(_GRADERS, self.kind, self.__pydantic_extra__)
-        return grader
+    def answers(self) -> AnswerKind:
+        """Raises ConfigError: unknown kind, unknown or ill-typed option."""
+        return built_kind(self.kind, self.__pydantic_extra__)
+
+    def build(self) -> Score:
+        """The grades of answers. Raises ConfigError as `answers` does, and without a reference value."""
+        score = self.answers().score
+        if score is None:
+            given = ", ".join(self.__pydantic_extra__) or "none"
+            raise ConfigError(f"grader '{self.kind}': its options hold no reference value to grade by; got {given}")
+        return score
 
 
 class Probe(Record):

@@ -18,10 +18,11 @@ from gateway.intake import Admission
 from gateway.keys.counters import NOTHING, Cost, nano_usd
 from gateway.keys.grants import Caller
 from gateway.keys.limits import Hold, Limits
+from router.answers import Judging
 from router.cost import LASTING, MEDIA, Price, cost
 from router.expert_config import ExpertConfig
 from router.gateway_config import GatewayConfig
-from router.strategies.types import Chosen, Judging
+from router.strategies.types import Chosen
 from router.types import RoutingDecision
 from router.usage import Usage
 

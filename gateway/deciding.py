@@ -25,6 +25,7 @@ from gateway.keys.grants import EVERYBODY, Caller
 from gateway.live_router import LiveRouter
 from gateway.reach import Reach, WaitFor, wanted
 from gateway.shadow import CANDIDATE_FAULTS, ShadowAsk, Shadows
+from router.answers import answer_kind
 from router.capabilities import (
     FOR_NOW,
     LIMITED,
@@ -39,7 +40,7 @@ from router.features import features_hash
 from router.pipeline import Router
 from router.policy_config import Budgets
 from router.section import AUTO, PluginConfig
-from router.strategies.types import Chosen, answer_kind
+from router.strategies.types import Chosen
 from router.types import DecisionReason, FloatArray, Query, QueryFacts, RoutingDecision
 
 MAX_SHOWN_LOSSES = 5

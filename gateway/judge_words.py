@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import cast
 
 from gateway.chat_request import text_of
-from router.strategies.kinds.judge import judge_body, marked
+from router.answers.judge import judge_body, marked
 from router.types import cap
 
 MAX_ASK_CHARS = 8_000

@@ -9,7 +9,6 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from base.answer_text import mean_logprob
 from base.errors import RouterError
 from base.json_text import to_json
 from decision_log.decision_record import AskedExpert, CallState, StrategyTrace
@@ -20,9 +19,10 @@ from gateway.chat_request import ChatRequest, text_of
 from gateway.exchange import Asked, cost_usd
 from gateway.expert_call import ExpertCall, streamed
 from gateway.http_errors import api_error
+from router.answers import KeyOf, Question, mean_logprob
 from router.expert_config import ExpertConfig
 from router.strategies.machines import Escalate
-from router.strategies.types import Chosen, KeyOf, Question, Reply, Settled, Strategy
+from router.strategies.types import Chosen, Reply, Settled, Strategy
 from router.types import QueryFacts, RoutingDecision
 from router.usage import Usage, chat_usage
 

@@ -17,7 +17,7 @@ from base.errors import ConfigError, allowed_values, got_value
 from base.fault_words import fault_words
 from base.shipped import DEFAULT_CONFIG
 from base.yaml_text import MOST_CHARACTERS, read_yaml
-from router import plugins
+from router.answers import declared_kind
 from router.expert_config import Engine, ExpertConfig, Flag, entry_faults, replica_faults
 from router.feedback_config import FeedbackConfig, JudgeConfig
 from router.gateway_config import GatewayConfig
@@ -26,7 +26,6 @@ from router.policy_config import PolicyConfig
 from router.residency_config import ResidencyConfig, residency_problems
 from router.retrieval_config import RetrievalConfig
 from router.section import AUTO, Name, PluginConfig, Seconds, Section
-from router.strategies.types import FAMILY as ANSWER_KINDS
 from router.strategies.types import StrategyName
 from router.types import GENERAL
 
@@ -289,9 +288,9 @@ def strategy_problems(config: CoeConfig) -> Iterator[str]:
         if category not in config.categories:
             yield f"answers.{category}: unknown category{allowed_values(category, config.categories)}"
         try:
-            options = plugins.validate_options(ANSWER_KINDS, kind.kind, kind.options)
+            judging = declared_kind(kind).judging
         except ConfigError as error:
             yield from (f"answers.{category}: {problem}" for problem in error.problems)
             continue
-        if (judge := getattr(options, "expert", None)) is not None:
-            yield from unknown(f"answers.{category}.expert: unknown expert", judge, config.language_models)
+        if judging is not None:
+            yield from unknown(f"answers.{category}.expert: unknown expert", judging.expert, config.language_models)

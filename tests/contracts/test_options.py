@@ -8,8 +8,8 @@ from base.errors import ConfigError
 from router import plugins
 from tests.contracts.examples import cases_of
 
-FAMILIES = ("router.encoders", "router.classifiers", "router.scorers", "router.strategies.kinds", "fleet.builtins")
-FAMILIES += ("fleet.wires", "retrieval.experts", "eval.graders")
+FAMILIES = ("router.encoders", "router.classifiers", "router.scorers", "router.answers", "fleet.builtins")
+FAMILIES += ("fleet.wires", "retrieval.experts")
 CASES = [pytest.param(each, *case.values, id=f"{each}-{case.id}") for each in FAMILIES for case in cases_of(each)]
 
 

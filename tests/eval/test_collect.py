@@ -39,7 +39,7 @@ PROBES = tuple(
             "id": f"arithmetic-{i:03}",
             "text": text,
             "category": "arithmetic",
-            "grader": {"kind": "numeric", "value": value},
+            "grader": {"kind": "number", "value": value},
             "max_tokens": 8,
         }
     )
@@ -339,7 +339,7 @@ async def test_a_changed_grader_grades_known_answers_again(
     given = tuple(read_answers(answers_file))
     await run(fake, tmp_path / "here", "right", probes=GIVEN, given=given)
     fake.asked.clear()
-    other = GraderSpec.model_validate({"kind": "numeric", "value": 99})
+    other = GraderSpec.model_validate({"kind": "number", "value": 99})
     probes = tuple(probe.model_copy(update={"grader": other}) for probe in GIVEN)
     found = await run(fake, tmp_path / "here", "right", "wrong", probes=probes, given=given)
     np.testing.assert_array_equal(found.table.scores, [[0, 1]] * len(GIVEN))

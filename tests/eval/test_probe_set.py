@@ -8,9 +8,8 @@ import pytest
 
 from base.errors import ConfigError, DataError
 from base.shipped import probes_folder
-from eval.graders import Grader
 from eval.probe_set import GraderSpec, Probe, load_probes
-from router import plugins
+from router.answers import Score
 
 PROBES = load_probes()
 CATEGORIES = {
@@ -24,7 +23,7 @@ LINE = {
     "id": "facts-001",
     "text": "capital of Chad?",
     "category": "facts",
-    "grader": {"kind": "exact", "accepted": ["N'Djamena"]},
+    "grader": {"kind": "text", "accepted": ["N'Djamena"]},
     "max_tokens": 16,
 }
 
@@ -32,13 +31,13 @@ LINE = {
 def right_answer(probe: Probe) -> str:
     options = probe.grader.model_dump()
     match probe.grader.kind:
-        case "exact" | "command":
+        case "text" | "command":
             return str(options["accepted"][0])
-        case "numeric":
+        case "number":
             return f"{options['value']:g}"
         case "label":
             return str(options["label"])
-        case "json_fields":
+        case "json":
             return json.dumps(options["expected"])
         case "sql":
             return str(options["reference"])
@@ -49,7 +48,7 @@ def right_answer(probe: Probe) -> str:
 
 
 @pytest.fixture(scope="module")
-def graders() -> dict[str, Grader]:
+def graders() -> dict[str, Score]:
     return {probe.id: probe.grader.build() for probe in PROBES}
 
 
@@ -65,7 +64,7 @@ def test_ids_and_texts_are_unique() -> None:
 
 
 @pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.id)
-def test_a_right_answer_scores_one_and_fits(probe: Probe, graders: dict[str, Grader]) -> None:
+def test_a_right_answer_scores_one_and_fits(probe: Probe, graders: dict[str, Score]) -> None:
     answer = right_answer(probe)
     assert graders[probe.id](answer) == 1.0
     assert len(answer) <= 3 * probe.max_tokens, "a token is about three characters of such text"
@@ -79,16 +78,16 @@ def test_a_right_answer_scores_one_and_fits(probe: Probe, graders: dict[str, Gra
         "The answer depends on the context and the details of what you are looking for.",
     ],
 )
-def test_nothing_a_refusal_and_an_evasion_score_zero(answer: str, graders: dict[str, Grader]) -> None:
+def test_nothing_a_refusal_and_an_evasion_score_zero(answer: str, graders: dict[str, Score]) -> None:
     assert [id_ for id_, grade in graders.items() if grade(answer) > 0] == []
 
 
-def test_repeating_the_prompt_is_never_right(graders: dict[str, Grader]) -> None:
+def test_repeating_the_prompt_is_never_right(graders: dict[str, Score]) -> None:
     assert [probe.id for probe in PROBES if graders[probe.id](probe.text) == 1.0] == []
 
 
 @pytest.mark.parametrize("chars_per_token", [2.5, 3.0, 4.0])
-def test_repeating_the_prompt_until_cut_off_is_never_right(chars_per_token: float, graders: dict[str, Grader]) -> None:
+def test_repeating_the_prompt_until_cut_off_is_never_right(chars_per_token: float, graders: dict[str, Score]) -> None:
     cut = {probe.id: probe.text[: int(chars_per_token * probe.max_tokens)] for probe in PROBES}
     assert [id_ for id_, text in cut.items() if graders[id_](text) == 1.0] == []
 
@@ -147,16 +146,10 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
         load_probes(tmp_path / "nowhere")
 
 
-def test_grader_spec_refuses_unknown_kinds_and_options() -> None:
-    with pytest.raises(ConfigError, match="did you mean 'exact'"):
-        GraderSpec.model_validate({"kind": "exakt"}).build()
+def test_grader_spec_refuses_unknown_kinds_and_options_and_a_missing_reference() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'text'"):
+        GraderSpec.model_validate({"kind": "texts"}).build()
     with pytest.raises(ConfigError, match="accept: unknown option"):
-        GraderSpec.model_validate({"kind": "exact", "accept": ["x"]}).build()
-
-
-@pytest.mark.parametrize("kind", plugins.kinds("eval.graders"))
-def test_every_example_builds_a_grader_that_takes_any_text(kind: str) -> None:
-    plugin = plugins.load("eval.graders", kind)
-    for options in plugin.EXAMPLES:
-        grade = plugin.build(options)
-        assert all(0.0 <= grade(answer) <= 1.0 for answer in ("", "x", "\x00", "42", "\ud800"))
+        GraderSpec.model_validate({"kind": "text", "accept": ["x"]}).build()
+    with pytest.raises(ConfigError, match="'number': its options hold no reference value to grade by; got digits"):
+        GraderSpec.model_validate({"kind": "number", "digits": 3}).build()

@@ -55,7 +55,7 @@ def probes(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "id": f"arithmetic-{n:03}",
             "text": f"{n} + {n % 7}",
             "category": "arithmetic",
-            "grader": {"kind": "numeric", "value": n + n % 7},
+            "grader": {"kind": "number", "value": n + n % 7},
             "max_tokens": 8,
         }
         for n in range(300)

@@ -74,10 +74,16 @@ def test_a_strategy_that_cannot_be_is_refused(values):
 
 def test_answers_that_cannot_be_compared_are_refused(values):
     values["answers"] = {"cod": {"kind": "number"}, "code": {"kind": "numbr"}, "general": {"kind": "label"}}
+    values["categories"] |= {"chat": "talk"}
+    values["answers"] |= {"facts": {"kind": "includes", "any_of": ["x"]}, "chat": {"kind": "number", "value": 42}}
     text = problems_of(values)
     assert "answers.cod: unknown category; did you mean 'code'?" in text
-    assert "answers.code: unknown kind 'numbr' of router.strategies.kinds; did you mean 'number'?" in text
+    assert "answers.code: unknown kind 'numbr' of router.answers; did you mean 'number'?" in text
     assert "answers.general: labels: required option is missing" in text
+    assert "answers.facts: answers of kind 'includes' are graded, never compared; allowed: code," in text
+    assert (
+        "answers.chat: answers of kind 'number' are compared; only the grader of a probe has reference values" in text
+    )
     values["answers"] = {"code": {"kind": "number", "digits": 3}}
     assert parse_config(values).answers["code"].kind == "number"
 

@@ -24,9 +24,8 @@ FAMILIES = {
     "Encoders": "router.encoders",
     "Classifiers": "router.classifiers",
     "Scorers": "router.scorers",
-    "Kinds of answers": "router.strategies.kinds",
+    "Kinds of answers": "router.answers",
     "Retrieval experts": "retrieval.experts",
-    "Graders": "eval.graders",
 }
 LIKE_THE_ENCODER = {("Retrieval experts", "openai"), ("Retrieval experts", "sentence_transformer")}
 """Their row says "those of the encoder" and names only what is added to them."""

@@ -152,7 +152,7 @@ def test_who_cannot_join(trained: Path) -> None:
 
 
 def test_probes_are_kept_to_the_wanted_categories() -> None:
-    grader = {"kind": "exact", "answer": "a"}
+    grader = {"kind": "text", "answer": "a"}
     texts = [(name, f"{name}-{i:03}") for name in ("sql", "facts", "other") for i in range(4)]
     probes = [Probe(id=each, text=each, category=name, grader=grader, max_tokens=1) for name, each in texts]
     rows = probes_by_row(probes, ("facts", "sql"), ())
@@ -178,7 +178,7 @@ async def test_the_command_asks_grades_and_adds(
     lines = [
         {
             "id": f"{category}-{i:03}", "text": f"probe {i} of {category}", "category": category, "max_tokens": 8,
-            "grader": {"kind": "numeric", "value": 42 if category == "sql" else 7},
+            "grader": {"kind": "number", "value": 42 if category == "sql" else 7},
         }
         for category in ("facts", "general", "sql")
         for i in range(1, 13)

@@ -17,11 +17,10 @@ from base.progress import Progress
 from base.whole_files import write_whole
 from fleet.vllm_addresses import add_to_vllm, read_vllm
 from fleet.vllm_command import adapter_folder
-from router import plugins
+from router.answers import AnswerKind, Question, comparing, declared_kind
 from router.config import CoeConfig, config_text, load_config, parse_text
 from router.expert_config import Engine, ExpertConfig
 from router.section import PluginConfig, check_name
-from router.strategies.types import FAMILY, AnswerKind, Question, declared_kind
 from training.lora.adapter_fit import Recipe
 from training.lora.causal_lm import MERGED, CausalLm, base_folder
 from training.lora.examples import Example, halves, read_examples
@@ -90,7 +89,7 @@ def candidate_of(
         raise ConfigError(f"--on: '{base}' is not an expert that takes an adapter{allowed_values(base, bases)}")
     declared = config.answers.get(category or "", PluginConfig(kind="text"))
     if (wanted := options.answers or declared.kind) in ASKS_MORE:
-        others = set(plugins.kinds(FAMILY)) - ASKS_MORE
+        others = set(comparing()) - ASKS_MORE
         raise ConfigError(f"--answers: '{wanted}' compares by more than the answers{allowed_values(wanted, others)}")
     kind = declared_kind(PluginConfig(kind=wanted) if options.answers else declared)
     return Candidate(name, category, file, data_dir, config, base, kind, options.out or data_dir / "lora" / name)

@@ -23,9 +23,9 @@ from decision_log.default_database import default_database_url
 from fleet.engine_plans import free_port
 from fleet.vllm_addresses import claim_vllm, read_vllm, write_vllm
 from fleet.vllm_command import read_adapter_ranks, vllm_processes
+from router.answers import comparing_kind
 from router.config import CoeConfig, load_config, parse_config
 from router.expert_config import ExpertConfig
-from router.strategies.types import built_kind
 from tests.fake_vllm.interpreter import fake_interpreter
 from tests.fleet.test_vllm_addresses import engine_record
 from tests.training.log_records import record
@@ -105,7 +105,7 @@ def test_better_is_what_mcnemars_exact_test_calls_better(gained: int, lost: int,
 
 
 def test_answers_are_the_same_by_their_key() -> None:
-    found = compare(built_kind("number", ()), ["2+2", "3+3"], ["4", "6"], ["five", "7"], ["It is 4.0", "none"])
+    found = compare(comparing_kind("number"), ["2+2", "3+3"], ["4", "6"], ["five", "7"], ["It is 4.0", "none"])
     assert (found.before, found.after, found.gained, found.lost) == (0, 1, 1, 0)
 
 
@@ -157,7 +157,7 @@ def test_experts_in_braces_are_left_to_a_person(tmp_path: Path) -> None:
 def test_an_admitted_expert_goes_to_the_gateways_and_to_the_map(tmp_path: Path) -> None:
     file = tmp_path / "experts.yaml"
     file.write_text(COMPOSITION.replace("engine: vllm", "engine: llamacpp"))
-    config, kind = load_config(file), built_kind("text", ())
+    config, kind = load_config(file), comparing_kind("text")
     poet = Candidate("poet", "code", file, tmp_path, config, "base", kind, ADAPTERS / "labeler")
     options = AdapterOptions(probes_from=tmp_path, base_url="http://h/v1", promote=True)
     apply, probe = admit(poet, options, "k")
@@ -236,7 +236,7 @@ async def test_a_running_vllm_loads_an_adapter(engine_url: str, tmp_path: Path) 
     write_vllm(tmp_path, [engine_record(name, engine_url) for name in ("base", "base", "other")])
     file = tmp_path / "experts.yaml"
     file.write_text(COMPOSITION.replace("model: m", "model: m\n    replicas: 2"))
-    config, kind = load_config(file), built_kind("number", ())
+    config, kind = load_config(file), comparing_kind("number")
     await add_to_engine(Candidate("poet", "code", file, tmp_path, config, "base", kind, ADAPTERS / "labeler"))
     assert "poet" in {each["id"] for each in httpx.get(f"{engine_url}/models").json()["data"]}
     assert read_vllm(tmp_path).urls["poet"] == (engine_url, engine_url)

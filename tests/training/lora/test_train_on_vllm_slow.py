@@ -103,7 +103,7 @@ def write_probes(file: Path) -> Path:
     """Graded questions that are in no log."""
     lines = [
         {"id": f"teams-{number:03}", "category": "teams", "text": text, "max_tokens": 4}
-        | {"grader": {"kind": "exact", "accepted": [team], "first_line": True}}
+        | {"grader": {"kind": "text", "accepted": [team], "first_line": True}}
         for number, (text, team) in enumerate(questions(PROBES, seed=2).items())
     ]
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
