@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import sys
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -17,8 +18,7 @@ from base.progress import console_progress
 from base.visible_text import echo
 from eval.command_options import command_line
 
-if TYPE_CHECKING:
-    from eval.log.traffic_records import LogReport
+T = TypeVar("T")
 
 
 def log(
@@ -49,7 +49,9 @@ def log(
     from eval.log.measure_log import measure_log
     from eval.log.traffic import read_events, read_traffic
     from eval.log.traffic_page import traffic_page
-    from eval.report.page import write_report
+    from eval.report.sections import write_report
+    from training.category_mix import read_mix
+    from training.expert_worth import read_worth
     from training.loop_worth import measure_loop, request_of
 
     require_folder(out)
@@ -62,18 +64,26 @@ def log(
         left_out: Counter[str] = Counter()
         traffic = read_traffic(url, since=since, until=until, left_out=left_out, progress=progress)
         events = read_events(url, since=since, until=until)
-        progress(f"measuring {len(traffic):,} decisions")
-        typed, now = command_line(sys.argv[1:]), datetime.now(UTC)
-        report = measure_log(traffic, command=typed, now=now, events=events, left_out=left_out)
         last = datetime.fromtimestamp(traffic.at[-1] + 1, UTC)
-        report = report.model_copy(
-            update={"loop": measure_loop(request_of(config, data_dir, url, last), last, progress)}
-        )
+        loop = measure_loop(request_of(config, data_dir, url, last), last, progress)
         progress("comparing the mix of categories with that of the labelled queries")
-        report = with_mix(report, config, data_dir / "routers", url, since, until)
+        mix, mix_unknown = found_or_why(lambda: read_mix(config, data_dir / "routers", url, since=since, until=until))
         progress("leaving each expert out of the map")
-        report = with_worth(report, config, data_dir / "outcomes")
-        progress("drawing the report")
+        asked = Counter(traffic.category[traffic.is_routed].tolist())
+        worth, worth_unknown = found_or_why(lambda: read_worth(config, data_dir / "outcomes", asked))
+        progress(f"measuring {len(traffic):,} decisions")
+        report = measure_log(
+            traffic,
+            command=command_line(sys.argv[1:]),
+            now=datetime.now(UTC),
+            events=events,
+            left_out=left_out,
+            loop=loop,
+            mix=mix,
+            mix_unknown=mix_unknown,
+            worth=worth,
+            worth_unknown=worth_unknown,
+        )
         written = write_report(report, traffic_page(report), out)
     echo("\n".join([report.headline, *report.warnings, *(f"wrote {path}" for path in written)]))
 
@@ -82,7 +92,7 @@ def report_savings(kind: str, files: list[Path], policy: str, out: Path, config:
     """Writes the report on the log of another gateway. Raises ConfigError, DataError, ArtifactError."""
     from eval.log.foreign_logs import read_calls, sample_of
     from eval.log.savings import measure_savings, route_calls, savings_page
-    from eval.report.page import write_report
+    from eval.report.sections import write_report
     from router.artifact import load_artifact
     from router.build import live_router
     from router.config import load_config
@@ -103,26 +113,9 @@ def report_savings(kind: str, files: list[Path], policy: str, out: Path, config:
     echo("\n".join([report.headline, *report.warnings, *(f"wrote {path}" for path in written)]))
 
 
-def with_mix(report: LogReport, config: Path, routers: Path, url: str, since: float, until: float) -> LogReport:
-    """The report with how far its traffic's mix is from the labelled queries, or why that is not known."""
-    from training.category_mix import mix_sentence, read_mix
-
+def found_or_why(read: Callable[[], T]) -> tuple[T | None, str]:
+    """What is read, or why it is not known."""
     try:
-        mix = read_mix(config, routers, url, since=since, until=until)
+        return read(), ""
     except RouterError as error:
-        return report.model_copy(update={"mix_unknown": str(error)})
-    has_moved = mix.moved.interval is not None and mix.moved.interval.low > 0
-    headline = f"{report.headline} {mix_sentence(mix.moved, is_followed=mix.is_followed)}" if has_moved else None
-    return report.model_copy(update={"mix": mix, "headline": headline or report.headline})
-
-
-def with_worth(report: LogReport, config: Path, outcomes: Path) -> LogReport:
-    """The report with what each expert is worth for its traffic, or why that is not known."""
-    from training.expert_worth import read_worth, sentence
-
-    try:
-        worth = read_worth(config, outcomes, {group.name: group.n for group in report.categories})
-    except RouterError as error:
-        return report.model_copy(update={"worth_unknown": str(error)})
-    headline = f"{report.headline} {sentence(worth)}" if worth.dispensable or worth.doubt else report.headline
-    return report.model_copy(update={"worth": worth, "headline": headline})
+        return None, str(error)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime
 from itertools import pairwise
-from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from base.intervals import Z_95
 from eval.log.category_regret import measure_regret
 from eval.log.traffic import CAPPED, MALFORMED, NOT_ROUTED, PROBE, Names, Traffic
+from eval.log.traffic_page import headline, warnings
 from eval.log.traffic_records import (
     Alarm,
     Bias,
@@ -27,11 +27,9 @@ from eval.log.traffic_records import (
     Moved,
     Prequential,
     RatedShare,
-    RouterEvent,
     Switch,
     Totals,
 )
-from eval.log.traffic_words import headline, warnings
 from eval.metrics.intervals import Gap, gap, rate
 from router.types import BoolArray, Float64Array
 from training.change_points import CONFIDENCE_DELTA, MIN_SIDE, last_change
@@ -51,15 +49,8 @@ QUARTERS = ("fastest quarter", "second quarter", "third quarter", "slowest quart
 By = Literal["category", "expert", "latency"]
 
 
-def measure_log(
-    traffic: Traffic,
-    *,
-    command: str,
-    now: datetime,
-    events: tuple[RouterEvent, ...] = (),
-    left_out: Mapping[str, int] = MappingProxyType({}),
-) -> LogReport:
-    """The report on at least one decision; `left_out` counts rows that could not be read, by reason."""
+def measure_log(traffic: Traffic, *, command: str, now: datetime, **beside: Any) -> LogReport:
+    """The report on at least one decision; `beside` are fields that the traffic itself does not tell."""
     step = bucket_seconds(float(traffic.at[-1] - traffic.at[0]))
     report = LogReport(
         headline="",
@@ -77,11 +68,10 @@ def measure_log(
         bias=measure_bias(traffic),
         switches=measure_switches(traffic),
         disagreement=measure_disagreement(traffic),
-        events=events,
         model_changes=traffic.model_changes,
-        left_out=dict(left_out),
+        **beside,
     )
-    return report.model_copy(update={"headline": headline(report), "warnings": warnings(report)})
+    return report.model_copy(update={"headline": headline(report), "warnings": tuple(warnings(report))})
 
 
 def totals(traffic: Traffic) -> Totals:

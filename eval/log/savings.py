@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +15,11 @@ from pydantic import Field
 from base.money import MINUS, money
 from base.progress import Progress
 from decision_log.served_models import undated
+from eval.log.change_sections import shares_text
 from eval.log.foreign_logs import Call
-from eval.log.traffic_words import shares_text
 from eval.metrics.intervals import DRAWS, bootstrap_means, percentile_interval
-from eval.report.numbers import cell_of, percent, points, points_range
-from eval.report.page import Cell, Columns, Command, Figure, Note, Page, Section, Table, table_of
+from eval.report.numbers import percent, points
+from eval.report.sections import Cell, Column, Figure, Page, Section, Table, cell_of, facts_of, stated, table_of
 from router.artifact import RouterArtifact
 from router.build import evidence_of, typical_lengths
 from router.config import CoeConfig
@@ -218,20 +217,14 @@ def measure_savings(
 def headline(total: SavedGroup) -> str:
     """The answer in two sentences."""
     saved = "What routing would have saved is unknown: no call has a cost or a model with a price."
-    if total.saved_usd is not None and total.saved_usd.interval is not None:
-        amount, ends = total.saved_usd.value, (total.saved_usd.interval.low, total.saved_usd.interval.high)
-        more, before = amount < 0, money(total.cost_usd or 0.0)
-        low, high = (money(end) for end in ((-ends[1], -ends[0]) if more else ends))
-        saved = (
-            f"Routing would have {'cost' if more else 'saved'} an estimated {money(abs(amount))} ({low} to {high}) "
-            + (f"more than the {before} that 1,000 calls cost." if more else f"of the {before} that 1,000 calls cost.")
-        )
+    if total.saved_usd is not None:
+        more, before = total.saved_usd.value < 0, money(total.cost_usd or 0.0)
+        amount = stated(total.saved_usd.times(-1 if more else 1), money)
+        saved = f"Routing would have {'cost' if more else 'saved'} an estimated {amount} "
+        saved += f"{'more than' if more else 'of'} the {before} that 1,000 calls cost."
     gained = "What it would have changed in quality is unknown: no call went to a model that the router has measured."
-    if total.gained is not None and total.gained.interval is not None:
-        bounds = (total.gained.interval.low, total.gained.interval.high)
-        gained = (
-            f"Predicted quality would have changed by {points(total.gained.value)} points ({points_range(bounds)})."
-        )
+    if total.gained is not None:
+        gained = f"Predicted quality would have changed by {stated(total.gained, points, ' points')}."
     return f"{total.n:,} calls. {saved} {gained}"
 
 
@@ -256,60 +249,56 @@ def warnings(found: RoutedCalls, models: NDArray[np.object_]) -> tuple[str, ...]
 
 
 def savings_page(report: Savings) -> Page:
-    """The page of a report."""
-    left_out = ", ".join(f"{count:,} {reason}" for reason, count in report.left_out.items()) or "nothing"
-    made = f"Made {report.created_at} with router {report.router}. Left out: {left_out}."
-    saved, gained = savings_cell(report.total.saved_usd, money), savings_cell(report.total.gained, points)
-    title, verdict_tone = verdict(saved, gained)
-    groups = (("Category", report.categories), ("Model then", report.models))
+    total = report.total
+    saved, gained = (
+        cell_of(found or "unknown", form, is_difference=True)
+        for found, form in ((total.saved_usd, money), (total.gained, points))
+    )
+    title, tone = verdict(saved, gained)
+    left_out = ", ".join(f"{count:,} {reason}" for reason, count in report.left_out.items())
+    facts = {"Command": report.command, "Router": report.router, "Made": report.created_at, "Left out": left_out}
     return Page(
         kind="What routing would have saved",
         title=title,
         lead=report.headline,
         figures=[
-            Figure("Saved per 1,000 calls", saved.text, saved.interval, saved.tone),
-            Figure("Predicted quality, points", gained.text, gained.interval, gained.tone),
-            Figure("Calls of another gateway", f"{report.total.n:,}"),
+            Figure("Saved per 1,000 calls", saved),
+            Figure("Predicted quality, points", gained),
+            Figure("Calls of another gateway", cell_of(total.n)),
         ],
+        picture=None,
         sections=[
-            Section("before", "Before you read", report.warnings, is_open=True),
-            Section("where", "Where it would have gone", [saved_table(name, found) for name, found in groups], True),
-            Section("measured", "How this was measured", [Command(report.command), Note(made)]),
+            Section("By category", table=saved_table("Category", report.categories)),
+            Section("By model", table=saved_table("Model then", report.models)),
+            Section("How this was measured", table=facts_of(facts)),
         ],
-        first={},
-        tone=verdict_tone,
+        tone=tone,
+        warnings=report.warnings,
     )
 
 
 def verdict(saved: Cell, gained: Cell) -> tuple[str, str]:
-    """The headline of the page and its tone."""
-    match saved.tone, gained.tone:
-        case "good", "bad":
-            return f"Cheaper by {saved.text} per 1,000 calls, but worse", "bad"
-        case "good", _:
-            unknown = gained.text == "unknown"
-            return f"Routing would have saved {saved.text} per 1,000 calls", "" if unknown else "good"
-        case "bad", "good":
-            return f"Better by {gained.text} points, but dearer by {saved.text.lstrip(MINUS)} per 1,000 calls", ""
-        case _, "good":
-            return f"Routing would have been better by {gained.text} points", "good"
-        case ("bad", _) | (_, "bad"):
-            return "Routing would have been worse" if gained.tone else "Routing would have cost more", "bad"
-    if saved.text == gained.text == "unknown":
-        return "What routing would have saved is unknown", ""
-    return "Routing cannot be told from what served", ""
-
-
-savings_cell = partial(cell_of, unknown="unknown", is_difference=True)
+    """The title of the page and its tone."""
+    said = []
+    if saved.tone:
+        cheaper = "cheaper" if saved.tone == "good" else "dearer"
+        said.append(f"{cheaper} by {saved.text.lstrip(MINUS)} per 1,000 calls")
+    if gained.tone:
+        said.append(f"{'better' if gained.tone == 'good' else 'worse'} by {gained.text} points")
+    if not said:
+        is_known = saved.interval or gained.interval
+        return "Routing cannot be told from what served" if is_known else "What routing would have saved is unknown", ""
+    is_doubtful = (saved.tone, gained.tone) == ("bad", "good") or (saved.tone == "good" and not gained.interval)
+    return f"Routing would have been {' and '.join(said)}", "" if is_doubtful else gained.tone or saved.tone
 
 
 def saved_table(title: str, groups: Sequence[SavedGroup]) -> Table:
-    columns: Columns[SavedGroup] = {
-        "Calls": lambda _, one: f"{one.n:,}",
-        "Cost per 1,000": lambda _, one: "unknown" if one.cost_usd is None else money(one.cost_usd),
-        "Routed": lambda _, one: "unknown" if one.routed_usd is None else money(one.routed_usd),
-        "Saved": lambda _, one: savings_cell(one.saved_usd, money),
-        "Quality, points": lambda _, one: savings_cell(one.gained, points),
-        "Goes to": lambda _, one: shares_text(one.goes_to),
-    }
+    columns: list[Column[SavedGroup]] = [
+        Column("Calls", lambda one: one.n),
+        Column("Cost per 1,000", lambda one: one.cost_usd, money),
+        Column("Routed", lambda one: one.routed_usd, money),
+        Column("Saved", lambda one: one.saved_usd, money, is_difference=True),
+        Column("Quality, points", lambda one: one.gained, points, is_difference=True),
+        Column("Goes to", lambda one: shares_text(one.goes_to)),
+    ]
     return table_of(title, {one.name: one for one in sorted(groups, key=lambda one: -one.n)}, columns)

@@ -1,126 +1,253 @@
-"""The page of a traffic report: its sections, each a few sentences, tables and charts of the record."""
+"""The page of a traffic report, and its findings in words."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from base.money import money
-from eval.log.traffic_charts import SHOWN_CATEGORIES, quality_chart, rates_chart, timeline_chart, volume_chart
-from eval.log.traffic_records import Bias, CategoryRegret, Disagreement, Drift, Group, LogReport, Regret, Switch
-from eval.log.traffic_words import moment, per_thousand, shares_text, stretch, switch_sentence, verdict, worsened
-from eval.log.worth_section import loop_section, mix_section, worth_section
-from eval.report.numbers import cell_of, milliseconds, number, percent, percent_range, points, points_range, rated
-from eval.report.page import Block, Chart, Columns, Command, Figure, Heading, Note, Page, Row, Section, Table, table_of
+from eval.log.category_regret import MIN_EFFECTIVE
+from eval.log.change_sections import change_sections, moment
+from eval.log.traffic_records import (
+    Alarm,
+    Bias,
+    CategoryRegret,
+    Disagreement,
+    Group,
+    LogReport,
+    RatedShare,
+    Regret,
+    Totals,
+)
+from eval.report import drawing
+from eval.report.numbers import counted, milliseconds, percent, points
+from eval.report.sections import Cell, Chart, Column, Figure, Page, Section, Table, cell_of, facts_of, stated, table_of
+from training.category_mix import mix_sentence
+from training.expert_worth import sentence
+
+SHOWN_CATEGORIES = 24
+SHOWN_EXPERTS = 5
+"""Experts with a colour of their own over time, the busiest."""
+FEW_RATED = 30
+"""Below this number of rated answers every quality in the report is little more than its interval (ours)."""
+WIDEST = 0.2
+"""Above this width of its 95% interval, 20 points, a quality draws no verdict (ours): a fall that users notice could
+hide in it."""
+FALLS_BADLY = ("reward", "prequential accuracy")
+"""Signals that are better when they are higher; of all others less is better."""
 
 
 def traffic_page(report: LogReport) -> Page:
-    """The page of at least one decision."""
-    warned = [Section("before", "Before you read", report.warnings, is_open=True)] if report.warnings else []
+    """The page of at least one decision; a section without anything to say is left out."""
     totals, (title, tone) = report.totals, verdict(report)
-    quality = quality_section(report)
-    is_rated = isinstance(quality.blocks[0], Chart)
+    quality, served = quality_chart(report), served_chart(report)
+    sections = [
+        served_section(report, served if quality else None),
+        Section("Experts", table=group_table("Expert", report.experts), chart=cells_chart(report)),
+        regret_section(report.regret),
+        bias_section(report.bias),
+        disagreement_section(report.disagreement),
+        *change_sections(report),
+        measured_section(report),
+    ]
     return Page(
         kind=f"Traffic report from the decision log, {moment(totals.first_at)} to {moment(totals.last_at)}",
         title=title,
         lead=report.headline,
         figures=figures(report),
-        sections=[
-            *warned,
-            volume_section(report),
-            quality,
-            regret_section(report.regret),
-            drift_section(report.drift),
-            *([mix_section(report)] if report.mix or report.mix_unknown else []),
-            bias_section(report.bias),
-            *([disagreement_section(report.disagreement)] if report.disagreement else []),
-            *([loop_section(report.loop)] if report.loop else []),
-            switches_section(report),
-            worth_section(report),
-            measured_section(report),
-        ],
-        first={
-            **({"chart-quality-time": "How good the answers were"} if is_rated else {}),
-            "chart-timeline": "Who served what",
-        },
+        picture=quality or served,
+        sections=[one for one in sections if one.sentence or one.chart or (one.table and one.table.rows)],
         tone=tone,
+        warnings=report.warnings,
     )
 
 
+def headline(report: LogReport) -> str:
+    """The findings in a few sentences."""
+    totals, bias = report.totals, report.bias
+    lost = totals.n - totals.by_state.get("answered", 0)
+    said = [
+        f"{totals.n:,} decisions from {moment(totals.first_at)} to {moment(totals.last_at)} UTC; "
+        f"{percent(lost / totals.n) if lost else 'none'} of them ended without a whole answer."
+    ]
+    if beside := beside_the_traffic(totals):
+        said.append(f"Not counted: {beside}.")
+    if bias.corrected is not None and bias.rated is not None:
+        said.append(
+            f"Answers are worth {stated(bias.corrected, percent)}, judged by the {percent(bias.rated.value)} that got "
+            "feedback and corrected for who gives it."
+        )
+    else:
+        said.append("No answer has feedback, so nothing can be said about quality.")
+    if (lost_by_choice := report.regret.total) is not None:
+        said.append(
+            "The best expert per category in hindsight would change that by "
+            f"{stated(lost_by_choice, points, ' points')}."
+        )
+    said.append(alarm_sentence(report.drift.alarms))
+    if (mix := report.mix) is not None and cell_of(mix.moved, is_difference=True).tone:
+        said.append(mix_sentence(mix.moved, is_followed=mix.is_followed))
+    if (worth := report.worth) is not None and (worth.dispensable or worth.doubt):
+        said.append(sentence(worth))
+    return " ".join(said)
+
+
+def beside_the_traffic(totals: Totals) -> str:
+    """Rows of the log that the report leaves out; empty where there are none."""
+    beside = (
+        (totals.n_probes, "probe", " by coe itself"),
+        (totals.n_malformed, "malformed request", ""),
+        (totals.n_capped, "request", " over a cap of its key"),
+    )
+    return ", ".join(counted(count, what, f"{what}s") + by for count, what, by in beside if count)
+
+
+def alarm_sentence(alarms: Sequence[Alarm]) -> str:
+    if not alarms:
+        return "Nothing that was followed has drifted."
+    last = alarms[-1]
+    return (
+        f"{counted(len(alarms), 'drift alarm', 'drift alarms')}, the last at {moment(last.at)} UTC: {last.signal} went "
+        f"from {last.before:.2f} to {last.after:.2f}."
+    )
+
+
+def verdict(report: LogReport) -> tuple[str, str]:
+    """The title of the page and its tone: what came since the last router, else what is worse, else the quality."""
+    changed = cell_of(report.switches[-1].quality if report.switches else None, points, is_difference=True)
+    if changed.tone:
+        better = "better" if changed.tone == "good" else "worse"
+        return f"Answers are {better} since the last router: {changed.text} points", changed.tone
+    quality, worse = report.bias.corrected, worsened(report.drift.alarms)
+    if worse:
+        return f"Look closer: {worse[-1].signal} became worse", "bad"
+    if quality is None:
+        return f"{report.totals.n:,} decisions of unknown quality: no answer has feedback", ""
+    found = cell_of(quality, percent)
+    if quality.high - quality.low > WIDEST:
+        return f"Too little feedback to tell: answers are worth {found.interval}", ""
+    return f"Nothing became worse: answers are worth {found.text}", "good"
+
+
+def worsened(alarms: Sequence[Alarm]) -> list[Alarm]:
+    return [one for one in alarms if (one.after < one.before) == one.signal.startswith(FALLS_BADLY)]
+
+
+def warnings(report: LogReport) -> Iterator[str]:
+    """Reasons to doubt a figure."""
+    yield from (f"Left out: {count:,} {reason}." for reason, count in report.left_out.items())
+    for one in report.model_changes[-10:]:
+        yield (
+            f"The answers of {one.expert} name {one.after} since {moment(one.at)} UTC, and named {one.before} before: "
+            "what was measured of it until then says nothing of it now."
+        )
+    n_rated = sum(group.n_rated for group in report.experts)
+    if n_rated < FEW_RATED:
+        yield (
+            f"Only {counted(n_rated, 'answer has', 'answers have')} feedback: read intervals, not means. "
+            "POST /v1/feedback takes thumbs, scores, edits and test results."
+        )
+    raw, corrected, regret = report.bias.raw, report.bias.corrected, report.regret
+    if raw and corrected and not corrected.low <= raw.value <= corrected.high:
+        yield (
+            f"Feedback is one-sided: as given its mean is {percent(raw.value)}, corrected it is "
+            f"{percent(corrected.value)}."
+        )
+    if report.totals.n_routed and regret.coverage < 0.5:
+        why = "without exploration it is unknown what another expert would have answered (exploration of a policy)."
+        if regret.is_explored:
+            rated = round(regret.explored.n) if regret.explored is not None else 0
+            why = (
+                f"of {counted(regret.n_explored, 'answer', 'answers')} by exploration {rated or 'none'} got feedback. "
+                f"A category needs feedback on {MIN_EFFECTIVE:g} answers of at least two experts."
+            )
+        yield f"Regret is known for {percent(regret.coverage, 0)} of the traffic only: {why}"
+
+
 def figures(report: LogReport) -> list[Figure]:
-    totals, quality, regret = report.totals, report.bias.corrected, report.regret
+    totals, quality, regret, drift = report.totals, report.bias.corrected, report.regret, report.drift
     needed = f"needs {'more feedback' if regret.is_explored else 'exploration and feedback'}"
-    lost = Figure("Regret per category", "unknown", needed)
-    if regret.total is not None:
-        lost = Figure("Regret per category", f"{points(regret.total.value)} pts", points_range(regret.total.interval))
     slow = "" if totals.p95_ms is None else f"95% within {milliseconds(totals.p95_ms)}"
+    each = money(1000 * totals.cost_usd / totals.n)
+    bad = "bad" if worsened(drift.alarms) else ""
     return [
-        Figure("Quality, corrected", percent(quality.value), percent_range(quality.interval))
-        if quality
-        else Figure("Quality, corrected", "unknown", "no feedback"),
-        lost,
-        Figure("Cost", money(totals.cost_usd), f"{per_thousand(totals.cost_usd, totals.n)} per 1,000"),
-        Figure("Latency, median", milliseconds(totals.p50_ms) or "none", slow),
-        Figure(
-            "Drift alarms",
-            str(len(report.drift.alarms)),
-            f"{len(report.drift.signals)} signals followed",
-            "bad" if worsened(report.drift.alarms) else "",
-        ),
+        Figure("Quality, corrected", cell_of(quality, percent) if quality else Cell("unknown", "no feedback")),
+        Figure("Regret, points", cell_of(regret.total, points) if regret.total else Cell("unknown", needed)),
+        Figure("Cost", Cell(money(totals.cost_usd), f"{each} per 1,000")),
+        Figure("Latency, median", Cell(milliseconds(totals.p50_ms) or "none", slow)),
+        Figure("Drift alarms", Cell(str(len(drift.alarms)), f"{len(drift.signals)} signals followed", bad)),
     ]
 
 
-def volume_section(report: LogReport) -> Section:
-    """Decisions over time and by category, with who served them."""
+def served_chart(report: LogReport) -> Chart:
+    busiest = {group.name for group in report.experts[:SHOWN_EXPERTS]}
+    width = 1000 * report.bucket_s
+    rows = [
+        {
+            "x": 1000 * one.start,
+            "end": 1000 * one.start + width,
+            "group": expert if expert in busiest else "others",
+            "n": n,
+        }
+        for one in report.timeline
+        for expert, n in one.by_expert.items()
+    ]
+    caption = (
+        f"Decisions by the expert that served them, in bars of {report.bucket_s / 60:,g} minutes (UTC). A dashed line "
+        "marks the first decision of another router version."
+    )
+    return Chart(caption, drawing.bars(rows, "decisions", moments_of(report)))
+
+
+def quality_chart(report: LogReport) -> Chart | None:
+    """Mean reward over time. None without two stretches that have feedback."""
+    half = 500 * report.bucket_s
+    rows = [
+        {"group": "", "x": 1000 * one.start + half, "y": found.value, "low": found.low, "high": found.high}
+        for one in report.timeline
+        if (found := one.quality) is not None
+    ]
+    if len(rows) < 2:
+        return None
+    caption = "Mean reward of the rated answers, by the time of the request (UTC). The band is the 95% interval."
+    spec = drawing.lines(rows, (None, "mean reward"), ".0%", x=drawing.TIME_AXIS, moments=moments_of(report))
+    return Chart(caption, spec)
+
+
+def moments_of(report: LogReport) -> dict[str, float]:
+    return {switch.after[:8]: 1000 * switch.at for switch in report.switches}
+
+
+def cells_chart(report: LogReport) -> Chart | None:
+    n = {group.name: group.n for group in report.categories[:SHOWN_CATEGORIES]}
+    shares = {(one.category, one.expert): one.n / n[one.category] for one in report.cells if one.category in n}
+    caption = "Share of the decisions of each category that an expert served; the largest categories."
+    return Chart(caption, drawing.heat_map(shares, ("category", "expert"), ".0%", 1.0)) if shares else None
+
+
+def served_section(report: LogReport, chart: Chart | None) -> Section:
     totals = report.totals
     ended = ", ".join(f"{state.replace('_', ' ')} {n:,}" for state, n in totals.by_state.items())
-    blocks: list[Block] = [
-        Chart(
-            "chart-timeline",
-            timeline_chart(report),
-            "Decisions by the expert that served them. A dashed line marks the first decision of another router "
-            "version. Times are UTC.",
-        ),
-        volume_chart(report),
-        group_table("Category", report.categories),
-        group_table("Expert", report.experts),
-        Note(
-            f"{totals.n_routed:,} decisions were routed, {totals.n_fallback:,} of them to general because their "
-            "category was uncertain; in the others the client named the expert, or no expert could serve. How they "
-            f"ended: {ended}. An answer's latency is from the request's arrival to the last byte."
-        ),
-    ]
-    return Section("volume", "Who served what", blocks)
+    said = (
+        f"{totals.n_routed:,} decisions were routed, {totals.n_fallback:,} of them to general because their category "
+        f"was uncertain; in the others the client named the expert, or no expert could serve. They ended: {ended}."
+    )
+    return Section("Who served what", said, group_table("Category", report.categories), chart)
 
 
 def group_table(title: str, groups: Sequence[Group]) -> Table:
-    columns: Columns[Group] = {
-        "Decisions": lambda _, group: f"{group.n:,}",
-        "Share": lambda _, group: percent(group.share),
-        "Answered": lambda _, group: percent(group.answered.value if group.answered else None),
-        "Rated": lambda _, group: f"{group.n_rated:,}",
-        "Quality": lambda _, group: cell_of(group.quality, unknown="unknown"),
-        "Cost": lambda _, group: money(group.cost_usd),
-        "Per 1,000": lambda _, group: per_thousand(group.cost_usd, group.n),
-        "p50": lambda _, group: milliseconds(group.p50_ms),
-        "p95": lambda _, group: milliseconds(group.p95_ms),
-        "First byte": lambda _, group: milliseconds(group.ttft_p50_ms),
-    }
-    return table_of(title, {group.name: group for group in groups}, columns)
-
-
-def quality_section(report: LogReport) -> Section:
-    no_feedback = None if report.bias.raw else "No answer of this time has feedback."
-    by_category = "Mean reward per category, with the number of rated answers in brackets."
-    by_expert = "Mean reward per expert. Experts get different queries, so this does not compare experts."
-    rated = [
-        (name, [(f"{group.name} ({group.n_rated})", group.quality) for group in groups[:SHOWN_CATEGORIES]], caption)
-        for name, groups, caption in (
-            ("chart-categories", report.categories, by_category),
-            ("chart-experts", report.experts, by_expert),
-        )
+    columns: list[Column[Group]] = [
+        Column("Decisions", lambda group: group.n),
+        Column("Share", lambda group: group.share, percent),
+        Column("Answered", lambda group: group.answered and group.answered.value, percent),
+        Column("Rated", lambda group: group.n_rated),
+        Column("Quality", lambda group: group.quality, percent),
+        Column("Cost", lambda group: group.cost_usd, money),
+        Column("Per 1,000", lambda group: 1000 * group.cost_usd / group.n, money),
+        Column("p50", lambda group: group.p50_ms, milliseconds),
+        Column("p95", lambda group: group.p95_ms, milliseconds),
+        Column("First byte", lambda group: group.ttft_p50_ms, milliseconds),
     ]
-    drawn = [rates_chart(name, rates, "mean reward (%), with 95% interval", caption) for name, rates, caption in rated]
-    return Section("quality", "Quality", [quality_chart(report), *drawn, no_feedback])
+    return table_of(title, {group.name: group for group in groups}, columns)
 
 
 def regret_section(regret: Regret) -> Section:
@@ -128,9 +255,9 @@ def regret_section(regret: Regret) -> Section:
     text = "Not known: no category has rated answers of two experts."
     if regret.total is not None:
         text = (
-            f"With the best expert of each category in hindsight, quality would differ by {points(regret.total.value)} "
-            f"points ({points_range(regret.total.interval)}), over the {percent(regret.coverage, 0)} of the routed "
-            "traffic where that is known."
+            "With the best expert of each category in hindsight, quality would differ by "
+            f"{stated(regret.total, points, ' points')}, over the {percent(regret.coverage, 0)} of the routed traffic "
+            "where that is known."
         )
     if regret.given_up is not None:
         text += (
@@ -138,131 +265,56 @@ def regret_section(regret: Regret) -> Section:
             "exploration and stage 1."
         )
     if regret.explored is not None:
-        text += f" Explored decisions earned {rated(regret.explored)}"
-        if regret.exploited is not None:
-            text += f", the others {rated(regret.exploited)}"
-        text += "."
-    columns: Columns[CategoryRegret] = {
-        "Decisions": lambda _, row: f"{row.n:,}",
-        "Served": lambda _, row: cell_of(row.served, unknown="unknown"),
-        "Best expert": lambda _, row: row.best or "",
-        "Regret in points": lambda _, row: cell_of(row.regret, points, "unknown") if row.regret else row.unknown,
-    }
-    table = table_of("Category", {row.category: row for row in regret.categories}, columns)
-    note = Note(
-        "An expert's reward on a category is the mean over its rated answers, each weighted by one over the "
-        "probability with which it was chosen. The best expert is picked on one half of the answers and valued on the "
-        "other, so that the largest of several noisy means is not overestimated. Negative: the router's choices "
-        "per query beat any single expert."
-    )
-    blocks: list[Block] = [text, table, note] if regret.categories else [text]
-    return Section("regret", "What better choices would have gained", blocks)
-
-
-def drift_section(drift: Drift) -> Section:
-    """Predictions against rewards, and alarms."""
-    found = drift.prequential
-    text = "No rated answer has a prediction to compare with."
-    if found is not None:
-        text = (
-            f"The router's prediction fell on the right side of one half for {percent(found.accuracy.value)} of "
-            f"{found.n:,} rated answers ({percent_range(found.accuracy.interval)}); it was off by "
-            f"{number(found.error, 2)} on average, and the reward lay {points(found.bias)} points from the prediction. "
-            "Every prediction was made before its reward was known."
-        )
-    rows = [
-        Row(alarm.signal, [moment(alarm.at), number(alarm.before, 3), number(alarm.after, 3)]) for alarm in drift.alarms
+        others = f", the others {stated(regret.exploited, percent)}" if regret.exploited is not None else ""
+        text += f" Explored decisions earned {stated(regret.explored, percent)}{others}."
+    columns: list[Column[CategoryRegret]] = [
+        Column("Decisions", lambda row: row.n),
+        Column("Served", lambda row: row.served, percent),
+        Column("Best expert", lambda row: row.best),
+        Column("Regret, points", lambda row: row.regret, points),
     ]
-    signals = ", ".join(f"{name} ({n:,})" for name, n in drift.signals.items()) or "nothing has enough values yet"
-    note = Note(
-        "The last time at which the mean of a signal changed, found as `coe retrain` finds when an expert changed "
-        f"(in 1% of the logs in which nothing did): {signals}."
-    )
-    alarms = Table(["Signal", "Since (UTC)", "From", "To"], rows) if rows else "No alarm."
-    return Section("drift", "Drift", [text, alarms, note])
+    table = table_of("Category", {row.category: row for row in regret.categories}, columns, how=lambda row: row.unknown)
+    note = "By propensities, cross-fitted. Negative: the choices per query beat any single expert."
+    return Section("What better choices would have gained", text, table, note=note)
 
 
 def bias_section(bias: Bias) -> Section:
     """Shares of answers with feedback, and the mean corrected for them."""
     if bias.raw is None or bias.rated is None or bias.corrected is None:
-        return Section("bias", "Who gives feedback", ["There was no feedback in this time."])
+        return Section("Who gives feedback", "There was no feedback in this time.")
     text = (
-        f"{percent(bias.rated.value)} of the answers were rated ({percent_range(bias.rated.interval)}). Their mean "
-        f"reward is {rated(bias.raw)}; counting each for the answers of its category and expert gives "
-        f"{rated(bias.corrected)}. {percent(bias.coverage, 0)} of the answers lie in a category and expert with "
-        "feedback; of the rest nothing is known."
+        f"{stated(bias.rated, percent)} of the answers were rated. Their mean reward is {stated(bias.raw, percent)}; "
+        f"counting each for the answers of its category and expert gives {stated(bias.corrected, percent)}, for the "
+        f"{percent(bias.coverage, 0)} of the answers in a category and expert with feedback."
     )
-    rates = [
-        (group.name if group.by == "latency" else f"{group.by}: {group.name}", group.rated)
-        for group in bias.groups[: 2 * SHOWN_CATEGORIES]
+    columns: list[Column[RatedShare]] = [
+        Column("Answers", lambda group: group.n),
+        Column("Rated", lambda group: group.rated, percent),
     ]
-    caption = (
-        "Share of the answers that got feedback. Where it differs between groups, the plain mean of the feedback is "
-        "that of those who give any."
+    return Section(
+        "Who gives feedback", text, table_of("Group", {f"{g.by}: {g.name}": g for g in bias.groups}, columns)
     )
-    drawn = rates_chart("chart-rated", rates, "answers with feedback (%), with 95% interval", caption)
-    return Section("bias", "Who gives feedback", [text, drawn])
 
 
-def disagreement_section(found: Disagreement) -> Section:
+def disagreement_section(found: Disagreement | None) -> Section:
     """Disagreement of the experts that strategies asked, as a sign of error."""
-    text = (
-        f"Strategies compared the answers to {found.n:,} decisions; {percent(found.mean)} of the other experts' "
-        "answers differ from the served one."
-    )
-    if found.auroc is None:
-        text += f" {found.n_rated:,} of them are rated: too few of both kinds to say whether that is a sign of error."
-    else:
-        text += (
-            f" Of the {found.n_rated:,} rated ones a wrong answer had more disagreement than a right one with a "
-            f"probability of {number(found.auroc.value, 2)} ({number(found.auroc.low, 2)} to "
-            f"{number(found.auroc.high, 2)}; 0.5 is chance, AUROC)."
+    text = ""
+    if found is not None:
+        text = (
+            f"Strategies compared the answers to {found.n:,} decisions; {percent(found.mean)} of the other experts' "
+            f"answers differ from the served one. {found.n_rated:,} of them are rated"
         )
-    return Section("disagreement", "Disagreement as a sign of error", [text])
-
-
-def switches_section(report: LogReport) -> Section:
-    """Before and after each router, and what happened to routers."""
-    blocks: list[Block] = [] if report.switches else ["One router served all of this time."]
-    for switch in report.switches:
-        blocks += [
-            Heading(f"{switch.before[:8]} to {switch.after[:8]}, {moment(switch.at)} UTC"),
-            switch_sentence(switch),
-            moves_table(switch) if switch.moved else "No category went to other experts than before.",
-        ]
-    if report.events:
-        rows = [Row(moment(one.at), [one.version[:8], one.event, one.detail]) for one in report.events]
-        texts = ["Version", "Event", "Detail"]
-        blocks += [Heading("What happened to routers"), Table(["Time (UTC)", *texts], rows, texts=texts)]
-    return Section("switches", "Before and after each router", blocks)
-
-
-def moves_table(switch: Switch) -> Table:
-    rows = [
-        Row(
-            row.category,
-            [
-                shares_text(row.before),
-                shares_text(row.after),
-                f"{row.n_before:,}, {row.n_after:,}",
-                cell_of(row.quality, points, "unknown"),
-            ],
-        )
-        for row in switch.moved
-    ]
-    columns = ["Category", "Before", "After", "Decisions before and after", "Quality, points"]
-    return Table(columns, rows, texts=["Before", "After"])
+        if found.auroc is None:
+            text += ": too few of both kinds to say whether that is a sign of error."
+        else:
+            chance = stated(found.auroc, "{:.2f}".format)
+            text += f"; a wrong one had more disagreement than a right one with a probability of {chance} (AUROC)."
+    return Section("Disagreement as a sign of error", text)
 
 
 def measured_section(report: LogReport) -> Section:
     text = (
-        "From the decision log and the feedback in SQL; no text of a query is read. The reward of an answer is the "
-        "weighted mean of what was said about it, the same that `coe retrain` learns from. Intervals of means and "
-        "shares are Wilson's, of differences Newcombe's, at 95%, and count answers to one question or of one key as "
-        "dependent. A comparison of before and after is not an experiment: the traffic may have changed too."
+        "From the decision log and the feedback; no text of a query is read. Intervals at 95% count answers to one "
+        "question or of one key as dependent. docs/drift.md says how each figure is measured; report.json has them all."
     )
-    made = (
-        f"Made {report.created_at}. Each bar of the timeline covers {stretch(report.bucket_s)}. The same numbers are "
-        "in report.json."
-    )
-    return Section("measured", "How this was measured", [text, Command(report.command), Note(made)])
+    return Section("How this was measured", text, facts_of({"Command": report.command, "Made": report.created_at}))

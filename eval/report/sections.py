@@ -109,14 +109,15 @@ class Table:
 
 def table_of(
     heading: str,
-    items: Mapping[str, T],
+    items: Mapping[str, T] | Sequence[tuple[str, T]],
     columns: Sequence[Column[T]],
     *,
     own: str | None = None,
     how: Callable[[T], str] = lambda _: "",
 ) -> Table:
     """A table with a row for every item, the one named `own` marked; a column without content is left out."""
-    got = {column.title: [column.get(item) for item in items.values()] for column in columns}
+    named = list(items.items()) if isinstance(items, Mapping) else items
+    got = {column.title: [column.get(item) for _, item in named] for column in columns}
     filled = [column for column in columns if any(value not in (None, "") for value in got[column.title])]
     rows = [
         Row(
@@ -125,7 +126,7 @@ def table_of(
             [cell_of(got[c.title][i], c.form, is_difference=c.is_difference) for c in filled],
             name == own,
         )
-        for i, (name, item) in enumerate(items.items())
+        for i, (name, item) in enumerate(named)
     ]
     texts = frozenset(c.title for c in filled if any(isinstance(value, str) for value in got[c.title]))
     return Table([heading, *(column.title for column in filled)], rows, texts)

@@ -58,8 +58,8 @@ def pages(folder: Path) -> dict[str, str]:
     return {
         "routing": render(routing_page(full_report())),
         "routing-few": render(routing_page(make_report())),
-        "traffic": render(traffic_page(report_on(1000))),
-        "savings": render(savings_page(savings())),
+        "traffic": render_sections(traffic_page(report_on(1000))),
+        "savings": render_sections(savings_page(savings())),
         "retrieval": render_sections(retrieval_page(evaluate(folder / "collections", folder / "out"))),
     }
 
