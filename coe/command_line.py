@@ -2,89 +2,98 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import resource
 import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Annotated, Any
 
-from coe.commands import COMMANDS, Command
+import typer
+from typer.core import TyperCommand, TyperGroup
 
-HELP = ("--help", "-h", "help")
+from base.errors import ConfigError, RouterError, allowed_values
+from base.extras import needing
+from base.private_folder import PRIVATE_UMASK, close_to_others, data_folder_of
+from base.visible_text import visible
+from coe.commands import COMMANDS
 
-
-def help_text(commands: Mapping[str, Command], group: str = "") -> str:
-    """The text of `coe --help`, or of `coe GROUP`."""
-    shown = sorted(name for name, command in commands.items() if command.summary and in_group(name, group))
-    width = max(map(len, shown))
-    lines = [filled(f"  {name:<{width}}  {commands[name].summary}", width + 4) for name in shown]
-    about = [
-        "A composition of experts: one OpenAI-compatible endpoint that routes each query",
-        "to the expert that answers it best within a budget. `coe up` starts one here,",
-        "`coe init URL` writes an experts.yaml for endpoints that you have.",
-        "",
-    ]
-    more = "" if group else " `coe --install-completion` completes them in your shell."
-    return "\n".join(
-        [
-            f"usage: coe {group or 'COMMAND'} {'COMMAND ' if group else ''}[OPTIONS]",
-            "",
-            *([] if group else about),
-            "commands:",
-            *lines,
-            "",
-            filled(f"`coe COMMAND --help` shows a command's options.{more}", 0),
-        ]
-    )
+HELP = {"help_option_names": ["--help", "-h"]}
+APP = typer.Typer(rich_markup_mode=None, context_settings=HELP)
+# The class of a wrong option or argument is click's; some versions of typer have a copy of click.
+UsageError: Any = next(each for each in typer.BadParameter.__mro__ if each.__name__ == "UsageError")
 
 
-def filled(line: str, indent: int) -> str:
-    """The line in as many of 80 columns as it needs, each but the first behind so many spaces."""
-    import textwrap
+class Group(TyperGroup):
+    """The commands whose names begin with `words`. Others than the one that is called are a name and a summary."""
 
-    return textwrap.fill(line, 80, subsequent_indent=" " * indent, break_on_hyphens=False)
+    words: tuple[str, ...] = ()
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        depth = len(self.words)
+        names = [name.split() for name, command in COMMANDS.items() if command.summary]
+        return list(dict.fromkeys(each[depth] for each in names if tuple(each[:depth]) == self.words))
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        words = (*self.words, cmd_name)
+        if (name := " ".join(words)) in COMMANDS:
+            return TyperCommand(cmd_name, short_help=COMMANDS[name].summary)
+        if cmd_name not in (known := self.list_commands(ctx)):
+            allowed = allowed_values(cmd_name, known)
+            raise UsageError(f"unknown command '{' '.join(words)}'{allowed}", ctx)
+        group = Group(name=cmd_name, rich_markup_mode=None)
+        group.words = words
+        group.short_help = ", ".join(group.list_commands(ctx))
+        return group
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return list(super().parse_args(ctx, args or ["--help"]))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        typed, command, rest = super().resolve_command(ctx, args)
+        name = " ".join((*self.words, str(typed)))
+        if name in COMMANDS:
+            extras = () if ctx.resilient_parsing or {*rest} & {*HELP["help_option_names"]} else COMMANDS[name].extras
+            ctx.with_resource(needing(f"`coe {name}`", extras))
+            command = command_of(name)
+        if name in COMMANDS and not ctx.resilient_parsing:
+            keep_private(name, rest)
+        return typed, command, rest
 
 
-def in_group(name: str, group: str) -> bool:
-    """Returns True for a command of a group; of "", for every one."""
-    return not group or name.startswith(f"{group} ")
+def command_of(name: str) -> Any:
+    """The command with its options."""
+    module, function = COMMANDS[name].target.split(":")
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.command()(getattr(import_module(module), function))
+    return typer.main.get_command(app)
 
 
-def resolve(arguments: list[str], commands: Mapping[str, Command]) -> tuple[str, list[str]] | None:
-    """The command that the first one or two words name, with the rest of the arguments; None when there is none."""
-    for words in (2, 1):
-        name = " ".join(arguments[:words])
-        if len(arguments) >= words and name in commands:
-            return name, arguments[words:]
-    return None
+def show_version(is_wanted: bool) -> None:
+    if is_wanted:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"coe {version('composition-of-experts')}\n")
+        raise typer.Exit
 
 
-def unknown_command(arguments: list[str], commands: Mapping[str, Command]) -> str:
-    from base.errors import allowed_values
+@APP.callback(cls=Group)
+def coe(
+    _version: Annotated[bool, typer.Option("--version", "-V", callback=show_version, help="show the version")] = False,
+) -> None:
+    """A composition of experts: one OpenAI-compatible endpoint that routes each query to the expert that answers it
+    best within a budget. `coe up` starts one here, `coe init URL` writes an experts.yaml for endpoints that you have.
+    """
 
-    commands = {name: command for name, command in commands.items() if command.summary}
-    known = [name.split()[1] for name in commands if in_group(name, arguments[0])]
-    if known and len(arguments) > 1:
-        return f"unknown command '{arguments[0]} {arguments[1]}'{allowed_values(arguments[1], known)}"
-    return f"unknown command '{arguments[0]}'{allowed_values(arguments[0], commands)}"
 
-
-def run(name: str, arguments: list[str]) -> int:
+def run(name: str, arguments: Sequence[str]) -> int:
     """Runs one command; an error that we raise on purpose, or a file that the system refuses, becomes one line on
     standard error and exit status 1. A command may return others to run after it, as lists of words."""
-    import errno
-    import os
-
-    import typer
-    from pydantic import ValidationError
-
-    from base.errors import ConfigError, RouterError
-    from base.extras import needing
-    from coe.completion import command_of
-
     # Every matrix of a router is small (see base.blas); numpy reads this when it is imported, which is after this.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-
     try:
-        with needing(f"`coe {name}`", () if {*arguments} & {*HELP} else COMMANDS[name].extras):
-            result = command_of(name)(arguments, prog_name=f"coe {name}", standalone_mode=False)
+        result = APP([*name.split(), *arguments], prog_name="coe", standalone_mode=False)
     except ConfigError as error:
         return complain(error.problems)
     except RouterError as error:
@@ -95,30 +104,30 @@ def run(name: str, arguments: list[str]) -> int:
         return complain([f"{error.filename or 'a file'}: cannot be read or written ({error.strerror})"])
     except typer.Abort:
         return complain(["aborted"], status=130)
-    except typer.Exit as ending:
-        return ending.exit_code
-    except usage_error() as error:
-        said = error.format_message() if hasattr(error, "format_message") else str(error)  # names the option as well
-        said = said.replace("Value error, ", "").replace("Input should be", "must be")  # pydantic's words, in ours
-        said = said.partition(", unable to parse")[0]
-        if isinstance(error.__cause__, ValidationError):
-            got = repr(error.__cause__.errors()[0]["input"])
-            said += "" if got in said else f" (got {got})"
-        return complain([said, f"see `coe {name} --help`"], status=2)
+    except UsageError as error:
+        return complain(usage_lines(error), status=2)
     if isinstance(result, list):
-        return next((status for words in result if (status := run(" ".join(words[:2]), words[2:]))), 0)
+        return next((status for words in result if (status := run("", words))), 0)
     return result if isinstance(result, int) else 0
+
+
+def usage_lines(error: Any) -> list[str]:
+    """What is wrong with an option or argument, in the words of our other errors, and where its help is."""
+    from pydantic import ValidationError
+
+    said = error.format_message()  # names the option as well
+    said = said.replace("Value error, ", "").replace("Input should be", "must be").partition(", unable to parse")[0]
+    if isinstance(error.__cause__, ValidationError):
+        got = repr(error.__cause__.errors()[0]["input"])
+        said += "" if got in said else f" (got {got})"
+    where = error.ctx.command_path if getattr(error, "ctx", None) else "coe"
+    return [said, f"see `{where} --help`"]
 
 
 def keep_private(name: str, arguments: list[str]) -> None:
     """Makes a command's files readable by its user alone, unless they are meant to be shown, and also the files that
     the data folder already holds. A folder of another user is left as it is: `coe up` and `coe serve` refuse one that
     is open. A process that crashes leaves no core, which would hold prompts and keys."""
-    import os
-    import resource
-
-    from base.private_folder import PRIVATE_UMASK, close_to_others, data_folder_of
-
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     if not COMMANDS[name].is_shown:
         os.umask(PRIVATE_UMASK)
@@ -126,17 +135,7 @@ def keep_private(name: str, arguments: list[str]) -> None:
         close_to_others(folder)
 
 
-def usage_error() -> type[Exception]:
-    """The class of a wrong option or argument; typer raises click's, or its own copy in versions that vendor click."""
-    import typer
-
-    parents = [p for p in typer.BadParameter.__mro__ if issubclass(p, Exception) and p.__name__ == "ClickException"]
-    return parents[0]
-
-
-def complain(lines: list[str] | tuple[str, ...], status: int = 1) -> int:
-    from base.visible_text import visible
-
+def complain(lines: Sequence[str], status: int = 1) -> int:
     for line in lines:
         # What is in a file may hold line breaks; a complaint is one line all the same.
         sys.stderr.write(f"coe: {visible(' '.join(line.splitlines()))}\n")
@@ -144,27 +143,4 @@ def complain(lines: list[str] | tuple[str, ...], status: int = 1) -> int:
 
 
 def main() -> None:
-    import os
-
-    arguments = sys.argv[1:]
-    if "_COE_COMPLETE" in os.environ or arguments[:1] in (["--install-completion"], ["--show-completion"]):
-        from coe.completion import complete
-
-        complete()
-    if not arguments or arguments[0] in HELP:
-        sys.stdout.write(help_text(COMMANDS) + "\n")
-        sys.exit(0)
-    if arguments[0] in ("--version", "-V"):
-        from importlib.metadata import version
-
-        sys.stdout.write(f"coe {version('composition-of-experts')}\n")
-        sys.exit(0)
-    found = resolve(arguments, COMMANDS)
-    if found is None:
-        if arguments[1:] in ([], *([word] for word in HELP)) and any(in_group(name, arguments[0]) for name in COMMANDS):
-            sys.stdout.write(help_text(COMMANDS, arguments[0]) + "\n")
-            sys.exit(0)
-        sys.exit(complain([unknown_command(arguments, COMMANDS), "see `coe --help`"], status=2))
-    name, rest = found
-    keep_private(name, rest)
-    sys.exit(run(name, rest))
+    sys.exit(run("", sys.argv[1:]))

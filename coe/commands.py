@@ -25,8 +25,8 @@ COMMANDS = {
         "gateway.run_commands:up", "Start everything: services, experts, router, gateway; then one query per category."
     ),
     "serve": Command("gateway.run_commands:serve", "Start the gateway alone, for production."),
-    "serve worker": Command("gateway.worker:serve_worker", ""),
-    "serve log": Command("gateway.worker:serve_log", ""),
+    "serve-worker": Command("gateway.worker:serve_worker", ""),
+    "serve-log": Command("gateway.worker:serve_log", ""),
     "init": Command("fleet.setup.init_commands:init", "Write an experts.yaml for endpoints that you have."),
     "import-litellm": Command(
         "fleet.setup.init_commands:import_litellm", "Write an experts.yaml from a LiteLLM proxy's config.yaml."

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from fastapi.routing import APIRoute
 
+from coe.command_line import command_of
 from coe.commands import COMMANDS
-from coe.completion import command_of
 
 CHATS = {
     "/v1/chat/completions": "OpenAI's chat completions",

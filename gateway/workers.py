@@ -181,10 +181,10 @@ def make_family(
         "REDIS_URL": redis_url,
     }
 
-    def process(name: str, arguments: Collection[str], grace_s: float, *descriptors: int) -> SupervisedProcess:
+    def process(name: str, words: Collection[str], grace_s: float, *descriptors: int) -> SupervisedProcess:
         spec = ProcessSpec(
             name,
-            coe_words("serve", *arguments, str(os.getpid())),
+            coe_words(*words, str(os.getpid())),
             log=None,
             ready_file=ready_file(folder, name),
             env=environment,
@@ -197,10 +197,10 @@ def make_family(
     path, limits, descriptor = str(folder / PLAN_NAME), config.gateway, listener.fileno()
     grace_s = limits.drain_s + limits.shutdown_grace_s
     workers = [
-        process(worker_name(number), ("worker", path, str(number), str(descriptor)), grace_s, descriptor)
+        process(worker_name(number), ("serve-worker", path, str(number), str(descriptor)), grace_s, descriptor)
         for number in range(plan.workers)
     ]
-    return Family(workers, process(LOG, ("log", path), 0.0))
+    return Family(workers, process(LOG, ("serve-log", path), 0.0))
 
 
 def check_count(config: CoeConfig, count: int) -> None:

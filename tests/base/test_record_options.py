@@ -8,7 +8,7 @@ from pydantic import Field
 
 from base.errors import ConfigError
 from base.options import with_options
-from coe.command_line import usage_error
+from coe.command_line import UsageError
 from router.types import Record
 
 
@@ -33,7 +33,7 @@ def call(*words: str) -> str:
     app.command()(command)
     try:
         app(list(words), prog_name="coe terms", standalone_mode=False)
-    except (ConfigError, usage_error()) as error:
+    except (ConfigError, UsageError) as error:
         return error.format_message() if hasattr(error, "format_message") else str(error)
     return ""
 

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from coe.command_line import resolve
+from coe.command_line import command_of
 from coe.commands import COMMANDS
-from coe.completion import command_of
 
 ROOT = Path(__file__).parents[2]
 PAGES = (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docs/results/*.md"), *ROOT.glob("examples/*/*/*.md"))
@@ -53,11 +52,11 @@ def fault(line: str) -> str | None:
     words = words_of(line)
     if not words or not words[0].islower():
         return None
-    found = resolve(words, COMMANDS)
-    if found is None:
+    name = next((" ".join(words[:count]) for count in (2, 1) if " ".join(words[:count]) in COMMANDS), None)
+    if name is None:
         is_group = len(words) == 1 and any(name.startswith(f"{words[0]} ") for name in COMMANDS)
-        return None if is_group or words[0].startswith("-") else f"no such command: {line}"
-    name, rest = found
+        return None if is_group else f"no such command: {line}"
+    rest = words[len(name.split()) :]
     try:
         command_of(name).make_context(f"coe {name}", [word for word in rest if word not in ("--help", "-h")])
     except Exception as error:  # noqa: BLE001 - the class is click's, or typer's copy of it

@@ -70,7 +70,7 @@ def worker_pid(folder: Path, worker: str) -> int:
             continue
         # The plan may lie elsewhere: a long name of the folder leaves no room for sockets in it.
         is_ours = f"COE_DATA_DIR={folder / 'data'}" in environment
-        if is_ours and "worker" in words and words[words.index("worker") + 2] == number:
+        if is_ours and "serve-worker" in words and words[words.index("serve-worker") + 2] == number:
             return int(entry.name)
     raise AssertionError(f"no process is {worker}")
 

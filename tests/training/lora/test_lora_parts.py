@@ -17,7 +17,7 @@ from aiohttp.test_utils import TestServer
 
 from base.errors import ConfigError, DataError, EngineError
 from base.journal import Journal
-from coe.completion import command_of
+from coe.command_line import command_of
 from decision_log.database import Database
 from decision_log.default_database import default_database_url
 from fleet.engine_plans import free_port
