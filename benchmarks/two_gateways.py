@@ -42,8 +42,8 @@ from benchmarks.gateway_subjects import (
     wait_until_answered,
 )
 from benchmarks.gateway_texts import texts_file
+from coe_offline.redis_server import RedisServer
 from fleet.engine_plans import free_port
-from fleet.redis_server import RedisServer
 from tests.postgres import running_postgres
 
 
@@ -168,7 +168,7 @@ def main(
     engine = [sys.executable, "-m", "benchmarks.gateway_load", "engine", str(port)]
     with tempfile.TemporaryDirectory(prefix="coe-two-") as name, stores(Path(name) / "redis") as environment:
         work = Path(name)
-        subject = coe_subject(STATIC, model, {"kind": "static"}, 6, f"http://127.0.0.1:{port}/v1", work)
+        subject = coe_subject(STATIC, model, {"kind": "use_static"}, 6, f"http://127.0.0.1:{port}/v1", work)
         with process(engine, sorted(os.sched_getaffinity(0))[-1], work / "engine.log", {}):
             pairs, bench = [], Bench(subject, environment, work, texts_file(texts, work), seconds, cpu)
             for number in range(rounds):

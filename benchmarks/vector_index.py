@@ -154,8 +154,8 @@ def main(
 
 def on_texts(folders: list[Path], index_folder: Path) -> str:
     """The page's part on real texts, all of them in one index."""
+    from coe_offline.bert import Options, build
     from retrieval.training.collection import read_collection
-    from router.encoders.bert import Options, build
 
     encoder, collections = build(Options()), [read_collection(folder) for folder in folders]
     vectors = encoder.encode([text for each in collections for text in each.documents])

@@ -15,7 +15,7 @@ from base.errors import DataError, StoreError, reason_of
 from decision_log.database import Database
 from decision_log.default_database import default_database_url
 from decision_log.redis_client import RedisClusterException, RedisError, connect
-from fleet.redis_server import KEPT_FOLDER, RedisServer, running_url
+from fleet.own_redis import redis_plugin
 
 if TYPE_CHECKING:
     from decision_log.redis_client import RedisClient
@@ -25,7 +25,8 @@ T = TypeVar("T")
 
 @asynccontextmanager
 async def opened_redis(data_dir: Path, redis_url: str | None, *, is_reader: bool = False) -> AsyncIterator[str]:
-    """The address of Redis: the one given, that of a coe which runs on `data_dir`, or of a server started for now.
+    """The address of Redis: the one given, or that of a plugin's server over `data_dir`, which is started where no coe
+    runs there.
 
     Args:
         is_reader: nothing will be written, so of a folder that may not be a copy is opened.
@@ -33,12 +34,12 @@ async def opened_redis(data_dir: Path, redis_url: str | None, *, is_reader: bool
     if redis_url:
         yield redis_url
         return
-    is_sealed = is_reader and not os.access(data_dir, os.W_OK)
-    with copied(data_dir / "redis") if is_sealed else nullcontext(data_dir) as home:
-        if url := running_url(home / "redis"):
+    plugin, is_sealed = redis_plugin(), is_reader and not os.access(data_dir, os.W_OK)
+    with copied(data_dir / "redis", plugin.KEPT_FOLDER) if is_sealed else nullcontext(data_dir) as home:
+        if url := plugin.running_url(home / "redis"):
             yield url
             return
-        server = RedisServer(home / "redis")
+        server = plugin.RedisServer(home / "redis")
         try:
             yield await server.start()
         finally:
@@ -46,11 +47,11 @@ async def opened_redis(data_dir: Path, redis_url: str | None, *, is_reader: bool
 
 
 @contextmanager
-def copied(redis: Path) -> Iterator[Path]:
+def copied(redis: Path, kept_folder: str) -> Iterator[Path]:
     """A temporary data folder with what a server over that folder has kept. Raises DataError: it cannot be read."""
     with TemporaryDirectory(prefix="coe-") as home:
-        if (kept := redis / KEPT_FOLDER).exists():
-            own = Path(home) / redis.name / KEPT_FOLDER
+        if (kept := redis / kept_folder).exists():
+            own = Path(home) / redis.name / kept_folder
             own.mkdir(parents=True)
             try:
                 for path in kept.iterdir():

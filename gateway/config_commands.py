@@ -35,10 +35,10 @@ def apply(
 
     found, in_file = current(data_dir), config_text(config)
     text = text_before(found) if back else in_file
-    wanted = checked(text, config, data_dir, parsed(found.started))
+    wanted = checked(text, config, data_dir, parsed(found.started, config))
     if live_manifest(data_dir) is not None:
         live_router(wanted, data_dir)  # raises where it does not fit
-    for line in differences(parsed(found.text), wanted).values() or ["nothing changes"]:
+    for line in differences(parsed(found.text, config), wanted).values() or ["nothing changes"]:
         echo(line)
     if dry_run:
         return

@@ -19,7 +19,7 @@ from base.terminal import Grid, Terminal
 from base.visible_text import echo
 from decision_log.admin_log import AdminLog, first_broken, operator
 from decision_log.connections import opened_database, run_with_redis
-from fleet.redis_server import running_url
+from fleet.own_redis import running_url
 from gateway.keys.counters import read_used, shown
 from gateway.keys.grants import Grant, Measure, parse_caps
 from gateway.keys.key_store import KeyRow, KeyStore

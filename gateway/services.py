@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, AsyncExitStack
 from typing import Protocol
 
 from fleet.engines import Fleet
-from fleet.redis_server import RedisServer
+from fleet.own_redis import redis_plugin
 from fleet.vllm_addresses import Runner, read_vllm
 from fleet.vllm_command import managed_experts
 from fleet.vllm_host import hosted_vllm
@@ -24,17 +24,17 @@ class Reporter(Protocol):
 
 
 async def start_redis(stack: AsyncExitStack, settings: Settings) -> tuple[str, str]:
-    """The URL of Redis, and words for it. Without REDIS_URL a Valkey in the data folder, which one gateway may have.
+    """The URL of Redis, and words for it. Without REDIS_URL a plugin's, over a data folder that one gateway may have.
 
     Raises:
         EngineError: it cannot be started, or another gateway has the folder.
     """
     if settings.redis_url is not None:
         return settings.redis_url.get_secret_value(), "Redis at REDIS_URL"
-    server = RedisServer(settings.data_dir / "redis")
+    server = redis_plugin().RedisServer(settings.data_dir / "redis")
     url = await server.start()
     stack.push_async_callback(server.stop)
-    return url, f"embedded Valkey in {settings.data_dir / 'redis'}"
+    return url, f"embedded Redis in {settings.data_dir / 'redis'}"
 
 
 async def engines_of(stack: AsyncExitStack, settings: Settings, config: CoeConfig, *, runs_vllm: bool = False) -> Fleet:

@@ -41,6 +41,7 @@ from gateway.services import start_redis
 from gateway.settings import Settings, environment_settings
 from gateway.siblings import DECISION_PATH, METRICS_PATH, Siblings, socket_of
 from gateway.workers import LOG, Plan, check_places, has_local_index, ready_file, worker_name
+from router import plugins
 from router.config import CoeConfig
 
 PlanArgument = Annotated[Path, typer.Argument()]
@@ -63,6 +64,7 @@ def start(path: Path, name: str, parent: int, work: Callable[..., Coroutine[None
     settings = environment_settings()
     log_to_stderr(settings.log_level, settings.log_format, name)
     plan = Plan.model_validate_json(path.read_bytes())
+    plugins.declare(plan.config.plugins)
 
     async def program(life: Life) -> None:
         async with AsyncExitStack() as stack:

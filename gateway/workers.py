@@ -1,6 +1,6 @@
 """`coe serve --workers N`: the parent of N processes that answer requests on one socket, and of one that keeps the log.
 
-It holds what a data folder has once (the embedded Valkey, the engines of this host, the listening socket), starts a
+It holds what a data folder has once (an embedded Redis, the engines of this host, the listening socket), starts a
 process again that dies, and passes signals on. It answers no request itself.
 """
 
@@ -26,7 +26,6 @@ from decision_log.privacy import load_key
 from fleet.engines import EngineAddresses, all_ready
 from fleet.folder_lock import own_folder, remove_left
 from fleet.process import ProcessSpec, RestartPolicy, SupervisedProcess, exit_words
-from fleet.redis_server import MAX_SOCKET_PATH_BYTES
 from fleet.stop_signal import Life, Stop
 from gateway.changes.in_force import InForce
 from gateway.listener import bind, url_of
@@ -47,6 +46,7 @@ LOG = "log"
 PLAN_NAME = "plan.json"
 RUN_FOLDER = "run"
 LONGEST_NAME = "/worker-64.sock"
+MAX_SOCKET_PATH_BYTES = 100  # the system's limit is 104 to 108
 
 
 class Plan(Record):

@@ -1,7 +1,7 @@
 """experts.yaml as pydantic models. `parse_config` is pure; `load_config` reads one file once.
 
-The file is written by people only. It names no class path and contains no secret: keys are named by
-environment variable (`api_key_env`) and read in `gateway/settings.py`.
+The file is written by people only. It contains no secret: keys are named by environment variable (`api_key_env`) and
+read in `gateway/settings.py`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from base.errors import ConfigError, allowed_values, got_value
 from base.fault_words import fault_words
 from base.shipped import DEFAULT_CONFIG
 from base.yaml_text import MOST_CHARACTERS, read_yaml
+from router import plugins
 from router.answers import declared_kind
 from router.expert_config import Engine, ExpertConfig, Flag, entry_faults, replica_faults
 from router.feedback_config import FeedbackConfig, JudgeConfig
 from router.gateway_config import GatewayConfig
 from router.log_config import LogConfig
+from router.plugins import Family
 from router.policy_config import PolicyConfig
 from router.residency_config import ResidencyConfig, residency_problems
 from router.retrieval_config import RetrievalConfig
@@ -110,6 +112,11 @@ class CoeConfig(Section):
     feedback: FeedbackConfig = FeedbackConfig()
     judge: JudgeConfig | None = None
     residency: ResidencyConfig | None = None
+    plugins: dict[Family, dict[Name, str]] = Field(
+        default_factory=dict,
+        description="family -> kind -> your own module: a path that ends in .py, relative to experts.yaml, or a dotted "
+        "name",
+    )
 
     @property
     def language_models(self) -> dict[str, ExpertConfig]:
@@ -142,17 +149,31 @@ MOST_FAULTS = 100
 """Shown of one file: 50,000 would be a message of 20 MB."""
 
 
-def parse_config(values: object, *, file: str = "experts.yaml") -> CoeConfig:
-    """Configuration from plain values; names are resolved against each other.
+def parse_config(
+    values: object, *, file: str = "experts.yaml", folder: Path | None = None, started: CoeConfig | None = None
+) -> CoeConfig:
+    """Configuration from plain values; names are resolved against each other, and its plugins can be loaded.
+
+    Args:
+        folder: where paths of plugins begin; default: the folder of `file`.
+        started: what a gateway runs with, whose plugins alone are taken: others would be loaded by whoever may change
+            the rest.
 
     Raises:
         ConfigError: with one problem per fault, each naming file, key path, value and allowed values.
     """
     config = checked_values(CoeConfig, values, file)
-    problems = [f"{file}: {line}" for line in unresolved_names(config)]
+    places = plugins.absolute(config.plugins, folder or Path(file).parent)
+    problems = list(plugins.taken_names(places))
+    if started is not None and places != started.plugins:
+        problems.append("plugins: take a restart with another experts.yaml; allowed: as the gateway started with them")
+    if not problems:
+        plugins.declare(places)
+        problems = unresolved_names(config)
     if problems:
+        problems = [f"{file}: {line}" for line in problems]
         raise ConfigError("\n".join(problems), problems)
-    return config
+    return config.model_copy(update={"plugins": places})
 
 
 def checked_values(model: type[M], values: object, file: str) -> M:
@@ -193,9 +214,9 @@ def config_text(path: Path) -> str:
         raise ConfigError(f"{path}: is not UTF-8 text (byte {error.start})") from error
 
 
-def parse_text(text: str, *, file: str) -> CoeConfig:
+def parse_text(text: str, *, file: str, folder: Path | None = None, started: CoeConfig | None = None) -> CoeConfig:
     """Configuration from the text of a file. Raises ConfigError as `parse_config` does, or where it is not YAML."""
-    return parse_config(read_yaml(text, file=file), file=file)
+    return parse_config(read_yaml(text, file=file), file=file, folder=folder, started=started)
 
 
 def fault_line(file: str, fault: Any, model: type[BaseModel]) -> str:

@@ -1,25 +1,76 @@
-"""The file name is the registry: `router/encoders/onnx.py` is `kind: onnx`.
+"""Plugins of every family, by the name of their kind: encoders, classifiers, scorers, kinds of answers, wires ...
+
+A kind is, in this order, a file of the family's package (`router/encoders/onnx.py` is `kind: onnx`), an entry of
+`plugins` in experts.yaml (a path or a dotted name), or an entry point of an installed distribution, in the group
+`coe.` and the family: `coe.router.encoders`. Only these names can be loaded, so neither data nor a router artifact
+imports other code.
 
 Each plugin module has three public names: `Options` (a frozen pydantic model that refuses unknown keys),
 `build(options)` (heavy imports happen inside) and `EXAMPLES` (valid Options, used by the contract tests). One that is
 made of others has `inner(options)` too, which lists them; one that imports packages of an extra names them in
-`IMPORTS`. Only names that exist as files can be loaded, so configuration never imports arbitrary code.
+`IMPORTS`.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from hashlib import sha256
+from importlib.metadata import entry_points
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ValidationError
 
 from base.errors import ConfigError, allowed_values, got_value
 from base.extras import require_installed
 from base.fault_words import fault_words
+
+Family = Literal[
+    "fleet.wires",
+    "retrieval.experts",
+    "router.answers",
+    "router.classifiers",
+    "router.encoders",
+    "router.scorers",
+    "training.classifiers",
+    "training.datasets.importers",
+    "training.scorers",
+]
+"""The packages whose files are kinds."""
+
+Places = Mapping[Family, Mapping[str, str]]
+"""Where the configuration has the user's own plugins: a path that ends in .py or a dotted name, by family and kind."""
+
+_declared: Final[dict[tuple[str, str], str]] = {}
+
+
+def declare(places: Places) -> None:
+    """Makes the plugins of a configuration, whose paths are absolute, known to this process."""
+    _declared.update({(family, kind): place for family, found in places.items() for kind, place in found.items()})
+
+
+def absolute(places: Places, folder: Path) -> Places:
+    """The places with paths that begin in `folder`."""
+    return {
+        family: {
+            kind: str((folder / place).resolve()) if place.endswith(".py") else place for kind, place in found.items()
+        }
+        for family, found in places.items()
+    }
+
+
+def taken_names(places: Places) -> Iterator[str]:
+    """Faults: names that files of the families have."""
+    for family, found in places.items():
+        for kind in found.keys() & own_modules(family).keys():
+            yield f"plugins.{family}.{kind}: coe has a kind of that name; allowed: another name"
 
 
 @dataclass(frozen=True)
@@ -42,29 +93,59 @@ def inner_of(plugin: ModuleType, options: BaseModel) -> tuple[Inner, ...]:
     return tuple(plugin.inner(options)) if hasattr(plugin, "inner") else ()
 
 
-def modules_of(family: str) -> dict[str, str]:
-    """Kind -> module of each plugin of a family: of its package, and of the packages that it names `ELSEWHERE`."""
-    package = importlib.import_module(family)
-    homes = (package, *map(importlib.import_module, getattr(package, "ELSEWHERE", ())))
-    found = ((each.name, home.__name__) for home in homes for each in pkgutil.iter_modules(home.__path__))
-    return {kind: f"{home}.{kind}" for kind, home in found if not kind.startswith("_")}
+@cache
+def own_modules(family: str) -> dict[str, str]:
+    """Kind -> module of each file of a family's package."""
+    found = pkgutil.iter_modules(importlib.import_module(family).__path__)
+    return {each.name: f"{family}.{each.name}" for each in found if not each.name.startswith("_")}
+
+
+@cache
+def installed_modules(family: str) -> dict[str, str]:
+    """Kind -> module of each entry point of a family."""
+    return {each.name: each.value for each in entry_points(group=f"coe.{family}")}
 
 
 def kinds(family: str) -> tuple[str, ...]:
     """Kinds of a family, sorted. `family` is a package such as `router.encoders`."""
-    return tuple(sorted(modules_of(family)))
+    declared = (kind for named, kind in _declared if named == family)
+    return tuple(sorted({*installed_modules(family), *declared, *own_modules(family)}))
 
 
 def load(family: str, kind: str) -> ModuleType:
     """The module of that kind.
 
     Raises:
-        ConfigError: no such kind, with the kinds there are.
+        ConfigError: no such kind, with the kinds there are; or its module cannot be imported or is no plugin.
     """
-    known = modules_of(family)
-    if kind not in known:
-        raise ConfigError(f"unknown kind '{kind}' of {family}{allowed_values(kind, sorted(known))}")
-    return importlib.import_module(known[kind])
+    if kind in own_modules(family):
+        return importlib.import_module(own_modules(family)[kind])
+    place = _declared.get((family, kind)) or installed_modules(family).get(kind)
+    if place is None:
+        raise ConfigError(
+            f"unknown kind '{kind}' of {family}{allowed_values(kind, kinds(family))}; an installed plugin or `plugins` "
+            "in experts.yaml may bring more"
+        )
+    try:
+        return module_at(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+    except (ImportError, OSError, SyntaxError) as error:
+        raise ConfigError(f"kind '{kind}' of {family}: {place} cannot be imported ({error})") from error
+
+
+def module_at(path: Path) -> ModuleType:
+    """The module of a file, imported once. Raises OSError, ImportError, and what the file raises."""
+    name = f"coe_plugin_{sha256(str(path).encode()).hexdigest()[:16]}"
+    if name not in sys.modules:
+        spec = spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = sys.modules[name] = module_from_spec(spec)  # before it runs, because dataclasses look it up
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name]
 
 
 def validate_options(family: str, kind: str, options: Mapping[str, object]) -> BaseModel:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from coe_offline.redis_server import RedisServer
 from decision_log.database import Database
-from fleet.redis_server import RedisServer
 from tests.layers import UnitGuard, group_of, layer_of
 from tests.postgres import running_postgres
 

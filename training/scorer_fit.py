@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from typing import cast
 
 import numpy as np
@@ -51,7 +50,7 @@ def fit_arrays(kind: str, options: Mapping[str, object], data: GradedQueries, rn
     checked = plugins.validate_options(FAMILY, kind, options)
     if kind not in plugins.kinds(FITS):
         return {}
-    return cast(ArrayState, import_module(f"{FITS}.{kind}").fit(checked, data, rng))
+    return cast(ArrayState, plugins.load(FITS, kind).fit(checked, data, rng))
 
 
 def fitted(kind: str, options: Mapping[str, object], data: GradedQueries, arrays: ArrayState) -> ExpertScorer:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
 from types import ModuleType
 from typing import cast
 
@@ -254,8 +253,7 @@ def fit_classifier(
 
 def fitter_of(request: FitRequest) -> ModuleType:
     """The module that fits the requested kind of classifier; every kind of router.classifiers has one."""
-    plugins.load("router.classifiers", request.classifier.kind)  # refuses a kind that there is not
-    return import_module(f"training.classifiers.{request.classifier.kind}")
+    return plugins.load("training.classifiers", request.classifier.kind)
 
 
 def stratified_folds(labels: IntArray, rng: np.random.Generator) -> IntArray:

@@ -29,7 +29,7 @@ from training.types import MIN_TABLE_PROMPTS, LabelledQuery
 METHODS_FILE = "methods.json"
 TABLE_ALPHA = 0.1
 DEFAULT_ENCODER = "use_multilingual+hashing"
-PART_WEIGHTS: Mapping[str, float] = {"hashing": 0.5, "static": 0.5}
+PART_WEIGHTS: Mapping[str, float] = {"hashing": 0.5, "use_static": 0.5}
 
 
 @dataclass(frozen=True)

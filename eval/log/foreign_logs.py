@@ -14,7 +14,7 @@ from typing import Any
 from base.errors import ConfigError, DataError, allowed_values
 from base.record_files import Record, as_record, csv_rows, json_rows, parse_json
 from router.types import ask_in
-from router.usage import Usage, usage_of
+from router.usage import READ, usage_of
 
 MOST_CALLS = 20_000
 """Calls that are routed, drawn at random from more: a mean over them is exact enough (ours)."""
@@ -29,9 +29,11 @@ class Call:
 
     model: str
     asks: tuple[str, ...]
-    usage: Usage  # a count of 0 is not known
-    cost_usd: float | None = None
+    prompt_tokens: float | None
+    output_tokens: float | None
+    cost_usd: float | None
     batch_id: str = ""  # joins an answer of a batch with its request
+    cached_tokens: float = 0.0  # of the prompt, read from a cache
 
 
 Reader = Callable[[Record], Call | str]
@@ -92,13 +94,13 @@ def litellm_row(record: Record) -> Call | str:
         return "not a chat"
     request, metadata = decoded(record, "proxy_server_request"), decoded(record, "metadata")
     body = request if isinstance(request, dict) else {}
-    said = metadata.get("usage_object") if isinstance(metadata, dict) else None
-    counted = {name: int(record.amount(name) or 0) for name in ("prompt_tokens", "completion_tokens")}
     return Call(
         model=record.optional_text("model_group") or record.optional_text("model"),
         asks=asks_of(decoded(record, "messages")) or asks_of(body.get("messages") or body.get("input")),
-        usage=usage_of((said if isinstance(said, dict) else {}) | counted),
+        prompt_tokens=record.amount("prompt_tokens"),
+        output_tokens=record.amount("completion_tokens"),
         cost_usd=record.amount("spend"),
+        cached_tokens=cached(metadata.get("usage_object")) if isinstance(metadata, dict) else 0.0,
     )
 
 
@@ -108,13 +110,25 @@ def openai_row(record: Record) -> Call | str:
         return "failed"
     is_output = isinstance(record.values.get("response"), dict)
     body = as_record(record.require("response.body" if is_output else "body"), record.place)
-    sent, usage = {} if is_output else body.values, body.values.get("usage")
+    sent = {} if is_output else body.values
     return Call(
         model=body.optional_text("model"),
         asks=asks_of(sent.get("messages") or sent.get("input")),
-        usage=usage_of(usage if isinstance(usage, dict) else {}),
+        prompt_tokens=first_amount(body, "usage.prompt_tokens", "usage.input_tokens"),
+        output_tokens=first_amount(body, "usage.completion_tokens", "usage.output_tokens"),
+        cost_usd=None,
         batch_id=record.text("custom_id"),
+        cached_tokens=cached(body.values.get("usage")),
     )
+
+
+def cached(usage: object) -> float:
+    """Prompt tokens that a provider's usage object says were read from a cache."""
+    return float(usage_of(usage).of(READ)) if isinstance(usage, dict) else 0.0
+
+
+def first_amount(record: Record, *names: str) -> float | None:
+    return next((amount for name in names if (amount := record.amount(name)) is not None), None)
 
 
 def decoded(record: Record, name: str) -> Any:

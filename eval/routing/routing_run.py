@@ -3,7 +3,6 @@ test rows."""
 
 from __future__ import annotations
 
-import importlib
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -27,6 +26,7 @@ from eval.routing.strategy_arms import Plays, curves_of, limited_policies
 from eval.routing.trial import Choice, MethodOutput, Trial, costs, costs_by_category, filled_costs, mean_costs
 from eval.routing.trial_tables import Tables, fingerprint, read_tables, require_amounts
 from fleet.router_registry import Registry
+from router import plugins
 from router.artifact import RouterArtifact, load_artifact
 from router.build import evidence_of, sample_rows, table_router
 from router.pipeline import Router
@@ -83,7 +83,7 @@ def method_output(
 
 def words_of(kind: str) -> tuple[str, str]:
     """A kind of scorer for readers: its name, and how it chooses."""
-    module = importlib.import_module(f"router.scorers.{kind}")
+    module = plugins.load("router.scorers", kind)
     return str(module.LABEL), str(module.HOW)
 
 

@@ -87,7 +87,7 @@ def checked(text: str, path: Path, data_dir: Path, started: CoeConfig | None) ->
     """
     from gateway.check import faults, find_problems  # which loads retrieval
 
-    config, manifest = parse_text(text, file=str(path)), live_manifest(data_dir)
+    config, manifest = parse_text(text, file=str(path), started=started), live_manifest(data_dir)
     found = [] if manifest is None else pin_problems(config, manifest)
     if manifest is not None:
         found += faults("", partial(check_categories, config, manifest))

@@ -62,9 +62,9 @@ def current(data_dir: Path) -> InForce:
     return found
 
 
-def parsed(text: str) -> CoeConfig:
-    """A text that is or was in force."""
-    return parse_text(text, file=f"{CONFIG_FOLDER}/{LIVE_FILE}")
+def parsed(text: str, path: Path) -> CoeConfig:
+    """A text that is or was in force; `path` is experts.yaml."""
+    return parse_text(text, file=f"{CONFIG_FOLDER}/{LIVE_FILE}", folder=path.parent)
 
 
 def text_before(found: InForce) -> str:
@@ -79,7 +79,7 @@ def find_start(path: Path, data_dir: Path) -> Start:
     file_text, found = config_text(path), read(data_dir)
     if found is None or found.file_hash != hash_of(file_text) or found.text == file_text:
         return Start(parse_text(file_text, file=str(path)), file_text, file_text)
-    return Start(parsed(found.text), found.text, file_text)
+    return Start(parsed(found.text, path), found.text, file_text)
 
 
 def put(data_dir: Path, text: str, file_text: str, by: str) -> InForce:

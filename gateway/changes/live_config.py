@@ -75,7 +75,7 @@ class LiveConfig(Poller):
             known = variables_of_experts(self.started) | variables_of_experts(self._served)
             if not back and text is not None and (new := sorted(variables_of_experts(config) - known)):
                 raise ConfigError(f"the variables {', '.join(new)} are named by experts.yaml only, not through the API")
-            changes = list(differences(parsed(found.text), config).values())
+            changes = list(differences(parsed(found.text, self._settings.config_path), config).values())
             if not dry_run:
                 found = await self._put(config, partial(put, self._settings.data_dir, wanted, file_text, by))
         if self._note is not None and not dry_run:

@@ -274,6 +274,13 @@ def refuse_local_models(config: CoeConfig, path: Path) -> None:
                 f"{path}: experts.{name}.model: '{entry.model}' is a file of this machine; allowed in a deployment: "
                 "the name of a hub or of a package"
             )
+    for family, places in config.plugins.items():
+        for kind, place in places.items():
+            if place.endswith(".py"):
+                raise ConfigError(
+                    f"{path}: plugins.{family}.{kind}: '{place}' is a file of this machine; allowed in a deployment: "
+                    "the dotted name of a module that the image has"
+                )
 
 
 def units_of(processes: Iterable[VllmProcess]) -> tuple[EngineUnit, ...]:

@@ -1,4 +1,4 @@
-"""A LoRA adapter on the query side of a `bert` base, read from a PEFT folder and applied in numpy: no torch."""
+"""A LoRA adapter on the query side of a base that runs adapters, read from a PEFT folder: no torch."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ import numpy as np
 from pydantic import Field
 
 from base.errors import ArtifactError
+from retrieval.adaptable import LINEAR, AdaptableEncoder, Lora, LoraLayer
 from retrieval.types import ExpertOf
 from router.artifact import read_arrays, read_regular_file
-from router.encoders._bert import LINEAR, Lora, LoraLayer
-from router.encoders.bert import BertEncoder
 from router.protocols import Encoder
 from router.types import FloatArray, Record
 from router.weights import fingerprint
@@ -55,7 +54,7 @@ class AdapterExpert:
     """Queries through base and adapter, documents through base alone."""
 
     name: str
-    base: BertEncoder
+    base: AdaptableEncoder
     lora: Lora
     fingerprint: str
     held_out_share: float
@@ -76,10 +75,11 @@ class AdapterExpert:
 
 
 def attached(folder: Path, manifest: AdapterManifest, lora: Lora, name: str, base: Encoder) -> AdapterExpert:
-    """Raises ArtifactError when the base is another one, or not a `bert`."""
-    if not isinstance(base, BertEncoder):
+    """Raises ArtifactError when the base is another one, or runs none."""
+    if not isinstance(base, AdaptableEncoder):
         raise ArtifactError(
-            f"{folder}: an adapter changes the layers of a 'bert' encoder; retrieval.encoder is '{type(base).__name__}'"
+            f"{folder}: an adapter needs an encoder that runs it, such as 'bert' of coe-offline; retrieval.encoder is "
+            f"'{type(base).__name__}'"
         )
     if base.fingerprint != manifest.base_fingerprint:
         raise ArtifactError(
@@ -87,8 +87,7 @@ def attached(folder: Path, manifest: AdapterManifest, lora: Lora, name: str, bas
             "its queries would not meet these documents; train it again"
         )
     for part, layer in lora.items():
-        weight = base.network.weights.get(f"{part}.weight")
-        expected = None if weight is None else weight.shape
+        expected = base.shape_of(part)
         if expected != (layer.down.shape[0], layer.up.shape[1]):
             raise ArtifactError(f"{folder}: '{part}' does not fit the base, whose shape there is {expected}")
     identity = fingerprint("adapter", base.fingerprint, manifest.weights_sha256)

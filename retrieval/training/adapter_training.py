@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from base.errors import DataError
+from retrieval.adaptable import AdaptableEncoder
 from retrieval.experts.adapter import MANIFEST_FILE, WEIGHTS_FILE, AdapterManifest
 from retrieval.training.collection import Collection, Queries
 from retrieval.training.lora import QueryAdapter
@@ -26,7 +27,6 @@ from retrieval.training.recipe import (
     seen_queries,
 )
 from router.artifact import read_regular_file
-from router.encoders.bert import BertEncoder
 from router.types import FloatArray
 from router.weights import resolve_weights
 
@@ -80,7 +80,7 @@ def prepare(collections: Sequence[Collection], documents: Sequence[FloatArray], 
 def train_adapter(
     name: str,
     corpora: Sequence[Corpus],
-    base: BertEncoder,
+    base: AdaptableEncoder,
     recipe: Recipe,
     out: Path,
     *,
@@ -93,7 +93,7 @@ def train_adapter(
         MissingExtraError: torch, sentence-transformers or peft is not installed.
         DataError: `out` holds the checkpoint of another run.
     """
-    adapter = QueryAdapter(resolve_weights(base.model), recipe, base.network.shape.pooling)
+    adapter = QueryAdapter(resolve_weights(base.model), recipe, base.pooling)
     sets = [corpus.seen for corpus in corpora]
     data = data_fingerprint([corpus.collection for corpus in corpora], sets)
     identity = hashlib.sha256(f"{base.fingerprint}{data}{recipe.model_dump_json()}".encode()).hexdigest()

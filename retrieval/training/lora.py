@@ -12,8 +12,8 @@ import numpy as np
 
 from base.errors import DataError
 from base.whole_files import write_whole
+from retrieval.adaptable import LINEAR
 from retrieval.training.recipe import Recipe
-from router.encoders._bert import LINEAR
 from router.types import FloatArray
 
 TARGETS = rf".*encoder\.layer\.\d+\.({'|'.join(name.replace('.', chr(92) + '.') for name in LINEAR)})"

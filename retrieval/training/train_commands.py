@@ -41,10 +41,10 @@ def train(
     from retrieval.training.collection import find_collections, read_collection
     from retrieval.training.searcher import Searcher
     from retrieval.types import BASE, BaseExpert
-    from router.encoders import bert
+    from router import plugins
 
     set_threads(threads)
-    encoder = bert.build(bert.Options(model=base))
+    encoder = plugins.build("router.encoders", "bert", {"model": base})
     with console_progress() as progress:
         progress("reading")
         collections = [read_collection(folder) for folder in find_collections(data)]

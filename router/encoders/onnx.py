@@ -6,6 +6,7 @@ texts of a batch would depend on each other.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,8 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from base.errors import ConfigError
-from router.encoders._onnx import open_session
-from router.encoders._tokenizer import open_tokenizer
+from router.tokenizer_files import open_tokenizer
 from router.types import FloatArray, Record
 from router.weights import file_sha256, fingerprint, resolve_weights
 
@@ -60,6 +60,21 @@ class OnnxEncoder:
         mean: FloatArray = hidden[0].mean(axis=0) if hidden.ndim == 3 else hidden[0]
         norm = float(np.linalg.norm(mean))
         return np.asarray(mean / norm if norm > 0 else mean, dtype=np.float32)
+
+
+def open_session(model: bytes | str, threads: int = 1, *, keeps_memory: bool = False) -> InferenceSession:
+    """A session on the processor. Its memory is given back after each run, because texts differ in length, unless it
+    keeps that of the longest run. Raises what onnxruntime raises when the model cannot be loaded."""
+    # Its packages of 2026 report usage to their maker and keep a device id in the home folder unless told not to.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    from onnxruntime import InferenceSession, SessionOptions
+
+    settings = SessionOptions()
+    settings.intra_op_num_threads = threads
+    settings.inter_op_num_threads = 1
+    settings.log_severity_level = 3
+    settings.enable_cpu_mem_arena = keeps_memory
+    return InferenceSession(model, settings, providers=["CPUExecutionProvider"])
 
 
 def build(options: Options) -> OnnxEncoder:

@@ -1,7 +1,6 @@
 """The mean of the tokens' vectors, looked up in a table: no network, so a query takes a fraction of a millisecond.
 
-The default table is that of the multilingual universal sentence encoder (512 dimensions, 16 languages; Yang et al.
-2020). A safetensors file with one matrix works too, and so does a model2vec folder (Tulkens & van Dongen 2024), with
+The table is the one matrix of a safetensors file, such as that of a model2vec folder (Tulkens & van Dongen 2024), with
 its weight per token and its shared rows where it has them.
 """
 
@@ -17,8 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from base.errors import ConfigError
-from router.encoders._tokenizer import head_and_tail, open_sentencepiece, open_tokenizer
-from router.encoders._use_weights import TOKENIZER, WEIGHTS, read_table
+from router.tokenizer_files import head_and_tail, open_tokenizer
 from router.types import FloatArray, Record
 from router.weights import file_sha256, fingerprint, resolve_weights
 
@@ -27,12 +25,8 @@ VERSION = 3
 
 
 class Options(Record):
-    weights: str = Field(
-        default=WEIGHTS,
-        description="an .npz of the universal sentence encoder, a safetensors file, or a model2vec folder, whose own "
-        "tokenizer.json is then used",
-    )
-    tokenizer: str = Field(default=TOKENIZER, description="a tokenizer.json or a SentencePiece .model")
+    weights: str = Field(min_length=1, description="a safetensors file, or a model2vec folder")
+    tokenizer: str | None = Field(default=None, description="default: the tokenizer.json beside the weights")
     max_tokens: int = Field(default=512, ge=8, description="of a longer text, half at its head and half at its tail")
 
 
@@ -114,12 +108,6 @@ def read_matrix(weights: Path) -> Matrix:
     return Matrix(table)
 
 
-def read_pieces(path: Path) -> tuple[Callable[[str], Sequence[int]], int | None]:
-    """The tokenizer of a SentencePiece model, and its unknown token."""
-    processor = open_sentencepiece(path)
-    return processor.encode, processor.unk_id()
-
-
 def read_vocabulary(path: Path) -> tuple[Callable[[str], Sequence[int]], int | None]:
     """The tokenizer of a tokenizer.json, without special tokens, and its unknown token if there is one."""
     tokenizer = open_tokenizer(path)
@@ -133,15 +121,11 @@ def build(options: Options) -> StaticEncoder:
     """Raises MissingWeightsError; ConfigError when the file holds no single matrix."""
     weights = resolve_weights(options.weights)
     if weights.is_dir():
-        folder = str(weights)
-        weights, tokenizer_file = (
-            resolve_weights(f"{folder}/{name}") for name in ("model.safetensors", "tokenizer.json")
-        )
-    else:
-        tokenizer_file = resolve_weights(options.tokenizer)
-    tokenize, unknown = (read_pieces if tokenizer_file.suffix == ".model" else read_vocabulary)(tokenizer_file)
+        weights = resolve_weights(str(weights / "model.safetensors"))
+    tokenizer_file = resolve_weights(options.tokenizer or str(weights.parent / "tokenizer.json"))
+    tokenize, unknown = read_vocabulary(tokenizer_file)
     return StaticEncoder(
-        table=read_table(weights) if weights.suffix == ".npz" else read_matrix(weights),
+        table=read_matrix(weights),
         tokenize=tokenize,
         unknown=unknown,
         max_tokens=options.max_tokens,
@@ -151,5 +135,5 @@ def build(options: Options) -> StaticEncoder:
     )
 
 
-IMPORTS = ("sentencepiece", "tokenizers")
-EXAMPLES = (Options(), Options(max_tokens=64))
+IMPORTS = ("tokenizers",)
+EXAMPLES = (Options(weights="model2vec"), Options(weights="table.safetensors", tokenizer="words.json", max_tokens=64))

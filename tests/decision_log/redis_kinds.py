@@ -11,7 +11,7 @@ from pathlib import Path
 from redis import Redis
 from redis.exceptions import RedisError
 
-from fleet.redis_server import find_binary
+from coe_offline.redis_server import find_binary
 from tests.waiting import DEADLINE_S, wait_until
 
 SERVICE = "decisions"

@@ -15,6 +15,7 @@ from redis import Redis
 from sqlalchemy import select
 
 from base.errors import StoreError
+from coe_offline.redis_server import RedisServer
 from decision_log import stream as stream_module
 from decision_log.consumer import Consumer, ConsumerStats
 from decision_log.database import Database
@@ -26,7 +27,6 @@ from decision_log.replica_status import ReplicaState, ReplicaStatus
 from decision_log.stream import GROUP, packed
 from decision_log.stream_entries import dead_stream, waiting_entries
 from decision_log.tables import DECISIONS
-from fleet.redis_server import RedisServer
 from fleet.tasks import stop_task
 from router.types import QueryFacts
 from tests.decision_log.running_log import append_new, make_record, running_log

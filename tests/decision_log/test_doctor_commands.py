@@ -13,6 +13,7 @@ import pytest
 from redis import Redis
 
 from base.errors import StoreError
+from coe_offline.redis_server import KEPT_FOLDER, RedisServer
 from decision_log.connections import copied
 from decision_log.database import Database
 from decision_log.decision_record import DecisionRecord
@@ -25,7 +26,6 @@ from decision_log.replica_status import DecisionCount, ReplicaState, ReplicaStat
 from decision_log.spool import Spool
 from decision_log.stream import GROUP, DecisionStream
 from decision_log.stream_entries import dead_stream
-from fleet.redis_server import KEPT_FOLDER, RedisServer
 from router.log_config import LogConfig
 from tests.decision_log.running_log import evicting_redis, make_record
 from tests.small_composition import composition_of
@@ -116,7 +116,7 @@ def test_the_copy_of_a_sealed_stream_may_be_written(tmp_path: Path) -> None:
     (kept / "incr.aof").chmod(0o400)
     kept.chmod(0o500)
     try:
-        with copied(tmp_path / "redis") as home:
+        with copied(tmp_path / "redis", KEPT_FOLDER) as home:
             copy = home / "redis" / KEPT_FOLDER / "incr.aof"
             assert copy.read_bytes() == b"kept"
             assert all(path.stat().st_mode & 0o200 for path in (copy, copy.parent))

@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 
 from base.errors import ConfigError
 from base.redis_names import CACHED_ANSWERS, CACHED_FROM
+from coe_offline.redis_server import RedisServer
 from decision_log import erase
 from decision_log.consumer import Consumer
 from decision_log.database import Database
@@ -29,7 +30,6 @@ from decision_log.sql_removal import Found
 from decision_log.stream import packed
 from decision_log.stream_entries import dead_stream
 from fleet.pool import ExpertPool
-from fleet.redis_server import RedisServer
 from gateway.chat_request import chat_request
 from gateway.parts import Parts
 from gateway.serve import live_router

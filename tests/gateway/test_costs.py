@@ -324,7 +324,7 @@ def calls_of_the_encoder() -> float:
 
 @pytest.fixture(scope="module")
 def costs(tmp_path_factory: pytest.TempPathFactory, valkey) -> dict[str, dict[str, float]]:
-    folder = make_trained(tmp_path_factory.mktemp("costs"), encoder="static")
+    folder = make_trained(tmp_path_factory.mktemp("costs"), encoder="use_static")
     with Redis.from_url(valkey.url) as client:
         client.flushall()
 

@@ -8,7 +8,6 @@ yields what the files hold, row by row, and raises DataError with file, row and 
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Sequence
 from contextlib import suppress
@@ -25,7 +24,7 @@ from base.errors import ConfigError, DataError, allowed_values
 from base.options import require_folder, with_options
 from base.progress import working
 from base.visible_text import echo
-from router.plugins import kinds
+from router.plugins import kinds, load
 from router.types import Record
 from training.datasets.outcome_files import PROMPTS_FILE
 from training.datasets.outcome_rows import Reasons, table_of_rows, told
@@ -107,7 +106,7 @@ def load_importer(name: str) -> ModuleType:
     """
     if name not in import_formats():
         raise ConfigError(f"--format: unknown format '{name}'{allowed_values(name, import_formats())}")
-    return importlib.import_module(f"{FAMILY}.{name}")
+    return load(FAMILY, name)
 
 
 def read_outcomes_of(

@@ -118,4 +118,4 @@ def test_the_command_refuses_what_the_live_router_cannot_serve(
     said = capsys.readouterr().out
     assert "aliases.gpt: removed" in said
     assert "experts.yaml is as it was: put it right too" in said
-    assert parsed(current(data).text).aliases == {}
+    assert parsed(current(data).text, path).aliases == {}

@@ -15,7 +15,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from redis import Redis
 
 from base.redis_names import LIMITS
-from fleet.redis_server import RedisServer
+from coe_offline.redis_server import RedisServer
 from gateway.http_errors import ApiError
 from gateway.keys.counters import NOTHING, Cost
 from gateway.keys.grants import Caller, Cap, Grant, Measure, Window, caller_of

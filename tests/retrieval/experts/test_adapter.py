@@ -8,11 +8,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from base.errors import ArtifactError, ConfigError
+from coe_offline.bert import BertEncoder
 from retrieval.build_experts import adapter_entries, build_experts
 from retrieval.experts import adapter
 from retrieval.experts.adapter import AdapterExpert, Options
 from retrieval.types import DenseExpert
-from router.encoders.bert import BertEncoder
 from router.encoders.hashing import HashingEncoder
 from router.retrieval_config import RetrievalConfig
 from router.section import PluginConfig
@@ -97,7 +97,7 @@ def test_an_adapter_of_another_base_is_refused(tmp_path: Path, base: BertEncoder
     other = load_bert(write_bert(tmp_path / "other", seed=7))
     with pytest.raises(ArtifactError, match=f"was trained for base {base.fingerprint[:12]}, this one is"):
         adapter.build(Options(path=str(folder)))("law", other)
-    with pytest.raises(ArtifactError, match=r"'bert' encoder; retrieval\.encoder is 'HashingEncoder'"):
+    with pytest.raises(ArtifactError, match=r"such as 'bert' of coe-offline; retrieval\.encoder is 'HashingEncoder'"):
         adapter.build(Options(path=str(folder)))("law", HashingEncoder(16))
 
 

@@ -10,12 +10,12 @@ import pytest
 from safetensors.numpy import load_file
 
 from base.errors import DataError
+from coe_offline.bert import BertEncoder
 from retrieval.experts import adapter
 from retrieval.training import lora
 from retrieval.training.adapter_training import CHECKPOINT_FOLDER, Look, Run, prepare, train_adapter
 from retrieval.training.collection import Collection, Queries
 from retrieval.training.recipe import Recipe
-from router.encoders.bert import BertEncoder
 from router.weights import resolve_weights
 from tests.retrieval.experts.adapter_files import WORDS, load_bert, write_bert
 

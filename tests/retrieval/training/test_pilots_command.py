@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from base.errors import ConfigError, DataError
+from coe_offline.bert import Options, build
 from retrieval.routing.pilot_library import load_library
 from retrieval.training.collection import read_collection
 from retrieval.training.labels import query_key
 from retrieval.training.recipe import held_out_queries
 from retrieval.training.train_commands import pilots
-from router.encoders.bert import Options, build
 from tests.retrieval.experts.adapter_files import write_adapter
 from tests.retrieval.training.collection_files import write_beir
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from base.errors import ConfigError
 from router.build import build_encoder
@@ -26,6 +28,10 @@ def test_a_file_of_another_kind_is_named(tmp_path: Path, kind: str, option: str,
         path.mkdir()
     else:
         path.write_bytes(b"\xff\x00 no model")
+    options = {"kind": kind, option: str(path)}
+    if kind == "static":
+        options["weights"] = str(tmp_path / "table.safetensors")
+        save_file({"table": np.zeros((2, 2), np.float32)}, options["weights"])
     with pytest.raises(ConfigError, match=said) as caught:
-        build_encoder(PluginConfig.model_validate({"kind": kind, option: str(path)}))
+        build_encoder(PluginConfig.model_validate(options))
     assert "odd" in str(caught.value)

@@ -1,10 +1,7 @@
-"""The ONNX encoder on a model made here, and the writer of models."""
+"""The ONNX encoder on a model made here."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +11,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from base.errors import ConfigError
-from router.encoders._onnx import Graph, open_session
+from coe_offline.onnx_graph import Graph
 from router.encoders.onnx import Options, build
 
 TABLE = np.array([[9, 9], [3, 0], [0, 4]], np.float32)
@@ -66,36 +63,3 @@ def test_a_folder_and_another_tokenizer_are_refused(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_bytes(b"\xff\x00 no tokenizer")
     with pytest.raises(ConfigError, match=r"is not a tokenizer\.json"):
         build(options)
-
-
-def test_a_quantised_product_is_near_the_exact_one() -> None:
-    rng = np.random.default_rng(0)
-    weights, bias = rng.normal(size=(64, 16)).astype(np.float32), rng.normal(size=16).astype(np.float32)
-    graph = Graph()
-    output = graph.linear("states", weights, bias)
-    session = open_session(graph.model({"states": ("float32", ("t", 64))}, {output: ("float32", ("t", 16))}))
-    states = rng.normal(size=(5, 64)).astype(np.float32)
-    exact = states @ weights + bias
-    found = session.run(None, {"states": states})[0]
-    assert np.abs(found - exact).max() < 0.05 * np.abs(exact).max()
-
-
-def test_quantised_products_do_not_overflow() -> None:
-    graph = Graph()
-    output = graph.linear("states", np.ones((512, 8), np.float32))
-    session = open_session(graph.model({"states": ("float32", ("t", 512))}, {output: ("float32", ("t", 8))}))
-    found = session.run(None, {"states": np.ones((3, 512), np.float32)})[0]
-    np.testing.assert_allclose(found, 512, rtol=1e-3)
-
-
-def test_nothing_is_reported_to_the_library_s_maker(tmp_path) -> None:
-    """onnxruntime keeps a device id and a queue of events in the home folder when it reports."""
-    code = """
-from router.encoders._onnx import Graph, open_session
-graph = Graph()
-out = graph.add("Identity", "states")
-open_session(graph.model({"states": ("float32", ("t", 4))}, {out: ("float32", ("t", 4))}))
-"""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("ORT_", "XDG_"))}
-    subprocess.run([sys.executable, "-c", code], env=environment | {"HOME": str(tmp_path)}, check=True)
-    assert list(tmp_path.rglob("*")) == []

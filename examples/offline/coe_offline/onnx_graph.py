@@ -7,19 +7,14 @@ bits, where 8 would overflow: so the same text has the same vector on both.
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from router.types import FloatArray
-
-if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
 
 IR_VERSION, OPSET, CONTRIB_OPSET = 10, 20, 1
 CONTRIB = "com.microsoft"
@@ -156,18 +151,3 @@ class Graph:
         graph += b"".join(blob(12, value_info(name, *kind)) for name, kind in outputs.items())
         opsets = blob(8, whole(2, OPSET)) + blob(8, blob(1, CONTRIB) + whole(2, CONTRIB_OPSET))
         return whole(1, IR_VERSION) + opsets + blob(7, graph)
-
-
-def open_session(model: bytes | str, threads: int = 1, *, keeps_memory: bool = False) -> InferenceSession:
-    """A session on the processor. Its memory is given back after each run, because texts differ in length, unless it
-    keeps that of the longest run. Raises what onnxruntime raises when the model cannot be loaded."""
-    # Its packages of 2026 report usage to their maker and keep a device id in the home folder unless told not to.
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    from onnxruntime import InferenceSession, SessionOptions
-
-    settings = SessionOptions()
-    settings.intra_op_num_threads = threads
-    settings.inter_op_num_threads = 1
-    settings.log_severity_level = 3
-    settings.enable_cpu_mem_arena = keeps_memory
-    return InferenceSession(model, settings, providers=["CPUExecutionProvider"])

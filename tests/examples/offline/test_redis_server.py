@@ -15,8 +15,8 @@ import pytest
 from redis import Redis
 
 from base.errors import EngineError
-from fleet import redis_server
-from fleet.redis_server import RedisServer, find_binary, running_url
+from coe_offline import redis_server
+from coe_offline.redis_server import RedisServer, find_binary, running_url
 from tests.processes import is_running
 from tests.waiting import until
 
@@ -102,7 +102,7 @@ async def test_a_folder_in_use_is_refused_and_the_user_of_it_found(server: Redis
 async def test_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     program = (
         "import asyncio, os, pathlib, signal, sys\n"
-        "from fleet.redis_server import RedisServer\n"
+        "from coe_offline.redis_server import RedisServer\n"
         "async def main():\n"
         "    server = RedisServer(pathlib.Path(sys.argv[1]))\n"
         "    await server.start()\n"

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from base.errors import ConfigError, MissingWeightsError
-from router.encoders import use_multilingual
-from router.encoders._onnx import open_session
-from router.encoders._tokenizer import head_and_tail, open_sentencepiece
-from router.encoders._use_weights import TokenTable, read_arrays
-from router.encoders.use_multilingual import WINDOWS, Options, TokenStates, write_graph, write_token_graph
+from coe_offline import use_multilingual
+from coe_offline.sentencepiece_files import open_sentencepiece
+from coe_offline.use_multilingual import WINDOWS, Options, TokenStates, write_graph, write_token_graph
+from coe_offline.use_weights import TokenTable, read_arrays
+from router.encoders.onnx import open_session
+from router.tokenizer_files import head_and_tail
 
 
 def message(field: int, body: bytes) -> bytes:

@@ -21,9 +21,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from base.errors import ConfigError
-from router.encoders._onnx import Graph, open_session
-from router.encoders._tokenizer import head_and_tail, open_sentencepiece
-from router.encoders._use_weights import TOKENIZER, WEIGHTS, TokenTable, read_arrays
+from coe_offline.onnx_graph import Graph
+from coe_offline.sentencepiece_files import open_sentencepiece
+from coe_offline.use_weights import TOKENIZER, WEIGHTS, TokenTable, read_arrays
+from router.encoders.onnx import open_session
+from router.tokenizer_files import head_and_tail
 from router.types import FloatArray, Record
 from router.weights import file_sha256, fingerprint, resolve_weights
 

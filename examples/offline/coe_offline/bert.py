@@ -14,8 +14,9 @@ import numpy as np
 from pydantic import Field
 
 from base.errors import ConfigError
-from router.encoders._bert import Bert, Lora, read_shape, read_weights
-from router.encoders._tokenizer import open_tokenizer
+from coe_offline.bert_network import Bert, read_shape, read_weights
+from retrieval.adaptable import Lora
+from router.tokenizer_files import open_tokenizer
 from router.types import FloatArray, Record
 from router.weights import file_sha256, fingerprint, resolve_weights
 
@@ -48,6 +49,14 @@ class BertEncoder:
     @property
     def dim(self) -> int:
         return self.network.shape.hidden
+
+    @property
+    def pooling(self) -> str:
+        return self.network.shape.pooling
+
+    def shape_of(self, product: str) -> tuple[int, ...] | None:
+        weight = self.network.weights.get(f"{product}.weight")
+        return None if weight is None else weight.shape
 
     def encode(self, texts: Sequence[str]) -> FloatArray:
         return self.encode_with(texts, [None] * len(texts))

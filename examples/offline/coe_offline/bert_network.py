@@ -17,29 +17,8 @@ import numpy as np
 
 from base.blas import one_thread
 from base.errors import ConfigError
+from retrieval.adaptable import LINEAR, Lora
 from router.types import FloatArray
-
-LINEAR = (
-    "attention.self.query",
-    "attention.self.key",
-    "attention.self.value",
-    "attention.output.dense",
-    "intermediate.dense",
-    "output.dense",
-)
-"""The products of a layer that an adapter may change, by the names that the weights' file gives them."""
-
-
-@dataclass(frozen=True)
-class LoraLayer:
-    """The change to one product: x (t, in) adds x @ down (in, r) @ up (r, out); the scale alpha / r is in `up`."""
-
-    down: FloatArray
-    up: FloatArray
-
-
-Lora = Mapping[str, LoraLayer]
-"""Product by its full name, e.g. `encoder.layer.0.attention.self.query`."""
 
 
 @dataclass(frozen=True)

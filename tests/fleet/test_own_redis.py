@@ -1,0 +1,30 @@
+"""Without REDIS_URL the server of an installed plugin; without one, a sentence that says what to do."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from base.errors import EngineError
+from fleet.own_redis import redis_plugin, running_url
+from gateway.services import start_redis
+from gateway.settings import environment_settings
+
+
+async def test_a_gateway_starts_the_plugins_server_and_stops_it(tmp_path: Path) -> None:
+    folder = tmp_path / "redis"
+    async with AsyncExitStack() as stack:
+        url, words = await start_redis(stack, environment_settings({"COE_DATA_DIR": str(tmp_path)}))
+        assert words == f"embedded Redis in {folder}"
+        assert running_url(folder) == url
+    assert running_url(folder) is None
+    assert (folder / redis_plugin().KEPT_FOLDER).is_dir()
+
+
+async def test_without_a_plugin_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fleet.own_redis.installed_modules", lambda family: {})
+    assert running_url(tmp_path) is None
+    with pytest.raises(EngineError, match=r"^REDIS_URL is not set: name a Redis or Valkey .* or install coe-offline"):
+        await start_redis(AsyncExitStack(), environment_settings({"COE_DATA_DIR": str(tmp_path)}))
