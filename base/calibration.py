@@ -51,8 +51,3 @@ def calibration_error(predicted: Shares, observed: Shares, bins: int = BINS) -> 
         return None
     found = reliability_bins(predicted, observed, bins)
     return float(found.count @ np.abs(found.predicted - found.observed) / len(predicted))
-
-
-def brier(predicted: Shares, observed: Shares) -> float | None:
-    """Mean squared distance of prediction and outcome (Brier 1950, two-class form, 0 to 1); None without any."""
-    return float(((predicted - observed) ** 2).mean()) if len(predicted) else None

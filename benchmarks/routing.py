@@ -120,7 +120,7 @@ def table_lines(reports: Mapping[str, Report]) -> list[str]:
             name,
             report["data"]["n_test"],
             points(arms["best_single"]["mean_score"]),
-            points(report["regret"]["values"]["map_true"]),
+            points(arms["map_true"]["mean_score"]),
             points(arms["knn"]["mean_score"]),
             f"**{points(arms['coe']['mean_score'])}** ({kind})",
             difference(method["gain"]["map_true"]),
@@ -184,11 +184,7 @@ def method_lines(reports: Mapping[str, Report]) -> list[str]:
     lines.append("| mean of the first six | " + " | ".join(means) + " |")
     first = next(iter(reports.values()))["methods"]
     longest = {kind: max(report["methods"][kind]["fit_s"] for report in reports.values()) for kind in kinds}
-    slowest = {kind: max(report["methods"][kind]["decide_us"] for report in reports.values()) for kind in kinds}
     lines.append("| longest fit with validation, s | " + " | ".join(f"{longest[kind]:.0f}" for kind in first) + " |")
-    lines.append(
-        "| slowest median score of a query, µs | " + " | ".join(f"{slowest[kind]:.0f}" for kind in first) + " |"
-    )
     return lines
 
 
@@ -215,20 +211,20 @@ def order_cells(order: Mapping[str, Any]) -> list[str]:
 
 def mixture_lines(reports: Mapping[str, Report]) -> list[str]:
     """Runs under a budget against the best fixed mixture of experts that keeps it; none without such a run."""
-    under = {name: report for name, report in reports.items() if "best_mixture" in report["gain"]}
+    under = {name: report for name, report in reports.items() if "best_mixture" in report["arms"]}
     if not under:
         return []
     lines = ["| run | ours | best fixed mixture | difference |", "| --- " * 4 + "|"]
     for name, report in under.items():
         ours, mixture = (points(report["arms"][arm]["mean_score"]) for arm in ("coe", "best_mixture"))
-        lines.append(f"| {name} | {ours} | {mixture} | {difference(report['gain']['best_mixture'])} |")
+        lines.append(f"| {name} | {ours} | {mixture} | {difference(report['arms']['coe']['gain']['best_mixture'])} |")
     return ["", "Within a budget, against the best random mixture of two experts:", "", *lines]
 
 
 def frontier_lines(report: Report) -> list[str]:
     """Quality against mean active parameters."""
     curves = report["frontier"]["active_params_b"]
-    names = [name for name in ("map", "soft_ridge", "best_mixture") if name in curves]
+    names = ["coe", "best_mixture"]
     lines = ["| budget (B) | " + " | ".join(f"{name} | used" for name in names) + " |"]
     lines.append("| --- " * (2 * len(names) + 1) + "|")
     for i, point in enumerate(curves[names[0]]):
@@ -278,7 +274,6 @@ def page(reports: Mapping[str, Report], runs: Sequence[Run]) -> str:
         lines += ["", "## Cheap and strong", "", *CPT_WORDS, "", *pair_lines(pairs, runs)]
     if "zeroeval_coe5" in tables:
         lines += ["", "## Five experts of zeroeval: quality against mean active parameters", ""]
-        lines += ["`soft_ridge` aims at the budget itself here; a router keeps a [reserve](../routing.md#budgets).", ""]
         lines += frontier_lines(tables["zeroeval_coe5"])
     return "\n".join(lines) + "\n"
 

@@ -26,17 +26,17 @@ from benchmarks.strategies import TABLES, Case, cases_of
 from eval.metrics.intervals import bootstrap_means, percentile_interval
 from eval.routing.routing_request import RoutingRequest
 from eval.routing.routing_run import load, run_trial
-from eval.routing.strategy_arms import Plays, policy_name
+from eval.routing.strategy_arms import Plays
 from eval.routing.trial_tables import Tables
 from router import strategy_plan
 from router.policy_config import Budgets, PolicyConfig
 from router.preference import RESERVE_ERRORS
 from router.strategies.learned import LEARNED
+from router.strategies.types import StrategyName
 from training.datasets.outcomes import read_outcomes, write_outcomes
 from training.table_fit import TableRequest, fit_table
 from training.types import OutcomeTable
 
-BUDGET = "active_params_b"
 RESERVES = (0.0, RESERVE_ERRORS)
 
 
@@ -52,13 +52,17 @@ class Half:
     score: float
 
 
+def policy_name(strategy: StrategyName, limit: float) -> str:
+    return f"{strategy} {limit}"
+
+
 def played(case: Case, fit: OutcomeTable, test: OutcomeTable, split: int, cache: Path) -> Iterator[Half]:
     with tempfile.TemporaryDirectory() as scratch:
         write_outcomes(fit, Path(scratch) / "fit")
         asked = TableRequest(outcomes=Path(scratch) / "fit", cache=cache)
         artifact = fit_table(Path(scratch) / "routers", asked, now=datetime.now(UTC), progress=silent)
     policies = {
-        policy_name(name, BUDGET, limit): PolicyConfig(strategy=name, budgets=Budgets(active_params_b=limit))
+        policy_name(name, limit): PolicyConfig(strategy=name, budgets=Budgets(active_params_b=limit))
         for name in LEARNED
         for limit in case.limits
     }
@@ -72,7 +76,7 @@ def played(case: Case, fit: OutcomeTable, test: OutcomeTable, split: int, cache:
         plays = Plays(router, trial, known)
         for name in LEARNED:
             for limit in case.limits:
-                served, calls = plays.planned(router.policy(policy_name(name, BUDGET, limit)).plan)
+                served, calls = plays.planned(router.policy(policy_name(name, limit)).plan)
                 score = trial.scores[np.arange(len(served)), served].mean()
                 used = (calls @ trial.sizes_b).mean() / limit
                 yield Half(split, str(name), limit, reserve, float(used), float(score))

@@ -21,24 +21,10 @@ def one_hot(experts: IntArray, m: int) -> Float64Array:
     return np.eye(m)[experts]
 
 
-def random_choice(n: int, m: int) -> Float64Array:
-    """Every expert with the same probability."""
-    return np.full((n, m), 1.0 / m)
-
-
 def best_single(fit_scores: FloatArray, allowed: BoolArray | None = None) -> int:
     """The expert of highest mean score on the fit rows, among the allowed ones (m,); the first of equals."""
     means = fit_scores.mean(axis=0, dtype=np.float64)
     return int(np.argmax(means if allowed is None else np.where(allowed, means, -np.inf)))
-
-
-def cheapest(cost_usd: Float64Array, active_params_b: Float64Array) -> int | None:
-    """The expert of lowest mean cost (m,), or of fewest active parameters (m,) where some cost is unknown (NaN); None
-    where neither is known of all."""
-    for amounts in (cost_usd, active_params_b):
-        if np.isfinite(amounts).all():
-            return int(np.argmin(amounts))
-    return None
 
 
 def best_mixture(

@@ -8,36 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from base.text_identity import normalised_text
-from eval.metrics.intervals import bootstrap_means
-from eval.routing.arm_records import closed, difference, expected_amount
+from eval.metrics.paired import Paired
 from eval.routing.baselines import best_single
-from eval.routing.routing_records import OutOfFold, UnseenStrategy
+from eval.routing.routing_records import OutOfFold
 from eval.routing.routing_request import RoutingRequest
-from eval.routing.trial import active_params, averaged_limits, costs, within_budgets
+from eval.routing.trial import averaged_limits, within_budgets
 from eval.routing.trial_tables import Tables
-from router.types import Float64Array, IntArray
+from router.types import IntArray
 from training.types import OutcomeTable
 
-
-@dataclass(frozen=True)
-class Unseen:
-    """Decisions for n prompts: `experts` (n,) by number, and by strategy who is served (n,) and who is asked
-    (n, m)."""
-
-    experts: IntArray
-    strategies: Mapping[str, tuple[IntArray, Float64Array]] = field(default_factory=dict)
-
-
-Decide = Callable[[OutcomeTable, OutcomeTable, RoutingRequest], Unseen]
-"""Fits on the first table and decides the second."""
+Decide = Callable[[OutcomeTable, OutcomeTable, RoutingRequest], IntArray]
+"""Fits on the first table and decides the n prompts of the second: expert numbers (n,)."""
 
 
 def out_of_fold(
@@ -50,21 +37,19 @@ def out_of_fold(
     whole = tables.fit.joined(tables.test)
     fold_of = np.array([fold_of_text(text, request.folds) for text in whole.texts], dtype=np.int64)
     decided, single = np.zeros(len(fold_of), dtype=np.int64), np.zeros(len(fold_of), dtype=np.int64)
-    played: dict[str, tuple[IntArray, Float64Array]] = {}
-    for fold in range(request.folds):
+    for fold in np.unique(fold_of).tolist():
         progress(f"fold {fold + 1} of {request.folds}")
         rows, others = fold_of == fold, whole.rows(fold_of != fold)
-        if not rows.any():
-            continue
-        allowed = within_budgets(others, request.budgets)
-        single[rows] = best_single(others.scores, allowed if allowed.any() else None)
+        single[rows] = best_within(others, request)
         with tempfile.TemporaryDirectory() as scratch:
-            found = decide(others, whole.rows(rows), request.model_copy(update={"out": Path(scratch)}))
-        decided[rows] = found.experts
-        for name, (served, asked) in found.strategies.items():
-            whole_of = played.setdefault(name, (np.zeros_like(decided), np.zeros(whole.scores.shape)))
-            whole_of[0][rows], whole_of[1][rows] = served, asked
-    return record(whole, request, Unseen(decided, played), single)
+            decided[rows] = decide(others, whole.rows(rows), request.model_copy(update={"out": Path(scratch)}))
+    return record(whole, request, decided, single)
+
+
+def best_within(table: OutcomeTable, request: RoutingRequest) -> int:
+    """The best expert of those within the budgets, or of all where none is."""
+    allowed = within_budgets(table, request.budgets)
+    return best_single(table.scores, allowed if allowed.any() else None)
 
 
 def fold_of_text(text: str, folds: int) -> int:
@@ -73,41 +58,26 @@ def fold_of_text(text: str, folds: int) -> int:
     return int.from_bytes(digest[:8], "big") % folds
 
 
-def record(whole: OutcomeTable, request: RoutingRequest, unseen: Unseen, single: IntArray) -> OutOfFold:
-    """`single` (n,) is the best expert of the other folds, by number."""
-    decided, names = unseen.experts, list(unseen.strategies)
-    scores, every = whole.scores.astype(np.float64), np.arange(len(decided))
-    allowed = within_budgets(whole, request.budgets)
-    best = best_single(whole.scores, allowed if allowed.any() else None)
-    won = [scores[every, unseen.strategies[name][0]] for name in names]
-    columns = np.stack(
-        [scores[every, decided], scores[every, single], scores[:, best], scores.max(axis=1), *won], axis=1
-    )
-    means, draws = columns.mean(axis=0), bootstrap_means(columns, np.random.default_rng(request.seed))
-    lead = partial(difference, means, draws)
-
-    def strategy(place: int, asked: Float64Array) -> UnseenStrategy:
-        return UnseenStrategy(
-            mean_score=float(means[place]),
-            over_best_single=lead(place, 1),
-            over_hindsight=lead(place, 2),
-            gap_closed=closed(means, draws, (place, 2, 3)),
-            mean_calls=float(asked.sum(axis=1).mean()),
-            mean_cost_usd=expected_amount(asked, costs(whole)),
-            mean_active_params_b=expected_amount(asked, active_params(whole)),
-        )
-
+def record(whole: OutcomeTable, request: RoutingRequest, decided: IntArray, single: IntArray) -> OutOfFold:
+    """`decided` (n,) are the router's experts, `single` (n,) the best of the other folds, by number."""
+    scores, every, best = whole.scores.astype(np.float64), np.arange(len(decided)), best_within(whole, request)
+    columns = {
+        "coe": scores[every, decided],
+        "single": scores[every, single],
+        "hindsight": scores[:, best],
+        "oracle": scores.max(axis=1),
+    }
+    found = Paired.of(columns, np.random.default_rng(request.seed))
     return OutOfFold(
         folds=request.folds,
         n=len(decided),
-        coe=float(means[0]),
-        best_single=float(means[1]),
+        coe=found.mean("coe").mean,
+        best_single=found.mean("single").mean,
         hindsight=whole.experts[best],
-        best_single_hindsight=float(means[2]),
-        query_oracle=float(means[3]),
-        over_best_single=lead(0, 1),
-        over_hindsight=lead(0, 2),
-        gap_closed=closed(means, draws, (0, 2, 3)),
-        strategies={name: strategy(4 + i, unseen.strategies[name][1]) for i, name in enumerate(names)},
+        best_single_hindsight=found.mean("hindsight").mean,
+        query_oracle=found.mean("oracle").mean,
+        over_best_single=found.minus("coe", "single"),
+        over_hindsight=found.minus("coe", "hindsight"),
+        gap_closed=found.closed("coe", "hindsight", "oracle"),
         used=[float(amounts[decided].mean() / limit) for limit, amounts in averaged_limits(whole, request.budgets)],
     )

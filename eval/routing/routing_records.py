@@ -11,14 +11,26 @@ from eval.metrics.cheap_strong import CallOrder
 from eval.metrics.intervals import Estimate, Range
 from router.types import Record
 
+Group = Literal["this router", "reference", "method", "strategy", "hindsight"]
 
-class Arm(Record):
+
+class Scored(Record):
+    """A mean score with its interval over the test queries."""
+
+    mean_score: float
+    interval: Range
+
+    @property
+    def score(self) -> Estimate:
+        return Estimate(mean=self.mean_score, interval=self.interval)
+
+
+class Arm(Scored):
     """One way to choose an expert per query, measured on the test queries."""
 
     label: str
     how: str = Field(description="how it chooses, in one sentence")
-    mean_score: float
-    interval: Range
+    group: Group
     mean_cost_usd: float | None = Field(description="USD per query")
     mean_active_params_b: float | None = Field(description="billions, per query")
     mean_calls: float = Field(default=1.0, description="experts asked per query")
@@ -28,52 +40,29 @@ class Arm(Record):
     )
     binding: tuple[str, ...] = Field(default=(), description="limits without which it would be better")
     gain: dict[str, Estimate] = Field(
-        default_factory=dict,
-        description="of a strategy, minus coe, best_single, and the best fixed mixtures of experts that spend as much: "
-        "`equal_active_params_b`, `equal_cost_usd`",
+        description="this minus coe, either best single, map_true, knn, and best_mixture where there is a budget"
     )
 
 
 class MethodRecord(Arm):
     """A kind of scorer, fitted on the fit queries and measured on the test queries like every arm."""
 
-    gain: dict[str, Estimate] = Field(description="this method minus coe, either best single, map_true, knn")
-    is_default: bool = Field(description="reported as coe: chosen without the test queries, or named by `--method`")
+    is_default: bool = Field(description="reported as coe: the default kind, or the one that `--method` names")
     valid_score: float | None = Field(description="mean score on the queries that the default was chosen on")
     fit_s: float | None
-    decide_us: float | None = Field(description="microseconds per query after the embedding")
+    calibration_error: float | None = Field(description="of its predicted score of the expert that it chose")
 
 
-class FrontierPoint(Record):
+class FrontierPoint(Scored):
     """A choice under one budget, measured on the test queries."""
 
     budget: float
     amount: float = Field(
-        description="mean per query on the test queries; for hosted parameters what is kept in memory"
+        description="mean per query on the test queries; for hosted parameters the sum over experts that serve any"
     )
-    mean_score: float
-    interval: Range
     gain: Estimate | None = Field(
         description="minus the best fixed mixture that may spend the budget, or the amount if that is more; None for it"
     )
-    shares: dict[str, float]
-
-
-class ReliabilityPoint(Record):
-    """The predictions within one bin."""
-
-    predicted: float
-    observed: float
-    count: int
-
-
-class Calibration(Record):
-    """Predicted shares against what came true, in 15 bins of equal width."""
-
-    n: int
-    ece: float | None
-    brier: float | None
-    points: tuple[ReliabilityPoint, ...]
 
 
 class Confusion(Record):
@@ -103,30 +92,6 @@ class ThinCell(Record):
     missing: int
 
 
-class CategoryFinding(Record):
-    """A category whose queries go elsewhere than they should; `share` is the share that does."""
-
-    category: str
-    n: int
-    share: float
-    expert: str = Field(description="who serves that share")
-
-
-class Diagnostics(Record):
-    """Signs of collapse, degradation and underfitting (HoME, arXiv 2408.05430)."""
-
-    routing_entropy: float = Field(description="of the experts' shares, 0 (one serves all) to 1 (all equal)")
-    top_expert: str
-    top_share: float
-    rare: dict[str, float] = Field(description="experts that serve less than 1%")
-    is_largest_always: bool | None = Field(description="more budget only ever buys the largest expert; None if unknown")
-    degraded: tuple[CategoryFinding, ...] = Field(description="categories that mostly go to general")
-    underused: tuple[CategoryFinding, ...] = Field(description="the map's expert is better but general serves more")
-    needed_per_cell: int
-    thin: tuple[ThinCell, ...] = Field(description="fewest answers first")
-    n_thin: int
-
-
 class LostQuery(Record):
     """A test query on which the router lost most."""
 
@@ -140,41 +105,25 @@ class LostQuery(Record):
     best_score: float
 
 
-class CategoryRegret(Record):
-    """Regret accounting on the queries of one true category."""
-
-    category: str
-    n: int
-    values: dict[str, float]
-    parts: dict[str, Estimate]
-    total: Estimate
-
-
 class Regret(Record):
-    """query_oracle - served = beyond_categories + map + classifier + serving (ours)."""
+    """query_oracle - coe = beyond_categories + map + classifier (ours)."""
 
-    values: dict[str, float] = Field(
-        description="mean score of query_oracle, category_oracle, map_true, router, served"
-    )
     parts: dict[str, Estimate]
     total: Estimate
-    by_category: tuple[CategoryRegret, ...]
 
 
-class ExpertRow(Record):
+class ExpertRow(Scored):
     """One expert answering every test query."""
 
     expert: str
     fit_score: float
-    mean_score: float
-    interval: Range
     active_params_b: float | None
     mean_cost_usd: float | None
     share: float = Field(description="share of the test queries that the router sends it")
 
 
 class CategoryRow(Record):
-    """One true category of the test queries. `scores` has the arms' names."""
+    """One true category of the test queries. `scores` has the arms' names, `experts` the experts'."""
 
     category: str
     n_fit: int
@@ -183,6 +132,7 @@ class CategoryRow(Record):
     accuracy: float = Field(description="share whose most likely category is this one")
     fallback_share: float = Field(description="share sent to general")
     scores: dict[str, float]
+    experts: dict[str, float]
 
 
 class StageOne(Record):
@@ -192,6 +142,7 @@ class StageOne(Record):
     accuracy: float = Field(description="the most likely category is the true one; before any fallback")
     coverage: float = Field(description="share not sent to general")
     error_when_sure: float | None = Field(description="misclassified share of those; None when all went to general")
+    calibration_error: float | None = Field(description="of the confidence in the most likely category")
 
 
 class DataFacts(Record):
@@ -200,7 +151,7 @@ class DataFacts(Record):
     source: str
     metric: str
     fit_metric: str = Field(default="", description="of the fit queries; it should be that of the test queries")
-    method: str | None = Field(default=None, description="kind that `--method` named; None: chosen by validation")
+    method: str | None = Field(default=None, description="kind that `--method` named; None: the default")
     category_column: str
     has_one_category: bool = Field(default=False, description="none had enough prompts to be learned, so all are one")
     experts: tuple[str, ...]
@@ -229,18 +180,6 @@ class Power(Record):
     queries: int | None
 
 
-class UnseenStrategy(Record):
-    """A strategy on all prompts, each played by what was learned without it."""
-
-    mean_score: float
-    over_best_single: Estimate
-    over_hindsight: Estimate
-    gap_closed: Estimate | None
-    mean_calls: float
-    mean_cost_usd: float | None
-    mean_active_params_b: float | None
-
-
 class OutOfFold(Record):
     """All prompts, each decided by a router that was fitted without it. `hindsight` is the best single expert of all,
     within the budgets; `gap_closed` is of the gap between that one and the query oracle."""
@@ -255,7 +194,6 @@ class OutOfFold(Record):
     over_best_single: Estimate
     over_hindsight: Estimate
     gap_closed: Estimate | None
-    strategies: dict[str, UnseenStrategy] = Field(default_factory=dict, description="where answers are known")
     used: list[float] = Field(description="mean amount over the limit, for each budget on an average")
 
 
@@ -269,27 +207,18 @@ class Report(Record):
     created_at: str
     data: DataFacts
     arms: dict[str, Arm]
-    gain: dict[str, Estimate] = Field(description="coe minus the named arm, per query")
-    power: Power | None = Field(default=None, description="of `gain` over the best single expert")
-    gap_closed: Estimate | None = Field(description="(coe - best_single) / (query_oracle - best_single)")
+    methods: dict[str, MethodRecord]
+    power: Power = Field(description="of the gain of coe over the best single expert")
     regret: Regret
     stage_one: StageOne
+    confusion: Confusion
     experts: tuple[ExpertRow, ...]
     categories: tuple[CategoryRow, ...]
-    methods: dict[str, MethodRecord] = Field(default_factory=dict)
     frontier: dict[str, dict[str, tuple[FrontierPoint, ...]]] = Field(
-        default_factory=dict, description="budget -> map, best_mixture or method -> points, budget rising"
+        description="budget -> coe or best_mixture -> points, budget rising"
     )
-    calibration: dict[str, Calibration] = Field(
-        default_factory=dict, description="category: confidence in it; a method: predicted against real scores"
-    )
-    confusion: Confusion | None = None
     cheap_strong: CheapStrong | None = None
-    diagnostics: Diagnostics | None = None
-    lost: tuple[LostQuery, ...] = ()
+    thin_cells: tuple[ThinCell, ...] = Field(description="the fewest answers first, 20 at most")
+    n_thin_cells: int
+    lost: tuple[LostQuery, ...]
     out_of_fold: OutOfFold | None = None
-    aiq: dict[str, Estimate] = Field(
-        default_factory=dict, description="by method; `experts` is the hull of single ones"
-    )
-    hull: tuple[tuple[float, float], ...] = Field(default=(), description="(USD per query, mean score) of all choices")
-    router_arena: dict[str, Estimate] = Field(default_factory=dict, description="by arm and method")

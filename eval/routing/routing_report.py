@@ -1,139 +1,162 @@
-"""The whole report of a trial, with the signs that a router has collapsed, degraded or not learned (HoME, arXiv
-2408.05430; the figures are ours).
-
-Shapes: k rows of the quality matrix, m experts.
-"""
+"""The whole report of a trial. Shapes: n queries, m experts."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from math import ceil
 
 import numpy as np
 
-from base.calibration import brier, calibration_error, reliability_bins
+from base.calibration import calibration_error
 from eval.metrics.cheap_strong import call_figures
-from eval.metrics.intervals import bootstrap_means
-from eval.routing.arm_records import (
-    arm_records,
-    arm_scores,
-    build_lost,
-    build_methods,
-    build_router_arena,
-    category_rows,
-    closed,
-    expert_rows,
-    gains,
-    power_of,
-    regret_record,
-    stage_one_record,
-)
-from eval.routing.budget_curves import MAP, Frontier, build_aiq, build_frontier, build_hull, points_of
+from eval.metrics.intervals import queries_to_show, smallest_shown
+from eval.metrics.paired import Paired
+from eval.routing.frontier import build_frontier
+from eval.routing.routing_page import headline
 from eval.routing.routing_records import (
-    Calibration,
-    CategoryFinding,
+    Arm,
+    CategoryRow,
     CheapStrong,
     Confusion,
     DataFacts,
-    Diagnostics,
-    FrontierPoint,
-    ReliabilityPoint,
+    ExpertRow,
+    LostQuery,
+    MethodRecord,
+    Power,
+    Regret,
     Report,
+    StageOne,
     ThinCell,
 )
 from eval.routing.routing_request import RoutingRequest
-from eval.routing.routing_words import headline
-from eval.routing.trial import Trial
+from eval.routing.trial import Choice, MethodOutput, Trial, mean_costs
 from router.types import GENERAL, Float64Array, FloatArray
 
-CATEGORY = "category"
-SHOWN_CATEGORIES = 20
+RIVALS = ("coe", "best_single", "best_single_hindsight", "map_true", "knn", "best_mixture")
+"""Arms that every other one is compared with; the last needs a budget."""
+REGRET = {
+    "beyond_categories": ("query_oracle", "category_oracle"),
+    "map": ("category_oracle", "map_true"),
+    "classifier": ("map_true", "coe"),
+}
+"""The way from the best expert of every query to the router's, each part one arm less the next."""
+TOLD_DIFFERENCE = 0.02
+"""Difference of mean scores for which a report gives the number of queries that would show it: the margin of
+`coe retrain` (ours)."""
+NEEDED_PER_CELL = 25
+"""Graded answers that bring the standard error of a mean score in [0, 1] to at most 0.1, whatever the scores."""
+SHOWN_CATEGORIES, SHOWN_CELLS, SHOWN_LOST = 20, 20, 10
 OTHER = "(other)"
-RARE_SHARE = 0.01
-LARGEST_SHARE = 0.99
-"""Share of the spending above the least that the largest expert takes when it takes it all, but for rounding."""
-CELL_ERROR = 0.1
-NEEDED_PER_CELL = ceil((0.5 / CELL_ERROR) ** 2)
-"""Graded answers that bring the standard error of a mean score in [0, 1] to at most 0.1, whatever the scores: 25."""
-SHOWN_CELLS = 20
+EXCERPT_CHARS = 200
 
 
 def measure(
-    trial: Trial,
-    request: RoutingRequest,
-    facts: DataFacts,
-    *,
-    rng: np.random.Generator,
-    now: datetime,
+    trial: Trial, request: RoutingRequest, facts: DataFacts, *, rng: np.random.Generator, now: datetime
 ) -> Report:
     """The report of a trial: every section that it allows."""
-    names = [arm.name for arm in trial.arms]
-    scores = arm_scores(trial.test, trial.arms)
-    means, draws = scores.mean(axis=0), bootstrap_means(scores, rng)
-    records, gain = arm_records(trial, means, draws, rng), gains(trial.arms, means, draws)
-    columns = [names.index(name) for name in ("coe", "best_single", "query_oracle")]
-    share = closed(means, draws, columns)
-    power = power_of(scores, trial.arms)
-    regret, experts = regret_record(trial, rng), expert_rows(trial, rng)
-    methods, frontier = build_methods(trial, rng), build_frontier(trial, rng)
-    aiq, arena = build_aiq(trial, frontier, rng), build_router_arena(trial, rng)
-    return Report(
-        headline=headline(records, gain, share, facts, power),
+    served = {arm.name: expected(arm.probs, trial) for arm in trial.arms}
+    methods = {f"method {each.name}": expected(each.choice.probs, trial) for each in trial.methods}
+    alone = {f"expert {name}": trial.scores[:, e] for e, name in enumerate(trial.test.experts)}
+    scores = Paired.of({**served, **methods, **alone}, rng)
+    thin = thin_cells(trial.counts, trial.test.experts)
+    report = Report(
+        headline="",
         command=request.command,
         seed=request.seed,
         created_at=now.isoformat(timespec="seconds"),
         data=facts,
-        arms=records,
-        gain=gain,
-        power=power,
-        gap_closed=share,
-        regret=regret,
+        arms={arm.name: arm_record(trial, arm, arm.name, scores) for arm in trial.arms},
+        methods={each.name: method_record(trial, each, scores) for each in trial.methods},
+        power=power_of(served["coe"] - served["best_single"]),
+        regret=Regret(
+            parts={name: scores.minus(*pair) for name, pair in REGRET.items()},
+            total=scores.minus("query_oracle", "coe"),
+        ),
         stage_one=stage_one_record(trial),
-        experts=experts,
-        categories=category_rows(trial, trial.arms, scores),
-        methods=methods,
-        frontier=points_of(frontier),
-        calibration=build_calibration(trial),
         confusion=build_confusion(trial.test.categories, trial.likely),
+        experts=expert_rows(trial, scores),
+        categories=category_rows(trial, served),
+        frontier=build_frontier(trial, rng),
         cheap_strong=build_cheap_strong(trial, rng),
-        diagnostics=diagnose(trial, own_points(trial, frontier)),
+        thin_cells=tuple(thin[:SHOWN_CELLS]),
+        n_thin_cells=len(thin),
         lost=build_lost(trial),
-        aiq=aiq,
-        hull=build_hull(trial, frontier),
-        router_arena=arena,
+    )
+    return report.model_copy(update={"headline": headline(report)})
+
+
+def expected(probs: Float64Array, trial: Trial) -> Float64Array:
+    """(n,) expected score of a choice (n, m) on each test query."""
+    return np.asarray((probs * trial.scores).sum(axis=1))
+
+
+def expected_amount(probs: Float64Array, amounts: Float64Array) -> float | None:
+    """Mean over queries of the expected amount (n, m) or (m,); None when an expert that may answer has none known."""
+    used = probs > 0
+    values = np.where(used, np.broadcast_to(amounts, probs.shape), 0.0)
+    return None if np.isnan(values).any() else float((probs * values).sum(axis=1).mean())
+
+
+def shares(probs: Float64Array, experts: Sequence[str]) -> dict[str, float]:
+    """Share of the queries by expert, largest first, zeros left out."""
+    means = probs.mean(axis=0)
+    return {experts[e]: float(means[e]) for e in np.argsort(-means, kind="stable") if means[e] > 0}
+
+
+def arm_record(trial: Trial, arm: Choice, column: str, scores: Paired) -> Arm:
+    """An arm, whose scores are a column of `scores`."""
+    score = scores.mean(column)
+    return Arm(
+        label=arm.label,
+        how=arm.how,
+        group=arm.group,
+        mean_score=score.mean,
+        interval=score.interval,
+        mean_cost_usd=expected_amount(arm.calls, trial.cost_usd),
+        mean_active_params_b=expected_amount(arm.calls, trial.sizes_b),
+        mean_calls=float(arm.calls.sum(axis=1).mean()),
+        shares=shares(arm.probs, trial.test.experts),
+        gap_closed=scores.closed(column, "best_single", "query_oracle"),
+        binding=arm.binding,
+        gain={rival: scores.minus(column, rival) for rival in RIVALS if rival in scores.place and rival != column},
     )
 
 
-def own_points(trial: Trial, frontier: Frontier) -> tuple[FrontierPoint, ...]:
-    """The reported method's curve over active parameters, or the map's; empty where sizes are unknown."""
-    curves = points_of(frontier).get("active_params_b", {})
-    own = trial.default.name if trial.default else MAP
-    return curves.get(own, curves.get(MAP, ()))
-
-
-def build_calibration(trial: Trial) -> dict[str, Calibration]:
-    """`category`: the confidence in the most likely category against whether it is the true one. Of each method: its
-    predicted score of the expert that it chose, cut to [0, 1], against the real score."""
-    right = np.array([a == b for a, b in zip(trial.likely, trial.test.categories, strict=True)], dtype=np.float64)
-    found = {CATEGORY: calibration(np.array([d.confidence for d in trial.decisions]), right)}
+def method_record(trial: Trial, method: MethodOutput, scores: Paired) -> MethodRecord:
     rows = np.arange(len(trial.scores))
-    for method in trial.methods:
-        predicted = np.clip(method.quality[rows, method.chosen], 0.0, 1.0).astype(np.float64)
-        found[method.name] = calibration(predicted, trial.scores[rows, method.chosen])
-    return found
+    predicted = np.clip(method.quality[rows, method.chosen], 0.0, 1.0).astype(np.float64)
+    return MethodRecord(
+        **dict(arm_record(trial, method.choice, f"method {method.name}", scores)),
+        is_default=method.is_default,
+        valid_score=method.valid_score,
+        fit_s=method.fit_s,
+        calibration_error=calibration_error(predicted, trial.scores[rows, method.chosen]),
+    )
 
 
-def calibration(predicted: Float64Array, observed: Float64Array) -> Calibration:
-    """Calibration of predictions (n,) in [0, 1] against what came of them (n,)."""
-    bins = reliability_bins(predicted, observed)
-    rows = zip(bins.predicted.tolist(), bins.observed.tolist(), bins.count.tolist(), strict=True)
-    return Calibration(
-        n=len(predicted),
-        ece=calibration_error(predicted, observed),
-        brier=brier(predicted, observed),
-        points=tuple(ReliabilityPoint(predicted=p, observed=o, count=c) for p, o, c in rows),
+def power_of(differences: Float64Array) -> Power:
+    """What the differences (n,) of n test queries can show."""
+    n = len(differences)
+    error = float(differences.std(ddof=1)) / math.sqrt(n) if n > 1 else 0.0
+    return Power(
+        smallest_shown=smallest_shown(error),
+        difference=TOLD_DIFFERENCE,
+        queries=queries_to_show(TOLD_DIFFERENCE, error, n),
+    )
+
+
+def stage_one_record(trial: Trial) -> StageOne:
+    right = np.array([found == true for found, true in zip(trial.likely, trial.test.categories, strict=True)])
+    sure = np.array([not decision.is_fallback for decision in trial.decisions])
+    confidence = np.array([decision.confidence for decision in trial.decisions])
+    return StageOne(
+        n_categories=len(trial.expert_of) - 1,
+        accuracy=float(right.mean()),
+        coverage=float(sure.mean()),
+        error_when_sure=float((~right[sure]).mean()) if sure.any() else None,
+        calibration_error=calibration_error(confidence, right.astype(np.float64)),
     )
 
 
@@ -146,6 +169,51 @@ def build_confusion(categories: Sequence[str], likely: Sequence[str], shown: int
     for true, found in zip(categories, likely, strict=True):
         counts[number.get(true, len(largest)), number.get(found, len(largest))] += 1
     return Confusion(categories=tuple(names), counts=tuple(tuple(row) for row in counts.tolist()))
+
+
+def expert_rows(trial: Trial, scores: Paired) -> tuple[ExpertRow, ...]:
+    """Every expert alone, best first."""
+    sizes, price = trial.sizes_b, mean_costs(trial.test)
+    share = np.bincount(trial.decided, minlength=len(sizes)) / len(trial.decided)
+    rows = []
+    for e, name in enumerate(trial.test.experts):
+        score = scores.mean(f"expert {name}")
+        rows.append(
+            ExpertRow(
+                expert=name,
+                fit_score=float(trial.fit_means[e]),
+                mean_score=score.mean,
+                interval=score.interval,
+                active_params_b=None if np.isnan(sizes[e]) else float(sizes[e]),
+                mean_cost_usd=None if np.isnan(price[e]) else float(price[e]),
+                share=float(share[e]),
+            )
+        )
+    return tuple(sorted(rows, key=lambda row: -row.mean_score))
+
+
+def category_rows(trial: Trial, served: Mapping[str, Float64Array]) -> tuple[CategoryRow, ...]:
+    """Every true category of the test queries, largest first. `served`: scores (n,) by arm."""
+    labels, likely = np.asarray(trial.test.categories), np.asarray(trial.likely)
+    fallback = np.array([decision.is_fallback for decision in trial.decisions])
+    in_fit = Counter(trial.fit.categories)
+    rows = []
+    for category, count in Counter(trial.test.categories).most_common():
+        inside = labels == category
+        alone = trial.scores[inside].mean(axis=0).tolist()
+        rows.append(
+            CategoryRow(
+                category=category,
+                n_fit=in_fit[category],
+                n_test=count,
+                expert=trial.expert_of.get(category, trial.expert_of[GENERAL]),
+                accuracy=float((likely[inside] == category).mean()),
+                fallback_share=float(fallback[inside].mean()),
+                scores={name: float(column[inside].mean()) for name, column in served.items()},
+                experts=dict(zip(trial.test.experts, alone, strict=True)),
+            )
+        )
+    return tuple(rows)
 
 
 def build_cheap_strong(trial: Trial, rng: np.random.Generator) -> CheapStrong | None:
@@ -169,85 +237,41 @@ def build_cheap_strong(trial: Trial, rng: np.random.Generator) -> CheapStrong | 
     )
 
 
-def diagnose(trial: Trial, frontier: Sequence[FrontierPoint]) -> Diagnostics | None:
-    """Collects all findings; None without the evidence that the map was solved from. `frontier`: the router's points
-    over active parameters, empty where sizes are unknown."""
-    if trial.evidence is None:
-        return None
-    experts = trial.test.experts
-    shares = np.bincount(trial.decided, minlength=len(experts)) / len(trial.decided)
-    top = int(shares.argmax())
-    thin = thin_cells(trial.evidence.count, trial.rows, experts)
-    return Diagnostics(
-        routing_entropy=routing_entropy(shares),
-        top_expert=experts[top],
-        top_share=float(shares[top]),
-        rare={experts[e]: float(shares[e]) for e in np.argsort(shares) if shares[e] < RARE_SHARE},
-        is_largest_always=largest_always(frontier, trial.sizes_b, experts),
-        degraded=degraded(trial),
-        underused=underused(trial),
-        needed_per_cell=NEEDED_PER_CELL,
-        thin=tuple(thin[:SHOWN_CELLS]),
-        n_thin=len(thin),
+def thin_cells(counts: Mapping[str, FloatArray], experts: Sequence[str]) -> list[ThinCell]:
+    """Cells with fewer than `NEEDED_PER_CELL` graded answers, fewest first. `counts` (m,) by learned category."""
+    found = [
+        ThinCell(category=category, expert=expert, count=int(count), missing=NEEDED_PER_CELL - int(count))
+        for category, row in counts.items()
+        for expert, count in zip(experts, row, strict=True)
+        if count < NEEDED_PER_CELL
+    ]
+    return sorted(found, key=lambda cell: cell.count)
+
+
+def build_lost(trial: Trial, shown: int = SHOWN_LOST) -> tuple[LostQuery, ...]:
+    """Queries by the best expert's score minus the chosen one's, largest first; of equals those that most experts would
+    have answered, since they were easiest to get right. Queries without loss are left out."""
+    rows = np.arange(len(trial.scores))
+    own, best = trial.scores[rows, trial.decided], trial.scores.argmax(axis=1)
+    loss = trial.scores[rows, best] - own
+    order = np.lexsort((-trial.scores.mean(axis=1), -loss))
+    return tuple(
+        LostQuery(
+            prompt_id=trial.test.prompt_ids[i],
+            category=trial.test.categories[i],
+            likely_category=trial.likely[i],
+            excerpt=excerpt(trial.test.texts[i]),
+            chosen=trial.test.experts[trial.decided[i]],
+            chosen_score=float(own[i]),
+            best=trial.test.experts[best[i]],
+            best_score=float(trial.scores[i, best[i]]),
+        )
+        for i in order[:shown]
+        if loss[i] > 0
     )
 
 
-def routing_entropy(shares: Float64Array) -> float:
-    """Entropy of the experts' shares (m,) over log m: 0 when one serves all, 1 when all serve equally."""
-    used = shares[shares > 0]
-    return abs(float((used * np.log(used)).sum() / np.log(max(len(shares), 2))))
-
-
-def largest_always(points: Sequence[FrontierPoint], sizes: Float64Array, experts: Sequence[str]) -> bool | None:
-    """Returns True where, at every budget, all that is spent above the least goes to the largest expert: a router that
-    only mixes the smallest with the largest expert has learned nothing about the others. None with fewer than three
-    experts of different sizes, or without points."""
-    if not points or len(np.unique(sizes)) < 3:
-        return None
-    largest, least = int(sizes.argmax()), float(sizes.min())
-    for point in points:
-        spent = sum(share * (float(sizes[experts.index(name)]) - least) for name, share in point.shares.items())
-        on_largest = point.shares.get(experts[largest], 0.0) * (float(sizes[largest]) - least)
-        if spent > 0 and on_largest < LARGEST_SHARE * spent:
-            return False
-    return True
-
-
-def degraded(trial: Trial) -> tuple[CategoryFinding, ...]:
-    """Categories of the map of which more than half of the test queries were too uncertain and went to general."""
-    labels, found = np.asarray(trial.test.categories), []
-    for category, n in Counter(trial.test.categories).most_common():
-        share = float(trial.is_fallback[labels == category].mean())
-        if category in trial.expert_of and category != GENERAL and share > 0.5:
-            found.append(CategoryFinding(category=category, n=n, share=share, expert=trial.expert_of[GENERAL]))
-    return tuple(found)
-
-
-def underused(trial: Trial) -> tuple[CategoryFinding, ...]:
-    """Categories whose expert in the map scores higher on the test queries than general's, and yet serves fewer."""
-    labels, found = np.asarray(trial.test.categories), []
-    served_by = trial.expert_of[GENERAL]
-    for category, n in Counter(trial.test.categories).most_common():
-        own, general = trial.numbers([trial.expert_of.get(category, served_by), served_by]).tolist()
-        inside = labels == category
-        to_own, to_general = ((trial.decided[inside] == expert).mean() for expert in (own, general))
-        is_better = trial.scores[inside, own].mean() > trial.scores[inside, general].mean()
-        if own != general and is_better and to_own < to_general:
-            found.append(CategoryFinding(category=category, n=n, share=float(to_general), expert=served_by))
-    return tuple(found)
-
-
-def thin_cells(counts: FloatArray, categories: Sequence[str], experts: Sequence[str]) -> list[ThinCell]:
-    """Cells (k, m) with fewer than `NEEDED_PER_CELL` graded answers, fewest first; `general` cannot be sampled from."""
-    is_learned = np.array([category != GENERAL for category in categories])
-    rows, columns = np.nonzero((counts < NEEDED_PER_CELL) & is_learned[:, None])
-    order = np.argsort(counts[rows, columns], kind="stable")
-    return [
-        ThinCell(
-            category=categories[rows[i]],
-            expert=experts[columns[i]],
-            count=int(counts[rows[i], columns[i]]),
-            missing=NEEDED_PER_CELL - int(counts[rows[i], columns[i]]),
-        )
-        for i in order
-    ]
+def excerpt(text: str) -> str:
+    """The first 200 characters on one line; a cut is marked."""
+    line = " ".join(text.split())
+    return line if len(line) <= EXCERPT_CHARS else line[: EXCERPT_CHARS - 1].rstrip() + "\u2026"

@@ -4,7 +4,6 @@ test rows."""
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -17,30 +16,28 @@ from base.embedding_cache import CachedEncoder
 from base.errors import ArtifactError
 from base.json_text import from_json
 from base.progress import Progress
-from eval.routing.budget_curves import known_budgets
-from eval.routing.out_of_fold import Unseen, out_of_fold
+from eval.routing.frontier import known_budgets, limited_policies, policy_name
+from eval.routing.out_of_fold import out_of_fold
 from eval.routing.routing_records import DataFacts, Report
 from eval.routing.routing_report import measure
 from eval.routing.routing_request import RoutingRequest
-from eval.routing.strategy_arms import Plays, curves_of, limited_policies
-from eval.routing.trial import Choice, MethodOutput, Trial, costs, costs_by_category, filled_costs, mean_costs
+from eval.routing.strategy_arms import Plays
+from eval.routing.trial import MethodOutput, Trial, costs, costs_by_category, filled_costs, mean_costs
 from eval.routing.trial_tables import Tables, fingerprint, read_tables, require_amounts
 from fleet.router_registry import Registry
 from router import plugins
 from router.artifact import RouterArtifact, load_artifact
-from router.build import evidence_of, sample_rows, table_router
+from router.build import evidence_of, table_router
 from router.pipeline import Router
 from router.policy_config import Budgets, PolicyConfig
 from router.preference import amounts_by_row
 from router.protocols import Encoder
-from router.quality import cautious_quality
 from router.strategies.learned import LEARNED
-from router.types import GENERAL, CategoryProbs, FloatArray, QueryBatch
+from router.types import FloatArray, IntArray, QueryBatch
 from training.datasets.outcomes import write_outcomes
 from training.table_fit import METHODS_FILE, TableRequest, fit_table
 from training.types import OutcomeTable
 
-TIMED_QUERIES = 50
 ENCODE_BATCH = 64
 
 
@@ -62,41 +59,32 @@ def method_output(
     probs = router.predict_categories(batch.embeddings)
     rows = [judged.row for judged in router.judge(batch.embeddings, probs)]
     quality = router.scorer.score(batch, probs, rows).quality
-    decisions = router.decide_batch(batch, rng=np.random.default_rng(0))
-    sample = artifact.arrays.get("choice.sample")
     order = [router.experts.index(name) for name in trial.test.experts]
     validated = artifact.manifest.metrics.get(f"validation.{kind}")
+    label, how = words_of(kind)
     return MethodOutput(
         name=kind,
-        label=words_of(kind)[0],
-        how=words_of(kind)[1],
+        label=label,
+        how=how,
         quality=quality[:, order].astype(np.float64),
-        chosen=trial.numbers([decision.expert for decision in decisions]),
-        sample_quality=None if sample is None else np.asarray(sample, dtype=np.float64)[:, order],
-        sample_rows=None if sample is None else sample_rows(artifact),
+        chosen=decided(router, trial),
         fit_s=fit_s,
-        decide_us=time_of_score(router, batch, probs, rows),
         valid_score=None if validated is None else validated.value,
         is_default=kind == default_kind,
     )
+
+
+def decided(router: Router, trial: Trial, policy: str = "default") -> IntArray:
+    """(n,) a router's experts for the test queries."""
+    batch = QueryBatch.of(trial.test.texts, trial.test_embeddings)
+    found = router.decide_batch(batch, rng=np.random.default_rng(0), policy=policy)
+    return trial.numbers([decision.expert for decision in found])
 
 
 def words_of(kind: str) -> tuple[str, str]:
     """A kind of scorer for readers: its name, and how it chooses."""
     module = plugins.load("router.scorers", kind)
     return str(module.LABEL), str(module.HOW)
-
-
-def time_of_score(router: Router, batch: QueryBatch, probs: CategoryProbs, rows: Sequence[int]) -> float:
-    """Median microseconds of scoring one query, its embedding and category probabilities given."""
-    taken = []
-    for i in range(min(TIMED_QUERIES, len(batch.queries))):
-        one = QueryBatch(batch.queries[i : i + 1], batch.embeddings[i : i + 1])
-        own = CategoryProbs(probs.categories, probs.probs[i : i + 1])
-        start = time.perf_counter()
-        router.scorer.score(one, own, rows[i : i + 1])
-        taken.append(time.perf_counter() - start)
-    return 1e6 * float(np.median(taken))
 
 
 def train(
@@ -177,45 +165,43 @@ def run_trial(
     )
 
 
-def with_methods(
-    trial: Trial, routers: Path, default: RouterArtifact, router: Router, request: RoutingRequest, progress: Progress
-) -> Trial:
-    """The trial with the choices of every method fitted in `routers`, and what the map was solved from. Raises
-    ArtifactError."""
+def method_outputs(
+    trial: Trial, default: RouterArtifact, router: Router, request: RoutingRequest, progress: Progress
+) -> tuple[MethodOutput, ...]:
+    """The choices of every method that was fitted beside the default. Raises ArtifactError."""
     outputs = []
-    for kind, (place, fit_s) in read_methods(routers).items():
+    for kind, (place, fit_s) in read_methods(request.out / "routers").items():
         progress(f"deciding by {kind}")
         artifact = load_artifact(place)
         loaded = load(artifact, trial.fit, request.budgets, router.encoder)
         outputs.append(method_output(artifact, loaded, fit_s, trial, default.manifest.scorer.kind))
-    manifest, matrix = default.manifest, evidence_of(default)
-    assert router.costs is not None  # a router of a table has them
-    cautious = replace(matrix, quality=cautious_quality(matrix, router.costs.cost_usd))
-    evidence = cautious.columns([manifest.experts.index(name) for name in trial.test.experts])
-    return replace(trial, methods=tuple(outputs), evidence=evidence, rows=(*manifest.categories, GENERAL))
+    return tuple(outputs)
 
 
-def with_strategies(trial: Trial, artifact: RouterArtifact, router: Router, request: RoutingRequest) -> Trial:
-    """The trial with every strategy that training learned, under the trial's budgets and along the frontier; without
-    any where answers are not known."""
-    plays, arms = strategy_arms(trial, artifact, router, request)
-    if plays is None:
-        return trial
-    trial = replace(trial, strategies=arms)
-    budgets = [budget for budget in known_budgets(trial) if budget.name != "hosted_params_b"]
-    limited = load(artifact, trial.fit, request.budgets, router.encoder, limited_policies(budgets))
-    return replace(trial, limited=curves_of(replace(plays, router=limited), budgets))
+def answer_counts(artifact: RouterArtifact, experts: Sequence[str]) -> dict[str, FloatArray]:
+    """(m,) graded answers behind the map, by category."""
+    order = [artifact.manifest.experts.index(name) for name in experts]
+    counts = evidence_of(artifact).count[:, order]
+    return dict(zip(artifact.manifest.categories, counts, strict=False))  # its last row is `general`
 
 
-def strategy_arms(
-    trial: Trial, artifact: RouterArtifact, router: Router, request: RoutingRequest
-) -> tuple[Plays | None, tuple[Choice, ...]]:
-    """Every strategy under the trial's budgets; nothing where answers are not known."""
-    if router.strategies is None or trial.test.answers is None:
-        return None, ()
-    policies = {str(name): PolicyConfig(strategy=name, budgets=request.budgets) for name in LEARNED}
-    plays = Plays(load(artifact, trial.fit, request.budgets, router.encoder, policies), trial)
-    return plays, tuple(plays.choice(str(name), name) for name in LEARNED)
+def with_policies(trial: Trial, artifact: RouterArtifact, router: Router, request: RoutingRequest) -> Trial:
+    """The trial with every strategy that training learned, where answers are known, and with the router under every
+    limit of its frontier."""
+    budgets = known_budgets(trial)
+    has_strategies = router.strategies is not None and trial.test.answers is not None
+    asking = {str(name): PolicyConfig(strategy=name, budgets=request.budgets) for name in LEARNED if has_strategies}
+    policies = asking | limited_policies(budgets)
+    loaded = load(artifact, trial.fit, request.budgets, router.encoder, policies)
+    plays = Plays(loaded, trial)
+    return replace(
+        trial,
+        strategies=tuple(plays.choice(str(name), name) for name in LEARNED if has_strategies),
+        limited={
+            budget.name: [decided(loaded, trial, policy_name(budget, limit)) for limit in budget.limits.tolist()]
+            for budget in budgets
+        },
+    )
 
 
 def data_facts(request: RoutingRequest, tables: Tables, router_version: str, encoder: str) -> DataFacts:
@@ -258,8 +244,13 @@ def run_routing(request: RoutingRequest, *, now: datetime, progress: Progress) -
     decide_rng, measure_rng = np.random.default_rng(request.seed).spawn(2)
     how = words_of(artifact.manifest.scorer.kind)[1]
     trial = run_trial(tables, router, request, how, decide_rng, progress)
-    trial = with_methods(trial, request.out / "routers", artifact, router, request, progress)
-    trial = with_strategies(trial, artifact, router, request)
+    trial = replace(
+        trial,
+        methods=method_outputs(trial, artifact, router, request, progress),
+        counts=answer_counts(artifact, trial.test.experts),
+    )
+    progress("deciding under every limit")
+    trial = with_policies(trial, artifact, router, request)
     progress("measuring")
     facts = data_facts(request, tables, router.version, encoder_name(artifact))
     report = measure(trial, request, facts, rng=measure_rng, now=now)
@@ -275,13 +266,12 @@ def decide_unseen(
     encoder: Encoder,
     now: datetime,
     progress: Progress,
-) -> Unseen:
-    """Decisions of a router fitted on `fit` for the prompts of another table."""
+) -> IntArray:
+    """Experts of a router fitted on `fit` for the prompts of another table."""
     artifact = train(fit, request, now, progress, has_methods=False)
     router = load(artifact, fit, request.budgets, encoder)
-    trial = run_trial(Tables(fit, unseen, {}, 0), router, request, "", np.random.default_rng(request.seed), progress)
-    arms = strategy_arms(trial, artifact, router, request)[1]
-    return Unseen(trial.decided, {arm.name: (arm.probs.argmax(axis=1), arm.calls) for arm in arms})
+    rng = np.random.default_rng(request.seed)
+    return run_trial(Tables(fit, unseen, {}, 0), router, request, "", rng, progress).decided
 
 
 def encoder_name(artifact: RouterArtifact) -> str:

@@ -12,11 +12,8 @@ from typing import Final
 import numpy as np
 
 from eval.routing.baselines import one_hot
-from eval.routing.frontier import Budget
-from eval.routing.trial import Choice, Spending, Trial
+from eval.routing.trial import Choice, Trial
 from router.pipeline import Router
-from router.policy_config import Budgets, PolicyConfig
-from router.strategies.learned import LEARNED
 from router.strategies.types import Replies, Reply, Settled, Strategy, StrategyName
 from router.strategy_plan import StrategyPlan
 from router.types import BoolArray, Float64Array, IntArray
@@ -28,33 +25,6 @@ HOW: Final = {
     StrategyName.SEQUENTIAL: "one expert after the other until asking on gains less than it costs",
     StrategyName.ESCALATE: "a cheap expert; a strong one where its reply does not pass",
 }
-
-
-def limited_policies(budgets: Sequence[Budget]) -> dict[str, PolicyConfig]:
-    """A policy for every strategy at every limit on an average, by `policy_name`."""
-    return {
-        policy_name(strategy, budget.name, limit): PolicyConfig(
-            strategy=strategy, budgets=Budgets(**{budget.name: float(limit)})
-        )
-        for strategy in LEARNED
-        for budget in budgets
-        for limit in budget.limits
-    }
-
-
-def policy_name(strategy: StrategyName, budget: str, limit: float) -> str:
-    return f"{strategy} {budget} {limit}"
-
-
-def curves_of(plays: Plays, budgets: Sequence[Budget]) -> dict[str, dict[str, list[Spending]]]:
-    """By budget and strategy, what it does under each limit."""
-    return {
-        budget.name: {
-            str(name): [plays.spending(policy_name(name, budget.name, limit)) for limit in budget.limits]
-            for name in LEARNED
-        }
-        for budget in budgets
-    }
 
 
 @dataclass(frozen=True)
@@ -70,12 +40,9 @@ class Plays:
         plan = self.router.policy(policy).plan
         served, asked = self.planned(plan)
         binding = () if plan is None else plan.binding
-        return Choice(str(name), f"Strategy {name}", HOW[name], one_hot(served, asked.shape[1]), asked, binding)
-
-    def spending(self, policy: str) -> Spending:
-        """The same, as a point of a curve."""
-        served, asked = self.planned(self.router.policy(policy).plan)
-        return Spending(one_hot(served, asked.shape[1]), np.array(asked.any(axis=0)), asked)
+        return Choice(
+            str(name), f"Strategy {name}", HOW[name], one_hot(served, asked.shape[1]), "strategy", asked, binding
+        )
 
     def planned(self, plan: StrategyPlan | None) -> tuple[IntArray, Float64Array]:
         """(n,) who is served and (n, m) 1 where an expert is asked, by the columns of the test table. Where answers

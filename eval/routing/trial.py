@@ -1,6 +1,6 @@
 """One run of a router over a test table, with everything that a report measures on it.
 
-Shapes: n test queries, s sample queries, k rows of the map, m experts.
+Shapes: n test queries, k categories, m experts.
 """
 
 from __future__ import annotations
@@ -8,40 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Final
 
 import numpy as np
 
 from eval.routing import baselines
+from eval.routing.routing_records import Group
 from router.policy_config import Budgets
-from router.quality import QualityMatrix
 from router.types import GENERAL, BoolArray, Float64Array, FloatArray, IntArray, RoutingDecision
 from training.types import OutcomeTable
 
-HINDSIGHT = ("best_single_hindsight", "category_oracle", "query_oracle", "map_true")
-"""Choices that need what is not known when a query comes in."""
-
-
-@dataclass(frozen=True)
-class MethodOutput:
-    """The answers of one kind of scorer on the test queries.
-
-    `quality` (n, m) predicted scores, `chosen` (n,) expert numbers. `sample_quality` (s, m) predicted for queries that
-    it was not fitted on, from which prices of budgets are found; None leaves its frontier out. `sample_rows` (s,) are
-    their rows of the map; None where unknown, and what depends on the row then counts at its mean. `valid_score` is
-    what the default was chosen by.
-    """
-
-    name: str
-    label: str
-    how: str
-    quality: Float64Array
-    chosen: IntArray
-    sample_quality: Float64Array | None = None
-    fit_s: float | None = None
-    decide_us: float | None = None
-    valid_score: float | None = None
-    is_default: bool = False
-    sample_rows: IntArray | None = None
+LATE: Final = "hindsight"
+"""The group of choices that need what is not known when a query comes in."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +31,7 @@ class Choice:
     label: str
     how: str
     probs: Float64Array
+    group: Group = "reference"
     asked: Float64Array | None = None
     binding: tuple[str, ...] = ()
 
@@ -63,13 +42,24 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Spending:
-    """A choice under one limit: `probs` (n, m) on the test queries, `hosted` (m,) experts that may serve, `asked`
-    (n, m) who is asked; None: who serves."""
+class MethodOutput:
+    """The answers of one kind of scorer on the test queries: `quality` (n, m) predicted scores, `chosen` (n,) expert
+    numbers. `valid_score` is what the default was chosen by."""
 
-    probs: Float64Array
-    hosted: BoolArray
-    asked: Float64Array | None = None
+    name: str
+    label: str
+    how: str
+    quality: Float64Array
+    chosen: IntArray
+    fit_s: float | None = None
+    valid_score: float | None = None
+    is_default: bool = False
+
+    @property
+    def choice(self) -> Choice:
+        """The method as an arm."""
+        probs = baselines.one_hot(self.chosen, self.quality.shape[1])
+        return Choice(self.name, self.label, self.how, probs, "method")
 
 
 @dataclass(frozen=True)
@@ -77,9 +67,9 @@ class Trial:
     """A router's decisions on the test table, and what the reference arms, methods and frontiers need.
 
     Both tables have the same experts and complete scores; embeddings have unit rows. `how` says how the router chooses.
-    Costs and sizes of an expert are NaN where unknown. `strategies` are arms that ask several experts, and `limited`
-    their curves by budget, at the limits of `known_budgets`. `evidence` is what the map was solved from, by `rows`
-    (categories, `general` last) and the experts of the test table, its quality the cautious one.
+    Costs and sizes of an expert are NaN where unknown. `strategies` are arms that ask several experts. `counts` (k, m)
+    are the graded answers behind the map, by learned category. `limited` has the router's experts (n,) by budget, at
+    each limit of `known_budgets`.
     """
 
     fit: OutcomeTable
@@ -92,10 +82,9 @@ class Trial:
     how: str = "the map's expert for the predicted category"
     binding: tuple[str, ...] = ()
     methods: tuple[MethodOutput, ...] = ()
-    evidence: QualityMatrix | None = None
-    rows: tuple[str, ...] = ()
     strategies: tuple[Choice, ...] = ()
-    limited: Mapping[str, Mapping[str, Sequence[Spending]]] = field(default_factory=dict)
+    counts: Mapping[str, FloatArray] = field(default_factory=dict)
+    limited: Mapping[str, Sequence[IntArray]] = field(default_factory=dict)
 
     def numbers(self, names: Sequence[str]) -> IntArray:
         """Expert numbers of expert names."""
@@ -117,11 +106,6 @@ class Trial:
     def likely(self) -> tuple[str, ...]:
         """(n,) the most likely categories, before any fallback."""
         return tuple(decision.likely_category for decision in self.decisions)
-
-    @cached_property
-    def is_fallback(self) -> BoolArray:
-        """(n,) queries sent to general."""
-        return np.array([decision.is_fallback for decision in self.decisions], dtype=bool)
 
     @cached_property
     def scores(self) -> Float64Array:
@@ -147,17 +131,6 @@ class Trial:
     def arms(self) -> list[Choice]:
         """The router, every reference arm, and strategies that ask several experts."""
         return [*choices(self), *self.strategies]
-
-    @cached_property
-    def probs(self) -> dict[str, Float64Array]:
-        """Probabilities of who answers (n, m), by names of the arms that ask one expert and `map_true`."""
-        map_true = baselines.one_hot(self.mapped, len(self.test.experts))
-        return {arm.name: arm.probs for arm in self.arms if arm.asked is None} | {"map_true": map_true}
-
-    @property
-    def default(self) -> MethodOutput | None:
-        """The method that is reported as this router; None when none is marked."""
-        return next((method for method in self.methods if method.is_default), None)
 
 
 def active_params(table: OutcomeTable) -> Float64Array:
@@ -231,7 +204,7 @@ def hosted_together(table: OutcomeTable, budgets: Budgets) -> BoolArray:
 
 
 def choices(trial: Trial) -> list[Choice]:
-    """The router and every reference arm, chosen on the fit table only but for those of `HINDSIGHT`."""
+    """The router and every reference arm, chosen on the fit table only but for those of hindsight."""
     fit, test = trial.fit, trial.test
     n, m = len(test.prompt_ids), len(test.experts)
     sizes = active_params(test)
@@ -240,7 +213,7 @@ def choices(trial: Trial) -> list[Choice]:
     single, best = (baselines.best_single(part.scores, allowed if is_limited else None) for part in (fit, test))
     near = baselines.knn(fit.scores, trial.fit_embeddings, trial.test_embeddings)
     label = f"Best single{' within the budget' if is_limited else ''}"
-    named, hindsight = f"{label} ({test.experts[single]})", f"{label} in hindsight ({test.experts[best]})"
+    named, best_named = f"{label} ({test.experts[single]})", f"{label} in hindsight ({test.experts[best]})"
 
     def given(experts: IntArray) -> Float64Array:
         return baselines.one_hot(experts, m)
@@ -250,24 +223,23 @@ def choices(trial: Trial) -> list[Choice]:
 
     by_category = given(baselines.category_oracle(test.scores, test.categories))
     by_query = given(baselines.query_oracle(test.scores, sizes))
+    on_labels = "the map, had it known every true category"
 
     arms = [
-        Choice("coe", "This router", trial.how, given(trial.decided), binding=trial.binding),
-        Choice("random", "Random", "any expert, all equally likely (expected value)", baselines.random_choice(n, m)),
+        Choice("coe", "This router", trial.how, given(trial.decided), "this router", binding=trial.binding),
         Choice("best_single", named, "one expert for all, the best on the fit data", always(single)),
-        Choice("best_single_hindsight", hindsight, "one expert for all, the best on the test data", always(best)),
+        Choice(
+            "best_single_hindsight", best_named, "one expert for all, the best on the test data", always(best), LATE
+        ),
         Choice("knn", "k-NN", "the best expert on the nearest fit queries, whatever it costs", given(near)),
-        Choice("category_oracle", "Category oracle", "the best expert per true category, in hindsight", by_category),
-        Choice("query_oracle", "Query oracle", "the best expert per query, in hindsight", by_query),
+        Choice("map_true", "Map on true labels", on_labels, given(trial.mapped), LATE),
+        Choice("category_oracle", "Category oracle", "the best expert per true category", by_category, LATE),
+        Choice("query_oracle", "Query oracle", "the best expert per query", by_query, LATE),
     ]
-    least = baselines.cheapest(mean_costs(fit), sizes)
-    if least is not None:
-        smallest = f"Cheapest ({test.experts[least]})"
-        arms.append(Choice("cheapest", smallest, "one expert for all, the cheapest (or smallest)", always(least)))
     mixture = fixed_mixture(trial)
     if mixture is not None:
         how = "a fixed random mixture of experts, the best on the fit data within the budget"
-        arms.append(Choice("best_mixture", "Best mixture", how, np.broadcast_to(mixture, (n, m)).copy()))
+        arms.append(Choice("best_mixture", "Best mixture", how, np.broadcast_to(mixture, (n, m))))
     return arms
 
 

@@ -1,11 +1,11 @@
-"""Reliability bins, ECE and Brier score, by hand."""
+"""Reliability bins and ECE, by hand."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from base.calibration import brier, calibration_error, reliability_bins
+from base.calibration import calibration_error, reliability_bins
 
 PREDICTED = np.array([0.1, 0.1, 0.9, 0.9, 0.9, 1.0])
 OBSERVED = np.array([0.0, 1.0, 1.0, 1.0, 0.25, 1.0])
@@ -18,13 +18,11 @@ def test_bins_by_hand() -> None:
     assert found.count.tolist() == [2, 4]
 
 
-def test_error_and_brier_by_hand() -> None:
+def test_error_by_hand() -> None:
     assert calibration_error(PREDICTED, OBSERVED, bins=10) == pytest.approx((0.8 + 0.45) / 6)
-    assert brier(PREDICTED, OBSERVED) == pytest.approx((0.01 + 0.81 + 0.01 + 0.01 + 0.65**2 + 0) / 6)
 
 
 def test_nothing_has_no_error_and_no_share_is_above_one() -> None:
     assert calibration_error(np.array([]), np.array([])) is None
-    assert brier(np.array([]), np.array([])) is None
     with pytest.raises(ValueError, match="expected 0 to 1"):
         reliability_bins(np.array([0.5, 1.5]), np.array([0.0, 1.0]))

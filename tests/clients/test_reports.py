@@ -9,8 +9,7 @@ import pytest
 
 from eval.log.savings import SavedGroup, Savings, savings_page
 from eval.log.traffic_page import traffic_page
-from eval.report.page import render
-from eval.report.sections import render as render_sections
+from eval.report.sections import render
 from eval.retrieval.retrieval_page import retrieval_page
 from eval.routing.routing_page import routing_page
 from router.types import Interval, Metric
@@ -58,9 +57,9 @@ def pages(folder: Path) -> dict[str, str]:
     return {
         "routing": render(routing_page(full_report())),
         "routing-few": render(routing_page(make_report())),
-        "traffic": render_sections(traffic_page(report_on(1000))),
-        "savings": render_sections(savings_page(savings())),
-        "retrieval": render_sections(retrieval_page(evaluate(folder / "collections", folder / "out"))),
+        "traffic": render(traffic_page(report_on(1000))),
+        "savings": render(savings_page(savings())),
+        "retrieval": render(retrieval_page(evaluate(folder / "collections", folder / "out"))),
     }
 
 

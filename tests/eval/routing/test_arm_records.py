@@ -7,19 +7,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from eval.metrics.intervals import bootstrap_means
-from eval.routing import arm_records
+from eval.metrics.paired import Paired
+from eval.routing import routing_report
 from eval.routing import trial as trials
 from eval.routing.routing_records import Arm
 from router.policy_config import Budgets
-from tests.eval.routing.trial_data import trial, with_costs
+from tests.eval.routing.trial_data import report_of, trial, with_costs
 
 
 def arms_of(found: trials.Trial) -> dict[str, Arm]:
-    arms = trials.choices(found)
-    scores = arm_records.arm_scores(found.test, arms)
-    draws = bootstrap_means(scores, np.random.default_rng(0), draws=200)
-    return arm_records.arm_records(found, scores.mean(axis=0), draws, np.random.default_rng(0))
+    scores = scores_of(found)
+    return {arm.name: routing_report.arm_record(found, arm, arm.name, scores) for arm in found.arms}
+
+
+def scores_of(found: trials.Trial) -> Paired:
+    values = {arm.name: routing_report.expected(arm.probs, found) for arm in found.arms}
+    alone = {f"expert {name}": found.scores[:, e] for e, name in enumerate(found.test.experts)}
+    return Paired.of({**values, **alone}, np.random.default_rng(0))
 
 
 def test_every_arm_has_its_known_mean() -> None:
@@ -27,19 +31,18 @@ def test_every_arm_has_its_known_mean() -> None:
     assert means == pytest.approx(
         {
             "coe": 0.875,
-            "random": (1.5 / 3 + 1 / 3 + 1.5 / 3 + 1.25 / 3) / 4,
             "best_single": 0.75,
             "best_single_hindsight": 0.75,
             "knn": 0.75,
             "category_oracle": 0.75,
+            "map_true": 0.75,
             "query_oracle": 1.0,
-            "cheapest": 0.3125,
         }
     )
 
 
 def test_every_arm_but_those_of_hindsight_is_chosen_on_the_fit_table() -> None:
-    """On the test queries law is best alone, cheapest, and best under a budget; on the fit ones it is none of these."""
+    """On the test queries law is best alone, and best under a budget; on the fit ones it is neither."""
     found = with_costs(trial(), [0.001, 0.004, 0.009])
     test = replace(
         found.test,
@@ -50,7 +53,6 @@ def test_every_arm_but_those_of_hindsight_is_chosen_on_the_fit_table() -> None:
     arms = arms_of(swapped)
     assert arms["best_single"].shares == {"maths": 1.0}
     assert arms["best_single"].mean_score == pytest.approx(0.2)
-    assert arms["cheapest"].label == "Cheapest (small)"
     limited = arms_of(replace(swapped, budgets=Budgets(cost_usd=0.005)))
     assert limited["best_single"].shares == {"maths": 1.0}
     assert set(limited["best_mixture"].shares) == {"maths"}
@@ -68,7 +70,6 @@ def test_sizes_and_costs_are_means_over_queries_and_none_where_unknown() -> None
     priced = arms_of(with_costs(trial(), [0.001, 0.004, np.nan]))
     assert priced["best_single"].mean_cost_usd == pytest.approx(0.004)
     assert priced["coe"].mean_cost_usd is None  # the law expert answered one query, and its cost is unknown
-    assert priced["cheapest"].label == "Cheapest (small)"
 
 
 def test_an_unknown_cost_of_one_pair_takes_the_experts_mean() -> None:
@@ -105,7 +106,6 @@ def test_costs_that_are_filled_are_counted_where_an_expert_has_any() -> None:
 def test_shares_name_who_answered() -> None:
     arms = arms_of(trial())
     assert arms["coe"].shares == {"maths": 0.5, "small": 0.25, "law": 0.25}
-    assert arms["random"].shares == pytest.approx(dict.fromkeys(("small", "maths", "law"), 1 / 3))
 
 
 def test_a_budget_limits_the_best_single_and_adds_the_best_mixture() -> None:
@@ -155,31 +155,23 @@ def test_where_no_expert_alone_keeps_the_budgets_the_best_single_is_not_said_to(
 
 def test_gains_are_paired_and_the_gap_is_closed_halfway() -> None:
     found = trial()
-    arms = trials.choices(found)
-    scores = arm_records.arm_scores(found.test, arms)
-    means, draws = scores.mean(axis=0), bootstrap_means(scores, np.random.default_rng(0), draws=500)
-    gain = arm_records.gains(arms, means, draws)
+    coe = arms_of(found)["coe"]
+    gain = coe.gain
+    assert set(gain) == {"best_single", "best_single_hindsight", "map_true", "knn"}
     assert gain["best_single"].mean == pytest.approx(0.125)
     assert gain["best_single"].interval == pytest.approx((-0.375, 0.75), abs=0.13)
     assert gain["knn"].mean == pytest.approx(0.125)
     assert gain["knn"].interval[0] == pytest.approx(0.0)  # on every single query at least as good as k-NN
-    names = [arm.name for arm in arms]
-    share = arm_records.closed(means, draws, [names.index(n) for n in ("coe", "best_single", "query_oracle")])
-    assert share.mean == pytest.approx(0.5)
-    assert share.interval[0] <= 0.5 <= share.interval[1]
+    assert coe.gap_closed.mean == pytest.approx(0.5)
+    assert coe.gap_closed.interval[0] <= 0.5 <= coe.gap_closed.interval[1]
 
 
-def test_regret_is_accounted_overall_and_per_category() -> None:
-    regret = arm_records.regret_record(trial(), np.random.default_rng(0))
+def test_the_parts_of_regret_sum_to_the_whole() -> None:
+    regret = report_of(trial()).regret
     assert {name: part.mean for name, part in regret.parts.items()} == pytest.approx(
-        {"beyond_categories": 0.25, "map": 0.0, "classifier": -0.125, "serving": 0.0}
+        {"beyond_categories": 0.25, "map": 0.0, "classifier": -0.125}
     )
     assert regret.total.mean == pytest.approx(0.125)
-    by_category = {row.category: row for row in regret.by_category}
-    assert by_category["a"].total.mean == 0
-    assert by_category["b"].parts["classifier"].mean == pytest.approx(-0.25)
-    for row in by_category.values():
-        assert sum(part.mean for part in row.parts.values()) == pytest.approx(row.total.mean, abs=1e-12)
 
 
 def test_a_category_that_was_never_learned_is_mapped_as_general() -> None:
@@ -189,22 +181,23 @@ def test_a_category_that_was_never_learned_is_mapped_as_general() -> None:
 
 
 def test_stage_one_counts_right_sure_and_wrong() -> None:
-    found = arm_records.stage_one_record(trial())
+    found = routing_report.stage_one_record(trial())
+    assert found.calibration_error == pytest.approx(abs(0.9 - 0.75))
     assert (found.accuracy, found.coverage, found.error_when_sure) == (0.75, 0.75, 0.0)
     assert found.n_categories == 2
 
 
 def test_rows_of_experts_and_categories() -> None:
     found = trial()
-    experts = arm_records.expert_rows(found, np.random.default_rng(0))
+    experts = routing_report.expert_rows(found, scores_of(found))
     assert [(row.expert, row.mean_score, row.share) for row in experts] == [
         ("maths", 0.75, 0.5),
         ("small", 0.3125, 0.25),
         ("law", 0.25, 0.25),
     ]
-    arms = trials.choices(found)
-    rows = arm_records.category_rows(found, arms, arm_records.arm_scores(found.test, arms))
+    rows = report_of(found).categories
     second = next(row for row in rows if row.category == "b")
     assert (second.n_fit, second.n_test, second.expert) == (4, 2, "law")
     assert (second.accuracy, second.fallback_share) == (0.5, 0.5)
     assert second.scores["coe"] == pytest.approx(0.75)
+    assert second.experts == {"small": 0.375, "maths": 0.5, "law": 0.5}

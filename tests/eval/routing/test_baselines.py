@@ -16,18 +16,6 @@ def test_best_single_is_the_highest_mean_of_those_allowed() -> None:
     assert baselines.best_single(SCORES, np.array([True, True, False])) == 0
 
 
-def test_cheapest_goes_by_cost_then_size_then_nothing() -> None:
-    cost, size = np.array([3.0, 2.0, 1.0]), np.array([1.0, 2.0, 3.0])
-    assert baselines.cheapest(cost, size) == 2
-    assert baselines.cheapest(np.array([3.0, np.nan, 1.0]), size) == 0
-    assert baselines.cheapest(UNKNOWN, UNKNOWN) is None
-
-
-def test_random_is_the_mean_over_experts() -> None:
-    choice = baselines.random_choice(4, 3)
-    np.testing.assert_allclose((choice * SCORES).sum(axis=1), SCORES.mean(axis=1))
-
-
 def test_category_oracle_takes_the_best_expert_of_each_true_category() -> None:
     np.testing.assert_array_equal(baselines.category_oracle(SCORES, ["a", "a", "b", "b"]), [0, 0, 1, 1])
 

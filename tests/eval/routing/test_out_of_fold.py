@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval.routing.out_of_fold import Unseen, fold_of_text, out_of_fold
+from eval.routing.out_of_fold import fold_of_text, out_of_fold
+from eval.routing.routing_page import out_of_fold_sentence
 from eval.routing.routing_request import RoutingRequest
-from eval.routing.routing_words import out_of_fold_sentence
 from eval.routing.trial_tables import Tables
 from router.policy_config import Budgets
+from router.types import IntArray
 from tests.eval.routing.trial_data import FIT_SCORES, table, trial
 from training.types import OutcomeTable
 
@@ -19,16 +20,14 @@ REQUEST = RoutingRequest(outcomes=Path("x"), out=Path("y"), command="c", folds=3
 TABLES = Tables(trial().fit, table(FIT_SCORES[2:6], ["a", "a", "b", "b"], "test"), {}, 0)
 
 
-def by_category(fit: OutcomeTable, unseen: OutcomeTable, request: RoutingRequest) -> Unseen:
-    """The best expert of each category on the fitted rows; no row may be on both sides. A strategy asks all of them and
-    serves the best of all."""
+def by_category(fit: OutcomeTable, unseen: OutcomeTable, request: RoutingRequest) -> IntArray:
+    """The best expert of each category on the fitted rows; no row may be on both sides."""
     assert not set(fit.prompt_ids) & set(unseen.prompt_ids)
     best = {
         name: int(fit.scores[[category == name for category in fit.categories]].mean(axis=0).argmax())
         for name in set(fit.categories)
     }
-    decided = np.array([best[category] for category in unseen.categories])
-    return Unseen(decided, {"vote": (unseen.scores.argmax(axis=1), np.ones(unseen.scores.shape))})
+    return np.array([best[category] for category in unseen.categories])
 
 
 def test_all_prompts_count_and_each_is_decided_without_it() -> None:
@@ -41,10 +40,6 @@ def test_all_prompts_count_and_each_is_decided_without_it() -> None:
     assert found.over_hindsight.mean == pytest.approx(found.coe - found.best_single_hindsight)
     assert found.query_oracle >= found.coe >= found.best_single
     assert found.used == []
-    vote = found.strategies["vote"]
-    assert (vote.mean_score, vote.gap_closed.mean, vote.mean_calls) == (pytest.approx(found.query_oracle), 1.0, 3.0)
-    assert vote.mean_active_params_b == pytest.approx(29)
-    assert vote.over_best_single.mean == pytest.approx(vote.mean_score - found.best_single)
     assert "over maths, the best of all in hindsight" in out_of_fold_sentence(found)
 
 

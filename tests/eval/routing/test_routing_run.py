@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from coe.command_line import run as run_cli
-from eval.routing.arms_section import how_of
+from eval.routing.routing_page import how_of
 from eval.routing.routing_records import Arm
-from eval.routing.routing_run import load
+from eval.routing.routing_run import load, read_methods
 from eval.routing.trial import mean_costs
 from router import plugins
 from router.artifact import load_artifact
@@ -63,15 +63,11 @@ def test_strategies_are_played_where_answers_are_known(tmp_path: Path) -> None:
     assert 1 < arms["sequential"]["mean_calls"] < 3
     assert arms["vote"]["binding"] == arms["coe"]["binding"] == []
     held = Arm.model_validate(arms["vote"] | {"binding": ["cost_usd"]})
-    assert how_of(held).endswith("the most probable answer; held by cost_usd")
+    assert "the most probable answer; " in how_of(held)
+    assert how_of(held).endswith(" on average; held by cost_usd")
     sizes = arms["vote"]["mean_active_params_b"]
     assert arms["vote"]["mean_calls"] == pytest.approx(3, abs=0.5)
     assert sizes == pytest.approx(29, abs=8)
-    points = report["frontier"]["active_params_b"]
-    assert {"agree", "vote", "sequential", "escalate"} <= set(points)
-    for point in points["sequential"]:
-        assert point["amount"] <= point["budget"] * 1.1
-    assert "experts asked" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_a_router_that_finds_the_topic_beats_the_best_single(tmp_path: Path) -> None:
@@ -87,8 +83,8 @@ def test_a_router_that_finds_the_topic_beats_the_best_single(tmp_path: Path) -> 
     assert arms["category_oracle"]["mean_score"] == 1.0
     assert arms["best_single"]["mean_score"] < 0.7
     assert arms["coe"]["mean_score"] > 0.9
-    assert report["frontier"]["active_params_b"]["map"][-1]["mean_score"] == arms["coe"]["mean_score"]
-    assert report["gain"]["best_single"]["interval"][0] > 0
+    assert report["frontier"]["active_params_b"]["coe"][-1]["mean_score"] == arms["coe"]["mean_score"]
+    assert arms["coe"]["gain"]["best_single"]["interval"][0] > 0
     assert report["regret"]["parts"]["map"]["mean"] == 0
     assert report["seed"] == 3
     assert report["out_of_fold"]["n"] == 160
@@ -107,12 +103,12 @@ def test_costs_by_category_reach_the_router_and_its_frontier(tmp_path: Path) -> 
     usd = np.array([{"a": (1, 5, 1), "b": (1, 1, 9)}[category] for category in made.categories], np.float32) / 1e5
     made = replace(made, cost_usd=usd)
     write_outcomes(made, folder)
-    arguments = ["--outcomes", str(folder), "--out", str(out), "--method", "soft_map", *FAST]
+    arguments = ["--outcomes", str(folder), "--out", str(out), *FAST]
     assert run_cli("eval routing", arguments) == 0
     report = json.loads((out / "report.json").read_text())
-    amounts = {point["budget"]: point["amount"] for point in report["frontier"]["cost_usd"]["map"]}
+    amounts = {point["budget"]: point["amount"] for point in report["frontier"]["cost_usd"]["coe"]}
     assert all(amount <= limit * 1.01 for limit, amount in amounts.items())  # no map keeps 4 at mean costs but 7 really
-    artifact = load_artifact(out / "routers" / report["data"]["router_version"])
+    artifact = load_artifact(read_methods(out / "routers")["soft_map"][0])
     router = load(artifact, made, Budgets(cost_usd=4.5e-5))
     assert router.experts == ("law", "maths", "small")
     assert router.costs.cost_usd == pytest.approx(np.array([[1, 5, 1], [9, 1, 1], [5, 3, 1]]) / 1e5, rel=1e-4)
@@ -154,7 +150,7 @@ def test_every_method_is_measured_under_the_budget_and_one_of_them_is_the_defaul
     assert (report["data"]["method"], report["data"]["fit_metric"]) == ("soft_ridge", "acc")
     assert report["methods"]["soft_ridge"]["gain"]["coe"]["mean"] == 0
     assert {"active_params_b", "hosted_params_b"} <= set(report["frontier"])
-    assert report["calibration"]["category"]["ece"] < 0.2
+    assert report["stage_one"]["calibration_error"] < 0.2
 
 
 @pytest.mark.parametrize(

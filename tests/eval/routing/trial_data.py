@@ -15,8 +15,7 @@ from eval.routing.routing_request import RoutingRequest
 from eval.routing.routing_run import data_facts
 from eval.routing.trial import Trial
 from eval.routing.trial_tables import Tables
-from router.quality import QualityMatrix
-from router.types import GENERAL, DecisionReason, Float64Array, RoutingDecision
+from router.types import GENERAL, DecisionReason, RoutingDecision
 from tests.logged import decision_of
 from tests.outcome_tables import scored_table
 from training.types import OutcomeTable
@@ -87,9 +86,3 @@ def report_of(found: Trial, command: str = "coe eval routing --outcomes x") -> R
     tables = Tables(found.fit, found.test, {"train": 8, "valid": 0, "test": 4}, 0)
     facts = data_facts(request, tables, "0" * 16, "onnx")
     return measure(found, request, facts, rng=np.random.default_rng(0), now=datetime(2026, 1, 2, tzinfo=UTC))
-
-
-def evidence(quality: Float64Array, mass: Float64Array, count: Float64Array) -> QualityMatrix:
-    """What a map was solved from: `quality` and `count` (k, m), `mass` (k,)."""
-    nothing = np.zeros_like(quality)
-    return QualityMatrix(quality, nothing, count, mass, np.zeros(len(mass)), nothing, nothing)
