@@ -11,6 +11,12 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+if find_spec("coe_offline") is None:
+    raise pytest.UsageError(
+        "tests need examples/offline: `make test` installs it, or .venv/bin/python -m pip install --no-deps "
+        "--no-build-isolation -e . -e examples/offline"
+    )
+
 from coe_offline.redis_server import RedisServer
 from decision_log.database import Database
 from tests.layers import UnitGuard, group_of, layer_of
