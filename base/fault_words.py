@@ -11,6 +11,7 @@ from base.errors import allowed_values
 WORDS = {
     "missing": "required key is missing",
     "string_type": "must be text",
+    "string_unicode": "must be text that UTF-8 can hold",
     "string_too_short": "must have at least {min_length} characters",
     "string_too_long": "must have at most {max_length} characters",
     "too_short": "must have at least {min_length} entries",

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from eval.routing.baselines import best_single
 from eval.routing.routing_request import RoutingRequest
 from eval.routing.trial_tables import read_tables
-from training.datasets.outcome_files import PROMPTS_FILE, PromptColumns, read_prompts
-from training.datasets.outcomes import read_outcomes
+from training.datasets.outcomes import PROMPTS_FILE, PromptColumns, read_outcomes, read_prompts
 from training.fit_inputs import opened_encoder
 from training.stage_one import embed
 from training.table_fit import DEFAULT_ENCODER, encoder_config
@@ -105,8 +104,8 @@ def scores_of_all(everyone: OutcomeTable, ids: Sequence[str]) -> Float64Array:
 def one_hot(path: Path, benchmark: str | None, column: str, ids: Sequence[str]) -> Float64Array:
     """(n, k) one of k labels in a column of the prompts."""
     prompts = read_prompts(path, PromptColumns(benchmark, column))
-    label = dict(zip(prompts.ids, prompts.categories, strict=True))
-    return (np.array([label[i] for i in ids])[:, None] == np.unique(prompts.categories)).astype(np.float64)
+    labels = sorted({row.category for row in prompts.values() if benchmark in (None, row.benchmark)})
+    return (np.array([prompts[i].category for i in ids])[:, None] == np.array(labels)).astype(np.float64)
 
 
 def sampled_rates(data: Path) -> Float64Array:

@@ -19,8 +19,7 @@ import yaml
 from benchmarks.routing import TABLES
 from router.quality import cautious_quality
 from router.types import Float64Array
-from training.datasets.outcome_files import PromptColumns, read_models
-from training.datasets.outcomes import read_outcomes
+from training.datasets.outcomes import PromptColumns, read_models, read_outcomes
 from training.expert_map import measure_quality, row_numbers
 from training.types import OutcomeTable
 

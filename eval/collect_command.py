@@ -28,7 +28,7 @@ from fleet.expert_fingerprint import expert_fingerprint
 from router.build import build_encoder
 from router.config import load_config
 from router.section import PluginConfig
-from training.datasets.outcome_files import facts_of_config
+from training.datasets.outcomes import facts_of_config
 from training.types import ModelFacts
 
 

@@ -4,13 +4,12 @@ measured and not declared."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
-from base.errors import ConfigError, DataError, allowed_values, got_value
-from base.fault_words import fault_words
-from base.record_files import json_lines
+from base.errors import ConfigError, DataError
+from base.record_files import json_records
 from base.shipped import probes_folder
 from router.answers import AnswerKind, Score, built_kind
 from router.types import Record
@@ -81,22 +80,11 @@ def load_probe_file(file: Path, category: str | None = None) -> tuple[Probe, ...
             UTF-8.
     """
     found: dict[str, tuple[Probe, str]] = {}
-    for row in json_lines(file):
-        try:
-            probe = Probe.model_validate(row.values)
-        except ValidationError as error:
-            raise DataError(f"{row.place}: {'; '.join(_describe(fault) for fault in error.errors())}") from error
+    for row in json_records(file):
+        probe = row.read(Probe)
         if category is not None and probe.category != category:
             raise DataError(f"{row.place}: category '{probe.category}' in a file of category '{category}'")
         if probe.id in found:
             raise DataError(f"{row.place}: id '{probe.id}' is taken by {found[probe.id][1]}")
         found[probe.id] = probe, row.place
     return tuple(probe for probe, _ in found.values())
-
-
-def _describe(fault: Any) -> str:
-    """One pydantic fault: where, what is allowed, what was there."""
-    name = ".".join(str(part) for part in fault["loc"]) or "probe"
-    if fault["type"] == "extra_forbidden":
-        return f"{name}: unknown key{allowed_values(str(fault['loc'][-1]), Probe.model_fields)}"
-    return f"{name}: {fault_words(fault)}{'' if fault['type'] == 'missing' else got_value(fault)}"

@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AliasChoices, BeforeValidator, Field
 
 from base.errors import ConfigError, DataError, allowed_values
-from base.record_files import Record, as_record, csv_rows, json_rows, parse_json
+from base.record_files import Amount, OptionalText, Record, Row, Text, parse_json, read_records
 from router.types import ask_in
 from router.usage import READ, usage_of
 
@@ -52,7 +54,7 @@ def read_calls(kind: str, paths: Sequence[Path], left_out: Counter[str]) -> tupl
     calls: list[Call] = []
     reader, hint = READERS[kind]
     for path in paths:
-        for record in csv_rows(path) if ".csv" in path.suffixes else json_rows(path):
+        for record in read_records(path):
             try:
                 found = reader(record)
             except (AttributeError, TypeError) as error:
@@ -84,60 +86,101 @@ def joined(calls: Sequence[Call]) -> list[Call]:
     return [replace(call, asks=asks.get(call.batch_id, ())) for call in calls if not call.asks]
 
 
-def litellm_row(record: Record) -> Call | str:
+def decoded(value: object) -> object:
+    """The value; from JSON where a column holds it as text."""
+    if isinstance(value, str) and value[:1] in ("[", "{"):
+        with suppress(DataError):  # a prompt that only begins like JSON
+            return parse_json(value, "")
+    return value
+
+
+Decoded = Annotated[Any, BeforeValidator(decoded)]
+Object = Annotated[dict[str, Any], BeforeValidator(lambda value: value if isinstance(value, dict) else {})]
+
+
+class SpendRow(Row):
     """A row of `LiteLLM_SpendLogs`, as its API and a CSV export of the table have it."""
-    if record.optional_text("status") == "failure":
+
+    status: OptionalText = ""
+    cache_hit: Annotated[str, BeforeValidator(str)] = ""
+    call_type: OptionalText = ""
+    model_group: OptionalText = ""
+    model: OptionalText = ""
+    messages: Decoded = None
+    proxy_server_request: Decoded = None
+    metadata: Decoded = None
+    prompt_tokens: Amount = None
+    completion_tokens: Amount = None
+    spend: Amount = None
+
+
+class Usage(Row):
+    prompt_tokens: Amount = Field(default=None, validation_alias=AliasChoices("prompt_tokens", "input_tokens"))
+    completion_tokens: Amount = Field(default=None, validation_alias=AliasChoices("completion_tokens", "output_tokens"))
+
+
+class Body(Row):
+    """A request, or a response."""
+
+    model: OptionalText = ""
+    messages: Any = None
+    input: Any = None
+    usage: Object = Field(default={})
+
+
+class BatchResponse(Row):
+    status_code: int | None = None
+    body: Body
+
+
+class BatchRow(Row):
+    """A row of a batch's input file or of its output file."""
+
+    custom_id: Text
+    error: Any = None
+    response: BatchResponse | None = None
+    body: Body = Body()
+
+
+def litellm_row(record: Record) -> Call | str:
+    row = record.read(SpendRow)
+    if row.status == "failure":
         return "failed"
-    if record.optional_text("cache_hit") == "True":
+    if row.cache_hit == "True":
         return "answered from its cache"
-    if not any(kind in record.optional_text("call_type") for kind in ("completion", "responses", "messages")):
+    if not any(kind in row.call_type for kind in ("completion", "responses", "messages")):
         return "not a chat"
-    request, metadata = decoded(record, "proxy_server_request"), decoded(record, "metadata")
-    body = request if isinstance(request, dict) else {}
+    body = row.proxy_server_request if isinstance(row.proxy_server_request, dict) else {}
     return Call(
-        model=record.optional_text("model_group") or record.optional_text("model"),
-        asks=asks_of(decoded(record, "messages")) or asks_of(body.get("messages") or body.get("input")),
-        prompt_tokens=record.amount("prompt_tokens"),
-        output_tokens=record.amount("completion_tokens"),
-        cost_usd=record.amount("spend"),
-        cached_tokens=cached(metadata.get("usage_object")) if isinstance(metadata, dict) else 0.0,
+        model=row.model_group or row.model,
+        asks=asks_of(row.messages) or asks_of(body.get("messages") or body.get("input")),
+        prompt_tokens=row.prompt_tokens,
+        output_tokens=row.completion_tokens,
+        cost_usd=row.spend,
+        cached_tokens=cached(row.metadata.get("usage_object")) if isinstance(row.metadata, dict) else 0.0,
     )
 
 
 def openai_row(record: Record) -> Call | str:
-    """A row of a batch's input file or of its output file."""
-    if record.get("error") not in (None, "") and record.optional_text("response.status_code") not in ("", "200"):
+    row = record.read(BatchRow)
+    if row.error and (row.response is None or row.response.status_code != 200):
         return "failed"
-    is_output = isinstance(record.values.get("response"), dict)
-    body = as_record(record.require("response.body" if is_output else "body"), record.place)
-    sent = {} if is_output else body.values
+    body = row.body if row.response is None else row.response.body
+    usage = Record(record.place, body.usage).read(Usage)
     return Call(
-        model=body.optional_text("model"),
-        asks=asks_of(sent.get("messages") or sent.get("input")),
-        prompt_tokens=first_amount(body, "usage.prompt_tokens", "usage.input_tokens"),
-        output_tokens=first_amount(body, "usage.completion_tokens", "usage.output_tokens"),
+        model=body.model,
+        asks=() if row.response else asks_of(body.messages or body.input),
+        prompt_tokens=usage.prompt_tokens,
+        output_tokens=usage.completion_tokens,
         cost_usd=None,
-        batch_id=record.text("custom_id"),
-        cached_tokens=cached(body.values.get("usage")),
+        batch_id=row.custom_id,
+        cached_tokens=cached(body.usage),
     )
 
 
 def cached(usage: object) -> float:
     """Prompt tokens that a provider's usage object says were read from a cache."""
     return float(usage_of(usage).of(READ)) if isinstance(usage, dict) else 0.0
-
-
-def first_amount(record: Record, *names: str) -> float | None:
-    return next((amount for name in names if (amount := record.amount(name)) is not None), None)
-
-
-def decoded(record: Record, name: str) -> Any:
-    """The value; from JSON where a column holds it as text."""
-    value = record.values.get(name)
-    if isinstance(value, str) and value[:1] in ("[", "{"):
-        with suppress(DataError):  # a prompt that only begins like JSON
-            return parse_json(value, record.place)
-    return value
 
 
 def asks_of(messages: Any) -> tuple[str, ...]:

@@ -17,8 +17,7 @@ from eval.routing.routing_request import RoutingRequest
 from eval.routing.trial import active_params, mean_costs
 from router.policy_config import Budgets
 from router.price import SLACK
-from training.datasets.outcome_files import PromptColumns, find_models_file, read_models
-from training.datasets.outcomes import complete_rows, read_outcomes
+from training.datasets.outcomes import PromptColumns, complete_rows, find_models_file, read_models, read_outcomes
 from training.split import SPLITS
 from training.types import OutcomeTable
 

@@ -7,25 +7,25 @@ BEIR: `corpus.jsonl`, `queries.jsonl`, `qrels/<split>.tsv`. MTEB: the same as JS
 
 from __future__ import annotations
 
+import csv
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import AliasChoices, Field
+
 from base.errors import DataError, allowed_values
-from base.record_files import Record, json_lines, parquet_rows, tab_rows
+from base.record_files import OptionalText, Record, Row, Text, ending_of, numbered, open_text, read_records
 
 SPLITS = {"train": "train", "dev": "dev", "valid": "dev", "validation": "dev", "val": "dev", "test": "test"}
 """Name of a split in a file's name -> ours."""
 
 QREL_FOLDERS = ("qrels", "default", "data")
 SUFFIX = re.compile(r"\.(jsonl|tsv|parquet)(\.gz)?$")
-IDS = {
-    "document": ("_id", "id", "corpus-id", "corpus_id", "docid"),
-    "query": ("_id", "id", "query-id", "query_id", "qid"),
-    "judged query": ("query-id", "query_id", "qid"),
-    "judged document": ("corpus-id", "corpus_id", "docid", "doc_id"),
-}
+DOCUMENT_IDS = ("_id", "id", "corpus-id", "corpus_id", "docid")
+QUERY_IDS = ("_id", "id", "query-id", "query_id", "qid")
+JUDGED_QUERIES, JUDGED_DOCUMENTS = ("query-id", "query_id", "qid"), ("corpus-id", "corpus_id", "docid", "doc_id")
 """Names of an id in the known layouts; the first that a row has counts."""
 
 TREC_COLUMNS: Mapping[int, tuple[str, ...]] = {
@@ -33,6 +33,24 @@ TREC_COLUMNS: Mapping[int, tuple[str, ...]] = {
     4: ("query-id", "iteration", "corpus-id", "score"),
 }
 """Columns of judgements without a header, by how many there are."""
+
+
+class DocumentRow(Row):
+    id: Text = Field(validation_alias=AliasChoices(*DOCUMENT_IDS))
+    title: OptionalText = ""
+    text: OptionalText = ""
+
+
+class QueryRow(Row):
+    id: Text = Field(validation_alias=AliasChoices(*QUERY_IDS))
+    text: Text
+
+
+class JudgementRow(Row):
+    query: Text = Field(validation_alias=AliasChoices(*JUDGED_QUERIES))
+    document: Text = Field(validation_alias=AliasChoices(*JUDGED_DOCUMENTS))
+    score: int = 1
+
 
 Judgements = Mapping[str, Mapping[str, int]]
 """Query id -> document id -> grade."""
@@ -125,11 +143,13 @@ def read_collection(folder: Path) -> Collection:
         if not files:
             raise DataError(f"{folder}: has no {part}; expected {part}.jsonl, .jsonl.gz, .parquet or a folder {part}/")
     documents: dict[str, str] = {}
-    for row in read_rows(document_files):
-        add_once(documents, row, "document", document_text(row.optional_text("title"), row.optional_text("text")))
+    for record in read_rows(document_files):
+        document = record.read(DocumentRow)
+        add_once(documents, record, "document", document.id, document_text(document.title, document.text))
     texts: dict[str, str] = {}
-    for row in read_rows(query_files):
-        add_once(texts, row, "query", row.text("text"))
+    for record in read_rows(query_files):
+        query = record.read(QueryRow)
+        add_once(texts, record, "query", query.id, query.text)
     splits, skipped = {}, 0
     rows_of = {name: number for number, name in enumerate(documents)}
     for split, judgements in read_judgements(folder).items():
@@ -140,10 +160,9 @@ def read_collection(folder: Path) -> Collection:
     return Collection(folder.name, tuple(documents), tuple(documents.values()), splits, skipped)
 
 
-def add_once(known: dict[str, str], row: Record, kind: str, text: str) -> None:
-    name = row.first_text(IDS[kind])
+def add_once(known: dict[str, str], record: Record, kind: str, name: str, text: str) -> None:
     if name in known:
-        raise DataError(f"{row.place}: {kind} '{name[:60]}' appears twice")
+        raise DataError(f"{record.place}: {kind} '{name[:60]}' appears twice")
     known[name] = text
 
 
@@ -157,9 +176,8 @@ def read_judgements(folder: Path) -> dict[str, dict[str, dict[str, int]]]:
     judgements: dict[str, dict[str, dict[str, int]]] = {}
     for split, file in files:
         grades = judgements.setdefault(split, {})
-        for row in read_rows([file]):
-            query, document = row.first_text(IDS["judged query"]), row.first_text(IDS["judged document"])
-            grades.setdefault(query, {})[document] = row.whole_number("score", default=1)
+        for row in (record.read(JudgementRow) for record in read_rows([file])):
+            grades.setdefault(row.query, {})[row.document] = row.score
     return judgements
 
 
@@ -192,12 +210,22 @@ def judged_queries(judgements: Judgements, texts: Mapping[str, str], rows_of: Ma
 
 
 def read_rows(files: Iterable[Path]) -> Iterator[Record]:
-    """Rows of files in order, by each one's suffix. Raises DataError with file and row."""
+    """Rows of files in order, by each one's ending. Raises DataError with file and row."""
     for file in files:
-        name = file.name.removesuffix(".gz")
-        if name.endswith(".parquet"):
-            yield from parquet_rows(file)
-        elif name.endswith(".tsv"):
-            yield from tab_rows(file, IDS["judged query"], TREC_COLUMNS)
-        else:
-            yield from json_lines(file)
+        yield from numbered(file, judgement_lines) if ending_of(file) == ".tsv" else read_records(file)
+
+
+def judgement_lines(path: Path) -> Iterator[Mapping[str, str] | None]:
+    """Tab-separated judgements, with a first row that names the columns or without; None for a blank line."""
+    header: Sequence[str] | None = None
+    with open_text(path) as stream:
+        for raw in csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE):
+            cells = [cell.strip() for cell in raw]
+            if header is None and cells and cells[0].lower() in JUDGED_QUERIES:
+                header = [cell.lower() for cell in cells]
+                yield None
+                continue
+            header = header or TREC_COLUMNS[4 if len(cells) == 4 else 3]
+            if any(cells) and len(cells) != len(header):
+                raise csv.Error(f"has {len(cells)} columns; expected {len(header)}: {', '.join(header)}")
+            yield dict(zip(header, cells, strict=True)) if any(cells) else None

@@ -114,13 +114,13 @@ def test_reads_a_folder_in_order_and_skips_blank_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"max_tokens": 0}, r"facts.jsonl: row 2: max_tokens: must be at least 1 \(got 0\)"),
-        ({"color": "red"}, r"row 2: color: unknown key; allowed: category, grader, id, max_tokens, text"),
+        ({"max_tokens": 0}, r"facts.jsonl: row 2, field 'max_tokens': must be at least 1; got 0"),
+        ({"color": "red"}, r"row 2, field 'color': is unknown; allowed: category, grader, id, max_tokens, text"),
         ({"id": "fact-2"}, r"id 'fact-2' must be the category and three digits, as in facts-001"),
         ({"category": "chat", "id": "chat-001"}, r"row 2: category 'chat' in a file of category 'facts'"),
         ({}, r"row 2: id 'facts-001' is taken by .*facts.jsonl: row 1"),
-        ({"grader": {"accepted": ["x"]}}, r"row 2: grader.kind: required key is missing"),
-        ({"text": " "}, r"row 2: text: "),
+        ({"grader": {"accepted": ["x"]}}, r"row 2, field 'grader.kind': is missing"),
+        ({"text": " "}, r"row 2, field 'text': must not be blank"),
     ],
 )
 def test_errors_name_file_line_value_and_what_is_allowed(

@@ -26,9 +26,8 @@ from base.progress import working
 from base.visible_text import echo
 from router.plugins import kinds, load
 from router.types import Record
-from training.datasets.outcome_files import PROMPTS_FILE
 from training.datasets.outcome_rows import Reasons, table_of_rows, told
-from training.datasets.outcomes import write_outcomes
+from training.datasets.outcomes import PROMPTS_FILE, write_outcomes
 from training.types import OutcomeTable
 
 FAMILY = "training.datasets.importers"
@@ -80,6 +79,11 @@ class ImportOptions(Record):
     def fields(self) -> dict[str, str]:
         """Our name -> theirs, for the flat format."""
         return {ours: theirs for ours, _, theirs in (each.partition("=") for each in self.field)}
+
+    @property
+    def same_category(self) -> dict[str, str]:
+        """The field `category` of all prompts, where one was named for all."""
+        return {} if self.category is None else {"category": self.category}
 
     @property
     def bounds(self) -> tuple[float, float] | None:

@@ -9,13 +9,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from base.errors import DataError, allowed_values
-from base.record_files import json_lines
+from base.errors import DataError
+from base.record_files import OptionalText, Row, Text, json_records
 from base.text_identity import normalised_text
 from training.types import LabelledQuery
 
 SUFFIX: Final = ".jsonl"
-KEYS: Final = ("text", "category", "style", "language")
+
+
+class QueryRow(Row, extra="forbid"):
+    text: Text
+    category: OptionalText = ""
+    style: OptionalText = ""
+    language: OptionalText = ""
 
 
 def read_seed(folder: Path) -> tuple[LabelledQuery, ...]:
@@ -45,10 +51,6 @@ def read_seed(folder: Path) -> tuple[LabelledQuery, ...]:
 
 def numbered_queries(file: Path, category: str) -> Iterator[tuple[str, LabelledQuery]]:
     """Each query of a file with its place. Lines that name no category have the file's. Raises DataError."""
-    for record in json_lines(file):
-        for key in record.values:
-            if key not in KEYS:
-                raise DataError(f"{record.place}: unknown key '{key}'{allowed_values(key, KEYS)}")
-        named = record.optional_text("category") or category
-        style, language = record.optional_text("style"), record.optional_text("language")
-        yield record.place, LabelledQuery(record.text("text").strip(), named, style, language)
+    for record in json_records(file):
+        row = record.read(QueryRow)
+        yield record.place, LabelledQuery(row.text.strip(), row.category or category, row.style, row.language)

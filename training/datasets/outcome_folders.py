@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from base.columns import read_table, texts
 from base.errors import DataError
-from training.datasets.outcome_files import PROMPTS_FILE, SCORES_FILE
-from training.datasets.outcomes import read_outcomes
+from base.record_files import read_records
+from training.datasets.outcomes import PROMPTS_FILE, SCORES_FILE, ModelName, read_outcomes
 from training.types import COLUMNS, NOT_COMPARED, OutcomeTable, unknown
 
 
@@ -71,8 +70,7 @@ def written_at(folder: Path) -> float:
 
 def graded_models(folder: Path) -> set[str]:
     """The models that a table grades. Raises DataError."""
-    path = folder / SCORES_FILE
-    return set(texts(path, read_table(path, ("model",)), "model"))
+    return {record.read(ModelName).model for record in read_records(folder / SCORES_FILE)}
 
 
 def graded_at(root: Path) -> dict[str, float]:

@@ -15,37 +15,68 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
-from base.columns import numbers, optional_texts, positions, read_table, texts
-from base.errors import DataError
-from router.types import Float64Array, FloatArray, IntArray
-from training.datasets.outcome_files import (
-    ALL_PROMPTS,
-    MODELS_FILE,
-    PROMPTS_FILE,
-    SCORES_FILE,
-    PromptColumns,
-    PromptRows,
-    ScoreRows,
-    choose_experts,
-    choose_metric,
-    estimated_cost,
-    find_models_file,
-    read_models,
-    read_prompts,
-    read_scores,
-    refuse_repeats,
-    reply_tokens,
-    write_models,
-)
+from base.errors import DataError, allowed_values
+from base.record_files import Amount, Finite, Number, OptionalText, Row, Text, parse_json, read_records
+from router.config import CoeConfig
+from router.cost import Price
+from router.types import FloatArray, IntArray
+from training.datasets.outcome_rows import NamedPrompt, Scored, ScoreRow, table_of
 from training.types import NO_ANSWER, NOT_COMPARED, ModelFacts, OutcomeTable
 
-ANSWERS_FILE = "answers.parquet"
+PROMPTS_FILE, SCORES_FILE, ANSWERS_FILE, MODELS_FILE = (
+    f"{name}.parquet" for name in ("prompts", "scores", "answers", "models")
+)
+
+
+@dataclass(frozen=True)
+class PromptColumns:
+    """Choice of prompts, and of the columns of prompts.parquet that tell of them.
+
+    Args:
+        benchmark: only prompts of this benchmark; None: all.
+        category: the column that holds the labels.
+        has_splits: False where the column `split` plays no role and may hold anything: splits are then by hash of text.
+    """
+
+    benchmark: str | None = None
+    category: str = "category"
+    has_splits: bool = True
+
+
+ALL_PROMPTS = PromptColumns()
+
+
+class StoredPrompt(NamedPrompt):
+    source: OptionalText = ""
+    benchmark: OptionalText = ""
+
+
+class StoredScore(ScoreRow):
+    prompt_id: Text
+    score: Annotated[Finite, Field(ge=0, le=1)]
+
+
+class ModelName(Row):
+    model: Text
+
+
+class AnswerRow(ModelName):
+    prompt_id: Text
+    answer: OptionalText
+    logprob: Number = None
+
+
+class ModelRow(ModelName):
+    params_active_b: Amount = None
+    price_in_per_m: Amount = None
+    price_out_per_m: Amount = None
 
 
 def read_outcomes(
@@ -66,18 +97,46 @@ def read_outcomes(
         models: sizes and prices of models that no `models.parquet` there names.
 
     Raises:
-        DataError: with file, row and column where one is at fault; a missing file or column, an unknown name, several
+        DataError: with file, row and field where one is at fault; a missing file or column, an unknown name, several
             metrics without a choice, a score out of range, a pair scored twice, or no prompt that every expert has.
     """
-    asked = read_prompts(folder / PROMPTS_FILE, prompts)
-    path = folder / SCORES_FILE
-    rows = choose_metric(path, choose_experts(path, read_scores(path, asked), experts), metric)
-    refuse_repeats(path, asked, rows)
+    asked, path = read_prompts(folder / PROMPTS_FILE, prompts), folder / SCORES_FILE
+    kept = {name: row for name, row in asked.items() if prompts.benchmark in (None, row.benchmark)}
+    scores: list[Scored] = []
+    for record in read_records(path):
+        row = record.read(StoredScore)
+        if row.prompt_id not in asked:
+            raise record.fault("prompt_id", f"'{row.prompt_id}' is not in {PROMPTS_FILE}")
+        if row.prompt_id in kept:
+            scores.append((record.place, row))
+    if not scores:
+        raise DataError(f"{path}: holds no score of the chosen prompts")
     models_file = find_models_file(folder)
     facts = dict(models or {}) | (read_models(models_file) if models_file else {})
-    answers, logprobs = read_answers(folder / ANSWERS_FILE, asked, rows.models)
-    table = replace(assemble(asked, rows, facts), answers=answers, logprobs=logprobs)
+    table = table_of(kept, scores, str(path), experts, metric, facts)
+    answers, logprobs = read_answers(folder / ANSWERS_FILE, table)
+    sources = sorted({row.source or folder.name for row in kept.values()})
+    table = replace(table, answers=answers, logprobs=logprobs, source=" + ".join(sources))
     return scored_rows(table, path) if keep_partial else complete_rows(table, path)
+
+
+def read_prompts(path: Path, wanted: PromptColumns) -> dict[str, StoredPrompt]:
+    """All prompts by id. Raises DataError, also where none is of the wanted benchmark."""
+    found: dict[str, StoredPrompt] = {}
+    names = {"text": "messages", "category": wanted.category}
+    for record in read_records(path):
+        given: dict[str, object] = {} if wanted.has_splits else {"split": ""}
+        if isinstance(stored := record.get("messages"), str):
+            given["text"] = parse_json(stored, f"{record.place}, field 'messages'")
+        row = record.read(StoredPrompt, names, **given)
+        if row.prompt_id in found:
+            raise record.fault("prompt_id", f"'{row.prompt_id}' is there already")
+        found[row.prompt_id] = row
+    benchmarks = {row.benchmark for row in found.values()}
+    if wanted.benchmark is not None and wanted.benchmark not in benchmarks:
+        unknown = f"unknown benchmark '{wanted.benchmark}'{allowed_values(wanted.benchmark, benchmarks - {''})}"
+        raise DataError(f"{path}: {unknown}")
+    return found
 
 
 def scored_rows(table: OutcomeTable, path: Path) -> OutcomeTable:
@@ -96,26 +155,30 @@ def complete_rows(table: OutcomeTable, path: Path) -> OutcomeTable:
     return table.rows(keep)
 
 
-def read_answers(path: Path, prompts: PromptRows, models: Sequence[str]) -> tuple[IntArray | None, FloatArray | None]:
+def coverage(table: OutcomeTable) -> str:
+    """The most and the least complete experts, for an error."""
+    counts = np.isfinite(table.scores).sum(axis=0)
+    order = np.argsort(-counts, kind="stable")
+    named = [f"{table.experts[e]} has {counts[e]} of {len(table.prompt_ids)}" for e in order]
+    return ", ".join(named if len(named) <= 6 else [*named[:3], "...", *named[-3:]])
+
+
+def read_answers(path: Path, table: OutcomeTable) -> tuple[IntArray | None, FloatArray | None]:
     """(n, m) numbers of answers and log-probabilities as `OutcomeTable` has them; None without the file, or without
     any. Raises DataError."""
     if not path.exists():
         return None, None
-    table = read_table(path, ("prompt_id", "model", "answer"))
-    prompt = positions(texts(path, table, "prompt_id"), prompts.ids)
-    expert = positions(texts(path, table, "model"), models)
-    given = zip(prompt.tolist(), expert.tolist(), optional_texts(path, table, "answer", ""), strict=True)
-    shape, is_kept = (len(prompts.ids), len(models)), (prompt >= 0) & (expert >= 0)
-    answers = numbered_answers((cell for cell in given if cell[0] >= 0 and cell[1] >= 0), shape)
-    logprob = numbers(path, table, "logprob")
-    if not np.isfinite(logprob[is_kept]).any():
-        return answers, None
-    logprobs = np.full(shape, np.nan, dtype=np.float32)
-    logprobs[prompt[is_kept], expert[is_kept]] = logprob[is_kept]
-    return answers, logprobs
+    prompts, experts = ({name: i for i, name in enumerate(names)} for names in (table.prompt_ids, table.experts))
+    rows = [record.read(AnswerRow) for record in read_records(path)]
+    kept = [row for row in rows if row.prompt_id in prompts and row.model in experts]
+    cells = [(prompts[row.prompt_id], experts[row.model], row.answer) for row in kept]
+    logprobs = np.full(table.scores.shape, np.nan, dtype=np.float32)
+    for (prompt, expert, _), row in zip(cells, kept, strict=True):
+        logprobs[prompt, expert] = np.nan if row.logprob is None else row.logprob
+    return numbered_answers(cells, table.scores.shape), logprobs if np.isfinite(logprobs).any() else None
 
 
-def numbered_answers(given: Iterable[tuple[int, int, str | None]], shape: tuple[int, int]) -> IntArray:
+def numbered_answers(given: Iterable[tuple[int, int, str | None]], shape: tuple[int, ...]) -> IntArray:
     """(n, m) numbers of answers as `OutcomeTable` has them, from prompt, expert and answer (empty: none)."""
     found = np.full(shape, NOT_COMPARED, dtype=np.int64)
     numbers: dict[tuple[int, str], int] = {}
@@ -131,38 +194,26 @@ def numbered_answers(given: Iterable[tuple[int, int, str | None]], shape: tuple[
     return found
 
 
-def assemble(prompts: PromptRows, rows: ScoreRows, facts: Mapping[str, ModelFacts]) -> OutcomeTable:
-    def matrix(values: Float64Array) -> FloatArray:
-        cells = np.full((len(prompts.ids), len(rows.models)), np.nan, dtype=np.float32)
-        cells[rows.prompt, rows.expert] = values
-        return cells
-
-    recorded, lengths = rows.cost_usd, reply_tokens(rows)
-    cost = np.where(np.isnan(recorded), estimated_cost(prompts, rows, lengths, facts), recorded)
-    known = {name: facts[name].active_params_b for name in rows.models if name in facts}
-    return OutcomeTable(
-        prompt_ids=tuple(prompts.ids),
-        texts=tuple(prompts.texts),
-        categories=tuple(prompts.categories),
-        splits=tuple(prompts.splits),
-        experts=rows.models,
-        scores=matrix(rows.score),
-        cost_usd=matrix(cost),
-        output_tokens=matrix(lengths),
-        latency_ms=matrix(rows.latency_ms),
-        metric=" + ".join(sorted(set(rows.metric.tolist()))),
-        source=prompts.source,
-        active_params_b={name: size for name, size in known.items() if size is not None},
-        is_cost_estimated=bool((np.isnan(recorded) & np.isfinite(cost)).any()),
-    )
+def find_models_file(folder: Path) -> Path | None:
+    """`models.parquet` in an outcome table's folder or in the one above it."""
+    found = [path for path in (folder / MODELS_FILE, folder.resolve().parent / MODELS_FILE) if path.is_file()]
+    return found[0] if found else None
 
 
-def coverage(table: OutcomeTable) -> str:
-    """The most and the least complete experts, for an error."""
-    counts = np.isfinite(table.scores).sum(axis=0)
-    order = np.argsort(-counts, kind="stable")
-    named = [f"{table.experts[e]} has {counts[e]} of {len(table.prompt_ids)}" for e in order]
-    return ", ".join(named if len(named) <= 6 else [*named[:3], "...", *named[-3:]])
+def read_models(path: Path) -> dict[str, ModelFacts]:
+    """Facts per model. Only the column `model` is required; a size of 0 is unknown, as in experts.yaml. Raises
+    DataError."""
+    found = {}
+    for row in (record.read(ModelRow) for record in read_records(path)):
+        prices = {"input": row.price_in_per_m, "output": row.price_out_per_m}
+        known = {kind: price for kind, price in prices.items() if price is not None}
+        found[row.model] = ModelFacts(row.params_active_b or None, Price(known) if len(known) == len(prices) else None)
+    return found
+
+
+def facts_of_config(config: CoeConfig) -> dict[str, ModelFacts]:
+    """Facts per expert of experts.yaml. A size of 0 there means that it is not hosted here: unknown."""
+    return {name: ModelFacts(entry.active_b or None, entry.chat_price) for name, entry in config.experts.items()}
 
 
 def write_outcomes(table: OutcomeTable, folder: Path) -> None:
@@ -174,57 +225,46 @@ def write_outcomes(table: OutcomeTable, folder: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    sizes = [{"model": name, "params_active_b": size} for name, size in table.active_params_b.items()]
+    rows = {PROMPTS_FILE: prompt_rows(table), SCORES_FILE: score_rows(table), ANSWERS_FILE: answer_rows(table)}
     try:
-        prompts, scores = pa.table(prompt_columns(table)), pa.table(score_columns(table))
-        answers = None if table.answers is None else pa.table(answer_columns(table, table.answers))
+        files = {name: pa.Table.from_pylist(found) for name, found in (rows | {MODELS_FILE: sizes}).items() if found}
     except UnicodeEncodeError as error:
         raise DataError(f"{folder}: a name or text of the table cannot be written as UTF-8 ({error.reason})") from error
     folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(prompts, folder / PROMPTS_FILE, compression="zstd")
-    pq.write_table(scores, folder / SCORES_FILE, compression="zstd")
-    if answers is not None:
-        pq.write_table(answers, folder / ANSWERS_FILE, compression="zstd")
-    if table.active_params_b:
-        write_models(folder / MODELS_FILE, table.active_params_b)
+    for name, file in files.items():
+        pq.write_table(file, folder / name, compression="zstd")
 
 
-def prompt_columns(table: OutcomeTable) -> dict[str, list[str]]:
-    return {
-        "prompt_id": list(table.prompt_ids),
-        "source": [table.source] * len(table.prompt_ids),
-        "benchmark": [table.source] * len(table.prompt_ids),
-        "category": list(table.categories),
-        "split": list(table.splits),
-        "messages": [json.dumps([{"role": "user", "content": text}], ensure_ascii=False) for text in table.texts],
-    }
+def prompt_rows(table: OutcomeTable) -> list[dict[str, str]]:
+    columns = zip(table.prompt_ids, table.categories, table.splits, table.texts, strict=True)
+    return [
+        {"prompt_id": prompt_id, "source": table.source, "benchmark": table.source, "category": category}
+        | {"split": split, "messages": json.dumps([{"role": "user", "content": text}], ensure_ascii=False)}
+        for prompt_id, category, split, text in columns
+    ]
 
 
-def answer_columns(table: OutcomeTable, answers: IntArray) -> dict[str, list[Any]]:
+def score_rows(table: OutcomeTable) -> list[dict[str, Any]]:
+    """Scores with what is known of them."""
+    amounts = {"output_tokens": table.output_tokens, "cost_usd": table.cost_usd, "latency_ms": table.latency_ms}
+    return [
+        cell_of(table, at) | {"source": table.source, "score": float(table.scores[at]), "metric": table.metric}
+        | {name: float(cells[at]) if np.isfinite(cells[at]) else None for name, cells in amounts.items()}
+        for at in zip(*np.nonzero(np.isfinite(table.scores)), strict=True)
+    ]  # fmt: skip
+
+
+def answer_rows(table: OutcomeTable) -> list[dict[str, Any]]:
     """The answers that were compared, by their numbers."""
-    prompt, expert = np.nonzero(answers > NOT_COMPARED)
-    known = {} if table.logprobs is None else {"logprob": table.logprobs[prompt, expert].tolist()}
-    return known | {
-        "prompt_id": [table.prompt_ids[i] for i in prompt],
-        "model": [table.experts[e] for e in expert],
-        "answer": [str(number) if number > NO_ANSWER else None for number in answers[prompt, expert].tolist()],
-    }
+    if table.answers is None:
+        return []
+    return [
+        cell_of(table, at) | {"answer": str(table.answers[at]) if table.answers[at] > NO_ANSWER else None}
+        | ({} if table.logprobs is None else {"logprob": float(table.logprobs[at])})
+        for at in zip(*np.nonzero(table.answers > NOT_COMPARED), strict=True)
+    ]  # fmt: skip
 
 
-def score_columns(table: OutcomeTable) -> dict[str, Any]:
-    import pyarrow as pa
-
-    prompt, expert = np.nonzero(np.isfinite(table.scores))
-
-    def amounts(cells: FloatArray) -> Any:
-        return pa.array(cells[prompt, expert].astype(np.float64), from_pandas=True)  # NaN becomes an empty cell
-
-    return {
-        "prompt_id": [table.prompt_ids[i] for i in prompt],
-        "source": [table.source] * len(prompt),
-        "model": [table.experts[e] for e in expert],
-        "score": amounts(table.scores),
-        "metric": [table.metric] * len(prompt),
-        "output_tokens": amounts(table.output_tokens),
-        "cost_usd": amounts(table.cost_usd),
-        "latency_ms": amounts(table.latency_ms),
-    }
+def cell_of(table: OutcomeTable, at: tuple[Any, ...]) -> dict[str, Any]:
+    return {"prompt_id": table.prompt_ids[at[0]], "model": table.experts[at[1]]}

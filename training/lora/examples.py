@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from base.errors import DataError
-from base.record_files import json_lines
+from base.record_files import OptionalText, Row, Text, json_records
 from base.text_identity import normalised_text
 from decision_log.read import read_records
 from decision_log.sql_engine import open_log
@@ -26,6 +26,12 @@ class Example:
     answer: str
 
 
+class ExampleRow(Row):
+    text: Text
+    answer: Text
+    category: OptionalText = ""
+
+
 def read_examples(file: Path, category: str | None) -> list[Example]:
     """Examples of a JSON lines file: `text`, `answer`, and perhaps `category`; those of other categories are left out.
 
@@ -33,10 +39,9 @@ def read_examples(file: Path, category: str | None) -> list[Example]:
         DataError: the file cannot be read, or a line is not an example.
     """
     found = []
-    for record in json_lines(file):
-        example = Example(record.text("text"), record.text("answer"))
-        if category is None or record.values.get("category", category) == category:
-            found.append(example)
+    for row in (record.read(ExampleRow) for record in json_records(file)):
+        if category is None or row.category in ("", category):
+            found.append(Example(row.text, row.answer))
     return found
 
 

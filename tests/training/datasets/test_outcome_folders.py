@@ -11,9 +11,8 @@ import pytest
 
 from base.errors import DataError
 from tests.outcome_tables import scored_table
-from training.datasets.outcome_files import PROMPTS_FILE, SCORES_FILE
 from training.datasets.outcome_folders import read_outcome_folders
-from training.datasets.outcomes import write_outcomes
+from training.datasets.outcomes import PROMPTS_FILE, SCORES_FILE, write_outcomes
 from training.types import OutcomeTable
 
 

@@ -15,8 +15,7 @@ import pytest
 
 from base.errors import DataError
 from router.cost import Price
-from training.datasets.outcome_files import PromptColumns
-from training.datasets.outcomes import read_outcomes, write_outcomes
+from training.datasets.outcomes import PromptColumns, read_outcomes, write_outcomes
 from training.split import split_of
 from training.types import ModelFacts
 
@@ -124,26 +123,30 @@ def put(row: int, column: str, value: object) -> Callable[[Rows], Rows]:
 @pytest.mark.parametrize(
     ("in_prompts", "in_scores", "complaint"),
     [
-        (drop("category"), None, r"prompts.parquet: column 'category' is missing"),
-        (None, drop("model"), r"scores.parquet: column 'model' is missing"),
-        (put(1, "category", None), None, r"prompts.parquet: row 2, column 'category': is empty"),
-        (put(1, "prompt_id", "p1"), None, r"prompts.parquet: row 2, column 'prompt_id': 'p1' is there already"),
-        (put(2, "messages", "[{"), None, r"prompts.parquet: row 3, column 'messages': is not JSON"),
-        (put(2, "messages", "[]"), None, r"row 3, column 'messages': holds no message of role 'user'"),
-        (put(2, "messages", "5"), None, r"row 3, column 'messages': expected a text or a list of messages"),
-        (put(2, "messages", "true"), None, r"row 3, column 'messages': expected a text or a list of messages"),
-        (put(2, "messages", "NaN"), None, r"row 3, column 'messages': expected a text or a list of messages"),
-        (put(2, "messages", "[" * 100_000), None, r"row 3, column 'messages': is not JSON, or only half of it"),
-        (put(0, "messages", ask(" ")), None, r"row 1, column 'messages': is empty"),
-        (put(0, "split", "tst"), None, r"row 1, column 'split': 'tst' is unknown; did you mean 'test'"),
-        (None, put(3, "score", 1.5), r"scores.parquet: row 4, column 'score': 1.5 is not allowed; expected 0 to 1"),
-        (None, put(3, "score", None), r"scores.parquet: row 4, column 'score': nan is not allowed"),
-        (None, put(0, "cost_usd", -1.0), r"row 1, column 'cost_usd': -1 is not allowed; expected 0 or more"),
-        (None, put(0, "cost_usd", np.inf), r"row 1, column 'cost_usd': inf is not allowed; .* at most 3.40282e\+38"),
-        (None, put(0, "output_tokens", 1e39), r"row 1, column 'output_tokens': 1e\+39 is not allowed"),
-        (None, put(2, "prompt_id", "p9"), r"row 3, column 'prompt_id': 'p9' is not in prompts.parquet"),
-        (None, lambda rows: [*rows, rows[1]], r"row 6, columns 'prompt_id' and 'model': 'p1' and 'b' were scored"),
-        (None, lambda rows: [r | {"score": "x"} for r in rows], r"column 'score': holds string, expected numbers"),
+        (drop("category"), None, r"prompts.parquet: row 1, field 'category': is missing"),
+        (None, drop("model"), r"scores.parquet: row 1, field 'model': is missing"),
+        (put(1, "category", None), None, r"prompts.parquet: row 2, field 'category': must be text; got null"),
+        (put(1, "prompt_id", "p1"), None, r"prompts.parquet: row 2, field 'prompt_id': 'p1' is there already"),
+        (put(2, "messages", "[{"), None, r"prompts.parquet: row 3, field 'messages': is not JSON"),
+        (put(2, "messages", "[]"), None, r"row 3, field 'messages': holds no message of role 'user'"),
+        (put(2, "messages", "5"), None, r"row 3, field 'messages': must be a text or a list of messages"),
+        (put(2, "messages", "true"), None, r"row 3, field 'messages': must be a text or a list of messages"),
+        (put(2, "messages", "NaN"), None, r"row 3, field 'messages': must be a text or a list of messages"),
+        (put(2, "messages", "[" * 100_000), None, r"row 3, field 'messages': is not JSON, or only half of it"),
+        (put(0, "messages", ask(" ")), None, r"row 1, field 'messages': must not be blank"),
+        (put(0, "split", "tst"), None, r"row 1, field 'split': unknown value; did you mean 'test'"),
+        (None, put(3, "score", 1.5), r"scores.parquet: row 4, field 'score': must be at most 1; got 1.5"),
+        (None, put(3, "score", None), r"scores.parquet: row 4, field 'score': must be a number; got null"),
+        (None, put(0, "cost_usd", -1.0), r"row 1, field 'cost_usd': must be at least 0; got -1"),
+        (None, put(0, "cost_usd", np.inf), r"row 1, field 'cost_usd': must be a finite number; got inf"),
+        (
+            None,
+            put(0, "output_tokens", 1e39),
+            r"row 1, field 'output_tokens': must be at most 3.40282346639e\+38; got 1e\+39",
+        ),
+        (None, put(2, "prompt_id", "p9"), r"row 3, field 'prompt_id': 'p9' is not in prompts.parquet"),
+        (None, lambda rows: [*rows, rows[1]], r"row 6: 'p1' and 'b' were scored already at .*scores.parquet: row 2"),
+        (None, lambda rows: [r | {"score": "x"} for r in rows], r"field 'score': must be a number; got 'x'"),
         (
             None,
             lambda rows: [r for r in rows if r["model"] + r["prompt_id"] in ("ap1", "bp2")],
@@ -171,7 +174,7 @@ def test_a_table_without_prompts_and_text_that_is_not_utf_8_are_refused(tmp_path
         read_outcomes(folder)
     foreign = pa.Array.from_buffers(pa.string(), 3, pa.array([b"ab", b"\xff\xfe", b"c"], pa.binary()).buffers())
     pq.write_table(prompts.set_column(2, "category", foreign), folder / "prompts.parquet")
-    with pytest.raises(DataError, match=r"prompts.parquet: row 2, column 'category': is not UTF-8 text"):
+    with pytest.raises(DataError, match=r"prompts.parquet: is not UTF-8 text"):
         read_outcomes(folder)
 
 
@@ -188,7 +191,9 @@ def test_a_size_of_zero_or_none_is_unknown_and_an_infinite_one_is_refused(tmp_pa
         pq.write_table(pa.table({"model": ["a", "b"], "params_active_b": sizes}), folder / "models.parquet")
         assert read_outcomes(folder).active_params_b == known
     pq.write_table(pa.table({"model": ["a", "b"], "params_active_b": [1.0, np.inf]}), folder / "models.parquet")
-    with pytest.raises(DataError, match=r"models.parquet: row 2, column 'params_active_b': inf is not allowed"):
+    with pytest.raises(
+        DataError, match=r"models.parquet: row 2, field 'params_active_b': must be a finite number; got inf"
+    ):
         read_outcomes(folder)
 
 
@@ -214,7 +219,7 @@ def test_missing_and_foreign_files_are_errors(tmp_path: Path) -> None:
         read_outcomes(tmp_path)
     folder = save(tmp_path / "t", prompt_rows(), score_rows())
     (folder / "scores.parquet").write_bytes((folder / "scores.parquet").read_bytes()[:60])
-    with pytest.raises(DataError, match=r"scores.parquet: cannot be read as Parquet"):
+    with pytest.raises(DataError, match=r"scores.parquet: cannot be read"):
         read_outcomes(folder)
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from base.errors import ConfigError, DataError, allowed_values
-from base.record_files import Record, csv_rows, json_lines
+from base.record_files import ending_of, read_records
 from training.datasets.import_formats import ImportFile, ImportOptions
-from training.datasets.outcome_rows import LeftOut, OutcomeRow, ask_of, category_of
+from training.datasets.outcome_rows import LeftOut, OutcomeRow, PromptRow, ScoreRow
 
 OPTIONS = ("field", "metric", "score_range")
-READERS = {".csv": csv_rows, ".jsonl": json_lines}
-PATTERNS = tuple(f"*{ending}" for ending in READERS)
+ENDINGS = (".csv", ".jsonl")
+PATTERNS = tuple(f"*{ending}" for ending in ENDINGS)
 FIELDS = (
     "prompt_id",
     "prompt",
@@ -33,43 +33,22 @@ def names_of(options: ImportOptions) -> dict[str, str]:
         if ours not in FIELDS:
             raise ConfigError(f"--field: unknown name '{ours}'{allowed_values(ours, FIELDS)}")
     names = {name: name for name in FIELDS} | options.fields
-    return names | ({"category": options.category_field} if options.category_field else {})
-
-
-def flat_row(
-    record: Record, options: ImportOptions, names: Mapping[str, str], model: str | None
-) -> OutcomeRow | LeftOut:
-    """One row. `model` is the name that the command line gave the file. Raises DataError."""
-    text = ask_of(record, names["prompt"], record.get(names["prompt"]))
-    metric = record.optional_text(names["metric"]) or "score"
-    if options.metric is not None and metric != options.metric:
-        return LeftOut(record.place, f"a score by another metric than '{options.metric}'")
-    record.require(names["score"])
-    score = record.number(names["score"])
-    if score is None:
-        return LeftOut(record.place, "no score")
-    return OutcomeRow(
-        place=record.place,
-        text=text,
-        category=category_of(record, names["category"], options.category),
-        model=model or record.text(names["model"]),
-        score=score,
-        score_field=names["score"],
-        prompt_id=record.optional_text(names["prompt_id"]),
-        split=record.optional_text(names["split"]),
-        metric=metric,
-        cost_usd=record.amount(names["cost_usd"]),
-        output_tokens=record.amount(names["output_tokens"]),
-        latency_ms=record.amount(names["latency_ms"]),
-    )
+    return names | {"text": names["prompt"], "category": options.category_field or names["category"]}
 
 
 def read(files: Sequence[ImportFile], options: ImportOptions) -> Iterator[OutcomeRow | LeftOut]:
     """Raises DataError, ConfigError."""
     names = names_of(options)
     for file in files:
-        ending = file.path.with_suffix("").suffix if file.path.suffix == ".gz" else file.path.suffix
-        if ending not in READERS:
-            raise DataError(f"{file.path}: ending '{ending}' is not allowed; expected {' or '.join(READERS)}")
-        for record in READERS[ending](file.path):
-            yield flat_row(record, options, names, file.model)
+        if ending_of(file.path) not in ENDINGS:
+            allowed = " or ".join(ENDINGS)
+            raise DataError(f"{file.path}: ending '{ending_of(file.path)}' is not allowed; expected {allowed}")
+        for record in read_records(file.path):
+            prompt = record.read(PromptRow, names, **options.same_category)
+            score = record.read(ScoreRow, names, **({"model": file.model} if file.model else {}))
+            if options.metric not in (None, score.metric):
+                yield LeftOut(record.place, f"a score by another metric than '{options.metric}'")
+            elif score.score is None:
+                yield LeftOut(record.place, "no score")
+            else:
+                yield OutcomeRow(record, prompt, score, names["score"])

@@ -12,13 +12,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from base.errors import DataError
-from base.record_files import ABSENT, Record, json_lines, kind_of, parse_json
+from base.record_files import ABSENT, OptionalText, Record, Row, Text, json_records, parse_json
 from training.datasets.import_formats import ImportFile, ImportOptions
-from training.datasets.outcome_rows import LeftOut, OutcomeRow, ask_of, category_of
+from training.datasets.outcome_rows import LeftOut, OutcomeRow, PromptRow, ScoreRow
 
 OPTIONS = ("text_field", "metric", "filter", "score_range")
 PATTERNS = ("samples_*.jsonl",)
 FILE_NAME = re.compile(r"samples_(?P<task>.+?)(_\d{4}-\d\d-\d\dT[\d.-]+)?")
+
+
+class Sample(Row):
+    """What is read of a line beside its score."""
+
+    doc_id: Text
+    doc_hash: OptionalText = ""
+    filter: OptionalText = ""
 
 
 @dataclass
@@ -27,17 +35,16 @@ class Documents:
 
     seen: dict[str, tuple[str, str, str]] = field(default_factory=dict)
 
-    def check(self, record: Record, prompt_id: str, text: str) -> None:
+    def check(self, record: Record, prompt: PromptRow, doc_hash: str) -> None:
         """Raises DataError where an id has two documents, or one that is worded differently for another model."""
-        doc_hash, earlier_text, place = self.seen.setdefault(
-            prompt_id, (record.optional_text("doc_hash"), text, record.place)
-        )
-        if doc_hash != record.optional_text("doc_hash"):
-            raise record.fault("doc_hash", f"'{prompt_id}' is another document than at {place}")
-        if text != earlier_text:
+        name, told = prompt.prompt_id, (doc_hash, prompt.text, record.place)
+        known_hash, text, place = self.seen.setdefault(name, told)
+        if doc_hash != known_hash:
+            raise record.fault("doc_hash", f"'{name}' is another document than at {place}")
+        if prompt.text != text:
             raise record.fault(
                 "arguments",
-                f"'{prompt_id}' is worded otherwise than at {place} (a chat template?); name the field of the question "
+                f"'{name}' is worded otherwise than at {place} (a chat template?); name the field of the question "
                 f"with --text-field; fields of doc: {', '.join(text_fields(record)) or 'none'}",
             )
 
@@ -49,45 +56,35 @@ def read(files: Sequence[ImportFile], options: ImportOptions) -> Iterator[Outcom
         name = FILE_NAME.fullmatch(file.path.stem)
         task = name["task"] if name else file.path.stem
         model = file.model or file.path.resolve().parent.name.replace("__", "/")
-        records = list(json_lines(file.path))
-        chosen = chosen_filter(records, options.filter)
-        for record in records:
-            if record.get("filter") not in (ABSENT, chosen):
+        samples = [(record, record.read(Sample)) for record in json_records(file.path)]
+        chosen = chosen_filter(samples, options.filter)
+        for record, sample in samples:
+            if sample.filter != chosen:
                 yield LeftOut(record.place, f"under another filter than '{chosen}'")
             else:
-                yield row_of(record, options, task, model, documents)
+                yield row_of(record, sample, options, task, model, documents)
 
 
-def chosen_filter(records: Sequence[Record], wanted: str | None) -> str | None:
+def chosen_filter(samples: Sequence[tuple[Record, Sample]], wanted: str | None) -> str:
     """The filter whose scores are read. Raises DataError when there are several and none was chosen."""
-    found = {record.text("filter"): record for record in records if record.get("filter") is not ABSENT}
-    if wanted is None and len(found) > 1:
-        last = list(found.values())[-1]
-        raise last.fault("filter", f"there are several; choose one with --filter: {', '.join(sorted(found))}")
-    if wanted is not None and found and wanted not in found:
-        last = list(found.values())[-1]
-        raise last.fault("filter", f"'{wanted}' is not there; allowed: {', '.join(sorted(found))}")
-    return wanted or next(iter(found), None)
+    found = {sample.filter: record for record, sample in samples}
+    if wanted in found or (wanted is None and len(found) == 1):
+        return wanted or next(iter(found))
+    reason = "there are several; choose one with --filter" if wanted is None else f"'{wanted}' is not there; allowed"
+    raise list(found.values())[-1].fault("filter", f"{reason}: {', '.join(sorted(found))}")
 
 
-def row_of(record: Record, options: ImportOptions, task: str, model: str, documents: Documents) -> OutcomeRow | LeftOut:
-    metric = metric_of(record, options.metric)
-    prompt_id = f"{task}/{record.text('doc_id')}"
-    text = prompt_of(record, options.text_field)
-    documents.check(record, prompt_id, text)
-    score = record.as_number(metric, record.require(metric))
-    if score is None:
-        return LeftOut(record.place, f"no {metric}")
-    return OutcomeRow(
-        place=record.place,
-        text=text,
-        category=task_category(record, options, task),
-        model=model,
-        score=score,
-        score_field=metric,
-        prompt_id=prompt_id,
-        metric=metric,
-    )
+def row_of(
+    record: Record, sample: Sample, options: ImportOptions, task: str, model: str, documents: Documents
+) -> OutcomeRow | LeftOut:
+    metric, given = metric_of(record, options.metric), {"prompt_id": f"{task}/{sample.doc_id}"}
+    text_name, text = prompt_of(record, options.text_field)
+    names = {"text": text_name, "category": category_field(record, options.category_field)}
+    category = options.same_category or ({} if options.category_field else {"category": task})
+    prompt = record.read(PromptRow, names, text=text, **given, **category)
+    documents.check(record, prompt, sample.doc_hash)
+    score = record.read(ScoreRow, {"score": metric}, metric=metric, model=model, **given)
+    return LeftOut(record.place, f"no {metric}") if score.score is None else OutcomeRow(record, prompt, score, metric)
 
 
 def metric_of(record: Record, wanted: str | None) -> str:
@@ -102,33 +99,28 @@ def metric_of(record: Record, wanted: str | None) -> str:
     return str(listed[0])
 
 
-def task_category(record: Record, options: ImportOptions, task: str) -> str:
-    """The field of the line, or of its document, that the options name; without one, the task."""
-    if options.category_field is None:
-        return options.category or task
-    inside = f"doc.{options.category_field}"
-    name = inside if record.get(options.category_field) is ABSENT and record.get(inside) is not ABSENT else None
-    return category_of(record, name or options.category_field, options.category)
+def category_field(record: Record, wanted: str | None) -> str:
+    """The field of the line, or of its document, that the options name."""
+    inside = f"doc.{wanted}"
+    return inside if wanted is None or record.get(wanted) is ABSENT else wanted
 
 
-def prompt_of(record: Record, text_field: str | None) -> str:
-    """The question's own field, or the first argument of the request. Raises DataError."""
+def prompt_of(record: Record, text_field: str | None) -> tuple[str, Any]:
+    """The question's own field, or the first argument of the request, with its name. Raises DataError."""
     if text_field is not None:
         name = "doc." + text_field.removeprefix("doc.")
-        return ask_of(record, name, record.get(name))
-    return ask_of(record, "arguments", messages_or_text(first_argument(record)))
+        return name, record.get(name)
+    return "arguments", messages_or_text(first_argument(record))
 
 
 def first_argument(record: Record) -> Any:
     """The prompt: a text, or a list of messages. `arguments` is {"gen_args_0": {"arg_0": prompt, ...}}, in older files
     [[prompt, ...]]. Raises DataError."""
-    found = record.require("arguments")
+    found = record.get("arguments")
     while isinstance(found, dict | list) and not is_chat(found):
         if not found:
             raise record.fault("arguments", "is empty")
         found = next(iter(found.values())) if isinstance(found, dict) else found[0]
-    if not isinstance(found, str | list):
-        raise record.fault("arguments", f"expected the prompt as a text; got {kind_of(found)}")
     return found
 
 

@@ -8,16 +8,15 @@ import ast
 from collections.abc import Iterator, Sequence
 
 from base.errors import DataError
-from base.record_files import Record, csv_rows, parquet_rows
+from base.record_files import Record, read_records
 from training.datasets.import_formats import ImportFile, ImportOptions
-from training.datasets.outcome_rows import LeftOut, OutcomeRow, ask_of, category_of
+from training.datasets.outcome_rows import LeftOut, NamedPrompt, OutcomeRow, ScoreRow
 
 OPTIONS = ("score_range",)
 PATTERNS = ("*.parquet", "*.csv")
 RESPONSE, COST = "|model_response", "|total_cost"
 ORACLE, NONE_CORRECT = "oracle_model_to_route_to", "no_model_correct"
 FRAME_COLUMNS = ("sample_id", "prompt", "eval_name", ORACLE)
-PICKLES = (".pkl", ".pickle", ".p")
 
 
 def read(files: Sequence[ImportFile], options: ImportOptions) -> Iterator[OutcomeRow | LeftOut]:
@@ -32,18 +31,15 @@ def read(files: Sequence[ImportFile], options: ImportOptions) -> Iterator[Outcom
 
 
 def open_frame(file: ImportFile) -> Iterator[Record]:
-    """Raises DataError on a pickle, another ending, or a name for the model, which the frame has itself."""
+    """Raises DataError on another ending, or a name for the model, which the frame has itself."""
     suffix = file.path.suffix.lower()
-    if suffix in PICKLES:
-        raise DataError(
-            f"{file.path}: is a pickle, and reading a pickle runs the code in it; if you trust its origin, "
-            "convert it yourself: python -c \"import pandas; pandas.read_pickle('F.pkl').to_parquet('F.parquet')\""
-        )
     if file.model:
         raise DataError(f"{file.path}: a frame names its models itself; leave out '{file.model}='")
     if suffix not in (".parquet", ".csv"):
-        raise DataError(f"{file.path}: ending '{suffix}' is not allowed; expected .parquet or .csv")
-    return parquet_rows(file.path) if suffix == ".parquet" else csv_rows(file.path)
+        raise DataError(
+            f"{file.path}: ending '{suffix}' is not allowed; expected .parquet or .csv (reading a pickle runs its code)"
+        )
+    return read_records(file.path)
 
 
 def models_of(record: Record) -> tuple[str, ...]:
@@ -57,9 +53,6 @@ def models_of(record: Record) -> tuple[str, ...]:
             f"{record.place}: no column ends in '{RESPONSE}' or '{COST}', so no model can be told; "
             f"columns: {', '.join(columns)[:300]}"
         )
-    for name in found:
-        if name not in columns:
-            raise record.missing(name)
     return tuple(found)
 
 
@@ -73,33 +66,18 @@ def unread_columns(
 
 
 def rows_of_prompt(record: Record, models: Sequence[str], options: ImportOptions) -> Iterator[OutcomeRow | LeftOut]:
-    text = ask_of(record, "prompt", unlisted(record.require("prompt")))
-    prompt_id = record.text("sample_id")
-    category = category_of(record, options.category_field or "eval_name", options.category)
-    check_oracle(record, models)
+    names = {"prompt_id": "sample_id", "text": "prompt", "category": options.category_field or "eval_name"}
+    prompt = record.read(NamedPrompt, names, text=unlisted(record.get("prompt")), **options.same_category)
+    oracle = record.values.get(ORACLE) or NONE_CORRECT
+    if oracle not in (*models, NONE_CORRECT):
+        raise record.fault(ORACLE, f"'{str(oracle)[:60]}' is not a model of this frame; is this only half of the file?")
     for model in models:
-        score = record.number(model)
-        if score is None:
+        columns = {"score": model, "cost_usd": model + COST}
+        score = record.read(ScoreRow, columns, model=model, metric="performance")
+        if score.score is None:
             yield LeftOut(record.place, f"no score of '{model}'")
-            continue
-        yield OutcomeRow(
-            place=record.place,
-            text=text,
-            category=category,
-            model=model,
-            score=score,
-            score_field=model,
-            prompt_id=prompt_id,
-            metric="performance",
-            cost_usd=record.amount(model + COST),
-        )
-
-
-def check_oracle(record: Record, models: Sequence[str]) -> None:
-    """The last column names a model, or none; it need not be there. Raises DataError."""
-    oracle = record.optional_text(ORACLE)
-    if oracle and oracle not in (*models, NONE_CORRECT):
-        raise record.fault(ORACLE, f"'{oracle[:60]}' is not a model of this frame; is this only half of the file?")
+        else:
+            yield OutcomeRow(record, prompt, score, model)
 
 
 def unlisted(prompt: object) -> object:

@@ -33,7 +33,6 @@ class Shape:
     score: str
     required: tuple[str, ...]
     options: ImportOptions = field(default_factory=ImportOptions)
-    unit: str = "field"
 
     @property
     def name(self) -> str:
@@ -151,14 +150,9 @@ FLAT_REQUIRED = ("prompt", "category", "model", "score")
 SUBJECT = ImportOptions(category_field="subject")
 SHAPES = (
     Shape("flat", {"scores.jsonl": flat()}, dump_jsonl, "score", FLAT_REQUIRED),
-    Shape("flat", {"scores.csv": flat()}, dump_csv, "score", FLAT_REQUIRED, unit="column"),
+    Shape("flat", {"scores.csv": flat()}, dump_csv, "score", FLAT_REQUIRED),
     Shape(
-        "routerbench",
-        {"frame.csv": routerbench()},
-        dump_csv,
-        "small",
-        ("sample_id", "prompt", "eval_name", "small"),
-        unit="column",
+        "routerbench", {"frame.csv": routerbench()}, dump_csv, "small", ("sample_id", "prompt", "eval_name", "small")
     ),
     Shape(
         "routerbench",
@@ -166,7 +160,6 @@ SHAPES = (
         dump_parquet,
         "small",
         ("sample_id", "prompt", "eval_name", "small"),
-        unit="column",
     ),
     Shape(
         "lm_eval",

@@ -90,7 +90,7 @@ def test_half_a_file_is_refused(shape: Shape, tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-9])  # of a CSV file, that takes the last cell
     message = refused(shape, arguments)
     assert message.startswith(str(file))
-    assert re.search(r"half of|ends before|cannot be read", message), message
+    assert re.search(r"half of|cannot be read", message), message
 
 
 @each_shape
@@ -110,7 +110,7 @@ def test_a_missing_field_is_named_with_its_row(shape: Shape, path: str, tmp_path
     has_columns = shape.dump in (dump_csv, dump_parquet)
     assert ("row 1" in message) if has_columns else ("row 2" in message), message
     *_, parent, name = ("", *path.split("."))
-    assert f"{shape.unit} '" in message
+    assert "field '" in message
     assert name in message or parent in message
 
 
@@ -119,7 +119,7 @@ def test_a_missing_field_is_named_with_its_row(shape: Shape, path: str, tmp_path
 def test_a_score_that_is_no_number_is_refused(shape: Shape, wrong: Any, tmp_path: Path) -> None:
     message = refused(shape, shape.write(tmp_path, lambda records: put(records[1], shape.score, wrong)))
     assert "row 2" in message
-    assert "expected" in message or "choose one" in message
+    assert "must be a number; got" in message or "choose one" in message
 
 
 @each_shape

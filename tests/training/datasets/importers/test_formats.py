@@ -21,11 +21,9 @@ def read(format_name: str, *arguments: object, **options: Any) -> tuple[OutcomeT
     return read_outcomes_of(importer, find_files(importer, [str(a) for a in arguments]), ImportOptions(**options), "t")
 
 
-def test_a_pickle_is_refused_with_a_way_out(tmp_path: Path) -> None:
+def test_a_pickle_is_refused(tmp_path: Path) -> None:
     (tmp_path / "routerbench_0shot.pkl").write_bytes(b"\x80\x04N.")
-    with pytest.raises(
-        DataError, match=r"routerbench_0shot.pkl: is a pickle, and reading a pickle runs the code in it"
-    ):
+    with pytest.raises(DataError, match=r"0shot.pkl: ending '.pkl' is not allowed; .*reading a pickle runs its code"):
         read("routerbench", tmp_path / "routerbench_0shot.pkl")
 
 
@@ -147,17 +145,26 @@ def test_generic_fields_may_have_other_names_and_chats(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        ("prompt,prompt\n", "column 'prompt': appears twice"),
-        ("prompt,category,model,score\nx,c,m\n", "row 1, column 'score': the row ends before it"),
-        ("prompt,category,model,score\nx,c,m,1,9\n", "row 1: has 5 cells; the header has 4"),
-        ('prompt,category,model,score\n"x,c,m,1\n', "row 1: is not CSV, or only half of it"),
+        ("prompt,prompt\n", "column 'prompt' appears twice in the header"),
+        (
+            "prompt,category,model,score\nx,c,m\n",
+            "row 1: cannot be read, .*more or fewer cells than the 4 of the header",
+        ),
+        (
+            "prompt,category,model,score\nx,c,m,1,9\n",
+            "row 1: cannot be read, .*more or fewer cells than the 4 of the header",
+        ),
+        ('prompt,category,model,score\n"x,c,m,1\n', "row 1: cannot be read, or only half of it"),
         ("prompt,category,model,score\n", "holds no row"),
         ("prompt,category,model,score\n\n\n", "x.csv: holds no row"),
         ("prompt,category,model,score\nx,c,m,\n", "no score was found; left out: 1 x no score"),
-        ("prompt,category,model,score\nx,c,m,inf\n", "row 1, column 'score': inf is not allowed"),
-        ("prompt,category,model,score\n ,c,m,1\n", "row 1, column 'prompt': is empty"),
-        ("prompt,category,model,score,cost_usd\nx,c,m,1,-1\n", "column 'cost_usd': -1 is not allowed; expected 0 or"),
-        ("prompt,category,model,score,split\nx,c,m,1,dev\n", "'split': 'dev' is unknown"),
+        ("prompt,category,model,score\nx,c,m,inf\n", "row 1, field 'score': must be a finite number; got 'inf'"),
+        ("prompt,category,model,score\n ,c,m,1\n", "row 1, field 'prompt': must not be blank"),
+        ("prompt,category,model,score,cost_usd\nx,c,m,1,-1\n", "field 'cost_usd': must be at least 0; got '-1'"),
+        (
+            "prompt,category,model,score,split\nx,c,m,1,dev\n",
+            "field 'split': unknown value; allowed: , test, train, valid; got 'dev'",
+        ),
         (
             "prompt,category,model,score\nx,c,m,1\nx,d,n,1\n",
             "row 2: prompt '[0-9a-f]{16}' has another category than at",
