@@ -96,9 +96,8 @@ SINCE = {
         training/new_experts.py training/takeover.py training/*worth*.py
         training/key_influence.py training/probe_*.py router/exploration.py eval/log/worth_section.py
     """,
-    "durability, archives, a copy of the database": """
-        decision_log/commit_check.py decision_log/archive.py decision_log/copy_database.py
-        gateway/migrate_command.py
+    "durability, archives": """
+        decision_log/commit_check.py decision_log/archive.py
     """,
 }
 """Capabilities that were asked for after the rooms were planned, and the files that came with each: none was in commit

@@ -153,9 +153,6 @@ COMMANDS = {
     "log doctor": Command(
         "decision_log.doctor_commands:doctor", "Prove that the decision log lost nothing, or name the gaps."
     ),
-    "log migrate": Command(
-        "gateway.migrate_command:migrate", "Copy the database into an empty one, for instance SQLite's to Postgres."
-    ),
     "log drain": Command(
         "decision_log.doctor_commands:drain", "Write what waits in the stream to SQL, once or always."
     ),
