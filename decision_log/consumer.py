@@ -2,8 +2,7 @@
 its row is committed.
 
 Entries of a consumer that died are claimed after `min_idle_ms`. An entry that five deliveries did not bring into SQL
-goes to the stream `<name>:dead`, from where a consumer that starts takes what it can read; a database that is away
-costs no delivery.
+goes to the stream `<name>:dead`; a database that is away costs no delivery.
 """
 
 from __future__ import annotations
@@ -24,14 +23,12 @@ from decision_log.redis_client import REDIS_ERRORS, ResponseError, connect
 from decision_log.replica_status import ReplicaStatus
 from decision_log.stream import GROUP, Backoff
 from decision_log.stream_entries import (
-    DEAD_ID_FIELD,
     Content,
     Entry,
     Erased,
     content_of,
     dead_stream,
     entries_of,
-    revive,
 )
 from fleet.tasks import stop_task
 
@@ -182,7 +179,6 @@ class Consumer:
         if not self._held:
             if not self._has_group:
                 await self._make_group()
-                await revive(self._redis, self._stream)  # once: what it cannot write either comes back there
             if time.monotonic() >= self._next_claim:
                 self._next_claim = time.monotonic() + self._min_idle_ms / 1000
                 await self._claim(min_idle_ms=self._min_idle_ms)
@@ -314,7 +310,7 @@ class Consumer:
         for entry_id, left in of_id.items():
             async with self._redis.pipeline(transaction=True) as pipeline:
                 for entry in left:
-                    fields: dict[FieldT, EncodableT] = {entry.field: entry.payload or b"", DEAD_ID_FIELD: entry_id}
+                    fields: dict[FieldT, EncodableT] = {entry.field: entry.payload or b""}
                     pipeline.xadd(self._dead_stream, fields, maxlen=DEAD_MAX_ENTRIES, approximate=True)
                 pipeline.xack(self._stream, GROUP, entry_id)
                 pipeline.xdel(self._stream, entry_id)

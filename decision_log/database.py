@@ -19,10 +19,9 @@ from decision_log.feedback_types import DocumentFeedback, Feedback, FeedbackStat
 from decision_log.implicit_signals import note_signals
 from decision_log.listing import LOOK_S, DecisionFilter, Page, Place, list_decisions, of_tenant
 from decision_log.payloads import Logged, from_payload, to_payload
-from decision_log.read import record_of, records_in
+from decision_log.read import record_of
 from decision_log.spend import EVER, SLOT_S, Span, Spend, add_again, add_spend, span_of, spend_by_key, stale_parts
 from decision_log.sql_engine import (
-    check_schema,
     close_engine,
     hold,
     in_parts,
@@ -53,7 +52,7 @@ class Database:
     Raises:
         ConfigError: `database_url` is not a URL, or of a database that is not supported.
         MissingExtraError: it is Postgres and the driver is not installed.
-        StoreError: the database cannot be opened, or has tables of another version.
+        StoreError: the database cannot be opened.
     """
 
     def __init__(self, database_url: str, *, is_reader: bool = False) -> None:
@@ -61,9 +60,8 @@ class Database:
         self.insert: Any = import_module(f"sqlalchemy.dialects.{self._engine.dialect.name}").insert
         try:
             with translated_errors("open"):
-                check_schema(self._engine, TABLES)
-            with suppress(StoreError) if is_reader else nullcontext(), translated_errors("open"):
-                make_schema(self._engine, TABLES)
+                self._engine.connect().close()
+            self.make_tables(TABLES)
         except StoreError:
             self.close()
             raise
@@ -115,17 +113,9 @@ class Database:
         with self.transaction("read the decisions of a trace") as connection:
             return connection.scalars(named.where(of_tenant(connection, tenant)).limit(2)).all()
 
-    def newest_decisions(
-        self, *, since: float, limit: int, left_out: Counter[str] | None = None
-    ) -> Iterator[DecisionRecord]:
-        """Up to `limit` chat decisions made since a time (Unix seconds), newest first, read a page at a time.
-
-        Args:
-            left_out: counts rows of another version of the record, by reason.
-
-        Raises:
-            StoreError: also when a row is not a decision record.
-        """
+    def newest_decisions(self, *, since: float, limit: int) -> Iterator[DecisionRecord]:
+        """Up to `limit` chat decisions made since a time (Unix seconds), newest first, read a page at a time. Raises
+        StoreError, also when a row is not a decision record."""
         columns = (DECISIONS.c.at, DECISIONS.c.decision_id, DECISIONS.c.record, DECISIONS.c.embedding)
         newest_first = (
             select(*columns)
@@ -135,7 +125,7 @@ class Database:
         query, left = newest_first, limit
         while left > 0:
             rows = self.rows("read decisions", query.limit(min(left, PAGE_ROWS)))
-            yield from records_in(rows, left_out)
+            yield from map(record_of, rows)
             if len(rows) < min(left, PAGE_ROWS):
                 return
             left -= len(rows)

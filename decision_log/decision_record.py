@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from enum import StrEnum
-from functools import cache
-from typing import Final, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from router.types import QueryFacts, Record, RoutingDecision
 from router.usage import Usage
 
-logger = logging.getLogger(__name__)
-
 RETRIEVAL = ":retrieval"
 """Category of a retrieval decision; no category of experts.yaml can have this name."""
-
-UNKNOWN_FIELD = ("extra_forbidden", "unexpected_keyword_argument")
-"""Faults of pydantic about a model's field and a dataclass's."""
-
-RECORD_VERSION: Final = 1
-"""Of `DecisionRecord`. Readers leave rows of others out and count them."""
 
 OUR_FAULTS = frozenset(
     {
@@ -93,7 +82,7 @@ class CallState(StrEnum):
 class AskedExpert(Record):
     """One call of a strategy. Calls of one `answer` number gave the same answer; None: it stated none. The usage of a
     cancelled call is an estimate of its prompt. `is_judge`: it was asked whether two answers are the same. `propensity`
-    is the probability of the call, given the replies before it; 0 in rows of before it was kept."""
+    is the probability of the call, given the replies before it."""
 
     expert: str
     state: CallState
@@ -154,7 +143,6 @@ class DecisionRecord(Record):
     `text` is there only at privacy level `text`, `text_hash` (keyed) at `text` and `hash`.
     """
 
-    schema_version: Literal[1] = RECORD_VERSION
     kind: DecisionKind = DecisionKind.CHAT
     decision_id: str
     request_id: str
@@ -207,18 +195,4 @@ class DecisionRecord(Record):
 def read_record(line: str | bytes) -> DecisionRecord:
     """A record from JSON, without fields that only a later coe knows: gateways of both may share a log while one is
     replaced by the other, and SQL keeps the line as it came. Raises ValidationError."""
-    try:
-        return DecisionRecord.model_validate_json(line)
-    except ValidationError as error:
-        faults = error.errors(include_url=False, include_context=False, include_input=False)
-        if any(fault["type"] not in UNKNOWN_FIELD for fault in faults):
-            raise
-        fields = {".".join(part for part in fault["loc"] if isinstance(part, str)) for fault in faults}
-        warn_of(", ".join(sorted(fields))[:200])
-        return DecisionRecord.model_validate_json(line, extra="ignore")
-
-
-@cache
-def warn_of(fields: str) -> None:
-    """Says once that records have fields which this program does not know."""
-    logger.warning("records of another version of coe have fields that this one leaves out: %s", fields)
+    return DecisionRecord.model_validate_json(line, extra="ignore")

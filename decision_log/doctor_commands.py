@@ -72,7 +72,7 @@ def verdict(found: Diagnosis) -> Iterator[str]:
         f"{found.in_stream:,} in the stream, {found.unsettled:,} still with their gateway"
     )
     if found.dead:
-        yield "dead letters: `coe log drain` tries them again; those that stay are damaged, or of a later coe"
+        yield "dead letters: entries that five deliveries did not bring into SQL; the gateway's log says why"
     if found.evicts_by is not None:
         yield evicting(found.evicts_by)
     for finding in found.findings:
@@ -113,8 +113,7 @@ def drain(
         bool, typer.Option("--follow", help="keep consuming the stream, in addition to the gateways, until stopped")
     ] = False,
 ) -> int:
-    """Write what waits in spools and stream to SQL, and dead letters that can be read; exit status 1 when a record
-    could not be written."""
+    """Write what waits in spools and stream to SQL; exit status 1 when a record could not be written."""
     from base.progress import working
     from base.terminal import Terminal
     from fleet.program_log import log_to_stderr

@@ -1,5 +1,5 @@
 """Housekeeping of a running gateway: forgets who was erased, removes what is past its time, and adds up the spend that
-no sum counts, such as that of a log from before there were sums."""
+no sum counts."""
 
 from __future__ import annotations
 

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 from sqlalchemy import ColumnElement, and_, case, false, select, true, tuple_
 
 from base.errors import StoreError
 from base.json_text import from_json
 from base.request_body import ColumnText
-from decision_log.decision_record import RECORD_VERSION, DecisionKind, TerminalState
-from decision_log.read import read_rewards, why_foreign
+from decision_log.decision_record import DecisionKind, TerminalState
+from decision_log.read import read_rewards
 from decision_log.spend import is_of, may_have, of_record, span_of
 from decision_log.tables import DECISIONS, FEEDBACK
 from router.types import DecisionReason, Record
@@ -151,20 +151,16 @@ def list_decisions(
             break
     rewards = read_rewards(connection, ids=[row.decision_id for row in rows])
     lines = (line_of(row.record, row.expert, rewards.get(row.decision_id)) for row in rows)
-    return Page(tuple(line for line in lines if line is not None), after)
+    return Page(tuple(lines), after)
 
 
-def line_of(record: str, expert: str | None, feedback: float | None) -> DecisionLine | None:
-    """The line of one row; None for one that another version of coe reads. Raises StoreError: it is damaged."""
+def line_of(record: str, expert: str | None, feedback: float | None) -> DecisionLine:
+    """The line of one row. Raises StoreError: it is damaged."""
     try:
         values = from_json(record)
-        if values["schema_version"] != RECORD_VERSION:
-            return None
         known = {**(values["decision"] or {}), **values["usage"], **values, "expert": expert, "feedback": feedback}
         return DecisionLine.model_validate({name: known.get(name) for name in DecisionLine.model_fields})
     except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, ValidationError) and why_foreign(record, error) is not None:
-            return None
         raise StoreError("a row of the decision log cannot be read: it is not a decision record") from error
 
 

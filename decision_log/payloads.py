@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping
 from itertools import chain
 from math import isfinite
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from base.json_text import to_json
-from decision_log.decision_record import RECORD_VERSION, DecisionRecord
+from decision_log.decision_record import DecisionRecord
 
 NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 """In JSON. An odd number of backslashes before it makes it letters of a text."""
@@ -53,7 +53,6 @@ class RecordPart(Part):
     """The fields of a `DecisionRecord` that its row in SQL needs. Validating all of it takes twice as long, and nobody
     looks at the rest before the line is read back."""
 
-    schema_version: Literal[1] = RECORD_VERSION
     decision_id: str
     replica: str
     seq: int = Field(ge=0)

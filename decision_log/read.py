@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 from sqlalchemy import Connection, Row, Text, bindparam, text
 
 from base.errors import StoreError
-from base.json_text import JsonError, from_json
 from decision_log.decision_record import (
     OUR_FAULTS,
-    RECORD_VERSION,
     RETRIEVAL,
-    UNKNOWN_FIELD,
     DecisionKind,
     DecisionRecord,
     TerminalState,
@@ -54,7 +49,6 @@ BY_BUILTIN = "an expert that is not a language model answered"
 PAGE_ROWS = 5000
 BATCH_IDS = 500
 """Ids in one statement, well below the databases' limits on parameters."""
-logger = logging.getLogger(__name__)
 
 
 def read_rewards(
@@ -90,66 +84,13 @@ def read_signals(connection: Connection) -> dict[str, tuple[ImplicitKind, ...]]:
     return found
 
 
-class ForeignRowError(StoreError):
-    """A row that another version of coe reads. `reason` is that of all such rows."""
-
-    def __init__(self, decision_id: str, reason: str) -> None:
-        super().__init__(f"row {decision_id} of the decision log is among the {reason}")
-        self.reason = reason
-
-
-def why_foreign(record: str | bytes, error: ValidationError) -> str | None:
-    """The reason why a decision record is one of another version; None of one that is damaged.
-
-    Args:
-        error: of its reading.
-    """
-    try:
-        values = from_json(record)
-    except JsonError:
-        return None
-    version = values.get("schema_version", RECORD_VERSION) if isinstance(values, dict) else RECORD_VERSION
-    if version != RECORD_VERSION:
-        return f"rows of schema_version {str(version)[:20]}; this coe reads {RECORD_VERSION}"
-    faults = [
-        each for each in error.errors(include_url=False, include_context=False) if each["type"] not in UNKNOWN_FIELD
-    ]
-    if any(each["type"] != "enum" for each in faults):
-        return None
-    fields = sorted({".".join(part for part in each["loc"] if isinstance(part, str)) for each in faults})
-    return f"rows with a value of {', '.join(fields)} that only another coe knows"
-
-
 def record_of(row: Row[*tuple[Any, ...]]) -> DecisionRecord:
-    """The record of a row, which has its `decision_id`, `record` and `embedding`. Raises StoreError: it is damaged;
-    ForeignRowError: it is of another version."""
+    """The record of a row, which has its `decision_id`, `record` and `embedding`. Raises StoreError: it is damaged."""
     try:
         read = read_record(row.record)
     except ValidationError as error:
-        reason = why_foreign(row.record, error)
-        if reason is None:
-            raise StoreError(f"row {row.decision_id} of the decision log is not a decision record") from error
-        raise ForeignRowError(row.decision_id, reason) from error
+        raise StoreError(f"row {row.decision_id} of the decision log is not a decision record") from error
     return read if row.embedding is None else read.model_copy(update={"embedding": row.embedding})
-
-
-def records_in(rows: Iterable[Row[*tuple[Any, ...]]], left_out: Counter[str] | None = None) -> Iterator[DecisionRecord]:
-    """The records of rows.
-
-    Args:
-        left_out: counts rows of another version of the record, by reason.
-
-    Raises:
-        StoreError: a row is damaged.
-    """
-    for row in rows:
-        try:
-            record = record_of(row)
-        except ForeignRowError as error:
-            if left_out is not None:
-                left_out[error.reason] += 1
-            continue
-        yield record
 
 
 def is_chat(record: DecisionRecord) -> bool:
@@ -157,18 +98,16 @@ def is_chat(record: DecisionRecord) -> bool:
     return record.kind is DecisionKind.CHAT
 
 
-def read_records(
-    connection: Connection, since: float, left_out: Counter[str] | None = None
-) -> Iterator[DecisionRecord]:
-    """Every record of chat since a time, with its embedding, in order of arrival, a page at a time. Takes and raises
-    what `records_in` does."""
+def read_records(connection: Connection, since: float) -> Iterator[DecisionRecord]:
+    """Every record of chat since a time, with its embedding, in order of arrival, a page at a time. Raises
+    StoreError: a row is damaged."""
     query = text(
         "SELECT at, decision_id, record, embedding FROM decisions "
         "WHERE at >= :since AND (at > :at OR decision_id > :last) ORDER BY at, decision_id LIMIT :page"
     )
     after, last = since, ""
     while rows := connection.execute(query, {"since": after, "at": after, "last": last, "page": PAGE_ROWS}).all():
-        yield from filter(is_chat, records_in(rows, left_out))
+        yield from filter(is_chat, map(record_of, rows))
         after, last = rows[-1].at, rows[-1].decision_id
 
 
@@ -176,13 +115,13 @@ def read_newest(
     connection: Connection, fingerprint: str, *, since: float, until: float, most: int
 ) -> Iterator[DecisionRecord]:
     """The newest decisions of a time (since <= at < until, Unix seconds) that an encoder's embedding was kept of, with
-    it; rows of another version of the record are left out."""
+    it."""
     query = text(
         "SELECT decision_id, record, embedding FROM decisions WHERE at >= :since AND at < :until "
         "AND encoder_fingerprint = :fingerprint AND embedding IS NOT NULL ORDER BY at DESC, decision_id LIMIT :most"
     )
     bounds = {"since": since, "until": min(until, 1e18), "fingerprint": fingerprint, "most": most}
-    yield from filter(is_chat, records_in(connection.execute(query, bounds)))
+    yield from filter(is_chat, map(record_of, connection.execute(query, bounds)))
 
 
 def read_rows(connection: Connection, ids: Sequence[str]) -> Iterator[Row[Any] | None]:
@@ -320,11 +259,8 @@ def read_judged_searches(
         "SELECT decision_id, record, NULL AS embedding FROM decisions "
         "WHERE decision_id IN :ids AND category = :category AND at >= :since ORDER BY decision_id"
     )
-    left_out: Counter[str] = Counter()
     for part in id_batches(sorted(values)):
         found = connection.execute(query, {"ids": part, "category": RETRIEVAL, "since": since}).all()
-        for record in records_in(found, left_out):
+        for record in map(record_of, found):
             said = values[record.decision_id]
             yield record, {name: sum(each) / len(each) for name, each in said.items()}
-    for reason, count in left_out.items():
-        logger.warning("left out %d searches: %s", count, reason)

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
-from sqlalchemy import event, func, insert, inspect, select
+from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
 from sqlmodel import create_engine
 
 from base.errors import ConfigError, DataError, StoreError
 from base.extras import require_installed
-from decision_log.tables import DECISIONS, SCHEMA, SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from sqlalchemy import Table
@@ -148,25 +147,11 @@ def checked_url(database_url: str) -> URL:
     return url
 
 
-def check_schema(engine: Engine, tables: Sequence[Table]) -> None:
-    """Raises StoreError as `refuse_schema` does."""
-    with engine.connect() as connection:
-        refuse_schema(connection, tables)
-
-
 def make_schema(engine: Engine, tables: Sequence[Table]) -> None:
-    """Makes the tables that are missing and notes the version of a new database. Processes that start at once wait for
-    each other.
-
-    Raises:
-        StoreError: as `refuse_schema` does.
-    """
+    """Makes the tables that are missing. Processes that start at once wait for each other."""
     with engine.begin() as connection:
         hold(connection, SCHEMA_LOCK)
-        refuse_schema(connection, tables)
-        tables[0].metadata.create_all(connection, tables=[SCHEMA, *tables])
-        if connection.execute(select(SCHEMA)).first() is None:
-            connection.execute(insert(SCHEMA).values(version=SCHEMA_VERSION))
+        tables[0].metadata.create_all(connection, tables=tables)
 
 
 def hold(connection: Connection, *numbers: int, is_shared: bool = False) -> None:
@@ -183,27 +168,6 @@ def hold(connection: Connection, *numbers: int, is_shared: bool = False) -> None
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-def refuse_schema(connection: Connection, tables: Sequence[Table]) -> None:
-    """Raises StoreError: the database has tables of another version, or that are not ours."""
-    present = set(inspect(connection).get_table_names())
-    ours = sorted(present & {table.name for table in tables})
-    if SCHEMA.name not in present and not ours:
-        return
-    if SCHEMA.name not in present:
-        raise StoreError(
-            f"the database has a table '{ours[0]}' and no schema version, so this coe did not make it; "
-            f"allowed: schema version {SCHEMA_VERSION}, or a database without such tables (move this one away, or name "
-            "another)"
-        )
-    version = connection.execute(select(func.max(SCHEMA.c.version))).scalar_one() or 0
-    if version != SCHEMA_VERSION:
-        age, advice = ("a newer", "upgrade coe") if version > SCHEMA_VERSION else ("an older", "use that coe for it")
-        raise StoreError(
-            f"the database is of schema version {version}, of {age} coe; this one takes version "
-            f"{SCHEMA_VERSION}: {advice}"
-        )
-
-
 @contextmanager
 def open_log(database_url: str) -> Iterator[Connection]:
     """A connection for reading the decision log.
@@ -211,7 +175,7 @@ def open_log(database_url: str) -> Iterator[Connection]:
     Raises:
         ConfigError, MissingExtraError: as `open_engine` does.
         DataError: there is no such file.
-        StoreError: the database cannot be read, or has tables of another version.
+        StoreError: the database cannot be read.
     """
     url = checked_url(database_url)
     path = Path(url.database or "")
@@ -223,7 +187,6 @@ def open_log(database_url: str) -> Iterator[Connection]:
         raise DataError(f"{path}: there is no decision log; it begins with the first `coe up` or `coe serve`")
     try:
         with translated_errors("read the decision log in"), engine.connect() as connection:
-            refuse_schema(connection, [DECISIONS])
             yield connection
     finally:
         engine.dispose()
@@ -243,6 +206,4 @@ def translated_errors(action: str) -> Iterator[None]:
     except DBAPIError as error:
         is_retryable = isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
         reason = str(error.orig).strip().split("\n", maxsplit=1)[0]
-        if reason.startswith("no such table"):
-            reason += " (made by an earlier coe? this one adds it where it may write: use a copy that may be written)"
         raise StoreError(f"cannot {action} the database: {reason}", is_retryable=is_retryable) from error

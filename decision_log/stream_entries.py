@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 PAGE_ENTRIES = 100
 ERASED_BEGINNING = b'{"erased"'
-DEAD_ID_FIELD = b"entry"  # of a dead letter: the id that it had in the stream
 
 logger = logging.getLogger(__name__)
 
@@ -79,14 +78,6 @@ def parse(payload: bytes, field: bytes = RECORD_FIELD) -> Content:
     return from_payload(payload)
 
 
-def is_readable(entry: Entry) -> bool:
-    try:
-        parse(entry.payload or b"", entry.field)
-    except ValidationError:
-        return False
-    return True
-
-
 async def waiting_entries(client: RedisClient, stream: str) -> AsyncIterator[Entry]:
     """Entries of the stream that are not in SQL yet, those that no consumer has first. Raises RedisError."""
     if not await client.exists(stream):
@@ -123,31 +114,12 @@ async def dead_entries(client: RedisClient, stream: str) -> AsyncIterator[Entry]
         yield entry
 
 
-async def revive(client: RedisClient, stream: str) -> None:
-    """Puts dead letters back into the stream that can be read by now, if only in part: a coe of an earlier version may
-    have given them up. Raises RedisError."""
-    async for page in pages_after(client, dead_stream(stream), b"0-0"):
-        for entry_id, fields in page:
-            if not any(map(is_readable, parts_of(entry_id, fields))):
-                continue
-            async with client.pipeline(transaction=True) as pipeline:
-                pipeline.xadd(stream, {name: value for name, value in fields.items() if name != DEAD_ID_FIELD})
-                pipeline.xdel(dead_stream(stream), entry_id)
-                await pipeline.execute()
-
-
 async def entries_after(client: RedisClient, stream: str, last: bytes) -> AsyncIterator[Entry]:
     """Entries behind that id. Raises RedisError."""
-    async for page in pages_after(client, stream, last):
-        for entry in entries_of(page):
-            yield entry
-
-
-async def pages_after(client: RedisClient, stream: str, last: bytes) -> AsyncIterator[Any]:
-    """Ids and fields behind that id. Raises RedisError."""
     next_after: Any = last
     while rows := await client.xrange(stream, min=b"(" + next_after, count=PAGE_ENTRIES):
-        yield rows
+        for entry in entries_of(rows):
+            yield entry
         next_after = rows[-1][0]
 
 

@@ -10,17 +10,6 @@ from sqlmodel import Field, SQLModel
 if TYPE_CHECKING:
     from sqlalchemy import Table
 
-SCHEMA_VERSION = 1
-"""Of the tables. A change that older or newer programs could not read raises it."""
-
-
-class SchemaRow(SQLModel, table=True):
-    """The version of all tables: `SCHEMA_VERSION` of the coe that made them."""
-
-    __tablename__ = "coe_schema"
-
-    version: int = Field(primary_key=True)
-
 
 class DecisionRow(SQLModel, table=True):
     """One decision; `record` is the DecisionRecord as JSON without its embedding, which is `embedding`; the other
@@ -46,9 +35,9 @@ class DecisionRow(SQLModel, table=True):
 
 class SpendRow(SQLModel, table=True):
     """Sums over the decisions of one key ('' without one) in one slot, `decision_log.spend.SLOT_S` seconds. All but
-    `decisions` are of those that were not refused. Its former table, `spend`, told no cached tokens."""
+    `decisions` are of those that were not refused."""
 
-    __tablename__ = "spend_by_kind"
+    __tablename__ = "spend"
 
     slot: int = Field(primary_key=True)
     key_id: str = Field(primary_key=True, sa_type=Text)
@@ -175,9 +164,8 @@ class RouterEventRow(SQLModel, table=True):
     detail: str = Field(default="", sa_type=Text)
 
 
-SCHEMA: Table = SQLModel.metadata.tables["coe_schema"]
 DECISIONS: Table = SQLModel.metadata.tables["decisions"]
-SPEND: Table = SQLModel.metadata.tables["spend_by_kind"]
+SPEND: Table = SQLModel.metadata.tables["spend"]
 FEEDBACK: Table = SQLModel.metadata.tables["feedback"]
 DOCUMENT_FEEDBACK: Table = SQLModel.metadata.tables["document_feedback"]
 SIGNALS: Table = SQLModel.metadata.tables["implicit_signals"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -132,16 +131,13 @@ def compared(
     from base.progress import console_progress
     from gateway.replay import compare
 
-    left_out = Counter[str]()
-
     def told() -> Iterator[DecisionRecord]:
-        for number, record in enumerate(database.newest_decisions(since=since, limit=limit, left_out=left_out), 1):
+        for number, record in enumerate(database.newest_decisions(since=since, limit=limit), 1):
             progress(f"deciding again: {number} of {limit}")
             yield record
 
     with console_progress() as progress:
-        report = compare(candidate, told(), key, examples)
-    return report.model_copy(update={"skipped": {**report.skipped, **left_out}})
+        return compare(candidate, told(), key, examples)
 
 
 def show_diff(report: CandidateReport, *, as_json: bool) -> int:

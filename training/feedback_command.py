@@ -54,8 +54,6 @@ def log_feedback(
 
 
 def overview(report: FeedbackReport) -> Iterator[str]:
-    for reason, count in report.left_out.items():
-        yield f"left out: {count:,} {reason}"
     share = report.replies / report.answers if report.answers else 0.0
     yield f"{report.replies:,} of {report.answers:,} answers got feedback ({share:.1%})"
     for each in report.kinds:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 import numpy as np
-from pydantic import Field
 from sqlalchemy import Connection
 
 from decision_log.decision_record import DecisionRecord
@@ -90,7 +89,6 @@ class FeedbackReport(Record):
     keys: tuple[KeyCount, ...]
     signals: tuple[SignalAgreement, ...]
     judges: tuple[JudgeAgreement, ...] = ()
-    left_out: dict[str, int] = Field(default_factory=dict, description="rows that could not be read, by reason")
 
 
 def gather(
@@ -125,11 +123,10 @@ def feedback_report(
     """
     with open_log(database_url) as connection:
         rewards = read_rewards(connection, key_weights)
-        left_out: Counter[str] = Counter()
-        replies = gather(read_records(connection, since, left_out), rewards, read_signals(connection))
+        replies = gather(read_records(connection, since), rewards, read_signals(connection))
         report = report_of(replies, *given(connection, since, key_weights or {}))
         judges = judge_agreements(connection, since, rewards)
-        return report.model_copy(update={"judges": judges, "left_out": dict(left_out)})
+        return report.model_copy(update={"judges": judges})
 
 
 def judge_agreements(connection: Connection, since: float, rewards: Mapping[str, float]) -> tuple[JudgeAgreement, ...]:

@@ -213,17 +213,14 @@ def read_log_table(
     """
     with open_log(database_url) as connection:
         rewards, signals = read_rewards(connection, feedback.key_weights), read_signals(connection)
-        left_out: Counter[str] = Counter()
-        records = read_records(connection, since, left_out)
+        records = read_records(connection, since)
         judges = judge_agreements(connection, since, rewards)
         preferences = read_preferences(connection, [each.name for each in judges if each.is_trusted])
         table = collect(records, rewards, signals, feedback, progress, known, preferences)
         unheard = Counter[str]()
         for each in judges:
             unheard[UNTRUSTED.format(each.judge)] += 0 if each.is_trusted else each.pairs
-        return replace(
-            table, dropped=Counter(table.dropped) + left_out + unheard, n_rows=table.n_rows + sum(left_out.values())
-        )
+        return replace(table, dropped=Counter(table.dropped) + unheard)
 
 
 def collect(

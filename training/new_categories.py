@@ -140,7 +140,7 @@ def propose(request: ProposeRequest, progress: Progress = silent) -> Proposals:
     left_out: Counter[str] = Counter()
     with open_log(request.database_url) as connection:
         rewards = read_rewards(connection)
-        asked = list(uncertain_queries(read_records(connection, request.since, left_out), rewards, router, counts))
+        asked = list(uncertain_queries(read_records(connection, request.since), rewards, router, counts))
     n_decisions = sum(counts.values())
     usable, vectors = with_vectors(asked, router, left_out, progress)
     distance = neighbour_distance(vectors, reference)

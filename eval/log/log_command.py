@@ -61,8 +61,7 @@ def log(
     with console_progress() as progress:
         progress("reading the decision log")
         url = database_url or default_database_url(data_dir)
-        left_out: Counter[str] = Counter()
-        traffic = read_traffic(url, since=since, until=until, left_out=left_out, progress=progress)
+        traffic = read_traffic(url, since=since, until=until, progress=progress)
         events = read_events(url, since=since, until=until)
         last = datetime.fromtimestamp(traffic.at[-1] + 1, UTC)
         loop = measure_loop(request_of(config, data_dir, url, last), last, progress)
@@ -77,7 +76,6 @@ def log(
             command=command_line(sys.argv[1:]),
             now=datetime.now(UTC),
             events=events,
-            left_out=left_out,
             loop=loop,
             mix=mix,
             mix_unknown=mix_unknown,

@@ -105,13 +105,9 @@ def read_traffic(
     *,
     since: float = 0.0,
     until: float = float("inf"),
-    left_out: Counter[str] | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Traffic:
     """Decisions with since <= at < until (Unix seconds) and the feedback on them.
-
-    Args:
-        left_out: counts rows of another version of the record, by reason.
 
     Raises:
         DataError, StoreError: the database cannot be read, or holds no decision of that time.
@@ -119,7 +115,7 @@ def read_traffic(
     """
     with open_log(database_url) as connection:
         rewards = read_rewards(connection)
-        records = takewhile(lambda record: record.at < until, read_records(connection, since, left_out))
+        records = takewhile(lambda record: record.at < until, read_records(connection, since))
         found = gather(counted(records, progress), rewards)
     if len(found) == 0:
         others = "".join(f", and {count} that are not traffic ({name})" for name, count in found.left_out.items())

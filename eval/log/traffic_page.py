@@ -134,7 +134,6 @@ def worsened(alarms: Sequence[Alarm]) -> list[Alarm]:
 
 def warnings(report: LogReport) -> Iterator[str]:
     """Reasons to doubt a figure."""
-    yield from (f"Left out: {count:,} {reason}." for reason, count in report.left_out.items())
     for one in report.model_changes[-10:]:
         yield (
             f"The answers of {one.expert} name {one.after} since {moment(one.at)} UTC, and named {one.before} before: "

@@ -209,4 +209,3 @@ class LogReport(Record):
     mix_unknown: str = Field(default="", description="why it is not")
     worth: CompositionWorth | None = Field(default=None, description="None where it is not known")
     worth_unknown: str = Field(default="", description="why it is not")
-    left_out: dict[str, int] = Field(default_factory=dict, description="rows that could not be read, by reason")

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import time
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -176,24 +175,6 @@ def test_doctor_names_holes_repeats_dead_letters_and_what_is_on_the_way(
     assert "lost: r1 numbers 4\n" in out
     assert "duplicate: r2 number 0: again, r2-0\n" in out
     assert out.index("r1") < out.index("r2")
-
-
-def test_drain_writes_dead_letters_that_can_be_read_by_now(
-    tmp_path: Path, config: Path, redis_url: str, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
-    later = make_record(0).model_dump_json().replace('"schema_version":1', '"schema_version":2')
-    with Redis.from_url(redis_url) as client, closing(Database(f"sqlite:///{tmp_path / 'coe.db'}")) as store:
-        for line in (later, make_record(1).model_dump_json()):  # as an earlier coe gave both up
-            client.xadd(dead_stream("coe:decisions"), {"record": line})
-        assert doctor(tmp_path, config, redis_url) == 1
-        assert "2 dead letters" in capsys.readouterr().out
-        assert drain(tmp_path, config, redis_url) == 0
-        assert store.get_decision("r1-1") == make_record(1)
-        assert client.xlen(dead_stream("coe:decisions")) == 1, "a later coe can read it"
-        assert caplog.text == "", "ten thousand of them would be as many lines"
-        assert doctor(tmp_path, config, redis_url) == 1
-        assert "0 gaps, 0 duplicates, 1 dead letters" in (out := capsys.readouterr().out)
-        assert "those that stay are damaged, or of a later coe" in out
 
 
 def test_doctor_sees_what_a_killed_gateway_had_in_memory(

@@ -1,7 +1,5 @@
 """Rewards and signals as they are read from the database that a gateway writes."""
 
-from collections import Counter
-
 import pytest
 from sqlalchemy import create_engine, text
 
@@ -80,37 +78,6 @@ def test_signals_are_apart_from_feedback(store, connection):
     )
     assert read_signals(connection) == {"d0": (ImplicitKind.CUT_OFF, ImplicitKind.REASKED)}
     assert read_rewards(connection) == {}
-
-
-def test_rows_of_another_version_are_left_out_and_counted(store, connection):
-    store.write_decisions([record(i) for i in range(5)])
-    for name, version in (("d1", "2"), ("d2", '"later"'), ("d3", "null")):
-        store_foreign(store, name, version)
-    left_out = Counter()
-    assert [each.decision_id for each in read_records(connection, 0.0, left_out)] == ["d0", "d4"]
-    assert sum(left_out.values()) == 3
-    assert left_out["rows of schema_version 2; this coe reads 1"] == 1
-
-
-def test_rows_with_a_value_of_a_later_version_are_left_out_and_counted(store, connection):
-    store.write_decisions([record(i) for i in range(3)])
-    store_changed(store, "d1", '"state":"answered"', '"state":"cached","future":[]')
-    left_out = Counter()
-    assert [each.decision_id for each in read_records(connection, 0.0, left_out)] == ["d0", "d2"]
-    assert left_out == {"rows with a value of state that only another coe knows": 1}
-
-
-def store_foreign(store, name, version):
-    store_changed(store, name, '"schema_version":1', f'"schema_version":{version},"future":[]')
-
-
-def store_changed(store, name, before, after):
-    with store.transaction("change a row") as connection:
-        query = text("SELECT record FROM decisions WHERE decision_id = :n")
-        row = connection.execute(query, {"n": name}).scalar_one()
-        changed = row.replace(before, after)
-        assert changed != row
-        connection.execute(text("UPDATE decisions SET record = :r WHERE decision_id = :n"), {"r": changed, "n": name})
 
 
 def test_a_damaged_row_of_our_version_is_an_error(store, connection):

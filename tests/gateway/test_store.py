@@ -2,21 +2,18 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select, update
 
 from base.errors import ConfigError, StoreError
 from decision_log.database import Database
 from decision_log.decision_record import DecisionRecord
 from decision_log.feedback_types import Feedback, FeedbackKind
 from decision_log.ledger import Ledger
-from decision_log.sql_engine import open_log, write_ahead
-from decision_log.tables import DECISIONS, SCHEMA_VERSION
+from decision_log.sql_engine import write_ahead
 from gateway.telemetry.telemetry import decision_of as decision_of_trace
 from tests.logged import answered, decision_of
 
@@ -242,72 +239,8 @@ def test_processes_that_start_at_once_make_one_schema(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as threads:
         stores = list(threads.map(Database, [url] * 4))
     for opened in stores:
+        assert opened.count() == 0
         opened.close()
-    with closing(sqlite3.connect(tmp_path / "coe.db")) as connection:
-        assert connection.execute("SELECT version FROM coe_schema").fetchall() == [(SCHEMA_VERSION,)]
-
-
-@pytest.mark.parametrize("is_reader", [False, True])
-@pytest.mark.parametrize(
-    ("statement", "problem"),
-    [
-        (
-            "UPDATE coe_schema SET version = 7",
-            "is of schema version 7, of a newer coe; this one takes version 1",
-        ),
-        ("UPDATE coe_schema SET version = 0", "is of schema version 0, of an older coe; this one takes version 1"),
-        ("DROP TABLE coe_schema", "has a table 'decisions' and no schema version, so this coe did not make it"),
-    ],
-)
-def test_a_database_of_another_version_is_refused(
-    tmp_path: Path, statement: str, problem: str, is_reader: bool
-) -> None:
-    path = tmp_path / "coe.db"
-    url = f"sqlite:///{path}"
-    with closing(Database(url)) as store:
-        store.write_decisions([record(0)])
-    change(path, statement)
-    with pytest.raises(StoreError, match=problem) as refused:
-        Database(url, is_reader=is_reader)
-    assert not refused.value.is_retryable
-    with pytest.raises(StoreError, match=problem), open_log(url):
-        pass
-
-
-def test_a_version_on_postgres_is_refused_too(postgres_url: str) -> None:
-    store = Database(postgres_url)
-    try:
-        with store.transaction("change the version") as connection:
-            connection.exec_driver_sql("UPDATE coe_schema SET version = 7")
-        with pytest.raises(StoreError, match="schema version 7"):
-            Database(postgres_url)
-    finally:
-        with store.transaction("change it back") as connection:
-            connection.exec_driver_sql("UPDATE coe_schema SET version = 1")
-        store.close()
-
-
-def test_tables_of_another_program_are_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "theirs.db"
-    change(path, "CREATE TABLE feedback (stars INTEGER)")
-    with pytest.raises(StoreError, match="has a table 'feedback' and no schema version"):
-        Database(f"sqlite:///{path}")
-    with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("feedback",)]
-
-
-def test_a_row_of_another_version_is_left_out_or_named(store: Database) -> None:
-    store.write_decisions([record(i, at=float(i)) for i in range(3)])
-    with store.transaction("change a row") as connection:
-        row = connection.execute(select(DECISIONS.c.record).where(DECISIONS.c.decision_id == "r1-1")).scalar_one()
-        changed = row.replace('"schema_version":1', '"schema_version":3,"future":1')
-        connection.execute(update(DECISIONS).where(DECISIONS.c.decision_id == "r1-1").values(record=changed))
-    left_out: Counter[str] = Counter()
-    newest = store.newest_decisions(since=0.0, limit=10, left_out=left_out)
-    assert [each.decision_id for each in newest] == ["r1-2", "r1-0"]
-    assert left_out == {"rows of schema_version 3; this coe reads 1": 1}
-    with pytest.raises(StoreError, match="rows of schema_version 3; this coe reads 1"):
-        store.get_decision("r1-1")
 
 
 def test_a_file_that_cannot_be_written_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,14 +117,3 @@ def test_errors_of_the_database_show_no_password():
     with pytest.raises(ConfigError, match="allowed: sqlite:///FILE") as caught, open_log("not a url, pass:secret"):
         pass
     assert "secret" not in str(caught.value)
-
-
-def test_rows_of_another_version_are_left_out_of_retraining_and_counted(url):
-    engine = create_engine(url)
-    with engine.begin() as connection:
-        changed = text("UPDATE decisions SET record = replace(record, :ours, :later) WHERE decision_id IN ('d0', 'd2')")
-        connection.execute(changed, {"ours": '"schema_version":1', "later": '"schema_version":9'})
-    engine.dispose()
-    log = read_log_table(url)
-    assert log.ids.tolist() == [b"d1", b"d3"]
-    assert (log.n_rows, log.dropped) == (4, {"rows of schema_version 9; this coe reads 1": 2})

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import sqlite3
-from collections import Counter
 from collections.abc import Callable
-from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -255,24 +252,6 @@ def test_since_and_until_cut_the_log(tmp_path: Path) -> None:
     assert found.at.tolist() == [START + 60 * n for n in range(10, 20)]
     with pytest.raises(DataError, match="no decision of that time"):
         read_traffic(url, since=START + 1e6)
-
-
-def test_a_row_of_another_version_is_left_out_and_told(tmp_path: Path) -> None:
-    path = tmp_path / "coe.db"
-    url = write_log(path, 60)
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute(
-            "UPDATE decisions SET record = replace(record, '\"schema_version\":1', '\"schema_version\":2') "
-            "WHERE decision_id IN (SELECT decision_id FROM decisions ORDER BY at LIMIT 7)"
-        )
-        connection.commit()
-    left_out: Counter[str] = Counter()
-    traffic = read_traffic(url, left_out=left_out)
-    assert len(traffic) == 53
-    found = measure_log(traffic, command="c", now=NOW, left_out=left_out)
-    told = "Left out: 7 rows of schema_version 2; this coe reads 1."
-    assert told in found.warnings
-    assert told in sections.render(traffic_page(found))
 
 
 def test_what_happened_to_routers_is_told(tmp_path: Path) -> None:
