@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from base.errors import ConfigError
-from base.extras import require_installed
 from base.options import ConfigOption, DatabaseOption, DataOption, RedisOption, age_s, require_folder
 from decision_log.connections import (
     opened_client,
@@ -54,10 +53,8 @@ def erase_decisions(
         raise ConfigError("give either --subject or --older-than")
     if (dry_run or archive is not None) and subject is None:
         raise ConfigError(f"{'--dry-run' if dry_run else '--archive'}: it needs --subject")
-    if archive is not None:
-        require_installed("--archive", "pyarrow")
-        if not archive.is_dir():
-            raise ConfigError(f"--archive {archive}: is not a folder; allowed: one that `coe log archive` wrote")
+    if archive is not None and not archive.is_dir():
+        raise ConfigError(f"--archive {archive}: is not a folder; allowed: one that `coe log archive` wrote")
     with working("looking for decisions ..."), opened_database(data_dir, database_url, is_reader=dry_run) as database:
         known = load_config(config)
         if subject is None:
@@ -82,7 +79,7 @@ def archive_decisions(
     data_dir: DataOption = Path("data"),
     database_url: DatabaseOption = None,
 ) -> int:
-    """Move decisions older than an age, with their feedback, from SQL to Parquet files, one for each hour."""
+    """Move decisions older than an age, with their feedback, from SQL to files of compressed JSON lines."""
     from base.progress import console_progress
     from base.terminal import Terminal
     from decision_log.archive import archive

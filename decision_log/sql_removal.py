@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, case, delete, exists, func, or_, select
 
@@ -51,6 +51,19 @@ def found_of(line: bytes | str, subjects: Collection[str], until: float) -> Foun
     if not any(values.get(name) in subjects for name in ("key_id", "session_id", "text_hash")):
         return None
     return Found(str(values.get("decision_id")), str(values.get("replica")), int(values.get("seq", 0)))
+
+
+def remove_in(connection: Connection, insert: Any, found: Sequence[Found], *, reason: str, at: float) -> Removed:
+    """Removes what SQL has of some decisions, and remembers their numbers, also of those that never got here. The
+    caller holds the lock for erasures.
+
+    Args:
+        insert: the dialect's INSERT.
+    """
+    numbers = [(each.replica, each.seq) for each in found]
+    note_removed(connection, insert, numbers, reason=reason, at=at)
+    feedback = sum(delete_of(connection, ids) for ids in id_batches([each.decision_id for each in found]))
+    return Removed(len(found), feedback)
 
 
 class Removal:
@@ -103,30 +116,11 @@ class Removal:
         self._database.checkpoint()
         return total
 
-    def remove(
-        self,
-        found: Sequence[Found],
-        *,
-        reason: str,
-        at: float,
-        is_wanted: Callable[[Connection, Sequence[str]], Collection[str]] | None = None,
-    ) -> Removed:
-        """Removes what SQL has of some decisions, and remembers their numbers, also of those that never got here.
-
-        Args:
-            is_wanted: names those of some ids that may go, while nobody else writes.
-        """
-        feedback = 0
+    def remove(self, found: Sequence[Found], *, reason: str, at: float) -> Removed:
+        """As `remove_in`, in a transaction of its own."""
         with self._database.transaction("remove decisions") as connection:
             lock(connection, for_erasure=True)
-            if is_wanted is not None:
-                wanted = is_wanted(connection, [each.decision_id for each in found])
-                found = [each for each in found if each.decision_id in wanted]
-            numbers = [(each.replica, each.seq) for each in found]
-            note_removed(connection, self._database.insert, numbers, reason=reason, at=at)
-            for ids in id_batches([each.decision_id for each in found]):
-                feedback += delete_of(connection, ids)
-        return Removed(len(found), feedback)
+            return remove_in(connection, self._database.insert, found, reason=reason, at=at)
 
     def erased_since(self, at: float) -> dict[str, float]:
         """Hashes of subjects erased after `at`, with the time up to which their decisions are gone."""
