@@ -69,7 +69,7 @@ class Database:
     def make_tables(self, tables: Sequence[Table]) -> None:
         """Makes tables of another part of the gateway where they are missing; a reader may not be able to. Raises
         StoreError."""
-        with suppress(StoreError) if self._is_reader else nullcontext(), translated_errors("make tables in"):
+        with suppress(StoreError) if self._is_reader else nullcontext(), translated_errors("open"):
             make_schema(self._engine, tables)
 
     def write_decisions(self, records: Sequence[DecisionRecord | Logged]) -> int:
