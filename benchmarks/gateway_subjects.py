@@ -35,7 +35,7 @@ NAMED, STATIC, STATIC_100, SHIPPED = (
     "coe, encoder static, 100 experts",
     "coe, as shipped",
 )
-LITELLM_VERSION = "1.110.2"
+LITELLM_VERSION = "1.100.5"  # the last whose proxy installs from the package index
 """The newest on 2026-12-02."""
 
 TICKS = os.sysconf("SC_CLK_TCK")

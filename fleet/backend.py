@@ -15,6 +15,9 @@ from base.json_text import JsonError, from_json
 
 MAX_ERROR_BYTES = 1 << 20
 MAX_ANSWER_BYTES = 64 << 20
+MAX_ANSWER_VALUES = 1_000_000
+"""Of a whole answer: the log-probabilities of a token are over a hundred."""
+
 MAX_EVENT_BYTES = 8 << 20
 """Of an event of a stream, and of a line of one."""
 

@@ -8,11 +8,9 @@ from typing import Any, NamedTuple
 
 from base.errors import BackendError
 from base.json_text import JsonError, from_json
-from fleet.backend import MAX_EVENT_BYTES
+from fleet.backend import MAX_ANSWER_VALUES, MAX_EVENT_BYTES
 from gateway.http_errors import code_of, not_ours
 from router.usage import Usage, usage_of
-
-MAX_REPLY_VALUES = 1_000_000  # the log-probabilities of a token are over a hundred
 
 
 class StreamReader:
@@ -218,7 +216,7 @@ def answer_text(body: bytes) -> str | None:
 
 def reply_json(text: bytes) -> Any:
     """The value of an expert's JSON, which may repeat a key: no decision depends on it. Raises JsonError."""
-    return from_json(text, max_values=MAX_REPLY_VALUES, has_unique_keys=False)
+    return from_json(text, max_values=MAX_ANSWER_VALUES, has_unique_keys=False)
 
 
 def later(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,6 +29,9 @@ JOINED_BYTES = 64 * 1024
 MAX_INTERIM = 8
 """Heads such as `103 Early Hints` before the answer; servers send one or two."""
 
+HEAD_PIECE_BYTES = 4096
+"""The most that is parsed at once before the answer begins: interim heads are counted after each piece."""
+
 SWITCHING = 101
 
 
@@ -81,6 +84,11 @@ class OneAnswer(ResponseHandler):
                 self.set_exception(InterimError())
 
     def data_received(self, data: bytes) -> None:
+        if self._answer is None and len(data) > HEAD_PIECE_BYTES:
+            self.data_received(data[:HEAD_PIECE_BYTES])
+            if self._interim <= MAX_INTERIM:
+                self.data_received(data[HEAD_PIECE_BYTES:])
+            return
         if data and self._is_answered():
             self._end()
             return

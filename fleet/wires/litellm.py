@@ -16,8 +16,18 @@ from weakref import WeakSet
 from pydantic import Field, SecretStr
 
 from base.errors import BackendError
-from base.json_text import to_json
-from fleet.backend import BackendRequest, BackendResponse, ChatBackend, Unconnected, visible_headers
+from base.json_text import MAX_VALUES, has_more_values, to_json
+from fleet.backend import (
+    MAX_ANSWER_BYTES,
+    MAX_ANSWER_VALUES,
+    MAX_EVENT_BYTES,
+    BackendRequest,
+    BackendResponse,
+    ChatBackend,
+    Unconnected,
+    WholeLines,
+    visible_headers,
+)
 from fleet.wires._post import Connections
 from fleet.wires.builtin import chunks_of
 from router.section import HttpUrl, Section
@@ -54,6 +64,9 @@ FORWARDED = frozenset(
 )
 """The chat fields of OpenAI's API. litellm takes its own settings from the same place (`api_base`, `api_key`, ...), so
 whatever else a client sends stays here: it could send the provider's key to an address of its choice."""
+
+PIECE_BYTES = 4096
+"""Of an answer, read between two turns of the event loop: at worst each byte is a line."""
 
 
 class Options(Section):
@@ -138,14 +151,41 @@ def import_litellm() -> Any:
     """
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = os.environ["LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS"] = "True"
     import litellm
-    from litellm.llms.custom_httpx import http_handler
+    from litellm.llms.custom_httpx import aiohttp_transport, http_handler
 
     vars(http_handler)["TCPConnector"] = Connections  # its own gives what a server sends unasked to the next request
+    vars(aiohttp_transport)["AiohttpResponseStream"] = bounded(aiohttp_transport.AiohttpResponseStream)
     logging.getLogger("LiteLLM").setLevel(logging.CRITICAL + 1)
 
     litellm.suppress_debug_info = True
     litellm.telemetry = False
     return litellm
+
+
+def bounded(body: type[Any]) -> type[Any]:
+    """litellm's body of an answer, in pieces between which others have their turn. litellm decodes a line on the event
+    loop, so a line too large for that ends the answer before it is whole."""
+
+    class BoundedBody(body):  # type: ignore[misc]
+        CHUNK_SIZE = PIECE_BYTES
+
+        async def __aiter__(self) -> AsyncGenerator[bytes, None]:
+            is_whole = self._aiohttp_response.content_type == "application/json"
+            lines = WholeLines(MAX_ANSWER_BYTES if is_whole else MAX_EVENT_BYTES)
+            most = MAX_ANSWER_VALUES if is_whole else MAX_VALUES
+            async for piece in super().__aiter__():
+                check_values(lines.feed(piece), most)
+                yield piece
+                await asyncio.sleep(0)
+            check_values(lines.rest(), most)
+
+    return BoundedBody
+
+
+def check_values(lines: bytes, most: int) -> None:
+    """Raises BackendError where lines hold more values than that."""
+    if len(lines) > most and has_more_values(lines, most):
+        raise BackendError(f"a line of the provider's answer holds more than {most} values", status=502)
 
 
 async def stream_events(chunks: AsyncIterator[Any], request: BackendRequest) -> AsyncGenerator[bytes, None]:

@@ -11,7 +11,6 @@ import pytest
 
 from fleet.wires import litellm, vllm
 from fleet.wires._post import MAX_INTERIM
-from fleet.wires.vllm import PIECE_BYTES
 from gateway.answer_reader import StreamReader
 from tests.gateway.hostile_expert.expert import (
     EVENTS,
@@ -87,7 +86,7 @@ FAULTS: dict[str, Mode] = {
 FLOODS: dict[str, Mode] = {
     "line ends": lambda asked: (sized(event("a") + b"\n" * FLOOD + asked.body, EVENTS),),
     "comments": lambda asked: (sized(event("a") + b":\n" * (FLOOD // 2) + asked.body, EVENTS),),
-    "small events": lambda asked: (sized(event("a") + b"data: {}\n\n" * (FLOOD // 10) + asked.body, EVENTS),),
+    "small events": lambda asked: (sized(event("a") + b"data: {}\n\n" * (FLOOD // 20) + asked.body, EVENTS),),
     "many choices": lambda asked: (sized(event("a") + event("", choices=[{}] * (FLOOD // 10)) + asked.body, EVENTS),),
     "one line": lambda asked: (sized(event("x" * FLOOD) + asked.body, EVENTS),),
 }
@@ -127,10 +126,10 @@ def is_error(surface: str, status: int, received: bytes) -> bool:
     return status >= 400 and bool(error["message"]) and "type" in error
 
 
-def wire_of(kind: str, expert: HostileExpert) -> Any:
+def wire_of(kind: str, expert: HostileExpert, limit_s: float = 1.0) -> Any:
     if kind == "openai":
         return vllm.build(vllm.Options(url=expert.url, served_model="m", timeout_s=SILENCE_S))
-    return litellm.build(litellm.Options(model="openai/m", api_key="k", api_base=expert.url, timeout_s=1.0))
+    return litellm.build(litellm.Options(model="openai/m", api_key="k", api_base=expert.url, timeout_s=limit_s))
 
 
 NEEDS_LITELLM = [
@@ -174,7 +173,7 @@ async def test_an_answer_is_right_or_an_error_and_the_next_one_is_right(
 @pytest.mark.parametrize("kind", WIRES)
 @pytest.mark.parametrize("sent", [Asked(STRAY, False).answer, b"HTTP/1.1 2", b"\r\n", b"HTTP/1.1 408 x\r\n\r\n"])
 async def test_what_comes_unasked_is_no_answer(kind: str, sent: bytes) -> None:
-    async with hostile_expert() as expert, running(echoes(ruby=wire_of(kind, expert))) as gateway:
+    async with hostile_expert() as expert, running(echoes(ruby=wire_of(kind, expert, DEADLINE_S))) as gateway:
         for number in range(4):
             status, received = await ask(gateway, "chat", f"number {number}", False)
             assert is_right("chat", status, received, f"number {number}"), received
@@ -182,9 +181,11 @@ async def test_what_comes_unasked_is_no_answer(kind: str, sent: bytes) -> None:
 
 
 @pytest.mark.parametrize("mode", FLOODS)
-@pytest.mark.parametrize("surface", PATHS)
+@pytest.mark.parametrize(
+    ("surface", "kind"), [*((each, "openai") for each in PATHS), pytest.param("chat", "litellm", marks=NEEDS_LITELLM)]
+)
 async def test_others_have_their_turn_while_a_stream_floods(
-    mode: str, surface: str, monkeypatch: pytest.MonkeyPatch
+    mode: str, surface: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No more is read along in a turn of the event loop than a piece, or than one line that is larger."""
     turns, fed = 0, [0]
@@ -197,14 +198,20 @@ async def test_others_have_their_turn_while_a_stream_floods(
             fed.append(0)
             await asyncio.sleep(0)
 
-    feed = StreamReader.feed
+    def counted(reader: Any, method: str) -> None:
+        read = getattr(reader, method)
 
-    def counted(reader: StreamReader, lines: bytes) -> None:
-        fed[-1] += lines.count(b"\n")
-        feed(reader, lines)
+        def count(self: Any, lines: Any) -> Any:
+            fed[-1] += lines.count(b"\n") if isinstance(lines, bytes) else 1
+            return read(self, lines)
 
-    monkeypatch.setattr(StreamReader, "feed", counted)
-    async with hostile_expert() as expert, running(echoes(ruby=wire_of("openai", expert))) as gateway:
+        monkeypatch.setattr(reader, method, count)
+
+    counted(StreamReader, "feed")
+    if kind == "litellm":
+        counted(importlib.import_module("openai._streaming").SSEDecoder, "decode")  # a line
+    async with hostile_expert() as expert, running(echoes(ruby=wire_of(kind, expert, DEADLINE_S))) as gateway:
+        await ask(gateway, surface, "first", True)
         expert.mode = FLOODS[mode]
         turning = asyncio.create_task(turn())
         status, received = await ask(gateway, surface, "a", True)
@@ -212,6 +219,7 @@ async def test_others_have_their_turn_while_a_stream_floods(
         await turning
         assert is_right(surface, status, received, "a") or is_error(surface, status, received)
         expert.mode = RIGHT["whole"]
+        gateway.parts.pool.alive = frozenset(gateway.parts.pool.names)
         status, received = await ask(gateway, surface, "after", False)
         assert is_right(surface, status, received, "after")
-    assert max(fed) <= 2 * PIECE_BYTES
+    assert max(fed) <= 2 * (litellm.PIECE_BYTES if kind == "litellm" else vllm.PIECE_BYTES)
