@@ -284,7 +284,7 @@ def verdict(saved: Cell, gained: Cell) -> tuple[str, str]:
         cheaper = "cheaper" if saved.tone == "good" else "dearer"
         said.append(f"{cheaper} by {saved.text.lstrip(MINUS)} per 1,000 calls")
     if gained.tone:
-        said.append(f"{'better' if gained.tone == 'good' else 'worse'} by {gained.text} points")
+        said.append(f"{'better' if gained.tone == 'good' else 'worse'} by {gained.text.lstrip('+' + MINUS)} points")
     if not said:
         is_known = saved.interval or gained.interval
         return "Routing cannot be told from what served" if is_known else "What routing would have saved is unknown", ""
