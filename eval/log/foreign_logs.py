@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AliasChoices, BeforeValidator, Field
+from pydantic import BeforeValidator, Field
 
 from base.errors import ConfigError, DataError, allowed_values
 from base.record_files import Amount, OptionalText, Record, Row, Text, parse_json, read_records
 from router.types import ask_in
-from router.usage import READ, usage_of
+from router.usage import Usage, usage_of
 
 MOST_CALLS = 20_000
 """Calls that are routed, drawn at random from more: a mean over them is exact enough (ours)."""
@@ -31,11 +31,9 @@ class Call:
 
     model: str
     asks: tuple[str, ...]
-    prompt_tokens: float | None
-    output_tokens: float | None
-    cost_usd: float | None
+    usage: Usage  # a count of 0 is not known
+    cost_usd: float | None = None
     batch_id: str = ""  # joins an answer of a batch with its request
-    cached_tokens: float = 0.0  # of the prompt, read from a cache
 
 
 Reader = Callable[[Record], Call | str]
@@ -114,11 +112,6 @@ class SpendRow(Row):
     spend: Amount = None
 
 
-class Usage(Row):
-    prompt_tokens: Amount = Field(default=None, validation_alias=AliasChoices("prompt_tokens", "input_tokens"))
-    completion_tokens: Amount = Field(default=None, validation_alias=AliasChoices("completion_tokens", "output_tokens"))
-
-
 class Body(Row):
     """A request, or a response."""
 
@@ -151,13 +144,13 @@ def litellm_row(record: Record) -> Call | str:
     if not any(kind in row.call_type for kind in ("completion", "responses", "messages")):
         return "not a chat"
     body = row.proxy_server_request if isinstance(row.proxy_server_request, dict) else {}
+    said = row.metadata.get("usage_object") if isinstance(row.metadata, dict) else None
+    counted = {"prompt_tokens": int(row.prompt_tokens or 0), "completion_tokens": int(row.completion_tokens or 0)}
     return Call(
         model=row.model_group or row.model,
         asks=asks_of(row.messages) or asks_of(body.get("messages") or body.get("input")),
-        prompt_tokens=row.prompt_tokens,
-        output_tokens=row.completion_tokens,
+        usage=usage_of((said if isinstance(said, dict) else {}) | counted),
         cost_usd=row.spend,
-        cached_tokens=cached(row.metadata.get("usage_object")) if isinstance(row.metadata, dict) else 0.0,
     )
 
 
@@ -166,21 +159,12 @@ def openai_row(record: Record) -> Call | str:
     if row.error and (row.response is None or row.response.status_code != 200):
         return "failed"
     body = row.body if row.response is None else row.response.body
-    usage = Record(record.place, body.usage).read(Usage)
     return Call(
         model=body.model,
         asks=() if row.response else asks_of(body.messages or body.input),
-        prompt_tokens=usage.prompt_tokens,
-        output_tokens=usage.completion_tokens,
-        cost_usd=None,
+        usage=usage_of(body.usage),
         batch_id=row.custom_id,
-        cached_tokens=cached(body.usage),
     )
-
-
-def cached(usage: object) -> float:
-    """Prompt tokens that a provider's usage object says were read from a cache."""
-    return float(usage_of(usage).of(READ)) if isinstance(usage, dict) else 0.0
 
 
 def asks_of(messages: Any) -> tuple[str, ...]:

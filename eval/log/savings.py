@@ -23,6 +23,7 @@ from eval.report.sections import Cell, Column, Figure, Page, Section, Table, cel
 from router.artifact import RouterArtifact
 from router.build import evidence_of, typical_lengths
 from router.config import CoeConfig
+from router.cost import PROMPT, cost
 from router.expert_config import ExpertConfig
 from router.pipeline import Router
 from router.quality import QualityMatrix
@@ -173,25 +174,22 @@ def costs(
 ) -> tuple[Float64Array, Float64Array]:
     """USD of each call then, as logged or by list price, and routed, by list price: prompts are as long and as much of
     them is cached for everybody, answers as much longer or shorter as the experts' graded answers of that category."""
-    price_in, price_out, price_read = (
-        np.array(
-            [[entry.chat_price.tiers[-1][1][kind] for entry in entries] for kind in ("input", "output", "cache_read")]
-        )
-        / 1e6
-    )
     lengths = typical_lengths(evidence.output_tokens).astype(np.float64)
-    prompt = np.array([call.prompt_tokens or sum(map(len, call.asks)) / 4 for call in calls], dtype=np.float64)
-    read = np.minimum([call.cached_tokens for call in calls], prompt)
-    output = np.array([np.nan if call.output_tokens is None else call.output_tokens for call in calls])
-    logged = np.array([np.nan if call.cost_usd is None else call.cost_usd for call in calls])
-    before, after = np.where(served >= 0, lengths[row, served], 0.0), lengths[row, routed]
-    output = np.where(np.isfinite(output), output, np.where(before > 0, before, np.nan))
-    prompts = (prompt - read)[:, None] * price_in + read[:, None] * price_read  # of each call by each expert
-    every = np.arange(len(calls))
-    listed = np.where(served >= 0, prompts[every, served] + output * price_out[served], np.nan)
-    then = np.where(np.isfinite(logged), logged, listed)
-    factor = np.where((before > 0) & (after > 0), after / np.where(before > 0, before, 1.0), 1.0)
-    later = prompts[every, routed] + output * factor * price_out[routed]
+    then, later = np.full(len(calls), np.nan), np.full(len(calls), np.nan)
+    for i, call in enumerate(calls):
+        length, other = lengths[row[i], served[i]] if served[i] >= 0 else 0.0, lengths[row[i], routed[i]]
+        prompt = call.usage.prompt_tokens or sum(map(len, call.asks)) // 4
+        answer = call.usage.completion_tokens or round(length)
+        usage = call.usage.model_copy(update={"prompt_tokens": prompt, "completion_tokens": answer})
+        if answer and served[i] >= 0:
+            then[i] = cost(usage, entries[served[i]].chat_price)
+        if call.cost_usd is not None:
+            then[i] = call.cost_usd
+        if answer:
+            longer = other / length if length > 0 and other > 0 else 1.0
+            kinds = {kind: n for kind, n in usage.kinds.items() if kind in PROMPT}
+            usage = usage.model_copy(update={"completion_tokens": round(answer * longer), "kinds": kinds})
+            later[i] = cost(usage, entries[routed[i]].chat_price)
     return then, np.where(served == routed, then, later)
 
 

@@ -16,6 +16,7 @@ from coe.command_line import run
 from eval.log.foreign_logs import Call, read_calls
 from eval.log.savings import mean_with_interval
 from router.config import load_config
+from router.usage import Usage
 from tests.training.trained_folder import make_trained
 
 ASKED = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "What is the capital of Peru?"}]
@@ -33,7 +34,8 @@ SPEND = {
     "response": {},
     "proxy_server_request": {"model": "right", "messages": ASKED},
 }
-EXPECTED = Call("right", ("What is the capital of Peru?",), 20, 10, 0.002)
+USAGE = Usage(prompt_tokens=20, completion_tokens=10)
+EXPECTED = Call("right", ("What is the capital of Peru?",), USAGE, 0.002)
 
 
 def written(path: Path, *rows: object) -> Path:
@@ -83,8 +85,9 @@ def test_a_batch_is_joined_with_its_requests(tmp_path: Path) -> None:
     broken = {"id": "c", "custom_id": "b", "response": {"status_code": 500, "body": {}}, "error": {"code": "x"}}
     got = written(tmp_path / "out.jsonl", done, broken)
     (call,) = calls_of("openai", sent, got)
-    assert (call.model, call.asks, call.output_tokens, call.cost_usd) == ("right-2024-08-06", EXPECTED.asks, 10, None)
-    assert call.cached_tokens == 16
+    assert call == Call(
+        "right-2024-08-06", EXPECTED.asks, USAGE.model_copy(update={"kinds": {"cache_read": 16}}), batch_id="a"
+    )
     with pytest.raises(DataError, match="give the input file of the batch"):
         calls_of("openai", got)
 
@@ -119,6 +122,10 @@ def test_the_report_says_what_routing_would_have_saved(tmp_path: Path, capsys: p
     cached = written(tmp_path / "cached.jsonl", *(row | {"metadata": {"usage_object": usage}} for row in rows))
     assert run("eval log", [str(cached), "--import", "litellm", *where]) == 0
     assert "saved an estimated $4.80" in capsys.readouterr().out, "0.0012 of the 0.006 that a call cost"
+    values["experts"]["left"] |= {"price": {"cache_read": 10.0, "above": {19: {"cache_read": 20.0}}}}
+    config.write_text(yaml.dump(values))
+    assert run("eval log", [str(cached), "--import", "litellm", *where]) == 0
+    assert "saved an estimated $4.60" in capsys.readouterr().out, "the price of prompts as long as these"
     values["policies"] = {"default": {}, "worse": {"pins": dict.fromkeys(values["categories"], "right")}}
     config.write_text(yaml.dump(values))
     log = written(tmp_path / "cheap.jsonl", *(row | {"spend": 0.001} for row in rows))
