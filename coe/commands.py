@@ -135,12 +135,6 @@ COMMANDS = {
         "Make an outcome table of another tool's files.",
         extras=("train",),
     ),
-    "outcomes export": Command(
-        "eval.export:export_outcomes",
-        "Write an outcome table for another tool.",
-        is_shown=True,
-        extras=("train",),
-    ),
     "replay": Command(
         "gateway.replay_command:replay", "Make a logged decision again, or show what another router would have done."
     ),
