@@ -43,7 +43,6 @@ def collect(
         Path | None, typer.Option(help="folder or JSON lines file of probes; default: the shipped probes")
     ] = None,
     experts_file: Annotated[Path | None, typer.Option(help="experts.yaml with sizes and prices")] = None,
-    per_category: Annotated[int | None, typer.Option(min=1, help="maximum number of probes of each category")] = None,
     api_key: KeyOption = None,
     answers_from: Annotated[
         Path | None, typer.Option(help="answers of another machine; those of unchanged experts are not asked again")
@@ -55,7 +54,7 @@ def collect(
 ) -> None:
     """Run prompts through the experts, grade the answers and write an outcome table."""
     require_folder(out)
-    inputs = load_inputs(probes, experts_file, split_names(experts, "--experts"), base_url, per_category)
+    inputs = load_inputs(probes, experts_file, split_names(experts, "--experts"), base_url)
     request = CollectRequest(
         **vars(inputs),
         base_url=base_url,
@@ -78,9 +77,8 @@ def load_inputs(
     experts_file: Path | None,
     experts: Sequence[str] | None,
     base_url: str,
-    per_category: int | None = None,
 ) -> CollectInputs:
-    """Reads probes (the packaged ones by default; at most `per_category` of each category) and experts.yaml.
+    """Reads probes (the packaged ones by default) and experts.yaml.
 
     Raises:
         ConfigError: the URL is malformed, no expert is named, or one is not in the file.
@@ -108,19 +106,7 @@ def load_inputs(
         if names.count(name) > 1:
             raise ConfigError(f"--experts: '{name}' is named {names.count(name)} times")
     loaded = load_probe_file(probes) if probes is not None and probes.is_file() else load_probes(probes)
-    kept = first_of_each_category(loaded, per_category)
-    return CollectInputs(kept, names, facts, fingerprints, free, compared_by, embed)
-
-
-def first_of_each_category(probes: Sequence[Probe], count: int | None) -> tuple[Probe, ...]:
-    """The first probes of every category, in their order; all of them for None."""
-    seen: Counter[str] = Counter()
-    kept = []
-    for probe in probes:
-        seen[probe.category] += 1
-        if count is None or seen[probe.category] <= count:
-            kept.append(probe)
-    return tuple(kept)
+    return CollectInputs(loaded, names, facts, fingerprints, free, compared_by, embed)
 
 
 def print_collection(collection: Collection, inputs: CollectInputs, out: Path, answers_from: Path | None) -> None:

@@ -20,7 +20,7 @@ from base.journal import line_of
 from eval.answers import Answer, counts, read_answers, write_answers
 from eval.chat_client import CallError, Fault
 from eval.collect import TIMED, Collection, collect
-from eval.collect_command import first_of_each_category, load_inputs
+from eval.collect_command import load_inputs
 from eval.collect_request import CollectOptions, CollectRequest
 from eval.grading import cost_usd
 from eval.probe_set import GraderSpec, Probe
@@ -270,12 +270,6 @@ def test_an_error_reaches_another_process_whole() -> None:
     error = CallError("HTTP 429 (busy)", Fault.REQUEST, quoted="later", is_retryable=True, retry_after_s=2.0)
     found = copy.copy(error)  # by the same protocol as pickle
     assert (str(found), vars(found)) == (str(error), vars(error))
-
-
-def test_the_first_probes_of_each_category_are_taken_in_order() -> None:
-    other = PROBES[0].model_copy(update={"id": "facts-000", "category": "facts"})
-    assert first_of_each_category((*PROBES, other), 2) == (*PROBES[:2], other)
-    assert first_of_each_category(PROBES, None) == PROBES
 
 
 async def test_a_changed_probe_is_asked_again(fake: FakeExperts, tmp_path: Path) -> None:
