@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from eval.collect import Collection
 from eval.collect import collect as run_collect
 from eval.collect_request import CollectInputs, CollectOptions, CollectRequest
 from eval.command_options import ExpertsOption, split_names
-from eval.probe_set import Probe, load_probe_file, load_probes
+from eval.probe_set import load_probe_file, load_probes
 from eval.ray_collect import Spread
 from fleet.expert_fingerprint import expert_fingerprint
 from router.build import build_encoder
