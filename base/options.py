@@ -139,21 +139,7 @@ def bounds_of(field: FieldInfo) -> dict[str, Any]:
 
 def require_folder(out: Path) -> None:
     """Raises ConfigError when `out` is not a folder and cannot become one, or is not writable."""
-    check_folder(out, out)
-
-
-def require_file(out: Path) -> None:
-    """Raises ConfigError when `out` is a folder, or cannot be written."""
-    if out.is_dir():
-        raise ConfigError(f"--out {out}: is a folder; name a file")
-    check_folder(out, out.absolute().parent)
-    if out.exists() and not os.access(out, os.W_OK):
-        raise ConfigError(f"--out {out}: cannot be written; name another")
-
-
-def check_folder(out: Path, folder: Path) -> None:
-    """Raises ConfigError about `out` when nothing can be written in `folder`, or where it would be made."""
-    for place in (folder, *folder.absolute().parents):
+    for place in (out, *out.absolute().parents):
         if place.is_dir():
             if not os.access(place, os.W_OK | os.X_OK):
                 raise ConfigError(f"--out {out}: cannot be written because {place} is read-only; name another")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from base.errors import ConfigError
-from base.options import require_file, require_folder, unix_time
+from base.options import require_folder, unix_time
 from coe.command_line import run
 
 
@@ -27,22 +27,8 @@ def test_a_folder_may_be_there_or_become_one(tmp_path: Path, monkeypatch: pytest
             require_folder(out)
 
 
-def test_a_file_may_be_there_or_become_one(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    require_file(tmp_path / "file")
-    require_file(tmp_path / "a" / "b")
-    with pytest.raises(ConfigError, match=r"is a folder; name a file"):
-        require_file(tmp_path)
-    with pytest.raises(ConfigError, match=r"below: cannot be written because .*file is not a folder"):
-        require_file(tmp_path / "file" / "below")
-
-
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_what_cannot_be_written_is_told(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    (tmp_path / "file").chmod(0o400)
-    with pytest.raises(ConfigError, match="cannot be written"):
-        require_file(tmp_path / "file")
     tmp_path.chmod(0o500)
     with pytest.raises(ConfigError, match="is read-only"):
         require_folder(tmp_path / "a")
