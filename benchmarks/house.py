@@ -83,7 +83,7 @@ SINCE = {
         gateway/telemetry/* gateway/endpoints/evaluations.py
     """,
     "files for Compose, Kubernetes, Ray": """
-        gateway/deploy/* base/ray_engine.py eval/ray_collect.py
+        gateway/deploy/* base/ray_engine.py
     """,
     "conversations": """
         router/conversation.py gateway/conversations.py

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import urlsplit
 
@@ -41,7 +40,7 @@ class Fault(StrEnum):
 
 
 class CallError(BackendError):
-    """A call without an answer. It can be sent between processes, as all but its reason has a default.
+    """A call without an answer.
 
     Args:
         reason: the same for the same kind of error, without anything of the prompt.
@@ -64,25 +63,6 @@ class CallError(BackendError):
         self.fault = fault
         self.quoted = quoted
         self.is_answered = is_answered
-
-
-@dataclass(frozen=True)
-class Place:
-    """An API root such as http://127.0.0.1:8000/v1, where each expert is a model; a key, the longest time of an answer,
-    and the calls at once of a process."""
-
-    base_url: str
-    api_key: str | None
-    timeout_s: float
-    concurrency: int
-
-    @asynccontextmanager
-    async def client(self) -> AsyncIterator[ChatClient]:
-        """A client of that API."""
-        headers = {PROBE_HEADER: "1"} | ({"authorization": f"Bearer {self.api_key}"} if self.api_key else {})
-        timeout = aiohttp.ClientTimeout(total=self.timeout_s)
-        async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
-            yield ChatClient(session, self.base_url, self.api_key)
 
 
 class ChatClient:
@@ -142,6 +122,14 @@ class ChatClient:
             retry_after_s=min(float(retry_after), MAX_RETRY_AFTER_S) if retry_after.isdecimal() else None,
             is_answered=True,
         )
+
+
+@asynccontextmanager
+async def connected(base_url: str, api_key: str | None, timeout_s: float) -> AsyncIterator[ChatClient]:
+    """A client of an API root such as http://127.0.0.1:8000/v1, where each expert is a model."""
+    headers = {PROBE_HEADER: "1"} | ({"authorization": f"Bearer {api_key}"} if api_key else {})
+    async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=timeout_s)) as session:
+        yield ChatClient(session, base_url, api_key)
 
 
 def fault_of(status: int, code: str) -> Fault:

@@ -20,7 +20,6 @@ from eval.answers import Answer, Pair, asked_in_time
 from eval.chat_client import CallError, ChatClient, Fault
 from eval.collect_request import CollectRequest, Show, pairs_of
 from eval.grading import graded_table
-from eval.ray_collect import Asked
 from training.datasets.outcomes import write_outcomes
 from training.types import OutcomeTable
 
@@ -144,7 +143,7 @@ class Asking:
             RouterError: no expert can be asked at this address. Answers received so far are in the journal.
         """
         self.total += len(pairs)
-        async with self.request.place.client() as client:
+        async with self.request.client() as client:
             for expert, own in groupby(pairs, key=lambda pair: pair.expert):
                 await self._ask_expert(client, expert, list(own))
 
@@ -177,42 +176,29 @@ class Asking:
     async def _ask_some(self, client: ChatClient, pairs: Sequence[Pair]) -> CallError | None:
         """Asks pairs, a few at once. Returns what kept one from being asked: there is no connection, which ends
         it, or otherwise the last error."""
-        errors = list[CallError]()
-        if self.request.spread is not None and len(pairs) > FIRST_FAILED:
-            found = (each for part in self.request.spread.asked(self.request.place, pairs) for each in part)
-            for pair, each in zip(pairs, found, strict=True):
-                self._taken(pair.expert, each, errors)
-        else:
-            await self._ask_here(client, pairs, errors)
-        return next((error for error in errors if error.fault is Fault.ADDRESS), errors[-1] if errors else None)
-
-    async def _ask_here(self, client: ChatClient, pairs: Sequence[Pair], errors: list[CallError]) -> None:
-        waiting = iter(pairs)
+        waiting, errors = iter(pairs), list[CallError]()
 
         async def work() -> None:
             for pair in waiting:
                 try:
-                    self._taken(pair.expert, await asked_in_time(client, pair), errors)
+                    self._answered(await asked_in_time(client, pair))
                 except CallError as error:
-                    self._taken(pair.expert, error, errors)
+                    self.errors[pair.expert, error.reason] += 1
+                    errors.append(error)
+                self.done += 1
+                self.show(f"asking {pair.expert}: {self.done} of {self.total} answers")
                 if any(error.fault is Fault.ADDRESS for error in errors):
                     return
 
         async with asyncio.TaskGroup() as tasks:
             for _ in range(min(self.request.options.concurrency, len(pairs))):
                 tasks.create_task(work())
+        return next((error for error in errors if error.fault is Fault.ADDRESS), errors[-1] if errors else None)
 
-    def _taken(self, expert: str, found: Asked, errors: list[CallError]) -> None:
-        """Keeps an answer, or counts an error and adds it to `errors`."""
-        if isinstance(found, CallError):
-            self.errors[expert, found.reason] += 1
-            errors.append(found)
-        else:
-            self.has_answer |= not found.failure
-            self.journal.append(found)
-            self.answers[found.key] = found
-        self.done += 1
-        self.show(f"asking {expert}: {self.done} of {self.total} answers")
+    def _answered(self, answer: Answer) -> None:
+        self.has_answer |= not answer.failure
+        self.journal.append(answer)
+        self.answers[answer.key] = answer
 
 
 def told(client: ChatClient, expert: str, error: CallError) -> str:

@@ -22,7 +22,6 @@ from eval.collect import collect as run_collect
 from eval.collect_request import CollectInputs, CollectOptions, CollectRequest
 from eval.command_options import ExpertsOption, split_names
 from eval.probe_set import load_probe_file, load_probes
-from eval.ray_collect import Spread
 from fleet.expert_fingerprint import expert_fingerprint
 from router.build import build_encoder
 from router.config import load_config
@@ -64,8 +63,7 @@ def collect(
         api_key=api_key,
     )
     with console_progress() as progress, cores_of(engine) as cores:
-        spread = Spread(cores) if cores else None
-        collection = asyncio.run(run_collect(replace(request, spread=spread), show=progress))
+        collection = asyncio.run(run_collect(replace(request, cores=cores), show=progress))
     print_collection(collection, inputs, out, answers_from)
     if answers_to is not None:
         write_answers(answers_to, (each for each in collection.answers if each.expert not in inputs.free))

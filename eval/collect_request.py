@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import Field
 
 from eval.answers import Answer, Pair, answer_key
-from eval.chat_client import Place
+from eval.chat_client import ChatClient, connected
 from eval.probe_set import Probe
-from eval.ray_collect import Spread
 from router.section import PluginConfig
 from router.types import FloatArray, Record
 from training.types import ModelFacts
@@ -54,8 +54,8 @@ class CollectRequest(CollectInputs):
     """The same with where and how to ask and where to write.
 
     `given` are answers of another machine, which are not asked again. `kept` are experts that may stay in the table
-    with what they answered before, though they are not asked now; None keeps all of them. `spread`: Ray asks and
-    grades.
+    with what they answered before, though they are not asked now; None keeps all of them. `cores` of Ray grade; with 0
+    this process does.
     """
 
     base_url: str
@@ -64,12 +64,11 @@ class CollectRequest(CollectInputs):
     kept: frozenset[str] | None = None
     options: CollectOptions = field(default_factory=CollectOptions)
     api_key: str | None = None
-    spread: Spread | None = None
+    cores: int = 0
 
-    @property
-    def place(self) -> Place:
-        """The API that experts are asked by."""
-        return Place(self.base_url, self.api_key, self.options.timeout_s, self.options.concurrency)
+    def client(self) -> AbstractAsyncContextManager[ChatClient]:
+        """A client of the API that experts are asked by."""
+        return connected(self.base_url, self.api_key, self.options.timeout_s)
 
     def key(self, expert: str, probe: Probe) -> str:
         """Key of the expert's answer to the probe."""

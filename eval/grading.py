@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
+from base.ray_engine import spread
 from eval.answers import Answer
 from eval.chat_client import CallError, ChatClient
 from eval.collect_request import CollectRequest, Show, pairs_of
-from eval.probe_set import Probe
+from eval.probe_set import GraderSpec, Probe
 from router.answers import AnswerKind, Question, Score, compares_none, declared_kind
 from router.cost import cost
 from router.section import PluginConfig
@@ -21,6 +22,7 @@ from training.split import split_of
 from training.types import ModelFacts, OutcomeTable
 
 METRIC = "graded"
+GRADED_IN_PART = 256
 
 Ask = Callable[[str, Mapping[str, object]], str | None]
 
@@ -82,9 +84,11 @@ async def scores_of(
     """Scores in the order of the answers; 0 where there is nothing to grade."""
     scores = [0.0] * len(answers)
     graded = [at for at, (_, answer) in enumerate(answers) if not (answer.failure or answer.abstains)]
-    if request.spread is not None:
-        parts = request.spread.graded([(answers[at][0].grader, answers[at][1].text) for at in graded])
-        for at, score in zip(graded, (score for part in parts for score in part), strict=True):
+    if request.cores:
+        specs = [(answers[at][0].grader.model_dump_json(), answers[at][1].text) for at in graded]
+        parts = (specs[start : start + GRADED_IN_PART] for start in range(0, len(specs), GRADED_IN_PART))
+        found = (score for part in spread(grade_part, parts, request.cores) for score in part)
+        for at, score in zip(graded, found, strict=True):
             scores[at] = score
         return scores
     waiting, done = iter(graded), 0
@@ -104,6 +108,11 @@ async def scores_of(
     return scores
 
 
+def grade_part(part: Sequence[tuple[str, str]]) -> list[float]:
+    """Scores of answers by their graders, in a process of Ray's. Raises ConfigError, DataError."""
+    return [GraderSpec.model_validate_json(spec).build()(text) for spec, text in part]
+
+
 async def compared(
     request: CollectRequest, answers: Sequence[tuple[int, int, str]], show: Show
 ) -> list[tuple[int, int, str | None]]:
@@ -112,7 +121,7 @@ async def compared(
     kinds = {row: kind for row, kind in found.items() if kind is not None}
     if any(kind.is_slow for kind in kinds.values()):
         show("comparing answers")
-    async with request.place.client() as client:
+    async with request.client() as client:
         texts, ask = request.probes, asks_by(client)
         return await keys_of(answers, kinds, {row: Question(texts[row].text, request.embed, ask) for row in kinds})
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -18,7 +17,6 @@ from aiohttp.test_utils import TestServer
 from base.errors import ConfigError, DataError, RouterError
 from base.journal import line_of
 from eval.answers import Answer, counts, read_answers, write_answers
-from eval.chat_client import CallError, Fault
 from eval.collect import TIMED, Collection, collect
 from eval.collect_command import load_inputs
 from eval.collect_request import CollectOptions, CollectRequest
@@ -264,12 +262,6 @@ async def test_an_expert_that_is_away_for_a_moment_is_waited_for(fake: FakeExper
     assert found.errors == {}
     assert np.isfinite(found.table.scores).all()
     assert set(fake.asked.values()) == {3}
-
-
-def test_an_error_reaches_another_process_whole() -> None:
-    error = CallError("HTTP 429 (busy)", Fault.REQUEST, quoted="later", is_retryable=True, retry_after_s=2.0)
-    found = copy.copy(error)  # by the same protocol as pickle
-    assert (str(found), vars(found)) == (str(error), vars(error))
 
 
 async def test_a_changed_probe_is_asked_again(fake: FakeExperts, tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def collected(out: Path, url: str, probes: Path, *more: str) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-def test_what_ray_asks_and_grades_is_what_one_process_does_to_the_byte(url: str, probes: Path, tmp_path: Path) -> None:
+def test_what_ray_grades_is_what_one_process_does_to_the_byte(url: str, probes: Path, tmp_path: Path) -> None:
     plain, ray, again = (tmp_path / name / "table" for name in ("plain", "ray", "again"))  # its name is in the table
     collected(plain, url, probes, "--answers-to", str(tmp_path / "plain.jsonl"))
     collected(ray, url, probes, "--engine", "ray", "--answers-to", str(tmp_path / "ray.jsonl"))
