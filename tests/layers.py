@@ -47,7 +47,6 @@ PROCESS_FILES = frozenset(
         "decision_log/test_stream",
         "router/answers/test_code",
         "eval/report/test_sections",
-        "eval/report/test_sections",
         "eval/retrieval/test_command",
         "eval/test_collect",
         "eval/test_orphans",
