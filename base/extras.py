@@ -15,7 +15,7 @@ EXTRAS: Final = {
     "encoders": ("onnxruntime", "tokenizers", "huggingface_hub"),
     "llamacpp": ("gguf", "xllamacpp"),
     "train": ("ir_measures", "pyarrow", "scipy", "sklearn"),
-    "eval": ("altair", "pyarrow", "vl_convert"),
+    "eval": ("pyarrow", "vl_convert"),
     "stores": ("bm25s", "lxml", "pypdf", "scipy", "Stemmer", "tokenizers"),
     "providers": ("litellm",),
     "postgres": ("psycopg",),
