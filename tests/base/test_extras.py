@@ -63,7 +63,7 @@ def test_the_fewest_extras_that_bring_all_are_named() -> None:
     assert extras_of({"scipy"}) == ("budgets",)
     assert extras_of({"scipy", "tokenizers"}) == ("stores",)
     assert extras_of({"pyarrow", "sklearn"}) == ("train",)
-    assert extras_of({"vl_convert", "sklearn"}) == ("eval", "train")
+    assert extras_of({"vl_convert", "sklearn"}) == ("train", "eval")
     assert extras_of({"nothing_of_ours"}) == ()
 
 
