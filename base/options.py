@@ -52,14 +52,6 @@ ConfigOption = Annotated[Path, typer.Option("--config", envvar="COE_CONFIG", hel
 DataOption = Annotated[
     Path, typer.Option("--data-dir", envvar="COE_DATA_DIR", help="folder of everything that is kept")
 ]
-DatabaseOption = Annotated[
-    str | None,
-    typer.Option("--database-url", envvar="DATABASE_URL", help="SQL of the decision log; default: <data>/coe.db"),
-]
-RedisOption = Annotated[
-    str | None,
-    typer.Option("--redis-url", envvar="REDIS_URL", help="Redis of the decision log; default: that of a plugin"),
-]
 KeyOption = Annotated[
     str | None,
     typer.Option("--api-key", envvar="COE_API_KEY", help="key of the gateway or API, if it wants one"),

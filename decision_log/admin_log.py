@@ -86,9 +86,9 @@ class AdminLog:
             return [AdminAction(*row) for row in rows]
 
 
-def note_command(data_dir: Path, database_url: str | None, action: str, subject: str, before: str, after: str) -> None:
+def note_command(data_dir: Path, action: str, subject: str, before: str, after: str) -> None:
     """Adds a line for what a command did, by whoever runs it. Raises StoreError."""
-    with opened_database(data_dir, database_url) as database:
+    with opened_database(data_dir) as database:
         AdminLog(database).note(operator(), action, subject, before, after)
 
 

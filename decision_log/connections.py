@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from base.errors import DataError, StoreError, reason_of
 from decision_log.database import Database
-from decision_log.default_database import default_database_url
+from decision_log.default_database import database_url_of
 from decision_log.redis_client import RedisClusterException, RedisError, connect
 from fleet.own_redis import redis_plugin
 
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from decision_log.redis_client import RedisClient
 
 T = TypeVar("T")
+
+
+def given_redis() -> str | None:
+    """The Redis that REDIS_URL names."""
+    return os.environ.get("REDIS_URL") or None
 
 
 @asynccontextmanager
@@ -75,13 +80,13 @@ async def opened_client(
 
 
 @contextmanager
-def opened_database(data_dir: Path, database_url: str | None, *, is_reader: bool = False) -> Iterator[Database]:
-    """The database that is named, or that of a data folder. Raises DataError where there is no such folder."""
-    if not database_url and not data_dir.is_dir():
+def opened_database(data_dir: Path, *, is_reader: bool = False) -> Iterator[Database]:
+    """The database that DATABASE_URL names, or that of a data folder. Raises DataError where there is none."""
+    if not os.environ.get("DATABASE_URL") and not data_dir.is_dir():
         raise DataError(
             f"{data_dir}: there is no such data folder; `coe up`, `coe serve` and `coe keys create` make one"
         )
-    database = Database(database_url or default_database_url(data_dir), is_reader=is_reader)
+    database = Database(database_url_of(data_dir), is_reader=is_reader)
     try:
         yield database
     finally:

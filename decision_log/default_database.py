@@ -1,11 +1,17 @@
-"""Default place of the decision log's database. Imports little: the parent of workers names it and never opens it."""
+"""Place of the decision log's database. Imports little: the parent of workers names it and never opens it."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from urllib.parse import quote
 
 DATABASE_FILE = "coe.db"
+
+
+def database_url_of(data_dir: Path) -> str:
+    """The database that DATABASE_URL names; without it, that of a data folder."""
+    return os.environ.get("DATABASE_URL") or default_database_url(data_dir)
 
 
 def default_database_url(data_dir: Path) -> str:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from base.errors import StoreError, allowed_values
-from base.options import ConfigOption, DatabaseOption, DataOption, RedisOption
+from base.options import ConfigOption, DataOption
 from decision_log.connections import (
+    given_redis,
     opened_client,
     opened_database,
     opened_redis,
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
 def doctor(
     data_dir: DataOption = Path("data"),
     config: ConfigOption = Path("experts.yaml"),
-    redis_url: RedisOption = None,
-    database_url: DatabaseOption = None,
     give_up: Annotated[
         list[str] | None,
         typer.Option("--give-up", help="replica that is silent and will not come back: count it as killed"),
@@ -50,11 +49,11 @@ def doctor(
     from base.terminal import Terminal
 
     console = Terminal()
-    opened = opened_database(data_dir, database_url, is_reader=not give_up)
+    opened = opened_database(data_dir, is_reader=not give_up)
     with working("counting decisions and rows ..."), opened as database:
         for replica in give_up or ():
             give_replica_up(database, replica)
-        found = run_with_redis(examine(data_dir, load_config(config).log, redis_url, database))
+        found = run_with_redis(examine(data_dir, load_config(config).log, given_redis(), database))
     if found.findings:
         console.print(replica_table(found.findings))
     for line in verdict(found):
@@ -107,8 +106,6 @@ def give_replica_up(database: Database, replica: str) -> None:
 def drain(
     data_dir: DataOption = Path("data"),
     config: ConfigOption = Path("experts.yaml"),
-    redis_url: RedisOption = None,
-    database_url: DatabaseOption = None,
     follow: Annotated[
         bool, typer.Option("--follow", help="keep consuming the stream, in addition to the gateways, until stopped")
     ] = False,
@@ -120,12 +117,12 @@ def drain(
 
     if follow:
         log_to_stderr("info")
-        with opened_database(data_dir, database_url) as database:
-            run_with_redis(consume_until_signal(data_dir, load_config(config).log, redis_url, database))
+        with opened_database(data_dir) as database:
+            run_with_redis(consume_until_signal(data_dir, load_config(config).log, given_redis(), database))
         return 0
     console = Terminal()
-    with working("draining ..."), opened_database(data_dir, database_url) as database:
-        sent, stats = run_with_redis(drain_all(data_dir, load_config(config).log, redis_url, database))
+    with working("draining ..."), opened_database(data_dir) as database:
+        sent, stats = run_with_redis(drain_all(data_dir, load_config(config).log, given_redis(), database))
     console.print(
         f"{sent:,} decisions sent from spools; {stats.written:,} rows written, {stats.repeated:,} were there already, "
         f"{stats.dead:,} given up"

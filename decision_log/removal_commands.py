@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from base.errors import ConfigError
-from base.options import ConfigOption, DatabaseOption, DataOption, RedisOption, age_s, require_folder
+from base.options import ConfigOption, DataOption, age_s, require_folder
 from decision_log.connections import (
+    given_redis,
     opened_client,
     opened_database,
     run_with_redis,
@@ -35,8 +36,6 @@ def erase_decisions(
     older_than: Annotated[str | None, typer.Option(help="age, e.g. 30d; units m, h, d, w")] = None,
     data_dir: DataOption = Path("data"),
     config: ConfigOption = Path("experts.yaml"),
-    redis_url: RedisOption = None,
-    database_url: DatabaseOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="with --subject: say what would be erased, and erase nothing")
     ] = False,
@@ -55,13 +54,13 @@ def erase_decisions(
         raise ConfigError(f"{'--dry-run' if dry_run else '--archive'}: it needs --subject")
     if archive is not None and not archive.is_dir():
         raise ConfigError(f"--archive {archive}: is not a folder; allowed: one that `coe log archive` wrote")
-    with working("looking for decisions ..."), opened_database(data_dir, database_url, is_reader=dry_run) as database:
+    with working("looking for decisions ..."), opened_database(data_dir, is_reader=dry_run) as database:
         known = load_config(config)
         if subject is None:
-            said = erase_old(data_dir, known.log, redis_url, database, str(older_than))
+            said = erase_old(data_dir, known.log, given_redis(), database, str(older_than))
         else:
             chars, done = known.gateway.max_text_chars, "would erase" if dry_run else "erased"
-            work = erase_all(data_dir, known.log, redis_url, database, subject, chars, is_dry_run=dry_run)
+            work = erase_all(data_dir, known.log, given_redis(), database, subject, chars, is_dry_run=dry_run)
             said = f"{done} {erased_line(run_with_redis(work))}"
             if archive is not None:
                 from decision_log.archive import erase_archived
@@ -77,7 +76,6 @@ def archive_decisions(
     older_than: Annotated[str, typer.Option(help="age, e.g. 30d; units m, h, d, w")],
     out: Annotated[Path, typer.Option("--out", help="folder of the files")],
     data_dir: DataOption = Path("data"),
-    database_url: DatabaseOption = None,
 ) -> int:
     """Move decisions older than an age, with their feedback, from SQL to files of compressed JSON lines."""
     from base.progress import console_progress
@@ -87,7 +85,7 @@ def archive_decisions(
     now = time.time()
     before = now - age_s(older_than)
     require_folder(out)
-    with console_progress() as progress, opened_database(data_dir, database_url) as database:
+    with console_progress() as progress, opened_database(data_dir) as database:
         moved = archive(database, before, out, now, progress)
     said = f"moved {moved.decisions:,} decisions and {moved.feedback:,} pieces of feedback to {out}"
     Terminal().print(said, soft_wrap=True)

@@ -44,7 +44,7 @@ from 16 minutes to two hours."""
 
 T = TypeVar("T")
 
-GIVEN_AS = "the database URL (DATABASE_URL, --database-url)"
+GIVEN_AS = "the database URL (DATABASE_URL)"
 SCHEMA_LOCK = 0x636F6573  # "coes", for Postgres's advisory locks
 
 

@@ -29,10 +29,5 @@ def split_names(value: str | None, option: str) -> tuple[str, ...] | None:
 
 
 def command_line(arguments: Sequence[str]) -> str:
-    """The command as it was typed, ready for a shell, without the address of a database, which may hold a password."""
-    shown, is_secret = [], False
-    for argument in arguments:
-        shown.append("..." if is_secret else argument)
-        is_secret = argument == "--database-url"
-    kept = [part.split("=")[0] + "=..." if part.startswith("--database-url=") else part for part in shown]
-    return shlex.join(["coe", *kept])
+    """The command as it was typed, ready for a shell."""
+    return shlex.join(["coe", *arguments])

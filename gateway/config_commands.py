@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from base.options import ConfigOption, DatabaseOption, DataOption
+from base.options import ConfigOption, DataOption
 from base.visible_text import echo
 from decision_log.admin_log import note_command, operator
 from router.config import config_text
@@ -19,7 +19,6 @@ BackOption = Annotated[bool, typer.Option("--back", help="take the configuration
 def apply(
     config: ConfigOption = Path("experts.yaml"),
     data_dir: DataOption = Path("data"),
-    database_url: DatabaseOption = None,
     dry_run: DryRunOption = False,
     back: BackOption = False,
 ) -> None:
@@ -44,7 +43,7 @@ def apply(
         return
     after = put(data_dir, text, in_file, operator())
     numbers = str(after.number - 1), str(after.number)
-    note_command(data_dir, database_url, "back" if back else "apply", "configuration", *numbers)
+    note_command(data_dir, "back" if back else "apply", "configuration", *numbers)
     echo(f"configuration {after.number} is in force; `GET /v1/admin/config` says whether a gateway serves it")
     if text != in_file:
         echo(f"{config} is as it was: put it right too, because other commands (`coe retrain`, `coe check`) read it")

@@ -13,12 +13,12 @@ import typer
 from pydantic import Field
 
 from base.errors import ConfigError, allowed_values
-from base.options import ConfigOption, DatabaseOption, DataOption, RedisOption, age_s, with_options
+from base.options import ConfigOption, DataOption, age_s, with_options
 from base.private_folder import make_private
 from base.terminal import Grid, Terminal
 from base.visible_text import echo
 from decision_log.admin_log import AdminLog, first_broken, operator
-from decision_log.connections import opened_database, run_with_redis
+from decision_log.connections import given_redis, opened_database, run_with_redis
 from fleet.own_redis import running_url
 from gateway.keys.counters import read_used, shown
 from gateway.keys.grants import Grant, Measure, parse_caps
@@ -58,12 +58,11 @@ def create(
     name: Annotated[str, typer.Option("--name", help="a name for people to read")] = "",
     config: ConfigOption = CONFIG,
     data_dir: DataOption = DATA,
-    database_url: DatabaseOption = None,
 ) -> None:
     """Make a key of a team. Its secret is shown once."""
     grant = changed(Grant(), config, changes)
     make_private(data_dir)  # a gateway that others can reach does not start before there is a key
-    with opened_keys(data_dir, database_url) as store:
+    with opened_keys(data_dir) as store:
         show_secret(*store.create(team, name, grant))
 
 
@@ -73,20 +72,18 @@ def limits(
     changes: Changes,
     config: ConfigOption = CONFIG,
     data_dir: DataOption = DATA,
-    database_url: DatabaseOption = None,
-    redis_url: RedisOption = None,
 ) -> None:
     """Show the limits of a key or a team, and what is used of them; options change them."""
     if changes.admin is not None and "/" not in subject:
         raise ConfigError("--admin: allowed for a key, not for a team")
-    with opened_keys(data_dir, database_url) as store:
+    with opened_keys(data_dir) as store:
         before = store.grant_of(subject)
         grant = changed(before, config, changes)
         if grant != before:
             store.set_grant(subject, grant)
         is_known = "/" in subject or any(key.key_id.startswith(f"{subject}/") for key in store.holders().keys)
     lines = [f"{subject}: {grant_words(grant)}"]
-    if grant.caps and (url := redis_url or running_url(data_dir / "redis")):
+    if grant.caps and (url := given_redis() or running_url(data_dir / "redis")):
         now = time.time()
         for cap, used in zip(grant.caps, run_with_redis(read_used(url, subject, grant.caps, now)), strict=True):
             lines.append(f"  {shown(cap.measure, used)} of {cap}, until {time_words(cap.window.bounds(now)[1])}")
@@ -95,9 +92,9 @@ def limits(
     Terminal().print("\n".join(lines), soft_wrap=True)
 
 
-def ls(data_dir: DataOption = DATA, database_url: DatabaseOption = None) -> None:
+def ls(data_dir: DataOption = DATA) -> None:
     """List teams and keys with their limits."""
-    with opened_keys(data_dir, database_url, is_reader=True) as store:
+    with opened_keys(data_dir, is_reader=True) as store:
         holders = store.holders()
     table, now = Grid("key or team", "name", "state", "limits"), time.time()
     for team, grant in sorted(holders.teams.items()):
@@ -111,23 +108,22 @@ def rotate(
     key: KeyArgument,
     overlap: Annotated[str | None, typer.Option(help="keep the old secret that long, e.g. 24h")] = None,
     data_dir: DataOption = DATA,
-    database_url: DatabaseOption = None,
 ) -> None:
     """Give a key a new secret, shown once. Its id, limits and what it owns stay."""
-    with opened_keys(data_dir, database_url) as store:
+    with opened_keys(data_dir) as store:
         show_secret(key, store.rotate(key, 0.0 if overlap is None else age_s(overlap)))
 
 
-def revoke(key: KeyArgument, data_dir: DataOption = DATA, database_url: DatabaseOption = None) -> None:
+def revoke(key: KeyArgument, data_dir: DataOption = DATA) -> None:
     """End a key for good; gateways refuse it within a second."""
-    with opened_keys(data_dir, database_url) as store:
+    with opened_keys(data_dir) as store:
         store.revoke(key)
     Terminal().print(f"{key} is revoked")
 
 
-def log(data_dir: DataOption = DATA, database_url: DatabaseOption = None) -> int:
+def log(data_dir: DataOption = DATA) -> int:
     """List what admins did to keys, configuration and routers; exit status 1 when lines were changed or removed."""
-    with opened_database(data_dir, database_url, is_reader=True) as database:
+    with opened_database(data_dir, is_reader=True) as database:
         actions = AdminLog(database).actions()
     table = Grid("number", "at", "who", "action", "of what", "before", "after")
     for each in actions:
@@ -141,8 +137,8 @@ def log(data_dir: DataOption = DATA, database_url: DatabaseOption = None) -> int
 
 
 @contextmanager
-def opened_keys(data_dir: Path, database_url: str | None, *, is_reader: bool = False) -> Iterator[KeyStore]:
-    with opened_database(data_dir, database_url, is_reader=is_reader) as database:
+def opened_keys(data_dir: Path, *, is_reader: bool = False) -> Iterator[KeyStore]:
+    with opened_database(data_dir, is_reader=is_reader) as database:
         yield KeyStore(database, operator())
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from base.errors import ConfigError
-from base.options import ConfigOption, DatabaseOption, DataOption, JsonOption, SinceOption
+from base.options import ConfigOption, DataOption, JsonOption, SinceOption
 from base.visible_text import echo
 from decision_log.connections import opened_database
 from decision_log.privacy import load_key
@@ -35,12 +35,11 @@ def replay(
     as_json: JsonOption = False,
     config: ConfigOption = Path("experts.yaml"),
     data_dir: DataOption = Path("data"),
-    database_url: DatabaseOption = None,
 ) -> int:
     """Make a logged decision again, bit for bit; or show what another router would have done with the log."""
     if (decision_id is None) == (diff is None):
         raise ConfigError("give a decision's ID, or --diff with a router version")
-    with opened_database(data_dir, database_url, is_reader=True) as database:
+    with opened_database(data_dir, is_reader=True) as database:
         if diff is None:
             return show_replay(database, config, data_dir, decision_id or "", as_json=as_json)
         candidate, key = router_of(config, data_dir, diff), load_key(data_dir)

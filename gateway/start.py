@@ -108,7 +108,7 @@ def asks_for_keys(settings: Settings, config: CoeConfig) -> bool:
     url, is_there = settings.database_url.get_secret_value(), (settings.data_dir / DATABASE_FILE).exists()
     if url == default_database_url(settings.data_dir) and not is_there:
         return False  # and none is made, so a start that is refused leaves nothing
-    with opened_database(settings.data_dir, url) as database:
+    with opened_database(settings.data_dir) as database:
         return bool(KeyStore(database).holders().keys)
 
 

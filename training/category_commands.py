@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from base.options import ConfigOption, DatabaseOption, DataOption, JsonOption, SeedOption, SinceOption
+from base.options import ConfigOption, DataOption, JsonOption, SeedOption, SinceOption
 from base.progress import console_progress
 from base.visible_text import echo
-from decision_log.default_database import default_database_url
+from decision_log.default_database import database_url_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -27,7 +27,6 @@ SHOWN_CHARS = 100
 def categories_propose(
     config: ConfigOption = Path("experts.yaml"),
     data_dir: DataOption = Path("data"),
-    database_url: DatabaseOption = None,
     since: SinceOption = 0.0,
     min_size: Annotated[int, typer.Option(min=4, help="distinct queries that make a category")] = 20,
     as_json: JsonOption = False,
@@ -37,7 +36,7 @@ def categories_propose(
     from training.category_files import keep_proposals
     from training.new_categories import ProposeRequest, propose
 
-    url = database_url or default_database_url(data_dir)
+    url = database_url_of(data_dir)
     request = ProposeRequest(
         config=config,
         routers=data_dir / "routers",
@@ -117,7 +116,6 @@ def categories_accept(
     out: Annotated[Path, typer.Option(help="folder for the proposal; commit it after reading it")] = Path("proposals"),
     rename: Annotated[str | None, typer.Option("--as", help="a better name")] = None,
     data_dir: DataOption = Path("data"),
-    database_url: DatabaseOption = None,
 ) -> None:
     """Write a proposed change of categories as files to review and commit; changes nothing itself."""
     from decision_log.sql_engine import open_log
@@ -130,7 +128,7 @@ def categories_accept(
         written = write_removal(out, dead[name], found, today)
     else:
         new = found.named(name)
-        with open_log(database_url or default_database_url(data_dir)) as connection:
+        with open_log(database_url_of(data_dir)) as connection:
             texts = texts_of(connection, new.decision_ids)
         written = write_new(out, new, rename or name, texts, found, today)
     for path in written:

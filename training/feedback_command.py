@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from base.options import ConfigOption, DatabaseOption, DataOption, JsonOption, SinceOption
+from base.options import ConfigOption, DataOption, JsonOption, SinceOption
 from base.progress import working
 from base.terminal import Grid, Terminal
 from base.visible_text import echo
@@ -22,18 +22,17 @@ MAX_KEYS = 10
 def log_feedback(
     config: ConfigOption = Path("experts.yaml"),
     data_dir: DataOption = Path("data"),
-    database_url: DatabaseOption = None,
     since: SinceOption = 0.0,
     as_json: JsonOption = False,
 ) -> None:
     """Show who gives feedback, what correcting for that changes, and which implicit signals agree with it."""
-    from decision_log.default_database import default_database_url
+    from decision_log.default_database import database_url_of
     from router.config import load_config
     from training.feedback_report import feedback_report
 
     with working("reading answers and feedback ..."):
         report = feedback_report(
-            database_url or default_database_url(data_dir),
+            database_url_of(data_dir),
             since=since,
             key_weights=load_config(config).feedback.key_weights,
         )

@@ -19,7 +19,7 @@ from base.errors import RouterError
 from base.money import money
 from base.progress import Progress, silent
 from decision_log.decision_record import DecisionRecord
-from decision_log.default_database import default_database_url
+from decision_log.default_database import database_url_of
 from decision_log.read import NOT_OF_THE_MAP, read_records, read_rewards, read_router_events, why_dropped
 from decision_log.sql_engine import open_log
 from fleet.router_registry import Registry
@@ -72,13 +72,13 @@ class LoopWorth(Record):
     exploration: ExplorationCost
 
 
-def request_of(config: Path, data_dir: Path, database_url: str | None, end: datetime) -> RetrainRequest:
+def request_of(config: Path, data_dir: Path, end: datetime) -> RetrainRequest:
     """The places of a data folder, for the `WINDOW_DAYS` up to a time."""
     return RetrainRequest(
         config=config,
         routers=data_dir / "routers",
         outcomes=data_dir / "outcomes",
-        database_url=database_url or default_database_url(data_dir),
+        database_url=database_url_of(data_dir),
         since=(end - timedelta(days=WINDOW_DAYS)).timestamp(),
     )
 

@@ -12,7 +12,6 @@ import typer
 from base.errors import ConfigError, RouterError
 from base.options import (
     ConfigOption,
-    DatabaseOption,
     DataOption,
     JsonOption,
     SeedOption,
@@ -92,7 +91,6 @@ def train(
 def retrain(
     config: ConfigOption = Path("experts.yaml"),
     data_dir: DataOption = Path("data"),
-    database_url: DatabaseOption = None,
     outcomes: OutcomesOption = None,
     queries: QueriesOption = None,
     since: SinceOption = 0.0,
@@ -104,15 +102,13 @@ def retrain(
     once: Annotated[
         bool, typer.Option("--once", help="with --every: one round, unless another process ran one in that time")
     ] = False,
-    redis_url: Annotated[
-        str | None, typer.Option(envvar="REDIS_URL", help="with several replicas: Redis that says whose turn it is")
-    ] = None,
     seed: SeedOption = 0,
     *,
     terms: Terms,
 ) -> None:
     """Learn a candidate from the decision log, compare it with the live router, promote it or say why not."""
-    from decision_log.default_database import default_database_url
+    from decision_log.connections import given_redis
+    from decision_log.default_database import database_url_of
     from training.retrain_command import retrain_again_and_again, retrain_once, retrain_when_due
     from training.retrain_inputs import RetrainRequest
 
@@ -120,7 +116,7 @@ def retrain(
         config=config,
         routers=data_dir / "routers",
         outcomes=outcomes or data_dir / "outcomes",
-        database_url=database_url or default_database_url(data_dir),
+        database_url=database_url_of(data_dir),
         queries=queries,
         since=since,
         terms=terms,
@@ -129,9 +125,9 @@ def retrain(
         cache=data_dir / "cache",
     )
     if every is None:
-        retrain_once(request, redis_url, as_json=as_json)
+        retrain_once(request, given_redis(), as_json=as_json)
     elif once:
-        retrain_when_due(request, redis_url, every, as_json=as_json)
+        retrain_when_due(request, given_redis(), every, as_json=as_json)
     else:
         retrain_again_and_again(request, every, [*sys.argv[1:], "--once"])
 
@@ -142,7 +138,6 @@ def router_ls(
     ] = "",
     config: ConfigOption = Path("experts.yaml"),
     data_dir: DataOption = Path("data"),
-    database_url: DatabaseOption = None,
 ) -> None:
     """List trained routers, the live one marked, with what the last 30 days of learning were worth; or show one:
     parents, metrics, map."""
@@ -155,7 +150,7 @@ def router_ls(
         print_routers(registry)
         pointer = registry.live()
         if pointer is not None and pointer.history:
-            print_loop(config, data_dir, database_url)
+            print_loop(config, data_dir)
         return
     live = registry.live() if version == "live" else None
     if version == "live" and live is None:
@@ -184,7 +179,6 @@ def router_try(
     version: VersionArgument,
     config: ConfigOption = Path("experts.yaml"),
     data_dir: DataOption = Path("data"),
-    database_url: DatabaseOption = None,
     shadow: Annotated[
         bool, typer.Option("--shadow", help="decide alongside the live router, be logged, and serve no request")
     ] = False,
@@ -201,7 +195,7 @@ def router_try(
     require_loadable(config, folder)
     trial = Trial.begun(folder.name, datetime.now(UTC).timestamp(), None if shadow else terms)
     pointer = registry.try_out(trial)
-    note_command(data_dir, database_url, "try", "router", pointer.version, trial.version)
+    note_command(data_dir, "try", "router", pointer.version, trial.version)
     if shadow:
         echo(f"router {trial.version} decides in the shadow of {pointer.version}; `coe router rollback` ends that")
         return
@@ -215,7 +209,6 @@ def router_promote(
     version: VersionArgument,
     config: ConfigOption = Path("experts.yaml"),
     data_dir: DataOption = Path("data"),
-    database_url: DatabaseOption = None,
 ) -> None:
     """Make a router the live one; running gateways take it over within two seconds. A trial ends."""
     from decision_log.admin_log import note_command
@@ -224,11 +217,11 @@ def router_promote(
     require_loadable(config, registry.folder(version))
     before = registry.live()
     pointer = registry.promote(version, datetime.now(UTC))
-    note_command(data_dir, database_url, "promote", "router", "" if before is None else before.version, pointer.version)
+    note_command(data_dir, "promote", "router", "" if before is None else before.version, pointer.version)
     echo(f"router {pointer.version} is live")
 
 
-def router_rollback(data_dir: DataOption = Path("data"), database_url: DatabaseOption = None) -> None:
+def router_rollback(data_dir: DataOption = Path("data")) -> None:
     """End the trial if one runs, else go back to the router that was live before."""
     from decision_log.admin_log import note_command
 
@@ -237,7 +230,7 @@ def router_rollback(data_dir: DataOption = Path("data"), database_url: DatabaseO
     pointer = registry.rollback(datetime.now(UTC))
     assert before is not None  # there was something to go back from
     ended = (before.trial or before).version
-    note_command(data_dir, database_url, "rollback", "router", ended, pointer.version)
+    note_command(data_dir, "rollback", "router", ended, pointer.version)
     if before.trial is not None:
         echo(f"router {before.trial.version} is withdrawn, {pointer.version} serves everybody")
     else:

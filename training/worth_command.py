@@ -73,14 +73,14 @@ async def troubles(api_key: str | None) -> list[str]:
     return [each["problem"] or f"expert {each['name']} is {each['state']}" for each in away]
 
 
-def print_loop(config: Path, data_dir: Path, database_url: str | None) -> None:
+def print_loop(config: Path, data_dir: Path) -> None:
     """Prints what the last 30 days of learning were worth, as far as a log says so."""
     from training.loop_worth import loop_sentences, measure_loop, request_of
 
     now = datetime.now(UTC)
     try:
         with console_progress() as progress:
-            loop = measure_loop(request_of(config, data_dir, database_url, now), now, progress)
+            loop = measure_loop(request_of(config, data_dir, now), now, progress)
     except (ConfigError, DataError, StoreError) as error:
         echo(f"what learning was worth is unknown: {error}")
         return

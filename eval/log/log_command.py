@@ -13,7 +13,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from base.errors import ConfigError, RouterError
-from base.options import ConfigOption, DatabaseOption, DataOption, SinceOption, require_folder, unix_time
+from base.options import ConfigOption, DataOption, SinceOption, require_folder, unix_time
 from base.progress import console_progress
 from base.visible_text import echo
 from eval.command_options import command_line
@@ -25,7 +25,6 @@ def log(
     out: Annotated[Path, typer.Option(help="folder for report.html and report.json")],
     config: ConfigOption = Path("experts.yaml"),
     data_dir: DataOption = Path("data"),
-    database_url: DatabaseOption = None,
     since: SinceOption = 0.0,
     until: Annotated[
         float,
@@ -45,7 +44,7 @@ def log(
 ) -> None:
     """Report on production traffic: volume, quality, cost, latency, regret, drift, feedback. Writes report.html and
     .json. With --import: what routing would have saved another gateway's users."""
-    from decision_log.default_database import default_database_url
+    from decision_log.default_database import database_url_of
     from eval.log.measure_log import measure_log
     from eval.log.traffic import read_events, read_traffic
     from eval.log.traffic_page import traffic_page
@@ -60,11 +59,11 @@ def log(
         return
     with console_progress() as progress:
         progress("reading the decision log")
-        url = database_url or default_database_url(data_dir)
+        url = database_url_of(data_dir)
         traffic = read_traffic(url, since=since, until=until, progress=progress)
         events = read_events(url, since=since, until=until)
         last = datetime.fromtimestamp(traffic.at[-1] + 1, UTC)
-        loop = measure_loop(request_of(config, data_dir, url, last), last, progress)
+        loop = measure_loop(request_of(config, data_dir, last), last, progress)
         progress("comparing the mix of categories with that of the labelled queries")
         mix, mix_unknown = found_or_why(lambda: read_mix(config, data_dir / "routers", url, since=since, until=until))
         progress("leaving each expert out of the map")

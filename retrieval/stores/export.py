@@ -17,7 +17,7 @@ from sqlalchemy import select
 
 from base.errors import DataError
 from base.json_text import to_json
-from base.options import DatabaseOption, DataOption, JsonOption, SinceOption
+from base.options import DataOption, JsonOption, SinceOption
 from base.visible_text import echo
 from decision_log.connections import opened_database
 from decision_log.database import Database
@@ -202,7 +202,6 @@ def export(
     since: SinceOption = 0.0,
     as_json: JsonOption = False,
     data_dir: DataOption = Path("data"),
-    database_url: DatabaseOption = None,
 ) -> int:
     """Write vector stores with the feedback on their searches as collections for `retrieval train` and `pilots`."""
     from base.errors import ConfigError
@@ -210,7 +209,7 @@ def export(
 
     if (store_id is not None) == is_all:
         raise ConfigError("name the one STORE to export, or --all for every store that has feedback")
-    opened = opened_database(data_dir, database_url, is_reader=True)
+    opened = opened_database(data_dir, is_reader=True)
     with working("reading stores and feedback ..."), opened as database:
         if store_id is None:
             done = export_all(database, out, since)

@@ -25,7 +25,7 @@ def test_lines_written_at_once_are_one_chain(store: Database) -> None:
 
 
 def test_a_command_is_of_its_user(store: Database, tmp_path: Path) -> None:
-    note_command(tmp_path, None, "rollback", "configuration", "4", "3")
+    note_command(tmp_path, "rollback", "configuration", "4", "3")
     (action,) = AdminLog(store).actions()
     assert action[2:7] == (operator(), "rollback", "configuration", "4", "3")
 

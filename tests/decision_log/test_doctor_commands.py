@@ -40,6 +40,12 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(name="redis_url")
+def named_redis(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    return redis_url
+
+
 @pytest.fixture(autouse=True)
 def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
@@ -76,7 +82,7 @@ def test_doctor_reads_a_database_that_may_not_be_written(
         return may_change_folder if path == folder else path != folder / "coe.db" and may_do(path, mode)
 
     monkeypatch.setattr("os.access", access)
-    assert doctor(folder, config, redis_url) == 0
+    assert doctor(folder, config) == 0
     assert (
         "4 decisions, 3 rows, 0 gaps, 0 duplicates, 0 dead letters; on the way: 1 in spools" in capsys.readouterr().out
     )
@@ -142,7 +148,7 @@ def test_doctor_finds_nothing_wrong(
     store = Database(f"sqlite:///{tmp_path / 'coe.db'}")
     store.write_decisions([make_record(seq) for seq in range(3)])
     store.close()
-    assert doctor(tmp_path, config, redis_url) == 0
+    assert doctor(tmp_path, config) == 0
     assert "3 decisions, 3 rows, 0 gaps, 0 duplicates, 0 dead letters" in capsys.readouterr().out
 
 
@@ -152,9 +158,9 @@ def test_doctor_names_a_redis_that_evicts(
 ) -> None:
     Database(f"sqlite:///{tmp_path / 'coe.db'}").close()
     with evicting_redis(redis_url, policy):
-        assert doctor(tmp_path, config, redis_url) == 1
+        assert doctor(tmp_path, config) == 1
     assert f"maxmemory-policy {policy}); allowed: noeviction" in capsys.readouterr().out
-    assert doctor(tmp_path, config, redis_url) == 0
+    assert doctor(tmp_path, config) == 0
 
 
 def test_doctor_names_holes_repeats_dead_letters_and_what_is_on_the_way(
@@ -168,7 +174,7 @@ def test_doctor_names_holes_repeats_dead_letters_and_what_is_on_the_way(
     with Redis.from_url(redis_url) as client:
         client.xadd("coe:decisions", {"record": "x"})
         client.xadd(dead_stream("coe:decisions"), {"record": "x"})
-    assert doctor(tmp_path, config, redis_url) == 1
+    assert doctor(tmp_path, config) == 1
     out = capsys.readouterr().out
     assert "7 decisions, 5 rows, 1 gaps (1 decisions lost), 1 duplicates, 1 dead letters" in out
     assert "2 in spools, 1 in the stream" in out
@@ -186,11 +192,11 @@ def test_doctor_sees_what_a_killed_gateway_had_in_memory(
     for _ in range(6):
         numbered.take()  # 3, 4 and 5 were numbered and never written
     for _ in range(2):  # before and after the spool is gone
-        assert doctor(tmp_path, config, redis_url) == 1
+        assert doctor(tmp_path, config) == 1
         out = capsys.readouterr().out
         assert "6 decisions" in out
         assert "lost: r1 numbers 3-5\n" in out
-        assert drain(tmp_path, config, redis_url) == 0
+        assert drain(tmp_path, config) == 0
         capsys.readouterr()
     assert not (tmp_path / "spool" / "r1").exists()
 
@@ -202,12 +208,12 @@ def test_a_silent_replica_is_named_until_it_is_given_up(
     store.write_decisions([make_record(0)])
     Ledger(store).note_replicas([ReplicaStatus(replica="r1", decisions=1, state=ReplicaState.RUNNING, at=0.0)])
     store.close()
-    assert doctor(tmp_path, config, redis_url) == 1
+    assert doctor(tmp_path, config) == 1
     assert "silent: r1 since 1970-01-01T00:00:00+00:00" in capsys.readouterr().out
-    assert doctor(tmp_path, config, redis_url, give_up=["r1"]) == 0
+    assert doctor(tmp_path, config, give_up=["r1"]) == 0
     assert "silent" not in capsys.readouterr().out
     with pytest.raises(StoreError, match=r"no replica 'r2' is known.*r1"):
-        doctor(tmp_path, config, redis_url, give_up=["r2"])
+        doctor(tmp_path, config, give_up=["r2"])
 
 
 def test_a_replica_that_was_heard_of_lately_is_not_given_up(tmp_path: Path, config: Path, redis_url: str) -> None:
@@ -215,7 +221,7 @@ def test_a_replica_that_was_heard_of_lately_is_not_given_up(tmp_path: Path, conf
     status = ReplicaStatus(replica="r1", decisions=1, state=ReplicaState.RUNNING, at=time.time())
     Ledger(store).note_replicas([status])
     with pytest.raises(StoreError, match=r"replica 'r1' was heard of 0 s ago; allowed: .* silent for 300 s"):
-        doctor(tmp_path, config, redis_url, give_up=["r1"])
+        doctor(tmp_path, config, give_up=["r1"])
     assert Ledger(store).accounts()[0].status == status
     store.close()
 
@@ -227,10 +233,10 @@ def test_drain_brings_stream_and_spools_of_the_dead_into_sql(
     with Redis.from_url(redis_url) as client:
         for seq in (2, 3):
             client.xadd("coe:decisions", {"record": make_record(seq).model_dump_json()})
-    assert drain(tmp_path, config, redis_url) == 0
+    assert drain(tmp_path, config) == 0
     assert "3 decisions sent from spools; 4 rows written, 1 were there already, 0 given up" in capsys.readouterr().out
     assert survey_spools(tmp_path / "spool").records == 0
-    assert doctor(tmp_path, config, redis_url) == 0
+    assert doctor(tmp_path, config) == 0
 
 
 async def test_consume_writes_rows_until_it_is_told_to_end(tmp_path: Path, redis_url: str) -> None:
@@ -248,7 +254,7 @@ async def test_consume_writes_rows_until_it_is_told_to_end(tmp_path: Path, redis
 def test_drain_with_a_letter_that_is_dead(tmp_path: Path, config: Path, redis_url: str) -> None:
     with Redis.from_url(redis_url) as client:
         client.xadd("coe:decisions", {"record": "x"})
-    assert drain(tmp_path, config, redis_url) == 1
+    assert drain(tmp_path, config) == 1
 
 
 def test_without_redis_url_the_embedded_server_is_used(
@@ -260,9 +266,10 @@ def test_without_redis_url_the_embedded_server_is_used(
     assert (tmp_path / "redis" / "appendonlydir").is_dir()
 
 
-def test_redis_away_is_one_clear_error(tmp_path: Path, config: Path) -> None:
+def test_redis_away_is_one_clear_error(tmp_path: Path, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", f"unix://{tmp_path}/none.sock")
     with pytest.raises(StoreError, match="Redis does not answer"):
-        doctor(tmp_path, config, f"unix://{tmp_path}/none.sock")
+        doctor(tmp_path, config)
 
 
 def test_a_survey_of_spools_starts_at_the_checkpoint(tmp_path: Path) -> None:

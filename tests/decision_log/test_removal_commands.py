@@ -31,6 +31,12 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(name="redis_url")
+def named_redis(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    return redis_url
+
+
 @pytest.fixture(autouse=True)
 def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
@@ -49,13 +55,13 @@ def test_what_is_old_is_erased(
                 id=f"{int((now - 86_400 * 3) * 1000)}-{place}",
             )
         client.xadd(dead_stream("coe:decisions"), {"record": "y"})
-        assert erase_decisions(None, "2d", tmp_path, config, redis_url) == 0
+        assert erase_decisions(None, "2d", tmp_path, config) == 0
         assert client.xlen(dead_stream("coe:decisions")) == 1
     assert "erased 2 decisions, 0 pieces of feedback, 2 dead letters" in capsys.readouterr().out
     assert store.count() == 2
     assert range(9, 10) in Ledger(store).accounts()[0].removed
-    assert erase_decisions(None, "2d", tmp_path, config, redis_url) == 0
-    assert erase_decisions(None, "99999d", tmp_path, config, redis_url) == 0  # before 1970
+    assert erase_decisions(None, "2d", tmp_path, config) == 0
+    assert erase_decisions(None, "99999d", tmp_path, config) == 0  # before 1970
     assert capsys.readouterr().out.count("erased 0 decisions, 0 pieces of feedback, 0 dead letters") == 2
 
 
@@ -64,7 +70,7 @@ def test_erase(
 ) -> None:
     store.write_decisions([make_record(0).model_copy(update={"key_id": "key-1"}), make_record(1)])
     for erased in (1, 0):
-        assert erase_decisions("key-1", None, tmp_path, config, redis_url) == 0
+        assert erase_decisions("key-1", None, tmp_path, config) == 0
         assert f"erased {erased} decisions and 0 pieces of feedback from SQL" in capsys.readouterr().out
     assert store.count() == 1
 
@@ -103,13 +109,13 @@ def test_a_dry_run_says_what_erasing_then_does_and_changes_nothing(
         before = everything()
         told = "2 decisions and 4 pieces of feedback from SQL, 2 records from the stream, 1 from spools"
         for _ in range(2):
-            assert erase_decisions("key-1", None, tmp_path, config, redis_url, dry_run=True) == 0
+            assert erase_decisions("key-1", None, tmp_path, config, dry_run=True) == 0
             assert f"would erase {told}" in capsys.readouterr().out
             assert everything() == before
-        assert erase_decisions("key-1", None, tmp_path, config, redis_url) == 0
+        assert erase_decisions("key-1", None, tmp_path, config) == 0
         assert f"erased {told}" in capsys.readouterr().out
         assert everything() != before
-        assert erase_decisions("key-1", None, tmp_path, config, redis_url, dry_run=True) == 0
+        assert erase_decisions("key-1", None, tmp_path, config, dry_run=True) == 0
         assert "would erase 0 decisions and 0 pieces of feedback from SQL, 0 records from" in capsys.readouterr().out
 
 
@@ -134,7 +140,11 @@ def test_ages_that_are_refused_say_what_is_allowed(text: str) -> None:
     ],
 )
 def test_what_to_erase_is_said_once(
-    tmp_path: Path, config: Path, redis_url: str, given: dict[str, str], message: str
+    tmp_path: Path,
+    config: Path,
+    redis_url: str,
+    given: dict[str, str],
+    message: str,
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        erase_decisions(**given, data_dir=tmp_path, config=config, redis_url=redis_url)
+        erase_decisions(**given, data_dir=tmp_path, config=config)

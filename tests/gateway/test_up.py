@@ -184,7 +184,7 @@ def test_options_win_over_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_p
     exposed = settings_of(Path("experts.yaml"), tmp_path, "0.0.0.0", None)
     with pytest.raises(ConfigError, match="0\\.0\\.0\\.0"):
         require_keys(exposed, config_of())
-    with opened_database(tmp_path, None) as database:
+    with opened_database(tmp_path) as database:
         KeyStore(database).create("acme", "", Grant())
     require_keys(exposed, config_of())
     for settings in (exposed, chosen):

@@ -128,14 +128,15 @@ def test_without_either_it_says_so(trained: Path, tmp_path: Path) -> None:
 
 
 def test_the_commands_write_files_and_change_nothing(
-    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = f"sqlite:///{tmp_path / 'coe.db'}"
+    monkeypatch.setenv("DATABASE_URL", url)
     log_traffic(trained, url, end=" \x1b]0;owned\x07\x1b[2J\u202e")
     before = (trained / "experts.yaml").read_bytes(), Registry(trained / "data" / "routers").live()
 
     def coe(name: str, *arguments: str) -> tuple[int, str]:
-        shared = ["--data-dir", str(trained / "data"), "--database-url", url]
+        shared = ["--data-dir", str(trained / "data")]
         status = run(f"categories {name}", [*arguments, *shared])
         seen = capsys.readouterr()
         return status, seen.out + seen.err
@@ -182,11 +183,12 @@ def test_a_gain_needs_two_experts_and_is_not_the_best_of_noise() -> None:
 
 
 def test_without_texts_the_command_says_what_it_lacks(
-    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = f"sqlite:///{tmp_path / 'coe.db'}"
+    monkeypatch.setenv("DATABASE_URL", url)
     log_traffic(trained, url, keeps_text=False)
-    shared = ["--config", str(trained / "experts.yaml"), "--data-dir", str(trained / "data"), "--database-url", url]
+    shared = ["--config", str(trained / "experts.yaml"), "--data-dir", str(trained / "data")]
     assert run("categories propose", [*shared, "--min-size", "15"]) == 0
     said = capsys.readouterr().out
     assert "new: topic-1: " in said

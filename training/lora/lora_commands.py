@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from base.errors import ConfigError, allowed_values
-from base.options import ConfigOption, DatabaseOption, DataOption, KeyOption, SinceOption, with_options
+from base.options import ConfigOption, DataOption, KeyOption, SinceOption, with_options
 from base.progress import console_progress
 from base.visible_text import echo
 from training.lora.lora_options import AdapterOptions, TrainOptions
@@ -31,10 +31,9 @@ def train_lora(
     api_key: KeyOption = None,
     config: ConfigOption = Path("experts.yaml"),
     data_dir: DataOption = Path("data"),
-    database_url: DatabaseOption = None,
 ) -> list[list[str]]:
     """Train an expert for one category: a LoRA adapter on examples, added where it is surely better than its base."""
-    from decision_log.default_database import default_database_url
+    from decision_log.default_database import database_url_of
     from fleet.expert_fingerprint import expert_fingerprint
     from training.lora.admission import candidate_of, learn
     from training.lora.causal_lm import hide_progress
@@ -47,7 +46,7 @@ def train_lora(
         expert = known_teacher(candidate, training.teacher)
         identity = expert_fingerprint(candidate.config.experts[expert], candidate.folder)
         teacher = Teacher(expert, identity, options.base_url, api_key, options.max_tokens)
-        prompts = logged_prompts(database_url or default_database_url(data_dir), category, since, training.most)
+        prompts = logged_prompts(database_url_of(data_dir), category, since, training.most)
         examples = taught_examples(candidate, teacher, prompts)
     else:
         examples = read_examples(training.data, category)

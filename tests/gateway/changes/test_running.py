@@ -144,7 +144,7 @@ async def test_two_workers_follow_every_change_and_no_request_fails(tmp_path: Pa
             assert status == 0, said
             assert "experts.new: added" in said
             await experts_of_workers(gateway, client, "left", "right", "new")
-            with opened_database(tmp_path / "data", None) as database:
+            with opened_database(tmp_path / "data") as database:
                 assert [each[2:7] for each in AdminLog(database).actions()] == [
                     (operator(), "apply", "configuration", "1", "2"),
                     ("api", "apply", "configuration", "2", "3"),

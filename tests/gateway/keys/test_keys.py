@@ -288,11 +288,12 @@ async def spend(url: str, key_id: str) -> None:
     await limits.aclose()
 
 
-def test_limits_say_what_is_used(coe_keys: Shell, redis_url: str) -> None:
+def test_limits_say_what_is_used(coe_keys: Shell, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", redis_url)
     made = coe_keys("create", "acme", "--usd", "5/month")[1]
     key_id = re.search(r"key (acme/\w{12});", made)[1]
     asyncio.run(spend(redis_url, key_id))
-    status, shown = coe_keys("limits", key_id, "--redis-url", redis_url)
+    status, shown = coe_keys("limits", key_id)
     assert status == 0
     assert "1.25 of 5 usd per month, until 20" in shown
 
