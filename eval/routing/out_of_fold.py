@@ -30,9 +30,8 @@ Decide = Callable[[OutcomeTable, OutcomeTable, RoutingRequest], IntArray]
 def out_of_fold(
     tables: Tables, request: RoutingRequest, decide: Decide, progress: Callable[[str], None]
 ) -> OutOfFold | None:
-    """Figures over the fit and the test prompts together; None without `--folds`, and where the test prompts have a
-    table of their own, which may be of another kind."""
-    if request.folds == 0 or request.test is not None:
+    """Figures over the fit and the test prompts together; None without `--folds`."""
+    if request.folds == 0:
         return None
     whole = tables.fit.joined(tables.test)
     fold_of = np.array([fold_of_text(text, request.folds) for text in whole.texts], dtype=np.int64)

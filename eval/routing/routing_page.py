@@ -358,11 +358,10 @@ def category_text(one: LostQuery) -> str:
 def measured_section(report: Report) -> Section:
     """The data behind the figures, and the command that measures them again."""
     d = report.data
-    other = f"; the fit queries by {d.fit_metric}" if d.fit_metric not in ("", d.metric) else ""
     one = "; no category there has enough fit queries to be learned, so all queries are one"
     facts = {
         "Command": report.command,
-        "Data": f"{d.source}, scored by {d.metric}{other}",
+        "Data": f"{d.source}, scored by {d.metric}",
         "Categories": f"column \u201c{d.category_column}\u201d{one if d.has_one_category else ''}",
         "Experts": ", ".join(d.experts),
         "Queries": queries_text(d),
@@ -383,7 +382,7 @@ def measured_section(report: Report) -> Section:
 
 def queries_text(d: DataFacts) -> str:
     splits = ", ".join(f"{name} {count}" for name, count in d.splits.items())
-    text = f"{d.n_fit} to fit, {d.n_test} to test ({f'splits: {splits}' if splits else 'a table of its own'})"
+    text = f"{d.n_fit} to fit, {d.n_test} to test (splits: {splits})"
     if d.n_overlap_removed:
         text += f"; {d.n_overlap_removed} fit queries left out because the test set holds the same text"
     if d.n_incomplete_removed:

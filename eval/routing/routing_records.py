@@ -150,14 +150,13 @@ class DataFacts(Record):
 
     source: str
     metric: str
-    fit_metric: str = Field(default="", description="of the fit queries; it should be that of the test queries")
     method: str | None = Field(default=None, description="kind that `--method` named; None: the default")
     category_column: str
     has_one_category: bool = Field(default=False, description="none had enough prompts to be learned, so all are one")
     experts: tuple[str, ...]
     n_fit: int
     n_test: int
-    splits: dict[str, int] = Field(description="prompts per split; empty where test rows have a table of their own")
+    splits: dict[str, int] = Field(description="prompts per split")
     n_overlap_removed: int = Field(description="fit prompts left out because the test set holds the same text")
     n_incomplete_removed: int = Field(description="prompts left out because some expert has no score there")
     fingerprints: dict[str, str]

@@ -13,7 +13,6 @@ from router.types import Record
 class RoutingOptions(Record):
     """Options that are taken as they are given. Kinds that are None are `coe train --table`'s own."""
 
-    test: Path | None = Field(default=None, description="report on this table, and fit on all of the other one")
     benchmark: str | None = Field(default=None, description="only prompts of this benchmark")
     metric: str | None = Field(default=None, description="only scores of this metric")
     category_column: str = Field(default="category", description="column of prompts.parquet that holds the labels")
@@ -27,8 +26,8 @@ class RoutingOptions(Record):
 
 
 class RoutingRequest(RoutingOptions):
-    """A run. Without `test` it fits on the splits `train` and `valid` of `outcomes` and reports on its split `test`.
-    What is to be chosen is chosen by cross-validation on the fit rows. `cache` keeps embeddings by content."""
+    """A run, which fits on the splits `train` and `valid` of `outcomes` and reports on its split `test`. What is to be
+    chosen is chosen by cross-validation on the fit rows. `cache` keeps embeddings by content."""
 
     outcomes: Path
     out: Path

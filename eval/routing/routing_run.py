@@ -210,7 +210,6 @@ def data_facts(request: RoutingRequest, tables: Tables, router_version: str, enc
     return DataFacts(
         source=test.source if request.benchmark is None else f"{test.source}, benchmark {request.benchmark}",
         metric=test.metric,
-        fit_metric=tables.fit.metric,
         method=request.method,
         category_column=request.category_column,
         has_one_category=tables.has_one_category,

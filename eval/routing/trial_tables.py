@@ -6,7 +6,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -17,16 +16,16 @@ from eval.routing.routing_request import RoutingRequest
 from eval.routing.trial import active_params, mean_costs
 from router.policy_config import Budgets
 from router.price import SLACK
-from training.datasets.outcomes import PromptColumns, complete_rows, find_models_file, read_models, read_outcomes
+from training.datasets.outcomes import PromptColumns, complete_rows, read_outcomes
 from training.split import SPLITS
 from training.types import OutcomeTable
 
 
 @dataclass(frozen=True)
 class Tables:
-    """Fit and test rows with the same experts. `splits` counts the prompts of the table that both were taken from, and
-    is empty where each has its own; `n_incomplete` those left out because some expert has no score there.
-    `has_one_category`: no category of the fit rows has the prompts to be learned, so all are one."""
+    """Fit and test rows with the same experts. `splits` counts the prompts that every expert has a score on,
+    `n_incomplete` the others. `has_one_category`: no category of the fit rows has the prompts to be learned, so all are
+    one."""
 
     fit: OutcomeTable
     test: OutcomeTable
@@ -58,47 +57,29 @@ def read_tables(request: RoutingRequest) -> Tables:
     Raises:
         DataError: as `read_outcomes`, or there is nothing to fit or to test on.
     """
-    table, n_incomplete = read_part(request, request.outcomes, request.experts, request.test)
-    if request.test is None:
-        is_test = np.array([name == "test" for name in table.splits], dtype=bool)
-        fit, test = table.rows(~is_test), table.rows(is_test)
-    else:
-        fit = table
-        test, n_more = read_part(request, request.test, table.experts, request.outcomes)
-        n_incomplete += n_more
+    read = read_outcomes(
+        request.outcomes,
+        experts=request.experts,
+        prompts=PromptColumns(request.benchmark, request.category_column),
+        metric=request.metric,
+        keep_partial=True,
+    )
+    table = complete_rows(read, request.outcomes)
+    is_test = np.array([name == "test" for name in table.splits], dtype=bool)
+    fit, test = table.rows(~is_test), table.rows(is_test)
     tested = {normalised_text(text) for text in test.texts}
     is_new = np.array([normalised_text(text) not in tested for text in fit.texts], dtype=bool)
+    fit, n_overlap = fit.rows(is_new), int((~is_new).sum())
     counts = Counter(table.splits)
-    splits = {str(name): counts[name] for name in SPLITS} if request.test is None else {}
-    fit = fit.rows(is_new)
+    splits = {str(name): counts[name] for name in SPLITS}
     for name, part in (("fit", fit), ("test", test)):
         if not part.prompt_ids:
-            found = f"{int((~is_new).sum())} have a text that is in the test set too"
-            if splits:
-                found = f"prompts per split: {splits}; {found}"
+            found = f"prompts per split: {splits}; {n_overlap} have a text that is in the test set too"
             raise DataError(f"{request.outcomes}: no prompt is left to {name} on ({found})")
     is_one = not fit.learned_categories()
     if is_one:
         fit, test = fit.in_one_category(), test.in_one_category()
-    return Tables(fit, test, splits, int((~is_new).sum()), n_incomplete, is_one)
-
-
-def read_part(
-    request: RoutingRequest, folder: Path, experts: Sequence[str] | None, other: Path | None
-) -> tuple[OutcomeTable, int]:
-    """The prompts that every expert has a score on, and how many others there are. The experts of both tables are the
-    same, so sizes and prices that only the `other` folder has count for this one."""
-    facts = None if other is None else find_models_file(other)
-    table = read_outcomes(
-        folder,
-        experts=experts,
-        prompts=PromptColumns(request.benchmark, request.category_column, has_splits=request.test is None),
-        metric=request.metric,
-        keep_partial=True,
-        models=None if facts is None else read_models(facts),
-    )
-    complete = complete_rows(table, folder)
-    return complete, len(table.prompt_ids) - len(complete.prompt_ids)
+    return Tables(fit, test, splits, n_overlap, len(read.prompt_ids) - len(table.prompt_ids), is_one)
 
 
 def require_amounts(table: OutcomeTable, budgets: Budgets) -> None:

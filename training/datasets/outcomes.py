@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -42,12 +42,10 @@ class PromptColumns:
     Args:
         benchmark: only prompts of this benchmark; None: all.
         category: the column that holds the labels.
-        has_splits: False where the column `split` plays no role and may hold anything: splits are then by hash of text.
     """
 
     benchmark: str | None = None
     category: str = "category"
-    has_splits: bool = True
 
 
 ALL_PROMPTS = PromptColumns()
@@ -86,7 +84,6 @@ def read_outcomes(
     prompts: PromptColumns = ALL_PROMPTS,
     metric: str | None = None,
     keep_partial: bool = False,
-    models: Mapping[str, ModelFacts] | None = None,
 ) -> OutcomeTable:
     """Reads an outcome table.
 
@@ -94,7 +91,6 @@ def read_outcomes(
         experts: models to keep, in this order; None keeps all, sorted.
         metric: only scores of this metric; needed where one prompt was scored by several.
         keep_partial: keep prompts that some expert has no score on; by default only prompts that all have are kept.
-        models: sizes and prices of models that no `models.parquet` there names.
 
     Raises:
         DataError: with file, row and field where one is at fault; a missing file or column, an unknown name, several
@@ -112,7 +108,7 @@ def read_outcomes(
     if not scores:
         raise DataError(f"{path}: holds no score of the chosen prompts")
     models_file = find_models_file(folder)
-    facts = dict(models or {}) | (read_models(models_file) if models_file else {})
+    facts = read_models(models_file) if models_file else {}
     table = table_of(kept, scores, str(path), experts, metric, facts)
     answers, logprobs = read_answers(folder / ANSWERS_FILE, table)
     sources = sorted({row.source or folder.name for row in kept.values()})
@@ -125,7 +121,7 @@ def read_prompts(path: Path, wanted: PromptColumns) -> dict[str, StoredPrompt]:
     found: dict[str, StoredPrompt] = {}
     names = {"text": "messages", "category": wanted.category}
     for record in read_records(path):
-        given: dict[str, object] = {} if wanted.has_splits else {"split": ""}
+        given: dict[str, object] = {}
         if isinstance(stored := record.get("messages"), str):
             given["text"] = parse_json(stored, f"{record.place}, field 'messages'")
         row = record.read(StoredPrompt, names, **given)

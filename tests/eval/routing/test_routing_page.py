@@ -204,11 +204,6 @@ def test_one_category_is_counted_as_one_and_has_no_confusion() -> None:
     assert "chart-categories" not in html
 
 
-def test_the_page_tells_when_fit_queries_have_another_metric() -> None:
-    assert "scored by acc</span>" in rendered()
-    assert "scored by acc; the fit queries by judge</span>" in render(with_data(make_report(), fit_metric="judge"))
-
-
 def test_a_budget_in_words() -> None:
     page = routing_page(full_report())
     sized = next(section for section in page.sections if section.title == "Quality against active parameters")

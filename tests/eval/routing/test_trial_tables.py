@@ -6,8 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from base.errors import ConfigError, DataError, InfeasibleBudgetError
@@ -19,7 +17,7 @@ from eval.routing.trial_tables import (
     require_amounts,
 )
 from router.policy_config import Budgets
-from tests.eval.routing.trial_data import FIT_SCORES, SIZES, table
+from tests.eval.routing.trial_data import FIT_SCORES, table
 from training.datasets.outcomes import write_outcomes
 
 
@@ -50,39 +48,14 @@ def test_prompts_that_an_expert_lacks_are_left_out_and_counted(tmp_path: Path) -
     assert found.n_incomplete == 2
 
 
-def test_with_a_test_table_all_is_fitted_but_what_is_tested(tmp_path: Path) -> None:
-    fit = table(FIT_SCORES, ["a"] * 4 + ["b"] * 4, "fit")
-    other = table(FIT_SCORES[:2], ["a", "a"], "test")
-    write_outcomes(fit, tmp_path / "fit")
-    write_outcomes(replace(other, texts=("Fresh one", fit.texts[3].upper() + "?")), tmp_path / "test")
-    found = read_tables(request(tmp_path / "fit", test=tmp_path / "test"))
-    assert found.test.prompt_ids == ("test0", "test1")
-    assert found.fit.prompt_ids == tuple(f"fit{i}" for i in range(8) if i != 3)
+def test_a_fit_query_with_the_text_of_a_test_query_is_left_out(tmp_path: Path) -> None:
+    whole = table(FIT_SCORES, ["a"] * 4 + ["b"] * 4, "fit")
+    texts = (*whole.texts[:7], whole.texts[3].upper() + "?")
+    write_outcomes(replace(whole, texts=texts, splits=("train",) * 7 + ("test",)), tmp_path)
+    found = read_tables(request(tmp_path))
+    assert found.test.prompt_ids == ("fit7",)
+    assert found.fit.prompt_ids == tuple(f"fit{i}" for i in range(7) if i != 3)
     assert found.n_overlap_removed == 1
-
-
-@pytest.mark.parametrize("names", [["dev", "holdout"], ["", "TEST"], [1, 2]])
-def test_with_a_test_table_the_splits_of_both_may_have_any_names(tmp_path: Path, names: list[object]) -> None:
-    fit = table(FIT_SCORES, ["a"] * 4 + ["b"] * 4, "fit")
-    for part, name in ((fit, "fit"), (table(FIT_SCORES[:2], ["a", "a"], "test"), "test")):
-        write_outcomes(part, tmp_path / name)
-        file = tmp_path / name / "prompts.parquet"
-        prompts = pq.read_table(file)
-        splits = pa.array((names * 4)[: len(prompts)])
-        pq.write_table(prompts.set_column(prompts.column_names.index("split"), "split", splits), file)
-    found = read_tables(request(tmp_path / "fit", test=tmp_path / "test"))
-    assert (len(found.fit.prompt_ids), len(found.test.prompt_ids), found.splits) == (8, 2, {})
-    with pytest.raises(DataError, match="column 'split'"):
-        read_tables(request(tmp_path / "fit"))
-
-
-@pytest.mark.parametrize("knows", ["fit", "test"])
-def test_sizes_that_one_folder_has_count_for_both(tmp_path: Path, knows: str) -> None:
-    for name in ("fit", "test"):
-        part = table(FIT_SCORES, ["a"] * 4 + ["b"] * 4, name)
-        write_outcomes(part if name == knows else replace(part, active_params_b={}), tmp_path / name / "table")
-    found = read_tables(request(tmp_path / "fit" / "table", test=tmp_path / "test" / "table"))
-    assert found.fit.active_params_b == found.test.active_params_b == SIZES
 
 
 def test_a_category_that_can_be_learned_keeps_the_labels_of_all(tmp_path: Path) -> None:
@@ -99,12 +72,6 @@ def test_a_table_without_test_rows_is_refused(tmp_path: Path) -> None:
     write_outcomes(table(FIT_SCORES, ["a"] * 8, "fit"), tmp_path)
     with pytest.raises(DataError, match=r"no prompt is left to test on .*'train': 8"):
         read_tables(request(tmp_path))
-
-
-def test_a_table_that_is_its_own_test_is_told_so(tmp_path: Path) -> None:
-    write_outcomes(table(FIT_SCORES, ["a"] * 8, "fit"), tmp_path)
-    with pytest.raises(DataError, match=r"no prompt is left to fit on .8 have a text that is in the test set too"):
-        read_tables(request(tmp_path, test=tmp_path))
 
 
 def test_budgets_are_parsed() -> None:

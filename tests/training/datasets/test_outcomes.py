@@ -14,10 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from base.errors import DataError
-from router.cost import Price
 from training.datasets.outcomes import PromptColumns, read_outcomes, write_outcomes
 from training.split import split_of
-from training.types import ModelFacts
 
 Rows = list[dict[str, Any]]
 
@@ -84,17 +82,12 @@ def test_cost_is_recorded_or_estimated_from_models_above_the_folder(tmp_path: Pa
     pq.write_table(pa.Table.from_pylist(models), tmp_path / "models.parquet")
     scores = score_rows()
     scores[1]["cost_usd"] = 0.125
-    table = read_outcomes(save(tmp_path / "t", prompt_rows(), scores), models={"a": ModelFacts(99.0)})
+    table = read_outcomes(save(tmp_path / "t", prompt_rows(), scores))
     assert table.active_params_b == {"a": 7.0}
     assert table.is_cost_estimated
     assert table.cost_usd[0, 0] == pytest.approx((len("one plus one") / 4 * 1.0 + 40 / 4 * 2.0) / 1e6)
     assert table.cost_usd[0, 1] == 0.125
     assert np.isnan(table.cost_usd[1, 1])
-
-
-def test_the_callers_facts_are_used_where_there_is_no_file(tmp_path: Path) -> None:
-    table = read_outcomes(save(tmp_path / "t", prompt_rows(), score_rows()), models={"b": ModelFacts(2.5)})
-    assert table.active_params_b == {"b": 2.5}
 
 
 def test_metrics_may_differ_between_prompts_but_not_on_one(tmp_path: Path) -> None:
@@ -224,9 +217,9 @@ def test_missing_and_foreign_files_are_errors(tmp_path: Path) -> None:
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
-    models = {"a": ModelFacts(7.0, Price({"input": 1.0, "output": 2.0}))}
-    folder = save(tmp_path / "t", prompt_rows(), score_rows())
-    table = read_outcomes(folder, keep_partial=True, models=models)
+    models = [{"model": "a", "params_active_b": 7.0, "price_in_per_m": 1.0, "price_out_per_m": 2.0}]
+    pq.write_table(pa.Table.from_pylist(models), tmp_path / "models.parquet")
+    table = read_outcomes(save(tmp_path / "t", prompt_rows(), score_rows()), keep_partial=True)
     write_outcomes(table, tmp_path / "copy")
     copy = read_outcomes(tmp_path / "copy", keep_partial=True)
     for name in ("scores", "cost_usd", "output_tokens", "latency_ms"):
