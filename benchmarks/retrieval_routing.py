@@ -23,7 +23,7 @@ import typer
 from rich.console import Console
 
 from benchmarks.retrieval_arms import MEANING, MULTITASK, FurtherArms, multitask_of
-from eval.report.sections import write_report
+from eval.report.page import write_report
 from eval.retrieval.retrieval_page import retrieval_page
 from eval.retrieval.retrieval_records import RetrievalReport
 from eval.retrieval.retrieval_request import RetrievalRequest, requested_experts

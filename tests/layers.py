@@ -46,7 +46,7 @@ PROCESS_FILES = frozenset(
         "decision_log/test_sink_limits",
         "decision_log/test_stream",
         "router/answers/test_code",
-        "eval/report/test_sections",
+        "eval/report/test_page",
         "eval/retrieval/test_command",
         "eval/test_collect",
         "eval/test_orphans",

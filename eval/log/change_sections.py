@@ -9,7 +9,7 @@ from base.money import money
 from eval.log.traffic_records import Alarm, Drift, LogReport, Moved, RouterEvent, Switch
 from eval.report import drawing
 from eval.report.numbers import percent, points
-from eval.report.sections import Chart, Column, Section, stated, table_of
+from eval.report.page import Chart, Column, Section, stated, table_of
 from router.types import Metric
 from training.category_mix import TrafficMix, mix_sentence
 from training.expert_worth import CompositionWorth, ExpertWorth, sentence

@@ -48,7 +48,7 @@ def log(
     from eval.log.measure_log import measure_log
     from eval.log.traffic import read_events, read_traffic
     from eval.log.traffic_page import traffic_page
-    from eval.report.sections import write_report
+    from eval.report.page import write_report
     from training.category_mix import read_mix
     from training.expert_worth import read_worth
     from training.loop_worth import measure_loop, request_of
@@ -89,7 +89,7 @@ def report_savings(kind: str, files: list[Path], policy: str, out: Path, config:
     """Writes the report on the log of another gateway. Raises ConfigError, DataError, ArtifactError."""
     from eval.log.foreign_logs import read_calls, sample_of
     from eval.log.savings import measure_savings, route_calls, savings_page
-    from eval.report.sections import write_report
+    from eval.report.page import write_report
     from router.artifact import load_artifact
     from router.build import live_router
     from router.config import load_config

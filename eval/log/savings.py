@@ -19,7 +19,7 @@ from eval.log.change_sections import shares_text
 from eval.log.foreign_logs import Call
 from eval.metrics.intervals import DRAWS, bootstrap_means, percentile_interval
 from eval.report.numbers import percent, points
-from eval.report.sections import Cell, Column, Figure, Page, Section, Table, cell_of, facts_of, stated, table_of
+from eval.report.page import Cell, Column, Figure, Page, Section, Table, cell_of, facts_of, stated, table_of
 from router.artifact import RouterArtifact
 from router.build import evidence_of, typical_lengths
 from router.config import CoeConfig

@@ -20,7 +20,7 @@ from eval.log.traffic_records import (
 )
 from eval.report import drawing
 from eval.report.numbers import counted, milliseconds, percent, points
-from eval.report.sections import Cell, Chart, Column, Figure, Page, Section, Table, cell_of, facts_of, stated, table_of
+from eval.report.page import Cell, Chart, Column, Figure, Page, Section, Table, cell_of, facts_of, stated, table_of
 from training.category_mix import mix_sentence
 from training.expert_worth import sentence
 

@@ -1,5 +1,5 @@
-"""The kit that every report is made with: a page of sections, each a title with sentences, tables and charts.
+"""The kit that every report is made with.
 
-`page` draws it as one HTML file that loads nothing and writes it next to its record; `charts` has the forms
-of charts, `numbers` the way figures are printed. It imports nothing of the reports themselves.
+`page` has the parts of a report as data, draws them as one HTML file that loads nothing, and writes it next to its
+record; `drawing` has the kinds of charts, `numbers` the way figures are written.
 """

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from eval.report.sections import Measured, Spec, ends_of
+from eval.report.page import Measured, Spec, ends_of
 
 WIDTH = 920
 """Pixels with all labels, at most: the page draws a chart again as narrow as the window."""

@@ -15,7 +15,7 @@ from eval.retrieval.retrieval_request import RetrievalOptions, RetrievalRequest
 @with_options
 def retrieval(options: RetrievalOptions, cache: CacheOption = None, seed: SeedOption = 0) -> None:
     """Report what routing between retrieval experts won on test queries: report.html and report.json."""
-    from eval.report.sections import write_report
+    from eval.report.page import write_report
     from eval.retrieval.retrieval_page import retrieval_page
     from eval.retrieval.retrieval_run import run_retrieval
     from retrieval.routing.pilot_library import save_library

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from eval.metrics.intervals import Estimate
 from eval.report import drawing
-from eval.report.sections import Cell, Chart, Column, Figure, Page, Section, cell_of, facts_of, stated, table_of
+from eval.report.page import Cell, Chart, Column, Figure, Page, Section, cell_of, facts_of, stated, table_of
 from eval.retrieval.arms import LABELS, PLAIN
 from eval.retrieval.retrieval_records import (
     AddedExpert,

@@ -29,7 +29,7 @@ def routing(
     options: RoutingOptions,
 ) -> None:
     """Measure routing on an outcome table, with intervals; writes report.html and report.json."""
-    from eval.report.sections import write_report
+    from eval.report.page import write_report
     from eval.routing.routing_page import routing_page
     from eval.routing.routing_run import run_routing
     from eval.routing.trial_tables import parse_budgets

@@ -8,7 +8,7 @@ from eval.metrics.cheap_strong import CPT_LEVELS, CallOrder
 from eval.metrics.intervals import Estimate
 from eval.report import drawing
 from eval.report.numbers import billions, counted, dollars, percent, points, whole_percent
-from eval.report.sections import (
+from eval.report.page import (
     Cell,
     Chart,
     Column,

@@ -9,7 +9,7 @@ import pytest
 
 from eval.log.savings import SavedGroup, Savings, savings_page
 from eval.log.traffic_page import traffic_page
-from eval.report.sections import render
+from eval.report.page import render
 from eval.retrieval.retrieval_page import retrieval_page
 from eval.routing.routing_page import routing_page
 from router.types import Interval, Metric

@@ -23,7 +23,7 @@ from eval.log.traffic import gather, read_events, read_traffic
 from eval.log.traffic_page import traffic_page
 from eval.log.traffic_records import LogReport
 from eval.metrics.intervals import Rate, gap, rate
-from eval.report import sections
+from eval.report import page
 from router.live_pointer import LivePointer, Withdrawal
 from router.types import DecisionReason
 from tests.eval.drawn import charts_of_page
@@ -137,11 +137,11 @@ def test_feedback_of_the_dissatisfied_is_corrected_by_cell(tmp_path: Path) -> No
 
 def test_nothing_of_a_text_is_in_the_report(tmp_path: Path) -> None:
     found = measure_log(read_traffic(write_log(tmp_path / "coe.db", 60)), command="c", now=NOW)
-    assert "secret text" not in found.model_dump_json() + sections.render(traffic_page(found))
+    assert "secret text" not in found.model_dump_json() + page.render(traffic_page(found))
 
 
 def test_the_page_loads_nothing_and_is_whole(report: LogReport, tmp_path: Path) -> None:
-    written = sections.write_report(report, traffic_page(report), tmp_path / "out")
+    written = page.write_report(report, traffic_page(report), tmp_path / "out")
     assert LogReport.model_validate_json(written[0].read_bytes()) == report
     html = re.sub(r"<script>.*?</script>", "", written[1].read_text(), flags=re.S)
     assert not re.search(r"https?://", html)
@@ -168,7 +168,7 @@ def test_disagreement_is_a_sign_of_error_where_strategies_asked() -> None:
     assert (found.n, found.n_rated, found.mean) == (60, 60, pytest.approx(1 / 3))
     assert found.auroc.value == pytest.approx(0.9)  # of 50 right answers 10 had as much as the wrong ones
     assert found.auroc.low < 0.9 < found.auroc.high
-    assert "probability of 0.90" in sections.render(traffic_page(report))
+    assert "probability of 0.90" in page.render(traffic_page(report))
     unrated = measure_log(gather(records, {}), command="", now=NOW).disagreement
     assert unrated.auroc is None
 
@@ -186,7 +186,7 @@ def test_a_tiny_log_gives_a_page(records) -> None:
     found = measure_log(gather(records, {}), command="c", now=NOW)
     assert "No answer has feedback" in found.headline
     assert "Only 0 answers have feedback" in found.warnings[0]
-    assert "<h1>" in sections.render(traffic_page(found))
+    assert "<h1>" in page.render(traffic_page(found))
 
 
 def test_probes_and_malformed_requests_are_counted_beside_the_traffic(tmp_path: Path) -> None:
@@ -234,15 +234,15 @@ def test_a_log_with_exploration_is_not_told_that_it_has_none(rated: int, said: s
     warning = found.warnings[-1]
     assert warning.startswith("Regret is known for 0% of the traffic only: of 4 answers by exploration")
     assert f"{said} got feedback" in warning
-    assert "without exploration" not in " ".join(found.warnings) + sections.render(traffic_page(found))
-    assert "needs more feedback" in sections.render(traffic_page(found))
+    assert "without exploration" not in " ".join(found.warnings) + page.render(traffic_page(found))
+    assert "needs more feedback" in page.render(traffic_page(found))
 
 
 def test_a_log_without_exploration_is_told_so() -> None:
     records = [record_of(i, decision_of("code", "coder", 1.0, OLD)) for i in range(40)]
     found = measure_log(gather(records, {}), command="c", now=NOW)
     assert "without exploration it is unknown" in found.warnings[-1]
-    assert "needs exploration and feedback" in sections.render(traffic_page(found))
+    assert "needs exploration and feedback" in page.render(traffic_page(found))
 
 
 def test_since_and_until_cut_the_log(tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_what_happened_to_routers_is_told(tmp_path: Path) -> None:
     assert [(event.version, event.event) for event in events] == [(OLD, "promoted"), (NEW, "withdrawn")]
     assert read_events(url, since=events[1].at) == events[1:]
     found = measure_log(read_traffic(url), command="c", now=NOW, events=events)
-    assert "its mean reward is &lt;low&gt;" in sections.render(traffic_page(found))
+    assert "its mean reward is &lt;low&gt;" in page.render(traffic_page(found))
 
 
 def test_the_report_says_what_each_expert_is_worth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

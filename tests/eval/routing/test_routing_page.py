@@ -13,7 +13,7 @@ import pytest
 
 from eval.metrics.cheap_strong import CallOrder
 from eval.metrics.intervals import Estimate
-from eval.report import numbers, sections
+from eval.report import numbers, page
 from eval.routing import routing_page as words
 from eval.routing.frontier import known_budgets
 from eval.routing.routing_page import routing_page
@@ -92,7 +92,7 @@ def gaining(gain: Estimate, n_test: int, power: Power | None = None) -> Report:
 
 
 def render(report: Report) -> str:
-    return sections.render(routing_page(report))
+    return page.render(routing_page(report))
 
 
 @cache
@@ -106,9 +106,9 @@ def rendered_in_full() -> str:
 
 
 def test_json_has_the_promised_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sections, "render", lambda made: "<html>")
+    monkeypatch.setattr(page, "render", lambda made: "<html>")
     report = make_report()
-    written = json.loads(sections.write_report(report, routing_page(report), tmp_path / "out")[0].read_text())
+    written = json.loads(page.write_report(report, routing_page(report), tmp_path / "out")[0].read_text())
     assert {"arms", "regret", "seed", "command", "data", "headline"} <= set(written)
     names = {"coe", "best_single", "best_single_hindsight", "knn", "map_true", "category_oracle", "query_oracle"}
     assert names == set(written["arms"])
@@ -205,8 +205,8 @@ def test_one_category_is_counted_as_one_and_has_no_confusion() -> None:
 
 
 def test_a_budget_in_words() -> None:
-    page = routing_page(full_report())
-    sized = next(section for section in page.sections if section.title == "Quality against active parameters")
+    made = routing_page(full_report())
+    sized = next(section for section in made.sections if section.title == "Quality against active parameters")
     assert sized.sentence == (
         "This router is nowhere clearly above the best fixed mixture of experts. The best single expert's 75.0% is "
         "reached with 10.2B."

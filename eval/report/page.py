@@ -216,9 +216,9 @@ def render(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("sections.html.jinja").render(
+    return environment.get_template("page.html.jinja").render(
         page=page,
-        style=(files("eval.report") / "sections.css").read_text(encoding="utf-8"),
+        style=(files("eval.report") / "page.css").read_text(encoding="utf-8"),
         bundle=vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"),
         specs=script_json({name: chart.spec for name, chart in page.charts.items()}),
     )

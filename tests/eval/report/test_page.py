@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from eval.metrics.intervals import Gap
 from eval.report import drawing
 from eval.report.numbers import points
-from eval.report.sections import (
+from eval.report.page import (
     Cell,
     Chart,
     Column,
