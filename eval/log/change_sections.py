@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from base.money import money
-from eval.log.traffic_records import Alarm, Drift, LogReport, Moved, RouterEvent, Switch
+from eval.log.traffic_records import LogReport, Moved, Prequential, RouterEvent, Switch
 from eval.report import drawing
 from eval.report.numbers import percent, points
 from eval.report.page import Chart, Column, Section, stated, table_of
@@ -18,7 +18,7 @@ from training.loop_worth import LoopWorth, RouterStep, loop_sentences
 
 def change_sections(report: LogReport) -> list[Section]:
     return [
-        drift_section(report.drift),
+        predictions_section(report.predictions),
         mix_section(report.mix, report.mix_unknown),
         loop_section(report.loop),
         switches_section(report.switches),
@@ -28,23 +28,15 @@ def change_sections(report: LogReport) -> list[Section]:
     ]
 
 
-def drift_section(drift: Drift) -> Section:
-    text, found = "No rated answer has a prediction to compare with.", drift.prequential
+def predictions_section(found: Prequential | None) -> Section:
+    text = "No rated answer has a prediction to compare with."
     if found is not None:
         text = (
             f"The router's prediction fell on the right side of one half for {stated(found.accuracy, percent)} of "
             f"{found.n:,} rated answers; it was off by {found.error:.2f} on average, and the reward lay "
             f"{points(found.bias)} points from the prediction. Every prediction was made before its reward was known."
         )
-    columns: list[Column[Alarm]] = [
-        Column("Since (UTC)", lambda alarm: moment(alarm.at)),
-        Column("From", lambda alarm: alarm.before, "{:.3f}".format),
-        Column("To", lambda alarm: alarm.after, "{:.3f}".format),
-    ]
-    signals = ", ".join(f"{name} ({n:,})" for name, n in drift.signals.items()) or "nothing has enough values yet"
-    note = f"Followed: {signals}. Where nothing changed, 1% of logs have an alarm."
-    table = table_of("Signal", {alarm.signal: alarm for alarm in drift.alarms}, columns)
-    return Section("Drift", text, table, note=note)
+    return Section("What the router promised", text)
 
 
 def mix_section(mix: TrafficMix | None, unknown: str) -> Section:

@@ -42,7 +42,7 @@ def log(
     policy: Annotated[str, typer.Option(help="with --import: the policy that would have routed")] = "default",
     files: Annotated[list[Path] | None, typer.Argument(help="with --import: its files")] = None,
 ) -> None:
-    """Report on production traffic: volume, quality, cost, latency, regret, drift, feedback. Writes report.html and
+    """Report on production traffic: volume, quality, cost, latency, regret, feedback. Writes report.html and
     .json. With --import: what routing would have saved another gateway's users."""
     from decision_log.default_database import database_url_of
     from eval.log.measure_log import measure_log

@@ -16,12 +16,10 @@ from eval.log.category_regret import measure_regret
 from eval.log.traffic import CAPPED, MALFORMED, NOT_ROUTED, PROBE, Names, Traffic
 from eval.log.traffic_page import headline, warnings
 from eval.log.traffic_records import (
-    Alarm,
     Bias,
     Bucket,
     Cell,
     Disagreement,
-    Drift,
     Group,
     LogReport,
     Moved,
@@ -32,7 +30,6 @@ from eval.log.traffic_records import (
 )
 from eval.metrics.intervals import Gap, gap, rate
 from router.types import BoolArray, Float64Array
-from training.change_points import CONFIDENCE_DELTA, MIN_SIDE, last_change
 
 BUCKETS_S = (60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 86400.0, 7 * 86400.0, 30 * 86400.0)
 MAX_BUCKETS = 60
@@ -40,8 +37,6 @@ IS_WRONG = 0.5
 """Rewards below it are those of wrong answers."""
 USEFUL = 0.5
 """Rewards from here on count as a good answer: the middle of their range."""
-MIN_VALUES = 2 * MIN_SIDE
-"""Signals with fewer values are not searched for a change."""
 SHOWN_MOVES = 12
 MIN_MOVE = 0.02
 """Share of a category's traffic that must have changed its expert to be shown (ours)."""
@@ -64,7 +59,7 @@ def measure_log(traffic: Traffic, *, command: str, now: datetime, **beside: Any)
         timeline=timeline(traffic, step),
         bucket_s=step,
         regret=measure_regret(traffic),
-        drift=measure_drift(traffic),
+        predictions=prequential(traffic.rows(traffic.is_routed)),
         bias=measure_bias(traffic),
         switches=measure_switches(traffic),
         disagreement=measure_disagreement(traffic),
@@ -179,39 +174,6 @@ def auroc(sign: Float64Array, is_wrong: BoolArray) -> Gap | None:
     spread = (len(wrong) - 1) * (if_two_wrong - area**2) + (len(right) - 1) * (if_two_right - area**2)
     half = Z_95 * math.sqrt(max(area * (1 - area) + spread, 0.0) / (len(wrong) * len(right)))
     return Gap(value=area, low=max(area - half, 0.0), high=min(area + half, 1.0))
-
-
-def measure_drift(traffic: Traffic) -> Drift:
-    """Prequential accuracy, and the last change of every signal over the routed traffic, in order of time.
-
-    The order is that of the requests; late feedback counts at the time of its answer. The search is that of
-    `coe retrain` (training.change_points), with the same chance of finding anything where nothing changed.
-    """
-    routed = traffic.rows(traffic.is_routed)
-    is_rated = np.isfinite(routed.reward)
-    known, surprise = is_rated & np.isfinite(routed.predicted), routed.reward - routed.predicted
-    is_right = (routed.reward >= USEFUL) == (routed.predicted >= USEFUL)
-    signals: dict[str, tuple[BoolArray, Float64Array]] = {
-        "uncertainty of the category": (np.isfinite(routed.uncertainty), routed.uncertainty),
-        "share of fallbacks": (np.ones(len(is_rated), dtype=bool), routed.is_fallback.astype(np.float64)),
-        "reward": (is_rated, routed.reward),
-        "prequential accuracy": (known, is_right.astype(np.float64)),
-    }
-    for expert in sorted(set(routed.expert)):
-        signals[f"reward minus prediction, {expert}"] = (known & (np.array(routed.expert) == expert), surprise)
-    long = {
-        name: (routed.at[keep], values[keep]) for name, (keep, values) in signals.items() if keep.sum() >= MIN_VALUES
-    }
-    alarms = []
-    for name, (at, values) in long.items():
-        if cut := last_change(values, CONFIDENCE_DELTA / len(long)):
-            before, after = float(values[:cut].mean()), float(values[cut:].mean())
-            alarms.append(Alarm(signal=name, at=float(at[cut]), before=before, after=after))
-    return Drift(
-        prequential=prequential(routed),
-        signals={name: len(values) for name, (_, values) in long.items()},
-        alarms=tuple(sorted(alarms, key=lambda alarm: alarm.at)),
-    )
 
 
 def prequential(routed: Traffic) -> Prequential | None:

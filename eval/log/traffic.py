@@ -57,7 +57,6 @@ class Traffic:
     propensity: Float64Array
     predicted: Float64Array
     best_predicted: Float64Array
-    uncertainty: Float64Array
     reward: Float64Array
     cost_usd: Float64Array
     latency_ms: Float64Array
@@ -186,7 +185,6 @@ def row_of(record: DecisionRecord, reward: float) -> tuple[object, ...]:
         decision.propensity if decision else 1.0,
         qualities.get(decision.expert, np.nan) if decision else np.nan,
         max(qualities.values(), default=np.nan),
-        decision.uncertainty if decision and is_routed else np.nan,
         reward if record.state is TerminalState.ANSWERED else np.nan,
         record.cost_usd,
         record.latency_ms,

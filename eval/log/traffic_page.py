@@ -8,7 +8,6 @@ from base.money import money
 from eval.log.category_regret import MIN_EFFECTIVE
 from eval.log.change_sections import change_sections, moment
 from eval.log.traffic_records import (
-    Alarm,
     Bias,
     CategoryRegret,
     Disagreement,
@@ -32,8 +31,6 @@ FEW_RATED = 30
 WIDEST = 0.2
 """Above this width of its 95% interval, 20 points, a quality draws no verdict (ours): a fall that users notice could
 hide in it."""
-FALLS_BADLY = ("reward", "prequential accuracy")
-"""Signals that are better when they are higher; of all others less is better."""
 
 
 def traffic_page(report: LogReport) -> Page:
@@ -83,7 +80,6 @@ def headline(report: LogReport) -> str:
             "The best expert per category in hindsight would change that by "
             f"{stated(lost_by_choice, points, ' points')}."
         )
-    said.append(alarm_sentence(report.drift.alarms))
     if (mix := report.mix) is not None and cell_of(mix.moved, is_difference=True).tone:
         said.append(mix_sentence(mix.moved, is_followed=mix.is_followed))
     if (worth := report.worth) is not None and (worth.dispensable or worth.doubt):
@@ -101,35 +97,19 @@ def beside_the_traffic(totals: Totals) -> str:
     return ", ".join(counted(count, what, f"{what}s") + by for count, what, by in beside if count)
 
 
-def alarm_sentence(alarms: Sequence[Alarm]) -> str:
-    if not alarms:
-        return "Nothing that was followed has drifted."
-    last = alarms[-1]
-    return (
-        f"{counted(len(alarms), 'drift alarm', 'drift alarms')}, the last at {moment(last.at)} UTC: {last.signal} went "
-        f"from {last.before:.2f} to {last.after:.2f}."
-    )
-
-
 def verdict(report: LogReport) -> tuple[str, str]:
-    """The title of the page and its tone: what came since the last router, else what is worse, else the quality."""
+    """The title of the page and its tone: what came since the last router, else the quality."""
     changed = cell_of(report.switches[-1].quality if report.switches else None, points, is_difference=True)
     if changed.tone:
         better = "better" if changed.tone == "good" else "worse"
         return f"Answers are {better} since the last router: {changed.text} points", changed.tone
-    quality, worse = report.bias.corrected, worsened(report.drift.alarms)
-    if worse:
-        return f"Look closer: {worse[-1].signal} became worse", "bad"
+    quality = report.bias.corrected
     if quality is None:
         return f"{report.totals.n:,} decisions of unknown quality: no answer has feedback", ""
     found = cell_of(quality, percent)
     if quality.high - quality.low > WIDEST:
         return f"Too little feedback to tell: answers are worth {found.interval}", ""
-    return f"Nothing became worse: answers are worth {found.text}", "good"
-
-
-def worsened(alarms: Sequence[Alarm]) -> list[Alarm]:
-    return [one for one in alarms if (one.after < one.before) == one.signal.startswith(FALLS_BADLY)]
+    return f"Answers are worth {found.text}", ""
 
 
 def warnings(report: LogReport) -> Iterator[str]:
@@ -163,17 +143,15 @@ def warnings(report: LogReport) -> Iterator[str]:
 
 
 def figures(report: LogReport) -> list[Figure]:
-    totals, quality, regret, drift = report.totals, report.bias.corrected, report.regret, report.drift
+    totals, quality, regret = report.totals, report.bias.corrected, report.regret
     needed = f"needs {'more feedback' if regret.is_explored else 'exploration and feedback'}"
     slow = "" if totals.p95_ms is None else f"95% within {milliseconds(totals.p95_ms)}"
     each = money(1000 * totals.cost_usd / totals.n)
-    bad = "bad" if worsened(drift.alarms) else ""
     return [
         Figure("Quality, corrected", cell_of(quality, percent) if quality else Cell("unknown", "no feedback")),
         Figure("Regret, points", cell_of(regret.total, points) if regret.total else Cell("unknown", needed)),
         Figure("Cost", Cell(money(totals.cost_usd), f"{each} per 1,000")),
         Figure("Latency, median", Cell(milliseconds(totals.p50_ms) or "none", slow)),
-        Figure("Drift alarms", Cell(str(len(drift.alarms)), f"{len(drift.signals)} signals followed", bad)),
     ]
 
 

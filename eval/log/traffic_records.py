@@ -72,15 +72,6 @@ class Regret(Record):
     exploited: Rate | None
 
 
-class Alarm(Record):
-    """The last change of the mean of a signal."""
-
-    signal: str
-    at: float = Field(description="Unix seconds of the first decision after it")
-    before: float
-    after: float
-
-
 class Prequential(Record):
     """Predictions made before the reward was known, compared with it (test, then train)."""
 
@@ -88,14 +79,6 @@ class Prequential(Record):
     accuracy: Rate = Field(description="share where predicted and real reward lie on the same side of one half")
     error: float = Field(description="mean absolute difference")
     bias: float = Field(description="mean of reward minus prediction: negative where too much is promised")
-
-
-class Drift(Record):
-    """Alarms by signal; `signals` says how many values each was fed."""
-
-    prequential: Prequential | None
-    signals: dict[str, int]
-    alarms: tuple[Alarm, ...]
 
 
 class RatedShare(Record):
@@ -198,7 +181,7 @@ class LogReport(Record):
     timeline: tuple[Bucket, ...]
     bucket_s: float
     regret: Regret
-    drift: Drift
+    predictions: Prequential | None
     bias: Bias
     switches: tuple[Switch, ...]
     disagreement: Disagreement | None = Field(default=None, description="None where no strategy compared answers")

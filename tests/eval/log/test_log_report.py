@@ -107,22 +107,15 @@ def test_versions_are_compared_under_one_policy() -> None:
     assert switch.quality_before.value == switch.quality_after.value == 0.75
 
 
-def test_a_still_log_does_not_alarm_and_a_degraded_expert_does() -> None:
-    worse = report_on(4000, degrade_at=0.75)
-    assert [alarm for alarm in report_on(4000, seed=3).drift.alarms if "coder" in alarm.signal] == []
-    found = [alarm for alarm in worse.drift.alarms if alarm.signal == "reward minus prediction, coder"]
-    assert found[-1].before == pytest.approx(0, abs=0.05)
-    assert found[-1].after < -0.4
-    assert START + 60 * 3000 <= found[-1].at < START + 60 * 3030
-    assert worse.drift.prequential.bias < -0.05
+def test_a_degraded_expert_was_promised_more_than_it_earned() -> None:
+    assert report_on(4000, degrade_at=0.75).predictions.bias < -0.05
 
 
 def test_the_headline_draws_no_verdict_from_a_wide_interval(report: LogReport) -> None:
-    few, many = report_on(27), report.model_copy(update={"switches": (), "drift": report_on(60).drift})
+    few, many = report_on(27), report.model_copy(update={"switches": ()})
     assert traffic_page(few).tone == ""
     assert traffic_page(few).title.startswith("Too little feedback to tell: answers are worth ")
-    assert traffic_page(many).tone == "good"
-    assert traffic_page(many).title.startswith("Nothing became worse: answers are worth ")
+    assert traffic_page(many).title.startswith("Answers are worth ")
 
 
 def test_feedback_of_the_dissatisfied_is_corrected_by_cell(tmp_path: Path) -> None:
