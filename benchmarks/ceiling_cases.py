@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from eval.routing.baselines import best_single
 from eval.routing.routing_request import RoutingRequest
 from eval.routing.trial_tables import read_tables
-from training.datasets.outcomes import PROMPTS_FILE, PromptColumns, read_outcomes, read_prompts
+from training.datasets.outcomes import PROMPTS_FILE, read_outcomes, read_prompts
 from training.fit_inputs import opened_encoder
 from training.stage_one import embed
 from training.table_fit import DEFAULT_ENCODER, encoder_config
@@ -71,7 +71,7 @@ def read_case(data: Path, table_name: str, cache: Path) -> Case:
     chosen = {key: entry[key] for key in ("experts", "benchmark", "metric") if key in entry}
     request = RoutingRequest(outcomes=folder, out=folder, command="", **chosen)
     tables = read_tables(request)
-    everyone = read_outcomes(folder, prompts=PromptColumns(request.benchmark), metric=request.metric, keep_partial=True)
+    everyone = read_outcomes(folder, benchmark=request.benchmark, metric=request.metric, keep_partial=True)
     fit_scores = scores_of_all(everyone, tables.fit.prompt_ids)
     covered = dict(zip(everyone.experts, np.isfinite(fit_scores).mean(axis=0), strict=True))
     others = [model for model, share in covered.items() if share >= MIN_COVERAGE and model not in tables.fit.experts]
@@ -103,7 +103,7 @@ def scores_of_all(everyone: OutcomeTable, ids: Sequence[str]) -> Float64Array:
 
 def one_hot(path: Path, benchmark: str | None, column: str, ids: Sequence[str]) -> Float64Array:
     """(n, k) one of k labels in a column of the prompts."""
-    prompts = read_prompts(path, PromptColumns(benchmark, column))
+    prompts = read_prompts(path, benchmark, column)
     labels = sorted({row.category for row in prompts.values() if benchmark in (None, row.benchmark)})
     return (np.array([prompts[i].category for i in ids])[:, None] == np.array(labels)).astype(np.float64)
 

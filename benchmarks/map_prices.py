@@ -19,7 +19,7 @@ import yaml
 from benchmarks.routing import TABLES
 from router.quality import cautious_quality
 from router.types import Float64Array
-from training.datasets.outcomes import PromptColumns, read_models, read_outcomes
+from training.datasets.outcomes import read_models, read_outcomes
 from training.expert_map import measure_quality, row_numbers
 from training.types import OutcomeTable
 
@@ -75,9 +75,8 @@ def main(tables: Annotated[Path, typer.Option(help="file of named tables")] = TA
         if name == "pairs":
             continue
         labels = "language" if entry["source"] == "m_ifeval" else "category"
-        columns = PromptColumns(entry.get("benchmark"), labels)
-        folder, experts = tables.parent / entry["source"], entry.get("experts")
-        table = read_outcomes(folder, experts=experts, prompts=columns, metric=entry.get("metric"))
+        chosen: dict[str, Any] = {name: entry.get(name) for name in ("benchmark", "experts", "metric")}
+        table = read_outcomes(tables.parent / entry["source"], category=labels, **chosen)
         cost = prices(table, tables.parent)
         for size in SIZES:
             if (found := gains(table, cost, size)) is not None:

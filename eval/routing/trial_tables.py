@@ -16,7 +16,7 @@ from eval.routing.routing_request import RoutingRequest
 from eval.routing.trial import active_params, mean_costs
 from router.policy_config import Budgets
 from router.price import SLACK
-from training.datasets.outcomes import PromptColumns, complete_rows, read_outcomes
+from training.datasets.outcomes import complete_rows, read_outcomes
 from training.split import SPLITS
 from training.types import OutcomeTable
 
@@ -60,7 +60,8 @@ def read_tables(request: RoutingRequest) -> Tables:
     read = read_outcomes(
         request.outcomes,
         experts=request.experts,
-        prompts=PromptColumns(request.benchmark, request.category_column),
+        benchmark=request.benchmark,
+        category=request.category_column,
         metric=request.metric,
         keep_partial=True,
     )

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,22 +33,6 @@ from training.types import NO_ANSWER, NOT_COMPARED, ModelFacts, OutcomeTable
 PROMPTS_FILE, SCORES_FILE, ANSWERS_FILE, MODELS_FILE = (
     f"{name}.parquet" for name in ("prompts", "scores", "answers", "models")
 )
-
-
-@dataclass(frozen=True)
-class PromptColumns:
-    """Choice of prompts, and of the columns of prompts.parquet that tell of them.
-
-    Args:
-        benchmark: only prompts of this benchmark; None: all.
-        category: the column that holds the labels.
-    """
-
-    benchmark: str | None = None
-    category: str = "category"
-
-
-ALL_PROMPTS = PromptColumns()
 
 
 class StoredPrompt(NamedPrompt):
@@ -81,7 +65,8 @@ def read_outcomes(
     folder: Path,
     *,
     experts: Sequence[str] | None = None,
-    prompts: PromptColumns = ALL_PROMPTS,
+    benchmark: str | None = None,
+    category: str = "category",
     metric: str | None = None,
     keep_partial: bool = False,
 ) -> OutcomeTable:
@@ -89,6 +74,8 @@ def read_outcomes(
 
     Args:
         experts: models to keep, in this order; None keeps all, sorted.
+        benchmark: only prompts of this one; None keeps all.
+        category: the column of prompts.parquet that holds the labels.
         metric: only scores of this metric; needed where one prompt was scored by several.
         keep_partial: keep prompts that some expert has no score on; by default only prompts that all have are kept.
 
@@ -96,8 +83,8 @@ def read_outcomes(
         DataError: with file, row and field where one is at fault; a missing file or column, an unknown name, several
             metrics without a choice, a score out of range, a pair scored twice, or no prompt that every expert has.
     """
-    asked, path = read_prompts(folder / PROMPTS_FILE, prompts), folder / SCORES_FILE
-    kept = {name: row for name, row in asked.items() if prompts.benchmark in (None, row.benchmark)}
+    asked, path = read_prompts(folder / PROMPTS_FILE, benchmark, category), folder / SCORES_FILE
+    kept = {name: row for name, row in asked.items() if benchmark in (None, row.benchmark)}
     scores: list[Scored] = []
     for record in read_records(path):
         row = record.read(StoredScore)
@@ -107,8 +94,8 @@ def read_outcomes(
             scores.append((record.place, row))
     if not scores:
         raise DataError(f"{path}: holds no score of the chosen prompts")
-    models_file = find_models_file(folder)
-    facts = read_models(models_file) if models_file else {}
+    models = next((place for place in (folder, folder.resolve().parent) if (place / MODELS_FILE).is_file()), None)
+    facts = {} if models is None else read_models(models / MODELS_FILE)
     table = table_of(kept, scores, str(path), experts, metric, facts)
     answers, logprobs = read_answers(folder / ANSWERS_FILE, table)
     sources = sorted({row.source or folder.name for row in kept.values()})
@@ -116,22 +103,21 @@ def read_outcomes(
     return scored_rows(table, path) if keep_partial else complete_rows(table, path)
 
 
-def read_prompts(path: Path, wanted: PromptColumns) -> dict[str, StoredPrompt]:
+def read_prompts(path: Path, benchmark: str | None, category: str) -> dict[str, StoredPrompt]:
     """All prompts by id. Raises DataError, also where none is of the wanted benchmark."""
     found: dict[str, StoredPrompt] = {}
-    names = {"text": "messages", "category": wanted.category}
+    names = {"text": "messages", "category": category}
     for record in read_records(path):
-        given: dict[str, object] = {}
-        if isinstance(stored := record.get("messages"), str):
-            given["text"] = parse_json(stored, f"{record.place}, field 'messages'")
-        row = record.read(StoredPrompt, names, **given)
+        messages = record.get("messages")
+        if isinstance(messages, str):
+            messages = parse_json(messages, f"{record.place}, field 'messages'")
+        row = record.read(StoredPrompt, names, text=messages)
         if row.prompt_id in found:
             raise record.fault("prompt_id", f"'{row.prompt_id}' is there already")
         found[row.prompt_id] = row
     benchmarks = {row.benchmark for row in found.values()}
-    if wanted.benchmark is not None and wanted.benchmark not in benchmarks:
-        unknown = f"unknown benchmark '{wanted.benchmark}'{allowed_values(wanted.benchmark, benchmarks - {''})}"
-        raise DataError(f"{path}: {unknown}")
+    if benchmark is not None and benchmark not in benchmarks:
+        raise DataError(f"{path}: unknown benchmark '{benchmark}'{allowed_values(benchmark, benchmarks - {''})}")
     return found
 
 
@@ -188,12 +174,6 @@ def numbered_answers(given: Iterable[tuple[int, int, str | None]], shape: tuple[
             counts[prompt] += 1
         found[prompt, expert] = numbers[prompt, answer]
     return found
-
-
-def find_models_file(folder: Path) -> Path | None:
-    """`models.parquet` in an outcome table's folder or in the one above it."""
-    found = [path for path in (folder / MODELS_FILE, folder.resolve().parent / MODELS_FILE) if path.is_file()]
-    return found[0] if found else None
 
 
 def read_models(path: Path) -> dict[str, ModelFacts]:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from base.errors import DataError
-from training.datasets.outcomes import PromptColumns, read_outcomes, write_outcomes
+from training.datasets.outcomes import read_outcomes, write_outcomes
 from training.split import split_of
 
 Rows = list[dict[str, Any]]
@@ -67,8 +67,8 @@ def test_experts_benchmark_and_label_column_are_chosen(tmp_path: Path) -> None:
     folder = save(tmp_path / "t", prompt_rows(), score_rows())
     assert read_outcomes(folder, experts=["b", "a"]).experts == ("b", "a")
     np.testing.assert_array_equal(read_outcomes(folder, experts=["b", "a"]).scores[0], [0.0, 1.0])
-    assert read_outcomes(folder, experts=["a"], prompts=PromptColumns(benchmark="y")).prompt_ids == ("p3",)
-    assert read_outcomes(folder, prompts=PromptColumns(category="benchmark")).categories == ("x", "x")
+    assert read_outcomes(folder, experts=["a"], benchmark="y").prompt_ids == ("p3",)
+    assert read_outcomes(folder, category="benchmark").categories == ("x", "x")
 
 
 def test_missing_splits_come_from_the_hash(tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_unknown_names_get_a_suggestion(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="expert 'model-a' is named 2 times"):
         read_outcomes(folder, experts=["model-a", "model-a"])
     with pytest.raises(DataError, match="unknown benchmark 'z'; allowed: x, y"):
-        read_outcomes(folder, prompts=PromptColumns(benchmark="z"))
+        read_outcomes(folder, benchmark="z")
 
 
 def test_missing_and_foreign_files_are_errors(tmp_path: Path) -> None:
