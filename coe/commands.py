@@ -131,7 +131,7 @@ COMMANDS = {
         "Write vector stores and the feedback on their searches as collections.",
     ),
     "outcomes import": Command(
-        "training.datasets.import_formats:import_outcomes",
+        "training.datasets.outcome_import:import_outcomes",
         "Make an outcome table of another tool's files.",
         extras=("train",),
     ),

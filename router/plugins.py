@@ -40,7 +40,6 @@ Family = Literal[
     "router.encoders",
     "router.scorers",
     "training.classifiers",
-    "training.datasets.importers",
     "training.scorers",
 ]
 """The packages whose files are kinds."""

@@ -58,10 +58,6 @@ class PromptRow(Row):
     split: Annotated[Literal[SplitName, ""], BeforeValidator(lambda value: value or "")] = ""
 
 
-class NamedPrompt(PromptRow):
-    prompt_id: Text
-
-
 class ScoreRow(Row):
     """A score of one model on one prompt; None where there is none."""
 

@@ -27,7 +27,7 @@ from base.record_files import Amount, Finite, Number, OptionalText, Row, Text, p
 from router.config import CoeConfig
 from router.cost import Price
 from router.types import FloatArray, IntArray
-from training.datasets.outcome_rows import NamedPrompt, Scored, ScoreRow, table_of
+from training.datasets.outcome_rows import PromptRow, Scored, ScoreRow, table_of
 from training.types import NO_ANSWER, NOT_COMPARED, ModelFacts, OutcomeTable
 
 PROMPTS_FILE, SCORES_FILE, ANSWERS_FILE, MODELS_FILE = (
@@ -35,7 +35,8 @@ PROMPTS_FILE, SCORES_FILE, ANSWERS_FILE, MODELS_FILE = (
 )
 
 
-class StoredPrompt(NamedPrompt):
+class StoredPrompt(PromptRow):
+    prompt_id: Text
     source: OptionalText = ""
     benchmark: OptionalText = ""
 

@@ -1,1 +1,0 @@
-"""One file per format of another tool; see `training.datasets.import_formats`."""
