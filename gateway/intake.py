@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Self
 
-from gateway.freed_memory import FreedMemory
 from gateway.http_errors import ApiError, not_now
 
 SMALL_BODY_BYTES = 64 * 1024
@@ -81,7 +80,6 @@ class Intake:
     def __init__(self, max_bytes: int, max_large: int, max_bodies: int) -> None:
         self._max_bytes, self._max_large, self._max_bodies = max_bytes, max_large, max_bodies
         self.held_bytes = 0
-        self._freed = FreedMemory()
         self._held: Counter[str] = Counter()  # bytes, by client
         self._arriving: dict[Claim, None] = {}  # in order of arrival
         self._sending: Counter[tuple[str, bool]] = Counter()  # of those, by client and whether they are large
@@ -129,7 +127,6 @@ class Intake:
 
     def release(self, claim: Claim) -> None:
         self.has_arrived(claim)
-        self._freed.note()
         if claim.is_large:
             self._count(claim, -claim.held_bytes)
 
