@@ -30,9 +30,11 @@ from decision_log.database import Database
 from decision_log.decision_record import DecisionInputs, TerminalState
 from decision_log.default_database import default_database_url
 from decision_log.sink import DecisionLog
+from gateway.chat_log import record_of
 from gateway.chat_request import ChatRequest
 from gateway.composition import spare_what_is_there
-from gateway.exchange import Asked, Decided, Outcome, new_decision_id, record_of
+from gateway.deciding import Decided
+from gateway.exchange import ChatRow, RequestContext, new_decision_id
 from gateway.keys.grants import EVERYBODY
 from router.log_config import Durability, LogConfig
 from router.types import DecisionReason, QueryFacts, RoutingDecision
@@ -96,21 +98,7 @@ def routed() -> Decided:
     return Decided(decision, inputs, os.urandom(EMBEDDING_BYTES))
 
 
-def outcome_of(decided: Decided) -> Outcome:
-    return Outcome(
-        decided=decided,
-        expert=decided.decision.expert,
-        state=TerminalState.ANSWERED,
-        status=200,
-        finish_reason="stop",
-        usage=Usage(prompt_tokens=30, completion_tokens=32),
-        overhead_ms=0.41234,
-        ttft_ms=5.1234,
-        is_admitted=True,
-    )
-
-
-def asked(number: int) -> Asked:
+def row_of(decided: Decided, number: int) -> ChatRow:
     chat = ChatRequest(
         body={},
         model="auto",
@@ -119,9 +107,13 @@ def asked(number: int) -> Asked:
         facts=QueryFacts(prompt_chars=200),
         session=f"{number:016x}",
     )
-    now = time.perf_counter()
-    session = f"{number:016x}"
-    return Asked(f"req-{number:024x}", EVERYBODY, session, session, chat, time.time(), now, now, new_decision_id())
+    context = RequestContext(f"req-{number:024x}", new_decision_id(), EVERYBODY, chat.session, chat.session)
+    row = ChatRow(context, chat, time.time(), time.perf_counter())
+    row.decision, row.inputs, row.embedding = decided.decision, decided.inputs, decided.embedding
+    row.expert, row.finish_reason = decided.decision.expert, "stop"
+    row.usage, row.overhead_ms, row.ttft_ms = Usage(prompt_tokens=30, completion_tokens=32), 0.41234, 5.1234
+    row.end(TerminalState.ANSWERED, 200)
+    return row
 
 
 async def cost(
@@ -138,16 +130,13 @@ async def cost(
         log = DecisionLog(data_dir=folder, redis_url=url, config=config)
         consumer = Consumer(redis_url=url, stream=config.stream, database=database, name="c")
         await log.start()
-        outcomes = [(asked(number), outcome_of(make())) for number in range(records)]
+        rows = [row_of(make(), number) for number in range(records)]
         building = 0.0
         spare_what_is_there()
         valkey, before = cpu_us(redis.pid), time.process_time()
         for start in range(0, records, GROUP):
             begin = time.thread_time()
-            made = [
-                record_of(each, outcome, experts={}, replica=log.replica, seq=log.next_seq(), latency_ms=9.5)
-                for each, outcome in outcomes[start : start + GROUP]
-            ]
+            made = [record_of(row, {}, log.replica, log.next_seq()) for row in rows[start : start + GROUP]]
             building += time.thread_time() - begin
             if log.is_durable:
                 await asyncio.gather(*(log.commit(record) for record in made))

@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from base.json_text import to_json
 from base.redis_names import CACHED_ANSWERS, CACHED_FROM
@@ -20,7 +20,6 @@ from decision_log.redis_client import REDIS_ERRORS, connect
 from fleet.builtins.cache import Options
 from fleet.wires.builtin import FAMILY
 from gateway.chat_request import ChatRequest
-from gateway.exchange import Outcome, Slot
 from gateway.keys.grants import Caller
 from router import plugins
 from router.builtins import CACHE
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from decision_log.redis_client import RedisClient
+    from gateway.exchange import ChatRow
 
 TIMEOUT_S, PAUSE_S = 0.25, 1.0
 """A request waits so long for Redis, and after a failure nobody does for a while."""
@@ -45,6 +45,13 @@ NOT_COUNTED = frozenset({"model", "stream", "stream_options", "user", "metadata"
 """Fields of a request that change nothing about its answer; the policy is counted in place of `model`."""
 
 logger = logging.getLogger(__name__)
+
+
+class Slot(NamedTuple):
+    """The place of a request's answer in the cache, and the answer that was found there."""
+
+    key: str
+    answer: str | None = None
 
 
 class AnswerCache:
@@ -81,19 +88,19 @@ class AnswerCache:
             self._send(client.set(CACHED_FROM + decision_id, key, ex=self._max_age_s))
         return Slot(key, None if found is None else found.decode())
 
-    def offer(self, slot: Slot, decision_id: str, outcome: Outcome, text: str | None) -> None:
+    def offer(self, slot: Slot, row: ChatRow, text: str) -> None:
         """Keeps the answer of a chat that has ended, where it is whole."""
         client = self._ready()
-        decision = outcome.decision
+        decision = row.decision
         if client is None or decision is None or not text or len(text) >= MAX_CHARS:
             return
-        is_whole = outcome.state is TerminalState.ANSWERED and outcome.finish_reason == "stop"
-        is_as_decided = outcome.expert == decision.expert and decision.reason is not DecisionReason.BUILTIN
-        if not is_whole or not is_as_decided or outcome.sources is not None:
+        is_whole = row.state is TerminalState.ANSWERED and row.finish_reason == "stop"
+        is_as_decided = row.expert == decision.expert and decision.reason is not DecisionReason.BUILTIN
+        if not is_whole or not is_as_decided:
             return
         pipeline = client.pipeline(transaction=False)
         pipeline.set(CACHED_ANSWERS + slot.key, text, ex=self._max_age_s)
-        pipeline.set(CACHED_FROM + decision_id, slot.key, ex=self._max_age_s)
+        pipeline.set(CACHED_FROM + row.context.decision_id, slot.key, ex=self._max_age_s)
         self._send(pipeline.execute())
 
     def rated(self, decision_id: str, value: float) -> None:

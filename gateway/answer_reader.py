@@ -219,6 +219,11 @@ def reply_json(text: bytes) -> Any:
     return from_json(text, max_values=MAX_ANSWER_VALUES, has_unique_keys=False)
 
 
+def data_of(event: bytes) -> bytes:
+    """The data of an event of a stream."""
+    return b"\n".join(line[5:] for line in event.splitlines() if line.startswith(b"data:"))
+
+
 def later(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     """A usage object with what a later one adds or replaces. Counts only rise."""
 

@@ -11,9 +11,13 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from gateway.asgi import (
-    IS_HERE,
+    BODY,
+    EXTENSIONS,
+    PEER,
     Application,
+    Arrival,
     Message,
+    Peer,
     Receive,
     Scope,
     Send,
@@ -101,23 +105,30 @@ class GatewayApp:
         self._loading: dict[str, asyncio.Task[Any]] = {}
         self._has_console, self._hash_key, self._data_dir = limits.console, parts.hash_key, parts.live.folder.parent
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(
+        self, scope: Scope, receive: Receive, send: Send, caller: Caller | None = None, *, is_batch: bool = False
+    ) -> None:
+        """Answers a request.
+
+        Args:
+            caller: in whose name the gateway asks itself; None: the request says it.
+            is_batch: it is a line of a batch.
+        """
         if scope["type"] != "http":
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
         path: str = scope["path"]
-        watch = scope["coe_watch"] = None if self._telemetry is None else self._telemetry.follow(scope, headers, ROUTES)
+        watch = None if self._telemetry is None else self._telemetry.follow(scope, headers, ROUTES)
         if watch is not None:
             send = watch.watching(send)
         try:
             self._origin_check.check(headers)
-            needs_key = path.startswith(GUARDED) or (
-                self._is_exposed and path.removesuffix("/") != OPEN_PATH and not self._is_page(path)
-            )
-            if "coe_caller" not in scope:  # the gateway asks lines of batches itself
-                scope["coe_caller"] = await self._auth.caller(headers) if needs_key else EVERYBODY
-            with Claim(self._intake, *senders(scope), is_here=IS_HERE in scope) as claim:
-                await self._answer(scope, headers, claim, receive, send)
+            if caller is None:
+                caller = await self._auth.caller(headers) if self._needs_key(path) else EVERYBODY
+            extensions = scope.get(EXTENSIONS) or {}
+            with Claim(self._intake, *senders(scope, caller), is_here=BODY in extensions) as claim:
+                peer = extensions.get(PEER) or Peer()
+                await self._answer(Arrival(scope, headers, receive, send, caller, peer, claim, watch, is_batch))
         except ClientGoneError:
             return
         except Exception as error:  # noqa: BLE001
@@ -126,62 +137,66 @@ class GatewayApp:
             if watch is not None:
                 watch.close()
 
-    async def _answer(
-        self, scope: Scope, headers: Mapping[bytes, bytes], claim: Claim, receive: Receive, send: Send
-    ) -> None:
+    def _needs_key(self, path: str) -> bool:
+        return path.startswith(GUARDED) or (
+            self._is_exposed and path.removesuffix("/") != OPEN_PATH and not self._is_page(path)
+        )
+
+    async def _answer(self, arrival: Arrival) -> None:
+        scope, send = arrival.scope, arrival.send
         path, method = scope["path"], scope["method"]
         if (path in SURFACES or path == COUNT_PATH) and method != "POST":
             raise method_not_allowed(method, "POST")
         if path in SURFACES:
-            await self._chat(SURFACES[path], scope, headers, claim, receive, send)
+            await self._chat(SURFACES[path], arrival)
             return
         if path == COUNT_PATH:
-            await self._count(scope["coe_caller"], headers, claim, receive, send)
+            await self._count(arrival)
             return
         if self._siblings.store_owner is not None and path.startswith(STORE_PATHS):
-            await self._siblings.forward(self._siblings.store_owner, scope, receive, send)
+            await self._siblings.forward(self._siblings.store_owner, scope, arrival.receive, send)
             return
         if method == "HEAD":
             scope, method, send = {**scope, "method": "GET"}, "GET", without_body(send)
+            arrival = arrival._replace(scope=scope, send=send)
         if (answer := answer_of(path)) is not None:
             if method != "GET":
                 raise method_not_allowed(method, "HEAD, GET")
-            reply = await answer(self._parts, scope["coe_caller"])
-            await send_body(
-                send, reply.status, reply.body, {"x-request-id": request_id_of(headers)}, reply.content_type
-            )
+            reply = await answer(self._parts, arrival.caller)
+            named = {"x-request-id": request_id_of(arrival.headers)}
+            await send_body(send, reply.status, reply.body, named, reply.content_type)
             return
-        await self._ask_rest(scope, headers, claim, receive, send)
+        await self._ask_rest(arrival)
 
-    async def _ask_rest(
-        self, scope: Scope, headers: Mapping[bytes, bytes], claim: Claim, receive: Receive, send: Send
-    ) -> None:
-        path, method, body = scope["path"], scope["method"], b""
+    async def _ask_rest(self, arrival: Arrival) -> None:
+        scope, headers, receive, claim = arrival.scope, arrival.headers, arrival.receive, arrival.claim
+        path, method = scope["path"], scope["method"]
         if "/".join(path.split("/")[:3]) not in REST_PATHS and not self._is_page(path):
             raise not_here(path)
         if path == "/":
             if method != "GET":
                 raise method_not_allowed(method, "HEAD, GET")
-            await send_body(send, 303, b"", {"location": CONSOLE_PATH})
+            await send_body(arrival.send, 303, b"", {"location": CONSOLE_PATH})
             return
         if path == UPLOAD_PATH and method == "POST" and self._files is not None:
             rest = await self.rest()  # which loads what reads a form, too
             from gateway.upload import received_upload
 
             async with received_upload(headers, receive, self._max_upload_bytes, self._files.incoming, claim) as upload:
-                await serve_rest(rest, {**scope, "coe_upload": upload}, body, receive, send)
+                await serve_rest(rest, arrival, b"", upload=upload)
             return
+        body, more = b"", {}
         if path == LOGS_PATH and method == "POST":
-            scope = {**scope, "coe_is_protobuf": is_protobuf(headers)}
             body = await read_logs(headers, receive, self._max_body_bytes, claim)
+            more = {"is_protobuf": is_protobuf(headers)}
         elif method in WITH_BODY:
             body = await read_body(headers, receive, self._max_body_bytes, claim)
+        rest = await self.rest()  # which pages ask, too
         if self._is_page(path):
-            await self.rest()  # which pages ask
             console = await self._loaded("console", self._open_console)
-            await console(scope, headers, replay(body, receive), send)
+            await console(scope, headers, replay(body, receive), arrival.send)
             return
-        await serve_rest(await self.rest(), scope, body, receive, send)
+        await serve_rest(rest, arrival, body, **more)
 
     async def rest(self) -> Application:
         """The endpoints on FastAPI: 9 MiB, and a quarter of a second."""
@@ -238,12 +253,11 @@ def load_rest(parts: Parts) -> Application:
     return create_rest(parts)
 
 
-def senders(scope: Scope) -> list[str]:
+def senders(scope: Scope, caller: Caller) -> list[str]:
     """The names that the sender of a request is known by."""
     known = []
     if scope.get("client"):
         known.append(f"address:{network_of(scope['client'][0])}")
-    caller: Caller = scope["coe_caller"]
     if caller.key_id is not None:
         known.append(f"key:{caller.key_id}")
     return known
@@ -260,25 +274,29 @@ def network_of(address: str) -> str:
         return address
 
 
-async def serve_rest(rest: Application, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
-    """Answers a request whose body was read within the limit; an upload's is in the scope.
+async def serve_rest(rest: Application, arrival: Arrival, body: bytes, **known: object) -> None:
+    """Answers a request whose body was read within the limit.
+
+    Endpoints find in their request's `state` its `caller`, `peer` and `watch`, its body as `json`, and what else is
+    `known`.
 
     Raises:
         ApiError: the body is not JSON, or the address holds a NUL character.
     """
+    scope = arrival.scope
     if "\0" in scope["path"] or b"%00" in scope["query_string"]:
         raise invalid("the address holds a NUL character; allowed: any other")
-    request_id = request_id_of(dict(scope["headers"])).encode()
-    headers = [(name, value) for name, value in scope["headers"] if name != b"x-request-id"]
-    headers.append((b"x-request-id", request_id))  # the one that the gateway made, in the log of its fault, too
-    if body and not dict(headers).get(b"content-type", b"").startswith(b"multipart/"):
+    request_id = request_id_of(arrival.headers).encode()
+    state = {"caller": arrival.caller, "peer": arrival.peer, "watch": arrival.watch, "json": None, **known}
+    headers = {**arrival.headers, b"x-request-id": request_id}  # the one that the gateway made, in the log of its fault
+    if body and not headers.get(b"content-type", b"").startswith(b"multipart/"):
         # Chat takes a body as JSON whatever it is called, and `curl -d` calls it a form. A file for an endpoint that is
         # not there should hear that.
-        scope = {**scope, "coe_json": await read_off_loop(decode_json, body)}
-        headers = [(name, value) for name, value in headers if name != b"content-type"]
-        headers.append((b"content-type", b"application/json"))
+        state["json"] = await read_off_loop(decode_json, body)
+        headers[b"content-type"] = b"application/json"
+    scope = {**scope, "state": state, "headers": list(headers.items())}
     with suppress(Exception):  # `on_error` has answered it; starlette raises it again so that a server can log it
-        await rest({**scope, "headers": headers}, replay(body, receive), with_request_id(send, request_id))
+        await rest(scope, replay(body, arrival.receive), with_request_id(arrival.send, request_id))
 
 
 def with_request_id(send: Send, request_id: bytes) -> Send:

@@ -6,11 +6,15 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from base.json_text import JsonError, from_json
 from gateway.http_errors import ApiError, ClientGoneError, invalid
-from gateway.intake import Claim
+
+if TYPE_CHECKING:
+    from gateway.exchange import Watch
+    from gateway.intake import Claim
+    from gateway.keys.grants import Caller
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -18,11 +22,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-PEER = "coe_peer"
-"""Key of a scope under which `LimitedProtocol` puts the `Peer`."""
-
-IS_HERE = "coe_is_here"
-"""Key of a scope that `LimitedProtocol` adds once the last byte of the body has come."""
+EXTENSIONS, PEER, BODY = "extensions", "coe.peer", "coe.body"
+"""Extensions of ASGI by `LimitedProtocol`: the `Peer`, and an entry once the last byte of the body has come."""
 
 BODY_TIMEOUT_S = 30.0
 SKIPPED_BODY_FACTOR = 16  # a refused body up to so many limits is read and dropped, so that its sender sees the answer
@@ -191,15 +192,35 @@ class Peer:
             task.cancel()
 
 
+class Arrival(NamedTuple):
+    """A request whose head has come and whose sender is known, and the means to read it and to answer.
+
+    Args:
+        claim: its room for a body.
+        watch: None where requests are neither traced nor logged.
+        is_batch: a line of a batch, which the gateway itself asks.
+    """
+
+    scope: Scope
+    headers: Mapping[bytes, bytes]
+    receive: Receive
+    send: Send
+    caller: Caller
+    peer: Peer
+    claim: Claim
+    watch: Watch | None = None
+    is_batch: bool = False
+
+
 class ClientWatch:
-    """Cancels the work inside when the client leaves: `with ClientWatch(scope): ...`.
+    """Cancels the work inside when the client leaves: `with ClientWatch(peer): ...`.
 
     Raises:
         ClientGoneError: out of the block, in place of the cancellation; at its begin where the client left before.
     """
 
-    def __init__(self, scope: Scope) -> None:
-        self._peer: Peer = scope.get(PEER) or Peer()
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
 
     def __enter__(self) -> None:
         task = asyncio.current_task()

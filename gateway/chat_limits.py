@@ -8,12 +8,12 @@ smallest token there is.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from base.json_text import to_json
 from decision_log.decision_record import StrategyTrace, TerminalState
 from gateway.chat_request import ChatRequest
-from gateway.exchange import Asked, Outcome
+from gateway.exchange import ChatRow, RequestContext
 from gateway.intake import Admission
 from gateway.keys.counters import NOTHING, Cost, nano_usd
 from gateway.keys.grants import Caller
@@ -62,7 +62,9 @@ class ChatLimits:
         """The request with a longest answer, where a cap counts it."""
         return bounded(chat, caller.answer_tokens) if caller.has_costs else chat
 
-    async def reserve(self, asked: Asked, decision: RoutingDecision, chosen: Chosen | None = None) -> Hold | None:
+    async def reserve(
+        self, context: RequestContext, chat: ChatRequest, decision: RoutingDecision, chosen: Chosen | None = None
+    ) -> ChatHold | None:
         """Reserves what the dearest expert that may be tried could cost; None without caps. Raises ApiError 429, 503.
 
         A failover stays in the decision's ranking, so no other expert can answer.
@@ -70,56 +72,88 @@ class ChatLimits:
         Args:
             chosen: a strategy, which may ask further experts.
         """
-        caller = asked.caller
+        caller = context.caller
         if not caller.caps:
             return None
-        candidates = (self._experts[name] for name in decision.ranking)
-        held = most(asked.chat, candidates, self._added_chars, asked.is_batch) if caller.has_costs else NOTHING
-        if chosen is not None and caller.has_costs:
-            for name in chosen.asked:
-                held = held.plus(self._most(asked, name))
-            if (judging := chosen.kind.judging) is not None:
-                n = len(chosen.asked)
-                held = held.plus(self._most_judging(judging, asked.is_batch).times(n * (n - 1) // 2))
-        return await self._limits.reserve(caller, held)
+        asked, judging = ((), None) if chosen is None else (chosen.asked, chosen.kind.judging)
+        prices = Prices(self._experts, chat, self._added_chars, context.is_batch, judging)
+        held = NOTHING
+        if caller.has_costs:
+            held = prices.most(*decision.ranking)
+            for name in asked:
+                held = held.plus(prices.most(name))
+            if judging is not None:
+                held = held.plus(prices.most_judging(judging).times(len(asked) * (len(asked) - 1) // 2))
+        return ChatHold(await self._limits.reserve(caller, held), prices)
 
-    def _most(self, asked: Asked, expert: str) -> Cost:
-        return most(asked.chat, (self._experts[expert],), self._added_chars, asked.is_batch)
 
-    def _most_judging(self, judging: Judging, is_batch: bool) -> Cost:
+@dataclass(frozen=True)
+class Prices:
+    """The cost of calls for one chat.
+
+    Args:
+        experts, added_chars: as those of `ChatLimits`.
+        judging: who compares the answers of a strategy.
+    """
+
+    experts: Mapping[str, ExpertConfig]
+    chat: ChatRequest
+    added_chars: int = 0
+    is_batch: bool = False
+    judging: Judging | None = None
+
+    def most(self, *names: str) -> Cost:
+        """The most that one of these can cost."""
+        return most(self.chat, [self.experts[name] for name in names], self.added_chars, self.is_batch)
+
+    def most_judging(self, judging: Judging) -> Cost:
         """Of one comparison of two answers."""
         prompt, reply = judging.prompt_bytes + 2 * MESSAGE_TOKENS, judging.reply_tokens
-        return Cost(prompt + reply, price(prompt, reply, self._experts[judging.expert].rates(is_batch)))
+        return Cost(prompt + reply, price(prompt, reply, self.experts[judging.expert].rates(self.is_batch)))
 
-    def spent_on(self, asked: Asked, trace: StrategyTrace, judging: Judging | None) -> Cost:
+    def spent(self, expert: str, usage: Usage) -> Cost:
+        return spent(usage, self.experts[expert].rates(self.is_batch))
+
+    def of_calls(self, trace: StrategyTrace) -> Cost:
         """The cost of a strategy's calls; of one that was cancelled or not counted the most that it can have been."""
         total = NOTHING
-        for call in trace.calls if asked.caller.has_costs else ():
+        for call in trace.calls:
             if not call.usage.is_estimated:
-                total = total.plus(spent(call.usage, self._experts[call.expert].rates(asked.is_batch)))
-            elif call.is_judge and judging is not None:
-                total = total.plus(self._most_judging(judging, asked.is_batch))
+                total = total.plus(self.spent(call.expert, call.usage))
+            elif call.is_judge and self.judging is not None:
+                total = total.plus(self.most_judging(self.judging))
             else:
-                total = total.plus(self._most(asked, call.expert))
+                total = total.plus(self.most(call.expert))
         return total
 
-    def settle(self, asked: Asked, outcome: Outcome) -> None:
-        """Settles by the expert's count; nothing was spent where nothing was generated."""
-        if outcome.hold is None:
-            return
-        several, trace = outcome.spent or NOTHING, outcome.strategy
-        single = NOTHING if trace is not None and trace.is_settled else self._spent(asked, outcome)
-        outcome.hold.settle(None if single is None else several.plus(single))
 
-    def _spent(self, asked: Asked, outcome: Outcome) -> Cost | None:
+@dataclass(frozen=True)
+class ChatHold:
+    """The reservation of one chat."""
+
+    hold: Hold
+    prices: Prices
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self.hold.headers
+
+    def settle(self, row: ChatRow) -> None:
+        """Settles by the experts' counts; nothing was spent where nothing was generated."""
+        trace = row.strategy
+        several = NOTHING if trace is None else self.prices.of_calls(trace)
+        single = NOTHING if trace is not None and trace.is_settled else self._spent(row)
+        self.hold.settle(None if single is None else several.plus(single))
+
+    def _spent(self, row: ChatRow) -> Cost | None:
         """None where an expert was at work and its count did not come: a client that leaves in time would pay for
         nothing."""
-        served, usage = outcome.answered_by, outcome.usage
+        served, usage = row.answered_by, row.usage
         if served is None:
-            return NOTHING if outcome.at_work is None else None
-        if outcome.state is TerminalState.UPSTREAM_ERROR and usage.completion_tokens == 0:
+            return NOTHING if row.calls.at_work is None else None
+        if row.state is TerminalState.UPSTREAM_ERROR and usage.completion_tokens == 0:
             return NOTHING
-        return None if usage.is_estimated else spent(usage, self._experts[served].rates(asked.is_batch))
+        return None if usage.is_estimated else self.prices.spent(served, usage)
 
 
 def bounded(chat: ChatRequest, answer_tokens: int) -> ChatRequest:

@@ -248,7 +248,8 @@ async def opened_keeper(
 def make_runner(gateway: Gateway, batches: BatchStore, name: str) -> BatchRunner:
     limits, parts = gateway.parts.config.gateway, gateway.parts
     places = Places(limits.batch_concurrency, lambda: parts.admission.running)
-    return BatchRunner(batches, name, Asker(gateway, parts.auth.known, places, limits.max_body_bytes))
+    asker = Asker(partial(gateway, is_batch=True), parts.auth.known, places, limits.max_body_bytes)
+    return BatchRunner(batches, name, asker)
 
 
 async def auth_of(settings: Settings, config: CoeConfig, database: Database) -> Auth:

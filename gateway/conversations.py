@@ -20,7 +20,6 @@ from base.redis_names import CONVERSATIONS
 from decision_log.privacy import session_of
 from decision_log.redis_client import REDIS_ERRORS, connect
 from fleet.tasks import stop_task
-from gateway.chat_request import ChatRequest, identity
 
 if TYPE_CHECKING:
     from decision_log.redis_client import RedisClient
@@ -77,9 +76,9 @@ class Conversations:
         self._paused_until_s = 0.0
         self._is_away = False
 
-    def name_of(self, session: str, chat: ChatRequest, tenant: str) -> str:
+    def name_of(self, conversation: str, tenant: str) -> str:
         """A conversation's name, which does not reveal what was said; no tenant has one of another."""
-        named = session_of(tenant, identity(session, chat)).encode("utf-8", "replace")
+        named = session_of(tenant, conversation).encode("utf-8", "replace")
         return hashlib.blake2b(named, digest_size=16, key=self._key).hexdigest()
 
     async def last_expert(self, conversation: str, answered: int) -> str | None:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
 from base.errors import NoEligibleExpertError
-from decision_log.decision_record import DecisionInputs, StrategyTrace
+from decision_log.decision_record import DecisionInputs, ShadowDecision, StrategyTrace
 from decision_log.privacy import session_hash, session_of
 from fleet.backend import RETRY_AFTER_S
 from fleet.breaker import SPENT
 from fleet.pool import ExpertPool
-from gateway.answer_cache import AnswerCache
+from gateway.answer_cache import AnswerCache, Slot
 from gateway.batched_calls import BatchedCalls, CallsOfTurn
 from gateway.chat_request import ChatRequest, Target, model_names, no_model, resolve_model
 from gateway.conversations import Conversations
-from gateway.exchange import Asked, Decided, Outcome
+from gateway.exchange import ChatRow
 from gateway.http_errors import OUT_OF_QUOTA, RATE_LIMITED, TOO_LONG, ApiError
 from gateway.keys.grants import EVERYBODY, Caller
 from gateway.live_router import LiveRouter
@@ -50,6 +51,28 @@ BY_PLAN = frozenset({DecisionReason.MAP, DecisionReason.QUERY, DecisionReason.UN
 
 MORE_THAN_TEXT = ("tools", "functions", "logprobs", "top_logprobs", "audio", "modalities", "prediction")
 """Fields with which an answer is more than a text, or belongs to the expert that wrote it."""
+
+
+class Decided(NamedTuple):
+    """A decision and what it was made from.
+
+    `inputs` and `embedding` are None where the client named the expert; `embedding` also where the log keeps none.
+    `shadow` gives what a router on trial decides meanwhile, or None if it is not ready; None without a trial.
+    `strategy` asks several experts; `declined` says why the policy's own is not followed; neither: one is asked.
+    `alias` is the model that was asked for, where experts.yaml gives that name a meaning.
+    `conversation` is the name by which its expert is remembered; None where the client named the expert.
+    `slot` is the place of the answer in the cache; None where it may not be kept.
+    """
+
+    decision: RoutingDecision
+    inputs: DecisionInputs | None = None
+    embedding: bytes | None = None
+    shadow: Callable[[], ShadowDecision | None] | None = None
+    strategy: Chosen | None = None
+    declined: StrategyTrace | None = None
+    alias: str | None = None
+    conversation: str | None = None
+    slot: Slot | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +123,15 @@ class Decider:
         """A conversation's name in the log, which does not reveal what was said; no tenant has one of another."""
         return session_hash(session_of(tenant, session), self._hash_key)
 
-    def begun(self, asked: Asked, decided: Decided, expert: str) -> None:
-        """Remembers the expert of a conversation."""
+    def remember(self, decided: Decided, turns: int, expert: str) -> None:
+        """Remembers who answers in a conversation."""
         if decided.conversation is not None:
-            self.conversations.note(decided.conversation, asked.chat.facts.turns, expert)
+            self.conversations.note(decided.conversation, turns, expert)
 
-    def ended(self, asked: Asked, outcome: Outcome, text: str | None) -> None:
+    def keep(self, slot: Slot | None, row: ChatRow, text: str) -> None:
         """Keeps the answer of a chat that has ended for the next that asks the same, where it may be kept."""
-        slot = None if outcome.decided is None else outcome.decided.slot
-        if self._cache is not None and slot is not None and not asked.is_probe:
-            self._cache.offer(slot, asked.decision_id, outcome, text)
+        if self._cache is not None and slot is not None and not row.context.is_probe:
+            self._cache.offer(slot, row, text)
 
     async def decide(
         self,
@@ -117,13 +139,13 @@ class Decider:
         decision_id: str,
         session_id: str | None = None,
         caller: Caller = EVERYBODY,
-        session: str | None = None,
+        conversation: str | None = None,
     ) -> Decided:
         """The decision for a request; named experts can answer before a router is loaded.
 
         Args:
             session_id: the conversation, which stays with one router during a canary; None: this request alone.
-            session: what identifies the conversation; None: it has no expert yet.
+            conversation: what identifies it; None: it has no expert yet.
 
         Raises:
             ApiError: a model that is unknown or that the caller may not use 404; no expert can serve it: 400 saying
@@ -138,8 +160,8 @@ class Decider:
             able = tuple(each for each in able if caller.experts is None or each in caller.experts)
             request = request._replace(facts=replace(request.facts, answering=able))
         name = None
-        if not target.experts and session is not None:
-            name = self.conversations.name_of(session, request, caller.tenant)
+        if not target.experts and conversation is not None:
+            name = self.conversations.name_of(conversation, caller.tenant)
             if request.facts.continues:
                 answered = request.facts.turns - (not request.facts.in_tool_loop)
                 last = await self.conversations.last_expert(name, answered)
@@ -257,12 +279,14 @@ class Decider:
         if routed.shadow is not None:
             ask = ShadowAsk(routed.shadow, router, decision, query, alive, vector)
             pending = self.shadows.start(ask, self._live.note_fault)
+        chosen = chosen_strategy(router, decision, vector, routed.chat, self._config.answers)
         decided = Decided(
             decision,
             decision_inputs(router, policy, query, alive, stored, self._hash_key),
             stored if self._config.log.embeddings else None,
             pending,
-            chosen=chosen_strategy(router, decision, vector, routed.chat, self._config.answers),
+            strategy=chosen if isinstance(chosen, Chosen) else None,
+            declined=None if isinstance(chosen, Chosen) else chosen,
         )
         return decided, ideal
 

@@ -1,4 +1,4 @@
-"""One chat as values: what was asked, how it went, and the record and headers that follow from both."""
+"""One chat as values: who asks, how it goes, and the headers that tell."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
-from urllib.parse import quote
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from decision_log.decision_record import (
     CallState,
@@ -19,23 +18,19 @@ from decision_log.decision_record import (
     StrategyTrace,
     TerminalState,
 )
-from fleet.backend import BackendRequest
-from gateway.chat_request import ChatRequest
-from gateway.http_errors import ApiError
-from gateway.keys.counters import Cost
-from gateway.keys.grants import Caller
-from gateway.keys.limits import Hold
-from router.brief_decision import brief
-from router.cost import cost
-from router.expert_config import ExpertConfig, Wire
-from router.strategies.types import Chosen
 from router.types import DecisionReason, RoutingDecision, Stay
 from router.usage import Usage
+
+if TYPE_CHECKING:
+    from fleet.backend import BackendRequest
+    from gateway.chat_request import ChatRequest
+    from gateway.http_errors import ApiError
+    from gateway.keys.grants import Caller
+    from router.expert_config import ExpertConfig
 
 MAX_REQUEST_ID_CHARS = 128
 MAX_MODEL_CHARS = 128
 NO_USAGE = Usage()
-ALIAS_CHARS = "/:@+~"  # beside letters, digits and "_.-~"; others are sent as %XX
 
 
 def new_decision_id() -> str:
@@ -81,93 +76,85 @@ class Watch:
     def hears(self, expert: str) -> None:
         """An answer begins."""
 
-    def ends(self, asked: Asked, outcome: Outcome) -> None:
+    def ends(self, row: ChatRow) -> None:
         """The chat has ended, one way or another."""
 
     def retrieved(self, kind: DecisionKind, model: str, at: float, records: Sequence[DecisionRecord]) -> None:
         """Retrieval experts were chosen for queries and have answered, from `at` (Unix seconds) until now."""
 
 
-class Slot(NamedTuple):
-    """The place of a request's answer in the cache, and the answer that was found there."""
+class RequestContext(NamedTuple):
+    """The sender of a request, and the names of the request.
 
-    key: str
-    answer: str | None = None
-
-
-class Decided(NamedTuple):
-    """A decision and what it was made from.
-
-    `inputs` and `embedding` are None where the client named the expert; `embedding` also where the log keeps none.
-    `alias` is the model that was asked for, where experts.yaml gives that name a meaning.
-    `conversation` is the name by which its expert is remembered; None where the client named the expert.
-    `chosen` is the strategy by which several experts are asked, or why it is not followed; None: one is asked.
-    `slot` is the place of the answer in the cache; None where it may not be kept.
-    `shadow` gives what a router on trial decides meanwhile, or None if it is not ready; None without a trial.
+    `conversation` is what identifies the conversation, before it is hashed; `session_id` is its name in the log.
     """
 
-    decision: RoutingDecision
-    inputs: DecisionInputs | None = None
-    embedding: bytes | None = None
-    shadow: Callable[[], ShadowDecision | None] | None = None
-    alias: str | None = None
-    conversation: str | None = None
-    slot: Slot | None = None
-    chosen: Chosen | StrategyTrace | None = None
-
-
-class Asked(NamedTuple):
-    """A request, its sender, its times: `at` in Unix seconds, those named `*_at_s` of the monotonic clock."""
-
     request_id: str
-    caller: Caller
-    session_id: str
-    session: str  # what identifies the conversation, before it is hashed
-    chat: ChatRequest
-    at: float
-    arrived_at_s: float
-    received_at_s: float  # the last byte was here
     decision_id: str
-    wants_debug: bool = False
+    caller: Caller
+    conversation: str
+    session_id: str
     is_probe: bool = False
     is_batch: bool = False
     watch: Watch | None = None  # there only where requests are traced or logged
 
-    def elapsed_ms(self) -> float:
-        return (time.perf_counter() - self.arrived_at_s) * 1e3
+
+@dataclass(slots=True)
+class Calls:
+    """The calls of experts for one request so far, one after another.
+
+    Args:
+        at_work: the expert that was sent the request; None once it failed otherwise than by its time.
+        failures: of experts that were asked before it: why.
+        queue_ms: of waits for a place; None where nobody had to queue.
+    """
+
+    at_work: str | None = None
+    failures: dict[str, str] = field(default_factory=dict)
+    queue_ms: float | None = None
 
 
 @dataclass(slots=True)
-class Outcome:
-    """The course of a chat so far. Only the exchange that it belongs to, in gateway/chat.py, writes it."""
+class ChatRow:
+    """The log's row of one chat as far as it is known.
 
-    decided: Decided | None = None
-    expert: str | None = None  # asked last
-    at_work: str | None = None  # the expert that was sent the request; None once it failed otherwise than by its time
-    failures: dict[str, str] = field(default_factory=dict)  # of experts that were asked before it: why
+    Args:
+        at, arrived_at_s: when the request began to arrive, in Unix seconds and of the monotonic clock.
+        is_admitted: it got past the limits, so the log has a row of it.
+        inputs, embedding: what was decided from, as `Decided` has them.
+        shadow: gives what a router on trial decides meanwhile.
+        expert: asked last.
+        served_model: as the answer says; None for one out of the cache.
+        strategy: of several experts that were asked.
+        seq: its number in the log, once that would miss it.
+    """
+
+    context: RequestContext
+    chat: ChatRequest
+    at: float
+    arrived_at_s: float
+    is_admitted: bool = False
+    decision: RoutingDecision | None = None
+    inputs: DecisionInputs | None = None
+    embedding: bytes | None = None
+    shadow: Callable[[], ShadowDecision | None] | None = None
+    strategy: StrategyTrace | None = None
+    calls: Calls = field(default_factory=Calls)
+    expert: str | None = None
+    engine: int | None = None
+    served_model: str | None = None
     state: TerminalState = TerminalState.REJECTED
     status: int = 500
     error_code: str | None = None
     finish_reason: str | None = None
     usage: Usage = NO_USAGE
-    served_model: str | None = None  # as the answer says; None for one out of the cache
     overhead_ms: float = 0.0
     ttft_ms: float | None = None
-    queue_ms: float | None = None  # of waits for a place, at one expert after the other
-    engine: int | None = None  # of the expert
-    left_out: tuple[str, ...] = ()  # fields of the request that the expert does not take
-    is_admitted: bool = False  # it got past the limits, so the log has a row of it
-    sources: Sources | None = None
-    hold: Hold | None = None  # of a caller with caps
-    strategy: StrategyTrace | None = None  # of several experts that were asked
-    spent: Cost | None = None  # on these
+    seq: int | None = None
+    is_written: bool = False
 
     def end(self, state: TerminalState, status: int, error_code: str | None = None) -> None:
         self.state, self.status, self.error_code = state, status, error_code
-
-    @property
-    def decision(self) -> RoutingDecision | None:
-        return None if self.decided is None else self.decided.decision
 
     @property
     def answered_by(self) -> str | None:
@@ -175,50 +162,43 @@ class Outcome:
         has_spoken = self.state is TerminalState.ANSWERED or self.ttft_ms is not None
         return self.expert if has_spoken else None
 
+    def elapsed_ms(self) -> float:
+        """Since the request began to arrive."""
+        return (time.perf_counter() - self.arrived_at_s) * 1e3
 
-def response_headers(asked: Asked, outcome: Outcome) -> dict[str, str]:
-    """The `x-coe-*` headers; never prompt text. A request that was not admitted has no row, so no decision to name."""
-    headers = {"x-request-id": asked.request_id, "x-coe-schema": "1"}
-    is_message = asked.chat.native is not None and asked.chat.native.wire is Wire.MESSAGES
-    headers |= {"request-id": asked.request_id} if is_message else {}  # its name in Anthropic's API
-    if outcome.is_admitted:
-        headers["x-coe-decision-id"] = asked.decision_id
-    if outcome.hold is not None:
-        headers |= outcome.hold.headers
-    decision = outcome.decision
-    if decision is None:
-        return headers
-    headers |= {
-        "x-coe-expert": outcome.expert or decision.expert,
+
+def decision_headers(decision: RoutingDecision, row: ChatRow) -> dict[str, str]:
+    """The `x-coe-*` headers of a decision and of what became of it; never prompt text."""
+    headers = {
+        "x-coe-expert": row.expert or decision.expert,
         "x-coe-category": decision.category,
         "x-coe-confidence": f"{decision.confidence:.4f}",
         "x-coe-router-version": decision.router_version,
-        "x-coe-overhead-ms": f"{outcome.overhead_ms:.2f}",
+        "x-coe-overhead-ms": f"{row.overhead_ms:.2f}",
     }
-    if outcome.queue_ms is not None:
-        headers["x-coe-queue-ms"] = f"{outcome.queue_ms:.1f}"
-    if outcome.left_out:
-        headers["x-coe-left-out"] = ", ".join(outcome.left_out)
+    if row.calls.queue_ms is not None:
+        headers["x-coe-queue-ms"] = f"{row.calls.queue_ms:.1f}"
     if decision.stay is not None:
         headers["x-coe-conversation"] = stay_note(decision.stay)
-    if outcome.decided is not None and outcome.decided.alias is not None:
-        headers["x-coe-alias"] = quote(outcome.decided.alias[:MAX_MODEL_CHARS], safe=ALIAS_CHARS)
-    trace = outcome.strategy
+    trace = row.strategy
     if trace is not None and trace.declined is None:
         answered = sum(call.state is CallState.ANSWERED and not call.is_judge for call in trace.calls)
         headers["x-coe-strategy"] = trace.name
         headers["x-coe-calls"] = str(len(trace.calls))
         headers["x-coe-agreement"] = f"{trace.agreed} of {answered}"
-    note = fallback_note(decision, outcome.expert, trace)
+    note = fallback_note(decision, row.expert, trace)
     if note:
         headers["x-coe-fallback"] = note
-    if outcome.sources is not None:
-        headers |= outcome.sources.headers()
-    if asked.wants_debug:
-        pairs = zip(decision.eligible, decision.predicted_quality, strict=True)
-        headers["x-coe-eligible"] = ", ".join(decision.eligible)
-        headers["x-coe-predicted-quality"] = ", ".join(f"{name}={quality:.4f}" for name, quality in pairs)
     return headers
+
+
+def debug_headers(decision: RoutingDecision) -> dict[str, str]:
+    """The headers that `x-coe-debug: 1` asks for."""
+    pairs = zip(decision.eligible, decision.predicted_quality, strict=True)
+    return {
+        "x-coe-eligible": ", ".join(decision.eligible),
+        "x-coe-predicted-quality": ", ".join(f"{name}={quality:.4f}" for name, quality in pairs),
+    }
 
 
 def stay_note(stay: Stay) -> str:
@@ -245,60 +225,6 @@ def fallback_note(decision: RoutingDecision, expert: str | None, trace: Strategy
 def is_failover(decision: RoutingDecision, expert: str | None, trace: StrategyTrace | None) -> bool:
     """Returns True where an expert was asked because the decided one had failed."""
     return expert not in (None, decision.expert) and not (trace is not None and trace.is_settled)
-
-
-def record_of(
-    asked: Asked, outcome: Outcome, *, experts: Mapping[str, ExpertConfig], replica: str, seq: int, latency_ms: float
-) -> DecisionRecord:
-    """The log's row. The sink decides what it keeps of the text."""
-    chat, decided, served, usage = asked.chat, outcome.decided, outcome.answered_by, outcome.usage
-    if served is None and outcome.at_work is not None:  # who has read the prompt at least
-        usage = Usage(prompt_tokens=chat.facts.prompt_tokens, is_estimated=True)
-    return DecisionRecord(
-        decision_id=asked.decision_id,
-        request_id=asked.request_id,
-        replica=replica,
-        seq=seq,
-        at=asked.at,
-        requested_model=chat.model[:MAX_MODEL_CHARS],
-        state=outcome.state,
-        decision=outcome.decision and brief(outcome.decision, (served,)),
-        served_expert=served,
-        served_model=outcome.served_model,
-        failures=outcome.failures,
-        engine=outcome.engine,
-        status=outcome.status,
-        error_code=outcome.error_code,
-        finish_reason=outcome.finish_reason,
-        is_stream=chat.is_stream,
-        usage=usage,
-        cost_usd=cost_of(outcome.strategy, usage, experts.get(served or outcome.at_work or ""), asked.is_batch),
-        ttft_ms=outcome.ttft_ms,
-        latency_ms=latency_ms,
-        overhead_ms=outcome.overhead_ms,
-        session_id=asked.session_id,
-        key_id=asked.caller.key_id,
-        is_probe=asked.is_probe,
-        turns=chat.facts.turns,
-        in_tool_loop=chat.facts.in_tool_loop,
-        prompt_chars=chat.facts.prompt_chars,
-        text=chat.text,
-        inputs=decided.inputs if decided else None,
-        strategy=outcome.strategy,
-        shadow=decided.shadow() if decided and decided.shadow else None,
-        embedding=decided.embedding if decided else None,
-    )
-
-
-def cost_of(trace: StrategyTrace | None, usage: Usage, served: ExpertConfig | None, is_batch: bool) -> float:
-    """USD of all calls: those of a strategy, and that of the expert that served without one."""
-    several = 0.0 if trace is None else trace.cost_usd
-    return several if trace is not None and trace.is_settled else several + cost_usd(usage, served, is_batch)
-
-
-def cost_usd(usage: Usage, expert: ExpertConfig | None, is_batch: bool = False) -> float:
-    """Price of one answer."""
-    return 0.0 if expert is None else cost(usage, expert.rates(is_batch))
 
 
 ANSWER = re.compile(r"(?:chatcmpl-|cmpl-|msg_|resp_)(?:dec-)?([0-9a-f]{20,60})")

@@ -19,9 +19,10 @@ from gateway.answer_begin import read_beginning
 from gateway.answer_guard import EVENT_STREAM, AnswerTime, GuardedChunks, StreamedAnswer, WholeAnswer
 from gateway.answer_reader import chat_completion, reply_json
 from gateway.asgi import off_loop
-from gateway.chat_request import ChatRequest, Native, identity
-from gateway.exchange import Asked, Outcome
+from gateway.chat_request import ChatRequest, Native
+from gateway.exchange import Calls, RequestContext
 from gateway.http_errors import OF_ENTRY, OUT_OF_QUOTA, TOO_LONG, UNSENT, ApiError, api_error
+from gateway.keys.grants import Caller
 from router.expert_config import ExpertConfig, Wire
 from router.types import RoutingDecision
 
@@ -81,35 +82,35 @@ class ExpertCall:
 
     async def answer(
         self,
-        asked: Asked,
+        context: RequestContext,
         chat: ChatRequest,
         decision: RoutingDecision,
-        outcome: Outcome,
+        calls: Calls,
         known: str | None = None,
     ) -> StreamedAnswer | WholeAnswer:
         """The first answer that begins.
 
         Args:
             chat: as the expert gets it, which may hold more than what was asked.
-            outcome: its `failures` get the experts that failed before another was asked, with the cause.
+            calls: told of each.
             known: the decided expert's answer where it is there already.
 
         Raises:
             ApiError: none did; the last failure, with its expert.
         """
         if known is not None:
-            request = BackendRequest(chat.body, is_stream=chat.is_stream, request_id=asked.decision_id)
+            request = BackendRequest(chat.body, is_stream=chat.is_stream, request_id=context.decision_id)
             return await read_beginning(decision.expert, response_of(decision.expert, known, request))
-        budget = self._budgets[asked.caller.key_id or ""]
+        budget = self._budgets[context.caller.key_id or ""]
         budget.earn()
         tries = 0  # requests that got to an expert
-        expert, failures = decision.expert, outcome.failures
+        expert, failures = decision.expert, calls.failures
         while True:
             try:
-                return await self._attempt(asked, chat, expert, outcome)
+                return await self._attempt(context, chat, expert, calls)
             except RouterError as error:
                 failure = api_error(error, expert)
-            failure.expert, outcome.at_work = expert, expert if failure.status == 504 else None
+            failure.expert, calls.at_work = expert, expert if failure.status == 504 else None
             tries += failure.code not in UNSENT
             following = self._following(decision, failures, failure, budget) if tries <= self._retries else None
             if following is None:
@@ -119,11 +120,11 @@ class ExpertCall:
             failures[expert] = failure.cause
             expert = following
 
-    async def whole(self, asked: Asked, chat: ChatRequest, expert: str) -> WholeAnswer:
+    async def whole(self, context: RequestContext, chat: ChatRequest, expert: str) -> WholeAnswer:
         """One expert's answer to a request that is not streamed. Raises RouterError; nothing is tried again."""
         if expert in self.pool.asleep:  # since several were decided, of which one is expected
             raise BackendError(f"expert {expert} has just been put to sleep", status=503)
-        answer = await self._attempt(asked, chat._replace(native=None), expert)
+        answer = await self._attempt(context, chat._replace(native=None), expert, Calls())
         assert isinstance(answer, WholeAnswer)
         return answer
 
@@ -137,7 +138,7 @@ class ExpertCall:
         native = chat.native
         return native if native is not None and native.wire in self._experts[expert].wires else None
 
-    def _asks_usage(self, asked: Asked, chat: ChatRequest, expert: str, native: Native | None) -> bool:
+    def _asks_usage(self, caller: Caller, chat: ChatRequest, expert: str, native: Native | None) -> bool:
         """Returns True where a stream's usage is needed and its client did not ask for it."""
         if native is None and chat.native is not None:
             return True  # what is told to the client has it
@@ -145,11 +146,11 @@ class ExpertCall:
         options = body.get("stream_options") or {}
         if (native is not None and native.wire is not Wire.COMPLETIONS) or not isinstance(options, dict):
             return False
-        is_needed = expert in self._priced or asked.caller.has_costs
+        is_needed = expert in self._priced or caller.has_costs
         return is_needed and options.get("include_usage") is not True
 
     async def _send(
-        self, asked: Asked, chat: ChatRequest, call: Call, native: Native | None, asks_usage: bool
+        self, context: RequestContext, chat: ChatRequest, call: Call, native: Native | None, asks_usage: bool
     ) -> BackendResponse:
         """The head of an expert's answer, and its body within the expert's time. Raises BackendError."""
         expert = call.expert
@@ -157,9 +158,9 @@ class ExpertCall:
         request = BackendRequest(
             chat.body,
             is_stream=chat.is_stream,
-            request_id=asked.decision_id,
+            request_id=context.decision_id,
             timeout_s=min(entry.timeout_s, entry.total_timeout_s),
-            cache_salt=cache_salt(asked.caller.tenant, self._hash_key),
+            cache_salt=cache_salt(context.caller.tenant, self._hash_key),
         )
         if native is not None:
             request = request._replace(body=native.body, path=native.wire.value, headers=native.headers)
@@ -168,8 +169,8 @@ class ExpertCall:
             options = cast("dict[str, object]", request.body.get("stream_options") or {})
             added = () if options else ("stream_options",)
             request = request._replace(body={**request.body, "stream_options": {**options, "include_usage": True}})
-        if asked.watch is not None:
-            headers = asked.watch.calls(expert, entry, request)
+        if context.watch is not None:
+            headers = context.watch.calls(expert, entry, request)
             request = request._replace(headers={**request.headers, **headers})
         time = AnswerTime(entry.total_timeout_s)
         try:
@@ -198,25 +199,25 @@ class ExpertCall:
         return expert if expert is not None and (adds_none or budget.spend()) else None
 
     async def _attempt(
-        self, asked: Asked, chat: ChatRequest, expert: str, outcome: Outcome | None = None
+        self, context: RequestContext, chat: ChatRequest, expert: str, calls: Calls
     ) -> StreamedAnswer | WholeAnswer:
         """One expert's answer, of the first of its engines that gives one. Raises ApiError or BackendError, with the
         breakers told."""
-        conversation = conversation_of(asked) if self.pool.replicas(expert).are_several else ""
-        caller = asked.caller.key_id or ""
+        is_one = not self.pool.replicas(expert).are_several
+        conversation = "" if is_one else f"{context.caller.tenant}\0{context.conversation}"
+        caller = context.caller.key_id or ""
         tried: Collection[Replica] = ()
         problem: ApiError | None = None  # of the last engine that got the request, or of the first
         while True:
             try:
-                call = await self.pool.call(expert, conversation, tried, caller=caller, is_batch=asked.is_batch)
+                call = await self.pool.call(expert, conversation, tried, caller=caller, is_batch=context.is_batch)
             except BusyError as busy:  # once an engine has failed, that nobody else takes it is not what went wrong
                 raise problem or busy from None
-            if outcome is not None:
-                outcome.at_work = expert
-                if call.queue_ms is not None:
-                    outcome.queue_ms = (outcome.queue_ms or 0.0) + call.queue_ms
+            calls.at_work = expert
+            if call.queue_ms is not None:
+                calls.queue_ms = (calls.queue_ms or 0.0) + call.queue_ms
             try:
-                answer = await self._beginning(asked, chat, call)
+                answer = await self._beginning(context, chat, call)
             except RouterError as error:
                 failure = api_error(error, expert)
             except BaseException:  # the client left, or a fault of ours: no verdict on the engine, whose trial must end
@@ -230,21 +231,21 @@ class ExpertCall:
                     call.succeeded()
                 return answer
             failure.expert, tried = expert, call.tried
-            if asked.watch is not None:
-                asked.watch.fails(failure)
-            tell(call, failure, asked.session_id)
+            if context.watch is not None:
+                context.watch.fails(failure)
+            tell(call, failure, context.session_id)
             if problem is None or failure.code not in UNSENT:
                 problem = failure
             if not (failure.is_retryable and call.has_sibling):
                 raise problem
             logger.info("an engine of expert %s failed (%s); another one is asked", expert, failure.cause)
 
-    async def _beginning(self, asked: Asked, chat: ChatRequest, call: Call) -> StreamedAnswer | WholeAnswer:
+    async def _beginning(self, context: RequestContext, chat: ChatRequest, call: Call) -> StreamedAnswer | WholeAnswer:
         """The part of an engine's answer that must be there before the client hears of it. Raises RouterError."""
         expert = call.expert
         native = self._native(chat, expert)
-        asks_usage = chat.is_stream and self._asks_usage(asked, chat, expert, native)
-        response = await self._send(asked, chat, call, native, asks_usage)
+        asks_usage = chat.is_stream and self._asks_usage(context.caller, chat, expert, native)
+        response = await self._send(context, chat, call, native, asks_usage)
         try:
             answer = await read_beginning(expert, response, self._keys.get(expert), native, asks_stream=chat.is_stream)
             answer = await as_asked(answer, chat)
@@ -287,11 +288,6 @@ def tell(call: Call, failure: ApiError, conversation: str) -> None:
         call.failed(f"{failure.status} {failure.cause}", conversation=blamed, problem=problem, is_down=is_down)
     else:  # a 429 without a rest is about the request alone
         call.succeeded(is_at_fault=failure.status in ELSEWHERE - {429})
-
-
-def conversation_of(asked: Asked) -> str:
-    """Key by which a conversation's engine is chosen, the same on every gateway."""
-    return f"{asked.caller.tenant}\0{identity(asked.session, asked.chat)}"
 
 
 def cache_salt(tenant: str, hash_key: bytes) -> str:

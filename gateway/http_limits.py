@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from gateway.asgi import IS_HERE, PEER, Peer, Scope, error_answer
+from gateway.asgi import BODY, EXTENSIONS, PEER, Peer, Scope, error_answer
 from gateway.http_errors import ApiError, not_now
 
 MAX_HEAD_BYTES = 32 * 1024
@@ -113,7 +113,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        cast(Scope, self.scope)[PEER] = self._peer
+        cast(Scope, self.scope)[EXTENSIONS] = {PEER: self._peer}
         self._is_in_head, self._stuck_bytes = True, 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -140,7 +140,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._awaits_head, self._has_moved = True, True
-        cast(Scope, self.scope)[IS_HERE] = True
+        cast(Scope, self.scope)[EXTENSIONS][BODY] = {}
         if self.cycle.response_complete:
             self._stop_timer()
         super().on_message_complete()

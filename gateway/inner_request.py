@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
 from base.json_text import from_json
-from gateway.asgi import Message, Scope
+from gateway.asgi import Message, Receive, Scope, Send
 from gateway.keys.grants import Caller
 
 MAX_ANSWER_VALUES = 1_000_000
+
+Inner = Callable[[Scope, Receive, Send, Caller], Awaitable[None]]
+"""The gateway as it is asked from within, in the name of a caller."""
 
 
 @dataclass
@@ -34,7 +38,7 @@ class Answer:
         return from_json(self.body, max_values=MAX_ANSWER_VALUES)
 
 
-def inner_scope(scope: Scope, caller: Caller, method: str, path: str, body: bytes, query: bytes = b"") -> Scope:
+def inner_scope(scope: Scope, method: str, path: str, body: bytes, query: bytes = b"") -> Scope:
     """The scope of a request within that of another, whose client it has."""
     return {
         **scope,
@@ -43,5 +47,4 @@ def inner_scope(scope: Scope, caller: Caller, method: str, path: str, body: byte
         "raw_path": quote(path).encode(),
         "query_string": query,
         "headers": [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())],
-        "coe_caller": caller,
     }

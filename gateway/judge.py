@@ -23,7 +23,8 @@ from fleet.backend import MAX_ANSWER_BYTES, BackendRequest
 from fleet.pool import ExpertPool
 from fleet.tasks import stop_task
 from gateway.answer_reader import answer_text, read_answer
-from gateway.exchange import Asked, Outcome, cost_usd
+from gateway.chat_log import cost_usd
+from gateway.exchange import ChatRow
 from gateway.judge_words import conversation_text, grade_body, pair_body, read_choice, read_grade, swapped_preference
 from router.expert_config import ExpertConfig
 from router.feedback_config import JudgeConfig
@@ -96,22 +97,20 @@ class Judge:
         """Draws whether the next request's answer is to be kept until its end."""
         return self._rng.random() < self._settings.share
 
-    def offer(self, asked: Asked, outcome: Outcome, answer: str | None) -> None:
+    def offer(self, row: ChatRow, answer: str) -> None:
         """Takes a sampled chat that has ended, if it was routed and has an answer that a judge can read."""
-        decision, served, facts = outcome.decision, outcome.answered_by, asked.chat.facts
-        if answer is None or served is None or decision is None or not decision.reason.is_routed:
+        decision, served, facts = row.decision, row.answered_by, row.chat.facts
+        if served is None or decision is None or not decision.reason.is_routed:
             return
-        if outcome.state is not TerminalState.ANSWERED or facts.has_media or facts.has_tools:
+        if row.state is not TerminalState.ANSWERED or facts.has_media or facts.has_tools:
             return
-        if outcome.sources is not None:
-            return  # others would answer without the sources
         others = self._others(decision, served)
         if others is None:
             return
         if self._queue.full() or not self._budget.take():
             self.left_out += 1
             return
-        self._queue.put_nowait(Sample(asked.decision_id, asked.chat.body, served, answer, others))
+        self._queue.put_nowait(Sample(row.context.decision_id, row.chat.body, served, answer, others))
 
     def _others(self, decision: RoutingDecision, served: str) -> tuple[str, ...] | None:
         """Experts to answer besides the one that served, drawn by lot.

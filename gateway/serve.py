@@ -21,6 +21,7 @@ from gateway.asgi import Receive, Scope, Send, error_answer
 from gateway.auth import readable_by
 from gateway.http_errors import shutting_down
 from gateway.http_limits import FullNotice, LimitedProtocol
+from gateway.keys.grants import Caller
 from gateway.listener import bind, check_exposure, url_of
 from gateway.live_router import LiveRouter
 from gateway.part_metrics import part_metrics
@@ -112,15 +113,18 @@ class Gateway:
         """The API root for OpenAI clients."""
         return url_of(self.host, self.port)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers a request, to its end, with the parts that are in force when it comes; refuses it after `stop`."""
+    async def __call__(
+        self, scope: Scope, receive: Receive, send: Send, caller: Caller | None = None, *, is_batch: bool = False
+    ) -> None:
+        """Answers a request as `GatewayApp` does, with the parts that are in force when it comes; refuses it after
+        `stop`."""
         if self._has_closed:
             await REFUSAL(scope, receive, send)
             return
         served = self._served
         served.running += 1
         try:
-            await served.app(scope, receive, send)
+            await served.app(scope, receive, send, caller, is_batch=is_batch)
         finally:
             served.running -= 1
             if served.must_end:

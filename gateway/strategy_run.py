@@ -15,8 +15,9 @@ from decision_log.decision_record import AskedExpert, CallState, StrategyTrace
 from gateway.answer_guard import StreamedAnswer, WholeAnswer
 from gateway.answer_reader import answer_text, reply_json
 from gateway.asgi import read_off_loop
+from gateway.chat_log import cost_usd
 from gateway.chat_request import ChatRequest, text_of
-from gateway.exchange import Asked, cost_usd
+from gateway.exchange import RequestContext
 from gateway.expert_call import ExpertCall, streamed
 from gateway.http_errors import api_error
 from router.answers import KeyOf, Question, mean_logprob
@@ -68,7 +69,7 @@ class StrategyRun:
 
     experts: ExpertCall
     entries: Mapping[str, ExpertConfig]
-    asked: Asked
+    context: RequestContext
     chat: ChatRequest
     decision: RoutingDecision
     chosen: Chosen
@@ -167,7 +168,7 @@ class StrategyRun:
         """The text of an expert's answer, with what became of the call; None where it gave none."""
         begun = time.perf_counter()
         try:
-            answer = await self.experts.whole(self.asked, chat, call.expert)
+            answer = await self.experts.whole(self.context, chat, call.expert)
             if answer.facts.error_code is not None:
                 call.state, call.error_code = CallState.FAILED, answer.facts.error_code
                 return None
@@ -214,7 +215,7 @@ class StrategyRun:
                 state=call.state,
                 answer=None if call.key is None else keys.index(call.key),
                 usage=call.usage,
-                cost_usd=cost_usd(call.usage, self.entries.get(call.expert), self.asked.is_batch),
+                cost_usd=cost_usd(call.usage, self.entries.get(call.expert), self.context.is_batch),
                 latency_ms=call.latency_ms or 0.0,
                 error_code=call.error_code,
                 is_judge=i >= len(self.calls),

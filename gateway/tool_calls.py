@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from base.json_text import JsonError, to_json
-from gateway.answer_reader import reply_json
-from gateway.passed_stream import data_of
+from gateway.answer_reader import data_of, reply_json
 
 
 @dataclass(slots=True)

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 
 from base.errors import StoreError
 from fleet.tasks import Poller, happens, stop_task
-from gateway.asgi import Application, Message, replay
+from gateway.asgi import Message, replay
 from gateway.batches.batch_store import CANCELLING, COMPLETED, EXPIRED, FAILED, VALIDATING, Batch, BatchStore
 from gateway.batches.lines import LATE, MAX_LINES, Line, answer_line, error_line, raw_lines, read_lines
 from gateway.http_errors import no_key
-from gateway.inner_request import Answer, inner_scope
+from gateway.inner_request import Answer, Inner, inner_scope
 from gateway.keys.grants import Caller
 
 LONGEST_WAIT_S = 60.0
@@ -74,13 +74,13 @@ class Asker:
     """Asks lines.
 
     Args:
-        app: the gateway's application.
+        app: the gateway, as it takes lines of batches.
         caller: finds the caller with a key, as it is now; None once the key has ended.
         places: of lines that run at once.
         max_bytes: of a line.
     """
 
-    app: Application
+    app: Inner
     caller: Callable[[str | None], Caller | None]
     places: Places
     max_bytes: int
@@ -91,10 +91,8 @@ class Asker:
         if caller is None:
             ended = no_key("the key of this batch has ended")
             return Answer(ended.status, body=ended.body)
-        scope = inner_scope(
-            {"type": "http", "scheme": "http", "coe_is_batch": True}, caller, "POST", batch.endpoint, line.body
-        )
-        await self.app(scope, replay(line.body, stay), answer.take)
+        scope = inner_scope({"type": "http", "scheme": "http"}, "POST", batch.endpoint, line.body)
+        await self.app(scope, replay(line.body, stay), answer.take, caller)
         return answer
 
 

@@ -8,9 +8,9 @@ from typing import Any
 from urllib.parse import urlencode
 
 from base.json_text import to_json
-from gateway.asgi import Application, Receive, Scope, Send, replay
+from gateway.asgi import Receive, Scope, Send, replay
 from gateway.http_errors import ApiError, ClientGoneError
-from gateway.inner_request import Answer, inner_scope
+from gateway.inner_request import Answer, Inner, inner_scope
 from gateway.keys.grants import Caller
 
 
@@ -18,7 +18,7 @@ from gateway.keys.grants import Caller
 class Api:
     """Asks for `caller` within the request of `scope`, and ends with it."""
 
-    gateway: Application
+    gateway: Inner
     scope: Scope
     receive: Receive
     caller: Caller
@@ -46,5 +46,5 @@ class Api:
         await self._send("GET", path, urlencode(query).encode(), b"", send)
 
     async def _send(self, method: str, path: str, query: bytes, body: bytes, send: Send) -> None:
-        scope = inner_scope(self.scope, self.caller, method, path, body, query)
-        await self.gateway(scope, replay(body, self.receive), send)
+        scope = inner_scope(self.scope, method, path, body, query)
+        await self.gateway(scope, replay(body, self.receive), send, self.caller)

@@ -17,13 +17,14 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route, Router
 
-from gateway.asgi import Application, Receive, Scope, Send
+from gateway.asgi import Receive, Scope, Send
 from gateway.auth import Auth
 from gateway.console.api import Api
 from gateway.console.expert_list import ORDERS, expert_page
 from gateway.console.session import COOKIE, LIFE_S, Sessions
 from gateway.console.views import Report, environment, explained, find_reports
 from gateway.http_errors import ApiError
+from gateway.inner_request import Inner
 from router.section import AUTO
 
 POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -57,7 +58,7 @@ class Console:
         data_dir: has the reports.
     """
 
-    def __init__(self, gateway: Application, auth: Auth, hash_key: bytes, data_dir: Path) -> None:
+    def __init__(self, gateway: Inner, auth: Auth, hash_key: bytes, data_dir: Path) -> None:
         self._gateway, self._auth, self._data_dir = gateway, auth, data_dir
         self._sessions = Sessions(auth, hash_key)
         self._templates = environment()
@@ -94,7 +95,7 @@ class Console:
         caller = await self._sessions.caller(headers)
         api = None if caller is None else Api(self._gateway, scope, receive, caller)
         path = "/console/" if scope["path"] == "/console" else scope["path"]
-        inner = {**scope, "path": path, "coe_api": api, "app": self}
+        inner = {**scope, "path": path, "state": {"api": api}, "app": self}
         try:
             await self._router(inner, receive, send)
         except HTTPException as error:
@@ -106,7 +107,7 @@ class Console:
         """A page for those who have logged in; a refusal of the API becomes a page that says so."""
 
         async def shown(request: Request) -> Response:
-            api: Api | None = request.scope["coe_api"]
+            api: Api | None = request.state.api
             if api is None:
                 return to_login(request)
             try:
@@ -117,7 +118,7 @@ class Console:
         return shown
 
     def _show(self, request: Request, name: str, status: int = 200, /, **values: object) -> Response:
-        api: Api | None = request.scope["coe_api"]
+        api: Api | None = request.state.api
         template = self._templates.get_template(f"{name}.html.jinja")
         shown = template.render(caller=None if api is None else api.caller, page=name, now=time.time(), **values)
         return HTMLResponse(shown, status, HEADERS)

@@ -39,7 +39,7 @@ def part(name: str) -> Any:
 
 async def caller_of(request: Request) -> Caller:
     """The caller as gateway/app.py found it."""
-    return cast(Caller, request.scope["coe_caller"])
+    return cast(Caller, request.state.caller)
 
 
 async def owner_of(caller: Annotated[Caller, Depends(caller_of)]) -> str:
@@ -78,7 +78,7 @@ class DecodedRequest(Request):
     """A request whose body gateway/app.py has decoded within bounds: it is not decoded again."""
 
     async def json(self) -> Any:
-        return self.scope["coe_json"]
+        return self.state.json
 
 
 class DecodedRoute(APIRoute):

@@ -30,13 +30,13 @@ MAX_PROBLEMS = 3
 async def take_evaluations(request: Request, desk: Desk) -> Response:
     """Keeps what it can. The answer counts the events that are not kept, and says why."""
     problems: list[str] = []
-    for record in log_records(request.scope.get("coe_json")):
+    for record in log_records(request.state.json):
         try:
             said = verdict(record, desk.config.feedback.evaluations)
             await desk.keep(said.model_copy(update={"decision_id": await decision_about(record, desk)}))
         except ApiError as error:
             problems.append(error.message)
-    as_protobuf: bool = request.scope["coe_is_protobuf"]
+    as_protobuf: bool = request.state.is_protobuf
     body = answer_of(len(problems), "; ".join(list(dict.fromkeys(problems))[:MAX_PROBLEMS]), as_protobuf=as_protobuf)
     return Response(body, media_type=PROTOBUF if as_protobuf else "application/json")
 

@@ -102,9 +102,9 @@ class RetrievalDesk:
     def begin(self, request: Request, kind: DecisionKind, model: str) -> RetrievalExchange:
         headers = dict(request.scope["headers"])
         named = named_session(headers)
-        caller: Caller = request.scope["coe_caller"]
+        caller: Caller = request.state.caller
         session = None if named is None else self.session_id(named, caller.tenant)
-        watch = request.scope["coe_watch"]
+        watch = request.state.watch
         return RetrievalExchange(kind, request_id_of(headers), caller.key_id, model[:MAX_MODEL_CHARS], session, watch)
 
     @asynccontextmanager
@@ -123,10 +123,10 @@ class RetrievalDesk:
         """
         await self.sink.check()
         bill, limit_s = Bill(), config.limits.timeout_s
-        hold = await self.limits.reserve(request.scope["coe_caller"], bill.cost(config, tokens))
+        hold = await self.limits.reserve(request.state.caller, bill.cost(config, tokens))
         spent, most = NOTHING, NOTHING
         try:
-            with ClientWatch(request.scope):
+            with ClientWatch(request.state.peer):
                 async with asyncio.timeout(limit_s), self.admission:
                     most = bill.cost(config, tokens)
                     yield bill

@@ -36,7 +36,7 @@ async def route(
     caller: CallerOf,
 ) -> RouteAnswer:
     """A dry run. The body is `{"text": ...}` or a chat request; `model` defaults to `auto`. Nothing is logged."""
-    read = partial(route_request, json_object(request.scope.get("coe_json")), config.gateway)
+    read = partial(route_request, json_object(request.state.json), config.gateway)
     chat = await off_loop(read, await request.body())
     decision = (await decider.decide(chat, new_decision_id(), caller=caller)).decision
     return RouteAnswer(decision=decision, why=reason_in_words(decision))

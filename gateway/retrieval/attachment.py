@@ -13,7 +13,7 @@ from base.errors import RouterError
 from base.json_text import to_json
 from decision_log.decision_record import DecisionKind
 from gateway.chat_request import ChatRequest, parts
-from gateway.exchange import Asked
+from gateway.exchange import RequestContext
 from gateway.retrieval.log import RetrievalExchange, RetrievalLog
 from retrieval.service import RetrievalService
 from retrieval.stores.cutting import count_tokens
@@ -84,13 +84,14 @@ class Attachments:
         stores = service.config.attach.values()
         self.added_chars = max((each.max_chars + PREAMBLE_CHARS for each in stores), default=0)
 
-    async def enrich(self, asked: Asked, decision: RoutingDecision) -> tuple[ChatRequest, Sources | None]:
+    async def enrich(
+        self, context: RequestContext, request: ChatRequest, decision: RoutingDecision
+    ) -> tuple[ChatRequest, Sources | None]:
         """The request with sources in its last ask, where a store is attached to the decision's category.
 
         A store that cannot be asked in time leaves the request as it is. Where the client named the expert, nothing was
         classified and nothing is attached: then the sources are None.
         """
-        request = asked.chat
         attached = self._service.config.attach.get(decision.category)
         if attached is None or not decision.reason.is_routed:
             return request, None
@@ -98,7 +99,7 @@ class Attachments:
             return request, Sources(attached.store)
         try:
             async with asyncio.timeout(attached.timeout_s):
-                sources = await self._search(asked, attached)
+                sources = await self._search(context, request.text, attached)
         except (RouterError, TimeoutError) as error:
             reason = str(error) or f"they took more than {attached.timeout_s:g} s"
             logger.warning("a chat is answered without the sources of %s: %s", attached.store, reason)
@@ -111,14 +112,14 @@ class Attachments:
             found = found[:-1]
         return request, replace(sources, found=())
 
-    async def _search(self, asked: Asked, attached: AttachedStore) -> Sources:
-        text, stores = asked.chat.text, self._service.stores
+    async def _search(self, context: RequestContext, text: str, attached: AttachedStore) -> Sources:
+        stores = self._service.stores
         searching = RetrievalExchange(
-            DecisionKind.SEARCH, asked.request_id, asked.caller.key_id, AUTO, asked.session_id, asked.watch
+            DecisionKind.SEARCH, context.request_id, context.caller.key_id, AUTO, context.session_id, context.watch
         )
         store = await stores.store(None, attached.store)
         request = SearchRequest((text,), attached.results, score_threshold=attached.min_score)
-        answer = await self._service.search(asked.caller.key_id or "", store, request)
+        answer = await self._service.search(context.caller.key_id or "", store, request)
         searching.overhead_ms = answer.routed.routing_ms
         outcome = self._log.outcomes_of(
             answer.routed,

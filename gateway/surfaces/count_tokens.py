@@ -12,12 +12,10 @@ from base.json_text import to_json
 from fleet.backend import MAX_ERROR_BYTES, BackendRequest
 from fleet.pool import ExpertPool
 from gateway.answer_reader import reply_json
-from gateway.asgi import Receive, Send, decode_json, read_body, read_off_loop, send_body
+from gateway.asgi import Arrival, decode_json, read_body, read_off_loop, send_body
 from gateway.chat_request import ChatRequest, json_object
 from gateway.deciding import Decider
 from gateway.exchange import new_decision_id, request_id_of
-from gateway.intake import Claim
-from gateway.keys.grants import Caller
 from gateway.surfaces.messages import MessagesSurface
 from router.expert_config import Engine, ExpertConfig, Wire
 from router.gateway_config import GatewayConfig
@@ -35,18 +33,17 @@ class TokenCount:
     pool: ExpertPool
     experts: Mapping[str, ExpertConfig]
 
-    async def __call__(
-        self, caller: Caller, headers: Mapping[bytes, bytes], claim: Claim, receive: Receive, send: Send
-    ) -> None:
+    async def __call__(self, arrival: Arrival) -> None:
         """Answers one request. Raises ApiError, ClientGoneError."""
-        raw = await read_body(headers, receive, self.bounds.max_body_bytes, claim)
+        headers = arrival.headers
+        raw = await read_body(headers, arrival.receive, self.bounds.max_body_bytes, arrival.claim)
 
         def decode(raw: bytes) -> ChatRequest:
             body = json_object(decode_json(raw))
             return MessagesSurface().request({"max_tokens": 1, **body}, self.bounds, headers)
 
         chat = await read_off_loop(decode, raw)
-        expert = (await self.decider.decide(chat, new_decision_id(), caller=caller)).decision.expert
+        expert = (await self.decider.decide(chat, new_decision_id(), caller=arrival.caller)).decision.expert
         try:
             tokens = await self._counted(chat, expert)
         except (RouterError, LookupError, TypeError, ValueError, OverflowError):
@@ -59,7 +56,7 @@ class TokenCount:
             "x-coe-token-count": "estimate" if tokens is None else "exact",
         }
         count = max(1, chat.facts.prompt_tokens) if tokens is None else tokens
-        await send_body(send, 200, to_json({"input_tokens": count}), found)
+        await send_body(arrival.send, 200, to_json({"input_tokens": count}), found)
 
     async def _counted(self, chat: ChatRequest, expert: str) -> int | None:
         """The engine's own count; None where it has none. Raises BackendError, or another for an odd answer."""

@@ -8,10 +8,9 @@ from typing import Any
 from gateway.body_fields import count, flag, listed, typed, unknown_kind, wrong
 from gateway.chat_request import ChatRequest, Native
 from gateway.http_errors import ApiError
-from gateway.passed_stream import EndMark
 from gateway.surfaces.reading import STATELESS, Fields, Reading, a_text, an_object, content_of, objects
 from gateway.surfaces.responses_answer import LAST, ResponsesAnswer, as_chat, joined_name
-from gateway.surfaces.surface import Answer, Json, NamedEvents
+from gateway.surfaces.surface import Answer, EndMark, Json, NamedEvents
 from router.expert_config import Wire
 from router.gateway_config import GatewayConfig
 

@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from base.json_text import to_json
-from gateway.answer_reader import chat_completion, error_code, reply_json
 from gateway.chat_request import ChatRequest, chat_request
-from gateway.http_errors import MAX_UPSTREAM_MESSAGE_CHARS, ApiError
-from gateway.passed_stream import CHAT_END
-from router.gateway_config import GatewayConfig
+
+if TYPE_CHECKING:
+    from gateway.http_errors import ApiError
+    from router.gateway_config import GatewayConfig
 
 Json = dict[str, Any]
+
+
+class EndMark:
+    """The line that begins the end of a stream: a field of an event with one of some values."""
+
+    def __init__(self, name: bytes, *values: bytes) -> None:
+        self._values = values
+        self._line = re.compile(
+            rb"^" + name + rb":[ \t]*(?:" + b"|".join(re.escape(value) for value in values) + rb")", re.MULTILINE
+        )
+
+    def found_in(self, lines: bytes) -> int | None:
+        """The place where that line begins."""
+        for value in self._values:
+            if value in lines:  # which is quicker to see than where a line begins
+                found = self._line.search(lines)
+                return None if found is None else found.start()
+        return None
+
+
+CHAT_END = EndMark(b"data", b"[DONE]")
 
 
 class Answer(Protocol):
@@ -70,55 +92,3 @@ class NamedEvents(Surface):
 
     def frame(self, event: Json) -> bytes:
         return b"event: " + str(event["type"]).encode() + b"\ndata: " + to_json(event) + b"\n\n"
-
-
-class Telling:
-    """An expert's chat completion, told on another surface as it comes."""
-
-    def __init__(self, surface: Surface, answer: Answer) -> None:
-        self._surface, self._answer = surface, answer
-        self._told: list[bytes] = []
-        self._is_over = False
-
-    def read(self, event: Mapping[str, Any]) -> None:
-        """Takes an event of the expert's. Raises BackendError where it is not one of a chat completion."""
-        if self._is_over:
-            return
-        if event.get("error") is not None:
-            self._is_over = True
-            self._tell(self._answer.fail(stream_error(event["error"])))
-            return
-        with chat_completion():
-            self._tell(self._answer.read(event))
-
-    def told(self) -> bytes:
-        """Gives the bytes for the client since the last call."""
-        told, self._told = b"".join(self._told), []
-        return told
-
-    def end(self) -> bytes:
-        if not self._is_over:
-            self._tell(self._answer.end())
-        return self.told()
-
-    def fail(self, error: ApiError) -> bytes:
-        if not self._is_over:
-            self._tell(self._answer.fail(error))
-        return self.told()
-
-    def whole(self, body: bytes) -> bytes:
-        """The body of a whole answer. Raises BackendError; ApiError where an error is beside it."""
-        values = reply_json(body)
-        if values.get("error") is not None:
-            raise stream_error(values["error"])
-        with chat_completion():
-            return to_json(self._answer.whole(values))
-
-    def _tell(self, events: Iterable[Json]) -> None:
-        self._told += [self._surface.frame(event) for event in events]
-
-
-def stream_error(error: object) -> ApiError:
-    """The error that an expert sent in place of an answer, or of the rest of one."""
-    message = error.get("message") if isinstance(error, dict) else error
-    return ApiError(str(message)[:MAX_UPSTREAM_MESSAGE_CHARS], status=502, code=error_code(error))

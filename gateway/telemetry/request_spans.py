@@ -27,7 +27,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from decision_log.decision_record import DecisionKind, DecisionRecord, TerminalState
 from fleet.backend import BackendRequest
 from gateway.asgi import Scope
-from gateway.exchange import MAX_MODEL_CHARS, Asked, Outcome
+from gateway.exchange import MAX_MODEL_CHARS, ChatRow
 from gateway.http_errors import ApiError
 from gateway.telemetry.telemetry import HOPS, RequestLine, decision_of
 from router.expert_config import Engine, ExpertConfig
@@ -155,36 +155,36 @@ class RequestSpans(RequestLine):
         if hop is not None:
             hop.first_s = time.perf_counter() - hop.began_s
 
-    def ends(self, asked: Asked, outcome: Outcome) -> None:
+    def ends(self, row: ChatRow) -> None:
         """Ends the spans of a chat's calls, and says what was decided."""
-        super().ends(asked, outcome)
-        is_good = outcome.state is TerminalState.ANSWERED
-        error = self._error = None if is_good else outcome.error_code or outcome.state.value
+        super().ends(row)
+        is_good = row.state is TerminalState.ANSWERED
+        error = self._error = None if is_good else row.error_code or row.state.value
         for expert, hop in self._hops.items():
-            hop.span.set_attribute(RESPONSE_ID, asked.decision_id)
-            if expert == outcome.expert:
-                self._answered(hop, asked, outcome)
-            self._end(hop, error, outcome.state.value)
+            hop.span.set_attribute(RESPONSE_ID, row.context.decision_id)
+            if expert == row.expert:
+                self._answered(hop, row)
+            self._end(hop, error, row.state.value)
         self._hops.clear()
         self._span.set_attributes(
             {
-                MODEL: asked.chat.model[:MAX_MODEL_CHARS],
-                RESPONSE_ID: asked.decision_id,
-                DECISION_ID: asked.decision_id,
-                "gen_ai.conversation.id": asked.session_id,
-                "coe.request.id": asked.request_id,
-                "coe.state": outcome.state.value,
+                MODEL: row.chat.model[:MAX_MODEL_CHARS],
+                RESPONSE_ID: row.context.decision_id,
+                DECISION_ID: row.context.decision_id,
+                "gen_ai.conversation.id": row.context.session_id,
+                "coe.request.id": row.context.request_id,
+                "coe.state": row.state.value,
             }
         )
-        decision = outcome.decision
+        decision = row.decision
         if decision is not None:
-            self._span.set_attributes({**decided(decision), EXPERT: outcome.expert or decision.expert})
+            self._span.set_attributes({**decided(decision), EXPERT: row.expert or decision.expert})
             # By a name of experts.yaml: `*` lets clients ask by any other.
             is_named = decision.reason is DecisionReason.EXPLICIT
             model = decision.expert if is_named else f"auto:{decision.policy}"
             self._seen = {OPERATION: CHAT, PROVIDER: "coe", MODEL: model}
-            if outcome.ttft_ms is not None and asked.chat.is_stream and is_good:
-                self._record("server.time_to_first_token", outcome.ttft_ms / 1e3, self._seen)
+            if row.ttft_ms is not None and row.chat.is_stream and is_good:
+                self._record("server.time_to_first_token", row.ttft_ms / 1e3, self._seen)
 
     def retrieved(self, kind: DecisionKind, model: str, at: float, records: Sequence[DecisionRecord]) -> None:
         """Adds the span of a choice of retrieval experts, which ends now."""
@@ -216,13 +216,13 @@ class RequestSpans(RequestLine):
         self._span.end()
         super().close()
 
-    def _answered(self, hop: Hop, asked: Asked, outcome: Outcome) -> None:
-        usage = outcome.usage
-        if outcome.finish_reason is not None:
-            hop.span.set_attribute("gen_ai.response.finish_reasons", [outcome.finish_reason])
+    def _answered(self, hop: Hop, row: ChatRow) -> None:
+        usage = row.usage
+        if row.finish_reason is not None:
+            hop.span.set_attribute("gen_ai.response.finish_reasons", [row.finish_reason])
         hop.span.set_attributes(
             {
-                DECISION_ID: asked.decision_id,
+                DECISION_ID: row.context.decision_id,
                 "gen_ai.usage.input_tokens": usage.prompt_tokens,
                 "gen_ai.usage.cache_read.input_tokens": usage.of(READ),
                 "gen_ai.usage.cache_creation.input_tokens": usage.of(WRITTEN),
@@ -230,9 +230,9 @@ class RequestSpans(RequestLine):
                 "coe.usage.is_estimated": usage.is_estimated,
             }
         )
-        if outcome.served_model is not None:
-            hop.span.set_attribute("gen_ai.response.model", outcome.served_model)
-        if asked.chat.is_stream and hop.first_s is not None:
+        if row.served_model is not None:
+            hop.span.set_attribute("gen_ai.response.model", row.served_model)
+        if row.chat.is_stream and hop.first_s is not None:
             hop.span.set_attribute("gen_ai.response.time_to_first_chunk", hop.first_s)
             self._record("client.operation.time_to_first_chunk", hop.first_s, hop.seen)
         if not usage.is_estimated:

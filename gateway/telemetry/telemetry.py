@@ -15,7 +15,7 @@ from logging import Logger
 from prometheus_client.core import Metric
 
 from gateway.asgi import Message, Scope, Send
-from gateway.exchange import Asked, Outcome, Watch
+from gateway.exchange import ChatRow, Watch
 from gateway.http_errors import CLIENT_GONE_STATUS
 
 FOLLOWED = "/v1/"
@@ -51,19 +51,19 @@ class RequestLine(Watch):
 
         return seen
 
-    def ends(self, asked: Asked, outcome: Outcome) -> None:
-        decision, ttft_ms = outcome.decision, outcome.ttft_ms
-        self._status = outcome.status
+    def ends(self, row: ChatRow) -> None:
+        decision, ttft_ms = row.decision, row.ttft_ms
+        self._status = row.status
         self._facts |= {
-            "request_id": asked.request_id,
-            "decision_id": asked.decision_id if outcome.is_admitted else None,
-            "expert": outcome.expert or (decision.expert if decision else None),
+            "request_id": row.context.request_id,
+            "decision_id": row.context.decision_id if row.is_admitted else None,
+            "expert": row.expert or (decision.expert if decision else None),
             "category": decision.category if decision else None,
-            "state": outcome.state.value,
-            "error": outcome.error_code,
+            "state": row.state.value,
+            "error": row.error_code,
             "ttft_ms": None if ttft_ms is None else round(ttft_ms, 1),
-            "input_tokens": outcome.usage.prompt_tokens,
-            "output_tokens": outcome.usage.completion_tokens,
+            "input_tokens": row.usage.prompt_tokens,
+            "output_tokens": row.usage.completion_tokens,
         }
 
     def close(self) -> None:

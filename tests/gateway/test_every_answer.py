@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from gateway.exchange import cost_usd
+from gateway.chat_log import cost_usd
 from router.expert_config import ExpertConfig
 from router.usage import Usage
 from tests.gateway.running import running

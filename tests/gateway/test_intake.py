@@ -162,7 +162,7 @@ async def test_small_bodies_that_do_not_come_take_half_of_all_connections_at_mos
 )
 def test_who_a_sender_is(address: str, key_id: str | None, known: list[str]) -> None:
     """One customer has a whole /64 of IPv6."""
-    assert senders({"client": (address, 1), "coe_caller": Caller(key_id)}) == known
+    assert senders({"client": (address, 1)}, Caller(key_id)) == known
 
 
 def test_room_for_less_than_one_body_is_refused_in_the_file() -> None:

@@ -57,8 +57,8 @@ async def test_a_redirect_is_told_once_and_billed_at_the_price_of_what_serves(ca
 
 async def test_an_answer_that_names_no_model_says_nothing() -> None:
     served = ServedModels({"ruby": ExpertConfig.model_validate(ENTRY)}, Metrics())
-    served.heard("ruby", OLD)
-    served.heard("ruby", "gpt-4o")  # a piece of a stream, which names the alias
+    served.named("ruby", OLD)
+    served.named("ruby", "gpt-4o")  # a piece of a stream, which names the alias
     assert served.now == {"ruby": OLD}
     assert served.entries["ruby"].price_in_per_m_usd == 2.5
 

@@ -6,7 +6,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.passed_stream import CHAT_END, HeldEnd
+from gateway.delivery import HeldEnd
+from gateway.surfaces.surface import CHAT_END
 
 MARK = re.compile(rb"^data:[ \t]*\[DONE\]", re.MULTILINE)
 STREAMS = st.sampled_from(
@@ -30,6 +31,6 @@ def test_only_the_end_is_kept_back_whichever_lines_come_together(stream: bytes, 
         passed += end.pass_on(stream[start:stop])
         assert MARK.search(passed) is None
         assert stream.startswith(passed)
-    assert passed + end.held == stream
+    assert passed + end.rest() == stream
     mark = MARK.search(stream)
     assert passed == (stream if mark is None else stream[: mark.start()])

@@ -18,10 +18,9 @@ from redis import Redis
 from decision_log.decision_record import TerminalState
 from fleet.replicas import Replicas
 from gateway.auth import Auth
-from gateway.chat_limits import ChatLimits, bounded, most, price, prompt_bound, spent
+from gateway.chat_limits import ChatHold, Prices, bounded, most, price, prompt_bound, spent
 from gateway.chat_request import Native, chat_request
-from gateway.exchange import Outcome
-from gateway.intake import Admission
+from gateway.exchange import ChatRow
 from gateway.keys.counters import NOTHING, Cost, counters_of
 from gateway.keys.grants import Caller, Cap, Grant, Measure, Window, caller_of
 from gateway.keys.limits import Hold
@@ -208,11 +207,13 @@ async def test_an_answer_that_takes_too_long_is_charged_what_was_reserved(redis_
 def test_an_answer_that_the_gateway_gave_up_is_charged_where_an_expert_was_at_it(at_work: str, cost: Cost) -> None:
     """As one that stops does."""
     charged: list[Cost] = []
-    asked: Any = SimpleNamespace(is_batch=False)
     limits: Any = SimpleNamespace(settle_soon=lambda _, cost: charged.append(cost))
     held = Hold(limits, counters_of(caller_with(usd=1.0).caps, Cost(7, 9), 0.0), reserved=Cost(7, 9))
-    outcome = Outcome(state=TerminalState.UPSTREAM_ERROR, at_work=at_work, hold=held)
-    ChatLimits(GatewayConfig(), Admission(1), limits, {}).settle(asked, outcome)
+    none: Any = None
+    row = ChatRow(none, none, 0.0, 0.0)
+    row.calls.at_work = at_work
+    row.end(TerminalState.UPSTREAM_ERROR, 502)
+    ChatHold(held, Prices({}, none)).settle(row)
     assert charged == [cost]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from contextlib import suppress
 from typing import Any
@@ -11,11 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from base.errors import BackendError
+from fleet.wires.builtin import chunks_of
+from gateway.answer_guard import StreamedAnswer
 from gateway.answer_reader import StreamReader, read_answer
 from gateway.app import SURFACES
 from gateway.body_fields import listed
+from gateway.delivery import Translated, whole_told
 from gateway.http_errors import ApiError
-from gateway.surfaces.surface import Surface, Telling
+from gateway.surfaces.surface import Surface
 from router.gateway_config import GatewayConfig
 from tests.gateway.surfaces.test_native import REQUESTS, STREAMS, WHOLE
 
@@ -143,16 +147,21 @@ def test_any_stream_is_told_or_broken(path: str, data: st.DataObject) -> None:
     surface = OTHERS[path]
     answer = surface.answer(asked(surface, VALID[path]), "dec-1", "req-1")
     assert answer is not None
-    telling = Telling(surface, answer)
-    told = b""
+    drawn = data.draw(st.lists(changed(CHUNK) | OBJECTS, max_size=4))
+    events = [b"data: %b\n\n" % json.dumps(event).encode() for event in drawn]
+    told: list[bytes] = []
+
+    async def take(piece: bytes) -> None:
+        told.append(piece)
+
+    begun = StreamedAnswer("ruby", "text/event-stream", b": begin\n\n", chunks_of(events))
+    delivery = Translated(surface, answer, begun, 0)
     try:
-        for event in data.draw(st.lists(changed(CHUNK) | OBJECTS, max_size=4)):
-            telling.read(event)
-            told += telling.told()
-        told += telling.end()
+        asyncio.run(delivery.stream(take))
+        told.append(delivery.end())
     except BackendError:
-        told += telling.fail(ApiError("broken", status=502))
-    assert told.endswith(b"\n\n")
+        told.append(delivery.fail(ApiError("broken", status=502)))
+    assert b"".join(told).endswith(b"\n\n")
 
 
 @pytest.mark.parametrize("path", OTHERS)
@@ -163,7 +172,7 @@ def test_any_whole_answer_is_told_or_broken(path: str, data: st.DataObject) -> N
     assert answer is not None
     valid = {**CHUNK, "choices": [{"message": CHUNK["choices"][0]["delta"], "finish_reason": "stop"}]}
     with suppress(BackendError, ApiError):
-        json.loads(Telling(surface, answer).whole(json.dumps(data.draw(changed(valid))).encode()))
+        json.loads(whole_told(answer, json.dumps(data.draw(changed(valid))).encode()))
 
 
 @pytest.mark.parametrize("path", OTHERS)
