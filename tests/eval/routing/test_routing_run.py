@@ -92,7 +92,6 @@ def test_a_router_that_finds_the_topic_beats_the_best_single(tmp_path: Path) -> 
     assert report["data"]["n_test"] == sum(row["n_test"] for row in report["categories"])
     assert (out / "routers" / report["data"]["router_version"] / "manifest.json").is_file()
     assert report["headline"].startswith("Routing beats the best single expert")
-    assert " Against k-NN it is " in report["headline"]
     assert (out / "report.html").stat().st_size > 500_000
 
 
@@ -143,7 +142,6 @@ def test_every_method_is_measured_under_the_budget_and_one_of_them_is_the_defaul
     assert run_cli("eval routing", [*arguments, "--method", "soft_ridge", "--budget", "active_params_b=5"]) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["arms"]["knn"]["mean_active_params_b"] > 5
-    assert "Against k-NN, which keeps no budget, it is " in report["headline"]
     assert set(report["methods"]) == set(plugins.kinds("router.scorers"))
     assert [name for name, method in report["methods"].items() if method["is_default"]] == ["soft_ridge"]
     assert report["methods"]["soft_ridge"]["mean_score"] == report["arms"]["coe"]["mean_score"]
