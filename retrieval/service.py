@@ -17,6 +17,7 @@ from retrieval.fair_threads import FairThreads
 from retrieval.index.local import LocalIndexes
 from retrieval.index.pgvector import PgvectorIndexes
 from retrieval.index.space import VectorIndexes, VectorSpace
+from retrieval.reranker import Reranker
 from retrieval.routing.live_pilots import LivePilots, make_choices
 from retrieval.routing.query_routing import QueryRouting
 from retrieval.stores.catalog import Catalog
@@ -42,8 +43,14 @@ logger = logging.getLogger(__name__)
 class RetrievalService:
     """Experts and choice, and, where there is a database, vector stores. Start and close it on the event loop."""
 
-    def __init__(self, config: RetrievalConfig, routing: QueryRouting, pilots: LivePilots | None = None) -> None:
-        self.config, self.routing, self.pilots = config, routing, pilots
+    def __init__(
+        self,
+        config: RetrievalConfig,
+        routing: QueryRouting,
+        pilots: LivePilots | None = None,
+        reranker: Reranker | None = None,
+    ) -> None:
+        self.config, self.routing, self.pilots, self.reranker = config, routing, pilots, reranker
         self._stores: VectorStores | None = None
         self._lock: FolderLock | None = None
         self._why_not = "this gateway has no database, so it keeps no files and vector stores"
@@ -138,7 +145,7 @@ class RetrievalService:
             self._lock.release()
 
 
-def open_retrieval(config: RetrievalConfig, root: Path) -> RetrievalService:
+def open_retrieval(config: RetrievalConfig, root: Path, secrets: Mapping[str, str]) -> RetrievalService:
     """Experts and the choice among them; a pilot library that is not there yet is waited for.
 
     Args:
@@ -149,12 +156,12 @@ def open_retrieval(config: RetrievalConfig, root: Path) -> RetrievalService:
     """
     experts = build_experts(config, root)
     routing = QueryRouting(experts, make_choices(None, experts))
+    reranker = None if config.reranker is None else Reranker(config.reranker, secrets)
     folder = pilots_folder(config, root)
-    if folder is None:
-        return RetrievalService(config, routing)
-    pilots = LivePilots(folder, routing)
-    pilots.open()
-    return RetrievalService(config, routing, pilots)
+    pilots = None if folder is None else LivePilots(folder, routing)
+    if pilots is not None:
+        pilots.open()
+    return RetrievalService(config, routing, pilots, reranker)
 
 
 def retrieval_of(
@@ -172,7 +179,7 @@ def retrieval_of(
             `open_retrieval` and `RetrievalService.open_stores`.
     """
     require_stores()
-    service = open_retrieval(config, root)
+    service = open_retrieval(config, root, secrets)
     if files is not None:
         service.open_stores(files, data_dir, secrets, database_url)
     return service

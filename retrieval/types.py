@@ -140,6 +140,7 @@ class RetrievalReason(StrEnum):
     PLAIN = "plain"  # labelled queries are near, and nothing is predicted to beat the plain choice here
     UNPREPARED = "unprepared"  # nothing labelled is near: the plain choice, base fused with BM25 if that is there
     EXPLICIT = "explicit"  # the client named the expert
+    RERANKER = "reranker"  # it reads query and document together
     ONLY = "only"  # there is no pilot library, or no other expert
 
 

@@ -9,14 +9,15 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from base.errors import allowed_values
-from router.section import AUTO, EnvironmentName, Name, PluginConfig, Seconds, Section, Usd
+from router.section import AUTO, EnvironmentName, HttpUrl, Name, PluginConfig, Seconds, Section, Usd
 
 BASE = "base"
+RERANKER = "reranker"
 
 
 def check_unreserved(name: str) -> str:
-    if name in (AUTO, BASE):
-        raise ValueError(f"'{name}' is reserved: 'auto' asks for routing and 'base' is the section's encoder")
+    if name in (AUTO, BASE, RERANKER):
+        raise ValueError(f"'{name}' is reserved: '{AUTO}' asks for routing; the others are keys of the section")
     return name
 
 
@@ -59,6 +60,15 @@ class RetrievalLimits(Section):
     timeout_s: Seconds = Field(default=120.0, gt=0)
 
 
+class RerankerConfig(Section):
+    """A model behind `POST URL/rerank`, in the API of Cohere and Jina, which vLLM serves too."""
+
+    url: HttpUrl = Field(description="API root, e.g. http://127.0.0.1:8001/v1")
+    model: str = Field(min_length=1, description="model name on that endpoint")
+    api_key_env: EnvironmentName | None = Field(default=None, description="name of the variable with its key")
+    timeout_s: Seconds = Field(default=30.0, gt=0)
+
+
 class RetrievalConfig(Section):
     """Embedding experts over one frozen document side, and the library that chooses among them."""
 
@@ -68,26 +78,33 @@ class RetrievalConfig(Section):
     experts: dict[Annotated[Name, AfterValidator(check_unreserved)], PluginConfig] = Field(
         default_factory=dict, description="name -> kind (adapter, bm25, encoder, sentence_transformer, openai)"
     )
+    reranker: RerankerConfig | None = Field(
+        default=None, description="orders documents of /v1/rerank in place of the embedding experts"
+    )
     pilots: str | None = Field(default=None, description="folder of `coe retrieval pilots`; relative to experts.yaml")
     limits: RetrievalLimits = RetrievalLimits()
     stores: StoresConfig = StoresConfig()
     attach: dict[str, AttachedStore] = Field(default_factory=dict, description="category -> store it answers from")
     prices_per_m_usd: dict[Name, Usd] = Field(
-        default_factory=dict, description="expert, or `base` -> list price of a million tokens that it reads"
+        default_factory=dict, description="expert, `base` or `reranker` -> list price of a million tokens that it reads"
     )
 
     @model_validator(mode="after")
     def prices_are_of_experts(self) -> Self:
-        known = {BASE, *self.experts}
+        known = {BASE, RERANKER, *self.experts}
         for name in self.prices_per_m_usd.keys() - known:
             raise ValueError(f"prices_per_m_usd: {name!r} is not an expert{allowed_values(name, sorted(known))}")
         return self
 
     def micro_usd(self, tokens: int, experts: Collection[str] | None = None) -> float:
-        """The price of a request in millionths of a dollar: base reads every text, since it chooses.
+        """The price of a request in millionths of a dollar. Base reads every text, since it chooses the expert, unless
+        the reranker does the work.
 
         Args:
             experts: those that read the texts too; None: the most, which is all of them.
         """
         prices = self.prices_per_m_usd
-        return tokens * sum(prices[name] for name in prices if experts is None or name == BASE or name in experts)
+        if experts is None:
+            return tokens * sum(prices.values())
+        readers = {*experts} if RERANKER in experts else {BASE, *experts}
+        return tokens * sum(prices[name] for name in prices.keys() & readers)

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import base64
 import binascii
-import http.client
 import os
-import select
-import weakref
 from collections.abc import Sequence
 from typing import Literal
-from urllib.parse import urlsplit
 
 import numpy as np
 from pydantic import Field, SecretStr
 
 from base.errors import BackendError, ConfigError
 from base.json_text import from_json, to_json
+from fleet.json_posts import JsonPosts
 from router.features import unit_rows
 from router.section import EnvironmentName, HttpUrl
 from router.types import FloatArray, Record
 from router.weights import fingerprint
-
-MAX_ANSWER_BYTES = 256 << 20
 
 
 class Options(Record):
@@ -38,15 +33,16 @@ class Options(Record):
 
 
 class OpenAIEncoder:
-    """Connections stay open between calls, one per call that runs at the same time; they go with the encoder."""
+    """Asks in batches; see `JsonPosts`."""
 
     is_inline = False
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._url = urlsplit(options.url.rstrip("/") + "/embeddings")
-        self._idle: list[http.client.HTTPConnection] = []
-        weakref.finalize(self, close_all, self._idle)
+        url = options.url.rstrip("/") + "/embeddings"
+        self._posts = JsonPosts(
+            f"embedding endpoint of model '{options.model}'", url, options.api_key, options.timeout_s
+        )
 
     @property
     def dim(self) -> int:
@@ -68,73 +64,7 @@ class OpenAIEncoder:
     def _request(self, texts: list[str]) -> FloatArray:
         """(len(texts), d) as the endpoint gave them. Raises BackendError."""
         body = to_json({"model": self._options.model, "input": texts, "encoding_format": self._options.encoding})
-        status, answer = self._post(body)
-        if status != 200:
-            raise BackendError(
-                f"embedding endpoint answered {status} for model '{self._options.model}'",
-                status=502,
-                is_retryable=status in (429, 500, 502, 503, 504),
-            )
-        return read_vectors(answer, len(texts), self.dim)
-
-    def _post(self, body: bytes) -> tuple[int, bytes]:
-        """Status and body of one POST. Embedding again does no harm, so a connection that was kept open and turns out
-        dead is replaced by a new one."""
-        try:
-            if (kept := self._kept()) is not None:
-                try:
-                    return self._send(kept, body)
-                except (http.client.HTTPException, ConnectionError):
-                    pass
-            return self._send(self._connect(), body)
-        except TimeoutError as error:
-            raise BackendError(
-                f"embedding endpoint gave no answer within {self._options.timeout_s:g} s", status=504, is_retryable=True
-            ) from error
-        except (http.client.HTTPException, OSError) as error:
-            raise BackendError(
-                f"embedding endpoint cannot be reached ({type(error).__name__})", status=503, is_retryable=True
-            ) from error
-
-    def _kept(self) -> http.client.HTTPConnection | None:
-        """An open connection without bytes that wait in it: they are of no answer to the next request."""
-        while self._idle:
-            try:
-                connection = self._idle.pop()
-            except IndexError:  # another thread has it
-                return None
-            waiting = select.poll()  # `select` itself takes no descriptor above 1,023
-            waiting.register(connection.sock, select.POLLIN)
-            if not waiting.poll(0):
-                return connection
-            connection.close()
-        return None
-
-    def _send(self, connection: http.client.HTTPConnection, body: bytes) -> tuple[int, bytes]:
-        headers = {"Content-Type": "application/json", "User-Agent": "coe"}
-        if self._options.api_key is not None:
-            headers["Authorization"] = f"Bearer {self._options.api_key.get_secret_value()}"
-        try:
-            connection.request("POST", self._url.path, body, headers)
-            response = connection.getresponse()
-            answer = response.read(MAX_ANSWER_BYTES)
-        except (http.client.HTTPException, OSError):
-            connection.close()
-            raise
-        if response.will_close or not response.isclosed():
-            connection.close()
-        else:
-            self._idle.append(connection)
-        return response.status, answer
-
-    def _connect(self) -> http.client.HTTPConnection:
-        kind = http.client.HTTPSConnection if self._url.scheme == "https" else http.client.HTTPConnection
-        return kind(self._url.netloc, timeout=self._options.timeout_s)
-
-
-def close_all(connections: list[http.client.HTTPConnection]) -> None:
-    for connection in connections:
-        connection.close()
+        return read_vectors(self._posts.send(body), len(texts), self.dim)
 
 
 def read_vectors(answer: bytes, n: int, dim: int) -> FloatArray:

@@ -25,7 +25,7 @@ ABOUT_LISTS = """# The first expert of a list answers; where it fails or rests, 
 ABOUT_RETRIEVAL = """# /v1/embeddings, /v1/rerank and vector stores: docs/retrieval.md
 """
 
-RESERVED = ("auto", "base", "words")
+RESERVED = ("auto", "base", "reranker", "words")
 """Names that mean routing, and embedding experts as shipped."""
 
 Entry = Mapping[str, object]
@@ -42,6 +42,7 @@ class Found:
     experts: dict[str, Entry] = field(default_factory=dict)
     aliases: dict[str, tuple[str, ...]] = field(default_factory=dict)
     embeddings: dict[str, Entry] = field(default_factory=dict)
+    reranker: Entry | None = None
     notes: list[str] = field(default_factory=list)
 
     def add(self, name: str, entry: Entry) -> str:
@@ -104,7 +105,9 @@ def composition_text(found: Found, command: str) -> str:
     written = {"experts": {name: dict(entry) for name, entry in found.experts.items()}}
     shipped["experts"] = as_yaml(written)
     retrieval = yaml.safe_load(shipped.pop("retrieval"))
-    if found.embeddings:
+    if found.reranker is not None:
+        retrieval["retrieval"]["reranker"] = dict(found.reranker)
+    if found.embeddings or found.reranker is not None:
         retrieval["retrieval"]["experts"] |= {name: dict(entry) for name, entry in found.embeddings.items()}
         shipped["retrieval"] = ABOUT_RETRIEVAL + as_yaml(retrieval)
     shipped["log"] = re.sub(r"\n# .*\s*$", "\n", shipped["log"])  # its last comment is about `retrieval`

@@ -22,6 +22,17 @@ EMBEDS = re.compile(r"embed|(?<![a-z0-9])(bge|e5|gte|minilm)(?![a-z0-9])", re.IG
 RERANKS = re.compile(r"rerank", re.IGNORECASE)
 """Names of models that do not chat, and what APIs say of such models."""
 
+PREFIXES = (
+    (re.compile(r"(?<![a-z0-9])e5(?!.*(instruct|mistral))", re.IGNORECASE), "query: ", "passage: "),
+    (re.compile(r"nomic-embed-text", re.IGNORECASE), "search_query: ", "search_document: "),
+    (
+        re.compile(r"bge-(small|base|large)-en|mxbai-embed", re.IGNORECASE),
+        "Represent this sentence for searching relevant passages: ",
+        "",
+    ),
+)
+"""What their model cards have put before queries and before documents, by the name of a model."""
+
 KINDS = ("mode", "type", "task", "model_type", "capabilities")
 """Keys by which LiteLLM, Together, TEI and Infinity say what a model is for."""
 
@@ -116,7 +127,7 @@ class Endpoint:
     async def embedding_entry(self, model: str, key: str | None) -> dict[str, object] | None:
         """The keys of an embedding expert, whose dimensions are those of one short text; None where the endpoint does
         not embed by it."""
-        made: dict[str, object] = {"kind": "openai", "url": self.url, "model": model}
+        made: dict[str, object] = {"kind": "openai", "url": self.url, "model": model, **prefixes(model)}
         body = {"model": model, "input": "coe"}
         async with opened(key) as session:
             for more in ({}, {"encoding": "float"}):
@@ -129,6 +140,26 @@ class Endpoint:
                     continue
                 return made | {"dim": dim} | more | ({"api_key_env": self.key_env} if self.key_env else {})
         return None
+
+    async def reranker_entry(self, model: str, key: str | None) -> dict[str, object] | None:
+        """The keys of `retrieval.reranker`; None where the endpoint does not rank two short texts by it."""
+        key_env: dict[str, object] = {} if self.key_env is None else {"api_key_env": self.key_env}
+        body = {"model": model, "query": "coe", "documents": ["coe", "tea"], "return_documents": False}
+        try:
+            url = f"{self.url}/rerank"
+            async with opened(key) as session, session.post(url, json=body, allow_redirects=False) as answer:
+                [float(each["relevance_score"]) for each in (await answer.json(content_type=None))["results"]]
+        except (aiohttp.ClientError, OSError, ValueError, LookupError, TypeError):
+            return None
+        return {"url": self.url, "model": model, **key_env}
+
+
+def prefixes(model: str) -> dict[str, object]:
+    """Those that a model was trained with, as far as its name tells."""
+    for name, query, document in PREFIXES:
+        if name.search(model):
+            return {"query_prefix": query, **({"document_prefix": document} if document else {})}
+    return {}
 
 
 def context_tokens(facts: Mapping[str, Any]) -> int | None:

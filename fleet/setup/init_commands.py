@@ -108,11 +108,14 @@ def add_models(found: Found, endpoint: Endpoint, models: list[str]) -> None:
 
     for model in models:
         says = endpoint.says(model)
+        key = os.environ.get(endpoint.key_env or "")
         if RERANKS.search(says):
-            found.notes.append(f"'{model}' reranks, and is left out: /v1/rerank orders by embedding experts")
+            entry = None if found.reranker is not None else asyncio.run(endpoint.reranker_entry(model, key))
+            if entry is None:
+                found.notes.append(f"'{model}' is left out: a reranker, and another is there or it ranked nothing")
+            found.reranker = found.reranker or entry
             continue
         if EMBEDS.search(says):
-            key = os.environ.get(endpoint.key_env or "")
             if embedding := asyncio.run(endpoint.embedding_entry(model, key)):
                 found.add_embedding(model, embedding)
                 continue

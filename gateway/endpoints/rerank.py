@@ -23,7 +23,8 @@ from retrieval.index.space import KeyArray
 from retrieval.routing.fusion import Ranking, fuse
 from retrieval.routing.query_routing import RoutedQueries, why
 from retrieval.service import RetrievalService
-from retrieval.types import DenseExpert
+from retrieval.types import DenseExpert, RetrievalReason, single
+from router.retrieval_config import RERANKER
 from router.section import AUTO
 from router.types import FloatArray, Record
 
@@ -112,7 +113,14 @@ async def rerank(asked: RerankRequest, request: Request, desk: Desk, service: Se
 async def ranked(
     service: RetrievalService, owner: str, query: str, documents: Sequence[str], model: str
 ) -> tuple[RoutedQueries, Ranking]:
-    """Every document's place (n,), best first, with scores, a few documents at a time. Raises ApiError 404."""
+    """Every document's place (n,), best first, with scores. Raises ApiError 404.
+
+    A reranker is asked for all documents at once, embedding experts a few at a time.
+    """
+    if service.reranker is not None and model in (AUTO, RERANKER):
+        reason = RetrievalReason.RERANKER if model == AUTO else RetrievalReason.EXPLICIT
+        scores = await service.run_soon(owner, service.reranker.scores, query, documents)
+        return RoutedQueries((query,), (single(RERANKER, reason),)), in_order(scores)
     routing = service.routing
     routed = await service.run_soon(owner, routing.route, [query], model)
     decision = routed.decisions[0]

@@ -34,6 +34,7 @@ REASONS = {
     RetrievalReason.PLAIN: DecisionReason.MAP,
     RetrievalReason.UNPREPARED: DecisionReason.UNCERTAIN,
     RetrievalReason.EXPLICIT: DecisionReason.EXPLICIT,
+    RetrievalReason.RERANKER: DecisionReason.MAP,
     RetrievalReason.ONLY: DecisionReason.MAP,
 }
 

@@ -34,7 +34,7 @@ class RoutedQueries:
 
     texts: tuple[str, ...]
     decisions: tuple[RetrievalDecision, ...]
-    base: FloatArray | None = field(repr=False)
+    base: FloatArray | None = field(default=None, repr=False)
     routing_ms: float = 0.0
 
     @staticmethod
@@ -142,6 +142,8 @@ def why(decision: RetrievalDecision) -> str:
     match decision.reason:
         case RetrievalReason.EXPLICIT:
             return f"the client named {names}"
+        case RetrievalReason.RERANKER:
+            return "experts.yaml has a reranker, which reads query and document together"
         case RetrievalReason.ONLY:
             return f"{names} is the only expert that can be chosen here"
         case RetrievalReason.PLAIN:

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from base.errors import ConfigError
 from coe.command_line import run
 from fleet.setup.composition import Found, composition_text, safe_name
-from fleet.setup.endpoints import Endpoint
+from fleet.setup.endpoints import Endpoint, prefixes
 from fleet.setup.litellm_file import litellm_experts
 from retrieval.build_experts import build_expert
 from retrieval.experts.encoder import EncoderExpert
+from retrieval.reranker import Reranker
 from router.config import load_config, parse_text
 from router.encoders import hashing
 from router.section import check_name
@@ -100,7 +101,16 @@ class Gateway(JsonHandler):
     base64; `e5-chat` refuses to embed."""
 
     def do_GET(self) -> None:
-        ids = ("chatty", "BAAI/bge-m3", "vectors", "old-embedder", "e5-chat", "bge-reranker-v2")
+        ids = (
+            "chatty",
+            "BAAI/bge-m3",
+            "vectors",
+            "old-embedder",
+            "e5-chat",
+            "no-reranker",
+            "bge-reranker-v2",
+            "rerank-2",
+        )
         modes = {"vectors": {"mode": "embedding"}, "chatty": {"mode": "chat", "input_cost_per_token": 2e-6}}
         known = [{"model_name": name, "model_info": info} for name, info in modes.items()]
         lists = {"/v1/models": [{"id": name} for name in ids], "/v1/model/info": known}
@@ -108,7 +118,11 @@ class Gateway(JsonHandler):
 
     def do_POST(self) -> None:
         asked = self.body()
-        model, encoding = asked["model"], asked["encoding_format"]
+        if self.path == "/v1/rerank" and asked["model"] != "no-reranker":
+            scores = [float(text == asked["query"]) for text in asked["documents"]]
+            self.send_json({"results": [{"index": i, "relevance_score": score} for i, score in enumerate(scores)]})
+            return
+        model, encoding = asked["model"], asked.get("encoding_format")
         is_known = self.path == "/v1/embeddings" and model in ("BAAI/bge-m3", "vectors", "old-embedder")
         if not is_known or (model == "old-embedder" and encoding == "base64"):
             self.send_json({"error": {"message": "not this model, or not so"}}, 400)
@@ -119,7 +133,7 @@ class Gateway(JsonHandler):
         self.send_json({"data": [{"index": i, "embedding": vector} for i in range(len(texts))]})
 
 
-def test_models_that_embed_become_embedding_experts_and_those_that_rerank_are_left_out(tmp_path, capsys) -> None:
+def test_models_that_embed_become_embedding_experts_and_one_that_ranks_the_reranker(tmp_path, capsys) -> None:
     out = tmp_path / "experts.yaml"
     with answering(Gateway) as url:
         assert run("init", [f"{url}/v1", "--out", str(out)]) == 0
@@ -132,10 +146,29 @@ def test_models_that_embed_become_embedding_experts_and_those_that_rerank_are_le
             expert = build_expert(name, config.retrieval.experts[name], tmp_path, hashing.build(hashing.Options()))
             assert isinstance(expert, EncoderExpert)
             assert expert.encode_queries(["x", "y"]) == pytest.approx(np.array([VECTOR, VECTOR]))
+        assert config.retrieval.reranker is not None
+        assert config.retrieval.reranker.model == "bge-reranker-v2"
+        assert Reranker(config.retrieval.reranker, {}).scores("b", ["a", "b"]).tolist() == [0.0, 1.0]
     said = capsys.readouterr()
-    assert "'bge-reranker-v2' reranks, and is left out" in said.err
+    assert "'no-reranker' is left out" in said.err
+    assert "'rerank-2' is left out" in said.err
     assert "'e5-chat' gave no embedding, and is an expert" in said.err
     assert "/v1/embeddings has bge-m3, vectors, old-embedder" in said.out
+
+
+@pytest.mark.parametrize(
+    ("model", "query", "document"),
+    [
+        ("intfloat/multilingual-e5-large", "query: ", "passage: "),
+        ("intfloat/multilingual-e5-large-instruct", None, None),
+        ("BAAI/bge-small-en-v1.5", "Represent this sentence for searching relevant passages: ", None),
+        ("BAAI/bge-m3", None, None),
+        ("nomic-ai/nomic-embed-text-v1.5", "search_query: ", "search_document: "),
+    ],
+)
+def test_a_models_prefixes_are_those_of_its_card(model: str, query: str | None, document: str | None) -> None:
+    found = prefixes(model)
+    assert (found.get("query_prefix"), found.get("document_prefix")) == (query, document)
 
 
 class Tei(JsonHandler):

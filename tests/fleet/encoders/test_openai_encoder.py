@@ -70,7 +70,7 @@ def test_an_http_error_is_a_backend_error_without_text_or_key(
     endpoint: Endpoint, status: int, is_retryable: bool
 ) -> None:
     endpoint.status = status
-    with pytest.raises(BackendError, match=f"answered {status} for model 'm'") as caught:
+    with pytest.raises(BackendError, match=f"model 'm' answered with status {status}") as caught:
         build(options_of(endpoint, api_key="secret-key")).encode(["the prompt"])
     assert caught.value.is_retryable is is_retryable
     assert "prompt" not in str(caught.value)

@@ -14,9 +14,12 @@ from redis import Redis
 from decision_log.decision_record import DecisionKind
 from gateway.keys.grants import Grant, Measure, parse_caps
 from gateway.keys.key_store import KeyStore
+from retrieval.reranker import Reranker
 from retrieval.types import BASE, DenseExpert
+from router.retrieval_config import RerankerConfig
 from tests.gateway.keys.test_limits import counters
 from tests.gateway.retrieval.serving import ANIMAL_QUERIES, Serving, build_routing, retrieval_config, serving
+from tests.json_server import JsonHandler, answering
 from tests.waiting import until
 
 PLAIN = "the tax office opens at nine"
@@ -178,6 +181,31 @@ async def test_rerank_by_base_gives_every_document_once_by_falling_score(shared:
     assert answer["results"][0]["index"] == 2
     assert scores == sorted(scores, reverse=True)
     assert "document" not in answer["results"][0]
+
+
+class Ranks(JsonHandler):
+    """Scores documents by how often they name the query; knows no `down`, and forgets a document that says so."""
+
+    def do_POST(self) -> None:
+        asked = self.body()
+        rows = [(i, float(text.count(asked["query"]))) for i, text in enumerate(asked["documents"]) if text != "forget"]
+        results = [{"index": i, "relevance_score": score} for i, score in rows]
+        self.send_json({"results": results}, 503 if asked["query"] == "down" else 200)
+
+
+async def test_a_reranker_orders_documents_unless_the_client_names_an_expert(running: Serving) -> None:
+    with answering(Ranks) as url:
+        running.service.reranker = Reranker(RerankerConfig(url=url, model="cross"), {})
+        body = {"query": "tax", "documents": ["animal", "tax", "tax and tax"]}
+        for model in ("auto", "reranker"):
+            status, answer, _ = await running.post("/rerank", {**body, "model": model})
+            assert (status, answer["expert"]) == (200, "reranker")
+            assert [each["index"] for each in answer["results"]] == [2, 1, 0]
+        assert running.log.records[-1].kind is DecisionKind.RERANK
+        assert (await running.post("/rerank", {**body, "model": "base"}))[1]["expert"] == "base"
+        for query, document, status in (("down", "a", 502), ("tax", "forget", 502)):
+            got, answer, _ = await running.post("/rerank", {"query": query, "documents": ["a", document]})
+            assert (got, "rerank endpoint" in answer["error"]["message"]) == (status, True)
 
 
 BAD_RERANKS: tuple[tuple[dict[str, object], str], ...] = (

@@ -51,7 +51,7 @@ def favouring(experts: Mapping[str, RetrievalExpert], name: str, base: str | Non
 
 def opened(folder: Path) -> Any:
     config = retrieval_config(pilots=str(folder / "pilots"))
-    return {"config": config, "service": open_retrieval(config, folder)}
+    return {"config": config, "service": open_retrieval(config, folder, {})}
 
 
 def refused(caplog: pytest.LogCaptureFixture) -> list[str]:
