@@ -17,19 +17,23 @@ import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from statistics import mean
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from rich.console import Console
 
 from benchmarks.retrieval_arms import MEANING, MULTITASK, FurtherArms, multitask_of
+from benchmarks.retrieval_costs import cost_of_adding, latency_ms
 from eval.report.page import write_report
+from eval.retrieval.arms import Compared, PlainFusions, Situation
 from eval.retrieval.retrieval_page import retrieval_page
 from eval.retrieval.retrieval_records import RetrievalReport
 from eval.retrieval.retrieval_request import RetrievalRequest, requested_experts
 from eval.retrieval.retrieval_run import run_retrieval
 from retrieval.build_experts import build_experts
 from retrieval.training.collection import find_collections, read_collection
+from retrieval.training.labels import Labelled
 from retrieval.training.searcher import Searcher
 
 ROOT = Path(__file__).parent.parent
@@ -56,6 +60,13 @@ LEAST_LEAD = 0.02
 UNPREPARED = ("base", "bm25", "rrf", "hybrid", "pilot", "coe_single", "coe")
 
 Report = dict[str, Any]
+
+
+class Costs(NamedTuple):
+    """Change of nDCG@10 elsewhere by expert and collection, and medians of one query."""
+
+    added: Mapping[str, Mapping[str, float]]
+    latency_ms: Mapping[str, float]
 
 
 def coe(*arguments: str) -> None:
@@ -152,27 +163,21 @@ def unprepared_lines(report: Report) -> list[str]:
     return lines
 
 
-def added_lines(report: Report) -> list[str]:
+def added_lines(added: Mapping[str, Mapping[str, float]]) -> list[str]:
     lines = [row(("expert", "mean change elsewhere", "worst change", "where")), row(["---"] * 4)]
-    for each in report["added"]:
-        changes = f"{each['mean_change']:+.4f}", f"{each['worst_change']:+.4f}"
-        lines.append(row((each["expert"], *changes, each["worst_collection"])))
+    for expert, changes in added.items():
+        worst = min(changes, key=lambda name: changes[name])
+        lines.append(row((expert, f"{mean(changes.values()):+.4f}", f"{changes[worst]:+.4f}", worst)))
     return lines
 
 
-def page(report: Report, trained_s: Mapping[str, float], seconds: float) -> str:
-    latency, settings = report["latency"], report["settings"]
+def page(report: Report, costs: Costs, trained_s: Mapping[str, float], seconds: float) -> str:
+    settings = report["settings"]
     alone = not any(name not in ("base", "bm25") for name in report["experts"])
     command = "python -m benchmarks.retrieval_routing" + (" --without-adapters" if alone else "")
     chosen = ", ".join(f"{name} {value}" for name, value in settings.items())
     times = ", ".join(f"{name} {value / 60:.1f}" for name, value in trained_s.items())
-    medians = (
-        ("base encoding", latency["base_encode_ms"]),
-        ("choosing", latency["choose_ms"]),
-        ("encoding under an adapter", latency["adapter_encode_ms"]),
-        ("exact search", latency["search_ms"]),
-        ("a learned fusion", latency["fuse_ms"]),
-    )
+    medians = ", ".join(f"{what} {ms:.2f} ms" for what, ms in costs.latency_ms.items())
     return "\n".join(
         [
             "# Base and BM25 without adapters" if alone else "# Routing between retrieval experts",
@@ -206,7 +211,7 @@ def page(report: Report, trained_s: Mapping[str, float], seconds: float) -> str:
             "",
             "The effect of knowing an expert on `coe`, on the collections that are not its own.",
             "",
-            *added_lines(report),
+            *added_lines(costs.added),
             "",
             "## Where it loses with labelled queries",
             "",
@@ -214,15 +219,15 @@ def page(report: Report, trained_s: Mapping[str, float], seconds: float) -> str:
             "",
             "## Time",
             "",
-            f"Medians for one query at a time: {', '.join(f'{what} {ms:.2f} ms' for what, ms in medians if ms)}.",
+            f"Medians for one query at a time: {medians}.",
             f"Adapters trained in this run, minutes: {times or 'none'}. The rest took {seconds / 60:.0f} minutes.",
             "",
         ]
     )
 
 
-def measure(data: Path, adapters: list[Path], out: Path, cache: Path, seed: int) -> RetrievalReport:
-    """The report with all arms; the multi-task adapter is compared with and never routed to."""
+def measure(data: Path, adapters: list[Path], out: Path, cache: Path, seed: int) -> tuple[RetrievalReport, Costs]:
+    """The report with all arms, and what routing costs; the multi-task adapter is compared with and never routed to."""
     alone = [each for each in adapters if each.name == MULTITASK]
     routed = [each for each in adapters if each.name != MULTITASK]
     request = RetrievalRequest(
@@ -233,11 +238,18 @@ def measure(data: Path, adapters: list[Path], out: Path, cache: Path, seed: int)
     with_tests = [each for each in collections if alone and len(each.split("test"))]
     found = {each.name: multitask_of(Searcher(each, experts, cache)) for each in with_tests}
     trained = frozenset(each.name for each in collections if len(each.split("train")))
-    report, _ = run_retrieval(
-        request, now=datetime.now(UTC), progress=lambda _: None, compare=FurtherArms(found, trained)
-    )
+    further, tests = FurtherArms(found, trained), dict[str, Labelled]()
+
+    def compare(test: Labelled, situation: Situation, plain: PlainFusions | None) -> Compared:
+        tests[test.collection] = test
+        return further(test, situation, plain)
+
+    report, library = run_retrieval(request, now=datetime.now(UTC), progress=lambda _: None, compare=compare)
     write_report(report, retrieval_page(report), out)
-    return report
+    served = build_experts(*requested_experts(routed))
+    searchers = [Searcher(each, served, cache) for each in collections if each.name in tests]
+    added = cost_of_adding(list(tests.values()), library, report.experts)
+    return report, Costs(added, latency_ms(served, library, searchers))
 
 
 def main(
@@ -257,9 +269,10 @@ def main(
         console.print(f"{trained_s[name]:5.0f} s  trained {name}", markup=False)
         began_s = time.monotonic()
     adapters = [] if without_adapters else sorted(each for each in (work / "adapters").iterdir() if each.is_dir())
-    report: Report = measure(data, adapters, work / "report", cache, seed).model_dump(mode="json")
+    measured, costs = measure(data, adapters, work / "report", cache, seed)
+    report: Report = measured.model_dump(mode="json")
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(page(report, trained_s, time.monotonic() - began_s), encoding="utf-8")
+    out.write_text(page(report, costs, trained_s, time.monotonic() - began_s), encoding="utf-8")
     console.print(f"{report['headline']}\nwrote {out}", markup=False)
 
 

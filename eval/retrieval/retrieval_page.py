@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from eval.metrics.intervals import Estimate
 from eval.report import drawing
-from eval.report.page import Cell, Chart, Column, Figure, Page, Section, cell_of, facts_of, stated, table_of
+from eval.report.page import Chart, Column, Figure, Page, Section, cell_of, facts_of, stated, table_of
 from eval.retrieval.arms import LABELS, PLAIN
 from eval.retrieval.retrieval_records import (
-    AddedExpert,
     ArmScore,
     CollectionReport,
-    Latency,
     LostQuery,
     RetrievalReport,
 )
@@ -44,7 +42,6 @@ def retrieval_page(report: RetrievalReport) -> Page:
         collections_section(report),
         chosen_section(report),
         losses_section(report),
-        added_section(report),
         measured_section(report),
     ]
     return Page(
@@ -55,7 +52,6 @@ def retrieval_page(report: RetrievalReport) -> Page:
             Figure("This router, all collections", cell_of(coe.score, score)),
             Figure("Minus the best plain way", lead),
             Figure("Minus base", cell_of(coe.gain, change, is_difference=True)),
-            Figure("Choosing takes", Cell(f"{report.latency.choose_ms:.2f} ms", "after the base encoding")),
         ],
         picture=picture,
         sections=[section for section in sections if section.table is None or section.table.rows],
@@ -141,34 +137,12 @@ def losses_section(report: RetrievalReport) -> Section:
     return Section("Where routing loses", " ".join(report.losses) or nowhere, table)
 
 
-def added_section(report: RetrievalReport) -> Section:
-    columns: list[Column[AddedExpert]] = [
-        Column("Mean", lambda one: one.mean_change, "{:+.4f}".format),
-        Column("Worst", lambda one: one.worst_change, "{:+.4f}".format),
-        Column("Where", lambda one: one.worst_collection),
-    ]
-    sentence = "Change of this router's nDCG@10 on the collections that are not the expert's own."
-    return Section("Adding an expert", sentence, table_of("Expert", {one.expert: one for one in report.added}, columns))
-
-
-def latency_text(found: Latency) -> str:
-    parts = {
-        "base encoding": found.base_encode_ms,
-        "choosing": found.choose_ms,
-        "encoding under an adapter": found.adapter_encode_ms,
-        "exact search": found.search_ms,
-        "a fusion with BM25": found.fuse_ms,
-    }
-    return ", ".join(f"{name} {ms:.2f} ms" for name, ms in parts.items() if ms is not None)
-
-
 def measured_section(report: RetrievalReport) -> Section:
     facts = {
         "Command": report.command,
         "Experts": ", ".join(report.experts),
         "Pilot library": report.library_version,
         "Settings": ", ".join(f"{name} {value}" for name, value in report.settings.items()),
-        "Medians of one query": latency_text(report.latency),
         "Made": report.created_at,
     }
     return Section("How this was measured", " ".join(report.notes), facts_of(facts))

@@ -37,15 +37,6 @@ class CollectionReport(Record):
     reasons: dict[str, float] = Field(description="why -> share of the queries")
 
 
-class AddedExpert(Record):
-    """The effect of one more expert on the collections that are not its own."""
-
-    expert: str
-    mean_change: float
-    worst_change: float
-    worst_collection: str
-
-
 class LostQuery(Record):
     """A query that coe served worse than base."""
 
@@ -55,16 +46,6 @@ class LostQuery(Record):
     arm: str
     ndcg_at_10: float
     base: float
-
-
-class Latency(Record):
-    """Medians of one query at a time, milliseconds."""
-
-    base_encode_ms: float
-    choose_ms: float = Field(description="added by routing after the base encoding")
-    adapter_encode_ms: float | None
-    search_ms: float = Field(description="exact search of the largest collection")
-    fuse_ms: float | None = Field(default=None, description="fusing two rankings and what words say")
 
 
 class RetrievalReport(Record):
@@ -82,8 +63,6 @@ class RetrievalReport(Record):
     mean_prepared: dict[str, ArmScore]
     mean_left_out: dict[str, ArmScore]
     collections: dict[str, CollectionReport]
-    added: tuple[AddedExpert, ...]
     losses: tuple[str, ...] = Field(description="where routing loses, in sentences")
     lost: tuple[LostQuery, ...]
-    latency: Latency
     notes: tuple[str, ...]

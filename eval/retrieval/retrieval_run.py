@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,28 +15,23 @@ from eval.metrics.intervals import DRAWS, Estimate, bootstrap_means, percentile_
 from eval.retrieval.arms import MEANING, Compared, PlainFusions, Situation, compare, plain_fusions
 from eval.retrieval.retrieval_page import headline, losses, notes
 from eval.retrieval.retrieval_records import (
-    AddedExpert,
     ArmScore,
     CollectionReport,
-    Latency,
     LostQuery,
     RetrievalReport,
 )
 from eval.retrieval.retrieval_request import RetrievalRequest, requested_experts
 from retrieval.build_experts import build_experts
-from retrieval.routing.fusion import fuse
 from retrieval.routing.pilot_library import LibraryManifest, PilotLibrary
-from retrieval.routing.pilot_router import build_router
 from retrieval.training.build_library import extend_library
 from retrieval.training.collection import Collection, find_collections, read_collection
 from retrieval.training.labels import Labelled, label, label_pilots, locate, unseen_share
-from retrieval.training.routing_tuning import routed_scores, tuned
+from retrieval.training.routing_tuning import tuned
 from retrieval.training.searcher import Searcher, all_arms
-from retrieval.types import BASE, Arm, DenseExpert, RetrievalExpert
+from retrieval.types import BASE, Arm, RetrievalExpert
 from router.types import FloatArray
 
 LOST = 10
-TIMED_QUERIES = 30
 Scores = Mapping[str, FloatArray]
 """Arm -> score per query (n,)."""
 
@@ -88,8 +81,6 @@ def run_retrieval(
     situation = Situation(library, tuple(experts), arms, plain_dev)
     compared = [compare(one.test, situation, one.plain_test) for one in measured]
     left_out = [compare(one.test, situation.without(one.collection.name), one.plain_test) for one in measured]
-    progress("measuring latency")
-    latency = measure_latency(experts, library, searchers)
     rng = np.random.default_rng(request.seed)
     prepared = [i for i, one in enumerate(measured) if one.pilots is not None]
     mean, mean_prepared, mean_left_out = (
@@ -100,7 +91,6 @@ def run_retrieval(
         one.collection.name: collection_report(one, found, left, situation, rng)
         for one, found, left in zip(measured, compared, left_out, strict=True)
     }
-    added = cost_of_adding([one.test for one in measured], situation)
     report = RetrievalReport(
         title=request.data.name,
         headline=headline(mean_prepared or mean, mean_left_out),
@@ -114,10 +104,8 @@ def run_retrieval(
         mean_prepared=mean_prepared,
         mean_left_out=mean_left_out,
         collections=reports,
-        added=added,
         losses=losses(reports),
         lost=lost_queries(measured, compared),
-        latency=latency,
         notes=notes(measured_skips=[(m.collection.name, m.collection.skipped) for m in measured]),
     )
     return report, library
@@ -228,75 +216,3 @@ def arm_scores(parts: Sequence[Scores], rng: np.random.Generator) -> dict[str, A
         )
         for i, name in enumerate(names)
     }
-
-
-def cost_of_adding(tests: Sequence[Labelled], situation: Situation) -> tuple[AddedExpert, ...]:
-    """For every expert the mean change of coe's nDCG@10 over the other collections, when it is added last."""
-    if situation.library is None or len(tests) < 2:
-        return ()
-    everyone = {test.collection: routed_scores(situation.library, test, situation.experts).mean() for test in tests}
-    found = []
-    for expert in situation.experts:
-        if expert == BASE:
-            continue
-        fewer = [name for name in situation.experts if name != expert]
-        changes = {
-            test.collection: float(everyone[test.collection] - routed_scores(situation.library, test, fewer).mean())
-            for test in tests
-            if test.collection != expert
-        }
-        worst = min(changes, key=lambda name: changes[name])
-        found.append(
-            AddedExpert(
-                expert=expert,
-                mean_change=float(np.mean(list(changes.values()))),
-                worst_change=changes[worst],
-                worst_collection=worst,
-            )
-        )
-    return tuple(found)
-
-
-def measure_latency(
-    experts: Mapping[str, RetrievalExpert], library: PilotLibrary | None, searchers: Sequence[Searcher]
-) -> Latency:
-    """Time that routing adds to one query: medians in milliseconds, measured here and now, on the first collection's
-    test queries with exact search of the largest collection."""
-    base = experts[BASE]
-    assert isinstance(base, DenseExpert)
-    sample = searchers[0].collection.split("test").texts[:TIMED_QUERIES]
-    vectors = base.encode_queries(sample)
-    router = build_router(library, base_fingerprint=base.fingerprint, experts=experts)
-    dense = [expert for name, expert in experts.items() if name != BASE and isinstance(expert, DenseExpert)]
-    documents = np.zeros((max(len(each.collection.documents) for each in searchers), base.dim), dtype=np.float32)
-    rows = range(len(sample))
-    top = min(10, len(documents))
-    return Latency(
-        base_encode_ms=median_ms(lambda i: base.encode_queries([sample[i]]), rows),
-        choose_ms=median_ms(lambda i: router.choose(vectors[i : i + 1]), rows),
-        adapter_encode_ms=median_ms(lambda i: dense[0].encode_queries([sample[i]]), rows) if dense else None,
-        search_ms=median_ms(lambda i: np.argpartition(documents @ vectors[i], -top), rows),
-        fuse_ms=fuse_ms(library, searchers[0], sample),
-    )
-
-
-def fuse_ms(library: PilotLibrary | None, searcher: Searcher, sample: Sequence[str]) -> float | None:
-    """Milliseconds of a fusion that counts what words say; None where there is none."""
-    arm = next((arm for arm in library.arms if arm.evidence), None) if library else None
-    if arm is None:
-        return None
-    found, words = [searcher.rankings(name, sample) for name in arm.members], searcher.words(arm.members[-1])
-    return median_ms(
-        lambda i: fuse([rankings[i] for rankings in found], arm, 10, partial(words.evidence, sample[i])),
-        range(len(sample)),
-    )
-
-
-def median_ms(call: Callable[[int], object], rows: Sequence[int]) -> float:
-    call(0)
-    taken = []
-    for i in rows:
-        start = time.perf_counter()
-        call(i)
-        taken.append(1e3 * (time.perf_counter() - start))
-    return float(np.median(taken))
