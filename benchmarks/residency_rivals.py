@@ -1,4 +1,4 @@
-"""Policies to compare `regret` with: two evictions beside `lru`, somebody who knows the mix of requests, and a
+"""Policies to compare `regret` with: three evictions, somebody who knows the mix of requests, and a
 plan by somebody who knows every arrival."""
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ import numpy as np
 from benchmarks.residency_arrivals import RATE_S, Arrivals
 from benchmarks.residency_clairvoyant import WINDOW_S, BoolArray
 from fleet.residency.demand import CategoryDemand, Demand, Float64Array
-from fleet.residency.policies import Off, OnDemand
-from fleet.residency.scheduler import Goal, Scheduler
+from fleet.residency.scheduler import Goal, ResidencyPolicy, Scheduler
 from fleet.residency.types import Residency
 
 
@@ -20,6 +19,22 @@ class Recent(Demand):
 
     def _growth(self, category: CategoryDemand, now_s: float) -> float:
         return 1.0
+
+
+class OnDemand(ResidencyPolicy):
+    """Every request gets the best engine of all, which is woken for it, first come first served; the engine used least
+    recently makes room."""
+
+    def __init__(self, n_residents: int) -> None:
+        self._used_s = np.full(n_residents, -np.inf)
+
+    def note(self, now_s: float, category: str, quality: Float64Array, served: int, begins: bool | None) -> None:
+        self._used_s[served] = now_s
+
+    def missed(self, now_s: float, view: Scheduler) -> Float64Array:
+        asleep = np.array([view.states[each.name] is not Residency.AWAKE for each in view.residents])
+        age_s = np.minimum(now_s - self._used_s, 1e12)
+        return np.where(asleep, 0.0, 1.0 / (1.0 + age_s))
 
 
 class ExpectedUse(OnDemand):
@@ -67,7 +82,7 @@ class TrueMix(Demand):
         return self.memory_s * self._arrivals.rates[min(place, len(self._arrivals.rates) - 1)], self._quality
 
 
-class Plan(Off):
+class Plan(ResidencyPolicy):
     """Keeps a set for each window awake. `sets` (w, m), the first window beginning at `from_s`."""
 
     def __init__(self, sets: BoolArray, from_s: float) -> None:

@@ -11,11 +11,11 @@ import numpy as np
 from benchmarks.residency_arrivals import Arrivals, IntArray
 from benchmarks.residency_clairvoyant import WINDOW_S, BoolArray, best_plan
 from benchmarks.residency_host import Host, equal_slots, first_states, host_of, static_set
-from benchmarks.residency_rivals import ExpectedUse, FarthestNextUse, Plan, TrueMix
+from benchmarks.residency_rivals import ExpectedUse, FarthestNextUse, OnDemand, Plan, TrueMix
 from benchmarks.residency_tables import Table
 from fleet.residency.demand import Float64Array
 from fleet.residency.memory import Memory, Resident
-from fleet.residency.policies import Off, OnDemand, Regret
+from fleet.residency.policies import Regret
 from fleet.residency.scheduler import HOLD_CYCLES, ResidencyPolicy, Scheduler
 from router.residency_config import ResidencyConfig
 
@@ -94,7 +94,7 @@ Made = Callable[[Case, tuple[Resident, ...], Memory, BoolArray], ResidencyPolicy
 def static(case: Case, residents: tuple[Resident, ...], memory: Memory, first: BoolArray) -> ResidencyPolicy:
     """Changes nothing; after a cold start it wakes its set, and no other."""
     if not case.scenario.starts_cold:
-        return Off()
+        return ResidencyPolicy()
     kept = static_set(case.table, residents, memory.device_gib["0"], case.odds)
     return Plan(np.array([[each.name in kept for each in residents]]), case.from_s)
 
@@ -124,13 +124,13 @@ def farthest(case: Case, residents: tuple[Resident, ...], memory: Memory, first:
 POLICIES: Mapping[str, Made] = {
     "regret": regret,
     "static": static,
-    "static in hindsight": lambda *_: Off(),
+    "static in hindsight": lambda *_: ResidencyPolicy(),
     "informed": informed,
     "clairvoyant": clairvoyant,
     "lru": lambda case, residents, *_: OnDemand(len(residents)),
     "expected use": lambda case, residents, *_: ExpectedUse(len(residents), OPTIONS.memory_s),
     "farthest next use": farthest,
-    "all awake": lambda *_: Off(),
+    "all awake": lambda *_: ResidencyPolicy(),
 }
 
 

@@ -27,9 +27,9 @@ COMMANDS = {
     "serve": Command("gateway.run_commands:serve", "Start the gateway alone, for production."),
     "serve-worker": Command("gateway.worker:serve_worker", ""),
     "serve-log": Command("gateway.worker:serve_log", ""),
-    "init": Command("fleet.setup.init_commands:init", "Write an experts.yaml for endpoints that you have."),
-    "import-litellm": Command(
-        "fleet.setup.init_commands:import_litellm", "Write an experts.yaml from a LiteLLM proxy's config.yaml."
+    "init": Command(
+        "fleet.setup.init_commands:init",
+        "Write an experts.yaml for endpoints that you have, or from LiteLLM's.",
     ),
     "check": Command("gateway.check_command:check", "Validate experts.yaml, and list its experts.", is_shown=True),
     "config apply": Command(
@@ -58,26 +58,19 @@ COMMANDS = {
         "training.train_command:router_try",
         "Try a router on a share of the traffic, or in the shadow of the live one; a worse one is withdrawn.",
     ),
-    "router promote": Command("training.train_command:router_promote", "Make a router the live one."),
-    "router rollback": Command("training.train_command:router_rollback", "Go back to the previous router."),
+    "router promote": Command(
+        "training.train_command:router_promote", "Make a router live, or go back to the one before."
+    ),
     "categories propose": Command(
         "training.category_commands:categories_propose",
-        "Find topics that the router does not know, and categories without traffic.",
+        "Find topics that the router does not know and categories without traffic; write a change as files.",
         extras=("train",),
-    ),
-    "categories accept": Command(
-        "training.category_commands:categories_accept",
-        "Write a proposed change of categories as files to review and commit.",
     ),
     "experts ls": Command(
         "training.worth_command:experts_ls", "List the experts, and what would be lost without each."
     ),
     "experts up": Command("gateway.experts_commands:up", "Start the vLLM engines of experts.yaml, without a gateway."),
-    "experts stop": Command("gateway.experts_commands:stop", "End the engines of `coe experts up`, or some of them."),
-    "experts logs": Command("gateway.experts_commands:logs", "Show the last lines of an engine's log."),
-    "experts sleep": Command("gateway.experts_commands:sleep", "Free an engine's GPU memory, once it has no requests."),
-    "experts wake": Command("gateway.experts_commands:wake", "Wake an engine, or start one that was stopped."),
-    "experts pin": Command("gateway.experts_commands:pin", "Keep an expert awake."),
+    "experts set": Command("gateway.experts_commands:set_state", "Wake an engine, have it sleep, or stop it."),
     "experts probe": Command(
         "eval.probe_command:experts_probe",
         "Score a new expert on a few graded probes and put it on the map.",
@@ -139,11 +132,8 @@ COMMANDS = {
         "gateway.replay_command:replay", "Make a logged decision again, or show what another router would have done."
     ),
     "keys create": Command("gateway.key_commands:create", "Make a key of a team, with limits."),
-    "keys ls": Command("gateway.key_commands:ls", "List teams and keys with their limits."),
-    "keys limits": Command("gateway.key_commands:limits", "Show or change the limits of a key or a team."),
-    "keys rotate": Command("gateway.key_commands:rotate", "Give a key a new secret."),
-    "keys revoke": Command("gateway.key_commands:revoke", "End a key."),
-    "keys log": Command("gateway.key_commands:log", "List what admins did, and who they are."),
+    "keys ls": Command("gateway.key_commands:ls", "List teams and keys with their limits, or what admins did."),
+    "keys update": Command("gateway.key_commands:update", "Change the limits of a key or a team; rotate or end a key."),
     "log doctor": Command(
         "decision_log.doctor_commands:doctor", "Prove that the decision log lost nothing, or name the gaps."
     ),

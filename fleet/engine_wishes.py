@@ -1,4 +1,4 @@
-"""`<data>/engines/wishes.json`: what people and schedulers want of engines; who runs them and gateways follow."""
+"""`<data>/engines/wishes.json`: which engines people and schedulers want stopped; who runs them and gateways follow."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ LOOK_EVERY_S = 0.1
 
 
 class Wishes(BaseModel, frozen=True):
-    """Names of engines that are to be stopped, and experts that are never to sleep."""
+    """Names of engines that are to be stopped."""
 
     stopped: frozenset[str] = frozenset()
-    pinned: frozenset[str] = frozenset()
 
 
 def read_wishes(data_dir: Path) -> Wishes:
@@ -85,7 +84,7 @@ class WishedProcesses:
         await self._stop(expert, frozenset(each.name for each in self._engines(expert)))
 
     async def _stop(self, expert: str, names: frozenset[str]) -> None:
-        change_wishes(self._data_dir, lambda was: was.model_copy(update={"stopped": was.stopped | names}))
+        change_wishes(self._data_dir, lambda was: Wishes(stopped=was.stopped | names))
         await self._until(expert, names, ProcessState.STOPPED)
 
     async def _until(
@@ -116,7 +115,7 @@ class WishedProcesses:
             await asyncio.sleep(LOOK_EVERY_S)
 
     def _no_longer_stopped(self, names: frozenset[str]) -> None:
-        change_wishes(self._data_dir, lambda was: was.model_copy(update={"stopped": was.stopped - names}))
+        change_wishes(self._data_dir, lambda was: Wishes(stopped=was.stopped - names))
 
     def _engines(self, expert: str) -> list[EngineRecord]:
         """Raises BackendError where nobody runs them."""

@@ -12,7 +12,6 @@ from rich.text import Text
 
 from base.errors import ConfigError, EngineError
 from base.terminal import Grid, Terminal
-from fleet.engine_wishes import read_wishes
 from fleet.engines import Fleet
 from fleet.process import ProcessState, ProcessStatus
 from fleet.residency.vllm_actuator import VllmActuator
@@ -113,9 +112,8 @@ def status_line(status: ProcessStatus, state: str, experts: tuple[str, ...]) -> 
 
 
 async def engine_lines(data_dir: Path, expert: str | None = None) -> list[str]:
-    """A line for each engine of this host, or of one expert: whether it is awake, where it runs, and
-    who is pinned."""
-    record, pinned = read_vllm(data_dir), read_wishes(data_dir).pinned
+    """A line for each engine of this host, or of one expert: whether it is awake, and where it runs."""
+    record = read_vllm(data_dir)
     engines = record.engines if expert is None else record.engines_of(expert)
     actuator = VllmActuator(lambda: {engine.name: (engine.url,) for engine in engines})
     try:
@@ -124,8 +122,8 @@ async def engine_lines(data_dir: Path, expert: str | None = None) -> list[str]:
             state: str = engine.state
             if engine.state is ProcessState.READY:
                 state = await actuator.state(engine.name)
-            names = ", ".join(f"{name} (pinned)" if name in pinned else name for name in engine.experts)
-            parts = [f"{engine.name}: {state}", f"pid {engine.pid}" if engine.pid else "", f"experts: {names}"]
+            parts = [f"{engine.name}: {state}", f"pid {engine.pid}" if engine.pid else ""]
+            parts.append(f"experts: {', '.join(engine.experts)}")
             parts += [f"GPU {engine.gpus}" if engine.gpus else "", f"restarts: {engine.restarts}"]
             lines.append(", ".join(part for part in parts if part))
         return lines

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from base.errors import ConfigError
-from fleet.engine_wishes import WishedProcesses, read_wishes
+from fleet.engine_wishes import WishedProcesses
 from fleet.residency.board import Board
 from fleet.residency.changes import forward_clock, known_state
 from fleet.residency.keeper import Keeper
 from fleet.residency.memory import Memory, Resident
-from fleet.residency.policies import Off, OnDemand, Regret, Static
-from fleet.residency.scheduler import ResidencyPolicy, Scheduler
+from fleet.residency.policies import Regret
+from fleet.residency.scheduler import Scheduler
 from fleet.residency.types import Residency, published_times
 from fleet.residency.vllm_actuator import VllmActuator
 from fleet.vllm_addresses import VllmRecord, read_vllm
@@ -58,7 +58,7 @@ async def keeper_of(
     devices = dict.fromkeys(sorted({device for each in residents for device in each.devices}), wanted.memory_gb)
     memory = Memory(devices, wanted.host_memory_gb)
     try:
-        scheduler = Scheduler(residents, memory, policy_of(wanted, residents, states), states)
+        scheduler = Scheduler(residents, memory, Regret(residents, forward_clock(), wanted), states)
     except ValueError as error:
         await actuator.aclose()
         raise ConfigError(f"residency: {error}") from error
@@ -68,7 +68,6 @@ async def keeper_of(
         actuator,
         wanted,
         board=None if make_board is None else make_board(engines),
-        pinned=lambda: read_wishes(data_dir).pinned,
     )
 
 
@@ -113,16 +112,3 @@ def resident_of(
         never_sleeps=not set(names).isdisjoint(wanted.never_sleep),
         has_adapters=any(entry.adapter is not None for entry in entries),
     )
-
-
-def policy_of(
-    wanted: ResidencyConfig, residents: tuple[Resident, ...], states: Mapping[str, Residency]
-) -> ResidencyPolicy:
-    """`static` keeps what is awake at the start."""
-    if wanted.policy == "static":
-        return Static([name for name, state in states.items() if state is Residency.AWAKE])
-    if wanted.policy == "lru":
-        return OnDemand(len(residents))
-    if wanted.policy == "off":
-        return Off()
-    return Regret(residents, forward_clock(), wanted)

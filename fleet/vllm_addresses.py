@@ -6,9 +6,6 @@ another process may have it, in a container always the same one.
 
 from __future__ import annotations
 
-import os
-import signal
-import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from enum import StrEnum
@@ -180,25 +177,3 @@ class VllmSleepers:
                 sleepers = [each.experts for each in read_vllm(self._data_dir).engines if each.is_asleep]
                 self._names, self._seen = frozenset(chain(*sleepers)), now
         return self._names
-
-
-def stop_vllm(data_dir: Path, timeout_s: float) -> int:
-    """Ends the `coe experts up` of a data folder in order; returns its process id once it has ended.
-
-    Raises:
-        EngineError: none runs, a `coe up` runs them, or it has not ended by then.
-    """
-    folder, runner = vllm_file(data_dir).parent, read_vllm(data_dir).runner
-    holder, until_s = holder_of(folder), time.monotonic() + timeout_s
-    if not (is_held(folder) and holder.isdecimal()):
-        raise EngineError(NOBODY)
-    if runner is Runner.UP:
-        raise EngineError(
-            f"`coe up` (process {holder}) runs the engines, which end with it; name experts to stop theirs alone"
-        )
-    os.kill(int(holder), signal.SIGTERM)
-    while is_held(folder):
-        if time.monotonic() > until_s:
-            raise EngineError(f"process {holder} still ends its engines after {timeout_s:g} s")
-        time.sleep(0.1)
-    return int(holder)

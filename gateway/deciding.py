@@ -274,7 +274,7 @@ class Decider:
             if ideal is None or not may_wait:
                 raise
             raise WaitFor(dict.fromkeys((wanted(ideal), *ideal.ranking))) from error
-        decision = self._reach.beside(decision, ideal, query, may_wait=may_wait)
+        decision = self._reach.beside(decision, ideal)
         pending = None
         if routed.shadow is not None:
             ask = ShadowAsk(routed.shadow, router, decision, query, alive, vector)

@@ -1,4 +1,4 @@
-"""`coe keys create`, `ls`, `limits`, `rotate`, `revoke` and `log`."""
+"""`coe keys create`, `ls` and `update`."""
 
 from __future__ import annotations
 
@@ -48,9 +48,6 @@ class Changes(Record):
     admin: bool | None = Field(default=None, description="may see and change what concerns all teams")
 
 
-KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="its id, TEAM/ID")]
-
-
 @with_options
 def create(
     team: Annotated[str, typer.Argument(help="owner of what the key makes; its keys may share limits")],
@@ -66,21 +63,61 @@ def create(
         show_secret(*store.create(team, name, grant))
 
 
+def ls(
+    subject: Annotated[str, typer.Argument(help="a key's id, TEAM/ID, or a team: its limits, and what is used")] = "",
+    log: Annotated[bool, typer.Option("--log", help="what admins did, and who they are")] = False,
+    data_dir: DataOption = DATA,
+) -> int:
+    """List teams and keys with their limits, or show those of one; with --log exit status 1 when lines of the log were
+    changed or removed."""
+    if log:
+        return show_log(data_dir)
+    if subject:
+        show_limits(subject, data_dir)
+        return 0
+    with opened_keys(data_dir, is_reader=True) as store:
+        holders = store.holders()
+    table, now = Grid("key or team", "name", "state", "limits"), time.time()
+    for team, grant in sorted(holders.teams.items()):
+        table.add_row(team, "", "team", grant_words(grant))
+    for key in holders.keys:
+        table.add_row(key.key_id, key.name, state_of(key, now), grant_words(key.grant))
+    Terminal().print(table)
+    return 0
+
+
 @with_options
-def limits(
+def update(
     subject: Annotated[str, typer.Argument(help="a key's id, TEAM/ID, or a team")],
     changes: Changes,
+    rotate: Annotated[
+        str | None, typer.Option(metavar="AGE", help="give the key a new secret; the old one works that long, e.g. 24h")
+    ] = None,
+    revoke: Annotated[bool, typer.Option("--revoke", help="end the key for good, within a second")] = False,
     config: ConfigOption = CONFIG,
     data_dir: DataOption = DATA,
 ) -> None:
-    """Show the limits of a key or a team, and what is used of them; options change them."""
-    if changes.admin is not None and "/" not in subject:
-        raise ConfigError("--admin: allowed for a key, not for a team")
+    """Change the limits of a key or a team; give a key a new secret, shown once, or end it."""
+    if "/" not in subject and (option := "--admin" if changes.admin is not None else rotate and "--rotate"):
+        raise ConfigError(f"{option}: allowed for a key, not for a team")
     with opened_keys(data_dir) as store:
         before = store.grant_of(subject)
         grant = changed(before, config, changes)
         if grant != before:
             store.set_grant(subject, grant)
+        if rotate is not None:
+            show_secret(subject, store.rotate(subject, age_s(rotate)))
+        if revoke:
+            store.revoke(subject)
+            echo(f"{subject} is revoked")
+            return
+    show_limits(subject, data_dir)
+
+
+def show_limits(subject: str, data_dir: Path) -> None:
+    """Prints the limits of a key or a team, and what is used of its caps."""
+    with opened_keys(data_dir, is_reader=True) as store:
+        grant = store.grant_of(subject)
         is_known = "/" in subject or any(key.key_id.startswith(f"{subject}/") for key in store.holders().keys)
     lines = [f"{subject}: {grant_words(grant)}"]
     if grant.caps and (url := given_redis() or running_url(data_dir / "redis")):
@@ -92,37 +129,8 @@ def limits(
     Terminal().print("\n".join(lines), soft_wrap=True)
 
 
-def ls(data_dir: DataOption = DATA) -> None:
-    """List teams and keys with their limits."""
-    with opened_keys(data_dir, is_reader=True) as store:
-        holders = store.holders()
-    table, now = Grid("key or team", "name", "state", "limits"), time.time()
-    for team, grant in sorted(holders.teams.items()):
-        table.add_row(team, "", "team", grant_words(grant))
-    for key in holders.keys:
-        table.add_row(key.key_id, key.name, state_of(key, now), grant_words(key.grant))
-    Terminal().print(table)
-
-
-def rotate(
-    key: KeyArgument,
-    overlap: Annotated[str | None, typer.Option(help="keep the old secret that long, e.g. 24h")] = None,
-    data_dir: DataOption = DATA,
-) -> None:
-    """Give a key a new secret, shown once. Its id, limits and what it owns stay."""
-    with opened_keys(data_dir) as store:
-        show_secret(key, store.rotate(key, 0.0 if overlap is None else age_s(overlap)))
-
-
-def revoke(key: KeyArgument, data_dir: DataOption = DATA) -> None:
-    """End a key for good; gateways refuse it within a second."""
-    with opened_keys(data_dir) as store:
-        store.revoke(key)
-    Terminal().print(f"{key} is revoked")
-
-
-def log(data_dir: DataOption = DATA) -> int:
-    """List what admins did to keys, configuration and routers; exit status 1 when lines were changed or removed."""
+def show_log(data_dir: Path) -> int:
+    """Prints what admins did to keys, configuration and routers; 1 when lines were changed or removed."""
     with opened_database(data_dir, is_reader=True) as database:
         actions = AdminLog(database).actions()
     table = Grid("number", "at", "who", "action", "of what", "before", "after")

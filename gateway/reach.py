@@ -81,14 +81,10 @@ class Reach:
             awake, policy=policy, alive=self.pool.alive | self.pool.asleep, rng=rng, embedding=embedding
         )
 
-    def beside(
-        self, decision: RoutingDecision, ideal: RoutingDecision | None, query: Query, *, may_wait: bool
-    ) -> RoutingDecision:
-        """The decision with what its receipt says of the best expert where it sleeps. Raises WaitFor."""
+    def beside(self, decision: RoutingDecision, ideal: RoutingDecision | None) -> RoutingDecision:
+        """The decision with what its receipt says of the best expert where it sleeps."""
         if self._keeper is None or ideal is None:
             return decision
-        if may_wait and self._keeper.waits_for_best and wanted(ideal) in query.facts.asleep:
-            raise WaitFor([wanted(ideal)])
         return decision.model_copy(update={"asleep": asleep_for(decision, ideal, self._keeper)})
 
 

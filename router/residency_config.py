@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import Literal
 
 from pydantic import Field
 
@@ -14,9 +13,6 @@ from router.section import Name, Seconds, Section
 class ResidencyConfig(Section):
     """Choice of the vLLM engines that are awake; docs/residency.md."""
 
-    policy: Literal["regret", "static", "lru", "off"] = Field(
-        default="regret", description="`static`, `lru` and `off` are there to compare"
-    )
     memory_gb: float = Field(gt=0, description="GPU memory for engines, of each GPU, in GiB")
     host_memory_gb: float = Field(default=0.0, ge=0, description="host memory for weights at sleep level 1, in GiB")
     pins: tuple[Name, ...] = Field(default=(), description="experts that are woken at the start and stay awake")

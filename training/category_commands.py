@@ -1,4 +1,4 @@
-"""`coe categories propose` and `coe categories accept`."""
+"""`coe categories propose`."""
 
 from __future__ import annotations
 
@@ -31,12 +31,22 @@ def categories_propose(
     min_size: Annotated[int, typer.Option(min=4, help="distinct queries that make a category")] = 20,
     as_json: JsonOption = False,
     seed: SeedOption = 0,
+    accept: Annotated[
+        str | None, typer.Option("--accept", metavar="NAME", help="write this proposal of the last time as files")
+    ] = None,
+    rename: Annotated[str | None, typer.Option("--as", help="with --accept: a better name")] = None,
+    out: Annotated[Path, typer.Option(help="with --accept: folder of the files; commit it after reading it")] = Path(
+        "proposals"
+    ),
 ) -> None:
-    """Find topics that the router does not know, and categories that are not asked for."""
+    """Find topics that the router does not know, and categories that are not asked for; changes nothing itself."""
     from training.category_files import keep_proposals
     from training.new_categories import ProposeRequest, propose
 
     url = database_url_of(data_dir)
+    if accept is not None:
+        write_proposal(accept, out, rename, data_dir / PROPOSALS_FILE, url)
+        return
     request = ProposeRequest(
         config=config,
         routers=data_dir / "routers",
@@ -79,7 +89,7 @@ def print_proposals(found: Proposals, database_url: str) -> None:
     if not found.dead and found.n_decisions < found.dead_needs:
         echo(f"categories without traffic (below {DEAD_SHARE:.1%}) show from about {found.dead_needs:,} decisions on")
     if found.new or found.dead:
-        echo("`coe categories accept NAME` writes the change as a file to review; nothing has been changed")
+        echo("`coe categories propose --accept NAME` writes the change as a file to review; nothing has been changed")
 
 
 def new_line(new: NewCategory) -> str:
@@ -111,24 +121,19 @@ def shortened(text: str) -> str:
     return line if len(line) <= SHOWN_CHARS else line[: SHOWN_CHARS - 1] + "\u2026"
 
 
-def categories_accept(
-    name: Annotated[str, typer.Argument(help="a category that `coe categories propose` named")],
-    out: Annotated[Path, typer.Option(help="folder for the proposal; commit it after reading it")] = Path("proposals"),
-    rename: Annotated[str | None, typer.Option("--as", help="a better name")] = None,
-    data_dir: DataOption = Path("data"),
-) -> None:
-    """Write a proposed change of categories as files to review and commit; changes nothing itself."""
+def write_proposal(name: str, out: Path, rename: str | None, proposals: Path, database_url: str) -> None:
+    """Writes a proposed change of categories as files to review and commit."""
     from decision_log.sql_engine import open_log
     from training.category_files import read_proposals, write_new, write_removal
 
-    found = read_proposals(data_dir / PROPOSALS_FILE)
+    found = read_proposals(proposals)
     today = datetime.now(UTC).date().isoformat()
     dead = {proposal.name: proposal for proposal in found.dead}
     if name in dead:
         written = write_removal(out, dead[name], found, today)
     else:
         new = found.named(name)
-        with open_log(database_url_of(data_dir)) as connection:
+        with open_log(database_url) as connection:
             texts = texts_of(connection, new.decision_ids)
         written = write_new(out, new, rename or name, texts, found, today)
     for path in written:

@@ -17,7 +17,7 @@ MOST_QUERIES = 200
 """As many as a category of the seed set has, about."""
 
 HEADER = """\
-# A proposal of `coe categories accept`, {today}, from {n:,} decisions of router {version}.
+# A proposal of `coe categories propose --accept`, {today}, from {n:,} decisions of router {version}.
 # Nothing reads this file. {what}
 """
 
@@ -33,7 +33,7 @@ def read_proposals(path: Path) -> Proposals:
 
 
 def keep_proposals(path: Path, found: Proposals) -> None:
-    """Keeps what was found for `coe categories accept`. Raises DataError."""
+    """Keeps what was found for `coe categories propose --accept`. Raises DataError."""
     try:
         path.write_text(found.model_dump_json(indent=1), encoding="utf-8")
     except OSError as error:

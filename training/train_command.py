@@ -158,7 +158,7 @@ def router_ls(
     print_router(load_artifact(registry.folder(version if live is None else live.version)), config)
 
 
-VersionArgument = Annotated[str, typer.Argument(help="router version, or an unambiguous beginning of one")]
+VERSION = typer.Argument(help="router version, or an unambiguous beginning of one")
 
 
 def require_loadable(config: Path, folder: Path) -> None:
@@ -176,7 +176,7 @@ def require_loadable(config: Path, folder: Path) -> None:
 
 @with_options
 def router_try(
-    version: VersionArgument,
+    version: Annotated[str, VERSION],
     config: ConfigOption = Path("experts.yaml"),
     data_dir: DataOption = Path("data"),
     shadow: Annotated[
@@ -197,16 +197,21 @@ def router_try(
     pointer = registry.try_out(trial)
     note_command(data_dir, "try", "router", pointer.version, trial.version)
     if shadow:
-        echo(f"router {trial.version} decides in the shadow of {pointer.version}; `coe router rollback` ends that")
+        echo(
+            f"router {trial.version} decides in the shadow of {pointer.version}; `coe router promote --back` ends that"
+        )
         return
     echo(f"router {trial.version} serves {terms.share:.2%} of the conversations, {pointer.version} the others")
     losses = f"lose {terms.margin:g} of mean reward, or to fail {terms.error_margin:g} more often"
     echo(f"it is withdrawn once shown to {losses}")
-    echo(f"`coe router promote {trial.version[:8]}` makes it live, `coe router rollback` withdraws it")
+    echo(f"`coe router promote {trial.version[:8]}` makes it live, `coe router promote --back` withdraws it")
 
 
 def router_promote(
-    version: VersionArgument,
+    version: Annotated[str, VERSION] = "",
+    back: Annotated[
+        bool, typer.Option("--back", help="end the trial if one runs, else return to the router that was live before")
+    ] = False,
     config: ConfigOption = Path("experts.yaml"),
     data_dir: DataOption = Path("data"),
 ) -> None:
@@ -214,24 +219,12 @@ def router_promote(
     from decision_log.admin_log import note_command
 
     registry = Registry(data_dir / "routers")
-    require_loadable(config, registry.folder(version))
-    before = registry.live()
-    pointer = registry.promote(version, datetime.now(UTC))
-    note_command(data_dir, "promote", "router", "" if before is None else before.version, pointer.version)
-    echo(f"router {pointer.version} is live")
-
-
-def router_rollback(data_dir: DataOption = Path("data")) -> None:
-    """End the trial if one runs, else go back to the router that was live before."""
-    from decision_log.admin_log import note_command
-
-    registry = Registry(data_dir / "routers")
-    before = registry.live()
-    pointer = registry.rollback(datetime.now(UTC))
-    assert before is not None  # there was something to go back from
-    ended = (before.trial or before).version
-    note_command(data_dir, "rollback", "router", ended, pointer.version)
-    if before.trial is not None:
-        echo(f"router {before.trial.version} is withdrawn, {pointer.version} serves everybody")
-    else:
-        echo(f"router {pointer.version} is live again")
+    if back == bool(version):
+        raise ConfigError("coe router promote: needs either a version or --back")
+    if not back:
+        require_loadable(config, registry.folder(version))
+    before, now = registry.live(), datetime.now(UTC)
+    pointer = registry.rollback(now) if back else registry.promote(version, now)
+    ended = "" if before is None else (before.trial if back and before.trial else before).version
+    note_command(data_dir, "rollback" if back else "promote", "router", ended, pointer.version)
+    echo(f"router {pointer.version} is live" + (f", {ended} no longer" if back else ""))

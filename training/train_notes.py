@@ -53,7 +53,7 @@ def notes_on_training(
     if n:
         notes.append(
             f"it decides like router {pointer.version}, which was live, on all {n} labelled and graded queries: "
-            "`coe router rollback` goes back to an equal one"
+            "`coe router promote --back` goes back to an equal one"
         )
     return tuple(notes)
 

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from base.errors import BackendError, DataError, RouterError
+from base.errors import BackendError, RouterError
 from fleet.residency.scheduler import Scheduler, Step
 from fleet.residency.types import TIME_OF, Residency
 from fleet.residency.vllm_actuator import VllmActuator
@@ -39,11 +39,10 @@ class Changes:
 
     Args:
         actuator: changes engines, each named by one of its experts.
-        pinned: experts that people want awake now.
     """
 
-    def __init__(self, scheduler: Scheduler, actuator: VllmActuator, pinned: Callable[[], Collection[str]]) -> None:
-        self._scheduler, self._actuator, self._pinned = scheduler, actuator, pinned
+    def __init__(self, scheduler: Scheduler, actuator: VllmActuator) -> None:
+        self._scheduler, self._actuator = scheduler, actuator
         self._asks: dict[tuple[str, str], int] = {}  # process and engine; `let_in` of the engine when it was asked for
         self.refused: dict[str, frozenset[str]] = {}
         self.made: defaultdict[tuple[str, Residency], Made] = defaultdict(Made)
@@ -112,18 +111,12 @@ class Changes:
         return self._scheduler.residents[self._scheduler.index[name]].experts[0]
 
     async def observe(self) -> None:
-        """Takes over what others changed: engines that ended, that people woke, and what they pinned."""
+        """Takes over what others changed: engines that ended, and that people woke."""
         scheduler = self._scheduler
         managed = [each for each in scheduler.residents if each.awake_gib > 0]
         found = await asyncio.gather(*(known_state(self._actuator, each.experts[0]) for each in managed))
         for each, state in zip(managed, found, strict=True):
             scheduler.observed(each.name, state)
-        try:
-            pinned = frozenset(self._pinned())
-        except DataError as error:
-            logger.warning("residency: what people pinned cannot be read, so that of before holds: %s", error)
-        else:
-            scheduler.keep({each.name for each in scheduler.residents if not pinned.isdisjoint(each.experts)})
 
 
 async def known_state(actuator: VllmActuator, expert: str) -> Residency:

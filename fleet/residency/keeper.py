@@ -9,7 +9,7 @@ import asyncio
 import logging
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -54,7 +54,6 @@ class Keeper:
     Args:
         actuator: changes engines, each named by one of its experts.
         board: where it meets the other processes of these engines; None where there are none.
-        pinned: experts that people want awake now, read at every look.
         observe_every_s: so often engines are asked for their state, which others may change.
     """
 
@@ -65,12 +64,10 @@ class Keeper:
         wanted: ResidencyConfig,
         *,
         board: Board | None = None,
-        pinned: Callable[[], Collection[str]] = frozenset,
         observe_every_s: float = OBSERVE_EVERY_S,
     ) -> None:
         self.scheduler, self._wanted = scheduler, wanted
-        self.waits_for_best = wanted.policy == "lru"  # also where another expert is awake
-        self._changes = Changes(scheduler, actuator, pinned)
+        self._changes = Changes(scheduler, actuator)
         self.made: Mapping[tuple[str, Residency], Made] = self._changes.made  # by this process
         self._board, self._observe_every_s = board, observe_every_s
         self._resident_of = {expert: each.name for each in scheduler.residents for expert in each.experts}

@@ -1,11 +1,10 @@
-"""Policies of a scheduler: `regret`, and `static`, `lru` and `off` to compare it with. Pure.
+"""The policy of a scheduler. Pure.
 
 Shapes: m residents, r rows of remembered requests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
@@ -173,39 +172,3 @@ class Regret(ResidencyPolicy):
             elif now_s - each.unfair_since_s >= (1 - FAIR_LEAD) * self._options.fairness_s:
                 found.append(each)
         return sorted(found, key=lambda each: each.unfair_since_s or 0.0)
-
-
-class Static(ResidencyPolicy):
-    """The engines of a fixed set are woken; nothing else ever is."""
-
-    def __init__(self, chosen: Collection[str]) -> None:
-        self._chosen = frozenset(chosen)
-
-    def missed(self, now_s: float, view: Scheduler) -> Float64Array:
-        return np.array([float(each.name in self._chosen) for each in view.residents])
-
-    def goal(self, now_s: float, view: Scheduler) -> Goal | None:
-        for name in sorted(self._chosen):
-            if view.states[name] is not Residency.AWAKE and not view.is_failing(name, now_s):
-                return view.goal_of(name, now_s, "static")
-        return None
-
-
-class Off(ResidencyPolicy):
-    """Changes nothing of its own accord."""
-
-
-class OnDemand(ResidencyPolicy):
-    """Every request gets the best engine of all, which is woken for it, first come first served; the engine used least
-    recently makes room."""
-
-    def __init__(self, n_residents: int) -> None:
-        self._used_s = np.full(n_residents, -np.inf)
-
-    def note(self, now_s: float, category: str, quality: Float64Array, served: int, begins: bool | None) -> None:
-        self._used_s[served] = now_s
-
-    def missed(self, now_s: float, view: Scheduler) -> Float64Array:
-        asleep = np.array([view.states[each.name] is not Residency.AWAKE for each in view.residents])
-        age_s = np.minimum(now_s - self._used_s, 1e12)
-        return np.where(asleep, 0.0, 1.0 / (1.0 + age_s))

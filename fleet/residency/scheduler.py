@@ -7,7 +7,7 @@ or `failed`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -99,7 +99,7 @@ class Scheduler:
         self._waiting: dict[str, int] = {}  # apart from those running, for which an engine to put away is waited for
         self.let_in = dict.fromkeys(self.index, 0)
         """Number of times that those who waited for an engine were let in; they count as running from then on."""
-        self._hold_cycles, self._kept = hold_cycles, frozenset[str]()
+        self._hold_cycles = hold_cycles
         self.goal: Goal | None = None
         self.under_way: Step | None = None
         self._check_start()
@@ -114,13 +114,6 @@ class Scheduler:
                     f"{what} need {self.memory.device_gib[device] + gib:.1f} GiB on device {device}; allowed: at most "
                     f"{self.memory.device_gib[device]:.1f}"
                 )
-
-    def _is_kept(self, resident: Resident) -> bool:
-        return resident.is_kept or resident.name in self._kept
-
-    def keep(self, names: Iterable[str]) -> None:
-        """Engines that are not put to sleep for now, beside those that never are."""
-        self._kept = frozenset(names)
 
     def is_failing(self, name: str, now_s: float) -> bool:
         return name in self._failures and now_s < self._failures[name][1]
@@ -165,7 +158,7 @@ class Scheduler:
 
     def _could_fit(self, name: str) -> bool:
         awake = {each: state is Residency.AWAKE for each, state in self.states.items()}
-        kept = {each.name for each in self.residents if each.is_pinned or (self._is_kept(each) and awake[each.name])}
+        kept = {each.name for each in self.residents if each.is_pinned or (each.is_kept and awake[each.name])}
         states = {each: Residency.AWAKE if each in {*kept, name} else Residency.STOPPED for each in self.index}
         return not self.memory.excess_gib(self.residents, states)
 
@@ -262,7 +255,7 @@ class Scheduler:
 
     def _may_sleep(self, resident: Resident, now_s: float, ignores_hold: bool) -> bool:
         is_held = now_s < self._held_until_s[resident.name] and not ignores_hold
-        return not (self._is_kept(resident) or is_held or self.is_failing(resident.name, now_s))
+        return not (resident.is_kept or is_held or self.is_failing(resident.name, now_s))
 
     def must_stay(self, now_s: float) -> NDArray[np.bool_]:
         """(m,) the engines that serve and may not be put to sleep now."""

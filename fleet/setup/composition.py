@@ -15,7 +15,7 @@ from base.visible_text import echo
 from router.config import parse_text
 
 HEADER = """\
-# The composition, as `{command}` wrote it; edit it as you like. docs/configuration.md has every key, and
+# The composition, as `coe init` wrote it; edit it as you like. docs/configuration.md has every key, and
 # `coe check --online` asks the engines whether they have these models.
 """
 
@@ -93,7 +93,7 @@ def safe_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-")[:64] or "expert"
 
 
-def composition_text(found: Found, command: str) -> str:
+def composition_text(found: Found) -> str:
     """The text of an experts.yaml: categories, router and policies as shipped, with these experts and aliases.
 
     Raises:
@@ -115,7 +115,7 @@ def composition_text(found: Found, command: str) -> str:
         aliases = {alias: list(experts) if experts[1:] else experts[0] for alias, experts in found.aliases.items()}
         has_lists = any(experts[1:] for experts in found.aliases.values())
         shipped["aliases"] = (ABOUT_LISTS if has_lists else "") + as_yaml({"aliases": aliases})
-    text = HEADER.format(command=command) + "\n".join(part.strip("\n") + "\n" for part in shipped.values())
+    text = HEADER + "\n".join(part.strip("\n") + "\n" for part in shipped.values())
     parse_text(text, file="experts.yaml")
     return text
 
@@ -132,9 +132,9 @@ def sections(text: str) -> dict[str, str]:
     return {found[1]: text[found.start() : end] for found, end in zip(starts, ends, strict=True)}
 
 
-def write_composition(found: Found, out: Path, command: str) -> None:
+def write_composition(found: Found, out: Path) -> None:
     """Writes the file and says what to do next; never over one that is there. Raises ConfigError."""
-    text = composition_text(found, command)
+    text = composition_text(found)
     try:
         with out.open("x", encoding="utf-8") as file:
             file.write(text)

@@ -1,8 +1,9 @@
-"""`coe init` and `coe import-litellm`: the first experts.yaml."""
+"""`coe init`: the first experts.yaml."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from fleet.setup.composition import Found
     from fleet.setup.endpoints import Endpoint
 
-OutOption = Annotated[Path, typer.Option("--out", help="file to write; it must not exist")]
 MOST_LISTED = 40
 """Models of one endpoint that are listed; hosted APIs have hundreds, and take a name."""
 
@@ -36,7 +36,11 @@ def init(
     model: Annotated[
         list[str] | None, typer.Option("--model", metavar="NAME", help="only this model of an endpoint; repeatable")
     ] = None,
-    out: OutOption = DEFAULT_CONFIG,
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="FILE", help="config.yaml of a LiteLLM proxy: its models and aliases instead"),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="file to write; it must not exist")] = DEFAULT_CONFIG,
 ) -> None:
     """Write an experts.yaml for endpoints that you have. Each is asked for its models; nothing is generated."""
     from base.errors import ConfigError
@@ -44,31 +48,32 @@ def init(
 
     if out.exists():  # before any question is asked
         raise ConfigError(f"--out: {out} exists; allowed: a new file")
-    found = Found()
-    if endpoints:
-        for each in endpoints:
-            if is_hosted(each):
-                add_hosted(found, each, api_key_env)
-            else:
-                endpoint = asked(each, api_key_env)
-                add_models(found, endpoint, known_models(endpoint, model) if model else list(endpoint.models))
-    else:
+    found = Found() if source is None else litellm_models(source)
+    if source is None:
+        add_endpoints(found, endpoints or (), api_key_env, model)
+        found.note_unknown()
+    write_composition(found, out)
+
+
+def add_endpoints(found: Found, endpoints: Collection[str], key_env: str | None, model: list[str] | None) -> None:
+    """Adds the models of endpoints, or of those that a person names."""
+    if not endpoints:
         ask_for_experts(found)
-    found.note_unknown()
-    write_composition(found, out, "coe init")
+    for each in endpoints:
+        if is_hosted(each):
+            add_hosted(found, each, key_env)
+        else:
+            endpoint = asked(each, key_env)
+            add_models(found, endpoint, known_models(endpoint, model) if model else list(endpoint.models))
 
 
-def import_litellm(
-    file: Annotated[Path, typer.Argument(help="config.yaml of a LiteLLM proxy")], out: OutOption = DEFAULT_CONFIG
-) -> None:
-    """Write an experts.yaml with the models and aliases of a LiteLLM proxy; what has no counterpart is named."""
+def litellm_models(file: Path) -> Found:
+    """Models and aliases of a LiteLLM proxy; what has no counterpart is named. Raises ConfigError."""
     from base.yaml_text import read_yaml
-    from fleet.setup.composition import write_composition
     from fleet.setup.litellm_file import litellm_experts
     from router.config import config_text
 
-    found = litellm_experts(read_yaml(config_text(file), file=str(file)), str(file))
-    write_composition(found, out, "coe import-litellm")
+    return litellm_experts(read_yaml(config_text(file), file=str(file)), str(file))
 
 
 def is_hosted(endpoint: str) -> bool:

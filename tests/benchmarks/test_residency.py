@@ -13,7 +13,8 @@ from benchmarks.residency_clairvoyant import BOUND_PRICES, most_quality, planned
 from benchmarks.residency_host import host_of
 from benchmarks.residency_tables import Table
 from benchmarks.residency_world import INFORMED, OPTIONS, POLICIES, Case, Scenario, simulate
-from fleet.residency.policies import LOOKS, Off
+from fleet.residency.policies import LOOKS
+from fleet.residency.scheduler import ResidencyPolicy
 
 TABLE = Table(
     "small",
@@ -104,7 +105,7 @@ def test_who_finds_nobody_awake_is_answered_by_the_first_engine_that_is() -> Non
     at_s = np.arange(0.0, 2400.0, 5.0)
     arrivals = Arrivals(at_s, np.arange(len(at_s)) % 3, np.ones(len(at_s)), np.zeros((0, 3)))
     cold = Case(TABLE, 1, arrivals, 0.0, TABLE.mass, Scenario(starts_cold=True))
-    found = simulate(cold, "regret", lambda *_: Off())
+    found = simulate(cold, "regret", lambda *_: ResidencyPolicy())
     assert found["reasons"] == {"asked": 1}
     assert found["quality"] == pytest.approx(0.5 + 0.4 / 3)
     start_s = host_of(TABLE, 1)[0][0].times.cold_start_s

@@ -55,7 +55,7 @@ QUICK = {
     "serve-worker": "is a part of serve",
     "serve-log": "is a part of serve",
     "retrain": "its module only passes on to training.retrain_command, which shows it",
-    **dict.fromkeys(("import-litellm", "config apply", "route", "categories accept"), "reads one small file"),
+    **dict.fromkeys(("config apply", "route"), "reads one small file"),
     "deploy render": "writes a few files",
     **dict.fromkeys((name for name in COMMANDS if name.startswith(("keys ", "router "))), "reads or writes a row"),
 }
@@ -104,7 +104,7 @@ LIBRARIES = {"numpy", "scipy", "sklearn", "onnxruntime", "tokenizers", "litellm"
         ("log erase --help", {*ROUTERS, *LIBRARIES}),
         ("log feedback --help", {*ROUTERS, *LIBRARIES, "sqlalchemy"}),
         ("router promote --help", {*ROUTERS, *LIBRARIES}),
-        ("router rollback --help", {*ROUTERS, *LIBRARIES}),
+        ("categories propose --help", {*ROUTERS, *LIBRARIES}),
         ("keys ls --help", {*ROUTERS, *LIBRARIES}),
         ("check", LIBRARIES - {"numpy"}),
     ],
@@ -193,7 +193,7 @@ def test_a_group_alone_shows_its_commands(words, coe):
     ("typed", "offered"),
     [
         ("coe re", {"replay", "retrain", "retrieval"}),
-        ("coe router ", {"ls", "promote", "rollback", "try"}),
+        ("coe router ", {"ls", "promote", "try"}),
         ("coe router try --sha", {"--share", "--shadow"}),
         ("coe serve --wor", {"--workers"}),
     ],

@@ -21,7 +21,6 @@ from rich.text import Text
 from base.errors import EngineError
 from base.terminal import Terminal
 from fleet.connect import DisabledBackend, build_backends
-from fleet.engine_wishes import read_wishes
 from fleet.engines import Fleet
 from fleet.experts_up import engine_lines, run_experts, watch
 from fleet.orphans import OWNER, end_orphans, orphans
@@ -32,6 +31,7 @@ from fleet.residency.types import Residency
 from fleet.residency.vllm_actuator import VllmActuator
 from fleet.vllm_addresses import EngineRecord, VllmSleepers, read_vllm
 from gateway import experts_commands
+from gateway.experts_commands import State
 from gateway.services import engines_of
 from gateway.settings import Settings
 from router.config import CoeConfig, parse_config
@@ -79,17 +79,15 @@ async def test_engines_take_turns_restart_stop_and_wake(
         await until(lambda: "vllm-writer: asleep, pid " in out.getvalue(), "a line about the one that sleeps")
         assert "vllm-writer: no requests until" in caplog.text
         await until(lambda: pool.asleep == {"writer"}, "the pool to hear of the sleeper")
-        with pytest.raises(EngineError, match=r"writer sleeps at level 2; .* `coe experts wake writer` first"):
-            await asyncio.to_thread(experts_commands.sleep, "writer", tmp_path, 1)
-        await asyncio.to_thread(experts_commands.sleep, "coder", tmp_path, 1)
+        with pytest.raises(EngineError, match=r"writer is sleep_2; `coe experts set writer awake` first"):
+            await asyncio.to_thread(experts_commands.set_state, "writer", State.SLEEP_1, tmp_path)
+        await asyncio.to_thread(experts_commands.set_state, "coder", State.SLEEP_1, tmp_path)
         assert re.match(r"vllm-coder: sleep_1, .*\nwithout `residency`", capsys.readouterr().out)
         assert pool.asleep == {"coder", "writer"}  # told before it slept
-        await asyncio.to_thread(experts_commands.wake, "writer", tmp_path)
+        await asyncio.to_thread(experts_commands.set_state, "writer", State.AWAKE, tmp_path)
         assert [await actuator.state(name) for name in ("coder", "writer")] == [Residency.SLEEP_1, Residency.AWAKE]
-        await asyncio.to_thread(experts_commands.pin, "writer", tmp_path)
-        assert read_wishes(tmp_path).pinned == {"writer"}
         assert (await engine_lines(tmp_path))[1].startswith("vllm-writer: awake, pid ")
-        assert "experts: writer (pinned), GPU 0, restarts: 0" in (await engine_lines(tmp_path))[1]
+        assert "experts: writer, GPU 0, restarts: 0" in (await engine_lines(tmp_path))[1]
         await until(lambda: pool.asleep == {"coder"}, "the pool to hear that it is awake")
         await until(lambda: "vllm-writer is awake" in caplog.text, "a look at who sleeps")
         killed = engine("writer").pid
@@ -101,17 +99,13 @@ async def test_engines_take_turns_restart_stop_and_wake(
         await until(lambda: engine("coder").state is ProcessState.STOPPED, "an engine that is left stopped")
         assert engine("coder").restarts == 0
         assert await actuator.state("coder") is Residency.STOPPED
-        await asyncio.to_thread(experts_commands.sleep, "writer", tmp_path, 2)
-        await asyncio.to_thread(experts_commands.wake, "coder", tmp_path)
+        await asyncio.to_thread(experts_commands.set_state, "writer", State.SLEEP_2, tmp_path)
+        await asyncio.to_thread(experts_commands.set_state, "coder", State.AWAKE, tmp_path)
         assert await actuator.state("coder") is Residency.AWAKE
-        await asyncio.to_thread(experts_commands.stop, ["coder"], tmp_path)
+        await asyncio.to_thread(experts_commands.set_state, "coder", State.STOPPED, tmp_path)
         assert engine("coder").state is ProcessState.STOPPED
-        capsys.readouterr()
-        await asyncio.to_thread(experts_commands.logs, "coder", tmp_path, 5)
-        assert capsys.readouterr().out.endswith(f"log: {tmp_path}/engines/vllm-coder.log\n")
         with pytest.raises(EngineError, match="no engine of this host serves 'codr'; did you mean 'coder'"):
-            await asyncio.to_thread(experts_commands.wake, "codr", tmp_path)
-        await asyncio.to_thread(experts_commands.stop, None, tmp_path)
+            await asyncio.to_thread(experts_commands.set_state, "codr", State.AWAKE, tmp_path)
     finally:
         await actuator.aclose()
         await pool.aclose()
@@ -120,7 +114,7 @@ async def test_engines_take_turns_restart_stop_and_wake(
         await run
     assert orphans(tmp_path) == ()
     with pytest.raises(EngineError, match="no vLLM engine runs"):
-        await asyncio.to_thread(experts_commands.stop, None, tmp_path)
+        await asyncio.to_thread(experts_commands.set_state, "coder", State.STOPPED, tmp_path)
 
 
 async def test_coe_up_runs_the_engines_where_nobody_else_does(
@@ -131,10 +125,8 @@ async def test_coe_up_runs_the_engines_where_nobody_else_does(
     async with AsyncExitStack() as stack:
         addresses = await (await engines_of(stack, settings, config, runs_vllm=True)).start()
         assert addresses.urls == read_vllm(tmp_path).urls
-        await asyncio.to_thread(experts_commands.stop, ["coder"], tmp_path)
+        await asyncio.to_thread(experts_commands.set_state, "coder", State.STOPPED, tmp_path)
         assert capsys.readouterr().out.startswith("vllm-coder: stopped, experts: coder, GPU 0")
-        with pytest.raises(EngineError, match=r"`coe up` \(process \d+\) runs the engines, which end with it"):
-            await asyncio.to_thread(experts_commands.stop, None, tmp_path)
         with pytest.raises(EngineError, match=rf"another `coe up` \(process {os.getpid()}\) runs the engines"):
             await run_experts(config, ROOT, tmp_path, dict(os.environ), once=True)
         async with AsyncExitStack() as second:
@@ -240,20 +232,15 @@ async def test_a_replica_that_is_killed_loses_no_request_and_comes_back(
         assert answered == {200: 96}
         await until(lambda: engines()[0].restarts == 1 and engines()[0].state is ProcessState.READY, "a new one")
         assert engines()[1].restarts == 0
-        await asyncio.to_thread(experts_commands.sleep, "coder", tmp_path, 1)
+        await asyncio.to_thread(experts_commands.set_state, "coder", State.SLEEP_1, tmp_path)
         assert [line.split(", ")[0] for line in await engine_lines(tmp_path)] == [
             "vllm-coder: sleep_1",
             "vllm-coder@2: sleep_1",
         ]
-        await asyncio.to_thread(experts_commands.wake, "coder", tmp_path)
-        await asyncio.to_thread(experts_commands.stop, ["coder"], tmp_path)
+        await asyncio.to_thread(experts_commands.set_state, "coder", State.AWAKE, tmp_path)
+        await asyncio.to_thread(experts_commands.set_state, "coder", State.STOPPED, tmp_path)
         assert {each.state for each in engines()} == {ProcessState.STOPPED}
-        await asyncio.to_thread(experts_commands.wake, "coder", tmp_path)
-        capsys.readouterr()
-        await asyncio.to_thread(experts_commands.logs, "coder", tmp_path, 1)
-        assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("log: ")] == [
-            f"log: {each.log}" for each in engines()
-        ]
+        await asyncio.to_thread(experts_commands.set_state, "coder", State.AWAKE, tmp_path)
         await until(lambda: "ruby" in gateway.parts.pool.alive, "the engines")
         await asyncio.gather(*(ask(client) for client in range(16)))
         assert answered == {200: 192}

@@ -172,12 +172,12 @@ def test_the_commands_say_what_they_did(registry, tmp_path, capsys, monkeypatch)
     assert status == 0
     assert said.startswith(f"router {two} serves 25.00% of the conversations, {one} the others\n")
     assert "canary 25.0%" in coe("ls")[1]
-    assert coe("rollback") == (0, f"router {two} is withdrawn, {one} serves everybody\n")
+    assert coe("promote", "--back") == (0, f"router {one} is live, {two} no longer\n")
     assert f"{two}: withdrawn by hand" in coe("ls")[1]
     assert "--shadow: a router that serves no request has no share" in coe("try", two, "--shadow", "--share", "0.1")[1]
     assert coe("try", two, "--shadow")[1].startswith(f"router {two} decides in the shadow of {one}")
     assert coe("promote", two)[0] == 0
-    assert coe("rollback") == (0, f"router {one} is live again\n")
+    assert coe("promote", "--back") == (0, f"router {one} is live, {two} no longer\n")
     assert coe("try", "zzz")[0] == 1
     database = Database(f"sqlite:///{tmp_path / 'coe.db'}")
     assert [each[3:7] for each in AdminLog(database).actions()] == [

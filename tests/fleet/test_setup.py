@@ -6,6 +6,7 @@ from base64 import b64encode
 from collections.abc import Iterator
 from datetime import date
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -274,7 +275,7 @@ LITELLM = {
 
 def test_a_litellm_proxy_becomes_a_composition() -> None:
     found = litellm_experts(LITELLM, "config.yaml")
-    text = composition_text(found, "coe import-litellm")
+    text = composition_text(found)
     config = parse_text(text, file="experts.yaml")
     eu, us, large, claude = (config.experts[name] for name in ("gpt-4o-1", "gpt-4o-2", "large", "claude-1"))
     assert (eu.engine, eu.model, eu.url) == ("litellm", "azure/gpt-4o-eu", "https://eu.example/")
@@ -328,7 +329,7 @@ def test_a_litellm_proxy_becomes_a_composition() -> None:
 )
 def test_a_file_of_another_kind_is_refused_by_what_it_lacks(values, complaint) -> None:
     with pytest.raises(ConfigError, match=complaint):
-        composition_text(litellm_experts(values, "config.yaml"), "coe import-litellm")
+        composition_text(litellm_experts(values, "config.yaml"))
 
 
 @given(st.lists(st.text(min_size=1, max_size=80), min_size=1, max_size=8))
@@ -346,3 +347,11 @@ def test_any_names_of_models_become_names_of_their_own(names: list[str]) -> None
 )
 def test_a_size_is_read_from_a_name_that_has_one(model, size) -> None:
     assert Endpoint("http://h/v1", None, {model: {}}).entry(model).get("params_b") == size
+
+
+def test_a_composition_is_made_from_a_proxys_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, out = tmp_path / "config.yaml", tmp_path / "experts.yaml"
+    file.write_text("model_list: [{model_name: small, litellm_params: {model: openai/gpt-4o-mini}}]")
+    assert run("init", ["--from", str(file), "--out", str(out)]) == 0
+    assert "1 expert (small)" in capsys.readouterr().out
+    assert load_config(out).experts["small"].model == "openai/gpt-4o-mini"

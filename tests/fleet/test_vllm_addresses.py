@@ -26,6 +26,7 @@ from fleet.vllm_addresses import (
     write_vllm,
 )
 from gateway import experts_commands
+from gateway.experts_commands import State
 
 FIRST, SECOND = "http://127.0.0.1:8101/v1", "http://127.0.0.1:8102/v1"
 
@@ -111,7 +112,7 @@ def test_a_command_that_is_interrupted_leaves_nobody_marked_as_asleep(
     lock = claim_vllm(tmp_path)
     write_vllm(tmp_path, [engine_record("coder", FIRST)])
     with pytest.raises(asyncio.CancelledError):
-        experts_commands.sleep("coder", tmp_path, 1)
+        experts_commands.set_state("coder", State.SLEEP_1, tmp_path)
     assert not read_vllm(tmp_path).engines[0].is_asleep
     lock.release()
 

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from base.errors import ConfigError
+from fleet.residency.changes import Changes
 from fleet.residency.keeper import Keeper
 from fleet.residency.memory import Memory
-from fleet.residency.policies import Off, Regret
+from fleet.residency.policies import Regret
 from fleet.residency.scheduler import ResidencyPolicy, Scheduler
 from fleet.residency.types import Residency
 from fleet.residency.vllm_actuator import VllmActuator
@@ -34,6 +35,8 @@ from tests.gateway.small_router import EXPERTS, small_router
 from tests.served_app import serving
 from tests.small_composition import composition_of
 from tests.waiting import until
+
+IDLE = ResidencyPolicy()
 
 
 @asynccontextmanager
@@ -123,7 +126,10 @@ async def test_the_best_awake_expert_serves_and_the_receipt_says_who_slept_until
 async def test_a_conversation_whose_expert_fell_asleep_counts_for_it_with_what_reading_it_again_costs() -> None:
     first, long = {"role": "user", "content": "red"}, {"role": "assistant", "content": "word " * 4_000}
     more = {"role": "user", "content": "and what else is red about all of those many things of which you told me?"}
-    async with engines(["emerald"]) as urls, gateway_over(urls, Off(), ["emerald"], observe_every_s=0.0) as it:
+    async with (
+        engines(["emerald"]) as urls,
+        gateway_over(urls, IDLE, ["emerald"], observe_every_s=0.0) as it,
+    ):
         assert await asked(it, "red") == "ruby"
         async with it.client.post(urls["ruby"].removesuffix("/v1") + "/sleep?level=2&mode=wait") as answer:
             assert answer.status == 200
@@ -136,7 +142,7 @@ async def test_a_conversation_whose_expert_fell_asleep_counts_for_it_with_what_r
 
 
 async def test_an_expert_asked_by_name_is_woken_and_others_wait_no_longer_than_there_is_room() -> None:
-    async with host(Off(), max_waiting=1) as it:
+    async with host(IDLE, max_waiting=1) as it:
         it.parts.pool.breaker("emerald").open(time.monotonic())  # as a probe of an engine without a process does
         answers = await asyncio.gather(asked(it, "any", "emerald"), refused(it, "emerald"))
         assert answers[0] == "emerald"
@@ -151,7 +157,7 @@ async def test_an_expert_asked_by_name_is_woken_and_others_wait_no_longer_than_t
 async def test_of_a_list_of_experts_who_is_awake_serves_and_else_the_first_is_woken(
     asleep: Sequence[str], expert: str
 ) -> None:
-    async with host(Off(), asleep, aliases={"big": ["emerald", "plain"]}) as it:
+    async with host(IDLE, asleep, aliases={"big": ["emerald", "plain"]}) as it:
         assert await asked(it, "any", "big") == expert
 
 
@@ -164,7 +170,7 @@ async def refused(it: Running, model: str) -> tuple[str, str]:
 
 
 async def test_an_engine_that_dies_while_it_wakes_is_an_error_for_who_named_it_and_for_nobody_else() -> None:
-    async with host(Off(), bugs=frozenset({Bug.LORA_LEVEL_2})) as it:
+    async with host(IDLE, bugs=frozenset({Bug.LORA_LEVEL_2})) as it:
         code, message = await refused(it, "emerald")
         assert code == "expert_unreachable"
         assert "failed to wake" in message
@@ -174,12 +180,12 @@ async def test_an_engine_that_dies_while_it_wakes_is_an_error_for_who_named_it_a
 
 
 async def test_a_request_that_nobody_awake_can_serve_waits() -> None:
-    async with host(Off(), asleep=EXPERTS) as it:
+    async with host(IDLE, asleep=EXPERTS) as it:
         assert await asked(it, "green") == "emerald"
 
 
 async def test_a_request_that_waits_takes_whoever_wakes_first() -> None:
-    async with host(Off(), asleep=EXPERTS, wake_s=(0.1, 0.1)) as it:
+    async with host(IDLE, asleep=EXPERTS, wake_s=(0.1, 0.1)) as it:
         keeper = it.parts.residency
         named = asyncio.create_task(asked(it, "any", "plain"))
         await until(lambda: keeper.waiting == 1 or named.done())
@@ -191,11 +197,14 @@ async def test_no_engine_sleeps_between_the_decision_for_it_and_its_request(monk
     monkeypatch.setattr("fleet.residency.keeper.LOOK_EVERY_S", 0.02)
     looks, decided, may_go = [0], asyncio.Event(), asyncio.Event()
 
-    def pinned() -> tuple[str]:
-        looks[0] += 1
-        return ("plain",)
+    observe = Changes.observe
 
-    async with host(Off(), pinned=pinned, observe_every_s=0.0) as it:
+    async def counted(changes: Changes) -> None:
+        looks[0] += 1
+        await observe(changes)
+
+    monkeypatch.setattr(Changes, "observe", counted)
+    async with host(IDLE, observe_every_s=0.0) as it:
         experts, keeper = it.parts.experts, it.parts.residency
         answer = experts.answer
 
@@ -218,7 +227,7 @@ async def test_no_engine_sleeps_between_the_decision_for_it_and_its_request(monk
 
 async def test_a_request_whose_best_expert_cannot_be_woken_waits_for_the_next() -> None:
     made: dict[str, FakeEngine] = {}
-    async with engines(EXPERTS, made) as urls, gateway_over(urls, Off(), EXPERTS) as it:
+    async with engines(EXPERTS, made) as urls, gateway_over(urls, IDLE, EXPERTS) as it:
         made["emerald"].options = made["emerald"].options.model_copy(
             update={"enable_lora": True, "bugs": frozenset({Bug.LORA_LEVEL_2})}
         )

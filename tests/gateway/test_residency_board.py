@@ -17,7 +17,7 @@ from fleet.residency.board import Heard, Note, Report, View
 from fleet.residency.changes import forward_clock
 from fleet.residency.keeper import Keeper
 from fleet.residency.memory import Memory
-from fleet.residency.policies import Off, Regret
+from fleet.residency.policies import Regret
 from fleet.residency.scheduler import Goal, ResidencyPolicy, Scheduler, Step
 from fleet.residency.types import Residency
 from fleet.residency.vllm_actuator import VllmActuator
@@ -95,7 +95,7 @@ async def test_the_wake_that_a_killed_process_had_begun_is_ended_by_the_next(red
             root = urls["emerald"].removesuffix("/v1")
             async with client.post(f"{root}/wake_up?tags=weights") as answer:
                 assert answer.status == 200
-        async with keeper(redis_url, urls, Off()) as next_one:
+        async with keeper(redis_url, urls, ResidencyPolicy()) as next_one:
             assert next_one.view.serving == serving
             assert not next_one.decides
             await end_lease(killed)
@@ -121,7 +121,7 @@ async def test_an_account_goes_on_in_the_next_process(redis_url: str) -> None:
 async def test_a_fault_does_not_leave_the_engines_to_nobody(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with engines(["emerald"]) as urls, keeper(redis_url, urls, Off()) as kept:
+    async with engines(["emerald"]) as urls, keeper(redis_url, urls, ResidencyPolicy()) as kept:
         monkeypatch.setattr("fleet.residency.keeper.LOOK_EVERY_S", 0.02)
         with monkeypatch.context() as patch:
             patch.setattr(kept.scheduler, "step", lambda now_s: [][0])
@@ -140,7 +140,7 @@ async def test_a_process_without_redis_is_not_taken_for_one_that_was_stopped(
         calls.append("exchange")
         raise BackendError("Redis cannot be asked", status=503)
 
-    async with engines(["emerald"]) as urls, keeper(redis_url, urls, Off()) as kept:
+    async with engines(["emerald"]) as urls, keeper(redis_url, urls, ResidencyPolicy()) as kept:
         monkeypatch.setattr(kept._board, "exchange", away)
         await stop_task(kept._tasks[0])  # else its looks count
         kept._told_at_s = earlier = forward_clock() - 30.0
@@ -158,8 +158,8 @@ async def test_a_process_that_was_stopped_asks_who_sleeps_before_it_sends_a_requ
     async with engines(["emerald"], made) as urls:
         board = board_of(redis_url, urls)
         async with (
-            keeper(redis_url, urls, Off()) as other,
-            gateway_over(urls, Off(), ["emerald"], board=board) as it,
+            keeper(redis_url, urls, ResidencyPolicy()) as other,
+            gateway_over(urls, ResidencyPolicy(), ["emerald"], board=board) as it,
         ):
             assert await asked(it, "red") == "ruby"
             stopped = it.parts.residency

@@ -135,13 +135,13 @@ def test_the_commands_write_files_and_change_nothing(
     log_traffic(trained, url, end=" \x1b]0;owned\x07\x1b[2J\u202e")
     before = (trained / "experts.yaml").read_bytes(), Registry(trained / "data" / "routers").live()
 
-    def coe(name: str, *arguments: str) -> tuple[int, str]:
+    def coe(*arguments: str) -> tuple[int, str]:
         shared = ["--data-dir", str(trained / "data")]
-        status = run(f"categories {name}", [*arguments, *shared])
+        status = run("categories propose", [*arguments, *shared])
         seen = capsys.readouterr()
         return status, seen.out + seen.err
 
-    status, said = coe("propose", "--config", str(trained / "experts.yaml"), "--min-size", "15")
+    status, said = coe("--config", str(trained / "experts.yaml"), "--min-size", "15")
     assert status == 0
     assert "right would add +0.5" in said
     assert "houseplant terrarium \\u001b]0;owned\\u0007\\u001b[2J\\u202e" in said  # examples, which drive no terminal
@@ -150,19 +150,19 @@ def test_the_commands_write_files_and_change_nothing(
     assert "houseplant terrarium" not in kept  # erasing a subject reaches the log alone
     name = json.loads(kept)["new"][0]["name"]
     out = tmp_path / "proposals"
-    assert coe("accept", name, "--out", str(out), "--as", "plants")[0] == 0
+    assert coe("--accept", name, "--out", str(out), "--as", "plants")[0] == 0
     queries = read_seed(out)
     assert {query.category for query in queries} == {"plants"}
     assert len(queries) >= 30
     written = yaml.safe_load((out / "plants.yaml").read_text())
     assert list(written["categories"]) == ["plants"]
     assert written["evidence"]["gain"]["expert"] == "right"
-    assert coe("accept", name, "--out", str(out), "--as", "plants")[0] == 1  # nothing is overwritten
-    status, said = coe("accept", "nonsense")
+    assert coe("--accept", name, "--out", str(out), "--as", "plants")[0] == 1  # nothing is overwritten
+    status, said = coe("--accept", "nonsense")
     assert status == 1
     assert "no proposal is named 'nonsense'" in said
     assert name in said
-    assert coe("accept", name, "--as", "../x")[0] == 1
+    assert coe("--accept", name, "--as", "../x")[0] == 1
     assert ((trained / "experts.yaml").read_bytes(), Registry(trained / "data" / "routers").live()) == before
 
 
@@ -194,7 +194,7 @@ def test_without_texts_the_command_says_what_it_lacks(
     assert "new: topic-1: " in said
     assert "no example: the log keeps no text (log.privacy)" in said
     accepted = [*shared[2:], "--out", str(tmp_path / "out"), "--as", "plants"]
-    assert run("categories accept", ["topic-1", *accepted]) == 0
+    assert run("categories propose", ["--accept", "topic-1", *accepted]) == 0
     assert "The log keeps no text, so write queries for it yourself" in (tmp_path / "out" / "plants.yaml").read_text()
 
 

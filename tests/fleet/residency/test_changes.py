@@ -6,8 +6,7 @@ import pytest
 
 from fleet.residency.changes import Changes, forward_clock
 from fleet.residency.memory import Memory
-from fleet.residency.policies import Off
-from fleet.residency.scheduler import Scheduler, Step
+from fleet.residency.scheduler import ResidencyPolicy, Scheduler, Step
 from fleet.residency.types import Residency
 from fleet.residency.vllm_actuator import VllmActuator
 from tests.fleet.residency.driver import resident
@@ -19,8 +18,8 @@ LATER_S = 1e4
 @pytest.mark.parametrize("leaves", ["before it wakes", "while it wakes", "once it is awake", "after it ended again"])
 def test_an_engine_can_be_put_away_whenever_its_waiting_client_left(leaves: str) -> None:
     states = {"a": Residency.AWAKE, "b": Residency.SLEEP_2}
-    scheduler = Scheduler((resident("a"), resident("b")), Memory({"0": 21.5}, 0.0), Off(), states)
-    changes = Changes(scheduler, VllmActuator(dict), frozenset)
+    scheduler = Scheduler((resident("a"), resident("b")), Memory({"0": 21.5}, 0.0), ResidencyPolicy(), states)
+    changes = Changes(scheduler, VllmActuator(dict))
     changes.follow({"": {"b"}, "other": {"b"}})
     assert scheduler.step(forward_clock()) == Step("a", Residency.SLEEP_2)
     scheduler.finished(forward_clock())

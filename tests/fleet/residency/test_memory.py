@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from fleet.residency.memory import Memory
-from fleet.residency.policies import Off
-from fleet.residency.scheduler import Scheduler, Step
+from fleet.residency.scheduler import ResidencyPolicy, Scheduler, Step
 from fleet.residency.types import Residency
 from tests.fleet.residency.driver import resident
 
@@ -12,7 +11,7 @@ from tests.fleet.residency.driver import resident
 def test_an_engine_that_starts_again_has_its_memory_and_sleeps_only_once_it_is_awake() -> None:
     engines = (resident("starts", 30.0), resident("wanted", 30.0))
     states = {"starts": Residency.STARTING, "wanted": Residency.SLEEP_2}
-    scheduler = Scheduler(engines, Memory({"0": 31.5}), Off(), states)
+    scheduler = Scheduler(engines, Memory({"0": 31.5}), ResidencyPolicy(), states)
     assert scheduler.serving == frozenset()
     assert scheduler.ask(0.0, "wanted")
     assert scheduler.step(0.0) is None

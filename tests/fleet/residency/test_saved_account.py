@@ -10,9 +10,9 @@ import pytest
 
 from fleet.residency.demand import ROWS_PER_CATEGORY
 from fleet.residency.memory import Memory
-from fleet.residency.policies import Off, Regret
+from fleet.residency.policies import Regret
 from fleet.residency.saved_account import account_text, take_account
-from fleet.residency.scheduler import Scheduler
+from fleet.residency.scheduler import ResidencyPolicy, Scheduler
 from router.residency_config import ResidencyConfig
 from tests.fleet.residency.driver import resident
 
@@ -56,7 +56,7 @@ def test_fields_of_a_newer_account_are_left_out_and_a_policy_without_demand_take
     scheduler, _ = scheduler_of("ab")
     take_account(scheduler, json.dumps(newer))
     assert account_text(scheduler) == saved()
-    fixed = Scheduler((resident("b"),), Memory({"0": 100.0}), Off())
+    fixed = Scheduler((resident("b"),), Memory({"0": 100.0}), ResidencyPolicy())
     take_account(fixed, saved())
     assert fixed.residents[0].times.cold_start_s == 123.0
     assert json.loads(account_text(fixed))["categories"] == {}

@@ -10,18 +10,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.residency_rivals import OnDemand
 from fleet.residency.memory import Memory, Resident
-from fleet.residency.policies import Off, OnDemand, Regret, Static
+from fleet.residency.policies import Regret
 from fleet.residency.scheduler import ResidencyPolicy, Scheduler, Step
 from fleet.residency.types import SLEEPS, Residency
 from router.residency_config import ResidencyConfig
 from tests.fleet.residency.driver import Driver, resident
 
+IDLE = ResidencyPolicy()
+
 POLICIES: dict[str, Callable[[tuple[Resident, ...]], ResidencyPolicy]] = {
     "regret": lambda engines: Regret(engines, 0.0, ResidencyConfig(memory_gb=1, memory_s=60, fairness_s=300)),
-    "static": lambda engines: Static([each.name for each in engines[:2]]),
     "lru": lambda engines: OnDemand(len(engines)),
-    "off": lambda engines: Off(),
+    "off": lambda engines: IDLE,
 }
 
 
@@ -120,7 +122,7 @@ def test_two_small_engines_are_woken_in_the_place_of_a_large_one_though_neither_
 
 def test_an_engine_asked_by_name_is_woken_when_the_running_request_of_its_victim_has_ended() -> None:
     residents = (resident("a"), resident("b"))
-    scheduler = Scheduler(residents, Memory({"0": 21.5}, 0.0), Off(), {"a": Residency.AWAKE, "b": Residency.SLEEP_2})
+    scheduler = Scheduler(residents, Memory({"0": 21.5}, 0.0), IDLE, {"a": Residency.AWAKE, "b": Residency.SLEEP_2})
     driver = Driver(scheduler, service_s=40.0)
     driver.request("any", [1.0, 0.0])
     driver.until(5)
@@ -135,7 +137,7 @@ def test_an_engine_asked_by_name_is_woken_when_the_running_request_of_its_victim
 
 def test_an_engine_that_was_woken_stays_for_two_of_its_cycles() -> None:
     residents = (resident("a"), resident("b"))
-    scheduler = Scheduler(residents, Memory({"0": 21.5}, 0.0), Off(), {"a": Residency.AWAKE, "b": Residency.SLEEP_2})
+    scheduler = Scheduler(residents, Memory({"0": 21.5}, 0.0), IDLE, {"a": Residency.AWAKE, "b": Residency.SLEEP_2})
     assert scheduler.ask(0.0, "b")
     while scheduler.step(0.0) is not None:
         scheduler.finished(7.0)
@@ -148,13 +150,13 @@ def test_an_engine_that_was_woken_stays_for_two_of_its_cycles() -> None:
 
 def test_an_engine_that_pins_leave_no_room_for_is_not_waited_for() -> None:
     residents = (resident("a", is_pinned=True), resident("b"))
-    scheduler = Scheduler(residents, Memory({"0": 21.5}), Off(), {"a": Residency.AWAKE, "b": Residency.SLEEP_2})
+    scheduler = Scheduler(residents, Memory({"0": 21.5}), IDLE, {"a": Residency.AWAKE, "b": Residency.SLEEP_2})
     assert not scheduler.ask(0.0, "b")
     assert not scheduler.is_asked("b")
 
 
 def test_an_engine_that_fails_to_wake_is_left_alone_longer_each_time() -> None:
-    scheduler = Scheduler((resident("a"),), Memory({"0": 25.0}), Off())
+    scheduler = Scheduler((resident("a"),), Memory({"0": 25.0}), IDLE)
     for now_s, retry_s in ((0.0, 10.0), (20.0, 20.0)):
         assert scheduler.ask(now_s, "a")
         assert scheduler.step(now_s) is not None
@@ -165,7 +167,7 @@ def test_an_engine_that_fails_to_wake_is_left_alone_longer_each_time() -> None:
 
 
 def test_an_engine_that_ends_while_it_wakes_is_started_for_who_waits() -> None:
-    scheduler = Scheduler((resident("a"),), Memory({"0": 25.0}), Off(), {"a": Residency.SLEEP_2})
+    scheduler = Scheduler((resident("a"),), Memory({"0": 25.0}), IDLE, {"a": Residency.SLEEP_2})
     assert scheduler.ask(0.0, "a")
     assert scheduler.step(0.0) == Step("a", Residency.AWAKE)
     scheduler.failed(1.0, Residency.STARTING)
@@ -178,15 +180,15 @@ def test_an_engine_that_ends_while_it_wakes_is_started_for_who_waits() -> None:
 
 def test_pins_and_states_that_exceed_the_memory_are_refused() -> None:
     with pytest.raises(ValueError, match=r"pinned engines need 40\.0 GiB on device 0; allowed: at most 30\.0"):
-        Scheduler((resident("a", is_pinned=True), resident("b", is_pinned=True)), Memory({"0": 30.0}), Off())
+        Scheduler((resident("a", is_pinned=True), resident("b", is_pinned=True)), Memory({"0": 30.0}), IDLE)
     with pytest.raises(ValueError, match="awake or asleep need"):
-        Scheduler((resident("a"),), Memory({"0": 10.0}), Off(), {"a": Residency.AWAKE})
+        Scheduler((resident("a"),), Memory({"0": 10.0}), IDLE, {"a": Residency.AWAKE})
 
 
 def test_sleepers_are_stopped_where_what_they_keep_is_needed() -> None:
     residents = (resident("a", 30.0), resident("b", 5.0), resident("c", 5.0))
     states = {"a": Residency.STOPPED, "b": Residency.SLEEP_2, "c": Residency.SLEEP_2}
-    scheduler = Scheduler(residents, Memory({"0": 32.0}), Off(), states)
+    scheduler = Scheduler(residents, Memory({"0": 32.0}), IDLE, states)
     assert scheduler.ask(0.0, "a")
     driver = Driver(scheduler)
     driver.until(120)
@@ -199,7 +201,7 @@ def test_no_engine_is_stopped_that_could_as_well_sleep() -> None:
     sizes = {"qwen-72b": 50.9, "qwen-7b": 18.2, "gemma-9b": 21.5, "gemma-27b": 63.6, "llama-70b": 49.4}
     engines = tuple(resident(name, awake_gib=gib) for name, gib in sizes.items())
     states = dict.fromkeys(sizes, Residency.SLEEP_2) | dict.fromkeys(("qwen-72b", "qwen-7b"), Residency.AWAKE)
-    scheduler = Scheduler(engines, Memory({"0": 75.0}, 0.0), Off(), states)
+    scheduler = Scheduler(engines, Memory({"0": 75.0}, 0.0), IDLE, states)
     scheduler.ask(1e6, "gemma-27b")
     steps = []
     while (step := scheduler.step(1e6)) is not None:

@@ -269,7 +269,7 @@ class Shell:
         self._capsys = capsys
 
     def __call__(self, command: str, *arguments: str) -> tuple[int, str]:
-        config = self._config if command in ("create", "limits") else []
+        config = self._config if command in ("create", "update") else []
         status = command_line.run(f"keys {command}", [*arguments, *self._options, *config])
         shown = self._capsys.readouterr()
         return status, shown.out + shown.err
@@ -293,7 +293,7 @@ def test_limits_say_what_is_used(coe_keys: Shell, redis_url: str, monkeypatch: p
     made = coe_keys("create", "acme", "--usd", "5/month")[1]
     key_id = re.search(r"key (acme/\w{12});", made)[1]
     asyncio.run(spend(redis_url, key_id))
-    status, shown = coe_keys("limits", key_id)
+    status, shown = coe_keys("ls", key_id)
     assert status == 0
     assert "1.25 of 5 usd per month, until 20" in shown
 
@@ -308,19 +308,19 @@ def test_the_commands(coe_keys: Shell) -> None:
     assert status == 0
     key_id, secret = re.search(r"key (acme/\w{12});", made)[1], made.splitlines()[-1]
     assert secret.startswith("sk-coe-")
-    status, shown = coe_keys("limits", key_id, "--usd", "none", "--usd", "7/day", "--expires", "1d")
+    status, shown = coe_keys("update", key_id, "--usd", "none", "--usd", "7/day", "--expires", "1d")
     assert "60 requests per minute; experts ruby; until" in shown
-    status, shown = coe_keys("limits", key_id, "--usd", "7/day", "--expires", "never", "--experts", "all")
+    status, shown = coe_keys("update", key_id, "--usd", "7/day", "--expires", "never", "--experts", "all")
     assert shown.strip() == f"{key_id}: 60 requests per minute; 7 usd per day"
-    assert coe_keys("limits", "acme", "--usd", "100/month")[1].strip() == "acme: 100 usd per month"
-    assert coe_keys("limits", "acme")[1].strip() == "acme: 100 usd per month"
-    assert "there is no key of a team 'acne'" in coe_keys("limits", "acne")[1]
-    rotated = coe_keys("rotate", key_id, "--overlap", "24h")[1].splitlines()[-1]
+    assert coe_keys("update", "acme", "--usd", "100/month")[1].strip() == "acme: 100 usd per month"
+    assert coe_keys("ls", "acme")[1].strip() == "acme: 100 usd per month"
+    assert "there is no key of a team 'acne'" in coe_keys("ls", "acne")[1]
+    rotated = coe_keys("update", key_id, "--rotate", "24h")[1].splitlines()[1]
     assert rotated != secret
-    assert coe_keys("revoke", key_id) == (0, f"{key_id} is revoked\n")
+    assert coe_keys("update", key_id, "--revoke") == (0, f"{key_id} is revoked\n")
     listed = coe_keys("ls")[1]
     assert "revoked" in listed
-    status, log = coe_keys("log")
+    status, log = coe_keys("ls", "--log")
     assert status == 0
     assert log.count("limits") == 3, "what changes nothing is not an action"
     assert not any(hidden in listed + log for hidden in (secret, rotated))
@@ -331,7 +331,7 @@ def test_keys_of_a_mounted_backup_are_listed(coe_keys: Shell, tmp_path: Path, mo
     coe_keys("create", "acme")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     monkeypatch.setattr("os.access", lambda _, mode: not mode & os.W_OK)
-    (status, listed), (_, log) = coe_keys("ls"), coe_keys("log")
+    (status, listed), (_, log) = coe_keys("ls"), coe_keys("ls", "--log")
     assert (status, "acme/" in listed, "create" in log) == (0, True, True)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
@@ -358,9 +358,10 @@ def test_a_mounted_backup_of_an_earlier_coe_says_what_adds_the_table(
         (["create", "acme", "--policies", "cheap"], "'cheap' is not in experts.yaml; allowed: default"),
         (["create", "acme", "--usd", "5"], "--usd '5' is not a cap; allowed: AMOUNT/WINDOW"),
         (["create", "acme", "--expires", "soon"], "'soon' is not a duration"),
-        (["limits", "acme/1", "--usd", "1/day"], "there is no key 'acme/1'"),
-        (["limits", "acme", "--admin"], "--admin: allowed for a key"),
-        (["revoke", "nobody"], "there is no key 'nobody'"),
+        (["update", "acme/1", "--usd", "1/day"], "there is no key 'acme/1'"),
+        (["update", "acme", "--admin"], "--admin: allowed for a key"),
+        (["update", "acme", "--rotate", "1h"], "--rotate: allowed for a key"),
+        (["update", "acme/none", "--revoke"], "there is no key 'acme/none'"),
     ],
 )
 def test_wrong_arguments_are_one_line(coe_keys: Shell, arguments: list[str], complaint: str) -> None:
