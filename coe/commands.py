@@ -140,10 +140,6 @@ COMMANDS = {
     "log drain": Command(
         "decision_log.doctor_commands:drain", "Write what waits in the stream to SQL, once or always."
     ),
-    "log feedback": Command(
-        "training.feedback_command:log_feedback",
-        "Show who gives feedback, what that hides, and which signals agree with it.",
-    ),
     "log erase": Command(
         "decision_log.removal_commands:erase_decisions", "Erase every decision of a subject, or older than a given age."
     ),

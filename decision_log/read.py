@@ -143,20 +143,28 @@ def by_ids(query: str) -> TextClause:
     return text(query).bindparams(bindparam("ids", expanding=True, type_=Text()))
 
 
-def count_feedback(connection: Connection, since: float, by: Literal["kind", "key_id"]) -> list[tuple[str, int, float]]:
+def count_feedback(
+    connection: Connection, since: float, until: float, by: Literal["kind", "key_id"]
+) -> list[tuple[str, int, float]]:
     """Pieces of feedback and their mean value by kind or by key (None without keys), most first."""
-    query = f"SELECT {by}, COUNT(*), AVG(value) FROM feedback WHERE at >= :since GROUP BY {by} ORDER BY 2 DESC, 1"
-    return [(row[0], row[1], row[2]) for row in connection.execute(text(query), {"since": since})]
+    query = (
+        f"SELECT {by}, COUNT(*), AVG(value) FROM feedback WHERE at >= :since AND at < :until GROUP BY {by} "
+        "ORDER BY 2 DESC, 1"
+    )
+    rows = connection.execute(text(query), {"since": since, "until": min(until, 1e18)})
+    return [(row[0], row[1], row[2]) for row in rows]
 
 
-def read_judged_grades(connection: Connection, since: float) -> dict[tuple[str, str], dict[str, float]]:
+def read_judged_grades(connection: Connection, since: float, until: float) -> dict[tuple[str, str], dict[str, float]]:
     """Grades of the answers that clients got: (judge, rubric) -> decision -> grade."""
     query = text(
         "SELECT j.judge, j.rubric, j.decision_id, j.value FROM judgements j JOIN decisions d "
-        "ON d.decision_id = j.decision_id AND d.expert = j.expert WHERE j.other = '' AND d.at >= :since"
+        "ON d.decision_id = j.decision_id AND d.expert = j.expert "
+        "WHERE j.other = '' AND d.at >= :since AND d.at < :until"
     )
+    rows = connection.execute(query, {"since": since, "until": min(until, 1e18)})
     grades: dict[tuple[str, str], dict[str, float]] = {}
-    for judge, rubric, decision_id, value in connection.execute(query, {"since": since}):
+    for judge, rubric, decision_id, value in rows:
         grades.setdefault((judge, rubric), {})[decision_id] = value
     return grades
 
@@ -174,13 +182,13 @@ def read_preferences(
     return found
 
 
-def count_swapped_pairs(connection: Connection, since: float) -> dict[tuple[str, str], tuple[int, int]]:
+def count_swapped_pairs(connection: Connection, since: float, until: float) -> dict[tuple[str, str], tuple[int, int]]:
     """Pairs of answers judged in both orders, and how many of them consistently, by (judge, rubric)."""
     query = text(
         "SELECT judge, rubric, COUNT(*), SUM(CASE WHEN is_consistent THEN 1 ELSE 0 END) FROM judgements "
-        "WHERE other <> '' AND at >= :since GROUP BY judge, rubric"
+        "WHERE other <> '' AND at >= :since AND at < :until GROUP BY judge, rubric"
     )
-    rows = connection.execute(query, {"since": since})
+    rows = connection.execute(query, {"since": since, "until": min(until, 1e18)})
     return {(judge, rubric): (int(pairs), int(consistent)) for judge, rubric, pairs, consistent in rows}
 
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from base.intervals import Z_95, wilson_interval
+from base.intervals import Z_95
 from decision_log.feedback_types import ImplicitKind
 from router.types import Float64Array, Metric, Record, RoutingDecision
 
@@ -97,22 +97,6 @@ class ReplyRates:
 def coarser(reply_bin: ReplyBin) -> tuple[Group, Group, Group, Group]:
     """The bin and the ever larger groups it belongs to, up to everything."""
     return reply_bin, reply_bin[:2], reply_bin[:1], EVERYTHING
-
-
-def weighted_mean(rewards: Float64Array, weights: Float64Array) -> Metric | None:
-    """The self-normalised (Hajek) mean of rewards (n,) in [0, 1] with its 95% interval; None of nothing.
-
-    The interval is by linearisation (Sarndal et al. 1992, 5.7), and never inside Wilson's for the effective sample size
-    `n` (Kish 1965): five rewards that are all 1 do not prove a mean of 1.
-    """
-    total = float(weights.sum())
-    if len(rewards) == 0 or total <= 0:
-        return None
-    mean = float((weights * rewards).sum()) / total
-    effective = total**2 / float((weights**2).sum())
-    half = Z_95 * math.sqrt(float((weights**2 * (rewards - mean) ** 2).sum())) / total
-    low, high = wilson_interval(mean, effective)
-    return Metric.within(max(min(mean - half, low), 0.0), mean, min(max(mean + half, high), 1.0), round(effective))
 
 
 class SignalAgreement(Record):

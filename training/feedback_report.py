@@ -1,9 +1,10 @@
-"""Report on the log's feedback: who gives it, the mean as given and corrected, and which signals agree with it."""
+"""What the log's feedback says by kind and key, and how far signals of clients and judges agree with it."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+import math
 from collections.abc import Iterable, Mapping
+from itertools import takewhile
 
 import numpy as np
 from sqlalchemy import Connection
@@ -21,18 +22,7 @@ from decision_log.read import (
 )
 from decision_log.sql_engine import open_log
 from router.types import Metric, Record
-from training.feedback_bias import MIN_AGREEING, Replies, SignalAgreement, correlation, weighted_mean
-
-
-class GroupReplies(Record):
-    """Answers of a category by an expert; means are None without a reply."""
-
-    category: str
-    expert: str
-    answers: int
-    replies: int
-    raw: Metric | None
-    corrected: Metric | None
+from training.feedback_bias import MIN_AGREEING, Replies, SignalAgreement, correlation
 
 
 class KindCount(Record):
@@ -78,17 +68,12 @@ class JudgeAgreement(Record):
 
 
 class FeedbackReport(Record):
-    """`raw` is the mean of the replies, `corrected` that of all answers as far as replies tell."""
+    """What was said, by kind and key, and who else agrees with it."""
 
-    answers: int
-    replies: int
-    raw: Metric | None
-    corrected: Metric | None
-    groups: tuple[GroupReplies, ...]
     kinds: tuple[KindCount, ...]
     keys: tuple[KeyCount, ...]
     signals: tuple[SignalAgreement, ...]
-    judges: tuple[JudgeAgreement, ...] = ()
+    judges: tuple[JudgeAgreement, ...]
 
 
 def gather(
@@ -110,12 +95,11 @@ def gather(
 
 
 def feedback_report(
-    database_url: str, *, since: float = 0.0, key_weights: Mapping[str, float] | None = None
+    database_url: str, *, since: float = 0.0, until: float = math.inf, key_weights: Mapping[str, float] | None = None
 ) -> FeedbackReport:
-    """Reads the log from SQL, a page at a time.
+    """Reads the feedback on decisions with since <= at < until (Unix seconds) from SQL.
 
     Args:
-        since: Unix seconds; older decisions are not read.
         key_weights: key id -> how much its feedback counts; 1 where not named.
 
     Raises:
@@ -123,15 +107,18 @@ def feedback_report(
     """
     with open_log(database_url) as connection:
         rewards = read_rewards(connection, key_weights)
-        replies = gather(read_records(connection, since), rewards, read_signals(connection))
-        report = report_of(replies, *given(connection, since, key_weights or {}))
-        judges = judge_agreements(connection, since, rewards)
-        return report.model_copy(update={"judges": judges})
+        records = takewhile(lambda record: record.at < until, read_records(connection, since))
+        replies = gather(records, rewards, read_signals(connection))
+        kinds, keys = given(connection, since, until, key_weights or {})
+        judges = judge_agreements(connection, rewards, since, until)
+    return FeedbackReport(kinds=kinds, keys=keys, signals=tuple(replies.agreements().values()), judges=judges)
 
 
-def judge_agreements(connection: Connection, since: float, rewards: Mapping[str, float]) -> tuple[JudgeAgreement, ...]:
+def judge_agreements(
+    connection: Connection, rewards: Mapping[str, float], since: float, until: float = math.inf
+) -> tuple[JudgeAgreement, ...]:
     """Of every judge with each of its rubrics."""
-    grades, pairs = read_judged_grades(connection, since), count_swapped_pairs(connection, since)
+    grades, pairs = read_judged_grades(connection, since, until), count_swapped_pairs(connection, since, until)
     found = []
     for (judge, rubric), of_decision in sorted(grades.items()):
         both = sorted(of_decision.keys() & rewards.keys())
@@ -154,10 +141,10 @@ def judge_agreements(connection: Connection, since: float, rewards: Mapping[str,
 
 
 def given(
-    connection: Connection, since: float, key_weights: Mapping[str, float]
+    connection: Connection, since: float, until: float, key_weights: Mapping[str, float]
 ) -> tuple[tuple[KindCount, ...], tuple[KeyCount, ...]]:
     """Pieces of feedback by kind and by key, most first."""
-    by_kind, by_key = (count_feedback(connection, since, by) for by in ("kind", "key_id"))
+    by_kind, by_key = (count_feedback(connection, since, until, by) for by in ("kind", "key_id"))
     kinds = tuple(KindCount(kind=kind, pieces=pieces, mean=mean) for kind, pieces, mean in by_kind)
     total = sum(each.pieces for each in kinds)
     keys = tuple(
@@ -167,32 +154,3 @@ def given(
         for key_id, pieces, mean in by_key
     )
     return kinds, keys
-
-
-def report_of(replies: Replies, kinds: tuple[KindCount, ...], keys: tuple[KeyCount, ...]) -> FeedbackReport:
-    rates, rewards, weights = replies.rates, replies.reward_array(), replies.weights()
-    rows: dict[tuple[object, ...], list[int]] = defaultdict(list)
-    for row, each in enumerate(replies.bins):
-        rows[each[:2]].append(row)
-    groups = [
-        GroupReplies(
-            category=str(group[0]),
-            expert=str(group[1]),
-            answers=answers,
-            replies=len(rows[group]),
-            raw=weighted_mean(rewards[rows[group]], np.ones(len(rows[group]))),
-            corrected=weighted_mean(rewards[rows[group]], weights[rows[group]]),
-        )
-        for group, answers in rates.answers.most_common()
-        if len(group) == 2
-    ]
-    return FeedbackReport(
-        answers=rates.answers[()],
-        replies=len(rewards),
-        raw=weighted_mean(rewards, np.ones(len(rewards))),
-        corrected=weighted_mean(rewards, weights),
-        groups=tuple(groups),
-        kinds=kinds,
-        keys=keys,
-        signals=tuple(replies.agreements().values()),
-    )

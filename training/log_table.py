@@ -214,7 +214,7 @@ def read_log_table(
     with open_log(database_url) as connection:
         rewards, signals = read_rewards(connection, feedback.key_weights), read_signals(connection)
         records = read_records(connection, since)
-        judges = judge_agreements(connection, since, rewards)
+        judges = judge_agreements(connection, rewards, since)
         preferences = read_preferences(connection, [each.name for each in judges if each.is_trusted])
         table = collect(records, rewards, signals, feedback, progress, known, preferences)
         unheard = Counter[str]()

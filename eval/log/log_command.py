@@ -8,15 +8,18 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from base.errors import ConfigError, RouterError
 from base.options import ConfigOption, DataOption, SinceOption, require_folder, unix_time
-from base.progress import console_progress
+from base.progress import Progress, console_progress
 from base.visible_text import echo
 from eval.command_options import command_line
+
+if TYPE_CHECKING:
+    from eval.log.traffic import Traffic
 
 T = TypeVar("T")
 
@@ -49,9 +52,6 @@ def log(
     from eval.log.traffic import read_events, read_traffic
     from eval.log.traffic_page import traffic_page
     from eval.report.page import write_report
-    from training.category_mix import read_mix
-    from training.expert_worth import read_worth
-    from training.loop_worth import measure_loop, request_of
 
     require_folder(out)
     if foreign is not None or files:
@@ -61,28 +61,45 @@ def log(
         progress("reading the decision log")
         url = database_url_of(data_dir)
         traffic = read_traffic(url, since=since, until=until, progress=progress)
-        events = read_events(url, since=since, until=until)
-        last = datetime.fromtimestamp(traffic.at[-1] + 1, UTC)
-        loop = measure_loop(request_of(config, data_dir, last), last, progress)
-        progress("comparing the mix of categories with that of the labelled queries")
-        mix, mix_unknown = found_or_why(lambda: read_mix(config, data_dir / "routers", url, since=since, until=until))
-        progress("leaving each expert out of the map")
-        asked = Counter(traffic.category[traffic.is_routed].tolist())
-        worth, worth_unknown = found_or_why(lambda: read_worth(config, data_dir / "outcomes", asked))
+        learned = read_learned(config, data_dir, traffic, since, until, progress)
         progress(f"measuring {len(traffic):,} decisions")
         report = measure_log(
             traffic,
             command=command_line(sys.argv[1:]),
             now=datetime.now(UTC),
-            events=events,
-            loop=loop,
-            mix=mix,
-            mix_unknown=mix_unknown,
-            worth=worth,
-            worth_unknown=worth_unknown,
+            events=read_events(url, since=since, until=until),
+            **learned,
         )
         written = write_report(report, traffic_page(report), out)
     echo("\n".join([report.headline, *report.warnings, *(f"wrote {path}" for path in written)]))
+
+
+def read_learned(
+    config: Path, data_dir: Path, traffic: Traffic, since: float, until: float, progress: Progress
+) -> dict[str, Any]:
+    """The fields of the report on feedback, learning, the mix of categories and the worth of experts."""
+    from decision_log.default_database import database_url_of
+    from router.config import load_config
+    from training.category_mix import read_mix
+    from training.expert_worth import read_worth
+    from training.feedback_report import feedback_report
+    from training.loop_worth import measure_loop, request_of
+
+    url = database_url_of(data_dir)
+    loaded, _ = found_or_why(lambda: load_config(config))
+    weights = loaded.feedback.key_weights if loaded else {}
+    last = datetime.fromtimestamp(traffic.at[-1] + 1, UTC)
+    found: dict[str, Any] = {
+        "feedback": feedback_report(url, since=since, until=until, key_weights=weights),
+        "loop": measure_loop(request_of(config, data_dir, last), last, progress),
+    }
+    progress("comparing the mix of categories with that of the labelled queries")
+    routers = data_dir / "routers"
+    found["mix"], found["mix_unknown"] = found_or_why(lambda: read_mix(config, routers, url, since=since, until=until))
+    progress("leaving each expert out of the map")
+    asked = Counter(traffic.category[traffic.is_routed].tolist())
+    found["worth"], found["worth_unknown"] = found_or_why(lambda: read_worth(config, data_dir / "outcomes", asked))
+    return found
 
 
 def report_savings(kind: str, files: list[Path], policy: str, out: Path, config: Path, data_dir: Path) -> None:

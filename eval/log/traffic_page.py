@@ -7,13 +7,11 @@ from collections.abc import Iterator, Sequence
 from base.money import money
 from eval.log.category_regret import MIN_EFFECTIVE
 from eval.log.change_sections import change_sections, moment
+from eval.log.feedback_sections import feedback_sections
 from eval.log.traffic_records import (
-    Bias,
     CategoryRegret,
-    Disagreement,
     Group,
     LogReport,
-    RatedShare,
     Regret,
     Totals,
 )
@@ -41,8 +39,7 @@ def traffic_page(report: LogReport) -> Page:
         served_section(report, served if quality else None),
         Section("Experts", table=group_table("Expert", report.experts), chart=cells_chart(report)),
         regret_section(report.regret),
-        bias_section(report.bias),
-        disagreement_section(report.disagreement),
+        *feedback_sections(report),
         *change_sections(report),
         measured_section(report),
     ]
@@ -253,40 +250,6 @@ def regret_section(regret: Regret) -> Section:
     table = table_of("Category", {row.category: row for row in regret.categories}, columns, how=lambda row: row.unknown)
     note = "By propensities, cross-fitted. Negative: the choices per query beat any single expert."
     return Section("What better choices would have gained", text, table, note=note)
-
-
-def bias_section(bias: Bias) -> Section:
-    """Shares of answers with feedback, and the mean corrected for them."""
-    if bias.raw is None or bias.rated is None or bias.corrected is None:
-        return Section("Who gives feedback", "There was no feedback in this time.")
-    text = (
-        f"{stated(bias.rated, percent)} of the answers were rated. Their mean reward is {stated(bias.raw, percent)}; "
-        f"counting each for the answers of its category and expert gives {stated(bias.corrected, percent)}, for the "
-        f"{percent(bias.coverage, 0)} of the answers in a category and expert with feedback."
-    )
-    columns: list[Column[RatedShare]] = [
-        Column("Answers", lambda group: group.n),
-        Column("Rated", lambda group: group.rated, percent),
-    ]
-    return Section(
-        "Who gives feedback", text, table_of("Group", {f"{g.by}: {g.name}": g for g in bias.groups}, columns)
-    )
-
-
-def disagreement_section(found: Disagreement | None) -> Section:
-    """Disagreement of the experts that strategies asked, as a sign of error."""
-    text = ""
-    if found is not None:
-        text = (
-            f"Strategies compared the answers to {found.n:,} decisions; {percent(found.mean)} of the other experts' "
-            f"answers differ from the served one. {found.n_rated:,} of them are rated"
-        )
-        if found.auroc is None:
-            text += ": too few of both kinds to say whether that is a sign of error."
-        else:
-            chance = stated(found.auroc, "{:.2f}".format)
-            text += f"; a wrong one had more disagreement than a right one with a probability of {chance} (AUROC)."
-    return Section("Disagreement as a sign of error", text)
 
 
 def measured_section(report: LogReport) -> Section:

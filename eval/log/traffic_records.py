@@ -11,6 +11,7 @@ from eval.metrics.intervals import Gap, Rate
 from router.types import Record
 from training.category_mix import TrafficMix
 from training.expert_worth import CompositionWorth
+from training.feedback_report import FeedbackReport
 from training.loop_worth import LoopWorth
 
 
@@ -187,6 +188,7 @@ class LogReport(Record):
     disagreement: Disagreement | None = Field(default=None, description="None where no strategy compared answers")
     events: tuple[RouterEvent, ...] = Field(default=(), description="as the gateways saw them, oldest first")
     model_changes: tuple[ModelChange, ...] = Field(default=(), description="of the models behind experts")
+    feedback: FeedbackReport | None = Field(default=None, description="what was said, and who agrees with it")
     loop: LoopWorth | None = Field(default=None, description="of the last 30 days; None without routers to compare")
     mix: TrafficMix | None = Field(default=None, description="of the newest decisions; None where it is not known")
     mix_unknown: str = Field(default="", description="why it is not")

@@ -43,7 +43,7 @@ def test_a_time_without_a_zone_is_utc(text: str, seconds: float) -> None:
 
 
 def test_a_time_that_is_not_one_is_named_with_its_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("log feedback", ["--since", "yesterday", "--data-dir", str(tmp_path)]) == 1
+    assert run("eval log", ["--since", "yesterday", "--out", str(tmp_path)]) == 1
     assert capsys.readouterr().err == (
         "coe: --since: 'yesterday' is not an ISO date or time such as 2026-11-25 or 2026-11-25T08:00\n"
     )

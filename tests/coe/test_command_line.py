@@ -102,7 +102,6 @@ LIBRARIES = {"numpy", "scipy", "sklearn", "onnxruntime", "tokenizers", "litellm"
         ("log doctor --help", {*ROUTERS, *LIBRARIES}),
         ("log drain --help", {*ROUTERS, *LIBRARIES}),
         ("log erase --help", {*ROUTERS, *LIBRARIES}),
-        ("log feedback --help", {*ROUTERS, *LIBRARIES, "sqlalchemy"}),
         ("router promote --help", {*ROUTERS, *LIBRARIES}),
         ("categories propose --help", {*ROUTERS, *LIBRARIES}),
         ("keys ls --help", {*ROUTERS, *LIBRARIES}),

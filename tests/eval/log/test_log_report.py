@@ -25,10 +25,11 @@ from eval.log.traffic_records import LogReport
 from eval.metrics.intervals import Rate, gap, rate
 from eval.report import page
 from router.live_pointer import LivePointer, Withdrawal
-from router.types import DecisionReason
+from router.types import DecisionReason, Metric
 from tests.eval.drawn import charts_of_page
 from tests.eval.log.traffic_log import NEW, OLD, START, decision_of, record_of, traffic, write_log
 from tests.training.trained_folder import make_trained
+from training.feedback_report import FeedbackReport
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -261,6 +262,45 @@ def test_what_happened_to_routers_is_told(tmp_path: Path) -> None:
     assert "its mean reward is &lt;low&gt;" in page.render(traffic_page(found))
 
 
+def test_the_report_says_who_agrees_with_feedback(report: LogReport) -> None:
+    """Two keys, a signal that agrees, one that nobody showed, and a judge."""
+    worse = Metric.within(0.2, 0.4, 0.6, 100)
+    signal = {"with_feedback": 40, "mean_with": 0.1, "mean_without": 0.5, "difference": worse, "verdict": "agrees"}
+    unseen = {**signal, "with_feedback": 0, "difference": None, "verdict": "needs 20 answers"}
+    judged = {
+        "grades": 134,
+        "mean_grade": 0.5,
+        "with_feedback": 101,
+        "correlation": worse,
+        "pairs": 70,
+        "consistent": 61,
+    }
+    said = FeedbackReport.model_validate(
+        {
+            "kinds": [{"kind": "thumb", "pieces": 3, "mean": 0.5}],
+            "keys": [
+                {"key_id": name, "pieces": 2, "share": 0.5, "mean": 0.5, "weight": 0.25} for name in ("one", "two")
+            ],
+            "signals": [{"kind": "cut_off", "answers": 80, **signal}, {"kind": "aborted", "answers": 0, **unseen}],
+            "judges": [{"judge": "wise", "rubric": "r1", "correlation": worse, **judged}],
+        }
+    )
+    tables = {
+        section.title: section.table
+        for section in traffic_page(report.model_copy(update={"feedback": said})).sections
+        if section.table is not None
+    }
+    assert [row.name for row in tables["Kinds of feedback"].rows] == ["thumb"]
+    assert [row.cells[-1].text for row in tables["Keys that gave feedback"].rows] == ["0.25", "0.25"]
+    ((signal_row,), (judge_row,)) = (tables[title].rows for title in ("Signals of clients", "Judges"))
+    assert (signal_row.name, signal_row.cells[-1].text, signal_row.cells[-2].interval) == (
+        "cut_off",
+        "agrees",
+        "+20.0 to +60.0",
+    )
+    assert (judge_row.name, judge_row.cells[-1].text) == ("wise, rubric r1", "61")
+
+
 def test_the_report_says_what_each_expert_is_worth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = make_trained(tmp_path)
     write_log(folder / "data" / "coe.db", 60)
@@ -269,6 +309,7 @@ def test_the_report_says_what_each_expert_is_worth(tmp_path: Path, capsys: pytes
     assert "Nobody would miss right" in capsys.readouterr().out
     found = json.loads((tmp_path / "out" / "report.json").read_text())
     assert found["worth"]["dispensable"] == ["right"]
+    assert [kind["kind"] for kind in found["feedback"]["kinds"]] == ["thumb"]
     assert "Which expert earns its keep" in (tmp_path / "out" / "report.html").read_text()
     assert run("eval log", [*arguments, "--config", str(tmp_path / "none.yaml")]) == 0
     found = json.loads((tmp_path / "out" / "report.json").read_text())
