@@ -22,6 +22,12 @@ from base.fault_words import fault_words
 GATEWAY_URL = f"http://127.0.0.1:{os.environ.get('COE_PORT') or 8000}/v1"
 """API root of the gateway of this host, on the port that `coe serve` and `coe up` take without `--port`."""
 
+
+def api_key() -> str | None:
+    """The key of the gateway or API, if it wants one: an option would show it to whoever lists processes."""
+    return os.environ.get("COE_API_KEY") or None
+
+
 SECONDS_OF = {"m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 
 
@@ -51,10 +57,6 @@ def unix_time(value: str | float, option: str = "--since") -> float:
 ConfigOption = Annotated[Path, typer.Option("--config", envvar="COE_CONFIG", help="experts.yaml to read")]
 DataOption = Annotated[
     Path, typer.Option("--data-dir", envvar="COE_DATA_DIR", help="folder of everything that is kept")
-]
-KeyOption = Annotated[
-    str | None,
-    typer.Option("--api-key", envvar="COE_API_KEY", help="key of the gateway or API, if it wants one"),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="seed of every random draw")]

@@ -12,7 +12,7 @@ import numpy as np
 import typer
 
 from base.errors import ConfigError, allowed_values
-from base.options import KeyOption, require_folder, with_options
+from base.options import api_key, require_folder, with_options
 from base.progress import console_progress
 from base.ray_engine import EngineOption, WorkEngine, cores_of
 from base.terminal import Grid, Terminal
@@ -41,7 +41,6 @@ def collect(
         Path | None, typer.Option(help="folder or JSON lines file of probes; default: the shipped probes")
     ] = None,
     experts_file: Annotated[Path | None, typer.Option(help="experts.yaml with sizes and prices")] = None,
-    api_key: KeyOption = None,
     answers_from: Annotated[
         Path | None, typer.Option(help="answers of another machine; those of unchanged experts are not asked again")
     ] = None,
@@ -60,7 +59,7 @@ def collect(
         given=tuple(read_answers(answers_from)) if answers_from else (),
         kept=frozenset(inputs.facts) if experts_file else None,
         options=options,
-        api_key=api_key,
+        api_key=api_key(),
     )
     with console_progress() as progress, cores_of(engine) as cores:
         collection = asyncio.run(run_collect(replace(request, cores=cores), show=progress))

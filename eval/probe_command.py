@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from base.errors import DataError, allowed_values
-from base.options import GATEWAY_URL, ConfigOption, DataOption, KeyOption
+from base.options import GATEWAY_URL, ConfigOption, DataOption, api_key
 from base.progress import console_progress
 from base.terminal import Grid
 from base.visible_text import echo
@@ -44,7 +44,6 @@ def experts_probe(
     base_url: Annotated[
         str, typer.Option(help="API root where the expert is a model, such as the running gateway's")
     ] = GATEWAY_URL,
-    api_key: KeyOption = None,
     probes: Annotated[
         int, typer.Option("--probes", min=LISTED_PROBES[0], max=LISTED_PROBES[1], help="how many to ask at most")
     ] = 64,
@@ -74,7 +73,9 @@ def experts_probe(
     kept = [artifact.manifest.experts.index(expert) for expert in router.experts]
     bars = bars_of(loaded, router, evidence_of(artifact).columns(kept), name, [len(row) for row in rows])
     out = data_dir / "outcomes" / f"probe-{name}"
-    request = CollectRequest(**vars(inputs), base_url=base_url, out=out, api_key=api_key, kept=frozenset(inputs.facts))
+    request = CollectRequest(
+        **vars(inputs), base_url=base_url, out=out, api_key=api_key(), kept=frozenset(inputs.facts)
+    )
     with console_progress() as progress:
         asking = Rounds(request, names, rows, progress)
         luck = chances_of_luck(bars, probes, *run_plan(bars, probes, asking))

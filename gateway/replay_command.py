@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 MAX_VALUE_CHARS = 100
 
 
+EXAMPLES = 10
+"""Of decisions that another router would have made, which are shown."""
+
+
 def replay(
     decision_id: Annotated[str | None, typer.Argument(help="decision to make again")] = None,
     diff: Annotated[
@@ -31,7 +35,6 @@ def replay(
     ] = None,
     since: SinceOption = 0.0,
     limit: Annotated[int, typer.Option(min=1, help="with --diff: look at the newest N decisions")] = 5000,
-    examples: Annotated[int, typer.Option(min=0, help="with --diff: number of examples to show")] = 10,
     as_json: JsonOption = False,
     config: ConfigOption = Path("experts.yaml"),
     data_dir: DataOption = Path("data"),
@@ -43,7 +46,7 @@ def replay(
         if diff is None:
             return show_replay(database, config, data_dir, decision_id or "", as_json=as_json)
         candidate, key = router_of(config, data_dir, diff), load_key(data_dir)
-        return show_diff(compared(database, candidate, key, since, limit, examples), as_json=as_json)
+        return show_diff(compared(database, candidate, key, since, limit), as_json=as_json)
 
 
 def show_replay(database: Database, config: Path, data_dir: Path, decision_id: str, *, as_json: bool) -> int:
@@ -123,9 +126,7 @@ def router_of(config: Path, data_dir: Path, version: str) -> Router:
     return load_router(load_config(config), Registry(data_dir / ROUTERS_FOLDER).folder(version))
 
 
-def compared(
-    database: Database, candidate: Router, key: bytes, since: float, limit: int, examples: int
-) -> CandidateReport:
+def compared(database: Database, candidate: Router, key: bytes, since: float, limit: int) -> CandidateReport:
     """The report of a candidate over the newest decisions since a time in Unix seconds."""
     from base.progress import console_progress
     from gateway.replay import compare
@@ -136,7 +137,7 @@ def compared(
             yield record
 
     with console_progress() as progress:
-        return compare(candidate, told(), key, examples)
+        return compare(candidate, told(), key, EXAMPLES)
 
 
 def show_diff(report: CandidateReport, *, as_json: bool) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from base.options import ConfigOption, DataOption, JsonOption, SeedOption, SinceOption
+from base.options import ConfigOption, DataOption, JsonOption, SinceOption
 from base.progress import console_progress
 from base.visible_text import echo
 from decision_log.default_database import database_url_of
@@ -30,7 +30,6 @@ def categories_propose(
     since: SinceOption = 0.0,
     min_size: Annotated[int, typer.Option(min=4, help="distinct queries that make a category")] = 20,
     as_json: JsonOption = False,
-    seed: SeedOption = 0,
     accept: Annotated[
         str | None, typer.Option("--accept", metavar="NAME", help="write this proposal of the last time as files")
     ] = None,
@@ -53,7 +52,6 @@ def categories_propose(
         database_url=url,
         since=since,
         min_size=min_size,
-        seed=seed,
     )
     with console_progress() as progress:
         found = propose(request, progress)

@@ -10,8 +10,8 @@ from router.types import Record
 class FitOptions(Record):
     """Choices of a person who trains; a kind given here replaces the configured plugin."""
 
-    encoder: str | None = Field(default=None, description="kind of encoder, instead of the configured one")
-    classifier: str | None = Field(default=None, description="kind of classifier, instead of the configured one")
+    encoder: str | None = None
+    classifier: str | None = None
     scorer: str | None = Field(
         default=None, description="kind of scorer, instead of the configured one (with --table: map)"
     )

@@ -80,12 +80,8 @@ class Terms(Record):
     that the log grows by per row of its held-out part."""
 
     margin: float = Field(default=0.02, ge=0, le=1, description="largest loss of quality that is tolerated")
-    max_cost_rise: float = Field(
-        default=0.0, ge=0, description="largest relative rise of the mean cost of a query that is tolerated"
-    )
-    gain_for_double_cost: float = Field(
-        default=GAIN_FOR_DOUBLE_COST, ge=0.001, description="shown gain of quality that pays for twice the cost"
-    )
+    max_cost_rise: float = 0.0  # largest relative rise of the mean cost of a query that is tolerated
+    gain_for_double_cost: float = GAIN_FOR_DOUBLE_COST  # shown gain of quality that pays for twice the cost
     decisions_per_row: float = 1.0
 
     def least_gain(self, live_usd: float, candidate_usd: float) -> float:

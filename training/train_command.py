@@ -14,7 +14,6 @@ from base.options import (
     ConfigOption,
     DataOption,
     JsonOption,
-    SeedOption,
     SinceOption,
     require_folder,
     with_options,
@@ -102,7 +101,6 @@ def retrain(
     once: Annotated[
         bool, typer.Option("--once", help="with --every: one round, unless another process ran one in that time")
     ] = False,
-    seed: SeedOption = 0,
     *,
     terms: Terms,
 ) -> None:
@@ -121,7 +119,6 @@ def retrain(
         since=since,
         terms=terms,
         is_dry_run=dry_run,
-        seed=seed,
         cache=data_dir / "cache",
     )
     if every is None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from base.errors import ConfigError, DataError, StoreError
 from base.json_text import JsonError, from_json
-from base.options import GATEWAY_URL, ConfigOption, DataOption, JsonOption, KeyOption
+from base.options import GATEWAY_URL, ConfigOption, DataOption, JsonOption, api_key
 from base.progress import console_progress, working
 from base.terminal import Grid
 from base.visible_text import echo
@@ -28,7 +28,6 @@ def experts_ls(
     config: ConfigOption = Path("experts.yaml"),
     data_dir: DataOption = Path("data"),
     as_json: JsonOption = False,
-    api_key: KeyOption = None,
 ) -> None:
     """List the engines that run, the experts that get no requests now, and what would be lost without each expert by
     the graded prompts of <data>/outcomes."""
@@ -38,7 +37,7 @@ def experts_ls(
     from training.expert_worth import read_worth
     from training.summary import result_console
 
-    for line in [] if as_json else [*asyncio.run(engine_lines(data_dir)), *asyncio.run(troubles(api_key))]:
+    for line in [] if as_json else [*asyncio.run(engine_lines(data_dir)), *asyncio.run(troubles())]:
         echo(line)
     try:
         with working("leaving each expert out in turn ..."):
@@ -56,11 +55,14 @@ def experts_ls(
         print_worth(worth)
 
 
-async def troubles(api_key: str | None) -> list[str]:
+async def troubles() -> list[str]:
     """A sentence of the running gateway on each expert that gets no requests now; empty where no gateway answers."""
     import aiohttp
 
-    headers, timeout = {"authorization": f"Bearer {api_key}"} if api_key else {}, aiohttp.ClientTimeout(total=ANSWERS_S)
+    headers, timeout = (
+        {"authorization": f"Bearer {key}"} if (key := api_key()) else {},
+        aiohttp.ClientTimeout(total=ANSWERS_S),
+    )
     try:
         async with (
             aiohttp.ClientSession(headers=headers, timeout=timeout) as session,

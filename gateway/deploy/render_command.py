@@ -38,19 +38,15 @@ def render(
     image: Annotated[str, typer.Option("--image", help="image of the gateway, as deploy/Containerfile builds it")] = (
         COE_IMAGE
     ),
-    vllm_image: Annotated[str, typer.Option("--vllm-image", help="image of vLLM, with its tag")] = VLLM_IMAGE,
 ) -> None:
     """Write files that start the composition of experts.yaml with Docker Compose or on Kubernetes."""
     import shutil
 
-    from base.errors import ConfigError
     from base.visible_text import echo
     from gateway.deploy.deployment import Target, plan_deployment, rendered
 
-    if ":" not in vllm_image.rpartition("/")[2]:
-        raise ConfigError(f"--vllm-image: '{vllm_image}' has no tag; allowed: REPOSITORY:TAG")
     options.require_folder(out)
-    deployment = plan_deployment(config, image=image, vllm_image=vllm_image)
+    deployment = plan_deployment(config, image=image, vllm_image=VLLM_IMAGE)
     for name, text in rendered(deployment, Target(target)).items():
         file = out / name
         file.parent.mkdir(parents=True, exist_ok=True)

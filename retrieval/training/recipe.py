@@ -22,27 +22,28 @@ library of 13 collections then takes 4 MB and a choice 0.2 ms."""
 
 class Recipe(Record):
     """Defaults are the paper's (RouterRetriever, arXiv 2409.02685, section 4) but for `negatives`, the learning rate,
-    which is ten times that of its far longer training, and the sizes."""
+    which is ten times that of its far longer training, and the sizes. A field with a description is an
+    option."""
 
-    r: int = Field(default=8, ge=1, le=256, description="rank of the adapter")
-    alpha: float = Field(default=32.0, gt=0, description="the adapter counts alpha / r times")
-    dropout: float = Field(default=0.1, ge=0, lt=1, description="on the adapter's input")
-    learning_rate: float = Field(default=1e-3, gt=0, description="peak of the one-cycle schedule")
+    r: int = Field(default=8, ge=1, le=256)  # rank of the adapter
+    alpha: float = Field(default=32.0, gt=0)  # the adapter counts alpha / r times
+    dropout: float = Field(default=0.1, ge=0, lt=1)  # on the adapter's input
+    learning_rate: float = Field(default=1e-3, gt=0)  # peak of the one-cycle schedule
     warm_up: float = Field(default=0.1, ge=0, le=1)  # share of the steps
-    temperature: float = Field(default=0.05, gt=0, description="of the softmax over documents")
-    batch: int = Field(default=32, ge=2, description="queries in a step")
-    epochs: int = Field(default=20, ge=1, description="times that every query is seen at most")
-    max_steps: int = Field(default=400, ge=1, description="upper bound on the steps of all epochs")
+    temperature: float = Field(default=0.05, gt=0)  # of the softmax over documents
+    batch: int = Field(default=32, ge=2)  # queries in a step
+    epochs: int = Field(default=20, ge=1)  # times that every query is seen at most
+    max_steps: int = Field(default=400, ge=1)  # of all epochs
     negatives: Literal["batch", "corpus"] = Field(
         default="batch", description="documents of the same batch, or every document that is not relevant"
     )
-    max_query_tokens: int = Field(default=256, ge=8, le=512, description="tokens of a query after these are not read")
+    max_query_tokens: int = Field(default=256, ge=8, le=512)  # tokens of a query after these are not read
     precision: Literal["float32", "bfloat16"] = Field(
         default="float32", description="of the products in training; bfloat16 is faster on processors that have it"
     )
-    eval_every: int = Field(default=25, ge=1, description="steps between two evaluations on dev")
-    patience: int = Field(default=4, ge=1, description="evaluations without a better nDCG@10 on dev before it stops")
-    held_out: float = Field(default=0.25, ge=0, lt=1, description="share of train queries kept for the pilot library")
+    eval_every: int = Field(default=25, ge=1)  # steps between two evaluations on dev
+    patience: int = Field(default=4, ge=1)  # evaluations without a better nDCG@10 on dev before it stops
+    held_out: float = Field(default=0.25, ge=0, lt=1)  # share of train queries kept for the pilot library
     seed: int = Field(default=0, ge=0, description="seed of every random draw")
 
 

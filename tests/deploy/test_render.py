@@ -241,7 +241,6 @@ def test_gateways_of_a_cluster_share_the_index_of_vector_stores_and_write_pilots
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--target", "compose", "--vllm-image", "host:5000/vllm"], "--vllm-image: 'host:5000/vllm' has no tag"),
         (["--target", "swarm"], "'swarm' is not one of"),
     ],
 )

@@ -67,7 +67,7 @@ async def test_an_expert_without_quota_rests_for_long_and_everyone_is_told(
                 ruby = (await listed.json())["data"][0]
                 assert (ruby["state"], ruby["problem"]) == ("at its limit", f"{told} 500 s")
             monkeypatch.setattr(worth_command, "GATEWAY_URL", gateway.gateway.url)
-            assert await worth_command.troubles(None) == [f"{told} 500 s"]
+            assert await worth_command.troubles() == [f"{told} 500 s"]
             async with gateway.chat("red", model="ruby") as answer:
                 error = (await answer.json())["error"]
                 assert (answer.status, answer.headers["retry-after"], error["code"]) == (429, "500", OUT_OF_QUOTA)

@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from base.errors import ConfigError, allowed_values
-from base.options import ConfigOption, DataOption, KeyOption, SinceOption, with_options
+from base.options import ConfigOption, DataOption, SinceOption, api_key, with_options
 from base.progress import console_progress
 from base.visible_text import echo
-from training.lora.lora_options import AdapterOptions, TrainOptions
+from training.lora.lora_options import MOST_QUERIES, AdapterOptions, TrainOptions
 
 if TYPE_CHECKING:
     from training.lora.admission import Candidate
     from training.lora.examples import Example
     from training.lora.serving import Teacher
+
+DENSITY = 0.5
+"""Share of each adapter's weights that a merge keeps."""
 
 
 @with_options
@@ -28,7 +31,6 @@ def train_lora(
     training: TrainOptions,
     options: AdapterOptions,
     since: SinceOption = 0.0,
-    api_key: KeyOption = None,
     config: ConfigOption = Path("experts.yaml"),
     data_dir: DataOption = Path("data"),
 ) -> list[list[str]]:
@@ -45,8 +47,8 @@ def train_lora(
     if training.data is None:
         expert = known_teacher(candidate, training.teacher)
         identity = expert_fingerprint(candidate.config.experts[expert], candidate.folder)
-        teacher = Teacher(expert, identity, options.base_url, api_key, options.max_tokens)
-        prompts = logged_prompts(database_url_of(data_dir), category, since, training.most)
+        teacher = Teacher(expert, identity, options.base_url, api_key(), options.max_tokens)
+        prompts = logged_prompts(database_url_of(data_dir), category, since, MOST_QUERIES)
         examples = taught_examples(candidate, teacher, prompts)
     else:
         examples = read_examples(training.data, category)
@@ -56,7 +58,7 @@ def train_lora(
     if not found.is_better:
         echo(f"not added: it is not surely better; the adapter is in {candidate.out}")
         raise typer.Exit(1)
-    return admit(candidate, options, api_key)
+    return admit(candidate, options)
 
 
 def known_teacher(candidate: Candidate, teacher: str | None) -> str:
@@ -86,15 +88,11 @@ def merge(
         list[str],
         typer.Option("--data", metavar="EXPERT=FILE", help="examples of what an expert is for; one for each"),
     ],
-    density: Annotated[
-        float, typer.Option("--density", min=0.01, max=1.0, help="share of each adapter's weights that is kept")
-    ] = 0.5,
     loss: Annotated[
         float, typer.Option("--loss", min=0.0, max=1.0, help="most of its score that any of them may surely lose")
     ] = 0.05,
     *,
     options: AdapterOptions,
-    api_key: KeyOption = None,
     config: ConfigOption = Path("experts.yaml"),
     data_dir: DataOption = Path("data"),
 ) -> list[list[str]]:
@@ -106,7 +104,7 @@ def merge(
     files = files_of(names, data)
     candidate = candidate_of(into, None, config, data_dir, options, names[0])
     with console_progress() as progress:
-        scores = merged_scores(candidate, files, density, options.max_tokens, progress)
+        scores = merged_scores(candidate, files, DENSITY, options.max_tokens, progress)
     for name, found in scores.items():
         echo(f"{into} instead of {name}: {found}")
     if losing := [name for name, found in scores.items() if found.interval[0] < -loss]:
@@ -115,7 +113,7 @@ def merge(
             f"the adapter is in {candidate.out}"
         )
         raise typer.Exit(1)
-    to_run = admit(candidate, options, api_key)
+    to_run = admit(candidate, options)
     if to_run:
         echo(f"once the map sends their queries to {into}, remove {', '.join(names)} from {config}")
     return to_run
@@ -129,7 +127,7 @@ def files_of(names: list[str], data: list[str]) -> dict[str, Path]:
     return files
 
 
-def admit(candidate: Candidate, options: AdapterOptions, api_key: str | None) -> list[list[str]]:
+def admit(candidate: Candidate, options: AdapterOptions) -> list[list[str]]:
     """Adds the expert to experts.yaml and to its engine, unless it was only to be measured. Returns the commands that
     bring it to running gateways and to the map: their rooms lie above this one."""
     from training.lora.admission import add_to_engine
@@ -140,7 +138,6 @@ def admit(candidate: Candidate, options: AdapterOptions, api_key: str | None) ->
     echo(f"added {candidate.name} to {candidate.file}")
     places = ["--config", str(candidate.file), "--data-dir", str(candidate.data_dir)]
     probe = ["experts", "probe", candidate.name, "--base-url", options.base_url, *places]
-    probe += ["--api-key", api_key] if api_key else []
     probe += ["--categories", candidate.category] if candidate.category else []
     probe += ["--probes-from", str(options.probes_from)] if options.probes_from else []
     return [["config", "apply", *places], [*probe, *(["--promote"] if options.promote else [])]]

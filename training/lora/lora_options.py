@@ -13,6 +13,12 @@ from training.lora.adapter_fit import Recipe
 LONGEST_TOKENS = 1024
 """Of an example with its prompt."""
 
+RANK = 4
+"""Of an adapter."""
+
+MOST_QUERIES = 2000
+"""Queries of the log that a teacher answers, the newest first."""
+
 
 class AdapterOptions(Record):
     """An adapter, and what becomes of the expert that it makes."""
@@ -35,15 +41,13 @@ class TrainOptions(Record):
         default=None, description="JSON lines with `text` and `answer`; default: queries of the log, see --teacher"
     )
     teacher: str | None = Field(default=None, description="expert that answers the queries of the log")
-    most: int = Field(default=2000, ge=1, description="maximum number of queries of the log, the newest first")
     on: str | None = Field(default=None, description="expert whose weights it extends; default: the only one")
     steps: int = Field(default=100, ge=1, description="of 16 examples each")
-    rank: int = Field(default=4, ge=1, le=256, description="of the adapter")
     seed: int = Field(default=0, ge=0, le=2**32 - 1, description="seed of every random draw")
 
     @property
     def recipe(self) -> Recipe:
         """The recipe of the shipped experts, of another length and width."""
         warm_up = min(Recipe().warmup_steps, self.steps // 5)
-        size = {"rank": self.rank, "alpha": 2 * self.rank, "max_tokens": LONGEST_TOKENS}
+        size = {"rank": RANK, "alpha": 2 * RANK, "max_tokens": LONGEST_TOKENS}
         return Recipe(self.seed, self.steps, warmup_steps=warm_up, **size)

@@ -160,11 +160,11 @@ def test_an_admitted_expert_goes_to_the_gateways_and_to_the_map(tmp_path: Path) 
     config, kind = load_config(file), comparing_kind("text")
     poet = Candidate("poet", "code", file, tmp_path, config, "base", kind, ADAPTERS / "labeler")
     options = AdapterOptions(probes_from=tmp_path, base_url="http://h/v1", promote=True)
-    apply, probe = admit(poet, options, "k")
+    apply, probe = admit(poet, options)
     assert "poet" in load_config(file).experts
     assert command_of("config apply").make_context("", apply[2:]).params["config"] == file
     given = command_of("experts probe").make_context("", probe[2:]).params
-    wanted = {"name": "poet", "categories": "code", "api_key": "k", "probes_from": tmp_path, "promote": True}
+    wanted = {"name": "poet", "categories": "code", "probes_from": tmp_path, "promote": True}
     assert {**given, **wanted, "data_dir": tmp_path, "base_url": "http://h/v1"} == given
 
 
