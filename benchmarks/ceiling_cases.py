@@ -3,18 +3,22 @@ of models that are not experts of the table. Shapes: n prompts, m experts, o oth
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import yaml
 from numpy.typing import NDArray
 
+from benchmarks.outcome_tables import write_chosen
 from eval.routing.baselines import best_single
 from eval.routing.routing_request import RoutingRequest
 from eval.routing.trial_tables import read_tables
-from training.datasets.outcomes import PROMPTS_FILE, read_outcomes, read_prompts
+from training.datasets.outcomes import PROMPTS_FILE, read_outcomes
 from training.fit_inputs import opened_encoder
 from training.stage_one import embed
 from training.table_fit import DEFAULT_ENCODER, encoder_config
@@ -67,11 +71,11 @@ def read_case(data: Path, table_name: str, cache: Path) -> Case:
         DataError: as `read_tables`.
     """
     entry = yaml.safe_load((data / "TABLES.yaml").read_text(encoding="utf-8"))[table_name]
-    folder = data / entry["source"]
-    chosen = {key: entry[key] for key in ("experts", "benchmark", "metric") if key in entry}
-    request = RoutingRequest(outcomes=folder, out=folder, command="", **chosen)
-    tables = read_tables(request)
-    everyone = read_outcomes(folder, benchmark=request.benchmark, metric=request.metric, keep_partial=True)
+    chosen = {key: entry[key] for key in ("benchmark", "metric") if key in entry}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = write_chosen(data / entry["source"], Path(scratch), **chosen)
+        tables = read_tables(RoutingRequest(outcomes=folder, out=folder, command="", experts=entry.get("experts")))
+        everyone, prompts = read_outcomes(folder, keep_partial=True), pq.read_table(folder / PROMPTS_FILE)
     fit_scores = scores_of_all(everyone, tables.fit.prompt_ids)
     covered = dict(zip(everyone.experts, np.isfinite(fit_scores).mean(axis=0), strict=True))
     others = [model for model, share in covered.items() if share >= MIN_COVERAGE and model not in tables.fit.experts]
@@ -83,7 +87,7 @@ def read_case(data: Path, table_name: str, cache: Path) -> Case:
     def prompts_of(table: OutcomeTable) -> Prompts:
         known = scores_of_all(everyone, table.prompt_ids)[:, columns]
         filled = np.where(np.isnan(known), means, known)
-        labels = [one_hot(folder / PROMPTS_FILE, request.benchmark, column, table.prompt_ids) for column in LABELS]
+        labels = [one_hot(prompts, column, table.prompt_ids) for column in LABELS]
         blocks = {
             "embedding": embed(encoder, table.texts, lambda line: None).astype(np.float64),
             "labels": np.concatenate(labels, axis=1),
@@ -101,17 +105,17 @@ def scores_of_all(everyone: OutcomeTable, ids: Sequence[str]) -> Float64Array:
     return everyone.scores[[row[prompt_id] for prompt_id in ids]].astype(np.float64)
 
 
-def one_hot(path: Path, benchmark: str | None, column: str, ids: Sequence[str]) -> Float64Array:
+def one_hot(prompts: pa.Table, column: str, ids: Sequence[str]) -> Float64Array:
     """(n, k) one of k labels in a column of the prompts."""
-    prompts = read_prompts(path, benchmark, column)
-    labels = sorted({row.category for row in prompts.values() if benchmark in (None, row.benchmark)})
-    return (np.array([prompts[i].category for i in ids])[:, None] == np.array(labels)).astype(np.float64)
+    label = dict(zip(prompts["prompt_id"].to_pylist(), prompts[column].to_pylist(), strict=True))
+    return (np.array([label[i] for i in ids])[:, None] == np.array(sorted(set(label.values())))).astype(np.float64)
 
 
 def sampled_rates(data: Path) -> Float64Array:
     """(n, m) rates of right answers of the prompts whose answers were sampled `SAMPLES` times; a category whose rates
     are all 0 or 1 was answered once."""
-    table = read_outcomes(data / SAMPLED_SOURCE, metric=SAMPLED_METRIC)
+    with tempfile.TemporaryDirectory() as scratch:
+        table = read_outcomes(write_chosen(data / SAMPLED_SOURCE, Path(scratch), metric=SAMPLED_METRIC))
     is_share = ((table.scores > 0) & (table.scores < 1)).any(axis=1)
     sampled = {category for category, share in zip(table.categories, is_share, strict=True) if share}
     return table.scores[[category in sampled for category in table.categories]].astype(np.float64)

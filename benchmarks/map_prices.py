@@ -9,6 +9,7 @@ nothing but the rule differs (router.quality.cautious_quality). Where a cost was
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import typer
 import yaml
 
+from benchmarks.outcome_tables import write_chosen
 from benchmarks.routing import TABLES
 from router.quality import cautious_quality
 from router.types import Float64Array
@@ -75,8 +77,10 @@ def main(tables: Annotated[Path, typer.Option(help="file of named tables")] = TA
         if name == "pairs":
             continue
         labels = "language" if entry["source"] == "m_ifeval" else "category"
-        chosen: dict[str, Any] = {name: entry.get(name) for name in ("benchmark", "experts", "metric")}
-        table = read_outcomes(tables.parent / entry["source"], category=labels, **chosen)
+        chosen = {name: entry.get(name) for name in ("benchmark", "metric")}
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = write_chosen(tables.parent / entry["source"], Path(scratch), category=labels, **chosen)
+            table = read_outcomes(folder, experts=entry.get("experts"))
         cost = prices(table, tables.parent)
         for size in SIZES:
             if (found := gains(table, cost, size)) is not None:

@@ -1,6 +1,6 @@
 """Every named table and every cheap/strong pair, by `coe eval routing`, as one page of results.
 
-    python benchmarks/routing.py [--tables FILE] [--only NAME ...] [--work DIR] [--out FILE] [--seed N] [--workers N]
+    python -m benchmarks.routing [--tables FILE] [--only NAME ...] [--work DIR] [--out FILE] [--seed N] [--workers N]
 
 Each table is fitted on its train and valid prompts and reported on its test prompts, and once more on all prompts in
 five parts that were each decided by a router fitted on the others; in a process of its own, two of them at a time. The
@@ -24,15 +24,17 @@ import typer
 import yaml
 from rich.console import Console
 
+from benchmarks.outcome_tables import write_chosen
+
 ROOT = Path(__file__).parent.parent
 TABLES = ROOT / ".." / "shared" / "data" / "routing" / "TABLES.yaml"
 RESULTS = ROOT / "docs" / "results" / "routing.md"
 CLOSING = ("routerdc_7", "fasteval_8", "bbh_4", "ollb_4", "ollb_small_5", "mmlu_pro_small_6")
 """Tables whose mean closed gap is quoted."""
 
-EXTRA: Mapping[str, tuple[tuple[str, ...], ...]] = {
-    "zeroeval_coe5": (("--budget", "active_params_b=31.1"), ("--budget", "active_params_b=62")),
-    "m_ifeval_17": (("--category-column", "language"),),
+EXTRA: Mapping[str, tuple[Mapping[str, str], ...]] = {
+    "zeroeval_coe5": ({"budget": "active_params_b=31.1"}, {"budget": "active_params_b=62"}),
+    "m_ifeval_17": ({"category": "language"},),
 }
 """More runs of a table: budgets, and the labels that a table of one category is mapped by."""
 
@@ -47,9 +49,12 @@ Report = dict[str, Any]
 
 @dataclass(frozen=True)
 class Run:
-    """A named run, its arguments of `coe eval routing`, and the reference figures of the file of tables."""
+    """A named run: its table and what is chosen of it, arguments of `coe eval routing`, and the reference figures of
+    the file of tables."""
 
     name: str
+    source: Path
+    chosen: Mapping[str, str]
     arguments: tuple[str, ...]
     reference: Mapping[str, Any]
 
@@ -61,28 +66,29 @@ def runs_of(tables: Path) -> list[Run]:
     for name, entry in entries.items():
         if name == "pairs":
             continue
-        plain = (*table_arguments(tables.parent, entry, entry.get("experts", ())), "--folds", "5")
-        for extra in ((), *EXTRA.get(name, ())):
-            label = " ".join((name, *(part for part in extra if not part.startswith("--"))))
-            found.append(Run(label, (*plain, *extra), entry.get("figures", {})))
+        for extra in ({}, *EXTRA.get(name, ())):
+            label = " ".join((name, *extra.values()))
+            found.append(run_of(label, tables.parent, {**entry, **extra}, ("--folds", "5")))
     for pair in entries.get("pairs", []):
         label = f"pair {pair['source']} {pair.get('benchmark', '')}".strip()
-        found.append(Run(label, table_arguments(tables.parent, pair, (pair["weak"], pair["strong"])), pair))
+        found.append(run_of(label, tables.parent, {**pair, "experts": (pair["weak"], pair["strong"]), "figures": pair}))
     return found
 
 
-def table_arguments(folder: Path, entry: Mapping[str, Any], experts: Sequence[str]) -> tuple[str, ...]:
-    """Options of `coe eval routing` for a table below a folder, and some of its experts; none named: all."""
-    chosen = (part for key in ("benchmark", "metric") if entry.get(key) for part in (f"--{key}", str(entry[key])))
-    named = ("--experts", ",".join(experts)) if experts else ()
-    return ("--outcomes", str(folder / entry["source"]), *named, *chosen)
+def run_of(label: str, folder: Path, entry: Mapping[str, Any], more: Sequence[str] = ()) -> Run:
+    """The run of an entry whose table lies below a folder."""
+    chosen = {key: str(entry[key]) for key in ("benchmark", "metric", "category") if key in entry}
+    experts = ("--experts", ",".join(entry["experts"])) if "experts" in entry else ()
+    budget = ("--budget", entry["budget"]) if "budget" in entry else ()
+    return Run(label, folder / entry["source"], chosen, (*experts, *budget, *more), entry.get("figures", {}))
 
 
 def measure(run: Run, work: Path, seed: int) -> Report:
     """Runs the command, or raises SystemExit with what it said."""
-    out = work / run.name.replace(" ", "_").replace("=", "-")
+    name = run.name.replace(" ", "_").replace("=", "-")
+    out, table = work / name, write_chosen(run.source, work / "tables" / name, **run.chosen)
     shared = ("--out", str(out), "--cache", str(work / "embeddings"), "--seed", str(seed))
-    command = [sys.executable, "-m", "coe", "eval", "routing", *run.arguments, *shared]
+    command = [sys.executable, "-m", "coe", "eval", "routing", "--outcomes", str(table), *run.arguments, *shared]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise SystemExit(f"{run.name}: {done.stderr.strip()}")
@@ -241,7 +247,7 @@ def page(reports: Mapping[str, Report], runs: Sequence[Run]) -> str:
     lines = [
         "# Routing on public outcome tables",
         "",
-        "Made by `python benchmarks/routing.py`. Every run is a `coe eval routing`, whose HTML report has charts and",
+        "Made by `python -m benchmarks.routing`. Every run is a `coe eval routing`, whose HTML report has charts and",
         "intervals. Scores are in percent; differences are in points, paired, with 95% bootstrap intervals. `ours` is",
         "the default, the map. The tables come from [public sources](sources.md).",
         "",

@@ -232,11 +232,11 @@ def measured_section(report: Report) -> Section:
         "the same text as a test query": d.n_overlap_removed,
         "no score of some expert": d.n_incomplete_removed,
     }
-    one = "; none has enough fit queries to be learned, so all queries are one"
+    one = "none has enough fit queries to be learned, so all queries are one"
     facts = {
         "Command": report.command,
         "Data": f"{d.source}, scored by {d.metric}",
-        "Categories": f"column \u201c{d.category_column}\u201d{one if d.has_one_category else ''}",
+        "Categories": one if d.has_one_category else "",
         "Queries": f"{d.n_fit} to fit, {d.n_test} to test (splits: {splits})",
         "Left out": ", ".join(f"{count} with {why}" for why, count in left_out.items() if count),
         "Budget": ", ".join(f"{name} at most {value}" for name, value in d.budgets.items()),

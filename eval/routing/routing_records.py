@@ -151,7 +151,6 @@ class DataFacts(Record):
     source: str
     metric: str
     method: str | None = Field(default=None, description="kind that `--method` named; None: the default")
-    category_column: str
     has_one_category: bool = Field(default=False, description="none had enough prompts to be learned, so all are one")
     experts: tuple[str, ...]
     n_fit: int

@@ -13,9 +13,6 @@ from router.types import Record
 class RoutingOptions(Record):
     """Options that are taken as they are given. Kinds that are None are `coe train --table`'s own."""
 
-    benchmark: str | None = None
-    metric: str | None = Field(default=None, description="only scores of this metric")
-    category_column: str = Field(default="category", description="column of prompts.parquet that holds the labels")
     method: str | None = Field(default=None, description="kind of scorer that is reported as coe; default: map")
     encoder: str | None = Field(default=None, description="kind of encoder, or several joined by +")
     classifier: str | None = Field(default=None, description="kind of classifier")

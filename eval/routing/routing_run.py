@@ -208,10 +208,9 @@ def data_facts(request: RoutingRequest, tables: Tables, router_version: str, enc
     test = tables.test
     is_known = bool(np.isfinite(costs(test)).any())
     return DataFacts(
-        source=test.source if request.benchmark is None else f"{test.source}, benchmark {request.benchmark}",
+        source=test.source,
         metric=test.metric,
         method=request.method,
-        category_column=request.category_column,
         has_one_category=tables.has_one_category,
         experts=test.experts,
         n_fit=len(tables.fit.prompt_ids),

@@ -57,14 +57,7 @@ def read_tables(request: RoutingRequest) -> Tables:
     Raises:
         DataError: as `read_outcomes`, or there is nothing to fit or to test on.
     """
-    read = read_outcomes(
-        request.outcomes,
-        experts=request.experts,
-        benchmark=request.benchmark,
-        category=request.category_column,
-        metric=request.metric,
-        keep_partial=True,
-    )
+    read = read_outcomes(request.outcomes, experts=request.experts, keep_partial=True)
     table = complete_rows(read, request.outcomes)
     is_test = np.array([name == "test" for name in table.splits], dtype=bool)
     fit, test = table.rows(~is_test), table.rows(is_test)

@@ -225,7 +225,7 @@ def of_metric(source: str, scores: Sequence[Scored], metric: str | None) -> Sequ
     if metric is None:
         mixed = sorted(set[str]().union(*(found for found in used.values() if len(found) > 1)))
         if mixed:
-            raise DataError(f"{source}: prompts are scored by several metrics; choose one of: {', '.join(mixed)}")
+            raise DataError(f"{source}: prompts are scored by several metrics; import one of: {', '.join(mixed)}")
         return scores
     found = set[str]().union(*used.values())
     if metric not in found:

@@ -1,8 +1,8 @@
 """Outcome tables on disk: a folder with `prompts.parquet` (one row a prompt) and `scores.parquet` (one row a prompt,
 model and metric), and sizes and prices in a `models.parquet` in that folder or the one above.
 
-prompts: prompt_id, messages (JSON list of role and content) and category are required; split, source, benchmark and
-language are read when there. scores: prompt_id, model and score in [0, 1] are required; metric, output_tokens,
+prompts: prompt_id, messages (JSON list of role and content) and category are required; split and source are
+read when there. scores: prompt_id, model and score in [0, 1] are required; metric, output_tokens,
 output_chars (where tokens were not counted), cost_usd and latency_ms are read when there. A third file,
 `answers.parquet`, may say what was answered: prompt_id, model, and answer, in a spelling in which equal answers are
 equal; empty where the reply states none. Its logprob, the mean of the reply's tokens, is read when there.
@@ -22,7 +22,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from base.errors import DataError, allowed_values
+from base.errors import DataError
 from base.record_files import Amount, Finite, Number, OptionalText, Row, Text, parse_json, read_records
 from router.config import CoeConfig
 from router.cost import Price
@@ -38,7 +38,6 @@ PROMPTS_FILE, SCORES_FILE, ANSWERS_FILE, MODELS_FILE = (
 class StoredPrompt(PromptRow):
     prompt_id: Text
     source: OptionalText = ""
-    benchmark: OptionalText = ""
 
 
 class StoredScore(ScoreRow):
@@ -66,59 +65,47 @@ def read_outcomes(
     folder: Path,
     *,
     experts: Sequence[str] | None = None,
-    benchmark: str | None = None,
-    category: str = "category",
-    metric: str | None = None,
     keep_partial: bool = False,
 ) -> OutcomeTable:
     """Reads an outcome table.
 
     Args:
         experts: models to keep, in this order; None keeps all, sorted.
-        benchmark: only prompts of this one; None keeps all.
-        category: the column of prompts.parquet that holds the labels.
-        metric: only scores of this metric; needed where one prompt was scored by several.
         keep_partial: keep prompts that some expert has no score on; by default only prompts that all have are kept.
 
     Raises:
         DataError: with file, row and field where one is at fault; a missing file or column, an unknown name, several
-            metrics without a choice, a score out of range, a pair scored twice, or no prompt that every expert has.
+            metrics on one prompt, a score out of range, a pair scored twice, or no prompt that every expert has.
     """
-    asked, path = read_prompts(folder / PROMPTS_FILE, benchmark, category), folder / SCORES_FILE
-    kept = {name: row for name, row in asked.items() if benchmark in (None, row.benchmark)}
+    prompts, path = read_prompts(folder / PROMPTS_FILE), folder / SCORES_FILE
     scores: list[Scored] = []
     for record in read_records(path):
         row = record.read(StoredScore)
-        if row.prompt_id not in asked:
+        if row.prompt_id not in prompts:
             raise record.fault("prompt_id", f"'{row.prompt_id}' is not in {PROMPTS_FILE}")
-        if row.prompt_id in kept:
-            scores.append((record.place, row))
+        scores.append((record.place, row))
     if not scores:
-        raise DataError(f"{path}: holds no score of the chosen prompts")
+        raise DataError(f"{path}: holds no score")
     models = next((place for place in (folder, folder.resolve().parent) if (place / MODELS_FILE).is_file()), None)
     facts = {} if models is None else read_models(models / MODELS_FILE)
-    table = table_of(kept, scores, str(path), experts, metric, facts)
+    table = table_of(prompts, scores, str(path), experts, facts=facts)
     answers, logprobs = read_answers(folder / ANSWERS_FILE, table)
-    sources = sorted({row.source or folder.name for row in kept.values()})
+    sources = sorted({row.source or folder.name for row in prompts.values()})
     table = replace(table, answers=answers, logprobs=logprobs, source=" + ".join(sources))
     return scored_rows(table, path) if keep_partial else complete_rows(table, path)
 
 
-def read_prompts(path: Path, benchmark: str | None, category: str) -> dict[str, StoredPrompt]:
-    """All prompts by id. Raises DataError, also where none is of the wanted benchmark."""
+def read_prompts(path: Path) -> dict[str, StoredPrompt]:
+    """All prompts by id. Raises DataError."""
     found: dict[str, StoredPrompt] = {}
-    names = {"text": "messages", "category": category}
     for record in read_records(path):
         messages = record.get("messages")
         if isinstance(messages, str):
             messages = parse_json(messages, f"{record.place}, field 'messages'")
-        row = record.read(StoredPrompt, names, text=messages)
+        row = record.read(StoredPrompt, {"text": "messages"}, text=messages)
         if row.prompt_id in found:
             raise record.fault("prompt_id", f"'{row.prompt_id}' is there already")
         found[row.prompt_id] = row
-    benchmarks = {row.benchmark for row in found.values()}
-    if benchmark is not None and benchmark not in benchmarks:
-        raise DataError(f"{path}: unknown benchmark '{benchmark}'{allowed_values(benchmark, benchmarks - {''})}")
     return found
 
 
@@ -216,7 +203,7 @@ def write_outcomes(table: OutcomeTable, folder: Path) -> None:
 def prompt_rows(table: OutcomeTable) -> list[dict[str, str]]:
     columns = zip(table.prompt_ids, table.categories, table.splits, table.texts, strict=True)
     return [
-        {"prompt_id": prompt_id, "source": table.source, "benchmark": table.source, "category": category}
+        {"prompt_id": prompt_id, "source": table.source, "category": category}
         | {"split": split, "messages": json.dumps([{"role": "user", "content": text}], ensure_ascii=False)}
         for prompt_id, category, split, text in columns
     ]

@@ -128,7 +128,9 @@ def test_what_training_refuses_is_said(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_where_no_category_can_be_learned_all_queries_are_one(tmp_path: Path) -> None:
     folder = two_topics(tmp_path / "topics")
-    arguments = ["--outcomes", str(folder), "--out", str(tmp_path / "out"), "--category-column", "prompt_id", *FAST]
+    made = read_outcomes(folder)
+    write_outcomes(replace(made, categories=made.prompt_ids), folder)
+    arguments = ["--outcomes", str(folder), "--out", str(tmp_path / "out"), *FAST]
     assert run_cli("eval routing", arguments) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["data"]["has_one_category"] is True

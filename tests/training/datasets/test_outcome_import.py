@@ -147,7 +147,7 @@ def test_rows_of_router_arena_are_refused(file: Path) -> None:
 def test_one_of_several_metrics_must_be_chosen(file: Path) -> None:
     judged = [row | {"metric": "judge", "score": 0.25} for row in flat()]
     dump(file, [*flat(), *judged])
-    with pytest.raises(DataError, match="several metrics; choose one of: exact, judge"):
+    with pytest.raises(DataError, match="several metrics; import one of: exact, judge"):
         read(file)
     assert set(read(file, metric="judge")[0].scores.ravel().tolist()) == {0.25}
     with pytest.raises(DataError, match="no score was found; left out: 8 x a score by another metric than 'nothing'"):
