@@ -48,10 +48,10 @@ def behind_a_route(gateway: Application) -> FastAPI:
     return app
 
 
-async def call(app: Application, number: int, *, is_stream: bool) -> int:
+async def call(app: Application, number: int, *, is_stream: bool, model: str = "auto") -> int:
     """Sends one chat; returns the status of the answer."""
     asked = [{"role": "user", "content": f"probe {number} of sql"}]
-    body = json.dumps({"model": "auto", "stream": is_stream, "messages": asked}).encode()
+    body = json.dumps({"model": model, "stream": is_stream, "messages": asked}).encode()
     has_left = asyncio.Event()
     waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
     status = 0
