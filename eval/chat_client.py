@@ -26,7 +26,6 @@ SAMPLING = {"temperature": 0}
 MAX_RETRY_AFTER_S = 30.0
 MAX_QUOTED_CHARS = 200
 AWAY = frozenset({429, 503})
-REFUSES_US = frozenset({401, 403, 407})
 CONTEXT_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error"})
 
 
@@ -34,8 +33,7 @@ class Fault(StrEnum):
     """The cause of a call without an answer, which decides whether it counts as a score."""
 
     EXPERT = "expert"  # it failed at this prompt: a score of 0
-    REQUEST = "request"  # unknown model, a request that is refused, a limit, an outage of the gateway: not measured
-    KEY = "key"  # our key is refused: not measured
+    REQUEST = "request"  # unknown model, a refused request or key, a limit, an outage of the gateway: not measured
     ADDRESS = "address"  # no connection, so that no expert can be asked
 
 
@@ -133,9 +131,7 @@ async def connected(base_url: str, api_key: str | None, timeout_s: float) -> Asy
 
 
 def fault_of(status: int, code: str) -> Fault:
-    """Attributes an HTTP error to the expert, the request, the key or the address."""
-    if status in REFUSES_US:
-        return Fault.KEY
+    """Attributes an HTTP error to the expert or the request."""
     if code in OUR_FAULTS or status in AWAY:
         return Fault.REQUEST
     if status >= 500 or status == 408 or code in CONTEXT_CODES:

@@ -25,9 +25,9 @@ from training.types import OutcomeTable
 
 JOURNAL_FILE = "journal.jsonl"
 MAX_NAMED_ERRORS = 5
-FIRST_REFUSED, FIRST_FAILED = 3, 8
-"""Calls to an expert after which the rest is not tried, when none could be asked, or when it failed at all of them: one
-that fails at half of what it is asked does so eight times in a row once in 256 (ours)."""
+FIRST = 8
+"""Calls to an expert after which the rest is not tried, when none was answered: one that fails at half of what it is
+asked does so eight times in a row once in 256 (ours)."""
 
 TIMED = 3
 """Answers of an expert that this machine times itself; the latency of a given answer follows from its tokens."""
@@ -134,7 +134,6 @@ class Asking:
     done: int = 0
     errors: Counter[tuple[str, str]] = field(default_factory=Counter)
     stopped: list[str] = field(default_factory=list)
-    has_answer: bool = False
 
     async def ask(self, pairs: Sequence[Pair]) -> None:
         """Asks one expert after the other: engines batch best within one adapter.
@@ -148,57 +147,43 @@ class Asking:
                 await self._ask_expert(client, expert, list(own))
 
     async def _ask_expert(self, client: ChatClient, expert: str, pairs: list[Pair]) -> None:
-        """Makes the first few calls, and all others unless those brought no answer."""
-        last: CallError | None = None
-        done = 0
-        for end in (FIRST_REFUSED, FIRST_FAILED, len(pairs)):
-            last = await self._ask_some(client, pairs[done:end]) or last
-            done = min(end, len(pairs))
-            if last is not None and last.fault is Fault.ADDRESS:
-                raise RouterError("; ".join([*self.stopped, f"stopped: {told(client, expert, last)}"]))
-            if done == len(pairs) or not self._is_hopeless(expert):
-                continue
-            if last is not None and last.fault is Fault.KEY and not self.has_answer:
-                raise RouterError(
-                    "; ".join([*self.stopped, f"stopped after {done} calls: {told(client, expert, last)}"])
-                )
-            why = "it failed at all of them" if last is None else told(client, expert, last)
-            self.stopped.append(f"{expert}: stopped after {done} calls: {why}")
-            return
-
-    def _is_hopeless(self, expert: str) -> bool:
-        """Says that an expert is given up: too many calls to it failed, and none was answered."""
+        """Makes the first calls, and all others unless those brought no answer."""
+        last = await self._ask_some(client, expert, pairs[:FIRST])
         own = [answer for answer in self.answers.values() if answer.expert == expert]
-        n_refused = sum(count for (name, _), count in self.errors.items() if name == expert)
-        is_silent = all(answer.failure for answer in own)
-        return is_silent and (n_refused >= FIRST_REFUSED or n_refused + len(own) >= FIRST_FAILED)
+        if len(pairs) > FIRST and all(answer.failure for answer in own):
+            why = "it failed at all of them" if last is None else told(client, expert, last)
+            self.stopped.append(f"{expert}: stopped after {FIRST} calls: {why}")
+        else:
+            await self._ask_some(client, expert, pairs[FIRST:])
 
-    async def _ask_some(self, client: ChatClient, pairs: Sequence[Pair]) -> CallError | None:
-        """Asks pairs, a few at once. Returns what kept one from being asked: there is no connection, which ends
-        it, or otherwise the last error."""
+    async def _ask_some(self, client: ChatClient, expert: str, pairs: Sequence[Pair]) -> CallError | None:
+        """Asks pairs, a few at once. Returns the last error that kept one from being asked. Raises RouterError: there
+        is no connection."""
         waiting, errors = iter(pairs), list[CallError]()
 
         async def work() -> None:
             for pair in waiting:
                 try:
-                    self._answered(await asked_in_time(client, pair))
+                    answer = await asked_in_time(client, pair)
+                    self.journal.append(answer)
+                    self.answers[answer.key] = answer
                 except CallError as error:
-                    self.errors[pair.expert, error.reason] += 1
+                    self.errors[expert, error.reason] += 1
                     errors.append(error)
+                    if error.fault is Fault.ADDRESS:
+                        raise RouterError(
+                            "; ".join([*self.stopped, f"stopped: {told(client, expert, error)}"])
+                        ) from error
                 self.done += 1
-                self.show(f"asking {pair.expert}: {self.done} of {self.total} answers")
-                if any(error.fault is Fault.ADDRESS for error in errors):
-                    return
+                self.show(f"asking {expert}: {self.done} of {self.total} answers")
 
-        async with asyncio.TaskGroup() as tasks:
-            for _ in range(min(self.request.options.concurrency, len(pairs))):
-                tasks.create_task(work())
-        return next((error for error in errors if error.fault is Fault.ADDRESS), errors[-1] if errors else None)
-
-    def _answered(self, answer: Answer) -> None:
-        self.has_answer |= not answer.failure
-        self.journal.append(answer)
-        self.answers[answer.key] = answer
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for _ in range(min(self.request.options.concurrency, len(pairs))):
+                    tasks.create_task(work())
+        except* RouterError as group:
+            raise group.exceptions[0] from None
+        return errors[-1] if errors else None
 
 
 def told(client: ChatClient, expert: str, error: CallError) -> str:

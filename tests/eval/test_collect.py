@@ -207,30 +207,24 @@ MANY = tuple(
 )
 
 
-async def test_an_expert_that_nobody_knows_is_given_up_after_three_calls(fake: FakeExperts, tmp_path: Path) -> None:
+async def test_an_expert_that_nobody_knows_is_given_up_after_eight_calls(fake: FakeExperts, tmp_path: Path) -> None:
     with pytest.raises(RouterError) as raised:
         await run(fake, tmp_path, "unknown", probes=MANY, api_key=KEY)
     said = str(raised.value)
     assert said == (
-        f"unknown: stopped after 3 calls: {fake.root}/chat/completions gives HTTP 404 (model_not_found) for model "
+        f"unknown: stopped after 8 calls: {fake.root}/chat/completions gives HTTP 404 (model_not_found) for model "
         "'unknown': \"no model\\u001b[2J unknown; your key is ...\"; check --base-url, COE_API_KEY, the name, "
         "and that the model answers chats"
     )
-    assert sum(fake.asked.values()) == 3
+    assert sum(fake.asked.values()) == 8
 
 
 async def test_the_others_are_measured_all_the_same(fake: FakeExperts, tmp_path: Path) -> None:
     found = await run(fake, tmp_path, "unknown", "right", "locked", probes=MANY)
     assert [sentence.split(":")[0] for sentence in found.stopped] == ["unknown", "locked"]
     asked = Counter(expert for expert, _ in fake.asked.elements())
-    assert asked == {"unknown": 3, "locked": 3, "right": 40}
+    assert asked == {"unknown": 8, "locked": 8, "right": 40}
     assert read_outcomes(tmp_path).experts == ("right",)
-
-
-async def test_a_refused_key_ends_it_where_nobody_has_answered(fake: FakeExperts, tmp_path: Path) -> None:
-    with pytest.raises(RouterError, match=r"^stopped after 3 calls: .* gives HTTP 401 \(invalid_api_key\) for model"):
-        await run(fake, tmp_path, "locked", "right", probes=MANY)
-    assert sum(fake.asked.values()) == 3
 
 
 async def test_an_abstention_scores_0_without_tokens_and_is_asked_each_time(fake: FakeExperts, tmp_path: Path) -> None:
