@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import wraps
@@ -26,18 +25,6 @@ GATEWAY_URL = f"http://127.0.0.1:{os.environ.get('COE_PORT') or 8000}/v1"
 def api_key() -> str | None:
     """The key of the gateway or API, if it wants one: an option would show it to whoever lists processes."""
     return os.environ.get("COE_API_KEY") or None
-
-
-SECONDS_OF = {"m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
-
-
-def age_s(text: str) -> float:
-    """Seconds of `30d` and the like. Raises ConfigError."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([mhdw])", text.strip())
-    if found is None:
-        allowed = f"a number and a unit of {', '.join(SECONDS_OF)}, e.g. 30d"
-        raise ConfigError(f"'{text}' is not a duration; allowed: {allowed}")
-    return float(found[1]) * SECONDS_OF[found[2]]
 
 
 def unix_time(value: str | float, option: str = "--since") -> float:

@@ -22,7 +22,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 from base.errors import DataError, allowed_values
 from base.fault_words import fault_words
-from base.visible_text import as_meant
 
 LARGEST_AMOUNT = 3.4028234663852886e38
 """The largest 32-bit float: an outcome table holds its amounts in these."""
@@ -212,14 +211,14 @@ def csv_rows(path: Path) -> Iterator[Values]:
     csv.field_size_limit(sys.maxsize)  # the default refuses prompts of more than 131,072 characters
     with open_text(path) as stream:
         rows = csv.DictReader(stream, strict=True)
-        rows.fieldnames = header = [as_meant(name) for name in rows.fieldnames or ()]
+        header = rows.fieldnames or ()
         repeated = [name for i, name in enumerate(header) if name in header[:i]]
         if repeated:
             raise csv.Error(f"column '{repeated[0]}' appears twice in the header")
         for cells in rows:
             if None in cells or None in cells.values():
                 raise csv.Error(f"more or fewer cells than the {len(header)} of the header")
-            yield {name: as_meant(cell) for name, cell in cells.items()}
+            yield cells
 
 
 def parquet_rows(path: Path) -> Iterator[Values]:

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from base.errors import ConfigError
-from base.options import ConfigOption, DataOption, age_s, require_folder
+from base.options import ConfigOption, DataOption, require_folder
+from base.period import parse_period
 from decision_log.connections import (
     given_redis,
     opened_client,
@@ -33,7 +34,7 @@ def erase_decisions(
         str | None,
         typer.Option(help="key id, session id or text hash as stored; or a session's name, with keys TEAM/NAME"),
     ] = None,
-    older_than: Annotated[str | None, typer.Option(help="age, e.g. 30d; units m, h, d, w")] = None,
+    older_than: Annotated[str | None, typer.Option(help="age, e.g. 30d; units s, m, h, d, w")] = None,
     data_dir: DataOption = Path("data"),
     config: ConfigOption = Path("experts.yaml"),
     dry_run: Annotated[
@@ -73,7 +74,7 @@ def erase_decisions(
 
 
 def archive_decisions(
-    older_than: Annotated[str, typer.Option(help="age, e.g. 30d; units m, h, d, w")],
+    older_than: Annotated[str, typer.Option(help="age, e.g. 30d; units s, m, h, d, w")],
     out: Annotated[Path, typer.Option("--out", help="folder of the files")],
     data_dir: DataOption = Path("data"),
 ) -> int:
@@ -83,7 +84,7 @@ def archive_decisions(
     from decision_log.archive import archive
 
     now = time.time()
-    before = now - age_s(older_than)
+    before = now - parse_period("--older-than", older_than)
     require_folder(out)
     with console_progress() as progress, opened_database(data_dir) as database:
         moved = archive(database, before, out, now, progress)
@@ -95,7 +96,7 @@ def archive_decisions(
 def erase_old(data_dir: Path, config: LogConfig, redis_url: str | None, database: Database, older_than: str) -> str:
     """Erases decisions, feedback and dead letters older than an age, and counts them in a line."""
     now = time.time()
-    before = now - age_s(older_than)
+    before = now - parse_period("--older-than", older_than)
     gone = Removal(database).prune(before, now)
     dead = run_with_redis(trim_dead(data_dir, config, redis_url, before, database))
     return f"erased {gone.decisions:,} decisions, {gone.feedback:,} pieces of feedback, {dead:,} dead letters"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from base.json_text import to_json
 from decision_log.decision_record import StrategyTrace, TerminalState
@@ -18,13 +19,15 @@ from gateway.intake import Admission
 from gateway.keys.counters import NOTHING, Cost, nano_usd
 from gateway.keys.grants import Caller
 from gateway.keys.limits import Hold, Limits
-from router.answers import Judging
 from router.cost import LASTING, MEDIA, Price, cost
 from router.expert_config import ExpertConfig
 from router.gateway_config import GatewayConfig
 from router.strategies.types import Chosen
 from router.types import RoutingDecision
 from router.usage import Usage
+
+if TYPE_CHECKING:
+    from router.answers import Judging
 
 MESSAGE_TOKENS = 16
 """Upper bound of what a chat template puts around one message (ours)."""

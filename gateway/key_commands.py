@@ -13,7 +13,8 @@ import typer
 from pydantic import Field
 
 from base.errors import ConfigError, allowed_values
-from base.options import ConfigOption, DataOption, age_s, with_options
+from base.options import ConfigOption, DataOption, with_options
+from base.period import parse_period
 from base.private_folder import make_private
 from base.terminal import Grid, Terminal
 from base.visible_text import echo
@@ -44,7 +45,7 @@ class Changes(Record):
     answer_tokens: int | None = Field(
         default=None, ge=1, description="longest answer, under a cap of tokens or USD, to a request that names none"
     )
-    expires: str | None = Field(default=None, description="after a time such as 90d (units m, h, d, w), or 'never'")
+    expires: str | None = Field(default=None, description="after a time such as 90d (units s, m, h, d, w), or 'never'")
     admin: bool | None = Field(default=None, description="may see and change what concerns all teams")
 
 
@@ -106,7 +107,7 @@ def update(
         if grant != before:
             store.set_grant(subject, grant)
         if rotate is not None:
-            show_secret(subject, store.rotate(subject, age_s(rotate)))
+            show_secret(subject, store.rotate(subject, parse_period("--rotate", rotate)))
         if revoke:
             store.revoke(subject)
             echo(f"{subject} is revoked")
@@ -164,7 +165,8 @@ def changed(grant: Grant, config: Path, changes: Changes) -> Grant:
     if changes.answer_tokens is not None:
         values["answer_tokens"] = changes.answer_tokens
     if changes.expires is not None:
-        values["expires_at"] = None if changes.expires == "never" else time.time() + age_s(changes.expires)
+        is_never = changes.expires == "never"
+        values["expires_at"] = None if is_never else time.time() + parse_period("--expires", changes.expires)
     if changes.admin is not None:
         values["is_admin"] = changes.admin
     return grant.model_copy(update=values)

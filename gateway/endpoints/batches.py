@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from fastapi import Query
 from pydantic import Field
 
-from base.options import age_s
+from base.period import parse_period
 from base.request_body import Body, ColumnText
 from gateway.batches.batch_store import CANCELLED, COMPLETED, EXPIRED, FAILED, Batch
 from gateway.endpoints.access import Batches, CallerOf, Owner, api_router, part
@@ -59,7 +59,7 @@ async def create_batch(
         completion_window=asked.completion_window,
         metadata_json=json.dumps(asked.metadata or {}),
         created_at=now,
-        expires_at=now + age_s(asked.completion_window),
+        expires_at=now + parse_period("completion_window", asked.completion_window),
     )
     await asyncio.to_thread(batches.put, batch)
     return batch_view(batch)

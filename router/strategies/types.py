@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from router.answers import AnswerKind
 from router.types import FloatArray
+
+if TYPE_CHECKING:
+    from router.answers import AnswerKind
 
 
 class StrategyName(StrEnum):

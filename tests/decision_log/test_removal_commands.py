@@ -10,7 +10,6 @@ import pytest
 from redis import Redis
 
 from base.errors import ConfigError
-from base.options import age_s
 from decision_log.database import Database
 from decision_log.decision_record import DecisionRecord
 from decision_log.feedback_types import Feedback, FeedbackKind
@@ -117,17 +116,6 @@ def test_a_dry_run_says_what_erasing_then_does_and_changes_nothing(
         assert everything() != before
         assert erase_decisions("key-1", None, tmp_path, config, dry_run=True) == 0
         assert "would erase 0 decisions and 0 pieces of feedback from SQL, 0 records from" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(("text", "seconds"), [("30d", 2.592e6), ("1.5h", 5400.0), ("2w", 1.2096e6), ("5m", 300.0)])
-def test_ages(text: str, seconds: float) -> None:
-    assert age_s(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["", "30", "d", "-3d", "3 days"])
-def test_ages_that_are_refused_say_what_is_allowed(text: str) -> None:
-    with pytest.raises(ConfigError, match="is not a duration; allowed: a number and a unit of m, h, d, w"):
-        age_s(text)
 
 
 @pytest.mark.parametrize(

@@ -17,13 +17,13 @@ from training.retrain_lock import LocalTurns
 
 
 @pytest.mark.parametrize(
-    ("value", "seconds"), [("90s", 90), ("30m", 1800), ("1h", 3600), ("1.5h", 5400), ("1d", 86400)]
+    ("value", "seconds"), [("90s", 90), ("30m", 1800), ("1h", 3600), ("1.5h", 5400), ("1d", 86400), ("2w", 1209600)]
 )
 def test_periods(value, seconds):
     assert parse_period("--every", value) == seconds
 
 
-@pytest.mark.parametrize("value", ["", "1", "h", "0h", "-1h", "1w", "one hour", "366d", "9" * 400 + "d"])
+@pytest.mark.parametrize("value", ["", "1", "h", "0h", "-1h", "3 days", "one hour", "100000d", "9" * 400 + "d"])
 def test_what_is_no_period_is_named(value):
     with pytest.raises(ConfigError, match=f"--every: '{value}' is not a period; allowed"):
         parse_period("--every", value)

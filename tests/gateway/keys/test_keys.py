@@ -357,7 +357,10 @@ def test_a_mounted_backup_of_an_earlier_coe_says_what_adds_the_table(
         (["create", "acme", "--experts", "rubi"], "'rubi' is not in experts.yaml; did you mean 'ruby'?"),
         (["create", "acme", "--policies", "cheap"], "'cheap' is not in experts.yaml; allowed: default"),
         (["create", "acme", "--usd", "5"], "--usd '5' is not a cap; allowed: AMOUNT/WINDOW"),
-        (["create", "acme", "--expires", "soon"], "'soon' is not a duration"),
+        (
+            ["create", "acme", "--expires", "soon"],
+            "--expires: 'soon' is not a period; allowed: a number above 0 with s, m",
+        ),
         (["update", "acme/1", "--usd", "1/day"], "there is no key 'acme/1'"),
         (["update", "acme", "--admin"], "--admin: allowed for a key"),
         (["update", "acme", "--rotate", "1h"], "--rotate: allowed for a key"),
