@@ -28,8 +28,9 @@ from coe.commands import COMMANDS
 from decision_log.privacy import load_key
 from fleet.pool import ExpertPool
 from fleet.wires import echo
+from gateway.live_router import live_router
 from gateway.parts import Parts
-from gateway.serve import Gateway, live_router
+from gateway.serve import Gateway
 from gateway.settings import Settings
 from router.config import CoeConfig, load_config
 from tests.gateway.retrieval.serving import serving

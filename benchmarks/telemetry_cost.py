@@ -24,8 +24,9 @@ import uvloop
 from fleet.pool import ExpertPool
 from fleet.program_log import JsonFormatter
 from fleet.wires import vllm
+from gateway.live_router import live_router
 from gateway.parts import Parts
-from gateway.serve import Gateway, live_router
+from gateway.serve import Gateway
 from gateway.settings import Settings
 from gateway.telemetry.exporting import Exporting
 from gateway.telemetry.telemetry import Telemetry

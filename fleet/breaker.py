@@ -6,12 +6,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from fleet.backend import SPENT_REST_S
+
 FAILURES_TO_OPEN = 5
 FIRST_BACKOFF_S = 1.0
 MAX_BACKOFF_S = 30.0
 MAX_REST_S = 60.0
-SPENT_REST_S = 600.0
-SPENT = "is without quota or credit at its provider"
 
 
 class BreakerState(StrEnum):

@@ -9,8 +9,8 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
 from base.errors import BusyError
-from fleet.backend import BackendRequest, BackendResponse, read_all
-from fleet.breaker import SPENT, Breaker, BreakerState
+from fleet.backend import SPENT, BackendRequest, BackendResponse, read_all
+from fleet.breaker import Breaker, BreakerState
 from fleet.connect import DisabledBackend
 from fleet.replicas import ExpertBackend, Replica, Replicas
 from fleet.taken_fields import TakenFields

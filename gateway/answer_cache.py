@@ -19,7 +19,6 @@ from decision_log.decision_record import TerminalState
 from decision_log.redis_client import REDIS_ERRORS, connect
 from fleet.builtins.cache import Options
 from fleet.wires.builtin import FAMILY
-from gateway.chat_request import ChatRequest
 from gateway.keys.grants import Caller
 from router import plugins
 from router.builtins import CACHE
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from decision_log.redis_client import RedisClient
+    from gateway.chat_request import ChatRequest
     from gateway.exchange import ChatRow
 
 TIMEOUT_S, PAUSE_S = 0.25, 1.0

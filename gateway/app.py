@@ -37,7 +37,6 @@ from gateway.http_errors import ClientGoneError, api_error, invalid, method_not_
 from gateway.intake import Claim
 from gateway.keys.grants import EVERYBODY, Caller
 from gateway.listener import is_loopback
-from gateway.parts import Parts
 from gateway.plain import MODELS, answer_of
 from gateway.strategy_run import StrategyRun
 from gateway.surfaces.completions import CompletionsSurface
@@ -49,6 +48,7 @@ from gateway.telemetry.otlp import is_protobuf, read_logs
 
 if TYPE_CHECKING:
     from gateway.console.app import Console
+    from gateway.parts import Parts
 
 T = TypeVar("T")
 
@@ -101,7 +101,7 @@ class GatewayApp:
             enricher=parts.attachments,
             judge=parts.judge,
         )
-        self._count = TokenCount(limits, parts.decider, parts.pool, parts.config.experts)
+        self._count = TokenCount(SURFACES["/v1/messages"], limits, parts.decider, parts.pool, parts.config.experts)
         self._loading: dict[str, asyncio.Task[Any]] = {}
         self._has_console, self._hash_key, self._data_dir = limits.console, parts.hash_key, parts.live.folder.parent
 

@@ -12,7 +12,6 @@ from urllib.parse import quote
 from base.errors import BackendError, StoreError
 from decision_log.decision_record import TerminalState
 from decision_log.privacy import named_session
-from gateway.answer_guard import EVENT_STREAM, StreamedAnswer, WholeAnswer
 from gateway.answer_reader import answer_text
 from gateway.asgi import ClientWatch, decode_json, read_body, read_off_loop, send_body, send_head
 from gateway.chat_request import ChatRequest, identity, json_object
@@ -26,6 +25,7 @@ from gateway.exchange import (
     new_decision_id,
     request_id_of,
 )
+from gateway.expert_answer import EVENT_STREAM, StreamedAnswer, WholeAnswer
 from gateway.http_errors import CLIENT_GONE_STATUS, ClientGoneError, api_error
 from router.builtins import ABSTAINED, ABSTAINED_STATUS
 from router.expert_config import Wire

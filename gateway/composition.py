@@ -38,11 +38,12 @@ from gateway.changes.live_config import LiveConfig
 from gateway.keys.key_ring import KeyRing
 from gateway.keys.key_store import KeyStore
 from gateway.keys.oidc import Oidc
+from gateway.live_router import live_router
 from gateway.part_metrics import learning_metrics, trial_metrics
 from gateway.parts import Parts
-from gateway.serve import Gateway, expert_keys, live_router
+from gateway.serve import Gateway
 from gateway.services import Reporter, engines_of, experts_line, start_redis
-from gateway.settings import OFF, Settings, on_folder, read_secrets
+from gateway.settings import OFF, Settings, expert_keys, on_folder, read_secrets
 from gateway.siblings import Siblings
 from gateway.swap import Swap
 from gateway.telemetry.telemetry import Telemetry

@@ -13,8 +13,7 @@ import numpy as np
 from base.errors import NoEligibleExpertError
 from decision_log.decision_record import DecisionInputs, ShadowDecision, StrategyTrace
 from decision_log.privacy import session_hash, session_of
-from fleet.backend import RETRY_AFTER_S
-from fleet.breaker import SPENT
+from fleet.backend import RETRY_AFTER_S, SPENT
 from fleet.pool import ExpertPool
 from gateway.answer_cache import AnswerCache, Slot
 from gateway.batched_calls import BatchedCalls, CallsOfTurn

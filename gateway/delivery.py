@@ -16,8 +16,8 @@ from gateway.http_errors import MAX_UPSTREAM_MESSAGE_CHARS, ApiError
 from gateway.tool_calls import CallEvents
 
 if TYPE_CHECKING:
-    from gateway.answer_guard import StreamedAnswer
     from gateway.chat_request import ChatRequest
+    from gateway.expert_answer import StreamedAnswer
     from gateway.surfaces.surface import Answer as Told
     from gateway.surfaces.surface import EndMark, Json, Surface
 

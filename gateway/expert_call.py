@@ -15,12 +15,11 @@ from fleet.pool import Call, ExpertPool
 from fleet.replicas import Replica
 from fleet.wires.builtin import chunks_of, frames, response_of
 from fleet.wires.echo import wants_usage
-from gateway.answer_begin import read_beginning
-from gateway.answer_guard import EVENT_STREAM, AnswerTime, GuardedChunks, StreamedAnswer, WholeAnswer
 from gateway.answer_reader import chat_completion, reply_json
 from gateway.asgi import off_loop
 from gateway.chat_request import ChatRequest, Native
 from gateway.exchange import Calls, RequestContext
+from gateway.expert_answer import EVENT_STREAM, AnswerTime, GuardedChunks, StreamedAnswer, WholeAnswer, read_beginning
 from gateway.http_errors import OF_ENTRY, OUT_OF_QUOTA, TOO_LONG, UNSENT, ApiError, api_error
 from gateway.keys.grants import Caller
 from router.expert_config import ExpertConfig, Wire

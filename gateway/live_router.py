@@ -6,14 +6,19 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from base.errors import ArtifactError, ConfigError, RouterError
 from fleet.router_registry import withdraw
 from fleet.tasks import Poller, stop_task
-from router.live_pointer import LIVE_FILE, LivePointer, Trial, TrialMode, read_pointer
+from gateway.settings import Settings
+from router.build import build_encoder, load_router
+from router.config import CoeConfig
+from router.live_pointer import LIVE_FILE, ROUTERS_FOLDER, LivePointer, Trial, TrialMode, read_pointer
 from router.pipeline import Router
+from router.protocols import Encoder
 
 POLL_EVERY_S = 0.5
 
@@ -216,6 +221,18 @@ class LiveRouter(Poller):
             return
         self.faults.pop(trial.version, None)
         await self.refresh()
+
+
+def live_router(settings: Settings, config: CoeConfig) -> LiveRouter:
+    """The routers of the data folder, not loaded yet."""
+    return LiveRouter(settings.data_dir / ROUTERS_FOLDER, router_loader(config))
+
+
+def router_loader(config: CoeConfig, encoder: Encoder | None = None) -> Callable[[Path], Router]:
+    """Reads routers from their folders; raises RouterError. All share one encoder, the slowest part to load, which does
+    not change while a gateway runs."""
+    shared = cache(lambda: encoder or build_encoder(config.router.encoder))
+    return lambda folder: load_router(config, folder, shared())
 
 
 def trial_line(candidate: Candidate | None, before: Candidate | None) -> str:

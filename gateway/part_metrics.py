@@ -16,12 +16,12 @@ from fleet.residency.types import Residency
 from fleet.router_registry import Registry
 from gateway.intake import Admission, Intake
 from gateway.live_router import LiveRouter
-from gateway.parts import Parts
 from gateway.shadow import Shadows
 from gateway.trial_watch import TrialWatch
 
 if TYPE_CHECKING:
     from fleet.residency.keeper import Keeper
+    from gateway.parts import Parts
 
 
 def part_metrics(parts: Parts) -> Iterator[Metric]:

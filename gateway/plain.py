@@ -9,16 +9,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from gateway.auth import require_admin
 from gateway.chat_request import alias_of, no_model
 from gateway.keys.grants import Caller
 from gateway.metrics import SCRAPER
-from gateway.parts import Parts
 from router.config import CoeConfig
 from router.section import AUTO
 from router.types import Record
+
+if TYPE_CHECKING:
+    from gateway.parts import Parts
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 MODELS = "/v1/models"

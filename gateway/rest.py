@@ -85,7 +85,7 @@ def described(plain: Plain) -> Callable[[], None]:
     def endpoint() -> None:
         raise NotImplementedError
 
-    _, _, *named = signature(plain.answer, eval_str=True).parameters.values()
+    _, _, *named = signature(plain.answer).parameters.values()
     endpoint.__signature__ = Signature(named)  # type: ignore[attr-defined]
     return endpoint
 

@@ -7,11 +7,9 @@ import logging
 import math
 import resource
 import socket
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache, partial
-from pathlib import Path
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
@@ -23,45 +21,18 @@ from gateway.http_errors import shutting_down
 from gateway.http_limits import FullNotice, LimitedProtocol
 from gateway.keys.grants import Caller
 from gateway.listener import bind, check_exposure, url_of
-from gateway.live_router import LiveRouter
 from gateway.part_metrics import part_metrics
-from gateway.parts import Parts
-from gateway.settings import Settings
-from router.build import build_encoder, load_router
-from router.config import CoeConfig
-from router.live_pointer import ROUTERS_FOLDER
-from router.pipeline import Router
-from router.protocols import Encoder
+
+if TYPE_CHECKING:
+    from gateway.parts import Parts
 
 FILES_BESIDE = 512  # database, log, indexes, engines, uploads
 FILES_PER_CLIENT = 2  # its connection, and one to an expert
 FEWEST_CLIENTS = 16
 
-LEAST_KEY_CHARS = 12
-"""Length of an expert's key from which answers must not hold it. Shorter ones are words that engines without keys are
-given (EMPTY, ollama, not-needed), and to hide these would change answers: of a key `x`, that of every `index`."""
-
 REFUSAL = error_answer(shutting_down(), {"connection": "close"})
 
 logger = logging.getLogger(__name__)
-
-
-def expert_keys(config: CoeConfig, secrets: Mapping[str, str]) -> dict[str, str]:
-    """Keys of experts that nothing for a client may hold."""
-    keys = {name: secrets.get(entry.api_key_env or "", "") for name, entry in config.experts.items()}
-    return {name: key for name, key in keys.items() if len(key) >= LEAST_KEY_CHARS}
-
-
-def live_router(settings: Settings, config: CoeConfig) -> LiveRouter:
-    """The routers of the data folder, not loaded yet."""
-    return LiveRouter(settings.data_dir / ROUTERS_FOLDER, router_loader(config))
-
-
-def router_loader(config: CoeConfig, encoder: Encoder | None = None) -> Callable[[Path], Router]:
-    """Reads routers from their folders; raises RouterError. All share one encoder, the slowest part to load, which does
-    not change while a gateway runs."""
-    shared = cache(lambda: encoder or build_encoder(config.router.encoder))
-    return lambda folder: load_router(config, folder, shared())
 
 
 @dataclass(eq=False)

@@ -21,6 +21,10 @@ FOR_ENGINES = frozenset({"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "VLLM_API_KEY"})
 SERVICES = frozenset({"REDIS_URL", "DATABASE_URL"})
 SECRET_ENDS = ("KEY", "KEYS", "TOKEN", "TOKENS", "SECRET", "SECRETS", "PASSWORD", "PASSWD", "CREDENTIALS", "HEADERS")
 
+LEAST_KEY_CHARS = 12
+"""Length of an expert's key from which answers must not hold it. Shorter ones are words that engines without keys are
+given (EMPTY, ollama, not-needed), and to hide these would change answers: of a key `x`, that of every `index`."""
+
 MAX_WORKERS = 64
 OFF = "off"
 
@@ -118,6 +122,12 @@ def key_variables(options: object) -> Iterator[str]:
 def read_secrets(config: CoeConfig, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Values of the variables that the file names for secrets; those not set are left out."""
     return {name: environment[name] for name in secret_variables(config) if environment.get(name)}
+
+
+def expert_keys(config: CoeConfig, secrets: Mapping[str, str]) -> dict[str, str]:
+    """Keys of experts that nothing for a client may hold."""
+    keys = {name: secrets.get(entry.api_key_env or "", "") for name, entry in config.experts.items()}
+    return {name: key for name, key in keys.items() if len(key) >= LEAST_KEY_CHARS}
 
 
 def engine_environment(config: CoeConfig) -> dict[str, str]:

@@ -12,12 +12,12 @@ from functools import partial
 from base.errors import RouterError
 from base.json_text import to_json
 from decision_log.decision_record import AskedExpert, CallState, StrategyTrace
-from gateway.answer_guard import StreamedAnswer, WholeAnswer
 from gateway.answer_reader import answer_text, reply_json
 from gateway.asgi import read_off_loop
 from gateway.chat_log import cost_usd
 from gateway.chat_request import ChatRequest, text_of
 from gateway.exchange import RequestContext
+from gateway.expert_answer import StreamedAnswer, WholeAnswer
 from gateway.expert_call import ExpertCall, streamed
 from gateway.http_errors import api_error
 from router.answers import KeyOf, Question, mean_logprob

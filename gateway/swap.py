@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from base.errors import ConfigError
 from fleet.adapter_files import adapter_digest
@@ -18,11 +19,14 @@ from fleet.replicas import ExpertBackend
 from fleet.vllm_addresses import read_vllm
 from fleet.vllm_command import adapter_folder
 from gateway.changes.live_config import Prepared
-from gateway.parts import Parts
-from gateway.serve import Gateway, expert_keys, router_loader
-from gateway.settings import engine_environment, read_secrets
+from gateway.live_router import router_loader
+from gateway.settings import engine_environment, expert_keys, read_secrets
 from router.config import CoeConfig
 from router.expert_config import Engine, ExpertConfig
+
+if TYPE_CHECKING:
+    from gateway.parts import Parts
+    from gateway.serve import Gateway
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from base.errors import RouterError
 from base.json_text import to_json
@@ -14,11 +14,13 @@ from fleet.pool import ExpertPool
 from gateway.answer_reader import reply_json
 from gateway.asgi import Arrival, decode_json, read_body, read_off_loop, send_body
 from gateway.chat_request import ChatRequest, json_object
-from gateway.deciding import Decider
 from gateway.exchange import new_decision_id, request_id_of
-from gateway.surfaces.messages import MessagesSurface
 from router.expert_config import Engine, ExpertConfig, Wire
 from router.gateway_config import GatewayConfig
+
+if TYPE_CHECKING:
+    from gateway.deciding import Decider
+    from gateway.surfaces.surface import Surface
 
 COUNT_PATH = "/v1/messages/count_tokens"
 TIMEOUT_S = 10.0
@@ -28,6 +30,7 @@ TIMEOUT_S = 10.0
 class TokenCount:
     """The endpoint. Nothing is generated and nothing logged."""
 
+    surface: Surface
     bounds: GatewayConfig
     decider: Decider
     pool: ExpertPool
@@ -40,7 +43,7 @@ class TokenCount:
 
         def decode(raw: bytes) -> ChatRequest:
             body = json_object(decode_json(raw))
-            return MessagesSurface().request({"max_tokens": 1, **body}, self.bounds, headers)
+            return self.surface.request({"max_tokens": 1, **body}, self.bounds, headers)
 
         chat = await read_off_loop(decode, raw)
         expert = (await self.decider.decide(chat, new_decision_id(), caller=arrival.caller)).decision.expert

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from base.json_text import JsonError, from_json
-from gateway.chat_request import ChatRequest
 from gateway.exchange import answer_id
 from gateway.http_errors import TOO_LONG, ApiError, type_of
-from gateway.surfaces.surface import Json
 from gateway.surfaces.turn import CALL, REASONING, Part, Step, Turn
 from router.usage import READ, WRITTEN, usage_of
+
+if TYPE_CHECKING:
+    from gateway.chat_request import ChatRequest
+    from gateway.surfaces.surface import Json
 
 STOP_REASONS = {
     "length": "max_tokens",

@@ -5,15 +5,17 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gateway.body_fields import listed
-from gateway.chat_request import ChatRequest
 from gateway.exchange import answer_id
 from gateway.http_errors import ApiError
-from gateway.surfaces.surface import Json
 from gateway.surfaces.turn import CALL, REASONING, REFUSAL, TEXT, Part, Step, Turn
 from router.usage import READ, WRITTEN, usage_of
+
+if TYPE_CHECKING:
+    from gateway.chat_request import ChatRequest
+    from gateway.surfaces.surface import Json
 
 ECHOED = listed(
     "instructions max_output_tokens metadata parallel_tool_calls reasoning temperature text tool_choice tools top_p "

@@ -31,8 +31,8 @@ from decision_log.stream import packed
 from decision_log.stream_entries import dead_stream
 from fleet.pool import ExpertPool
 from gateway.chat_request import chat_request
+from gateway.live_router import live_router
 from gateway.parts import Parts
-from gateway.serve import live_router
 from gateway.settings import read_settings
 from router.gateway_config import GatewayConfig
 from router.log_config import LogConfig, PrivacyLevel

@@ -12,7 +12,7 @@ import pytest
 
 from base.errors import ConfigError
 from fleet.backend import BackendRequest, BackendResponse, Unconnected
-from gateway.answer_begin import JSON
+from gateway.expert_answer import JSON
 from gateway.listener import check_exposure, check_strength
 from gateway.settings import read_settings
 from router.capabilities import Capabilities

@@ -34,8 +34,9 @@ from decision_log.sink import DecisionLog
 from fleet.pool import ExpertPool
 from fleet.wires import vllm
 from gateway.conversations import Conversations
+from gateway.live_router import live_router
 from gateway.parts import Parts
-from gateway.serve import Gateway, live_router
+from gateway.serve import Gateway
 from gateway.settings import Settings
 from router.build import build_encoder
 from router.config import load_config

@@ -15,10 +15,11 @@ from decision_log.read import has_failed
 from fleet.backend import BackendResponse
 from fleet.breaker import FAILURES_TO_OPEN, BreakerState
 from fleet.wires.builtin import chunks_of
-from gateway import answer_begin, expert_call
-from gateway.answer_guard import MASK, key_pattern, upstream_error, without_keys
+from gateway import expert_answer, expert_call
+from gateway.expert_answer import key_pattern
+from gateway.expert_errors import MASK, upstream_error, without_keys
 from gateway.http_errors import TOO_LONG
-from gateway.serve import expert_keys
+from gateway.settings import expert_keys
 from tests.gateway.fault_upstream import ERROR_EVENT, STREAM, WORDS, events, fault_upstream
 from tests.gateway.running import Running, config_of, echoes, faulty, running, wire
 from tests.waiting import until
@@ -379,11 +380,11 @@ async def test_only_the_error_of_an_event_counts_and_not_what_a_client_named_so(
     pieces = [events(b'{"type":"response.created","response":{' + lead)[:-2], b"\n\n"]
     response = BackendResponse(200, chunks_of(pieces), {"content-type": "text/event-stream"})
     with pytest.raises(RouterError, match=message):
-        await answer_begin.read_beginning("ruby", response)
+        await expert_answer.read_beginning("ruby", response)
 
 
 async def test_comments_do_not_wait_for_what_comes_behind_them(monkeypatch) -> None:
-    monkeypatch.setattr(answer_begin, "MAX_LEAD_S", 0.01)
+    monkeypatch.setattr(expert_answer, "MAX_LEAD_S", 0.01)
     async with faulty("pings") as (gateway, upstream), gateway.chat("red", stream=True) as answer:
         assert (answer.headers["x-coe-expert"], await answer.content.readline()) == ("ruby", b": ping\n")
         upstream.gate.set()

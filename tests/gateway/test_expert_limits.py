@@ -9,7 +9,7 @@ import pytest
 
 from fleet.breaker import FAILURES_TO_OPEN
 from fleet.replicas import Replicas
-from gateway.answer_guard import upstream_error
+from gateway.expert_errors import upstream_error
 from gateway.http_errors import OUT_OF_QUOTA
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.running import echoes, faulty, running, wire

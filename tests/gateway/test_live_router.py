@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fleet.router_registry import Registry
-from gateway import live_router, serve
+from gateway import live_router
 from gateway.live_router import LiveRouter
 from router.artifact import load_artifact, save_artifact
 from router.pipeline import Router
@@ -135,9 +135,9 @@ async def test_answers_come_from_the_new_router_although_the_poll_is_late(tmp_pa
 
 def test_routers_of_one_file_share_an_encoder(tmp_path: Path, monkeypatch) -> None:
     built = []
-    monkeypatch.setattr(serve, "build_encoder", lambda config: built.append(config) or object())
-    monkeypatch.setattr(serve, "load_router", lambda config, folder, encoder: (folder, encoder))
-    loader = serve.router_loader(config_of())
+    monkeypatch.setattr(live_router, "build_encoder", lambda config: built.append(config) or object())
+    monkeypatch.setattr(live_router, "load_router", lambda config, folder, encoder: (folder, encoder))
+    loader = live_router.router_loader(config_of())
     assert loader(tmp_path)[1] is loader(tmp_path / "other")[1]
     assert len(built) == 1
 

@@ -32,11 +32,12 @@ from pathlib import Path
 from fleet.stop_signal import stop_on_signal
 from fleet.pool import ExpertPool
 from gateway.parts import Parts
-from gateway.serve import Gateway, live_router
+from gateway.live_router import live_router
+from gateway.serve import Gateway
 from gateway.settings import environment_settings
 from base.errors import RouterError
 from tests.gateway import running as support
-import gateway.serve
+import gateway.live_router
 
 class Log(support.MemoryLog):
     async def aclose(self):
@@ -55,7 +56,7 @@ async def serve(settings, config, experts):
             await served.stop()
             await sink.aclose()
 
-gateway.serve.load_router = lambda config, folder, encoder: support.small_router(version=folder.name)
+gateway.live_router.load_router = lambda config, folder, encoder: support.small_router(version=folder.name)
 experts = support.echoes(ruby=support.wire(sys.argv[1], "ruby"))
 config = support.config_of(shutdown_grace_s=float(sys.argv[2]), drain_s=float(sys.argv[3]))
 try:

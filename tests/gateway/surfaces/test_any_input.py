@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from base.errors import BackendError
 from fleet.wires.builtin import chunks_of
-from gateway.answer_guard import StreamedAnswer
 from gateway.answer_reader import StreamReader, read_answer
 from gateway.app import SURFACES
 from gateway.body_fields import listed
 from gateway.delivery import Translated, whole_told
+from gateway.expert_answer import StreamedAnswer
 from gateway.http_errors import ApiError
 from gateway.surfaces.surface import Surface
 from router.gateway_config import GatewayConfig

@@ -1,20 +1,14 @@
-"""An expert's answer as clients may see it: begun or whole, within the time for an answer as a whole, without our key,
-and an error without what is not the client's fault."""
+"""An expert's errors as clients may see them: with its status and words, without our key and what is not the client's
+fault."""
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
-from types import TracebackType
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
-from base.errors import BackendError
-from base.json_text import JsonError, from_json
-from fleet.backend import ELSEWHERE, RETRY_AFTER_S, ChunkStream, is_spent, is_too_large, retry_after_s
-from fleet.breaker import SPENT, SPENT_REST_S
-from gateway.answer_reader import JsonAnswer
+from base.json_text import JsonError, from_json, to_json
+from fleet.backend import ELSEWHERE, RETRY_AFTER_S, SPENT, SPENT_REST_S, is_spent, is_too_large, retry_after_s
+from gateway.answer_reader import reply_json
 from gateway.http_errors import (
     CREDENTIALS,
     MAX_UPSTREAM_MESSAGE_CHARS,
@@ -26,10 +20,6 @@ from gateway.http_errors import (
     not_ours,
 )
 
-if TYPE_CHECKING:
-    from fleet.pool import Call
-
-EVENT_STREAM = "text/event-stream"
 MASK = "***"
 
 MISCONFIGURED = frozenset({404, 405, 410})
@@ -57,124 +47,9 @@ TOO_LONG_WORDS = re.compile(
 CONTEXT_ERROR = "exceed_context_size_error"
 
 
-@dataclass(slots=True)
-class StreamedAnswer:
-    """A stream whose first content is here. Close `chunks` in any case.
-
-    Args:
-        call: the call of the expert that ends with the stream; None where it has ended already.
-        is_native: the expert got the client's own request and answers on its wire.
-        hides_usage: the gateway asked for the usage that the stream may report; its client did not.
-        is_whole: the expert sent it in one piece, which is all in `first`.
-        left_out: fields of the request that the expert does not take.
-    """
-
-    expert: str
-    content_type: str
-    first: bytes
-    chunks: ChunkStream
-    is_native: bool = False
-    hides_usage: bool = False
-    engine: int | None = None
-    is_whole: bool = False
-    left_out: tuple[str, ...] = ()
-    call: Call | None = None
-
-
-@dataclass(slots=True)
-class WholeAnswer:
-    """A complete answer with its usage and finish reason."""
-
-    expert: str
-    content_type: str
-    body: bytes
-    facts: JsonAnswer
-    is_native: bool = False
-    engine: int | None = None
-    left_out: tuple[str, ...] = ()
-
-
 def without_keys(text: str, key: str | None) -> str:
     """An error's text without our key, and without what looks like a key."""
     return KEY_LIKE.sub(MASK, text if not key else text.replace(key, MASK))
-
-
-def key_pattern(key: str) -> re.Pattern[bytes]:
-    """A key as JSON may write it: each character, or its escape."""
-    written = (
-        rb"(?:"
-        + re.escape(byte)
-        + rb"|\\u00(?i:"
-        + byte.hex().encode()
-        + rb")"
-        + (rb"|\\/)" if byte == b"/" else rb")")
-        for byte in (bytes([each]) for each in key.encode())
-    )
-    return re.compile(b"".join(written))
-
-
-class AnswerTime:
-    """The time that an expert has for an answer as a whole: `with time:` around each wait for it. Close it in any case.
-
-    One timer serves all of them: `asyncio.timeout_at` around each takes 4 us, as much as passing a piece on.
-
-    Args:
-        total_s: from now on; the message states it.
-
-    Raises:
-        BackendError: out of the block, 504 once the time is over; at its begin where it was over before.
-    """
-
-    def __init__(self, total_s: float) -> None:
-        self._total_s = total_s
-        self._waiting: asyncio.Task[object] | None = None
-        self._cancels_before = 0
-        self._is_over = False
-        self._loop = asyncio.get_running_loop()
-        self._timer = self._loop.call_later(total_s, self._expire)
-
-    def __enter__(self) -> None:
-        if self._is_over:
-            raise too_late(self._total_s)
-        task = self._waiting = asyncio.current_task(self._loop)
-        self._cancels_before = task.cancelling() if task else 0
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        task, self._waiting = self._waiting, None
-        if kind is asyncio.CancelledError and task and self._is_over and task.uncancel() <= self._cancels_before:
-            raise too_late(self._total_s) from error  # where nobody else has cancelled
-
-    def close(self) -> None:
-        self._timer.cancel()
-
-    def _expire(self) -> None:
-        self._is_over = True
-        if self._waiting is not None:
-            self._waiting.cancel()
-
-
-class GuardedChunks:
-    """An answer that ends within its time, and does not hold the expert's key. Close it in any case."""
-
-    def __init__(self, chunks: ChunkStream, *, time: AnswerTime, key: str | None) -> None:
-        self._chunks, self._time = chunks, time
-        self._key = key_pattern(key) if key else None
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        with self._time:
-            lines = await anext(self._chunks)
-        return lines if self._key is None else self._key.sub(MASK.encode(), lines)
-
-    async def aclose(self) -> None:
-        self._time.close()
-        await self._chunks.aclose()
-
-
-def too_late(total_s: float) -> BackendError:
-    return BackendError(f"the expert's answer took longer than total_timeout_s={total_s:g}", status=504)
 
 
 def upstream_error(
@@ -253,3 +128,24 @@ def error_fields(body: bytes) -> dict[str, object] | None:
     if inner and isinstance(inner, str):
         return {"message": inner}
     return inner if isinstance(inner, dict) and isinstance(inner.get("message"), str) else None
+
+
+def told_error(event: bytes) -> bytes | None:
+    """The object that holds the error of an event: itself, or of the Responses API the answer in it."""
+    try:
+        values = reply_json(event)
+    except JsonError:
+        return None
+    told = (each for each in (values, values.get("response")) if isinstance(each, dict) and each.get("error"))
+    return next(map(to_json, told), None)
+
+
+def error_in_answer(expert: str, body: bytes, key: str | None) -> ApiError:
+    """The error that an expert sent with a status of success and in place of an answer. A code that is a status counts
+    as one, as OpenRouter means it."""
+    fields = error_fields(body)
+    if fields is None:
+        message = f"expert {expert} sent an error without a message in place of an answer"
+        return ApiError(message, status=502, code="expert_error", is_retryable=True)
+    code = fields.get("code")
+    return upstream_error(expert, code if isinstance(code, int) and 400 <= code < 600 else 502, body, {}, key)

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from base.errors import BackendError
-from gateway.answer_guard import AnswerTime, GuardedChunks
+from gateway.expert_answer import AnswerTime, GuardedChunks
 
 
 async def pieces(*given: bytes, must_wait: bool = False) -> AsyncGenerator[bytes, None]:
