@@ -29,8 +29,9 @@ from fleet.pool import ExpertPool
 from fleet.wires import vllm
 from fleet.wires._post import Posts
 from gateway.asgi import Application
+from gateway.live_router import live_router
 from gateway.parts import Parts
-from gateway.serve import Gateway, live_router
+from gateway.serve import Gateway
 from gateway.settings import Settings
 from router.config import load_config
 from router.types import FloatArray
