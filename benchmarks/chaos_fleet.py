@@ -16,7 +16,7 @@ from pathlib import Path
 import aiohttp
 import yaml
 
-from decision_log.leftovers import spool_folders
+from decision_log.spool import spool_folders
 from fleet.engine_plans import free_port
 from fleet.folder_lock import is_held
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from base.json_text import JsonError, from_json
 from decision_log.database import Database
 from decision_log.ledger import Account, Ledger, Repeated
-from decision_log.leftovers import spool_folders, unsent_payloads
 from decision_log.payloads import json_line
 from decision_log.ranges import complement, count, merged, without
 from decision_log.replica_status import BEAT_S, ReplicaState, ReplicaStatus, read_status
+from decision_log.spool import spool_folders, unsent_payloads
 from decision_log.stream import RECORD_FIELD, eviction_policy
 from decision_log.stream_entries import dead_entries, waiting_entries
 from fleet.folder_lock import is_held

@@ -155,7 +155,7 @@ async def drain_all(
         consumer = Consumer(redis_url=url, stream=config.stream, database=database, name=new_replica())
         try:
             await consumer.drain()
-            sent, _ = await send_leftovers(data_dir / SPOOL_FOLDER, stream)
+            sent = await send_leftovers(data_dir / SPOOL_FOLDER, stream)
             stats = await consumer.drain()
         finally:
             await consumer.aclose()

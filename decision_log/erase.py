@@ -1,13 +1,13 @@
 """Erasing a subject wherever its decisions are: SQL, stream, dead letters, spools of this machine; and cached answers.
 
 SQL is told first, so a decision that is still on its way cannot get in. What is left of one in a spool is its
-number, in as many bytes, so the spool's owner may be at work.
+number.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
+from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,12 +16,10 @@ from typing import TYPE_CHECKING
 
 from base.redis_names import CACHED_ANSWERS, CACHED_FROM
 from decision_log.database import Database
-from decision_log.leftovers import spool_folders
 from decision_log.payloads import json_line
 from decision_log.privacy import MAX_SEARCH_CHARS, SESSION_HEADERS, keyed_hash, named_session, session_hash, session_of
 from decision_log.redis_client import RedisError
-from decision_log.spool_files import segment_paths
-from decision_log.spool_frames import HEADER, frame, scan
+from decision_log.spool import overwrite, spool_folders, unsent_payloads
 from decision_log.sql_removal import Found, Removal, Removed, found_of
 from decision_log.stream import RECORD_FIELD, packed
 from decision_log.stream_entries import Erased, dead_stream, entries_after, entries_of
@@ -165,22 +163,19 @@ def is_rewriting(info: Mapping[str, object]) -> bool:
 
 
 def in_spools(root: Path, match: Match, *, is_dry_run: bool) -> list[Found]:
-    """The decisions in every spool under `root`, sent or not; overwritten, unless it is a dry run. Raises OSError."""
-    segments = (path for folder in spool_folders(root) for path in segment_paths(folder))
-    return [decision for path in segments for decision in in_segment(path, match, is_dry_run=is_dry_run)]
+    """The decisions in every spool under `root` that are not sent; overwritten, unless it is a dry run. Raises
+    OSError."""
+    found: list[Found] = []
 
+    def remains(payload: bytes) -> bytes | None:
+        if (decision := match(payload)) is None:
+            return None
+        found.append(decision)
+        return Erased(replica=decision.replica, seq=decision.seq).model_dump_json().encode()
 
-def in_segment(path: Path, match: Match, *, is_dry_run: bool) -> list[Found]:
-    found = []
-    with suppress(FileNotFoundError), path.open("rb" if is_dry_run else "r+b", buffering=0) as file:
-        for intact in scan(file.read()).frames:
-            if (decision := match(intact.payload)) is None:
-                continue
-            found.append(decision)
-            if not is_dry_run:
-                size = len(intact.payload)
-                remains = Erased(replica=decision.replica, seq=decision.seq).model_dump_json().encode().ljust(size)
-                os.pwrite(file.fileno(), frame(remains), intact.end - size - HEADER.size)
-        if found and not is_dry_run:
-            os.fsync(file.fileno())
-    return found  # nothing of a segment that was sent and deleted meanwhile
+    for folder in spool_folders(root):
+        if is_dry_run:
+            deque(map(remains, unsent_payloads(folder)), maxlen=0)
+        else:
+            overwrite(folder, remains)
+    return found

@@ -26,11 +26,11 @@ from typing import TypeVar
 from base.errors import StoreError, reason_of
 from decision_log.commit_check import CommitCheck
 from decision_log.decision_record import DecisionRecord, read_record
-from decision_log.leftovers import send_leftovers, send_next, spooled_bytes
+from decision_log.leftovers import send_leftovers, send_next
 from decision_log.payloads import json_line
 from decision_log.privacy import load_key, private_fields
 from decision_log.replica_status import BEAT_S, DecisionCount, ReplicaState, ReplicaStatus
-from decision_log.spool import Spool
+from decision_log.spool import Spool, spooled_bytes
 from decision_log.spool_writer import SpoolWriter
 from decision_log.stream import STATUS_FIELD, Backoff, DecisionStream
 from decision_log.tombstones import is_erased
@@ -56,7 +56,7 @@ class LogStats:
     """Counts since this process started, in records.
 
     `pending` are appended and not yet in the stream, `dropped` were lost because neither disk nor memory had room,
-    `gaps` are the stretches of consecutive lost records, `damaged` stretches of a spool that could not be read back.
+    `gaps` are the stretches of consecutive lost records.
     `last_error` is the present obstacle; None while decisions reach SQL.
     """
 
@@ -66,7 +66,6 @@ class LogStats:
     gaps: int = 0
     pending: int = 0
     dropped: int = 0
-    damaged: int = 0
     last_error: str | None = None
 
 
@@ -104,7 +103,7 @@ class DecisionLog:
         self._check = CommitCheck(self._spool, self._queue, self._stream, self._executor, try_redis)
         self._is_closing = False
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._appended = self._streamed = self._damaged = 0
+        self._appended = self._streamed = 0
         self._loop_error: str | None = None
 
     def next_seq(self) -> int:
@@ -179,7 +178,6 @@ class DecisionLog:
             gaps=queue.gaps,
             pending=self._appended - streamed - queue.dropped,
             dropped=queue.dropped,
-            damaged=self._damaged + self._spool.damaged,
             last_error=queue.error or self._stream.detour or self._loop_error,
         )
 
@@ -293,11 +291,10 @@ class DecisionLog:
         """Sends what replicas that are gone left in their spools, again and again."""
         while True:
             try:
-                sent, damaged = await send_leftovers(self._root, self._stream)
+                sent = await send_leftovers(self._root, self._stream)
             except OSError as error:
                 logger.warning("a spool that an earlier process left cannot be read (%s)", reason_of(error))
             else:
-                self._damaged += damaged
                 if sent:
                     logger.info("sent %d decisions that an earlier process had left in the spool", sent)
             await self._in_thread(self._share_room)

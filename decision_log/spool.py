@@ -1,36 +1,37 @@
-"""An append-only spool on the local disk: what was written here outlives this process and waits for the stream."""
+"""A spool on the local disk, one SQLite file for each replica: what was written here outlives this process and waits
+for the stream."""
 
 from __future__ import annotations
 
 import errno
 import os
-from collections import deque
-from collections.abc import Sequence
-from contextlib import suppress
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from itertools import chain
 from pathlib import Path
+from urllib.parse import quote
 
 from base.errors import StoreError
 from base.whole_files import sync_path, write_all
 from decision_log.replica_status import MARK_NAME
-from decision_log.spool_files import (
-    CHECKPOINT_NAME,
-    HIDDEN,
-    PROBE_NAME,
-    SUFFIX,
-    TEMPORARY_NAME,
-    Position,
-    read_checkpoint,
-    segment_paths,
-    sent_bytes,
-    write_checkpoint,
-)
-from decision_log.spool_frames import HEADER, Frame, frame, scan
 from fleet.folder_lock import LOCK_NAME, FolderLock, holder_of
 
-SEGMENT_BYTES = 4 * 1024 * 1024
-LOAD_BYTES = 1024 * 1024
+HIDDEN = "."
+"""Begins the name of a spool's folder that is being made."""
+
+FILE_NAME = "spool.db"
+PROBE_NAME = "probe"
 MARGIN_BYTES = 1024 * 1024
 PROBE_BYTES = 64 * 1024
+KEPT_BYTES = 1024 * 1024
+"""Size up to which a file of which all was sent goes on."""
+PAGE_BYTES, USED_BYTES = 4096, 4088
+BUSY_S = 10.0
+ALL = "SELECT id, payload FROM records ORDER BY id"
+
+CODES = {sqlite3.SQLITE_FULL: errno.ENOSPC, sqlite3.SQLITE_CANTOPEN: errno.ENOENT, sqlite3.SQLITE_BUSY: errno.EBUSY}
+PRIMARY_CODE = 0xFF  # of SQLite's codes, which say more in their other bits
 
 
 class Spool:
@@ -38,49 +39,32 @@ class Spool:
 
     Args:
         folder: made when missing.
-        max_bytes: upper bound of what lies in segments.
-        segment_bytes: a segment is closed when it reaches this size; at most a quarter of `max_bytes` is used.
-        is_durable: `sync` will be called; without it a segment may be closed before the kernel has written it.
+        max_bytes: upper bound of what lies in the file, about.
+        is_durable: what `write` has taken outlives a power cut.
     """
 
-    def __init__(
-        self, folder: Path, *, max_bytes: int, segment_bytes: int = SEGMENT_BYTES, is_durable: bool = False
-    ) -> None:
+    def __init__(self, folder: Path, *, max_bytes: int, is_durable: bool = False) -> None:
         self.folder = folder
         self.max_bytes = max_bytes
-        self._is_durable = is_durable
         self.pending = 0  # records not acknowledged
-        self.damaged = 0  # damaged stretches and torn tails met so far
-        self._segment_bytes = min(segment_bytes, max_bytes // 4)
+        self.size_bytes = 0  # of them
+        self._synchronous = "FULL" if is_durable else "NORMAL"
         self._lock: FolderLock | None = None
-        self._sizes: dict[int, int] = {}  # segment -> bytes of whole frames, oldest first
-        self._position = Position(0, 0)
-        self._loaded: deque[Frame] = deque()  # their ends counted from `_loaded_from`
-        self._loaded_from = 0
-        self._descriptor: int | None = None
-        self._next_segment = 0
-        self._has_unsynced = False  # bytes of the open segment
-        self._has_new_names = True  # files, or the folder itself, that a power cut could take back
-
-    @property
-    def _margin_bytes(self) -> int:
-        return min(MARGIN_BYTES, self._segment_bytes)
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes in segments, acknowledged ones that are not yet deleted included."""
-        return sum(self._sizes.values())
+        self._database: sqlite3.Connection | None = None
+        self._sent = self._last = 0  # ids of the last record that was acknowledged, and that was written
+        self._read: list[tuple[int, int]] = []  # ids and sizes of the records that `read` gave
 
     def lacks_room(self) -> bool:
         """Returns whether little more than what running requests will write finds room here, or on the disk as it says
         itself. True also where the disk does not answer."""
-        if self.max_bytes - self.size_bytes < self._margin_bytes:
+        margin = min(MARGIN_BYTES, self.max_bytes // 4)
+        if self.max_bytes - self.size_bytes < margin:
             return True
         try:
             disk = os.statvfs(self.folder)
         except OSError:
             return True
-        return disk.f_bavail * disk.f_frsize < self._margin_bytes
+        return disk.f_bavail * disk.f_frsize < margin
 
     def probe(self) -> None:
         """Brings some bytes to the disk, as records are brought there, and takes them away again.
@@ -88,7 +72,7 @@ class Spool:
         Raises:
             OSError: the disk refuses them, or there is hardly room left in the spool.
         """
-        if self.max_bytes - self.size_bytes < self._margin_bytes:
+        if self.max_bytes - self.size_bytes < min(MARGIN_BYTES, self.max_bytes // 4):
             raise self._full()
         path = self.folder / PROBE_NAME
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -104,16 +88,17 @@ class Spool:
 
         Raises:
             StoreError: another live process owns the folder.
-            OSError: the folder cannot be made or read.
+            OSError: the folder or its file cannot be made or read.
         """
         self._lock = FolderLock.try_acquire(self.folder) if self.folder.exists() else self._create()
         if self._lock is None:
             raise StoreError(f"spool {self.folder} is in use by process {holder_of(self.folder)}")
         try:
-            self._recover()
+            _ = self._file
+            for folder in (self.folder, *self.folder.absolute().parents[:2]):
+                sync_path(folder)  # SQLite does so for its own names
         except OSError:
-            self._lock.release()  # or no other could take over this spool while this process lives
-            self._lock = None
+            self._release()  # or no other could take over this spool while this process lives
             raise
 
     def _create(self) -> FolderLock | None:
@@ -125,184 +110,178 @@ class Spool:
             staged.rename(self.folder)
         return lock
 
+    @property
+    def _file(self) -> sqlite3.Connection:
+        """Opened where it is not. Raises OSError."""
+        if self._database is None:
+            path = self.folder / FILE_NAME
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # its log gets the same mode
+            with translated_errors(), ExitStack() as opened:
+                database = opened.enter_context(closing(connected(path)))
+                for pragma in ("journal_mode=WAL", f"synchronous={self._synchronous}"):
+                    database.execute(f"PRAGMA {pragma}")
+                database.execute("CREATE TABLE IF NOT EXISTS records (id INTEGER PRIMARY KEY, payload BLOB NOT NULL)")
+                left = database.execute("SELECT id, length(payload) FROM records ORDER BY id").fetchall()
+                opened.pop_all()
+            self.pending, self.size_bytes = len(left), sum(size_of(length) for _, length in left)
+            self._sent, self._last = 0, left[-1][0] if left else 0
+            self._database = database
+        return self._database
+
     def write(self, payloads: Sequence[bytes]) -> int:
-        """Appends as many payloads as there is room for, as one write, and says how many: at least one.
+        """Appends as many payloads as there is room for, in one transaction, and says how many: at least one.
 
         Raises:
             OSError: nothing was written and the spool is as before; ENOSPC when disk or `max_bytes` is full, EFBIG
-                when the first payload alone is larger than a segment may be.
+                when the first payload alone is larger than a quarter of `max_bytes`.
         """
-        block = bytearray()
-        room = self.max_bytes - self.size_bytes
-        count = 0
+        room, taken = self.max_bytes - self.size_bytes, 0
         for payload in payloads:
-            framed = frame(payload)
-            if len(block) + len(framed) > min(room, self._segment_bytes):
+            size = size_of(len(payload))
+            if size > min(room, self.max_bytes // 4):
                 break
-            block += framed
-            count += 1
-        if not count:
-            too_large = len(payloads[0]) + HEADER.size > self._segment_bytes
-            raise self._full(errno.EFBIG if too_large else errno.ENOSPC)
-        self._append(bytes(block))
-        self.pending += count
-        return count
+            room -= size
+            taken += 1
+        if not taken:
+            is_too_large = size_of(len(payloads[0])) > self.max_bytes // 4
+            raise self._full(errno.EFBIG if is_too_large else errno.ENOSPC)
+        rows = chain.from_iterable(enumerate(payloads[:taken], self._last + 1))
+        with translated_errors():
+            # One statement: the driver gives the interpreter away for each, to requests for as long as they want it.
+            self._file.execute(f"INSERT INTO records VALUES {', '.join(['(?, ?)'] * taken)}", tuple(rows))
+        self._last += taken
+        self.pending += taken
+        self.size_bytes = self.max_bytes - room
+        return taken
 
     def _full(self, code: int = errno.ENOSPC) -> OSError:
         return OSError(code, f"{os.strerror(code)} (spool of at most {self.max_bytes} bytes)")
 
-    def sync(self) -> None:
-        """Returns once everything written so far outlives a power cut.
-
-        Raises:
-            OSError: the disk refuses. What was written may be gone then, although it can still be read now.
-        """
-        if self._descriptor is not None and self._has_unsynced:
-            try:
-                os.fsync(self._descriptor)
-            except OSError:
-                self._close_segment()  # the kernel forgets which bytes failed: a second fsync would prove nothing
-                raise
-            finally:
-                self._has_unsynced = False
-        if self._has_new_names:
-            for folder in (self.folder, *self.folder.absolute().parents[:2]):
-                sync_path(folder)
-            self._has_new_names = False
-
     def read(self, max_records: int) -> list[bytes]:
-        """The oldest payloads not acknowledged, at most `max_records`; the same ones until `acknowledge` is called."""
-        while not self._loaded and self._position.segment in self._sizes:
-            if self._position.offset < self._sizes[self._position.segment]:
-                self._load()
-            elif not self._leave_segment():
-                break
-        if not self._loaded:
-            self.pending = 0  # also where records were damaged on the disk after they were counted
-        return [loaded.payload for loaded, _ in zip(self._loaded, range(max_records), strict=False)]
-
-    def read_again(self, max_records: int) -> list[bytes]:
-        """Reads the payloads of the last `read` again from the disk, where a record may have been erased meanwhile."""
-        with self._path(self._position.segment).open("rb") as file:
-            file.seek(self._loaded_from)
-            data = file.read(self._loaded[-1].end)
-        self._loaded = deque(Frame(data[end - len(payload) : end], end) for payload, end in self._loaded)
-        return self.read(max_records)
+        """The oldest payloads not acknowledged, at most `max_records`; the same ones until `acknowledge` is called,
+        unless one was erased meanwhile. Raises OSError."""
+        query = "SELECT id, payload FROM records WHERE id > ? ORDER BY id LIMIT ?"
+        with translated_errors():
+            rows = self._file.execute(query, (self._sent, max_records)).fetchall()
+        self._read = [(number, size_of(len(payload))) for number, payload in rows]
+        return [payload for _, payload in rows]
 
     def acknowledge(self, count: int) -> None:
-        """Marks the `count` oldest payloads, which `read` gave, as safely in the stream."""
-        ends = [self._loaded.popleft().end for _ in range(count)]
-        self._position = Position(self._position.segment, self._loaded_from + ends[-1])
+        """Forgets the `count` oldest payloads, which `read` gave: they are safely in the stream."""
+        gone, self._read = self._read[:count], self._read[count:]
+        self._sent = gone[-1][0]
         self.pending -= count
-        if not self._loaded and self._position.offset >= self._sizes[self._position.segment]:
-            self._leave_segment()
-        try:
-            write_checkpoint(self.folder, self._position)
-        except OSError:
-            # A full disk: after a crash some records would be sent again, which SQL ignores by decision id.
-            return
+        self.size_bytes -= sum(size for _, size in gone)
+        is_done = False
+        with suppress(OSError):  # what was sent is sent again after a crash, which SQL ignores by decision id
+            self._delete_sent()
+            is_done = (self.folder / FILE_NAME).stat().st_size <= KEPT_BYTES
+        if not self.pending and not is_done:
+            # SQLite gives no room back by itself, and needs some in order to delete, which a full disk lacks.
+            self._close_file()
+            self._unlink()
+
+    def _delete_sent(self) -> None:
+        """Makes room of what was sent, which need not outlive a power cut. Raises OSError."""
+        with translated_errors():
+            self._file.execute("PRAGMA synchronous=NORMAL")
+            try:
+                self._file.execute("DELETE FROM records WHERE id <= ?", (self._sent,))
+            finally:
+                self._file.execute(f"PRAGMA synchronous={self._synchronous}")
+
+    def _unlink(self) -> None:
+        for name in (FILE_NAME, f"{FILE_NAME}-wal", f"{FILE_NAME}-shm"):  # whoever opens it meanwhile finds none
+            (self.folder / name).unlink(missing_ok=True)
 
     def close(self, *, must_stay: bool = False) -> None:
         """Releases the folder and deletes it when everything in it was acknowledged, unless it `must_stay`."""
-        self._close_segment()
-        if self._lock is None:
-            return
-        if self.pending == 0 and not must_stay:
+        self._close_file()
+        if self._lock is not None and self.pending == 0 and not must_stay:
             self._delete()
-        self._lock.release()
-        self._lock = None
+        self._release()
+
+    def _close_file(self) -> None:
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
     def _delete(self) -> None:
         """Deletes the folder; what cannot be deleted stays for the next owner, who finds it acknowledged."""
         with suppress(OSError):
-            for path in segment_paths(self.folder):
-                path.unlink()
-            for name in (CHECKPOINT_NAME, TEMPORARY_NAME, MARK_NAME, PROBE_NAME, LOCK_NAME):
+            self._unlink()
+            for name in (MARK_NAME, PROBE_NAME, LOCK_NAME):
                 (self.folder / name).unlink(missing_ok=True)
             self.folder.rmdir()
 
-    def _path(self, segment: int) -> Path:
-        return self.folder / f"{segment:012d}{SUFFIX}"
 
-    def _recover(self) -> None:
-        """Counts what is pending and cuts torn tails."""
-        checkpoint = read_checkpoint(self.folder)
-        self._next_segment = checkpoint.segment + 1  # a number is never used again, or its records would be skipped
-        for path in segment_paths(self.folder):
-            segment = int(path.stem)
-            self._next_segment = max(self._next_segment, segment + 1)
-            data = path.read_bytes()
-            found = scan(data)
-            if found.end < len(data):
-                os.truncate(path, found.end)
-                self.damaged += 1
-            ends = [intact.end for intact in found.frames]
-            start = sent_bytes(checkpoint, segment, is_oldest=not self._sizes, ends=ends)
-            if not self._sizes:
-                self._position = Position(segment, start)
-            self._sizes[segment] = found.end
-            self.pending += sum(1 for end in ends if end > start)
-        if not self._sizes:
-            self._position = Position(self._next_segment, 0)
+def size_of(length: int) -> int:
+    """Bytes on the disk of a payload of that length, about: records share a page as far as they fit as a whole."""
+    fit = USED_BYTES // (length + 12)
+    return PAGE_BYTES // fit if fit else PAGE_BYTES * (1 + length // USED_BYTES)
 
-    def _append(self, block: bytes) -> None:
-        if self._descriptor is not None and self._sizes[self._next_segment - 1] + len(block) > self._segment_bytes:
-            if self._is_durable:
-                self.sync()
-            self._close_segment()
-        if self._descriptor is None:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
-            self._descriptor = os.open(self._path(self._next_segment), flags, 0o600)
-            self._sizes[self._next_segment] = 0
-            self._next_segment += 1
-            self._has_new_names = True
-        segment = self._next_segment - 1
-        self._has_unsynced = True
-        try:
-            write_all(self._descriptor, block)
-        except OSError:
-            self._undo(segment)
-            raise
-        self._sizes[segment] += len(block)
 
-    def _undo(self, segment: int) -> None:
-        """Cuts half a write off again; where even that fails, the segment takes no more and recovery will cut it."""
-        try:
-            os.truncate(self._path(segment), self._sizes[segment])
-        except OSError:
-            self._close_segment()
+def connected(path: Path, query: str = "mode=rw") -> sqlite3.Connection:
+    """A connection to the file of a spool; another process may have one, too."""
+    name = f"file:{quote(str(path.absolute()))}?{query}"
+    return sqlite3.connect(name, uri=True, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
 
-    def _close_segment(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
 
-    def _load(self) -> None:
-        """Reads the next frames of the position's segment, or steps over a stretch that holds none."""
-        segment, start = self._position
-        limit = self._sizes[segment]
-        wanted = LOAD_BYTES
-        while True:
-            with self._path(segment).open("rb") as file:
-                file.seek(start)
-                data = file.read(min(wanted, limit - start))
-            found = scan(data)
-            if found.frames or start + len(data) >= limit:
-                break
-            wanted *= 2
-        self.damaged += found.damaged
-        self._loaded.extend(found.frames)
-        self._loaded_from = start
-        if not found.frames:
-            self.damaged += 1
-            self._position = Position(segment, limit)
+def spool_folders(root: Path) -> list[Path]:
+    """Folders of spools, by name; empty when there is no `root`."""
+    if not root.is_dir():
+        return []
+    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(HIDDEN))
 
-    def _leave_segment(self) -> bool:
-        """Moves on from a segment that is read to its end and deletes it; False while it is still written to."""
-        segment = self._position.segment
-        if self._descriptor is not None and segment == self._next_segment - 1:
-            return False
-        del self._sizes[segment]
-        self._path(segment).unlink(missing_ok=True)
-        self._position = Position(next(iter(self._sizes), self._next_segment), 0)
-        return True
+
+def spooled_bytes(root: Path, *, without: str) -> int:
+    """Bytes of every spool under `root` but that of replica `without`; owners may be at work."""
+    total = 0
+    for folder in spool_folders(root):
+        for path in folder.glob(f"{FILE_NAME}*") if folder.name != without else ():
+            with suppress(FileNotFoundError):
+                total += path.stat().st_size
+    return total
+
+
+def unsent_payloads(folder: Path) -> list[bytes]:
+    """Payloads in a spool that are not acknowledged. Reads only, so its owner may be at work. Raises OSError."""
+    path = folder / FILE_NAME
+    if not path.exists():
+        return []
+    # Without a log it has all, and SQLite need not make files beside it in order to share it.
+    query = "mode=ro" if path.with_name(f"{FILE_NAME}-wal").exists() else "mode=ro&immutable=1"
+    with translated_errors(), closing(connected(path, query)) as database:
+        return [payload for _, payload in database.execute(ALL)]
+
+
+def overwrite(folder: Path, change: Callable[[bytes], bytes | None]) -> None:
+    """Replaces those payloads in a spool of which `change` gives another, and leaves nothing of what was deleted in its
+    files. Its owner may be at work. Raises OSError."""
+    path = folder / FILE_NAME
+    if not path.exists():
+        return
+    with translated_errors(), closing(connected(path)) as database:
+        with database:
+            database.execute("BEGIN IMMEDIATE")
+            changes = [(change(payload), number) for number, payload in database.execute(ALL)]
+            found = [each for each in changes if each[0] is not None]
+            database.executemany("UPDATE records SET payload = ? WHERE id = ?", found)
+        for statement in ("VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"):  # free pages may have what was sent
+            database.execute(statement)
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Makes an OSError of an error of SQLite's."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        primary = getattr(error, "sqlite_errorcode", 0) & PRIMARY_CODE
+        code = CODES.get(primary, errno.EIO)
+        raise OSError(code, os.strerror(code)) from error

@@ -152,16 +152,8 @@ class SpoolWriter:
             taken = min(count, BATCH_RECORDS)
             waiters += await self._write(*await self._next_batch(taken))
             count -= taken
-        if self._durability is Durability.ASYNC:
-            self._numbered.settle(seqs)
-            return
-        try:
-            await self._in_thread(self._spool.sync)
-        except OSError as error:
-            self._note_full(error)
-            settle(waiters, StoreError(f"the decision log cannot be written ({self.error})", is_retryable=True))
-            return
-        self._numbered.note(max(seqs, default=-1))
+        if self._durability is not Durability.ASYNC:
+            self._numbered.note(max(seqs, default=-1))
         self._numbered.settle(seqs)
         settle(waiters)
 

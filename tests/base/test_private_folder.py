@@ -64,7 +64,7 @@ def test_only_its_user_may_open_what_a_command_writes(tmp_path: Path) -> None:
 
 def test_a_folder_from_before_is_closed_and_what_is_not_ours_is_left_alone(tmp_path: Path) -> None:
     data = tmp_path / "kept"
-    for name in ("routers/v1/weights.npz", "outcomes/probes/outcomes.parquet", "spool/r1/000000000000.seg", "log.key"):
+    for name in ("routers/v1/weights.npz", "outcomes/probes/outcomes.parquet", "spool/r1/spool.db", "log.key"):
         (data / name).parent.mkdir(parents=True, exist_ok=True)
         (data / name).write_bytes(b"x")
     (data / "coe.db-wal").write_bytes(b"")

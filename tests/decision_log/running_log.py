@@ -14,7 +14,7 @@ from redis import Redis
 
 from decision_log.decision_record import DecisionRecord
 from decision_log.sink import DecisionLog
-from decision_log.spool import Spool
+from decision_log.spool import Spool, spool_folders, unsent_payloads
 from decision_log.stream import RECORD_FIELD
 from decision_log.stream_entries import entries_of
 from router.log_config import LogConfig
@@ -69,6 +69,11 @@ def streamed(redis_url: str) -> list[tuple[str, int]]:
         entries = entries_of(client.xrange("coe:decisions"))
     rows = [json.loads(entry.payload or b"") for entry in entries if entry.field == RECORD_FIELD]
     return [(row["replica"], row["seq"]) for row in rows]
+
+
+def spooled(data_dir: Path) -> list[bytes]:
+    """What waits in all spools of a data folder."""
+    return [payload for folder in spool_folders(data_dir / "spool") for payload in unsent_payloads(folder)]
 
 
 class FullDisk:

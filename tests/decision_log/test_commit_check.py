@@ -6,6 +6,7 @@ import asyncio
 import errno
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -39,15 +40,17 @@ class Disk:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.is_full = False
-        write = os.write
+        for name in ("write", "probe"):
+            monkeypatch.setattr(Spool, name, self._if_room(getattr(Spool, name)))
+        monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=0 if self.is_full else 2**30, f_frsize=1))
 
-        def write_if_room(descriptor: int, data: bytes) -> int:
+    def _if_room(self, call: Callable[..., int | None]) -> Callable[..., int | None]:
+        def checked(*arguments: object) -> int | None:
             if self.is_full:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            return write(descriptor, data)
+            return call(*arguments)
 
-        monkeypatch.setattr("base.whole_files.os.write", write_if_room)
-        monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=0 if self.is_full else 2**30, f_frsize=1))
+        return checked
 
 
 @pytest.mark.parametrize("durability", DURABLE)
@@ -128,15 +131,16 @@ async def test_after_a_commit_that_failed_the_next_request_is_refused(
     tmp_path: Path, no_redis: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where the disk says that it has room: it takes nothing, or fails to force what it took."""
+    monkeypatch.setattr(spool_writer, "COMMIT_TIMEOUT_S", 0.05)
     is_broken = False
-    fsync = os.fsync
+    write = Spool.write
 
-    def fail(descriptor: int) -> None:
+    def fail(spool: Spool, payloads: list[bytes]) -> int:
         if is_broken:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        fsync(descriptor)
+        return write(spool, payloads)
 
-    monkeypatch.setattr(os, "fsync", fail)
+    monkeypatch.setattr(Spool, "write", fail)
     async with running_log(tmp_path, no_redis, closing_s=0.1, durability="sync") as log:
         is_broken = True
         with pytest.raises(StoreError, match="Input/output error"):
@@ -177,9 +181,10 @@ async def test_a_disk_that_hangs_is_too_slow(tmp_path: Path, no_redis: str, monk
     async with running_log(tmp_path, no_redis, closing_s=0.1, durability="sync") as log:
         hanging = asyncio.Event()
         loop = asyncio.get_running_loop()
-        monkeypatch.setattr(
-            os, "fsync", lambda _: asyncio.run_coroutine_threadsafe(hanging.wait(), loop).result(timeout=DEADLINE_S)
-        )
+        for name in ("write", "probe"):
+            monkeypatch.setattr(
+                Spool, name, lambda *_: asyncio.run_coroutine_threadsafe(hanging.wait(), loop).result(DEADLINE_S)
+            )
         for call in (log.commit(make_record(0)), log.check(), log.check()):
             with pytest.raises(StoreError, match="too slow"):
                 await call

@@ -13,8 +13,9 @@ from benchmarks.chaos_fleet import GatewayProcess, serving, write_config
 from decision_log.database import Database
 from decision_log.doctor import Diagnosis
 from decision_log.doctor_commands import drain_all, examine
-from decision_log.spool_frames import scan
+from decision_log.payloads import json_line
 from router.log_config import LogConfig
+from tests.decision_log.running_log import spooled
 from tests.waiting import until
 
 ANSWERS = 24
@@ -33,8 +34,7 @@ async def ask(gateway: GatewayProcess, client: aiohttp.ClientSession, number: in
 
 
 def spooled_ids(folder: Path) -> list[str]:
-    segments = sorted((folder / "data" / "spool").rglob("*.seg"))
-    return [json.loads(kept.payload)["decision_id"] for path in segments for kept in scan(path.read_bytes()).frames]
+    return [json.loads(json_line(payload))["decision_id"] for payload in spooled(folder / "data")]
 
 
 @pytest.mark.parametrize("durability", ["batched", "sync"])

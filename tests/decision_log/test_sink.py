@@ -197,7 +197,7 @@ async def test_no_text_leaves_the_process_at_level_hash(tmp_path: Path, redis_ur
         await until(lambda: log.stats().spooled == 1)
         kept = log.recent(f"{log.replica}-0")
         assert kept.text is None
-        spooled = b"".join(path.read_bytes() for path in (tmp_path / "spool").rglob("*.seg"))
+        spooled = b"".join(path.read_bytes() for path in (tmp_path / "spool").rglob("spool.db*"))
         assert kept.text_hash.encode() in spooled
         assert b"canary" not in spooled
 
@@ -231,14 +231,16 @@ async def test_a_decision_that_never_became_safe_is_no_loss_in_the_modes_that_wa
     tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running_log(tmp_path, redis_url, durability="sync") as log:
-        monkeypatch.setattr(Spool, "sync", refuse)
+        monkeypatch.setattr(Spool, "write", refuse)
+        monkeypatch.setattr("decision_log.spool_writer.COMMIT_TIMEOUT_S", 0.05)
+        monkeypatch.setattr(log._stream, "try_send", lambda *_: asyncio.sleep(0, False))
         with pytest.raises(StoreError):
             await log.commit(make_record(log.next_seq(), log.replica))
         status = read_status(tmp_path / "spool" / log.replica, is_alive=True, at=0.0)
         assert status.decisions == 0
 
 
-def refuse(_: Spool) -> None:
+def refuse(*_: object) -> None:
     raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
