@@ -30,7 +30,7 @@ OFF = "off"
 
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
 LOG_FORMATS = ("text", "json")
-SIGNALS = ("traces", "metrics", "logs")
+SIGNALS = ("traces", "logs")
 
 
 class Settings(Record):

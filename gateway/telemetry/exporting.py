@@ -12,12 +12,9 @@ from importlib.metadata import version
 from opentelemetry._logs import SeverityNumber
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
-from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
@@ -37,17 +34,6 @@ FLUSH_S = 3.0
 
 MAX_WAITING = 2048
 """Spans that wait to be exported; more are dropped."""
-
-SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
-FIRST_SECONDS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
-HISTOGRAMS: Mapping[str, tuple[str, Sequence[float]]] = {
-    "gen_ai.client.operation.duration": ("s", SECONDS),
-    "gen_ai.client.operation.time_to_first_chunk": ("s", SECONDS),
-    "gen_ai.client.token.usage": ("{token}", tuple(float(4**power) for power in range(14))),
-    "gen_ai.server.request.duration": ("s", SECONDS),
-    "gen_ai.server.time_to_first_token": ("s", FIRST_SECONDS),
-}
-"""Units and buckets that the conventions ask for."""
 
 
 class Sender(OTLPSpanExporter):
@@ -92,7 +78,7 @@ class Spans(BatchSpanProcessor):
 
 
 class Exporting(Telemetry):
-    """Follows requests with spans and metrics too. It has the providers of one process, which send the signals that the
+    """Follows requests with spans too. It has the providers of one process, which send the signals that the
     environment names a collector for.
 
     Args:
@@ -110,7 +96,6 @@ class Exporting(Telemetry):
         self._tracers = TracerProvider(sampler, resource, shutdown_on_exit=False, id_generator=ids)
         self._events = LoggerProvider(resource, shutdown_on_exit=False)
         try:
-            readers = [PeriodicExportingMetricReader(OTLPMetricExporter())] if "metrics" in signals else []
             self._spans = Spans() if "traces" in signals else None
             if "logs" in signals:
                 self._events.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter()))
@@ -118,13 +103,7 @@ class Exporting(Telemetry):
             raise ConfigError(f"OTEL_*: {error}") from error
         if self._spans is not None:
             self._tracers.add_span_processor(self._spans)
-        self._meters = MeterProvider(readers, resource, shutdown_on_exit=False)
-        meter = self._meters.get_meter(SCOPE)
-        histograms = {
-            name: meter.create_histogram(name, unit, explicit_bucket_boundaries_advisory=buckets)
-            for name, (unit, buckets) in HISTOGRAMS.items()
-        }
-        self._tools = Tools(self._tracers.get_tracer(SCOPE), ids, histograms)
+        self._tools = Tools(self._tracers.get_tracer(SCOPE), ids)
         self._grades = self._events.get_logger(SCOPE)
 
     def _watch(self, scope: Scope, headers: Mapping[bytes, bytes], routes: Collection[str]) -> RequestSpans:
@@ -166,7 +145,6 @@ class Exporting(Telemetry):
         """Sends what waits. Blocks for as long as the collector does."""
         self._tracers.shutdown()
         self._events.shutdown()
-        self._meters.shutdown()
 
 
 def resource_of(instance: str) -> Resource:

@@ -1,4 +1,4 @@
-"""The spans and metrics of one request, named by OpenTelemetry's conventions for generative AI. Nothing of what was
+"""The spans of one request, named by OpenTelemetry's conventions for generative AI. Nothing of what was
 asked or answered is in them."""
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from logging import Logger
 from typing import NamedTuple
 
 from opentelemetry.context import Context
-from opentelemetry.metrics import Histogram
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace import (
     Span,
@@ -31,7 +30,7 @@ from gateway.exchange import MAX_MODEL_CHARS, ChatRow
 from gateway.http_errors import ApiError
 from gateway.telemetry.telemetry import HOPS, RequestLine, decision_of
 from router.expert_config import Engine, ExpertConfig
-from router.types import DecisionReason, RoutingDecision
+from router.types import RoutingDecision
 from router.usage import READ, WRITTEN
 
 OPERATION, PROVIDER, MODEL = "gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model"
@@ -85,27 +84,25 @@ class SpanIds(RandomIdGenerator):
 
 @dataclass
 class Hop:
-    """A call of an expert that has not ended. `seen` are the attributes of its metrics."""
+    """A call of an expert that has not ended."""
 
     span: Span
-    seen: Attributes
     began_s: float
     first_s: float | None = None
 
 
 class Tools(NamedTuple):
-    """The means of all requests: a tracer, the ids that it gives, and the histograms by name."""
+    """The means of all requests: a tracer and the ids that it gives."""
 
     tracer: Tracer
     ids: SpanIds
-    histograms: Mapping[str, Histogram]
 
 
 class RequestSpans(RequestLine):
     """A span of the server, and below it one for each call of an expert or choice of documents."""
 
     def __init__(self, tools: Tools, logger: Logger, scope: Scope, headers: Mapping[bytes, bytes], route: str) -> None:
-        self._tracer, self._ids, self._histograms = tools
+        self._tracer, self._ids = tools
         about = {"http.request.method": scope["method"], "url.scheme": scope["scheme"]}
         given = {name: headers.get(name.encode(), b"").decode("latin-1") for name in PROPAGATOR.fields}
         self._span = self._tracer.start_span(
@@ -121,24 +118,23 @@ class RequestSpans(RequestLine):
         self.decision_id = decision_of(trace_id, format_span_id(self._number))
         self._hops: dict[str, Hop] = {}
         self._calls = 0
-        self._seen: Attributes | None = None  # of the request's metrics; None until something was decided
         self._error: str | None = None
 
     def calls(self, expert: str, entry: ExpertConfig, request: BackendRequest) -> Mapping[str, str]:
         """Begins the span of a call. Gives the headers by which the expert's engine continues the trace."""
         operation, model = OPERATIONS.get(request.path, CHAT), model_of(expert, entry)
-        seen: Attributes = {OPERATION: operation, PROVIDER: provider_of(entry), MODEL: model}
+        about: Attributes = {OPERATION: operation, PROVIDER: provider_of(entry), MODEL: model}
         self._calls += 1
         self._ids.follow(self._number, self._calls)
         span = self._tracer.start_span(
             f"{operation} {model}",
             self._within,
             SpanKind.CLIENT,
-            {**seen, **asked_for(request), EXPERT: expert, "coe.attempt": self._calls},
+            {**about, **asked_for(request), EXPERT: expert, "coe.attempt": self._calls},
         )
         if expert in self._hops:
-            self._end(self._hops.pop(expert), None, "")
-        self._hops[expert] = Hop(span, seen, time.perf_counter())
+            self._hops.pop(expert).span.end()
+        self._hops[expert] = Hop(span, time.perf_counter())
         headers: dict[str, str] = {}
         PROPAGATOR.inject(headers, set_span_in_context(span, Context()))
         return headers
@@ -147,7 +143,7 @@ class RequestSpans(RequestLine):
         """Ends the span of a call that gave no answer."""
         hop = self._hops.pop(error.expert or "", None)
         if hop is not None:
-            self._end(hop, error.code or str(error.status), str(error.status))
+            end(hop.span, error.code or str(error.status))
 
     def hears(self, expert: str) -> None:
         """Notes when an answer began. One out of the cache had no call."""
@@ -163,8 +159,8 @@ class RequestSpans(RequestLine):
         for expert, hop in self._hops.items():
             hop.span.set_attribute(RESPONSE_ID, row.context.decision_id)
             if expert == row.expert:
-                self._answered(hop, row)
-            self._end(hop, error, row.state.value)
+                answered(hop, row)
+            end(hop.span, error)
         self._hops.clear()
         self._span.set_attributes(
             {
@@ -179,12 +175,6 @@ class RequestSpans(RequestLine):
         decision = row.decision
         if decision is not None:
             self._span.set_attributes({**decided(decision), EXPERT: row.expert or decision.expert})
-            # By a name of experts.yaml: `*` lets clients ask by any other.
-            is_named = decision.reason is DecisionReason.EXPLICIT
-            model = decision.expert if is_named else f"auto:{decision.policy}"
-            self._seen = {OPERATION: CHAT, PROVIDER: "coe", MODEL: model}
-            if row.ttft_ms is not None and row.chat.is_stream and is_good:
-                self._record("server.time_to_first_token", row.ttft_ms / 1e3, self._seen)
 
     def retrieved(self, kind: DecisionKind, model: str, at: float, records: Sequence[DecisionRecord]) -> None:
         """Adds the span of a choice of retrieval experts, which ends now."""
@@ -201,56 +191,42 @@ class RequestSpans(RequestLine):
             attributes["gen_ai.data_source.id"] = store
         name, begin_ns = f"{operation} {store or model}", int(at * 1e9)
         self._tracer.start_span(name, self._within, SpanKind.INTERNAL, attributes, start_time=begin_ns).end()
-        if self._seen is None:
-            self._seen = {OPERATION: operation, PROVIDER: "coe"}
 
     def close(self) -> None:
         error = self._error or (str(self._status) if self._status >= 500 else None)
         self._span.set_attributes({"http.response.status_code": self._status} | ({ERROR: error} if error else {}))
         if self._status >= 500:
             self._span.set_status(StatusCode.ERROR)
-        if self._seen is not None:
-            failed = {ERROR: str(self._status)} if self._status >= 400 else {}
-            seconds = time.perf_counter() - self._began_s
-            self._record("server.request.duration", seconds, {**self._seen, **failed})
         self._span.end()
         super().close()
 
-    def _answered(self, hop: Hop, row: ChatRow) -> None:
-        usage = row.usage
-        if row.finish_reason is not None:
-            hop.span.set_attribute("gen_ai.response.finish_reasons", [row.finish_reason])
-        hop.span.set_attributes(
-            {
-                DECISION_ID: row.context.decision_id,
-                "gen_ai.usage.input_tokens": usage.prompt_tokens,
-                "gen_ai.usage.cache_read.input_tokens": usage.of(READ),
-                "gen_ai.usage.cache_creation.input_tokens": usage.of(WRITTEN),
-                "gen_ai.usage.output_tokens": usage.completion_tokens,
-                "coe.usage.is_estimated": usage.is_estimated,
-            }
-        )
-        if row.served_model is not None:
-            hop.span.set_attribute("gen_ai.response.model", row.served_model)
-        if row.chat.is_stream and hop.first_s is not None:
-            hop.span.set_attribute("gen_ai.response.time_to_first_chunk", hop.first_s)
-            self._record("client.operation.time_to_first_chunk", hop.first_s, hop.seen)
-        if not usage.is_estimated:
-            for kind, tokens in (("input", usage.prompt_tokens), ("output", usage.completion_tokens)):
-                self._record("client.token.usage", tokens, {**hop.seen, "gen_ai.token.type": kind})
 
-    def _record(self, name: str, value: float, seen: Attributes) -> None:
-        self._histograms[f"gen_ai.{name}"].record(value, seen)
+def answered(hop: Hop, row: ChatRow) -> None:
+    usage = row.usage
+    if row.finish_reason is not None:
+        hop.span.set_attribute("gen_ai.response.finish_reasons", [row.finish_reason])
+    hop.span.set_attributes(
+        {
+            DECISION_ID: row.context.decision_id,
+            "gen_ai.usage.input_tokens": usage.prompt_tokens,
+            "gen_ai.usage.cache_read.input_tokens": usage.of(READ),
+            "gen_ai.usage.cache_creation.input_tokens": usage.of(WRITTEN),
+            "gen_ai.usage.output_tokens": usage.completion_tokens,
+            "coe.usage.is_estimated": usage.is_estimated,
+        }
+    )
+    if row.served_model is not None:
+        hop.span.set_attribute("gen_ai.response.model", row.served_model)
+    if row.chat.is_stream and hop.first_s is not None:
+        hop.span.set_attribute("gen_ai.response.time_to_first_chunk", hop.first_s)
 
-    def _end(self, hop: Hop, error: str | None, kind: str) -> None:
-        """Metrics get the kind of an error, not its code, which may be the engine's own word."""
-        failed = {}
-        if error is not None:
-            hop.span.set_attribute(ERROR, error)
-            hop.span.set_status(StatusCode.ERROR)
-            failed = {ERROR: kind}
-        self._record("client.operation.duration", time.perf_counter() - hop.began_s, {**hop.seen, **failed})
-        hop.span.end()
+
+def end(span: Span, error: str | None) -> None:
+    """Ends the span of a call, which may have failed."""
+    if error is not None:
+        span.set_attribute(ERROR, error)
+        span.set_status(StatusCode.ERROR)
+    span.end()
 
 
 def model_of(expert: str, entry: ExpertConfig) -> str:

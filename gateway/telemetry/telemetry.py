@@ -1,4 +1,4 @@
-"""Following requests: with a JSON line in the program's log, and in `exporting.py` with spans and metrics over OTLP.
+"""Following requests: with a JSON line in the program's log, and in `exporting.py` with spans over OTLP.
 
 A traced request's decision is named by its trace and its span, so that each is found by the other, and nothing has to
 be stored.

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from aiohttp import web
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
@@ -58,7 +57,6 @@ class Collector:
     status: int = 200
     spans: list[Seen] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
-    points: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     raw: list[bytes] = field(default_factory=list)
 
     async def traces(self, request: web.Request) -> web.Response:
@@ -81,15 +79,6 @@ class Collector:
                         instance=instance,
                     )
                 )
-        return web.Response(status=self.status)
-
-    async def metrics(self, request: web.Request) -> web.Response:
-        message = ExportMetricsServiceRequest.FromString(await self._body(request))
-        for metric in (
-            each for group in message.resource_metrics for scope in group.scope_metrics for each in scope.metrics
-        ):
-            points = [{**values(point.attributes), "count": point.count} for point in metric.histogram.data_points]
-            self.points[metric.name] = points
         return web.Response(status=self.status)
 
     async def logs(self, request: web.Request) -> web.Response:
@@ -126,7 +115,7 @@ def value_of(value: AnyValue) -> Any:
 @asynccontextmanager
 async def collecting() -> AsyncIterator[Collector]:
     collector = Collector()
-    routes = {f"POST /v1/{name}": getattr(collector, name) for name in ("traces", "metrics", "logs")}
+    routes = {f"POST /v1/{name}": getattr(collector, name) for name in ("traces", "logs")}
     async with serving(app_of(routes)) as collector.url:
         yield collector
 
@@ -137,7 +126,6 @@ def environment(url: str) -> dict[str, str]:
         "OTEL_EXPORTER_OTLP_ENDPOINT": url,
         "OTEL_BSP_SCHEDULE_DELAY": "20",
         "OTEL_BLRP_SCHEDULE_DELAY": "20",
-        "OTEL_METRIC_EXPORT_INTERVAL": "50",
     }
 
 

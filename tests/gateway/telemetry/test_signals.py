@@ -16,11 +16,11 @@ TRACES = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:4318/v1/traces
     ("variables", "signals"),
     [
         ({}, ()),
-        (ANY, ("traces", "metrics", "logs")),
+        (ANY, ("traces", "logs")),
         (TRACES, ("traces",)),
-        ({**ANY, "OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"}, ("traces",)),
+        ({**ANY, "OTEL_LOGS_EXPORTER": "none"}, ("traces",)),
         ({**ANY, "OTEL_SDK_DISABLED": "true"}, ()),
-        ({**ANY, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, ("traces", "metrics", "logs")),
+        ({**ANY, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, ("traces", "logs")),
     ],
 )
 def test_signals_go_where_the_environment_says(variables: dict[str, str], signals: tuple[str, ...]) -> None:

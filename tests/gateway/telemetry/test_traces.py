@@ -1,4 +1,4 @@
-"""Traces and metrics as a collector gets them."""
+"""Traces as a collector gets them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.gateway.served import end_gateway, start_gateway
 from tests.gateway.telemetry.collector import Collector, collecting, environment, exporting_to
 from tests.gateway.test_answer_cache import asked, composition
 from tests.training.trained_folder import EXPERTS, make_trained
-from tests.waiting import DEADLINE_S, until
+from tests.waiting import DEADLINE_S
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 CONTEXT = {"traceparent": f"00-{TRACE}-{PARENT}-01", "tracestate": "vendor=x"}
@@ -94,20 +94,6 @@ async def test_a_chat_is_a_span_with_a_child_for_its_expert(is_stream: bool, mon
         assert server.seconds >= call.seconds > 0
         record = await gateway.record()
         assert record.decision_id == given["x-coe-decision-id"]
-        await until(lambda: "gen_ai.client.token.usage" in collector.points)
-        await until(lambda: "gen_ai.server.request.duration" in collector.points)
-        by_type = {point["gen_ai.token.type"]: point for point in collector.points["gen_ai.client.token.usage"]}
-        assert set(by_type) == {"input", "output"}
-        assert collector.points["gen_ai.client.operation.duration"] == [
-            {
-                "gen_ai.operation.name": "chat",
-                "gen_ai.provider.name": "vllm",
-                "gen_ai.request.model": "ruby-7b",
-                "count": 1,
-            }
-        ]
-        assert collector.points["gen_ai.server.request.duration"][0]["gen_ai.request.model"] == "auto:default"
-        assert ("gen_ai.server.time_to_first_token" in collector.points) == is_stream
         assert not any(b"xyzzy" in body for body in collector.raw)
 
 
@@ -156,13 +142,10 @@ async def test_an_expert_that_fails_is_an_error_on_both(mode: str, status: int, 
             assert answer.status == status
             await answer.read()
         server, call = await collector.wait(2)
-        await until(lambda: "gen_ai.client.operation.duration" in collector.points)
         assert (server.attributes["error.type"], call.attributes["error.type"]) == (error, error)
         assert call.status == 2
         assert (call.message, call.events) == ("", 0)
         assert server.attributes["http.response.status_code"] == status
-        failed = collector.points["gen_ai.client.operation.duration"][0]["error.type"]
-        assert failed == ("upstream_error" if mode == "cut" else "500")
         assert not any(b"xyzzy" in body for body in collector.raw)
 
 
@@ -254,5 +237,4 @@ async def test_each_worker_of_a_real_gateway_exports_as_an_instance(tmp_path: Pa
     servers = {span.span_id for span in collector.spans if span.kind == "SERVER"}
     assert len(servers) == len(upstream.requests)
     assert servers == {span.parent_id for span in collector.spans if span.kind == "CLIENT"}
-    assert "gen_ai.client.operation.duration" in collector.points
     assert not any(b"xyzzy" in body for body in collector.raw)
