@@ -34,10 +34,6 @@ def measure_regret(traffic: Traffic) -> Regret:
         coverage=sum(row.n for row in found if row.regret) / max(int(traffic.is_routed.sum()), 1),
         categories=tuple(sorted(found, key=lambda row: -row.n)),
         given_up=float(given_up[known].mean()) if known.any() else None,
-        given_up_by_reason={
-            reason: float(given_up[known & (routed.reason == reason)].mean())
-            for reason in sorted(set(routed.reason[known]))
-        },
         explored=routed.rows(explored).quality,
         exploited=routed.rows(~explored).quality,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eval.log.traffic_records import Bias, Disagreement, LogReport, RatedShare
+from eval.log.traffic_records import Bias, LogReport, RatedShare
 from eval.report.numbers import percent, points
 from eval.report.page import Column, Section, stated, table_of
 from training.feedback_bias import SignalAgreement
@@ -16,7 +16,7 @@ def feedback_sections(report: LogReport) -> list[Section]:
     said = report.feedback
     sections = (kinds_section, keys_section, signals_section, judges_section)
     of_others = [] if said is None else [section(said) for section in sections]
-    return [bias_section(report.bias), *of_others, disagreement_section(report.disagreement)]
+    return [bias_section(report.bias), *of_others]
 
 
 def kinds_section(said: FeedbackReport) -> Section:
@@ -82,19 +82,3 @@ def bias_section(bias: Bias) -> Section:
     return Section(
         "Who gives feedback", text, table_of("Group", {f"{g.by}: {g.name}": g for g in bias.groups}, columns)
     )
-
-
-def disagreement_section(found: Disagreement | None) -> Section:
-    """Disagreement of the experts that strategies asked, as a sign of error."""
-    text = ""
-    if found is not None:
-        text = (
-            f"Strategies compared the answers to {found.n:,} decisions; {percent(found.mean)} of the other experts' "
-            f"answers differ from the served one. {found.n_rated:,} of them are rated"
-        )
-        if found.auroc is None:
-            text += ": too few of both kinds to say whether that is a sign of error."
-        else:
-            chance = stated(found.auroc, "{:.2f}".format)
-            text += f"; a wrong one had more disagreement than a right one with a probability of {chance} (AUROC)."
-    return Section("Disagreement as a sign of error", text)

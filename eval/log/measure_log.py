@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
@@ -11,7 +10,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from base.intervals import Z_95
 from eval.log.category_regret import measure_regret
 from eval.log.traffic import CAPPED, MALFORMED, NOT_ROUTED, PROBE, Names, Traffic
 from eval.log.traffic_page import headline, warnings
@@ -19,7 +17,6 @@ from eval.log.traffic_records import (
     Bias,
     Bucket,
     Cell,
-    Disagreement,
     Group,
     LogReport,
     Moved,
@@ -28,13 +25,11 @@ from eval.log.traffic_records import (
     Switch,
     Totals,
 )
-from eval.metrics.intervals import Gap, gap, rate
-from router.types import BoolArray, Float64Array
+from eval.metrics.intervals import gap, rate
+from router.types import Float64Array
 
 BUCKETS_S = (60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 86400.0, 7 * 86400.0, 30 * 86400.0)
 MAX_BUCKETS = 60
-IS_WRONG = 0.5
-"""Rewards below it are those of wrong answers."""
 USEFUL = 0.5
 """Rewards from here on count as a good answer: the middle of their range."""
 SHOWN_MOVES = 12
@@ -62,7 +57,6 @@ def measure_log(traffic: Traffic, *, command: str, now: datetime, **beside: Any)
         predictions=prequential(traffic.rows(traffic.is_routed)),
         bias=measure_bias(traffic),
         switches=measure_switches(traffic),
-        disagreement=measure_disagreement(traffic),
         model_changes=traffic.model_changes,
         **beside,
     )
@@ -145,35 +139,6 @@ def timeline(traffic: Traffic, step: float) -> tuple[Bucket, ...]:
 
 def quantile(values: Float64Array, level: float) -> float | None:
     return float(np.quantile(values, level)) if len(values) else None
-
-
-def measure_disagreement(traffic: Traffic) -> Disagreement | None:
-    """None where no answer was compared with another."""
-    asked = traffic.rows(np.isfinite(traffic.disagreement))
-    if not len(asked):
-        return None
-    rated = asked.rows(asked.is_rated)
-    return Disagreement(
-        n=len(asked),
-        n_rated=len(rated),
-        mean=float(asked.disagreement.mean()),
-        auroc=auroc(rated.disagreement, rated.reward < IS_WRONG),
-    )
-
-
-def auroc(sign: Float64Array, is_wrong: BoolArray) -> Gap | None:
-    """The probability that a wrong answer has more of a sign (n,) than a right one, equal ones counted half, with the
-    95% interval of Hanley & McNeil (1982); None without one of each."""
-    wrong, right = sign[is_wrong], sign[~is_wrong]
-    if not len(wrong) or not len(right):
-        return None
-    ordered = np.sort(right)
-    below, up_to = np.searchsorted(ordered, wrong, "left"), np.searchsorted(ordered, wrong, "right")
-    area = float((below + up_to).mean() / (2 * len(right)))
-    if_two_wrong, if_two_right = area / (2 - area), 2 * area**2 / (1 + area)
-    spread = (len(wrong) - 1) * (if_two_wrong - area**2) + (len(right) - 1) * (if_two_right - area**2)
-    half = Z_95 * math.sqrt(max(area * (1 - area) + spread, 0.0) / (len(wrong) * len(right)))
-    return Gap(value=area, low=max(area - half, 0.0), high=min(area + half, 1.0))
 
 
 def prequential(routed: Traffic) -> Prequential | None:

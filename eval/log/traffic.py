@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from base.errors import DataError
-from decision_log.decision_record import CallState, DecisionRecord, StrategyTrace, TerminalState
+from decision_log.decision_record import DecisionRecord, TerminalState
 from decision_log.read import read_records, read_rewards, read_router_events
 from decision_log.served_models import ModelChange, ModelHistory
 from decision_log.sql_engine import open_log
@@ -39,9 +39,8 @@ class Traffic:
     `expert` answered, or was chosen where there was no answer. `is_routed`: the router chose, not the client;
     `category`, `version`, `policy`, `predicted` mean something only there. `predicted` and `best_predicted` are the
     quality that the router expected of its choice and of the best eligible expert. `reward` in [0, 1] is NaN without
-    feedback, `ttft_ms` where nothing was answered. `disagreement` is the share of the other experts that a strategy
-    asked whose answer is not the served one, NaN where there is none. `question` and `key` are equal for decisions
-    about the same question and of the same key. `left_out` counts what is in the log and is not traffic;
+    feedback, `ttft_ms` where nothing was answered. `question` and `key` are equal for decisions about the same
+    question and of the same key. `left_out` counts what is in the log and is not traffic;
     `model_changes` are those of the models behind experts.
     """
 
@@ -64,7 +63,6 @@ class Traffic:
     tokens: Float64Array
     question: IntArray
     key: IntArray
-    disagreement: Float64Array
     left_out: Mapping[str, int] = field(default_factory=dict, kw_only=True)
     model_changes: tuple[ModelChange, ...] = field(default=(), kw_only=True)
 
@@ -192,13 +190,4 @@ def row_of(record: DecisionRecord, reward: float) -> tuple[object, ...]:
         record.usage.prompt_tokens + record.usage.completion_tokens,
         question_of(record),
         zlib.crc32((record.key_id or "").encode()),
-        share_that_differs(record.strategy, record.served_expert),
     )
-
-
-def share_that_differs(trace: StrategyTrace | None, served: str | None) -> float:
-    """Of the other experts that answered, the share whose answer is not the served one; NaN where there is none."""
-    calls = () if trace is None else trace.calls
-    answered = {c.expert: c.answer for c in calls if c.state is CallState.ANSWERED and not c.is_judge}
-    own = answered.pop(served or "", None)
-    return np.nan if own is None or not answered else sum(a != own for a in answered.values()) / len(answered)

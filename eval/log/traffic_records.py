@@ -68,7 +68,6 @@ class Regret(Record):
     n_explored: int = Field(default=0, description="answers of an expert that was drawn instead of the best one")
     categories: tuple[CategoryRegret, ...]
     given_up: float | None = Field(description="mean of best predicted minus predicted quality of the choice")
-    given_up_by_reason: dict[str, float]
     explored: Rate | None = Field(description="reward of decisions drawn by exploration")
     exploited: Rate | None
 
@@ -156,17 +155,6 @@ class Totals(Record):
     p95_ms: float | None
 
 
-class Disagreement(Record):
-    """Answers of strategies whose experts could be compared, and disagreement as a sign of error."""
-
-    n: int
-    n_rated: int
-    mean: float = Field(description="share of the other experts' answers that differ from the served one")
-    auroc: Gap | None = Field(
-        description="probability that a wrong answer (reward below one half) had more disagreement than a right one"
-    )
-
-
 class LogReport(Record):
     """All of report.json of `coe eval log`."""
 
@@ -185,7 +173,6 @@ class LogReport(Record):
     predictions: Prequential | None
     bias: Bias
     switches: tuple[Switch, ...]
-    disagreement: Disagreement | None = Field(default=None, description="None where no strategy compared answers")
     events: tuple[RouterEvent, ...] = Field(default=(), description="as the gateways saw them, oldest first")
     model_changes: tuple[ModelChange, ...] = Field(default=(), description="of the models behind experts")
     feedback: FeedbackReport | None = Field(default=None, description="what was said, and who agrees with it")

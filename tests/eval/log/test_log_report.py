@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from base.errors import DataError
 from coe.command_line import run
 from decision_log.database import Database
-from decision_log.decision_record import AskedExpert, CallState, DecisionRecord, StrategyTrace, TerminalState
+from decision_log.decision_record import TerminalState
 from decision_log.router_versions import RouterVersions
 from eval.log.measure_log import bucket_seconds, latency_quarters, measure_log
 from eval.log.traffic import gather, read_events, read_traffic
@@ -142,29 +142,6 @@ def test_the_page_loads_nothing_and_is_whole(report: LogReport, tmp_path: Path) 
     charts = charts_of_page(html)
     assert all(f'id="{name}"' in html for name in charts)
     assert {"picture", "chart-who-served-what", "chart-experts"} <= set(charts)
-
-
-def test_disagreement_is_a_sign_of_error_where_strategies_asked() -> None:
-    def asked(number: int, other: int, state: CallState = CallState.ANSWERED) -> DecisionRecord:
-        calls = (
-            AskedExpert(expert="coder", state=CallState.ANSWERED, answer=0),
-            AskedExpert(expert="writer", state=state, answer=other),
-            AskedExpert(expert="writer", state=CallState.ANSWERED, is_judge=True),
-        )
-        trace = StrategyTrace(name="agree", is_settled=True, calls=calls)
-        return record_of(number, decision_of("code", "coder", 1.0, "v1"), strategy=trace)
-
-    records = [asked(i, other=int(i % 3 == 0)) for i in range(60)]
-    rewards = {record.decision_id: float(i % 3 > 0 or i % 2) for i, record in enumerate(records)}
-    failed = asked(60, 1, CallState.FAILED)
-    report = measure_log(gather([*records, failed, record_of(61, None)], rewards), command="", now=NOW)
-    found = report.disagreement
-    assert (found.n, found.n_rated, found.mean) == (60, 60, pytest.approx(1 / 3))
-    assert found.auroc.value == pytest.approx(0.9)  # of 50 right answers 10 had as much as the wrong ones
-    assert found.auroc.low < 0.9 < found.auroc.high
-    assert "probability of 0.90" in page.render(traffic_page(report))
-    unrated = measure_log(gather(records, {}), command="", now=NOW).disagreement
-    assert unrated.auroc is None
 
 
 @pytest.mark.parametrize(
