@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,8 @@ from benchmarks.residency_rivals import ExpectedUse, FarthestNextUse, OnDemand, 
 from benchmarks.residency_tables import Table
 from fleet.residency.demand import Float64Array
 from fleet.residency.memory import Memory, Resident
-from fleet.residency.policies import Regret
+from fleet.residency.policies import Regret, Terms
 from fleet.residency.scheduler import HOLD_CYCLES, ResidencyPolicy, Scheduler
-from router.residency_config import ResidencyConfig
 
 MOST_SWITCHES = 2.0
 """Of a clairvoyant plan, in 1,000 requests."""
@@ -25,10 +24,9 @@ MOST_SWITCHES = 2.0
 ENOUGH_REQUESTS = 20
 """Of a category, for its loss to count among the worst."""
 
-OPTIONS = ResidencyConfig(memory_gb=1)
-"""The defaults; the memory is the host's."""
+OPTIONS = Terms()
 
-INFORMED = OPTIONS.model_copy(update={"memory_s": 3600.0})
+INFORMED = replace(OPTIONS, memory_s=3600.0)
 """Of who is told the mix and need not remember it: an account of an hour, chosen on seeds from 100 on."""
 
 ON_DEMAND = ("lru", "expected use", "farthest next use")

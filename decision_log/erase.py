@@ -29,7 +29,6 @@ from router.types import ask_in, cap
 if TYPE_CHECKING:
     from decision_log.redis_client import RedisClient
 
-MAX_TEXT_CHARS = GatewayConfig().max_text_chars
 
 REWRITE_TIMEOUT_S = 60.0
 POLL_S = 0.05
@@ -51,7 +50,7 @@ class Erasure:
     in_spools: int
 
 
-def stored_forms(subject: str, key: bytes, max_text_chars: int = MAX_TEXT_CHARS) -> frozenset[str]:
+def stored_forms(subject: str, key: bytes) -> frozenset[str]:
     """Names that the log may have for a subject: a stored id as it is; the name of a session (with keys `TEAM/NAME`),
     or a text, by its keyed hash.
 
@@ -59,12 +58,11 @@ def stored_forms(subject: str, key: bytes, max_text_chars: int = MAX_TEXT_CHARS)
 
     Args:
         key: of this data folder's hashes; other data folders have other keys.
-        max_text_chars: how much of an ask is kept, as experts.yaml says.
     """
     subject = subject.encode("utf-8", "replace").decode()  # an argument may not be UTF-8; everything stored is
     team, _, name = subject.partition("/")
     sessions = {*names_of(subject), *(session_of(team, each) for each in names_of(name))}
-    texts = {subject, subject[:MAX_SEARCH_CHARS], cap(ask_in(subject), max_text_chars)}
+    texts = {subject, subject[:MAX_SEARCH_CHARS], cap(ask_in(subject), GatewayConfig.max_text_chars)}
     hashes = {session_hash(name, key) for name in sessions} | {keyed_hash(text, key) for text in texts}
     return frozenset({subject, *hashes})
 

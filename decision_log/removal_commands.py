@@ -19,7 +19,7 @@ from decision_log.connections import (
 )
 from decision_log.database import Database
 from decision_log.doctor import number_of
-from decision_log.erase import MAX_TEXT_CHARS, Erasure, erase, rewrite_file, stored_forms
+from decision_log.erase import Erasure, erase, rewrite_file, stored_forms
 from decision_log.ledger import Ledger
 from decision_log.privacy import load_key
 from decision_log.sink import SPOOL_FOLDER
@@ -60,13 +60,13 @@ def erase_decisions(
         if subject is None:
             said = erase_old(data_dir, known.log, given_redis(), database, str(older_than))
         else:
-            chars, done = known.gateway.max_text_chars, "would erase" if dry_run else "erased"
-            work = erase_all(data_dir, known.log, given_redis(), database, subject, chars, is_dry_run=dry_run)
+            done = "would erase" if dry_run else "erased"
+            work = erase_all(data_dir, known.log, given_redis(), database, subject, is_dry_run=dry_run)
             said = f"{done} {erased_line(run_with_redis(work))}"
             if archive is not None:
                 from decision_log.archive import erase_archived
 
-                subjects = stored_forms(subject, load_key(data_dir), chars)
+                subjects = stored_forms(subject, load_key(data_dir))
                 gone = erase_archived(archive, subjects, time.time(), is_dry_run=dry_run)
                 said += f", {gone.decisions:,} decisions and {gone.feedback:,} pieces of feedback from {archive}"
     Terminal().print(said, soft_wrap=True)
@@ -108,14 +108,13 @@ async def erase_all(
     redis_url: str | None,
     database: Database,
     subject: str,
-    max_text_chars: int = MAX_TEXT_CHARS,
     *,
     is_dry_run: bool = False,
 ) -> Erasure:
     """Erases a subject, or only looks. Raises RedisError, OSError, StoreError, EngineError, ConfigError."""
     if not subject.strip():
         raise ConfigError("--subject is empty; allowed: a key id, a session id or name, a text hash")
-    subjects = stored_forms(subject, load_key(data_dir), max_text_chars)
+    subjects = stored_forms(subject, load_key(data_dir))
     async with opened_client(data_dir, redis_url, is_reader=is_dry_run) as client:
         root, now = data_dir / SPOOL_FOLDER, time.time()
         return await erase(subjects, root, client, config.stream, database, now, is_dry_run=is_dry_run)

@@ -45,7 +45,6 @@ class EnginePlan:
     spec: ProcessSpec
     experts: tuple[str, ...]
     port: int
-    max_restarts: int = 5
     step: int = 0
     sleeps_at: SleepLevel | None = None
     lora_ids: dict[str, int | None] = field(default_factory=dict)
@@ -113,7 +112,6 @@ def llamacpp_plan(
         log=data_dir / "engines" / f"{name}.log",
         is_ready=is_healthy(options.port),
         env=environment,
-        start_timeout_s=engine.start_timeout_s,
         secrets=secrets_of(environment),
     )
     numbers = {expert: number for number, expert in enumerate(adapters)}
@@ -154,11 +152,7 @@ def vllm_plans(config: CoeConfig, folder: Path, data_dir: Path, environment: Map
             stop_grace_s=20.0,
             secrets=secrets_of(env),
         )
-        plans.append(
-            EnginePlan(
-                spec, process.experts, process.port, max_restarts=engine.max_restarts, step=step, sleeps_at=level
-            )
-        )
+        plans.append(EnginePlan(spec, process.experts, process.port, step=step, sleeps_at=level))
     return plans
 
 

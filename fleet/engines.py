@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from base.errors import BackendError, EngineError
 from fleet.engine_plans import EnginePlan, llamacpp_plans, refuse_taken_ports, vllm_plans
-from fleet.process import ProcessState, ProcessStatus, RestartPolicy, SupervisedProcess
+from fleet.process import ProcessState, ProcessStatus, SupervisedProcess
 from fleet.residency.types import SLEEPS, Residency
 from fleet.vllm_addresses import EngineRecord
 from fleet.vllm_command import SLEEP_FLAG, named_gpus
@@ -176,7 +176,6 @@ class Fleet:
         plan = self._plans[number]
         return SupervisedProcess(
             plan.spec,
-            restarts=RestartPolicy(max_restarts=plan.max_restarts),
             may_restart=lambda: number not in self._asleep,
         )
 

@@ -11,7 +11,7 @@ from fleet.residency.board import Board
 from fleet.residency.changes import forward_clock, known_state
 from fleet.residency.keeper import Keeper
 from fleet.residency.memory import Memory, Resident
-from fleet.residency.policies import Regret
+from fleet.residency.policies import Regret, Terms
 from fleet.residency.scheduler import Scheduler
 from fleet.residency.types import Residency, published_times
 from fleet.residency.vllm_actuator import VllmActuator
@@ -58,7 +58,8 @@ async def keeper_of(
     devices = dict.fromkeys(sorted({device for each in residents for device in each.devices}), wanted.memory_gb)
     memory = Memory(devices, wanted.host_memory_gb)
     try:
-        scheduler = Scheduler(residents, memory, Regret(residents, forward_clock(), wanted), states)
+        policy = Regret(residents, forward_clock(), Terms(wait_price=wanted.wait_price))
+        scheduler = Scheduler(residents, memory, policy, states)
     except ValueError as error:
         await actuator.aclose()
         raise ConfigError(f"residency: {error}") from error
@@ -109,6 +110,5 @@ def resident_of(
         experts=names,
         devices=devices,
         is_pinned=not set(names).isdisjoint(wanted.pins),
-        never_sleeps=not set(names).isdisjoint(wanted.never_sleep),
         has_adapters=any(entry.adapter is not None for entry in entries),
     )

@@ -51,7 +51,6 @@ class LlamaCppConfig(Section):
     slots: int = Field(default=4, ge=1, le=64, description="requests generated at once")
     context_tokens: int = Field(default=2048, ge=256, description="per slot")
     threads: int | None = Field(default=None, ge=1, description="default: the machine's cores less one, at least 1")
-    start_timeout_s: Seconds = Field(default=60.0, gt=0)
 
 
 class VllmConfig(Section):
@@ -66,7 +65,6 @@ class VllmConfig(Section):
     )
     first_port: int = Field(default=8101, ge=1, le=65535)
     start_timeout_s: Seconds = Field(default=900.0, gt=0)
-    max_restarts: int = Field(default=5, ge=0)
 
 
 class EnginesConfig(Section):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
@@ -22,16 +22,16 @@ def check_is_clients(field: str) -> str:
 class RequestLimits(Section):
     """Bounds on a chat request. A request above one is refused with 400, never cut down."""
 
-    max_messages: int = Field(default=2048, ge=1)
-    max_parts: int = Field(default=256, ge=1, description="parts of one message's content")
-    max_tools: int = Field(default=128, ge=1, description="`tools`, or `functions`")
+    max_messages: ClassVar = 2048
+    max_parts: ClassVar = 256  # of one message's content
+    max_tools: ClassVar = 128  # `tools`, or `functions`
+    max_choices: ClassVar = 16  # `n` and `best_of`
+    max_top_logprobs: ClassVar = 20  # `top_logprobs` and `prompt_logprobs`
+    max_stops: ClassVar = 16  # `stop`, `stop_token_ids`, `bad_words`, ...
+    max_biases: ClassVar = 1024  # `logit_bias` and `allowed_token_ids`
     max_output_tokens: int = Field(
         default=131_072, ge=1, description="`max_tokens`, `max_completion_tokens` and `min_tokens`"
     )
-    max_choices: int = Field(default=16, ge=1, description="`n` and `best_of`")
-    max_top_logprobs: int = Field(default=20, ge=0, description="`top_logprobs` and `prompt_logprobs`")
-    max_stops: int = Field(default=16, ge=1, description="`stop`, `stop_token_ids`, `bad_words`, ...")
-    max_biases: int = Field(default=1024, ge=1, description="`logit_bias` and `allowed_token_ids`")
     extra_fields: tuple[Annotated[str, AfterValidator(check_is_clients)], ...] = Field(
         default=(), description="further fields that clients may send, e.g. chat_template_kwargs"
     )
@@ -53,7 +53,6 @@ class OidcConfig(Section):
 
     issuer: SafeUrl = Field(description="the claim `iss`, and where its discovery document is")
     audience: str = Field(min_length=1, description="what the claim `aud` must contain")
-    jwks_url: SafeUrl | None = Field(default=None, description="its keys; None: as discovered")
     team_claim: str = Field(default="team", min_length=1, description="the claim that names the team")
     admin_scope: str | None = Field(default=None, min_length=1, description="the scope that gives admin rights")
 
@@ -81,11 +80,12 @@ class GatewayConfig(Section):
     allowed_origins: tuple[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9+.-]*://[^/\s]+$")], ...] = Field(
         default=(), description="web pages that may call, e.g. https://chat.example"
     )
-    max_text_chars: int = Field(default=4000, ge=64, description="how much of the last human ask is classified")
+    max_text_chars: ClassVar = 4000
+    """How much of the last human ask is classified."""
     retries: int = Field(
         default=1, ge=0, le=3, description="further experts tried when one fails before its first content"
     )
-    keep_alive_s: Seconds = Field(default=75.0, gt=0)
+    keep_alive_s: ClassVar = 75.0
     drain_s: Seconds = Field(default=5.0, description="after SIGTERM: not ready, but still accepting and serving")
     shutdown_grace_s: Seconds = 20.0
     console: bool = Field(default=True, description="pages for people at /console")

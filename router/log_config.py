@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -32,7 +33,7 @@ class LogConfig(Section):
     privacy: PrivacyLevel = PrivacyLevel.HASH
     embeddings: bool = Field(default=True, description="keep what each decision was made from, for replay and retrain")
     durability: Durability = Durability.ASYNC
-    batch_ms: float = Field(default=10.0, gt=0, le=1000, description="batched: at most one fsync in this time")
+    batch_ms: ClassVar = 10.0  # batched: at most one fsync in this time
     stream: str = Field(default=DECISIONS, min_length=1, pattern=r"^[^{}]*(\{[^{}]+\}[^{}]*)?$")
     stream_max_entries: int = Field(
         default=1_000_000, ge=1000, description="so many wait in Redis while SQL is away; what comes then, in the spool"

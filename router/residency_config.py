@@ -16,12 +16,7 @@ class ResidencyConfig(Section):
     memory_gb: float = Field(gt=0, description="GPU memory for engines, of each GPU, in GiB")
     host_memory_gb: float = Field(default=0.0, ge=0, description="host memory for weights at sleep level 1, in GiB")
     pins: tuple[Name, ...] = Field(default=(), description="experts that are woken at the start and stay awake")
-    never_sleep: tuple[Name, ...] = Field(default=(), description="experts that stay awake once they are")
-    memory_s: Seconds = Field(default=1800.0, gt=0, description="a loss so long ago counts 1/e in an account")
     wait_price: float = Field(default=0.001, ge=0, description="quality that a second of a request's waiting is worth")
-    fairness_s: Seconds = Field(
-        default=14400.0, gt=0, description="a category that loses more than its share has its expert within it"
-    )
     max_waiting: int = Field(default=32, ge=0, description="requests that may wait for engines to wake")
     wait_s: Seconds = Field(default=120.0, gt=0, description="longest wait for an engine that was asked by name")
 
@@ -32,7 +27,6 @@ def residency_problems(residency: ResidencyConfig | None, engines: Collection[st
         return
     if not engines:
         yield "residency: no expert is on vLLM; required: one of engine 'vllm' or more"
-    for key, names in (("pins", residency.pins), ("never_sleep", residency.never_sleep)):
-        for name in names:
-            if name not in engines:
-                yield f"residency.{key}: '{name}' is not an expert on vLLM{allowed_values(name, engines)}"
+    for name in residency.pins:
+        if name not in engines:
+            yield f"residency.pins: '{name}' is not an expert on vLLM{allowed_values(name, engines)}"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from base.errors import allowed_values
-from router.section import AUTO, EnvironmentName, HttpUrl, Name, PluginConfig, Seconds, Section, Usd
+from router.section import AUTO, EnvironmentName, HttpUrl, Name, PluginConfig, Section, Usd
 
 BASE = "base"
 RERANKER = "reranker"
@@ -35,11 +35,11 @@ class StoresConfig(Section):
     index_url_env: EnvironmentName | None = Field(
         default=None, description="pgvector: variable with its URL; default DATABASE_URL"
     )
-    chunk_tokens: int = Field(default=200, ge=100, le=4096, description="size of a chunk by the `auto` strategy")
-    chunk_overlap_tokens: int = Field(default=40, ge=0, le=2048)
+    chunk_tokens: ClassVar = 200  # size of a chunk by the `auto` strategy
+    chunk_overlap_tokens: ClassVar = 40
     max_file_mb: int = Field(default=32, ge=1, le=512)
-    read_cpu_s: int = Field(default=60, ge=1, le=3600, description="processor time that reading one file may take")
-    read_memory_mb: int = Field(default=512, ge=256, le=65536, description="memory that reading one file may take")
+    read_cpu_s: ClassVar = 60  # processor time that reading one file may take
+    read_memory_mb: ClassVar = 512
 
 
 class AttachedStore(Section):
@@ -49,15 +49,17 @@ class AttachedStore(Section):
     results: int = Field(default=5, ge=1, le=50)
     max_chars: int = Field(default=4000, ge=100, description="of all chunks together")
     min_score: float = Field(default=0.0, ge=-1, le=1, description="chunks of lower scores are left out")
-    timeout_s: Seconds = Field(default=5.0, gt=0, description="the chat continues without sources that take longer")
+    timeout_s: ClassVar = 5.0  # the chat continues without sources that take longer
 
 
-class RetrievalLimits(Section):
-    """Limits of one request for embeddings or reranking, and of its duration, searches included."""
+MAX_TEXTS = 2048
+"""Of one request for embeddings."""
 
-    max_texts: int = Field(default=2048, ge=1, le=2048)
-    max_tokens: int = Field(default=300_000, ge=1000, description="of all texts of a request, as estimated")
-    timeout_s: Seconds = Field(default=120.0, gt=0)
+MAX_REQUEST_TOKENS = 300_000
+"""Of all texts of a request for embeddings or reranking, as estimated."""
+
+REQUEST_TIMEOUT_S = 120.0
+"""Longest time of such a request, or of a search."""
 
 
 class RerankerConfig(Section):
@@ -66,7 +68,7 @@ class RerankerConfig(Section):
     url: HttpUrl = Field(description="API root, e.g. http://127.0.0.1:8001/v1")
     model: str = Field(min_length=1, description="model name on that endpoint")
     api_key_env: EnvironmentName | None = Field(default=None, description="name of the variable with its key")
-    timeout_s: Seconds = Field(default=30.0, gt=0)
+    timeout_s: ClassVar = 30.0
 
 
 class RetrievalConfig(Section):
@@ -82,7 +84,6 @@ class RetrievalConfig(Section):
         default=None, description="orders documents of /v1/rerank in place of the embedding experts"
     )
     pilots: str | None = Field(default=None, description="folder of `coe retrieval pilots`; relative to experts.yaml")
-    limits: RetrievalLimits = RetrievalLimits()
     stores: StoresConfig = StoresConfig()
     attach: dict[str, AttachedStore] = Field(default_factory=dict, description="category -> store it answers from")
     prices_per_m_usd: dict[Name, Usd] = Field(

@@ -5,7 +5,7 @@ Shapes: m residents, r rows of remembered requests.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,7 +14,6 @@ from fleet.residency.memory import Resident
 from fleet.residency.scheduler import Goal, Outlook, ResidencyPolicy, Scheduler
 from fleet.residency.sets import BoolArray, best_of, losses, set_with
 from fleet.residency.types import Residency
-from router.residency_config import ResidencyConfig
 
 FAIR_LEAD = 0.25
 """Of the fairness bound, how much is left for the change itself and for other categories whose bound ends as well."""
@@ -32,6 +31,21 @@ LEAST_GAIN = 1e-6
 """Quality of one request, below which an account is nothing but rounding."""
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Of an account: chosen on tables and arrivals apart from those that benchmarks/residency.py reports.
+
+    Args:
+        memory_s: a loss so long ago counts 1/e.
+        wait_price: quality that a second of a request's waiting is worth.
+        fairness_s: a category that loses more than its share has its expert within it.
+    """
+
+    memory_s: float = 1800.0
+    wait_price: float = 0.001
+    fairness_s: float = 14400.0
+
+
 class Regret(ResidencyPolicy):
     """Wakes an engine when the predicted quality that recent requests lost because it was not awake exceeds the price
     of its wake (ski rental).
@@ -43,7 +57,7 @@ class Regret(ResidencyPolicy):
     of it each.
     """
 
-    def __init__(self, residents: tuple[Resident, ...], now_s: float, options: ResidencyConfig) -> None:
+    def __init__(self, residents: tuple[Resident, ...], now_s: float, options: Terms = Terms()) -> None:
         self._options = options
         self.demand = Demand(len(residents), options.memory_s, now_s)
         self._looked_at_s = -np.inf

@@ -25,7 +25,6 @@ CHANGEABLE = (
     "router.alpha",
     "gateway.limits",
     "gateway.retries",
-    "gateway.max_text_chars",
 )
 """Keys whose change a running gateway takes."""
 

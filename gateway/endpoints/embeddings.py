@@ -21,6 +21,7 @@ from gateway.retrieval.store_api import MAX_INPUT_CHARS
 from retrieval.fair_threads import pieces
 from retrieval.routing.query_routing import QueryRouting, RoutedQueries, why
 from retrieval.types import BASE, RetrievalReason, single
+from router.retrieval_config import MAX_TEXTS
 from router.section import AUTO
 from router.types import FloatArray, Record
 
@@ -81,8 +82,8 @@ class EmbeddingAnswer(Record):
 
 @api.post("/v1/embeddings", response_model=EmbeddingAnswer)
 async def embed(asked: EmbeddingRequest, request: Request, desk: Desk, service: Service, owner: Owner) -> Response:
-    """Embeds up to `retrieval.limits.max_texts` texts, a few at a time."""
-    texts = texts_of(asked, service.config.limits.max_texts)
+    """Embeds up to 2048 texts, a few at a time."""
+    texts = texts_of(asked, MAX_TEXTS)
     exchange = desk.begin(request, DecisionKind.EMBEDDING, asked.model)
     tokens = await check_tokens(service, texts, "input")
     async with desk.at_work(request, service.config, sum(tokens)) as bill:

@@ -71,13 +71,10 @@ class RerankAnswer(Record):
 
 @api.post("/v1/rerank", response_model=RerankAnswer)
 async def rerank(asked: RerankRequest, request: Request, desk: Desk, service: Service, owner: Owner) -> Response:
-    """Orders up to 1000 documents, or `retrieval.limits.max_texts` if that is less, by relevance to the query."""
+    """Orders up to 1000 documents by relevance to the query."""
     if not asked.query.strip():
         raise invalid("'query' is empty; allowed: a text", "query")
     documents = [each if isinstance(each, str) else each.text for each in asked.documents]
-    most = service.config.limits.max_texts
-    if len(documents) > most:
-        raise invalid(f"'documents' holds {len(documents)} texts; allowed: at most {most}", "documents")
     exchange = desk.begin(request, DecisionKind.RERANK, asked.model)
     tokens = sum(await check_tokens(service, [asked.query, *documents], "documents"))
     async with desk.at_work(request, service.config, tokens) as bill:

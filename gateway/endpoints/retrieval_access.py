@@ -29,7 +29,7 @@ from retrieval.stores.cutting import count_tokens
 from retrieval.stores.paging import Page
 from retrieval.stores.store_records import VectorStore
 from retrieval.types import RetrievalDecision
-from router.retrieval_config import RetrievalConfig
+from router.retrieval_config import MAX_REQUEST_TOKENS, REQUEST_TIMEOUT_S, RetrievalConfig
 
 
 async def retrieval_service(found: Annotated[RetrievalService | None, part("retrieval")]) -> RetrievalService:
@@ -122,7 +122,7 @@ class RetrievalDesk:
             ClientGoneError: the client left; what the block waited for is given up.
         """
         await self.sink.check()
-        bill, limit_s = Bill(), config.limits.timeout_s
+        bill, limit_s = Bill(), REQUEST_TIMEOUT_S
         hold = await self.limits.reserve(request.state.caller, bill.cost(config, tokens))
         spent, most = NOTHING, NOTHING
         try:
@@ -168,7 +168,7 @@ Desk = Annotated[RetrievalDesk, part("retrieval_desk")]
 async def check_tokens(service: RetrievalService, texts: Sequence[str], param: str) -> list[int]:
     """The estimated tokens of each text. Raises ApiError 400 when they are too many together."""
     counts = await asyncio.to_thread(lambda: [count_tokens(text) for text in texts])
-    allowed = service.config.limits.max_tokens
+    allowed = MAX_REQUEST_TOKENS
     if sum(counts) > allowed:
         raise invalid(f"'{param}' holds {sum(counts)} tokens; allowed: at most {allowed} in a request", param)
     return counts

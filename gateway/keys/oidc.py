@@ -128,12 +128,10 @@ class Oidc:
 
         try:
             async with aiohttp.ClientSession(timeout=TIMEOUT) as session:
-                url = self._config.jwks_url
-                if url is None:
-                    found = await read_json(session, self._config.issuer.rstrip("/") + DISCOVERY)
-                    if found["issuer"] != self._config.issuer:
-                        raise ValueError("the discovery document is of another issuer")
-                    url = check_safe_url(str(found["jwks_uri"]))
+                found = await read_json(session, self._config.issuer.rstrip("/") + DISCOVERY)
+                if found["issuer"] != self._config.issuer:
+                    raise ValueError("the discovery document is of another issuer")
+                url = check_safe_url(str(found["jwks_uri"]))
                 keys = jwt.PyJWKSet.from_dict(await read_json(session, url)).keys
         except (aiohttp.ClientError, TimeoutError, LookupError, TypeError, ValueError, jwt.PyJWTError) as error:
             logger.warning("keys of the identity provider cannot be read (%s)", type(error).__name__)

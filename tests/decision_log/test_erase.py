@@ -182,8 +182,8 @@ def test_a_name_in_a_header_and_a_text_are_looked_for_as_a_gateway_keeps_them() 
         assert session_hash(f"named:{as_header}", key) in stored_forms(sent, key)
     for sent in (" hello\n", "word " * 1500, "<system-reminder>so</system-reminder> hello"):
         body = {"model": "auto", "messages": [{"role": "user", "content": sent}]}
-        text = chat_request(body, GatewayConfig(max_text_chars=100)).text
-        assert keyed_hash(text, key) in stored_forms(sent, key, 100)
+        text = chat_request(body, GatewayConfig()).text
+        assert keyed_hash(text, key) in stored_forms(sent, key)
     assert keyed_hash(("word " * 1500)[:4000], key) in stored_forms("word " * 1500, key)  # of a search
 
 

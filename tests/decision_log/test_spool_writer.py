@@ -14,6 +14,7 @@ from decision_log import spool_writer as writer_module
 from decision_log.privacy import private_fields
 from decision_log.sink import DecisionLog
 from decision_log.spool import Spool
+from router.log_config import LogConfig
 from tests.decision_log.running_log import FullDisk, make_record, spooled
 from tests.decision_log.running_log import running_log as usual_log
 from tests.waiting import until
@@ -92,7 +93,8 @@ async def test_records_that_come_while_the_disk_is_busy_share_the_next_write(
 async def test_batched_makes_one_write_of_what_comes_within_its_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with running_log(tmp_path, durability="batched", batch_ms=1000.0) as log:
+    monkeypatch.setattr(LogConfig, "batch_ms", 1000.0)
+    async with running_log(tmp_path, durability="batched") as log:
         disk = HeldDisk(monkeypatch)
         disk.is_free.set()
         await log.commit(make_record(0))

@@ -27,7 +27,7 @@ def test_one_llamacpp_process_per_base_model(tmp_path: Path) -> None:
             "c": {"engine": "llamacpp", "model": "one.gguf"},
             "d": {"engine": "vllm", "model": "m"},
         },
-        engines={"llamacpp": {"slots": 3, "context_tokens": 512, "threads": 5, "start_timeout_s": 7}},
+        engines={"llamacpp": {"slots": 3, "context_tokens": 512, "threads": 5}},
     )
     one, two = llamacpp_plans(config, tmp_path, tmp_path / "data", {"HOME": "/root"})
     assert (one.experts, two.experts) == (("a", "c"), ("b",))
@@ -36,7 +36,7 @@ def test_one_llamacpp_process_per_base_model(tmp_path: Path) -> None:
     assert json.loads(one.spec.argv[-1]) == {**asdict(options), "adapters": []}
     assert one.spec.is_ready.args == (f"http://127.0.0.1:{one.port}/health",)
     assert one.url == f"http://127.0.0.1:{one.port}/v1"
-    assert (one.spec.start_timeout_s, one.spec.env) == (7.0, {"HOME": "/root"})
+    assert one.spec.env == {"HOME": "/root"}
     assert two.spec.log == tmp_path / "data" / "engines" / "llamacpp-2.log"
     assert one.port != two.port
 
@@ -50,7 +50,7 @@ def test_a_model_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
 def test_vllm_gets_our_environment_and_its_own(tmp_path: Path) -> None:
     config = config_of(
         {"a": {"engine": "vllm", "model": "m", "engine_env": {"CUDA_VISIBLE_DEVICES": "3"}}},
-        engines={"vllm": {"env": {"HF_HOME": "/models"}, "first_port": 9100, "max_restarts": 2, "start_timeout_s": 11}},
+        engines={"vllm": {"env": {"HF_HOME": "/models"}, "first_port": 9100, "start_timeout_s": 11}},
     )
     (plan,) = vllm_plans(config, tmp_path, tmp_path / "data", {"HF_TOKEN": "hf_secret", "HF_HOME": "/elsewhere"})
     assert plan.spec.env == {
@@ -62,7 +62,7 @@ def test_vllm_gets_our_environment_and_its_own(tmp_path: Path) -> None:
     }
     assert plan.spec.secrets == ("hf_secret",)
     assert plan.spec.is_ready.args == ("http://127.0.0.1:9100/health",)
-    assert (plan.max_restarts, plan.spec.start_timeout_s, plan.url) == (2, 11.0, "http://127.0.0.1:9100/v1")
+    assert (plan.spec.start_timeout_s, plan.url) == (11.0, "http://127.0.0.1:9100/v1")
 
 
 def test_secrets_are_known_by_their_names_and_long_enough() -> None:

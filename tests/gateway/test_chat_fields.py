@@ -111,14 +111,14 @@ async def test_check_21_parts_are_bounded(gateway: Running) -> None:
 
 
 async def test_check_21_bounds_come_from_the_file() -> None:
-    async with running(limits={"max_choices": 2, "max_messages": 1, "max_output_tokens": 50}) as gateway:
-        for fields, status in (({"n": 2, "max_tokens": 50}, 200), ({"n": 3}, 400), ({"max_tokens": 51}, 400)):
+    async with running(limits={"max_output_tokens": 50}) as gateway:
+        for fields, status in (({"max_tokens": 50}, 200), ({"n": 17}, 400), ({"max_tokens": 51}, 400)):
             async with gateway.chat("red", **fields) as answer:
                 assert answer.status == status, fields
-        async with gateway.chat(messages=[{"role": "user", "content": "red"}] * 2) as answer:
-            assert (await answer.json())["error"]["message"] == "'messages' has 2 entries; allowed: at most 1"
-    with pytest.raises(ConfigError, match="max_choice: unknown key; did you mean 'max_choices'"):
-        config_of(limits={"max_choice": 2})
+        async with gateway.chat(messages=[{"role": "user", "content": "red"}] * 2049) as answer:
+            assert (await answer.json())["error"]["message"] == "'messages' has 2049 entries; allowed: at most 2048"
+    with pytest.raises(ConfigError, match="max_output: unknown key; did you mean 'max_output_tokens'"):
+        config_of(limits={"max_output": 2})
 
 
 KEYS = ("canary-7f3a9c51e2b84d06", "other-0b1c2d3e4f5a6978")

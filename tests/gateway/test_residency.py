@@ -15,7 +15,7 @@ from base.errors import ConfigError
 from fleet.residency.changes import Changes
 from fleet.residency.keeper import Keeper
 from fleet.residency.memory import Memory
-from fleet.residency.policies import Regret
+from fleet.residency.policies import Regret, Terms
 from fleet.residency.scheduler import ResidencyPolicy, Scheduler
 from fleet.residency.types import Residency
 from fleet.residency.vllm_actuator import VllmActuator
@@ -95,7 +95,7 @@ async def gateway_over(
 
 
 def eager() -> Regret:
-    return Regret(tuple(resident(name) for name in EXPERTS), 0.0, ResidencyConfig(memory_gb=1, memory_s=60))
+    return Regret(tuple(resident(name) for name in EXPERTS), 0.0, Terms(memory_s=60))
 
 
 async def asked(it: Running, text: str, model: str = "auto") -> str:

@@ -10,16 +10,15 @@ import pytest
 
 from fleet.residency.demand import ROWS_PER_CATEGORY
 from fleet.residency.memory import Memory
-from fleet.residency.policies import Regret
+from fleet.residency.policies import Regret, Terms
 from fleet.residency.saved_account import account_text, take_account
 from fleet.residency.scheduler import ResidencyPolicy, Scheduler
-from router.residency_config import ResidencyConfig
 from tests.fleet.residency.driver import resident
 
 
 def scheduler_of(names: str) -> tuple[Scheduler, Regret]:
     residents = tuple(resident(name) for name in names)
-    policy = Regret(residents, 0.0, ResidencyConfig(memory_gb=1, memory_s=300))
+    policy = Regret(residents, 0.0, Terms(memory_s=300))
     return Scheduler(residents, Memory({"0": 100.0}), policy), policy
 
 

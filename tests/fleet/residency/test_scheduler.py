@@ -12,16 +12,15 @@ from hypothesis import strategies as st
 
 from benchmarks.residency_rivals import OnDemand
 from fleet.residency.memory import Memory, Resident
-from fleet.residency.policies import Regret
+from fleet.residency.policies import Regret, Terms
 from fleet.residency.scheduler import ResidencyPolicy, Scheduler, Step
 from fleet.residency.types import SLEEPS, Residency
-from router.residency_config import ResidencyConfig
 from tests.fleet.residency.driver import Driver, resident
 
 IDLE = ResidencyPolicy()
 
 POLICIES: dict[str, Callable[[tuple[Resident, ...]], ResidencyPolicy]] = {
-    "regret": lambda engines: Regret(engines, 0.0, ResidencyConfig(memory_gb=1, memory_s=60, fairness_s=300)),
+    "regret": lambda engines: Regret(engines, 0.0, Terms(memory_s=60, fairness_s=300)),
     "lru": lambda engines: OnDemand(len(engines)),
     "off": lambda engines: IDLE,
 }
@@ -70,9 +69,7 @@ def test_a_category_that_loses_more_than_its_share_gets_its_engine_within_the_bo
     bound_s = 900.0
     rng = np.random.default_rng(seed)
     names = [f"e{index}" for index in range(4)]
-    policy_options = ResidencyConfig(
-        memory_gb=1, memory_s=300, wait_price=1e3, fairness_s=bound_s
-    )  # no account ever pays
+    policy_options = Terms(memory_s=300, wait_price=1e3, fairness_s=bound_s)  # no account ever pays
     residents = tuple(resident(each) for each in names)
     policy = Regret(residents, 0.0, policy_options)
     scheduler = Scheduler(residents, Memory({"0": 20.0 + 3 * 1.5}, 100.0), policy, {"e0": Residency.AWAKE})
@@ -93,7 +90,7 @@ def test_a_category_that_loses_more_than_its_share_gets_its_engine_within_the_bo
 
 def test_regret_wakes_what_was_lost_and_puts_away_what_is_missed_least() -> None:
     residents = tuple(resident(each) for each in "abc")
-    policy = Regret(residents, 0.0, ResidencyConfig(memory_gb=1, memory_s=300))
+    policy = Regret(residents, 0.0, Terms(memory_s=300))
     states = {"a": Residency.AWAKE, "b": Residency.AWAKE, "c": Residency.SLEEP_2}
     scheduler = Scheduler(residents, Memory({"0": 41.5}, 0.0), policy, states)
     driver = Driver(scheduler)
@@ -110,7 +107,7 @@ def test_regret_wakes_what_was_lost_and_puts_away_what_is_missed_least() -> None
 
 def test_two_small_engines_are_woken_in_the_place_of_a_large_one_though_neither_alone_is_worth_it() -> None:
     residents = (resident("large", 40.0), resident("left", 19.0), resident("right", 19.0))
-    policy = Regret(residents, 0.0, ResidencyConfig(memory_gb=1, memory_s=300))
+    policy = Regret(residents, 0.0, Terms(memory_s=300))
     states = {"large": Residency.AWAKE, "left": Residency.SLEEP_2, "right": Residency.SLEEP_2}
     driver = Driver(Scheduler(residents, Memory({"0": 43.0}, 0.0), policy, states))
     for _ in range(200):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from decision_log.decision_record import DecisionKind
 from gateway.retrieval.attachment import Sources
+from router.retrieval_config import AttachedStore
 from tests.gateway.retrieval.serving import Serving, retrieval_config, serving
 from tests.waiting import DEADLINE_S
 
@@ -26,13 +27,18 @@ async def chat(running: Serving, content: object, **fields: object) -> tuple[byt
         return await response.read(), response.headers, response.status
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(AttachedStore, "timeout_s", DEADLINE_S)
+
+
 async def store_in(folder: Path) -> str:
     async with serving(folder) as running:
         return await running.store_of(TEXTS)
 
 
 def attached(store_id: str, **options: object) -> Any:
-    return retrieval_config(attach={"red": {"store": store_id, "results": 2, "timeout_s": DEADLINE_S, **options}})
+    return retrieval_config(attach={"red": {"store": store_id, "results": 2, **options}})
 
 
 async def test_a_whole_answer_names_the_sources_that_its_expert_was_given(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from retrieval.fair_threads import PIECE_CHARS
 from retrieval.service import THREADS
 from retrieval.stores import document_vectors
 from retrieval.types import BaseExpert
+from router.retrieval_config import AttachedStore
 from router.types import FloatArray
 from tests.gateway.retrieval.serving import retrieval_config, serving
 from tests.waiting import DEADLINE_S, until
@@ -123,7 +124,6 @@ async def test_keys_take_turns_in_bulk(tmp_path: Path, gate: Gate) -> None:
         ("/embeddings", {"input": ["x"] * 6}, "'input' is a list of 6 texts; allowed: a text, or 1 to 5 texts"),
         ("/embeddings", {"input": []}, "'input' is an empty list; allowed: a text, or 1 to 5 texts"),
         ("/embeddings", {"input": ["a b " * 300] * 2}, "'input' holds 1200 tokens; allowed: at most 1000 in a request"),
-        ("/rerank", {"query": "x", "documents": ["x"] * 6}, "'documents' holds 6 texts; allowed: at most 5"),
         (
             "/rerank",
             {"query": "x", "documents": ["a " * 1000]},
@@ -131,17 +131,21 @@ async def test_keys_take_turns_in_bulk(tmp_path: Path, gate: Gate) -> None:
         ),
     ],
 )
-async def test_a_request_is_bounded(tmp_path: Path, path: str, body: Mapping[str, object], words: str) -> None:
-    config = retrieval_config(limits={"max_texts": 5, "max_tokens": 1000})
-    async with serving(tmp_path, config=config) as running:
+async def test_a_request_is_bounded(
+    tmp_path: Path, path: str, body: Mapping[str, object], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.endpoints.embeddings.MAX_TEXTS", 5)
+    monkeypatch.setattr("gateway.endpoints.retrieval_access.MAX_REQUEST_TOKENS", 1000)
+    async with serving(tmp_path) as running:
         status, answer, _ = await running.post(path, body)
         assert (status, answer["error"]["message"]) == (400, words)
 
 
 @pytest.mark.parametrize("kind", BULK)
-async def test_a_request_has_a_deadline(tmp_path: Path, gate: Gate, kind: str) -> None:
+async def test_a_request_has_a_deadline(tmp_path: Path, gate: Gate, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.endpoints.retrieval_access.REQUEST_TIMEOUT_S", 0.2)
     path, body = BULK[kind]
-    async with serving(tmp_path, config=retrieval_config(limits={"timeout_s": 0.2})) as running:
+    async with serving(tmp_path) as running:
         status, answer, _ = await running.post(path, body)
         assert (status, answer["error"]["code"]) == (504, "retrieval_timeout")
         assert answer["error"]["message"] == (
@@ -166,11 +170,12 @@ async def test_who_is_cut_off_by_the_end_is_told(tmp_path: Path, gate: Gate, has
 
 
 async def test_a_chat_does_not_wait_for_its_sources(
-    tmp_path: Path, gate: Gate, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, gate: Gate, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(AttachedStore, "timeout_s", 0.2)
     async with serving(tmp_path) as running:
         store_id = await running.store_of({"red.txt": "Red paint dries in two hours."})
-    config = retrieval_config(attach={"red": {"store": store_id, "timeout_s": 0.2}})
+    config = retrieval_config(attach={"red": {"store": store_id}})
     body = {"model": "auto", "messages": [{"role": "user", "content": "red: how long?"}]}
     async with serving(tmp_path, config=config) as running:
         routing: Any = running.service.routing
