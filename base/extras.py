@@ -11,7 +11,6 @@ from base.errors import RouterError
 
 EXTRAS: Final = {
     "budgets": ("scipy",),
-    "builtin": ("pint", "dateutil"),
     "encoders": ("onnxruntime", "tokenizers", "huggingface_hub"),
     "llamacpp": ("gguf", "xllamacpp"),
     "train": ("ir_measures", "pyarrow", "scipy", "sklearn"),

@@ -73,9 +73,8 @@ SINCE = {
         router/strateg* training/strategies/* gateway/strategy_run.py
         eval/routing/strategy_arms.py base/sql_text.py
     """,
-    "builtin experts, answer cache": """
-        fleet/builtins/* fleet/wires/builtin.py router/builtins.py gateway/answer_cache.py
-        training/builtin_feedback.py
+    "answer cache": """
+        gateway/answer_cache.py
     """,
     "LoRA experts": """
         training/lora/*

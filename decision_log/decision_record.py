@@ -64,7 +64,6 @@ class TerminalState(StrEnum):
     """The end of a request. Every request that got a decision ends in exactly one of these."""
 
     ANSWERED = "answered"
-    ABSTAINED = "abstained"  # an expert that is not a language model, which the client named, had no answer
     UPSTREAM_ERROR = "upstream_error"
     TIMED_OUT = "timed_out"
     CLIENT_GONE = "client_gone"

@@ -34,8 +34,8 @@ REWARD_WEIGHT: Mapping[FeedbackKind, float] = {
 }
 """Weight of each sign when one answer got several: a test knows, a retry only hints (ours)."""
 
-NOT_OF_THE_MAP = (DecisionReason.EXPLICIT, DecisionReason.UNGRADED, DecisionReason.KEPT, DecisionReason.BUILTIN)
-"""Reasons of decisions that the client, the conversation or a builtin expert's answer made: what became of them teaches
+NOT_OF_THE_MAP = (DecisionReason.EXPLICIT, DecisionReason.UNGRADED, DecisionReason.KEPT, DecisionReason.CACHED)
+"""Reasons of decisions that the client, the conversation or the cache made: what became of them teaches
 nothing about the map."""
 
 LIMITS = frozenset({"context_length_exceeded", "expert_rate_limited", "expert_out_of_quota", "expert_busy"})
@@ -45,7 +45,6 @@ NO_FAILURES = OUR_FAULTS | LIMITS
 
 ASKED_BY_COE = "asked by coe itself"
 BY_SEVERAL = "several experts were asked"
-BY_BUILTIN = "an expert that is not a language model answered"
 PAGE_ROWS = 5000
 BATCH_IDS = 500
 """Ids in one statement, well below the databases' limits on parameters."""
@@ -239,8 +238,8 @@ def why_dropped(record: DecisionRecord, rewards: Mapping[str, float]) -> str | N
         return "no expert that the router knew could serve it"
     if record.decision.reason is DecisionReason.KEPT:
         return "the conversation kept its expert"
-    if record.decision.reason is DecisionReason.BUILTIN:
-        return BY_BUILTIN
+    if record.decision.reason is DecisionReason.CACHED:
+        return "the answer came from the cache"
     if asked_several(record):
         return BY_SEVERAL
     if record.served_expert != record.decision.expert:

@@ -18,11 +18,10 @@ from typing import Any, Final
 
 from pydantic import Field
 
-from base.errors import DataError
+from base.errors import ABSTAINED, ABSTAINED_STATUS, DataError
 from base.journal import line_of, parsed_lines
 from eval.chat_client import SAMPLING, CallError, ChatClient, Fault
 from eval.probe_set import Probe
-from router.builtins import ABSTAINED, ABSTAINED_STATUS
 from router.types import Record
 from router.usage import usage_of
 
@@ -32,9 +31,9 @@ _ABSTAINED: Final = f"HTTP {ABSTAINED_STATUS} ({ABSTAINED})"
 
 
 class Answer(Record):
-    """One expert's answer to one probe, or its failure, which scores 0; `failure` says which.
+    """One expert's answer to one probe, or its failure, which scores 0; `failure` says which. An expert that left the
+    probe to others has answered nothing.
 
-    `abstains`: an expert that is not a language model had no answer, which scores 0, too.
     `key` names all that decides the answer (`answer_key`). `latency_ms` is None when another machine measured it.
     `logprob` is the mean log-probability of its tokens, where it was asked for and is known.
     """
@@ -48,7 +47,6 @@ class Answer(Record):
     kinds: dict[str, int] = Field(default_factory=dict, description="of its usage, see router.usage.Usage")
     latency_ms: float | None = Field(default=None, ge=0)
     failure: str = ""
-    abstains: bool = False
     logprob: float | None = None
 
 
@@ -88,7 +86,7 @@ async def asked(client: ChatClient, pair: Pair) -> Answer:
         text, usage, logprob = await client.ask(pair.expert, pair.probe, pair.wants_logprobs)
     except CallError as error:
         if error.reason == _ABSTAINED:
-            return pair.answered(started, abstains=True)
+            return pair.answered(started, prompt_tokens=0, output_tokens=0)
         if error.fault is not Fault.EXPERT or error.is_retryable:
             raise
         return failed_answer(pair, error, started)
@@ -117,11 +115,16 @@ async def asked_in_time(client: ChatClient, pair: Pair) -> Answer:
 
 
 def write_answers(path: Path, answers: Iterable[Answer]) -> None:
-    """Writes answers, without failures and latencies, as a file that `read_answers` accepts on another machine.
+    """Writes answers, without latencies, as a file that `read_answers` accepts on another machine. Failures are left
+    out, and answers without a token, which are made again in no time.
 
     Its first line holds the SHA-256 of the others.
     """
-    kept = [answer.model_copy(update={"latency_ms": None}) for answer in answers if not answer.failure]
+    kept = [
+        answer.model_copy(update={"latency_ms": None})
+        for answer in answers
+        if not answer.failure and answer.output_tokens != 0
+    ]
     body = b"".join(line_of(answer) for answer in sorted(kept, key=lambda answer: (answer.probe_id, answer.expert)))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(json.dumps({_DIGEST_KEY: hashlib.sha256(body).hexdigest()}).encode() + b"\n" + body)

@@ -36,7 +36,7 @@ TIMED = 3
 @dataclass(frozen=True)
 class Collection:
     """The table, its answers, and how many of them were there already. As (expert, reason) -> count: `failures`, scored
-    0, and `errors`, not measured. By expert: `abstentions`, and `n_given`, answers of another machine. `stopped` says
+    0, and `errors`, not measured. By expert: `n_given`, answers of another machine. `stopped` says
     in sentences which experts were given up."""
 
     table: OutcomeTable
@@ -45,7 +45,6 @@ class Collection:
     n_given: Counter[str]
     failures: Mapping[tuple[str, str], int]
     errors: Mapping[tuple[str, str], int]
-    abstentions: Counter[str]
     stopped: tuple[str, ...] = ()
 
 
@@ -64,7 +63,7 @@ async def collect(request: CollectRequest, *, show: Show) -> Collection:
     taken = taken_answers(request, pairs, answers)
     journal.append(*taken)
     answers |= {answer.key: answer for answer in taken}
-    wanted = [pair for pair in pairs if pair.expert in request.free or is_wanted(request, answers.get(pair.key))]
+    wanted = [pair for pair in pairs if is_wanted(request, answers.get(pair.key))]
     asking = Asking(request, answers, journal, show)
     await asking.ask(wanted + untimed(pairs, wanted, answers))
     known = [answers[pair.key] for pair in pairs if pair.key in answers]
@@ -84,7 +83,6 @@ async def collect(request: CollectRequest, *, show: Show) -> Collection:
         n_given=Counter(answer.expert for answer in known if answer.latency_ms is None),
         failures=failures,
         errors=asking.errors,
-        abstentions=Counter(answer.expert for answer in known if answer.abstains),
         stopped=tuple(asking.stopped),
     )
 

@@ -65,7 +65,7 @@ def collect(
         collection = asyncio.run(run_collect(replace(request, cores=cores), show=progress))
     print_collection(collection, inputs, out, answers_from)
     if answers_to is not None:
-        write_answers(answers_to, (each for each in collection.answers if each.expert not in inputs.free))
+        write_answers(answers_to, collection.answers)
 
 
 def load_inputs(
@@ -82,13 +82,13 @@ def load_inputs(
     """
     if not base_url.startswith(("http://", "https://")):
         raise ConfigError(f"--base-url: '{base_url}' is not a URL; expected http://HOST:PORT/v1")
-    facts, fingerprints, free = dict[str, ModelFacts](), dict[str, str](), frozenset[str]()
+    facts, fingerprints = dict[str, ModelFacts](), dict[str, str]()
     compared_by: Mapping[str, PluginConfig] = {}
     embed = None
     if experts_file:
         config = load_config(experts_file)
         folder = experts_file.resolve().parent
-        facts, free = dict(facts_of_config(config)), frozenset(config.builtins)
+        facts = dict(facts_of_config(config))
         fingerprints = {name: expert_fingerprint(entry, folder) for name, entry in config.experts.items()}
         compared_by = config.answers
         if any(each.kind == "embedding" for each in compared_by.values()):
@@ -102,7 +102,7 @@ def load_inputs(
         if names.count(name) > 1:
             raise ConfigError(f"--experts: '{name}' is named {names.count(name)} times")
     loaded = load_probe_file(probes) if probes is not None and probes.is_file() else load_probes(probes)
-    return CollectInputs(loaded, names, facts, fingerprints, free, compared_by, embed)
+    return CollectInputs(loaded, names, facts, fingerprints, compared_by, embed)
 
 
 def print_collection(collection: Collection, inputs: CollectInputs, out: Path, answers_from: Path | None) -> None:
@@ -126,8 +126,6 @@ def print_collection(collection: Collection, inputs: CollectInputs, out: Path, a
         console.print(f"{expert}: {reason}: {count} times, each a 0; --retry-failed asks again")
     for (expert, reason), count in sorted(collection.errors.items()):
         console.print(f"{expert}: {reason}: {count} times, not measured; run again to ask")
-    for expert, count in sorted(collection.abstentions.items()):
-        console.print(f"{expert}: abstained {count} times, each a 0 in its mean score")
     for sentence in collection.stopped:
         console.print(sentence)
     console.print(f"wrote {out} ({collection.n_reused} answers were there already)")

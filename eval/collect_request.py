@@ -25,22 +25,20 @@ class CollectInputs:
     """Probes to ask, experts to ask, and what is known of the experts.
 
     `facts` gives sizes and prices; experts without any have unknown cost. `fingerprints` say what decides an expert's
-    answers; the name does where there is none. `free` are experts whose answers cost nothing: they are asked each time,
-    so no key has to cover their code. `compared_by` is the kind of answers by category, for probes whose grader tells
-    none; `embed` is the router's encoder, for kinds that need it.
+    answers; the name does where there is none. `compared_by` is the kind of answers by category, for probes whose
+    grader tells none; `embed` is the router's encoder, for kinds that need it.
     """
 
     probes: tuple[Probe, ...]
     experts: tuple[str, ...]
     facts: Mapping[str, ModelFacts] = field(default_factory=dict)
     fingerprints: Mapping[str, str] = field(default_factory=dict)
-    free: frozenset[str] = frozenset()
     compared_by: Mapping[str, PluginConfig] = field(default_factory=dict)
     embed: Callable[[Sequence[str]], FloatArray] | None = None
 
 
 class CollectOptions(Record):
-    """Options of `coe eval collect` that say how to ask; builtin experts have no log-probabilities."""
+    """Options of `coe eval collect` that say how to ask."""
 
     concurrency: int = Field(default=4, ge=1, le=256, description="calls that run at once")
     timeout_s: float = 120.0  # longest wait for one answer
@@ -77,5 +75,5 @@ class CollectRequest(CollectInputs):
 
 def pairs_of(request: CollectRequest, experts: Sequence[str]) -> list[Pair]:
     """Every probe for every expert."""
-    asked = {expert: request.options.logprobs and expert not in request.free for expert in experts}
-    return [Pair(probe, e, request.key(e, probe), wants) for e, wants in asked.items() for probe in request.probes]
+    wants = request.options.logprobs
+    return [Pair(probe, e, request.key(e, probe), wants) for e in experts for probe in request.probes]

@@ -59,7 +59,7 @@ async def graded_table(
         for name, matrix in matrices.items():
             matrix[row, column] = np.nan if known[name] is None else known[name]
     sizes = {name: request.facts[name].active_params_b for name in experts if name in request.facts}
-    keys = await compared(request, [(r, c, a.text) for r, c, a in cells if not a.failure and not a.abstains], show)
+    keys = await compared(request, [(r, c, a.text) for r, c, a in cells if not a.failure], show)
     return OutcomeTable(
         prompt_ids=tuple(probe.id for probe in request.probes),
         texts=tuple(probe.text for probe in request.probes),
@@ -83,7 +83,7 @@ async def scores_of(
 ) -> list[float]:
     """Scores in the order of the answers; 0 where there is nothing to grade."""
     scores = [0.0] * len(answers)
-    graded = [at for at, (_, answer) in enumerate(answers) if not (answer.failure or answer.abstains)]
+    graded = [at for at, (_, answer) in enumerate(answers) if not answer.failure]
     if request.cores:
         specs = [(answers[at][0].grader.model_dump_json(), answers[at][1].text) for at in graded]
         parts = (specs[start : start + GRADED_IN_PART] for start in range(0, len(specs), GRADED_IN_PART))

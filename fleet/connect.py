@@ -108,8 +108,11 @@ def backend_at(
             logger.warning("%s; the expert is disabled", problem)
             return DisabledBackend(problem)
     options: dict[str, object] = {}
+    secret_params = {key: secrets[variable] for key, variable in entry.params_env.items()}
     if entry.api_key_env is not None:
         options["api_key"] = secrets[entry.api_key_env]
+    if entry.engine is Engine.PLUGIN:
+        return cast(ChatBackend, plugins.build(WIRES, entry.model, {**options, **entry.params, **secret_params}))
     wire = entry.engine.value if entry.engine.value in plugins.kinds(WIRES) else OPENAI_WIRE
     if wire == OPENAI_WIRE:
         if url is None:
@@ -122,10 +125,7 @@ def backend_at(
             options["renames_answer"] = True  # llama.cpp answers with the path of its weights as `model`
     elif entry.engine is Engine.LITELLM:
         options |= {"model": entry.model, "timeout_s": entry.timeout_s, "api_base": entry.url}
-        secret_params = {key: secrets[variable] for key, variable in entry.params_env.items()}
-        options["params"] = dict(entry.params) | secret_params
-    elif entry.engine is Engine.BUILTIN:
-        options |= {"kind": entry.model, "name": name, "params": dict(entry.params)}
+        options["params"] = {**entry.params, **secret_params}
     return cast(ChatBackend, plugins.build(WIRES, wire, options))
 
 

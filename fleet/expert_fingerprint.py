@@ -6,20 +6,26 @@ from pathlib import Path
 
 from base.errors import MissingWeightsError
 from fleet.adapter_files import adapter_digest
+from fleet.connect import WIRES
 from fleet.vllm_command import adapter_folder
+from router import plugins
 from router.expert_config import Engine, ExpertConfig
 from router.weights import file_sha256, fingerprint, resolve_weights
 
 
 def expert_fingerprint(entry: ExpertConfig, folder: Path) -> str:
     """Digest of what decides an expert's answers: the content of its weights and adapter where they are files of this
-    machine, their names otherwise, and the engine with its flags.
+    machine, their names otherwise, and the engine with its flags; the code and the options of a plugin.
 
     Args:
         folder: where experts.yaml lies.
     """
     model, adapter = entry.model, entry.adapter
     try:
+        if entry.engine is Engine.PLUGIN:
+            home = Path(str(plugins.load(WIRES, entry.model).__file__)).parent  # it may import what is beside it
+            code = [file_sha256(path) for path in sorted(home.glob("*.py"))]
+            model = fingerprint(model, sorted(entry.params.items()), *code)
         if entry.engine is Engine.LLAMACPP:
             model = file_sha256(resolve_weights(entry.model, folder))
         if entry.adapter is not None:

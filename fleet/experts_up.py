@@ -138,12 +138,11 @@ def experts_table(config: CoeConfig, urls: Mapping[str, Sequence[str]]) -> Grid:
         table.add_column(title, no_wrap=True)
     table.add_column("model and adapter", overflow="fold")
     for name, entry in config.experts.items():
-        unsaid = "none" if entry.engine is Engine.BUILTIN else ""
         table.add_row(
             name,
             entry.engine,
-            f"{entry.params_b:g}B" if entry.params_b else unsaid,
-            f"{entry.active_b:g}B" if entry.active_b else unsaid,
+            f"{entry.params_b:g}B" if entry.params_b else "",
+            f"{entry.active_b:g}B" if entry.active_b else "",
             str(entry.context_tokens),
             "\n".join(urls.get(name, ())) or entry.url or address_hint(entry.engine),
             entry.model if entry.adapter is None else f"{entry.model} + {entry.adapter}",

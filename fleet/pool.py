@@ -15,7 +15,6 @@ from fleet.connect import DisabledBackend
 from fleet.replicas import ExpertBackend, Replica, Replicas
 from fleet.taken_fields import TakenFields
 from fleet.tasks import stop_task
-from fleet.wires.builtin import BuiltinBackend
 
 PROBE_EVERY_S = 0.25
 SIGN_OF_LIFE_S = 2.0  # so long an answer, or a probe's, says that an expert is there
@@ -148,7 +147,6 @@ class ExpertPool:
         }
         self.taken = {name: TakenFields(name, clock) for name in backends}
         self.clock = clock
-        self._builtins = {name: each for name, each in backends.items() if isinstance(each, BuiltinBackend)}
         self._prober: asyncio.Task[None] | None = None
         self._unprobed = frozenset(backends)
         self._seen_at_s: dict[str, float] = {}  # the last sign of life
@@ -259,10 +257,6 @@ class ExpertPool:
                 await response.chunks.aclose()
         finally:
             call.abandoned()
-
-    def answering(self, body: Mapping[str, object]) -> tuple[str, ...]:
-        """The experts that are not language models and that have an answer to a chat request."""
-        return tuple(name for name, each in self._builtins.items() if each.answer_to(body) is not None)
 
     def state(self, name: str) -> BreakerState:
         return self.breaker(name).state

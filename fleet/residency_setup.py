@@ -83,9 +83,8 @@ def residents_of(
             gpus.setdefault(name, []).extend(each.strip() for each in engine.gpus.split(",") if each.strip())
     groups: dict[tuple[str, ...], list[str]] = {}
     for name, entry in config.experts.items():
-        if entry.engine is not Engine.BUILTIN:
-            is_managed = entry.engine is Engine.VLLM and name in addresses and not entry.replica_urls
-            groups.setdefault(addresses[name] if is_managed else (name,), []).append(name)
+        is_managed = entry.engine is Engine.VLLM and name in addresses and not entry.replica_urls
+        groups.setdefault(addresses[name] if is_managed else (name,), []).append(name)
     return tuple(
         resident_of(config, wanted, tuple(names), gpus.get(names[0], []), is_managed=roots in addresses.values())
         for roots, names in groups.items()

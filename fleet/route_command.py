@@ -13,25 +13,8 @@ from base.visible_text import echo
 
 if TYPE_CHECKING:
     from base.terminal import Grid
-    from router.config import CoeConfig
     from router.pipeline import Router
     from router.types import FloatArray, RoutingDecision
-
-
-def answering(config: CoeConfig, text: str) -> tuple[str, ...]:
-    """The experts that are not language models and that have an answer; a cache, which knows what was asked before, is
-    in the gateway only."""
-    from fleet.wires.builtin import BuiltinBackend
-    from router import plugins
-
-    body = {"messages": [{"role": "user", "content": text}]}
-    found = []
-    for name in config.builtins:
-        entry = config.experts[name]
-        backend = BuiltinBackend(name, plugins.build("fleet.builtins", entry.model, entry.params))
-        if backend.answer_to(body) is not None:
-            found.append(name)
-    return tuple(found)
 
 
 def route(
@@ -60,8 +43,7 @@ def route(
     rng = np.random.default_rng()
 
     def query_of(text: str) -> Query:
-        facts = QueryFacts(prompt_chars=len(text), answering=answering(composition, text))
-        return Query(id="cli", text=text.strip(), facts=facts)
+        return Query(id="cli", text=text.strip(), facts=QueryFacts(prompt_chars=len(text)))
 
     if tests is not None:
         still = router.without_exploration()

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from base.json_text import JsonError, from_json, to_json
 from fleet.backend import MAX_ERROR_BYTES, BackendRequest, BackendResponse, ChatBackend, read_all
-from fleet.wires.builtin import chunks_of
+from fleet.chat_completions import chunks_of
 
 REFUSALS = (400, 422)
 

@@ -1,8 +1,8 @@
-"""Answers that a team got before, for exact repeats of a request: the expert of engine `builtin`, kind `cache`.
+"""Answers that a team got before, for exact repeats of a request, which are not routed.
 
-An answer is found again by the same team for the same conversation, settings, policy and router, for as long as
-experts.yaml says, until somebody rates it badly. Errors, cut answers and whatever is more than text are not kept. While
-Redis is away, the cache abstains.
+An answer is found again by the same team for the same conversation, settings, policy, router and experts, for as long
+as `gateway.answer_cache_s` says, until somebody rates it badly. Errors, cut answers and whatever is more than text are
+not kept. While Redis is away, nothing is found.
 """
 
 from __future__ import annotations
@@ -17,13 +17,10 @@ from base.json_text import to_json
 from base.redis_names import CACHED_ANSWERS, CACHED_FROM
 from decision_log.decision_record import TerminalState
 from decision_log.redis_client import REDIS_ERRORS, connect
-from fleet.builtins.cache import Options
-from fleet.wires.builtin import FAMILY
 from gateway.keys.grants import Caller
-from router import plugins
-from router.builtins import CACHE
+from router.capabilities import named_decision
 from router.config import CoeConfig
-from router.types import DecisionReason
+from router.types import DecisionReason, Record, RoutingDecision
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -47,20 +44,33 @@ NOT_COUNTED = frozenset({"model", "stream", "stream_options", "user", "metadata"
 logger = logging.getLogger(__name__)
 
 
+class KeptAnswer(Record):
+    """An answer in the cache: its text, and what was decided for the request that it was given to."""
+
+    text: str
+    expert: str
+    category: str
+
+    def decision(self, version: str, policy: str) -> RoutingDecision:
+        """The decision for a request that it answers."""
+        own = {"category": self.category, "likely_category": self.category, "policy": policy}
+        return named_decision((self.expert,), version).model_copy(update={**own, "reason": DecisionReason.CACHED})
+
+
 class Slot(NamedTuple):
     """The place of a request's answer in the cache, and the answer that was found there."""
 
     key: str
-    answer: str | None = None
+    answer: KeptAnswer | None = None
 
 
 class AnswerCache:
-    """Finds and keeps answers. `name` is that of its expert."""
+    """Finds and keeps answers, for `max_age_s` seconds; `experts` is all that is configured of those who give them."""
 
-    def __init__(self, name: str, options: Options, redis_url: str) -> None:
-        self.name, self._max_age_s = name, options.max_age_s
+    def __init__(self, max_age_s: int, redis_url: str, experts: str) -> None:
+        self._max_age_s = max_age_s
         self._client: RedisClient = connect(redis_url, timeout_s=TIMEOUT_S)
-        self._secret = hashlib.sha256(redis_url.encode()).digest()
+        self._secret = hashlib.sha256(f"{redis_url}\0{experts}".encode()).digest()
         self._sending: set[asyncio.Task[None]] = set()
         self._paused_until_s = 0.0
 
@@ -86,7 +96,7 @@ class AnswerCache:
             return None
         if found is not None:
             self._send(client.set(CACHED_FROM + decision_id, key, ex=self._max_age_s))
-        return Slot(key, None if found is None else found.decode())
+        return Slot(key, None if found is None else KeptAnswer.model_validate_json(found))
 
     def offer(self, slot: Slot, row: ChatRow, text: str) -> None:
         """Keeps the answer of a chat that has ended, where it is whole."""
@@ -95,11 +105,12 @@ class AnswerCache:
         if client is None or decision is None or not text or len(text) >= MAX_CHARS:
             return
         is_whole = row.state is TerminalState.ANSWERED and row.finish_reason == "stop"
-        is_as_decided = row.expert == decision.expert and decision.reason is not DecisionReason.BUILTIN
+        is_as_decided = row.expert == decision.expert and decision.reason is not DecisionReason.CACHED
         if not is_whole or not is_as_decided:
             return
         pipeline = client.pipeline(transaction=False)
-        pipeline.set(CACHED_ANSWERS + slot.key, text, ex=self._max_age_s)
+        kept = KeptAnswer(text=text, expert=decision.expert, category=decision.category)
+        pipeline.set(CACHED_ANSWERS + slot.key, kept.model_dump_json(), ex=self._max_age_s)
         pipeline.set(CACHED_FROM + row.context.decision_id, slot.key, ex=self._max_age_s)
         self._send(pipeline.execute())
 
@@ -140,9 +151,6 @@ async def forget(client: RedisClient, decision_id: str) -> None:
 
 
 def cache_of(config: CoeConfig, redis_url: str | None) -> AnswerCache | None:
-    """The cache of experts.yaml, its first if there are several; None where there is none, or no Redis."""
-    for name in config.builtins:
-        entry = config.experts[name]
-        if entry.model == CACHE and redis_url is not None:
-            return AnswerCache(name, cast(Options, plugins.validate_options(FAMILY, CACHE, entry.params)), redis_url)
-    return None
+    """The cache of experts.yaml; None where there is none, or no Redis."""
+    max_age_s, experts = config.gateway.answer_cache_s, config.model_dump_json(include={"experts"})
+    return None if max_age_s is None or redis_url is None else AnswerCache(max_age_s, redis_url, experts)

@@ -27,7 +27,6 @@ from gateway.exchange import (
 )
 from gateway.expert_answer import EVENT_STREAM, StreamedAnswer, WholeAnswer
 from gateway.http_errors import CLIENT_GONE_STATUS, ClientGoneError, api_error
-from router.builtins import ABSTAINED, ABSTAINED_STATUS
 from router.expert_config import Wire
 from router.usage import Usage
 
@@ -282,7 +281,7 @@ class ChatExchange:
     @property
     def _known(self) -> str | None:
         """The answer that the cache has."""
-        return None if self._slot is None else self._slot.answer
+        return None if self._slot is None or self._slot.answer is None else self._slot.answer.text
 
     def _note_model(self, expert: str, model: object) -> None:
         """Notes the model that an answer names, if it was not kept from before."""
@@ -349,8 +348,6 @@ def failed_state(error: ApiError, row: ChatRow) -> TerminalState:
     """The end of a chat by an error."""
     if row.decision is None:
         return TerminalState.REJECTED
-    if (error.status, error.code) == (ABSTAINED_STATUS, ABSTAINED):
-        return TerminalState.ABSTAINED
     return TerminalState.TIMED_OUT if error.status == 504 else TerminalState.UPSTREAM_ERROR
 
 

@@ -13,9 +13,9 @@ import numpy as np
 
 from base.errors import ConfigError, EngineError, InfeasibleBudgetError, MissingWeightsError, allowed_values
 from base.extras import MissingExtraError
+from fleet.connect import WIRES
 from fleet.engine_plans import require_llamacpp
 from fleet.setup.endpoints import KeyRefusedError, listed_models
-from fleet.wires.builtin import FAMILY
 from gateway.keys.oidc import require_oidc
 from retrieval import build_experts
 from retrieval.experts import adapter
@@ -97,8 +97,8 @@ def expert_problems(config: CoeConfig, folder: Path) -> Iterator[str]:
         if entry.engine is Engine.LLAMACPP:
             lacking = list(faults("", partial(require_llamacpp, name)))
             yield from lacking or faults(f"experts.{name}.model", partial(resolve_weights, entry.model, folder))
-        elif entry.engine is Engine.BUILTIN:
-            yield from faults(f"experts.{name}", partial(check_builtin, entry))
+        elif entry.engine is Engine.PLUGIN:
+            yield from faults(f"experts.{name}", partial(check_plugin, entry))
         elif entry.engine is Engine.LITELLM:
             litellm = plugins.load("fleet.wires", "litellm")
             yield from faults(f"experts.{name}.engine", partial(plugins.require_imports, litellm))
@@ -108,10 +108,10 @@ def expert_problems(config: CoeConfig, folder: Path) -> Iterator[str]:
             yield from adapter_problems(name, entry, folder)
 
 
-def check_builtin(entry: ExpertConfig) -> None:
+def check_plugin(entry: ExpertConfig) -> None:
     """Raises ConfigError, MissingExtraError."""
-    plugins.validate_options(FAMILY, entry.model, entry.params)
-    plugins.require_imports(plugins.load(FAMILY, entry.model))
+    plugins.validate_options(WIRES, entry.model, {**entry.params, **entry.params_env})
+    plugins.require_imports(plugins.load(WIRES, entry.model))
 
 
 def adapter_problems(name: str, entry: ExpertConfig, folder: Path) -> Iterator[str]:
@@ -128,7 +128,7 @@ def adapter_problems(name: str, entry: ExpertConfig, folder: Path) -> Iterator[s
 def budget_problems(config: CoeConfig) -> Iterator[str]:
     """Budgets that no map can keep, whatever will be measured: sizes alone rule them out. What a query costs or takes
     is measured, and the live router knows it."""
-    entries, names, rows = list(config.language_models.values()), list(config.language_models), list(config.categories)
+    entries, names, rows = list(config.experts.values()), list(config.experts), list(config.categories)
     shape = (len(config.categories), len(entries))
     unmeasured = QualityMatrix(
         quality=np.full(shape, 0.5, dtype=np.float32),

@@ -46,7 +46,7 @@ from router.types import DecisionReason, FloatArray, Query, QueryFacts, RoutingD
 MAX_SHOWN_LOSSES = 5
 
 BY_PLAN = frozenset({DecisionReason.MAP, DecisionReason.QUERY, DecisionReason.UNCERTAIN, DecisionReason.NEXT_BEST})
-"""Reasons of decisions that a strategy may widen. Pinned, kept, explored and builtin experts stay alone."""
+"""Reasons of decisions that a strategy may widen. Pinned, kept and explored experts stay alone."""
 
 MORE_THAN_TEXT = ("tools", "functions", "logprobs", "top_logprobs", "audio", "modalities", "prediction")
 """Fields with which an answer is more than a text, or belongs to the expert that wrote it."""
@@ -92,7 +92,7 @@ class Decider:
         hash_key: of the hashes of conversations and of features.
         seed: makes exploration repeatable in tests.
         conversations: remembers their experts.
-        cache: of answers; None where experts.yaml has none.
+        cache: of answers, looked into before anything is routed; None where experts.yaml has none.
     """
 
     def __init__(
@@ -155,9 +155,6 @@ class Decider:
         if caller.experts is not None:
             facts = replace(request.facts, allowed=tuple(sorted(caller.experts)))
             request = request._replace(facts=facts)
-        if not target.experts and (able := self._reach.pool.answering(request.body)):
-            able = tuple(each for each in able if caller.experts is None or each in caller.experts)
-            request = request._replace(facts=replace(request.facts, answering=able))
         name = None
         if not target.experts and conversation is not None:
             name = self.conversations.name_of(conversation, caller.tenant)
@@ -199,10 +196,10 @@ class Decider:
             if router is None:
                 raise ApiError("no router is loaded yet", status=503, code="not_ready", retry_after_s=RETRY_AFTER_S)
             slot = None
-            if self._cache is not None and (caller.experts is None or self._cache.name in caller.experts):
+            if self._cache is not None:
                 slot = await self._cache.look_up(request, caller, router.version, policy, decision_id)
                 if slot is not None and slot.answer is not None:
-                    facts = replace(facts, answering=(*facts.answering, self._cache.name))
+                    return Decided(slot.answer.decision(router.version, policy), slot=slot)
             query = Query(decision_id, request.text, facts, request.earlier)
             try:
                 routed = Routed(router, policy, query, serving.shadow, request)
@@ -223,7 +220,7 @@ class Decider:
     ) -> RoutingDecision | None:
         """The decision for experts that nobody has graded, where no other one can serve; None where none of them can,
         or the policy has budgets, which nobody knows them to keep."""
-        names = [name for name in self._config.language_models if name not in router.experts]
+        names = [name for name in self._config.experts if name not in router.experts]
         names = [name for name in names if facts.allowed is None or name in facts.allowed]
         if not names or self._config.policies[policy].budgets != Budgets():
             return None

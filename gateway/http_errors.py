@@ -12,6 +12,8 @@ import re
 from collections.abc import Collection
 
 from base.errors import (
+    ABSTAINED,
+    AbstainedError,
     BackendError,
     BusyError,
     ConfigError,
@@ -28,8 +30,8 @@ CLIENT_GONE_STATUS = 499  # nginx's number for a client that left first; it neve
 MAX_UPSTREAM_MESSAGE_CHARS = 2000
 CODE = re.compile(r"[\w.:/-]{1,64}", re.ASCII)
 UNREACHABLE, BUSY = "expert_unreachable", "expert_busy"
-UNSENT = (UNREACHABLE, BUSY)
-"""Codes of failures where the expert got nothing."""
+UNSENT = (UNREACHABLE, BUSY, ABSTAINED)
+"""Codes of failures where the expert got nothing, or left it to others."""
 
 RATE_LIMITED, OUT_OF_QUOTA = "expert_rate_limited", "expert_out_of_quota"
 CREDENTIALS, WRONG_ENTRY = "expert_credentials", "expert_misconfigured"
@@ -178,8 +180,8 @@ def api_error(error: BaseException, expert: str | None = None, request_id: str =
         return error
     if isinstance(error, BackendError):
         code = {429: RATE_LIMITED, 503: UNREACHABLE, 504: "expert_timeout"}.get(error.status, "expert_broken_answer")
-        if isinstance(error, BusyError):
-            code = BUSY
+        if isinstance(error, BusyError | AbstainedError):
+            code = BUSY if isinstance(error, BusyError) else ABSTAINED
         wait_s = error.retry_after_s
         if wait_s is None and error.status == 503:
             wait_s = RETRY_AFTER_S

@@ -20,7 +20,7 @@ LearnOption = Annotated[
 PortOption = Annotated[int | None, typer.Option("--port", min=0, max=65535, help="0: any free port (COE_PORT; 8000)")]
 
 
-DEMO = ("budgets", "builtin", "encoders", "eval", "llamacpp", "stores", "train")
+DEMO = ("budgets", "encoders", "eval", "llamacpp", "stores", "train")
 """The extras that `demo` consists of."""
 
 

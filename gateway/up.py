@@ -132,7 +132,7 @@ async def ensure_router(
     for name, policy in live.current.policies.items():
         if policy.exploration is not None:
             view.note(f"policy {name} {policy.exploration.words}; `exploration: off` in experts.yaml ends it")
-    if unmeasured := [name for name in config.language_models if name not in live.current.experts]:
+    if unmeasured := [name for name in config.experts if name not in live.current.experts]:
         view.note(
             f"not in the map, because never measured: {', '.join(unmeasured)}; `coe experts probe NAME` puts one there"
         )

@@ -58,7 +58,6 @@ class RouterManifest(Record):
     scorer: ComponentSpec
     categories: tuple[str, ...] = Field(min_length=1, description="learned categories, in the order of the arrays")
     experts: tuple[str, ...] = Field(min_length=1, description="experts, in the order of the arrays")
-    builtins: tuple[str, ...] = Field(default=(), description="experts that are not language models, in that order")
     temperature: float = Field(gt=0, description="probabilities are softmax(log p / temperature)")
     data_fingerprints: dict[str, str] = Field(default_factory=dict)
     metrics: dict[str, Metric] = Field(default_factory=dict)

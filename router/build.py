@@ -13,7 +13,6 @@ import numpy as np
 from base.errors import ArtifactError, ConfigError
 from router import plugins
 from router.artifact import RouterArtifact, load_artifact, require_array, require_finite
-from router.builtins import CACHE, Builtins, measured_builtins
 from router.capabilities import Capabilities, capabilities
 from router.config import CoeConfig
 from router.cost import KINDS, PROMPT
@@ -92,7 +91,7 @@ def configured_router(config: CoeConfig, artifact: RouterArtifact, encoder: Enco
     names = tuple(artifact.manifest.experts[i] for i in kept)
     evidence = evidence_of(artifact).columns(kept)
     costs = expert_costs([config.experts[name] for name in names], evidence)
-    router = assemble(
+    return assemble(
         artifact,
         encoder or build_encoder(config.router.encoder),
         MeasuredExperts(names, evidence, costs, capabilities(config), newest_evidence(artifact, kept)),
@@ -100,26 +99,6 @@ def configured_router(config: CoeConfig, artifact: RouterArtifact, encoder: Enco
         alpha=config.router.alpha,
         scorer=config.router.scorer,
     )
-    return replace(router, builtins=builtins_of(config, artifact))
-
-
-def builtins_of(config: CoeConfig, artifact: RouterArtifact) -> Builtins:
-    """The builtin experts of experts.yaml, with what the artifact knows of them. Raises ArtifactError."""
-    names, rows = config.builtins, (*artifact.manifest.categories, GENERAL)
-    counts = np.zeros((2, len(rows), len(names)))
-    known = artifact.manifest.builtins
-    if known:
-        arrays, shape = artifact.part("builtins"), (len(rows), len(known))
-        found = [require_finite(arrays, name, shape) for name in ("answered", "right")]
-        for column, name in enumerate(names):
-            if name in known:
-                counts[:, :, column] = [each[:, known.index(name)] for each in found]
-    pins = {
-        policy: {rows.index(category): expert for category, expert in each.pins.items() if expert in names}
-        for policy, each in config.policies.items()
-    }
-    trusted = frozenset(name for name in names if config.experts[name].model == CACHE)
-    return replace(measured_builtins(names, counts[0], counts[1], pins), trusted=trusted)
 
 
 def table_router(

@@ -117,16 +117,6 @@ class CoeConfig(Section):
     )
 
     @property
-    def language_models(self) -> dict[str, ExpertConfig]:
-        """Experts that a map can choose: all but the builtin ones."""
-        return {name: entry for name, entry in self.experts.items() if entry.engine is not Engine.BUILTIN}
-
-    @property
-    def builtins(self) -> tuple[str, ...]:
-        """Names of the experts that are not language models."""
-        return tuple(name for name, entry in self.experts.items() if entry.engine is Engine.BUILTIN)
-
-    @property
     def every_plugin(self) -> dict[str, tuple[str, PluginConfig]]:
         """Every plugin that reads queries or documents, by its key, with its family."""
         parts = ("encoder", "classifier", "scorer")
@@ -248,8 +238,6 @@ def unresolved_names(config: CoeConfig) -> list[str]:
     problems: list[str] = []
     if config.judge is not None:
         problems += unknown("judge.expert: unknown expert", config.judge.expert, config.experts)
-    if not config.language_models:
-        problems.append("experts: all are of engine 'builtin', which abstain; required: one of another engine")
     if GENERAL not in config.categories:
         problems.append(f"categories: '{GENERAL}' is required: uncertain queries go there")
     if "default" not in config.policies:
@@ -312,4 +300,4 @@ def strategy_problems(config: CoeConfig) -> Iterator[str]:
             yield from (f"answers.{category}: {problem}" for problem in error.problems)
             continue
         if judging is not None:
-            yield from unknown(f"answers.{category}.expert: unknown expert", judging.expert, config.language_models)
+            yield from unknown(f"answers.{category}.expert: unknown expert", judging.expert, config.experts)

@@ -42,7 +42,7 @@ class Engine(StrEnum):
     VLLM = "vllm"  # `coe experts up` starts it, or `url` names an engine that others run
     OPENAI = "openai"  # anything else that speaks the OpenAI wire, at `url`
     LITELLM = "litellm"  # a hosted provider, `model` in litellm's notation (e.g. anthropic/claude-...)
-    BUILTIN = "builtin"  # no language model: a kind of fleet/builtins, in the gateway's own process
+    PLUGIN = "plugin"  # a client that a plugin brings: `model` is its kind (docs/plugins.md)
     ECHO = "echo"  # a fake for tests: answers with the question
 
 
@@ -66,7 +66,9 @@ class ExpertConfig(Section):
     )
     replicas: int = Field(default=1, ge=1, le=64, description="engines of it that this host starts")
     max_concurrency: int | None = Field(default=None, ge=1, description="requests at once on each engine; others wait")
-    params: dict[str, Flag] = Field(default_factory=dict, description="settings of the provider or the builtin")
+    params: dict[str, Flag] = Field(
+        default_factory=dict, description="settings of the provider, or the options of the plugin"
+    )
     params_env: dict[str, EnvironmentName] = Field(
         default_factory=dict, description="those that are secrets, by the environment variable that contains each"
     )
@@ -170,14 +172,14 @@ def entry_faults(entry: ExpertConfig) -> Iterator[str]:
         yield "served_model: required beside `url` and `adapter`: the name under which that engine serves the adapter"
     if entry.adapter is not None and entry.engine is not Engine.LLAMACPP and entry.engine is not Engine.VLLM:
         yield f"adapter: engine '{entry.engine}' takes no adapter; allowed: llamacpp, vllm"
-    if entry.url is not None and entry.engine in (Engine.LLAMACPP, Engine.BUILTIN, Engine.ECHO):
+    if entry.url is not None and entry.engine in (Engine.LLAMACPP, Engine.PLUGIN, Engine.ECHO):
         yield f"url: engine '{entry.engine}' takes no url; allowed: vllm, openai, litellm"
     for field, params in (("params", entry.params), ("params_env", entry.params_env)):
-        if params and entry.engine is not Engine.LITELLM and (field, entry.engine) != ("params", Engine.BUILTIN):
-            yield f"{field}: engine '{entry.engine}' takes none; allowed: litellm"
-        for key in sorted(NOT_PARAMS & params.keys()):
+        if params and entry.engine not in (Engine.LITELLM, Engine.PLUGIN):
+            yield f"{field}: engine '{entry.engine}' takes none; allowed: litellm, plugin"
+        for key in sorted(NOT_PARAMS & params.keys()) if entry.engine is Engine.LITELLM else ():
             yield f"{field}.{key}: set by other keys of the entry: model, url, api_key_env, timeout_s"
-    if entry.wires and entry.engine in (Engine.LITELLM, Engine.BUILTIN, Engine.ECHO):
+    if entry.wires and entry.engine in (Engine.LITELLM, Engine.PLUGIN, Engine.ECHO):
         yield f"wires: engine '{entry.engine}' takes none; allowed: llamacpp, vllm, openai"
     if entry.engine is Engine.LLAMACPP and entry.adapter is not None and Wire.MESSAGES in entry.wires:
         yield "wires: llama.cpp answers messages by the base, not by the adapter; allowed: responses, completions"
@@ -194,5 +196,3 @@ def replica_faults(entry: ExpertConfig) -> Iterator[str]:
         yield "replicas: of engine vllm without a `url` alone; further engines of others are `replica_urls`"
     if len({entry.url, *entry.replica_urls}) <= len(entry.replica_urls):
         yield "replica_urls: names an address twice; `url` is one of them"
-    if entry.max_concurrency is not None and entry.engine is Engine.BUILTIN:
-        yield "max_concurrency: engine 'builtin' takes none; it answers at once"

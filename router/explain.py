@@ -33,7 +33,7 @@ def reason_in_words(decision: RoutingDecision, threshold: float | None = None) -
         ),
         DecisionReason.EXPLORED: f"{seen}; {decision.expert} was drawn to learn how good it is here",
         DecisionReason.KEPT: f"{seen}; the conversation stays with {decision.expert}{stay_in_words(decision)}",
-        DecisionReason.BUILTIN: f"{seen}; {decision.expert} is not a language model and has the answer",
+        DecisionReason.CACHED: f"the answer of {decision.expert} to the same request was kept",
         DecisionReason.UNGRADED: (
             f"no graded expert can serve this request{ruled_out(decision)}; nobody has graded {decision.expert} yet"
         ),
@@ -111,7 +111,7 @@ def decision_table(decision: RoutingDecision, probs: CategoryProbs, threshold: f
     )
     table.add_row("runner-up", decision.runner_up or "none")
     table.add_row("order", ", ".join(decision.ranking))
-    for expert, lack in (decision.excluded | decision.outside_policy | decision.builtins).items():
+    for expert, lack in (decision.excluded | decision.outside_policy).items():
         if expert != decision.expert:
             table.add_row(f"not {expert}", lack)
     table.add_row("propensity", f"{decision.propensity:.3f}")

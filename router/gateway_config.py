@@ -85,6 +85,9 @@ class GatewayConfig(Section):
     retries: int = Field(
         default=1, ge=0, le=3, description="further experts tried when one fails before its first content"
     )
+    answer_cache_s: int | None = Field(
+        default=None, ge=1, description="seconds for which a team gets the same answer to the same request; None: never"
+    )
     keep_alive_s: ClassVar = 75.0
     drain_s: Seconds = Field(default=5.0, description="after SIGTERM: not ready, but still accepting and serving")
     shutdown_grace_s: Seconds = 20.0

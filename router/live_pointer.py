@@ -149,7 +149,7 @@ def pin_problems(config: CoeConfig, manifest: RouterManifest) -> list[str]:
     for name, policy in config.policies.items():
         for category, expert in policy.pins.items():
             where = f"policies.{name}.pins.{category}"
-            if expert not in (*manifest.experts, *config.builtins):
+            if expert not in manifest.experts:
                 problems.append(
                     f"{where}: router {manifest.version} has not measured '{expert}', so the pin cannot hold: take it "
                     f"out until `coe experts probe {expert} --promote` has put the expert on the map"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import itemgetter
 from typing import NamedTuple
@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 
 from base.errors import ConfigError, NoEligibleExpertError, allowed_values
-from router.builtins import Builtins
 from router.capabilities import FOR_NOW, NOT_ALLOWED, NOT_REACHABLE, Capabilities, why_away
 from router.conversation import in_context, stay
 from router.features import Features, features_of
@@ -65,8 +64,8 @@ class Prospect:
 class Router:
     """A loaded router: immutable, safe to share between threads, replaced as a whole on a hot swap.
 
-    `costs` are shown with a decision; None where they are not known. `builtins` are not among the `experts`. `mix` (k,)
-    is how many times as frequent each category is in the traffic as among the labelled queries; None: as frequent.
+    `costs` are shown with a decision; None where they are not known. `mix` (k,) is how many times as frequent each
+    category is in the traffic as among the labelled queries; None: as frequent.
     `strategies` is None where training knew no answers: then every policy asks one expert.
     """
 
@@ -80,7 +79,6 @@ class Router:
     policies: Mapping[str, SolvedPolicy]
     capabilities: Mapping[str, Capabilities]
     costs: ExpertCosts | None = None
-    builtins: Builtins = field(default_factory=Builtins)
     strategies: LearnedStrategies | None = None
     mix: FloatArray | None = None
 
@@ -299,8 +297,7 @@ class Router:
             "seed": draw.seed,
             "propensity": odds.probs[odds.eligible.index(draw.expert)],
         }
-        decision = usual.model_copy(update=changes)
-        return self.builtins.applied(decision, judged.row, query.facts.answering) if self.builtins.names else decision
+        return usual.model_copy(update=changes)
 
     def _with_last(self, prospect: Prospect, facts: QueryFacts) -> tuple[Odds, Stay]:
         """The odds of a conversation whose last expert could serve: certain where it is kept, which is logged with a

@@ -21,7 +21,6 @@ from dataclasses import dataclass, field
 from functools import cache
 from hashlib import sha256
 from importlib.metadata import entry_points
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, Literal
@@ -127,24 +126,18 @@ def load(family: str, kind: str) -> ModuleType:
         )
     try:
         return module_at(Path(place)) if place.endswith(".py") else importlib.import_module(place)
-    except (ImportError, OSError, SyntaxError) as error:
+    except (ImportError, SyntaxError) as error:
         raise ConfigError(f"kind '{kind}' of {family}: {place} cannot be imported ({error})") from error
 
 
 def module_at(path: Path) -> ModuleType:
-    """The module of a file, imported once. Raises OSError, ImportError, and what the file raises."""
-    name = f"coe_plugin_{sha256(str(path).encode()).hexdigest()[:16]}"
-    if name not in sys.modules:
-        spec = spec_from_file_location(name, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = sys.modules[name] = module_from_spec(spec)  # before it runs, because dataclasses look it up
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[name]
-            raise
-    return sys.modules[name]
+    """The module of a file, which may import what is beside it (`from ._shared import ...`). Raises ImportError, and
+    what the file raises."""
+    package = f"coe_plugins_{sha256(bytes(path.parent)).hexdigest()[:16]}"
+    if package not in sys.modules:
+        sys.modules[package] = ModuleType(package)
+        sys.modules[package].__path__ = [str(path.parent)]
+    return importlib.import_module(f"{package}.{path.stem}")
 
 
 def validate_options(family: str, kind: str, options: Mapping[str, object]) -> BaseModel:

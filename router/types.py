@@ -59,7 +59,6 @@ class QueryFacts:
     allowed: tuple[str, ...] | None = None  # experts that its key may use; None: all
     in_tool_loop: bool = False  # results of tools came since the last answer
     last_expert: str | None = None  # of its conversation; None: it begins here, or nobody remembers
-    answering: tuple[str, ...] = ()  # builtin experts that have an answer
     asleep: tuple[str, ...] = ()  # experts whose engine has no weights on the GPU now
     limited: tuple[str, ...] = ()  # experts at their rate limit
 
@@ -146,14 +145,14 @@ class DecisionReason(StrEnum):
     NEXT_BEST = "next_best"  # the planned expert could not serve; the next in the policy's order did
     EXPLORED = "explored"  # drawn by exploration
     KEPT = "kept"  # the conversation stays with its expert, where the policy would plan another now
-    BUILTIN = "builtin"  # an expert that is not a language model answers, and is surely better than the planned one
+    CACHED = "cached"  # the answer was in the cache, from that expert
     EXPLICIT = "explicit"  # the client named the expert, or an alias of it
     UNGRADED = "ungraded"  # no expert that the router knows can serve; one that nobody has graded can
 
     @property
     def is_routed(self) -> bool:
         """False where no router chose the expert."""
-        return self not in (DecisionReason.EXPLICIT, DecisionReason.UNGRADED)
+        return self not in (DecisionReason.EXPLICIT, DecisionReason.UNGRADED, DecisionReason.CACHED)
 
 
 class Stay(Record):
@@ -228,9 +227,6 @@ class RoutingDecision(Record):
     seed: int | None = Field(default=None, ge=0, description="of the random draw; None when nothing was drawn")
     propensity: float = Field(
         gt=0, le=1, description="probability with which `expert` was chosen; 1.0 when deterministic"
-    )
-    builtins: dict[str, str] = Field(
-        default_factory=dict, description="builtin expert -> it answers, abstains, or why it may not"
     )
     stay: Stay | None = Field(default=None, description="None where no expert of the conversation could go on")
     asleep: Asleep | None = Field(default=None, description="None where the best expert was awake")

@@ -13,7 +13,6 @@ UNIT_FOLDERS = (
     "decision_log",
     "eval",
     "examples",
-    "fleet/builtins",
     "fleet/residency",
     "gateway/judging",
     "gateway/replay",

@@ -36,7 +36,7 @@ def fit_candidate(
     root: Path, inputs: RetrainInputs, evidence: Evidence, parent: str
 ) -> tuple[RouterArtifact, tuple[FittedTwin, ...]]:
     """Fits the candidate under `root`, and its twins, which judge what it is fitted on."""
-    plain = fit_request(inputs.config, evidence.outcomes, inputs.queries, builtins=inputs.builtins)
+    plain = fit_request(inputs.config, evidence.outcomes, inputs.queries)
     logged = None
     if plain.scorer.kind != "map" and len(inputs.log):
         thinned = drawn_rows(inputs.log, evidence.counted)  # what a key says too much is left out by lot

@@ -5,7 +5,7 @@ Shapes: n graded prompts, m experts, k + 1 categories (`general` last).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,14 +18,12 @@ from base.errors import InfeasibleBudgetError
 from fleet.vllm_command import engine_flags
 from fleet.vllm_gpus import weights_gib
 from router.build import expert_costs
-from router.builtins import measured_builtins
 from router.config import CoeConfig, load_config
 from router.map_solver import solve_map
 from router.quality import QualityMatrix, cautious_quality
 from router.types import GENERAL, Float64Array, IntArray, Metric, Record
 from training.expert_map import doubt_of, measure_quality, row_numbers
-from training.fit import builtin_counts
-from training.fit_inputs import builtin_outcomes, usable_outcomes
+from training.fit_inputs import usable_outcomes
 from training.off_policy import bootstrap_sums, weighted_mean
 from training.types import OutcomeTable
 
@@ -93,7 +91,7 @@ def read_worth(config: Path, outcomes: Path, traffic: Mapping[str, float]) -> Co
     """
     loaded = load_config(config)
     table = usable_outcomes(loaded, outcomes)
-    return WorthStudy(loaded, table, traffic, builtin_outcomes(loaded, outcomes)).measure()
+    return WorthStudy(loaded, table, traffic).measure()
 
 
 def sentence(worth: CompositionWorth) -> str:
@@ -117,18 +115,15 @@ class WorthStudy:
 
     Args:
         traffic: category -> share or number of queries; by default the table's own mix.
-        builtins: grades of the experts that are not language models, on any of the same prompts.
     """
 
     config: CoeConfig
     table: OutcomeTable
     traffic: Mapping[str, float] = field(default_factory=dict)
-    builtins: OutcomeTable | None = None
 
     def measure(self) -> CompositionWorth:
         graded = tuple(self.worth_of(name) for name in self.table.experts)
-        found = (*graded, *self.worth_of_builtins())
-        known = {one.expert for one in found}
+        known = {one.expert for one in graded}
         others = tuple(
             ExpertWorth(expert=name, serves=(), loss=None, unknown="not graded")
             for name in self.config.experts
@@ -137,7 +132,7 @@ class WorthStudy:
         doubt = doubt_of(self.evidence)
         return CompositionWorth(
             n=len(self.table.texts),
-            experts=(*found, *others),
+            experts=(*graded, *others),
             dispensable=() if doubt else self.dispensable(graded),
             doubt=doubt,
         )
@@ -223,29 +218,6 @@ class WorthStudy:
             freed_gb=self.freed_gb(name),
             saved_usd=1000 * (self.usual.cost_usd - without.cost_usd),
         )
-
-    def worth_of_builtins(self) -> Iterator[ExpertWorth]:
-        """Experts that are not language models: what is lost if the planned expert answers in their place."""
-        if self.builtins is None:
-            return
-        counts = builtin_counts(self.builtins, self.categories[:-1])
-        answered, right = (np.asarray(counts[name], dtype=np.float32) for name in ("answered", "right"))
-        measured = measured_builtins(self.builtins.experts, answered, right, {})
-        planned = self.evidence.quality[np.arange(len(self.categories)), self.usual.expert_of]
-        number = {prompt: i for i, prompt in enumerate(self.builtins.prompt_ids)}
-        at = np.array([number.get(prompt, -1) for prompt in self.table.prompt_ids])
-        was = self.table.scores[np.arange(len(self.rows)), self.usual.expert_of[self.rows]]
-        for e, name in enumerate(self.builtins.experts):
-            answers = (at >= 0) & np.isfinite(self.builtins.output_tokens[at, e])
-            first = answers & (measured.sure[:, e] > planned)[self.rows]
-            losses = np.where(first, self.builtins.scores[at, e] - was, 0.0)
-            by_category = {
-                self.categories[row]: self.mean_loss(np.where(self.rows == row, losses, np.nan))
-                for row in np.unique(self.rows[first])
-            }
-            yield ExpertWorth(
-                expert=name, serves=tuple(by_category), loss=self.mean_loss(losses), by_category=by_category
-            )
 
     def freed_gb(self, name: str) -> float:
         """Gigabytes of weights that only this expert keeps in memory: its base too, if it is alone on it."""

@@ -23,7 +23,6 @@ from router.strategies.learned import PART as STRATEGIES
 from router.strategies.learned import LearnedStrategies
 from router.types import CategoryProbs, FloatArray, IntArray, Metric
 from training.category_mix import MIX_MOVED
-from training.expert_map import cell_sums, row_numbers
 from training.graded_queries import GradedQueries, LoggedQueries
 from training.scorer_fit import FittedScorer, fit_scorer
 from training.split import split_of
@@ -42,7 +41,7 @@ from training.stage_one import (
     stage_one_metrics,
 )
 from training.strategies.strategy_fit import fit_strategies
-from training.types import LabelledQuery, OutcomeTable
+from training.types import LabelledQuery
 
 
 def fit_router(
@@ -152,13 +151,6 @@ def with_log(scored: GradedQueries, logged: LoggedQueries, stage: StageOne) -> G
     )
 
 
-def builtin_counts(table: OutcomeTable, categories: Sequence[str]) -> dict[str, NDArray[np.generic]]:
-    """Answers that builtin experts gave (k+1, b), and how many of them were right. Abstentions are neither."""
-    given = np.where(np.isfinite(table.output_tokens), table.scores, np.nan)
-    right, _, answered = cell_sums(given, row_numbers(table, categories), len(categories))
-    return {"answered": answered.astype(np.float32), "right": right.astype(np.float32)}
-
-
 def mix_arrays(prepared: Prepared) -> dict[str, NDArray[np.generic]]:
     """Start of a later estimate of the traffic's mix, and the prior's ratio where one is in force."""
     counts: dict[str, NDArray[np.generic]] = dict(zip(("labelled", "accepted"), prepared.labelled, strict=True))
@@ -193,7 +185,6 @@ def write_router(
         "scorer": scorer.arrays,
         "choice": scorer.choice,
         STRATEGIES: {} if prepared.strategies is None else prepared.strategies.arrays(),
-        "builtins": {} if request.builtins is None else builtin_counts(request.builtins, request.categories),
         "mix": mix_arrays(prepared),
     }
     arrays = {f"{part}.{name}": array for part, state in parts.items() for name, array in state.items()}
@@ -210,7 +201,6 @@ def write_router(
         "scorer": {"kind": scorer.spec.kind, "options": scorer.spec.options},
         "categories": request.categories,
         "experts": request.experts,
-        "builtins": () if request.builtins is None else request.builtins.experts,
         "temperature": stage.temperature,
         "data_fingerprints": dict(request.data_fingerprints),
         "metrics": {name: metric.model_dump() for name, metric in metrics.items()},

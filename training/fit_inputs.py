@@ -22,7 +22,7 @@ from router.protocols import Encoder
 from router.section import PluginConfig
 from router.types import BoolArray, FloatArray
 from training.datasets.labelled_queries import read_seed
-from training.datasets.outcome_folders import graded_models, outcome_folders, read_outcome_folders
+from training.datasets.outcome_folders import read_outcome_folders
 from training.expert_map import measure_quality
 from training.fit import fit_router
 from training.fit_options import FitOptions
@@ -50,18 +50,7 @@ def usable_outcomes(config: CoeConfig, root: Path) -> OutcomeTable:
     Raises:
         DataError: nothing was, or a table cannot be read.
     """
-    return read_outcome_folders(root, tuple(config.language_models))
-
-
-def builtin_outcomes(config: CoeConfig, root: Path) -> OutcomeTable | None:
-    """Reads what was graded of the experts that are not language models; None where nothing was.
-
-    Raises:
-        DataError: a table cannot be read.
-    """
-    graded = {model for folder in outcome_folders(root) for model in graded_models(folder)}
-    names = tuple(name for name in config.builtins if name in graded)
-    return read_outcome_folders(root, names) if names else None
+    return read_outcome_folders(root, tuple(config.experts))
 
 
 MIN_SPLIT_PROMPTS = 1000
@@ -162,7 +151,7 @@ def fit_configured(root: Path, request: TrainRequest, *, now: datetime, progress
     config, options = load_config(request.config), request.options
     queries = labelled_queries(config, request.queries)
     table = learned_outcomes(usable_outcomes(config, request.outcomes))
-    wanted = fit_request(config, table, queries, options, builtin_outcomes(config, request.outcomes))
+    wanted = fit_request(config, table, queries, options)
     encoder = opened_encoder(wanted.encoder_config, request.cache, request.cores)
     rng = np.random.default_rng(options.seed)
     return fit_router(root, wanted, encoder, queries, now=now, rng=rng, progress=progress)
@@ -173,9 +162,8 @@ def fit_request(
     table: OutcomeTable,
     queries: tuple[LabelledQuery, ...],
     options: FitOptions = NO_OPTIONS,
-    builtins: OutcomeTable | None = None,
 ) -> FitRequest:
-    """Request that experts.yaml and the options make; `builtins` are grades of experts that are not language models."""
+    """Request that experts.yaml and the options make."""
     labelled = data_fingerprint([f"{query.category}\t{query.text}" for query in queries])
     return FitRequest(
         encoder_config=PluginConfig(kind=options.encoder) if options.encoder else config.router.encoder,
@@ -187,5 +175,4 @@ def fit_request(
         alpha=config.router.alpha,
         data_fingerprints={"queries": labelled, "outcomes": fingerprint_outcomes(table)},
         outcomes=replace(table, active_params_b={name: config.experts[name].active_b for name in table.experts}),
-        builtins=builtins,
     )

@@ -23,7 +23,6 @@ from decision_log.decision_record import DecisionRecord
 from decision_log.feedback_types import ImplicitKind
 from decision_log.read import (
     ASKED_BY_COE,
-    BY_BUILTIN,
     has_failed,
     read_preferences,
     read_records,
@@ -35,7 +34,6 @@ from decision_log.served_models import ModelChange, ModelHistory
 from decision_log.sql_engine import open_log
 from router.feedback_config import FeedbackConfig
 from router.types import BoolArray, Float64Array, IntArray
-from training.builtin_feedback import RatedBuiltin
 from training.feedback_bias import Replies
 from training.feedback_report import judge_agreements
 from training.key_influence import UNLIMITED, clusters
@@ -67,7 +65,7 @@ class LogTable:
     feedback. `traffic` counts the routed queries per category (the map's mass); `dropped` the decisions left out, by
     reason; `n_rows` the decisions read, without coe's own probes; `tokens` those of the traffic
     (training.traffic_tokens); `model_changes` the last change of the model behind each expert;
-    `builtins` the rated answers of experts that are not language models; `judged` the pairs of answers that a judge
+    `judged` the pairs of answers that a judge
     compared (training.judged_pairs).
     """
 
@@ -91,7 +89,6 @@ class LogTable:
     tokens: TrafficTokens = field(default_factory=TrafficTokens)
     fingerprint: str = ""
     model_changes: tuple[ModelChange, ...] = ()
-    builtins: tuple[RatedBuiltin, ...] = ()
     judged: LogTable | None = None
 
     def __len__(self) -> int:
@@ -240,7 +237,7 @@ def collect(
     """
     columns, pairs, replies, models, tokens = Columns(), Columns(), Replies(), ModelHistory(), TrafficTokens()
     dropped, traffic, n_rows = Counter[str](), Counter[str](), 0
-    asking, builtins, digest = set[str](), list[RatedBuiltin](), hashlib.sha256()
+    asking, digest = set[str](), hashlib.sha256()
     for record in records:
         n_rows += 1
         models.add(record)
@@ -262,9 +259,6 @@ def collect(
                     digest.update(repr((other, preferred, its)).encode())
                     pairs.add(record, preferred, its)
                     pairs.add(record, 1.0 - preferred, its, other)
-        if reason == BY_BUILTIN and record.decision_id in rewards and record.decision is not None:
-            own = (record.decision.category, record.decision.expert)
-            builtins.append(RatedBuiltin(record.decision_id, *own, rewards[record.decision_id], record.key_id or ""))
         if reason is not None:
             dropped[reason] += 1
             continue
@@ -289,7 +283,6 @@ def collect(
         tokens=tokens,
         fingerprint=digest.hexdigest()[:16],
         model_changes=tuple(models.last.values()),
-        builtins=tuple(builtins),
         judged=judged if len(judged) else None,
     )
 

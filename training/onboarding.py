@@ -92,11 +92,6 @@ def check_can_join(config: CoeConfig, artifact: RouterArtifact, expert: str) -> 
     manifest = artifact.manifest
     if expert not in config.experts:
         raise ConfigError(f"experts.yaml has no expert '{expert}'{allowed_values(expert, config.experts)}")
-    if expert in config.builtins:
-        raise ConfigError(
-            f"'{expert}' is of engine 'builtin', which takes no category from others: grade it by `coe eval collect` "
-            "and run `coe train`"
-        )
     if expert in manifest.experts:
         raise ConfigError(
             f"'{expert}' is on the map of router {manifest.version} already; `coe eval collect` and `coe train` "

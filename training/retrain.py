@@ -20,7 +20,6 @@ from router.config import CoeConfig, load_config
 from router.live_pointer import LivePointer
 from router.pipeline import Router
 from router.types import Metric, Verdict
-from training.builtin_feedback import recounted, trust_moved
 from training.candidate_fit import FittedTwin, fit_candidate
 from training.candidate_verdict import Judgement, MapChange, decide_promotion, find_equal, map_changes
 from training.category_mix import MIX_MOVED
@@ -138,10 +137,6 @@ def act(
     made, names, words = renewed_live(
         registry.folder(compared_with), folder.parent, inputs, comparison, judged.newcomers
     )
-    if made is None and trust_moved(comparison.live, comparison.candidate):
-        live, candidate = load_artifact(registry.folder(compared_with)), load_artifact(folder)
-        made = folder.parent / recounted(folder.parent, live, candidate).manifest.version
-        words = "the live router trusts builtin experts by newer feedback"
     if made is None:
         return Outcome(judged.reason)
     if refused := promote(registry, made, compared_with, inputs.now, guard):

@@ -15,13 +15,12 @@ from router.artifact import RouterArtifact
 from router.config import CoeConfig, load_config
 from router.protocols import Encoder
 from router.types import GENERAL, IntArray
-from training.builtin_feedback import with_feedback
 from training.carried_evidence import Carried, carried_over
 from training.category_mix import AskedQueries, read_asked
 from training.change_points import ChangePoint, find_change_points, is_stale, replaced_models
 from training.datasets.outcome_folders import graded_at
 from training.evidence import Evidence, beside_serving, gather_evidence
-from training.fit_inputs import builtin_outcomes, labelled_queries, learned_outcomes, opened_encoder, usable_outcomes
+from training.fit_inputs import labelled_queries, learned_outcomes, opened_encoder, usable_outcomes
 from training.gate import DEFAULT_TERMS, Terms
 from training.log_answers import AskedAnswers, fetch_answers, sample_rows
 from training.log_table import LogTable, read_log_table
@@ -58,7 +57,6 @@ class RetrainInputs:
     config: CoeConfig
     queries: tuple[LabelledQuery, ...]
     outcomes: OutcomeTable
-    builtins: OutcomeTable | None
     carried: Carried | None
     log: LogTable
     changes: tuple[ChangePoint, ...]
@@ -94,7 +92,7 @@ def read_inputs(request: RetrainRequest, live: RouterArtifact, *, now: datetime,
     queries = labelled_queries(config, request.queries)
     graded = usable_outcomes(config, request.outcomes)
     carried = carried_over(config, live, graded.experts)
-    known = {"policy": set(config.policies), "expert": set(config.language_models), "category": set(config.categories)}
+    known = {"policy": set(config.policies), "expert": set(config.experts), "category": set(config.categories)}
     log = read_log_table(
         request.database_url, since=request.since, feedback=config.feedback, known=known, progress=progress
     )
@@ -105,7 +103,6 @@ def read_inputs(request: RetrainRequest, live: RouterArtifact, *, now: datetime,
         config=config,
         queries=queries,
         outcomes=graded if carried is None else graded.with_unmeasured(carried.experts),
-        builtins=with_feedback(builtin_outcomes(config, request.outcomes), log.builtins, config.feedback.max_key_share),
         carried=carried,
         log=log,
         # An outage does not change what an expert can do, and would make all that came before it worthless.

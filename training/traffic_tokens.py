@@ -15,7 +15,7 @@ from decision_log.decision_record import DecisionRecord, TerminalState
 from decision_log.read import asked_several
 from router.cost import ANSWER, KINDS, PROMPT
 from router.quality import QualityMatrix
-from router.types import GENERAL, DecisionReason
+from router.types import GENERAL
 
 ENOUGH = 20
 """Answers from which on a cell is described by its own; fewer say too little of lengths, which vary widely (ours)."""
@@ -33,8 +33,7 @@ class TrafficTokens(dict[tuple[str, str], Counter[str]]):
         decision, served, usage = record.decision, record.served_expert, record.usage
         if decision is None or served is None or record.state is not TerminalState.ANSWERED or record.is_probe:
             return
-        is_ours = decision.reason.is_routed and decision.reason is not DecisionReason.BUILTIN
-        if not is_ours or asked_several(record) or usage.is_estimated or not usage.prompt_tokens:
+        if not decision.reason.is_routed or asked_several(record) or usage.is_estimated or not usage.prompt_tokens:
             return
         cell = self.setdefault((decision.category, served), Counter())
         cell[ANSWERS] += 1

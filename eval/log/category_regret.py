@@ -18,9 +18,7 @@ MIN_EFFECTIVE = 10.0
 
 
 def measure_regret(traffic: Traffic) -> Regret:
-    """Regret per category, what the router itself believes it gave up, and what exploring cost, where the map decides.
-
-    A builtin expert answers what it is sure of, which says nothing about the rest of a category."""
+    """Regret per category, what the router believes it gave up, and what exploring cost, where the map decides."""
     routed = traffic.rows(traffic.is_routed & ~np.isin(traffic.reason, [reason.value for reason in NOT_OF_THE_MAP]))
     names = sorted(set(routed.category))
     found = tuple(category_regret(name, routed.rows(routed.category == name)) for name in names)

@@ -162,8 +162,8 @@ COUNTERPARTS = {
     "callbacks": "the decision log: docs/decision-log.md",
     "success_callback": "the decision log: docs/decision-log.md",
     "failure_callback": "the decision log: docs/decision-log.md",
-    "cache": "an expert of engine `builtin`, model `cache`: docs/your-experts.md",
-    "cache_params": "`params` of that expert: docs/your-experts.md",
+    "cache": "gateway.answer_cache_s",
+    "cache_params": "gateway.answer_cache_s",
     "alerting": "alerts for Prometheus: docs/deploy.md",
 }
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Mapping
-from typing import cast
+from collections.abc import AsyncGenerator, Iterator
 
 from pydantic import Field
 
 from base.json_text import to_json
 from fleet.backend import BackendRequest, BackendResponse, ChatBackend, Unconnected
+from fleet.chat_completions import event, last_question, wants_usage
 from router.section import Section
 
 
@@ -42,25 +42,9 @@ class EchoBackend(Unconnected):
         return BackendResponse(200, chunks, {"content-type": "application/json"})
 
     async def _paced(self, events: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
-        for event in events:
+        for each in events:
             await asyncio.sleep(self._options.delay_s)
-            yield event
-
-
-def last_question(body: Mapping[str, object]) -> str:
-    """Text of the last user message; list content gives its text parts."""
-    for message in reversed(cast("list[dict[str, object]]", body.get("messages") or [])):
-        content = message.get("content")
-        if message.get("role") == "user" and isinstance(content, str):
-            return content
-        if message.get("role") == "user" and isinstance(content, list):
-            return " ".join(str(part["text"]) for part in content if "text" in part)
-    return ""
-
-
-def wants_usage(body: Mapping[str, object]) -> bool:
-    options = body.get("stream_options")
-    return isinstance(options, Mapping) and options.get("include_usage") is True
+            yield each
 
 
 def usage_of(text: str) -> dict[str, int]:
@@ -85,7 +69,3 @@ def stream_events(model: str, text: str, request: BackendRequest) -> Iterator[by
     if wants_usage(request.body):
         yield event({**frame, "choices": [], "usage": usage_of(text)})
     yield b"data: [DONE]\n\n"
-
-
-def event(value: Mapping[str, object]) -> bytes:
-    return b"data: " + to_json(value) + b"\n\n"

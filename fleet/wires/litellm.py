@@ -28,8 +28,8 @@ from fleet.backend import (
     WholeLines,
     visible_headers,
 )
+from fleet.chat_completions import chunks_of
 from fleet.wires._post import Connections
-from fleet.wires.builtin import chunks_of
 from router.section import HttpUrl, Section
 
 FORWARDED = frozenset(

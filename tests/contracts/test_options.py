@@ -8,7 +8,7 @@ from base.errors import ConfigError
 from router import plugins
 from tests.contracts.examples import cases_of
 
-FAMILIES = ("router.encoders", "router.classifiers", "router.scorers", "router.answers", "fleet.builtins")
+FAMILIES = ("router.encoders", "router.classifiers", "router.scorers", "router.answers")
 FAMILIES += ("fleet.wires", "retrieval.experts")
 CASES = [pytest.param(each, *case.values, id=f"{each}-{case.id}") for each in FAMILIES for case in cases_of(each)]
 

@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from base.extras import extras_of
-from fleet.wires.builtin import FAMILY
 from gateway.settings import environment_settings
 from router.config import load_config
-from router.plugins import load, parts_of
+from router.plugins import parts_of
 from router.weights import PACKAGE_SCHEME
 
 ROOT = Path(__file__).parents[2]
@@ -55,12 +54,11 @@ def test_the_two_locks_agree_on_every_version() -> None:
 def test_the_small_image_has_what_coe_up_needs_of_a_composition_whose_language_models_run_elsewhere(
     containerfile: str,
 ) -> None:
-    """The shipped composition with its builtin experts, encoders and vector stores."""
+    """The shipped composition with its encoders and vector stores."""
     lock = (ROOT / "requirements" / "image.lock").read_text(encoding="utf-8")
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     config = load_config(ROOT / "experts.yaml")
-    plugins_in_use = [load(FAMILY, config.experts[name].model) for name in config.builtins]
-    packaged = set[str]()
+    plugins_in_use, packaged = [], set[str]()
     for key, (family, plugin) in config.every_plugin.items():
         for _, module, options in parts_of(key, family, plugin.kind, plugin.options):
             plugins_in_use.append(module)

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
+from base.errors import ConfigError
 from coe.commands import COMMANDS
 from gateway.deploy.deployment import Deployment, Target, plan_deployment, rendered
-from router.config import CoeConfig, parse_config, parse_text
+from router.config import CoeConfig, load_config, parse_text
 
 ROOT = Path(__file__).parents[2]
 LLAMA = {"engine": "vllm", "model": "meta/Llama", "params_b": 8, "context_tokens": 8192}
@@ -192,15 +193,32 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
     return status, captured.out + captured.err
 
 
+def shipped_models(folder: Path) -> Path:
+    """The shipped composition without its plugins, which are files of this machine."""
+    values = yaml.safe_load((ROOT / "experts.yaml").read_text())
+    models = {name: entry for name, entry in values["experts"].items() if entry["engine"] != "plugin"}
+    for entry in models.values():
+        if "adapter" in entry:
+            entry["adapter"] = str(ROOT / entry["adapter"])
+    del values["plugins"]
+    (folder / "experts.yaml").write_text(yaml.safe_dump({**values, "experts": models}))
+    return folder / "experts.yaml"
+
+
+def test_a_plugin_by_path_cannot_be_deployed() -> None:
+    with pytest.raises(ConfigError, match=r"calculator\.py' is a file of this machine; allowed in a deployment"):
+        plan_deployment(ROOT / "experts.yaml", image="coe", vllm_image="v:1")
+
+
 def test_the_shipped_composition_is_rendered_with_its_adapters(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "out"
+    out, file = tmp_path / "out", shipped_models(tmp_path)
+    arguments = ("--target", "compose", "--config", str(file), "--out", str(out))
     for _ in range(2):  # the second replaces the first
-        arguments = ("--target", "compose", "--config", str(ROOT / "experts.yaml"), "--out", str(out))
         assert run(capsys, *arguments)[0] == 0
     config = parse_text((out / "config" / "experts.yaml").read_text(), file="experts.yaml")
-    shipped = parse_config(yaml.safe_load((ROOT / "experts.yaml").read_text()))
+    shipped = load_config(file)
     assert config.experts.keys() == shipped.experts.keys()
     assert config.policies == shipped.policies
     assert config.experts["labeler"].adapter == "/adapters/labeler"
@@ -231,8 +249,8 @@ def test_engines_that_took_turns_have_gpus_of_their_own() -> None:
     assert reserved == [[str(number)] for number in range(5)]
 
 
-def test_gateways_of_a_cluster_share_the_index_of_vector_stores_and_write_pilots_where_they_may() -> None:
-    shipped = plan_deployment(ROOT / "experts.yaml", image="coe", vllm_image="v:1")
+def test_gateways_of_a_cluster_share_the_index_of_vector_stores_and_write_pilots_where_they_may(tmp_path: Path) -> None:
+    shipped = plan_deployment(shipped_models(tmp_path), image="coe", vllm_image="v:1")
     text = documents(rendered(shipped, Target.KUBERNETES)["gateway.yaml"])["ConfigMap"]["data"]["experts.yaml"]
     retrieval = parse_text(text, file="experts.yaml").retrieval
     assert (retrieval.stores.index, retrieval.pilots) == ("pgvector", "/data/pilots")

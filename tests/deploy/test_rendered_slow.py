@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.deploy.test_render import shipped_models
+
 ROOT = Path(__file__).parents[2]
 TOOLS = Path(sys.executable).parent
 KUBERNETES_VERSIONS = ("1.30", "1.37")
@@ -40,7 +42,8 @@ def output(*command: str, folder: Path) -> str:
 
 @pytest.mark.parametrize("config", ["experts.yaml", "deploy/experts.gpu.yaml", "deploy/experts.paper.yaml"])
 def test_docker_compose_takes_the_project(config: str, tmp_path: Path) -> None:
-    out = rendered("compose", ROOT / config, tmp_path)
+    file = shipped_models(tmp_path) if config == "experts.yaml" else ROOT / config
+    out = rendered("compose", file, tmp_path / "out")
     lines = (out / "environment.example").read_text().splitlines()
     (out / "environment").write_text("".join(f"{line}x\n" for line in lines if line.endswith("=")))
     command = (str(TOOLS / "docker-compose"), "--env-file", "environment", "config", "--services")

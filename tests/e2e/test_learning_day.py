@@ -60,7 +60,7 @@ async def test_an_expert_that_falls_is_left_within_the_day_and_nothing_worse_tak
     rounds are those of `coe up`."""
     rng, config_path = np.random.default_rng(303), ROOT / "experts.yaml"
     config = load_config(config_path)
-    rows, experts = (*config.learned_categories, GENERAL), tuple(config.language_models)
+    rows, experts = (*config.learned_categories, GENERAL), tuple(config.experts)
     truth = np.full((len(rows), len(experts)), 0.4)
     truth[:, experts.index("generalist")] = 0.55
     for category, name in OWN.items():

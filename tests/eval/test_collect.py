@@ -83,7 +83,7 @@ class FakeExperts:
         if expert == "restarting" and self.asked[expert, text] < 3:
             return web.json_response({"error": {"code": "no_expert_alive"}}, status=503, headers={"retry-after": "0"})
         if expert == "sums" and text != "1+1":
-            return web.json_response({"error": {"code": "abstained", "message": "abstains"}}, status=422)
+            return web.json_response({"error": {"code": "expert_abstained", "message": "abstains"}}, status=422)
         if expert == "gibberish":
             return web.Response(text="<html>")
         if expert == "silent":
@@ -114,10 +114,9 @@ async def run(fake: FakeExperts, out: Path, *experts: str, **changes: object) ->
 async def test_log_probabilities_are_kept_where_they_were_asked_for(fake: FakeExperts, tmp_path: Path) -> None:
     await run(fake, tmp_path, "right")
     assert read_outcomes(tmp_path).logprobs is None
-    changes = {"options": CollectOptions(logprobs=True, again=True), "free": frozenset({"right"})}
+    changes = {"options": CollectOptions(logprobs=True, again=True)}
     collected = await run(fake, tmp_path, "right", "wrong", **changes)
     assert collected.table.logprobs[:, 1] == pytest.approx(-1.0)
-    assert np.isnan(collected.table.logprobs[:, 0]).all()  # a builtin expert abstains where any are asked for
     kept = read_outcomes(tmp_path, keep_partial=True)
     assert np.array_equal(kept.logprobs[:, kept.experts.index("wrong")], collected.table.logprobs[:, 1])
 
@@ -227,14 +226,13 @@ async def test_the_others_are_measured_all_the_same(fake: FakeExperts, tmp_path:
     assert read_outcomes(tmp_path).experts == ("right",)
 
 
-async def test_an_abstention_scores_0_without_tokens_and_is_asked_each_time(fake: FakeExperts, tmp_path: Path) -> None:
+async def test_a_probe_that_is_left_to_others_scores_0_and_is_no_failure(fake: FakeExperts, tmp_path: Path) -> None:
     for _ in range(2):
-        found = await run(fake, tmp_path, "sums", free=frozenset({"sums"}))
+        found = await run(fake, tmp_path, "sums")
     assert found.table.scores[:, 0].tolist() == [1, 0, 0]
-    assert np.isfinite(found.table.output_tokens[:, 0]).tolist() == [True, False, False]
+    assert found.table.output_tokens[1:, 0].tolist() == [0, 0]
     assert (found.failures, found.errors, found.stopped) == ({}, {}, ())
-    assert found.abstentions == {"sums": 2}
-    assert fake.asked["sums", "2+3"] == 2
+    assert fake.asked["sums", "2+3"] == 1
 
 
 async def test_one_that_fails_at_everything_is_given_up_later(fake: FakeExperts, tmp_path: Path) -> None:

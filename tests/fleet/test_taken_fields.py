@@ -9,8 +9,8 @@ import orjson
 import pytest
 
 from fleet.backend import BackendRequest, BackendResponse, Unconnected, read_all
+from fleet.chat_completions import chunks_of
 from fleet.pool import ExpertPool
-from fleet.wires.builtin import chunks_of
 
 Body = Mapping[str, object]
 HINTS = {"metadata": {}, "temperature": 0.5, "user": "u"}

@@ -4,69 +4,58 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from redis import Redis
 
 from base.redis_names import CACHED_ANSWERS, CACHED_FROM
-from fleet.wires.builtin import Options, build
+from decision_log.read import why_dropped
 from gateway.chat_request import chat_request
 from gateway.keys.grants import Caller
-from gateway.replay import replay
-from router.builtins import measured_builtins
 from router.gateway_config import GatewayConfig
-from router.pipeline import Router
 from router.types import DecisionReason
 from tests.gateway.fault_upstream import fault_upstream
-from tests.gateway.running import Running, echoes, running, wire
+from tests.gateway.running import Running, running, wire
 from tests.gateway.small_router import EXPERTS, small_router
 from tests.waiting import until
 
-ENTRIES = {name: {"engine": "echo", "model": "echo"} for name in EXPERTS}
 BODY = {"model": "auto", "messages": [{"role": "user", "content": "a red rose"}]}
-CACHE = {"engine": "builtin", "model": "cache", "params": {"max_age_s": 600}}
-
-
-def cached_router(version: str = "0123456789abcdef") -> Router:
-    import numpy as np
-
-    none = np.zeros((3, 1))
-    built = replace(measured_builtins(("repeats",), none, none, {}), trusted=frozenset({"repeats"}))
-    return replace(small_router(version=version), builtins=built)
 
 
 @asynccontextmanager
-async def composition(redis_url: str, **changes: Any) -> AsyncIterator[Running]:
-    changes.setdefault("backends", echoes())
-    backends = {**changes.pop("backends"), "repeats": build(Options(kind="cache", name="repeats"))}
-    router = changes.pop("router", None) or cached_router()
-    sections = {"experts": {**ENTRIES, "repeats": CACHE}}
-    async with running(backends, router=router, sections=sections, redis_url=redis_url, **changes) as gateway:
+async def composition(redis_url: str, version: str = "0123456789abcdef", **changes: Any) -> AsyncIterator[Running]:
+    router = small_router(version=version)
+    async with running(router=router, redis_url=redis_url, answer_cache_s=600, **changes) as gateway:
         yield gateway
 
 
+KEPT = "kept"
+"""The usage of such an answer is 0."""
+
+
 async def asked(gateway: Running, text: str = "a red rose", **fields: Any) -> tuple[str, str, str]:
-    """The expert, its answer, and the decision's id. An answer that is kept is waited for."""
+    """The expert or `KEPT`, the answer, and the decision's id. An answer that is kept is waited for."""
     async with gateway.chat(text, **fields) as answer:
         assert answer.status == 200, await answer.text()
-        said = (await answer.json())["choices"][0]["message"]["content"]
+        completion = await answer.json()
     await until(lambda: not gateway.parts.cache._sending)
-    return answer.headers["x-coe-expert"], said, answer.headers["x-coe-decision-id"]
+    said, tokens = completion["choices"][0]["message"]["content"], completion["usage"]["total_tokens"]
+    headers = answer.headers
+    return headers["x-coe-expert"] if tokens else KEPT, said, headers["x-coe-decision-id"]
 
 
-async def test_a_repeat_gets_the_same_answer_for_nothing_and_is_logged_as_the_caches(redis_url: str) -> None:
+async def test_a_repeat_gets_the_same_answer_for_nothing_and_is_not_routed(redis_url: str) -> None:
     async with composition(redis_url) as gateway:
         assert (await asked(gateway))[:2] == ("ruby", "a red rose")
-        assert (await asked(gateway, "  a red rose\n", user="somebody"))[:2] == ("repeats", "a red rose")
+        assert (await asked(gateway, "  a red rose\n", user="somebody"))[:2] == (KEPT, "a red rose")
         async with gateway.chat("a red rose", stream=True) as streamed:
             assert b'"content":"a red rose"' in await streamed.read()
-            assert streamed.headers["x-coe-expert"] == "repeats"
+            assert (streamed.headers["x-coe-expert"], streamed.headers["x-coe-category"]) == ("ruby", "red")
         record = await gateway.record(1)
-        assert (record.decision.reason, record.served_expert) == (DecisionReason.BUILTIN, "repeats")
-        assert record.usage.completion_tokens == 0
-        assert not replay(cached_router(), record, b"0" * 32).differences
+        assert (record.decision.reason, record.decision.category) == (DecisionReason.CACHED, "red")
+        assert (record.served_expert, record.inputs, record.usage.completion_tokens) == ("ruby", None, 0)
+        assert why_dropped(record, {}) == "the answer came from the cache"
     with Redis.from_url(redis_url) as client:
         keys = [key.decode() for key in client.scan_iter("coe:cache:*")]
         assert all(0 < client.ttl(key) <= 600 for key in keys)
@@ -88,23 +77,25 @@ async def test_a_repeat_gets_the_same_answer_for_nothing_and_is_logged_as_the_ca
 async def test_another_request_is_answered_anew(redis_url: str, fields: dict[str, Any]) -> None:
     async with composition(redis_url) as gateway:
         await asked(gateway)
-        assert (await asked(gateway, **fields))[0] != "repeats"
+        assert (await asked(gateway, **fields))[0] != KEPT
 
 
-async def test_another_router_begins_anew(redis_url: str) -> None:
+async def test_another_router_and_other_experts_begin_anew(redis_url: str) -> None:
     async with composition(redis_url) as gateway:
         await asked(gateway)
-    async with composition(redis_url, router=cached_router("f" * 16)) as gateway:
-        assert (await asked(gateway))[0] == "ruby"
+    changed = {name: {"engine": "echo", "model": "other"} for name in EXPERTS}
+    for changes in ({"version": "f" * 16}, {"entries": changed}):
+        async with composition(redis_url, **changes) as gateway:
+            assert (await asked(gateway))[0] == "ruby"
     async with composition(redis_url) as gateway:
-        assert (await asked(gateway))[0] == "repeats"
+        assert (await asked(gateway))[0] == KEPT
 
 
 @pytest.mark.parametrize("rated", [0, 1], ids=["the first answer", "the repeat"])
 async def test_bad_feedback_forgets_the_answer_and_good_feedback_does_not(redis_url: str, rated: int) -> None:
     async with composition(redis_url) as gateway:
         ids = [(await asked(gateway))[2], (await asked(gateway))[2]]
-        for value, expert in ((1.0, "repeats"), (0.0, "ruby")):
+        for value, expert in ((1.0, KEPT), (0.0, "ruby")):
             body = {"decision_id": ids[rated], "kind": "thumb", "value": value}
             async with gateway.client.post(f"{gateway.gateway.url}/feedback", json=body) as kept:
                 assert kept.status in (200, 202), await kept.text()
@@ -123,7 +114,7 @@ async def test_an_error_or_a_cut_answer_is_not_kept(redis_url: str, fault: str) 
         assert list(client.scan_iter(f"{CACHED_FROM}*")) == []
 
 
-async def test_without_redis_the_cache_abstains() -> None:
+async def test_without_redis_nothing_is_found() -> None:
     async with composition("redis://127.0.0.1:1/0") as gateway:
         for _ in range(2):
             assert (await asked(gateway))[0] == "ruby"
@@ -137,5 +128,5 @@ async def test_no_team_gets_an_answer_of_another(redis_url: str) -> None:
             key: await cache.look_up(chat, Caller(key, experts=experts), "0123456789abcdef", "default", "d")
             for key, experts in ((None, None), ("one", None), ("two", frozenset({"ruby"})))
         }
-    answers = [place.answer for place in places.values() if place is not None]
+    answers = [place.answer and place.answer.text for place in places.values() if place is not None]
     assert answers == ["a red rose", None, None]

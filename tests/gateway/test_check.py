@@ -32,6 +32,13 @@ def coe(capsys):
     return call
 
 
+def alone(values, **policy):
+    """The shipped language models without the plugins, which need no memory, under another policy."""
+    for name in [name for name, entry in values["experts"].items() if entry["engine"] == "plugin"]:
+        del values["experts"][name]
+    values["policies"].update(tiny=policy)
+
+
 @pytest.fixture
 def check(tmp_path, coe):
     """Writes the shipped file with changes and checks it; returns status, output and errors."""
@@ -41,6 +48,8 @@ def check(tmp_path, coe):
         for entry in values["experts"].values():
             if "adapter" in entry:
                 entry["adapter"] = str(ROOT / entry["adapter"])
+        clients = values["plugins"]["fleet.wires"]
+        clients |= {kind: str(ROOT / place) for kind, place in clients.items()}
         change(values)
         (tmp_path / "experts.yaml").write_text(yaml.safe_dump(values))
         return coe("check", "--config", str(tmp_path / "experts.yaml"))
@@ -56,12 +65,15 @@ def test_the_shipped_file_passes_and_is_shown_as_understood(coe):
     assert "no problem found" in found.stdout
 
 
-def test_a_program_has_no_parameters_and_of_a_hosted_model_nobody_says_them(check):
-    programs = {"sums": {"engine": "builtin", "model": "calculator"}}
+def test_a_plugin_is_checked_and_of_a_hosted_model_nobody_says_parameters(check):
+    programs = {"sums": {"engine": "plugin", "model": "echo"}}
     hosted = {"away": {"engine": "openai", "model": "m", "url": "http://127.0.0.1:1/v1"}}
     found = check(lambda v: v["experts"].update(programs | hosted))
-    assert re.search(r"^sums +builtin +none +none +4096", found.stdout, re.MULTILINE)
+    assert re.search(r"^sums +plugin +4096", found.stdout, re.MULTILINE)
     assert re.search(r"^away +openai +4096", found.stdout, re.MULTILINE)
+    programs["sums"]["params"] = {"modle": "m"}
+    found = check(lambda v: v["experts"].update(programs))
+    assert "experts.sums: fleet.wires 'echo': modle: unknown option; did you mean 'model'?" in found.stderr
 
 
 def test_a_pilot_library_that_is_not_made_yet_is_no_problem(check):
@@ -127,12 +139,12 @@ def test_a_pilot_library_that_is_not_made_yet_is_no_problem(check):
             "package no-such is not inst",
         ),
         (
-            lambda v: v["policies"].update(tiny={"budgets": {"active_params_b": 0.05}}),
+            lambda v: alone(v, budgets={"active_params_b": 0.05}),
             "policies.tiny.budgets.active_params_b: budget active_params_b=0.05 cannot be met; "
             "the smallest value that would do is 0.135",
         ),
         (
-            lambda v: v["policies"].update(tiny={"budgets": {"hosted_params_b": 0.1}}),
+            lambda v: alone(v, budgets={"hosted_params_b": 0.1}),
             "budget hosted_params_b=0.1 cannot be met; the smallest value that would do is 0.135",
         ),
     ],
@@ -192,7 +204,7 @@ def test_a_budget_in_usd_is_left_to_what_queries_were_measured_to_cost(check):
 @pytest.mark.parametrize("limit", [5e-324, 1e-13])
 @pytest.mark.parametrize("budget", ["active_params_b", "hosted_params_b"])
 def test_a_budget_next_to_nothing_cannot_be_kept(check, budget, limit):
-    found = check(lambda v: v["policies"].update(tiny={"budgets": {budget: limit}}))
+    found = check(lambda v: alone(v, budgets={budget: limit}))
     assert f"budget {budget}={limit:g} cannot be met; the smallest value that would do is 0.13" in found.stderr
     assert len(found.stderr.splitlines()) == 1
 

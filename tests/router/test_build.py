@@ -46,7 +46,6 @@ def artifact(
     dim=8,
     scorer="map",
     choice=None,
-    builtins=None,
 ) -> Path:
     encoder = build_encoder(PluginConfig.model_validate({"kind": "hashing", "dim": dim}))
     manifest = {
@@ -61,7 +60,6 @@ def artifact(
         "scorer": {"kind": scorer},
         "categories": categories,
         "experts": experts,
-        "builtins": tuple(builtins or ()),
         "temperature": 1.0,
     }
     k = len(categories)
@@ -75,9 +73,6 @@ def artifact(
         "uncertainty.weight": np.array([0.5], np.float32),
     }
     arrays |= {f"map.{name}": array for name, array in evidence(len(experts)).arrays().items()}
-    for number, name in enumerate(("answered", "right")):
-        if builtins:
-            arrays[f"builtins.{name}"] = np.array([each[number] for each in builtins.values()], np.float32).T
     arrays |= {f"choice.{name}": array for name, array in (choice or {}).items()}
     return root / save_artifact(root, manifest, arrays).manifest.version
 
@@ -287,19 +282,3 @@ def test_a_pin_that_is_measured_holds(tmp_path):
     config = parse_config(CONFIG | {"policies": {"default": {"pins": {"code": "far", "general": "tuned"}}}})
     router = load_router(config, artifact(tmp_path))
     assert {name: router.expert_of()[name] for name in ("code", "general")} == {"code": "far", "general": "tuned"}
-
-
-def test_builtin_experts_are_beside_the_map_with_what_was_measured_of_them(tmp_path):
-    sums = {"engine": "builtin", "model": "calculator"}
-    pins = {"default": {"pins": {"facts": "new", "code": "far"}}}
-    experts = {"sums": sums, **CONFIG["experts"], "new": sums}
-    config = parse_config(CONFIG | {"experts": experts, "policies": pins})
-    counts = {"gone": ([9, 9, 9], [0, 0, 0]), "sums": ([20, 0, 0], [20, 0, 0])}
-    router = load_router(config, artifact(tmp_path, builtins=counts))
-    assert router.experts == ("base", "tuned", "far")
-    assert router.builtins.names == ("sums", "new")
-    assert router.builtins.precision[:, 0].tolist() == [1, 1, 1]
-    assert router.builtins.sure[:, 0] == pytest.approx([0.84, 0.57, 0.57], abs=0.005)
-    assert not router.builtins.sure[:, 1].any()  # never graded
-    assert router.builtins.pins == {"default": {1: "new"}}
-    assert router.expert_of()["code"] == "far"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -90,19 +89,6 @@ def test_an_expert_that_keeps_a_budget_is_needed_and_an_ungraded_one_unknown() -
     assert small.unknown.startswith("needed to keep budgets: ")
     assert late.unknown == "not graded"
     assert "e0" not in found.dispensable
-
-
-def test_a_builtin_expert_is_worth_what_it_answers_better_than_the_planned_one() -> None:
-    """Right about all of c0, where the plan is right in half; it abstains from c1."""
-    config = config_of(2, {"e0": {}, "sums": {"engine": "builtin", "model": "calculator"}})
-    table = graded(np.array([[0.5], [0.9]]), 30)
-    sums = graded(np.array([[1.0], [0.0]]), 30)
-    sums = replace(sums, experts=("sums",))
-    sums.output_tokens[:30] = 2
-    found = WorthStudy(config, table, builtins=sums).measure().experts[1]
-    assert (found.expert, found.serves) == ("sums", ("c0",))
-    assert found.loss.value == pytest.approx(0.5 / 2, abs=1e-6)
-    assert found.by_category["c0"].value == pytest.approx(0.5, abs=1e-6)
 
 
 def test_prompts_that_one_of_the_two_never_answered_are_left_out() -> None:

@@ -12,10 +12,9 @@ from router.build import build_encoder
 from router.quality import QualityMatrix
 from router.section import PluginConfig
 from training.datasets.labelled_queries import read_seed
-from training.fit import builtin_counts, fit_router, without_secrets
+from training.fit import fit_router, without_secrets
 from training.split import split_of
 from training.stage_one import FitRequest, stratified_folds
-from training.types import OutcomeTable
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 CATEGORIES = ("arithmetic", "sql", "translation")
@@ -87,28 +86,3 @@ def test_a_key_never_reaches_the_manifest():
         "parts": [{"kind": "openai", "options": {"api_key": "secret", "dim": 3}}],
     }
     assert without_secrets(options) == {"url": "u", "parts": [{"kind": "openai", "options": {"dim": 3}}]}
-
-
-def graded_builtin() -> OutcomeTable:
-    """`sums` answers three of five prompts, two of them rightly."""
-    scores = np.array([[1], [0], [0], [1], [0]], np.float32)
-    tokens = np.array([[0], [0], [np.nan], [0], [np.nan]], np.float32)
-    categories = ("arithmetic", "arithmetic", "arithmetic", "general", "sql")
-    names = ("a", "b", "c", "d", "e")
-    unknown = np.full((5, 1), np.nan, np.float32)
-    return OutcomeTable(
-        names, names, categories, ("train",) * 5, ("sums",), scores, unknown, tokens, unknown, "graded", "probes"
-    )
-
-
-def test_abstentions_are_neither_answered_nor_wrong(tmp_path, queries):
-    counts = builtin_counts(graded_builtin(), CATEGORIES)
-    assert counts["answered"].tolist() == [[2], [0], [0], [1]]
-    assert counts["right"].tolist() == [[1], [0], [0], [1]]
-    encoder = build_encoder(PluginConfig(kind="hashing"))
-    made = fit_router(
-        tmp_path, request(builtins=graded_builtin()), encoder, queries, now=NOW, rng=np.random.default_rng(0)
-    )
-    kept = load_artifact(tmp_path / made.manifest.version)
-    assert (kept.manifest.experts, kept.manifest.builtins) == (("only",), ("sums",))
-    assert kept.part("builtins")["answered"].tolist() == counts["answered"].tolist()

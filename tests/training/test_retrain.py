@@ -21,11 +21,10 @@ from router.artifact import load_artifact
 from router.build import load_router
 from router.config import load_config
 from router.live_pointer import Trial, TrialMode
-from router.types import DecisionReason, Metric, Query, QueryFacts, Verdict
+from router.types import DecisionReason, Metric, Query, Verdict
 from tests.logged import answered, decision_of
 from tests.outcome_tables import scored_table
 from tests.training.trained_folder import put_first_router, temporary_folder
-from training.builtin_feedback import RatedBuiltin, bounded, with_feedback
 from training.candidate_verdict import without_passengers
 from training.datasets.outcomes import write_outcomes
 from training.fit_inputs import TrainRequest, fit_configured, labelled_queries
@@ -526,46 +525,3 @@ def test_category_accuracy_is_judged_on_the_labels_that_were_held_out(request_):
     assert 0 < len(held_out) < len(asked) / 2
     accuracy = result.gate.comparisons[0]
     assert (accuracy.name, accuracy.difference.n) == ("category accuracy", len(held_out))
-
-
-@pytest.mark.parametrize(
-    ("thumb", "answers_first", "scorer"), [(0.0, False, "map"), (1.0, True, "map"), (0.0, False, "soft_map")]
-)
-def test_feedback_on_a_builtin_expert_changes_whether_it_answers_first(request_, thumb, answers_first, scorer):
-    config = yaml.safe_load(request_.config.read_text())
-    config["router"]["scorer"] = {"kind": scorer}
-    config["experts"]["sums"] = {"engine": "builtin", "model": "calculator"}
-    request_.config.write_text(yaml.dump(config))
-    table = outcome_table()
-    sums = np.ones((len(table.texts), 1), np.float32)
-    more = {name: np.hstack([getattr(table, name), 0 * sums]) for name in ("cost_usd", "latency_ms", "output_tokens")}
-    graded = replace(table, experts=(*EXPERTS, "sums"), scores=np.hstack([table.scores, sums]), **more)
-    write_outcomes(graded, request_.outcomes)
-    put_first_router(request_.config, request_.outcomes, request_.routers, NOW)
-    registry = Registry(request_.routers)
-    rate = {"left": thumb, "right": thumb}
-    log_answers(request_, rate, n=60, category="facts", only="left", possible=(1.0, 0.0), propensity=1.0)
-    with create_engine(request_.database_url).begin() as connection:
-        rows = connection.execute(text("SELECT decision_id, record FROM decisions")).all()
-        for name, row in rows:
-            old = DecisionRecord.model_validate_json(row)
-            decision = old.decision.model_copy(update={"expert": "sums", "reason": DecisionReason.BUILTIN})
-            new = old.model_copy(update={"decision": decision, "served_expert": "sums"})
-            values = {"id": name, "record": new.model_dump_json()}
-            connection.execute(text("UPDATE decisions SET record = :record WHERE decision_id = :id"), values)
-    result = run_retrain(request_, now=NOW)
-    assert ("trusts builtin experts by newer feedback" in result.reason) == (not answers_first)
-    live = load_router(load_config(request_.config), registry.folder(registry.live().version))
-    asked = Query("q", "probe number 1 of facts", QueryFacts(answering=("sums",)))
-    decision = live.decide(asked, rng=np.random.default_rng(0))
-    assert (decision.expert == "sums") == answers_first
-
-
-def test_no_key_speaks_for_more_than_its_share_of_a_builtin_expert():
-    rated = [RatedBuiltin(f"d{i}", "facts", "sums", 0.0, "loud" if i < 8 else f"key{i}") for i in range(12)]
-    assert [each.decision_id for each in bounded(rated, 0.25)] == ["d5", "d6", "d7", "d8", "d9", "d10", "d11"]
-    assert len(bounded(rated[:8], 0.25)) == 8  # one key alone owns its log
-    assert with_feedback(None, rated, 0.25) is None
-    graded = replace(outcome_table(), experts=("left", "sums"))
-    assert with_feedback(graded, [each._replace(expert="gone") for each in rated], 0.25) is graded
-    assert np.isnan(with_feedback(graded, rated, 0.25).scores[-7:, 0]).all()

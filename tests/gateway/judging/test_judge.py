@@ -14,8 +14,8 @@ from decision_log.database import Database
 from decision_log.feedback_types import JudgedAnswer
 from decision_log.sql_removal import Removal
 from fleet.backend import BackendRequest, BackendResponse, Unconnected
+from fleet.chat_completions import chunks_of, last_question
 from fleet.wires import echo
-from fleet.wires.builtin import chunks_of
 from gateway.judge import Judge
 from router.config import parse_config
 from tests.gateway.changes.test_swap import swap
@@ -33,7 +33,7 @@ class Scripted(Unconnected):
 
     async def send(self, request: BackendRequest) -> BackendResponse:
         self.asked.append(request.body)
-        text = echo.last_question(request.body)
+        text = last_question(request.body)
         inner = echo.build(echo.Options())
         reply = {"messages": [{"role": "user", "content": self._answer(text)}]}
         found = await inner.send(BackendRequest(reply, is_stream=request.is_stream))
@@ -82,7 +82,7 @@ async def test_answers_are_graded_and_compared_in_both_orders(is_stream):
         ("ruby", "emerald"): (1.0, True),
         ("ruby", "plain"): (1.0, True),
     }
-    questions = [echo.last_question(body) for body in judge.asked]
+    questions = [last_question(body) for body in judge.asked]
     assert "from ruby: red" in questions[1]
     assert sum("<<<FIRST" in question for question in questions) == 4
 

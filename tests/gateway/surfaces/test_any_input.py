@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from base.errors import BackendError
-from fleet.wires.builtin import chunks_of
+from fleet.chat_completions import chunks_of
 from gateway.answer_reader import StreamReader, read_answer
 from gateway.app import SURFACES
 from gateway.body_fields import listed

@@ -10,9 +10,10 @@ from datetime import datetime
 from fractions import Fraction
 from typing import Any
 
-from fleet.builtins import Builtin
-from fleet.builtins._frame import core_of, number_of, shown
 from router.section import Section
+
+from ._frame import core_of, number_of, shown
+from ._text_expert import TextExpert
 
 IMPORTS = ("pint", "dateutil")
 
@@ -163,7 +164,11 @@ class Options(Section):
 EXAMPLES = (Options(),)
 
 
-def build(options: Options) -> Builtin:
+def build(options: Options) -> TextExpert:
+    return TextExpert("converter", made().answer)
+
+
+def made() -> Converter:
     import pint
 
     return Converter(pint.UnitRegistry(non_int_type=Fraction))

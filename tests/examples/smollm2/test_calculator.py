@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.builtins.calculator import Calculator
+from examples.smollm2.experts.calculator import Calculator
 
 ANSWERS = {
     "what is 2 + 3?": "5",

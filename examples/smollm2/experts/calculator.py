@@ -9,9 +9,10 @@ import re
 from collections.abc import Callable
 from fractions import Fraction
 
-from fleet.builtins import Builtin
-from fleet.builtins._frame import core_of, number_of, shown
 from router.section import Section
+
+from ._frame import core_of, number_of, shown
+from ._text_expert import TextExpert
 
 MAX_BITS = 1024
 """Of a power, so that nobody keeps the process busy."""
@@ -109,8 +110,8 @@ class Options(Section):
 EXAMPLES = (Options(),)
 
 
-def build(options: Options) -> Builtin:
-    return Calculator()
+def build(options: Options) -> TextExpert:
+    return TextExpert("calculator", Calculator().answer)
 
 
 class Calculator:

@@ -1,9 +1,9 @@
-"""Builtin experts: the share that they answer of their own kind of probe, and whether they answer anything else.
+"""Calculator and converter of the demo: the share that they answer of their own kind of probe, and whether of others.
 
-    python -m benchmarks.builtin                       the shipped probes, the fresh ones, and the labelled seed prompts
-    python -m benchmarks.builtin --texts FILE.jsonl    one {"text": ...} a line; prints every answer, to be read
-    python -m benchmarks.builtin --base-url URL        the same probes asked of a composition that runs, as `auto` and
-                                                       of the language model that is planned without builtin experts
+    python -m benchmarks.demo_experts                    shipped and fresh probes, and labelled prompts
+    python -m benchmarks.demo_experts --texts FILE.jsonl one {"text": ...} a line; prints every answer, to be read
+    python -m benchmarks.demo_experts --base-url URL     the same probes asked of a composition that runs, as `auto` and
+                                                       of the language model that is planned without them
 
 The probes in `builtin_probes`, and the later ones in `builtin_probes_2`, were written after the code and are not to be
 tuned on.
@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -22,28 +22,29 @@ from base.intervals import wilson_interval
 from base.shipped import seed_folder
 from decision_log.decision_record import PROBE_HEADER
 from eval.probe_set import Probe, load_probes
-from fleet.builtins import Builtin
-from fleet.wires.builtin import FAMILY
-from router import plugins
+from examples.smollm2.experts import calculator, converter
 
 HERE = Path(__file__).parent
 FRESH = {"fresh probes": HERE / "builtin_probes", "later fresh probes": HERE / "builtin_probes_2"}
 OWN = {"calculator": "arithmetic", "converter": "conversion"}
 
 
-def built() -> dict[str, Builtin]:
-    return {kind: plugins.load(FAMILY, kind).build(plugins.load(FAMILY, kind).EXAMPLES[0]) for kind in OWN}
+Answer = Callable[[str], str | None]
 
 
-def report_probes(name: str, probes: Iterable[Probe], experts: Mapping[str, Builtin]) -> None:
+def built() -> dict[str, Answer]:
+    return {"calculator": calculator.Calculator().answer, "converter": converter.made().answer}
+
+
+def report_probes(name: str, probes: Iterable[Probe], experts: Mapping[str, Answer]) -> None:
     """Prints a line an expert: answered and right of its own category, answered elsewhere, with 95% intervals."""
     asked = list(probes)
     for kind, expert in experts.items():
         own = [probe for probe in asked if probe.category == OWN[kind]]
-        answers = [(probe, answer) for probe in own if (answer := expert.answer(probe.text)) is not None]
+        answers = [(probe, answer) for probe in own if (answer := expert(probe.text)) is not None]
         right = sum(probe.grader.build()(answer) == 1 for probe, answer in answers)
         elsewhere = [probe for probe in asked if probe.category != OWN[kind]]
-        wrong_use = sum(expert.answer(probe.text) is not None for probe in elsewhere)
+        wrong_use = sum(expert(probe.text) is not None for probe in elsewhere)
         low, high = wilson_interval(right / max(len(answers), 1), max(len(answers), 1))
         print(
             f"{name}, {kind}: answers {len(answers)} of {len(own)}, {right} right ({low:.3f} to {high:.3f}); "
@@ -76,12 +77,12 @@ def read_texts(files: Iterable[Path]) -> set[str]:
     return {json.loads(line)["text"] for file in files for line in file.read_text(encoding="utf-8").split("\n") if line}
 
 
-def report_texts(texts: set[str], experts: Mapping[str, Builtin]) -> None:
+def report_texts(texts: set[str], experts: Mapping[str, Answer]) -> None:
     """Prints every answer, then how many, and the CPU time of an abstention."""
     begin, n_answers = time.process_time(), 0
     for text in sorted(texts):
         for kind, expert in experts.items():
-            if (answer := expert.answer(text)) is not None:
+            if (answer := expert(text)) is not None:
                 n_answers += 1
                 print(f"  {kind}: {text[:100]!r} -> {answer}")
     us = 1e6 * (time.process_time() - begin) / max(len(texts), 1)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from fleet.builtins import Builtin
 from router.section import Section
+
+from ._text_expert import TextExpert
 
 
 class Options(Section):
@@ -17,15 +18,5 @@ class Options(Section):
 EXAMPLES = (Options(sentence="I cannot help with this here. Please call our service desk."),)
 
 
-def build(options: Options) -> Builtin:
-    return Refusal(options.sentence)
-
-
-class Refusal:
-    """Never abstains."""
-
-    def __init__(self, sentence: str) -> None:
-        self._sentence = sentence
-
-    def answer(self, text: str) -> str | None:
-        return self._sentence
+def build(options: Options) -> TextExpert:
+    return TextExpert("refuse", lambda text: options.sentence)

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.builtins.converter import EXAMPLES, build, numeral
+from examples.smollm2.experts.converter import made, numeral
 
-CONVERTER = build(EXAMPLES[0])
+CONVERTER = made()
 ANSWERS = {
     "convert 10 inches to cm": "25.4 cm",
     "5 km in meters?": "5000 meters",
