@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from base.errors import BackendError, StoreError
 from decision_log.decision_record import TerminalState
@@ -16,18 +15,9 @@ from gateway.answer_reader import answer_text
 from gateway.asgi import ClientWatch, decode_json, read_body, read_off_loop, send_body, send_head
 from gateway.chat_request import ChatRequest, identity, json_object
 from gateway.delivery import PassedOn, StreamTails, Translated, whole_told
-from gateway.exchange import (
-    MAX_MODEL_CHARS,
-    ChatRow,
-    RequestContext,
-    debug_headers,
-    decision_headers,
-    new_decision_id,
-    request_id_of,
-)
+from gateway.exchange import ChatRow, RequestContext, new_decision_id, request_id_of, response_headers
 from gateway.expert_answer import EVENT_STREAM, StreamedAnswer, WholeAnswer
 from gateway.http_errors import CLIENT_GONE_STATUS, ClientGoneError, api_error
-from router.expert_config import Wire
 from router.usage import Usage
 
 if TYPE_CHECKING:
@@ -36,11 +26,10 @@ if TYPE_CHECKING:
     from gateway.chat_limits import ChatHold, ChatLimits
     from gateway.chat_log import ChatLog
     from gateway.deciding import Decided, Decider
-    from gateway.exchange import Sources
     from gateway.expert_call import ExpertCall
     from gateway.http_errors import ApiError
     from gateway.judge import Judge
-    from gateway.retrieval.attachment import Attachments
+    from gateway.retrieval.attachment import Attachments, Sources
     from gateway.strategy_run import StrategyRun
     from gateway.surfaces.surface import Answer as Told
     from gateway.surfaces.surface import Surface
@@ -49,7 +38,6 @@ if TYPE_CHECKING:
     from router.types import RoutingDecision
 
 MAX_JUDGED_CHARS = 20_000
-ALIAS_CHARS = "/:@+~"  # beside letters, digits and "_.-~"; others are sent as %XX
 STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
@@ -111,9 +99,10 @@ class ChatExchange:
         self._endpoint, self._surface, self._arrival, self._row = endpoint, surface, arrival, row
         self._context, self._chat, self._received_at_s = row.context, row.chat, received_at_s
         self._has_begun = False  # the head of the answer is on its way to the client
-        self._last_words: Callable[[ApiError], bytes] = self._of_waiting  # how an error ends a stream that has begun
+        # How an error ends a stream that has begun; of one that has only said that it waits, as the surface does.
+        self._last_words: Callable[[ApiError], bytes] = partial(surface.error_event, request_id=row.context.request_id)
         self._hold: ChatHold | None = None  # of a caller with caps
-        self._alias: str | None = None  # the model that was asked for, where experts.yaml gives that name a meaning
+        self._alias: str | None = None
         self._slot: Slot | None = None  # in the cache, where the answer may be kept
         self._sources: Sources | None = None
         self._left_out: tuple[str, ...] = ()  # fields of the request that the expert does not take
@@ -289,26 +278,12 @@ class ChatExchange:
             self._row.served_model = self._endpoint.log.served.named(expert, model)
 
     def _headers(self) -> dict[str, str]:
-        """The `x-coe-*` headers; never prompt text. One that was not admitted has no row, so no decision to name."""
-        context, row, native = self._context, self._row, self._chat.native
-        headers = {"x-request-id": context.request_id, "x-coe-schema": "1"}
-        if native is not None and native.wire is Wire.MESSAGES:
-            headers["request-id"] = context.request_id  # its name in Anthropic's API
-        if row.is_admitted:
-            headers["x-coe-decision-id"] = context.decision_id
+        is_debug = self._arrival.headers.get(b"x-coe-debug") == b"1"
+        headers = response_headers(self._row, alias=self._alias, left_out=self._left_out, is_debug=is_debug)
         if self._hold is not None:
             headers |= self._hold.headers
-        if row.decision is None:
-            return headers
-        headers |= decision_headers(row.decision, row)
-        if self._alias is not None:
-            headers["x-coe-alias"] = quote(self._alias[:MAX_MODEL_CHARS], safe=ALIAS_CHARS)
-        if self._left_out:
-            headers["x-coe-left-out"] = ", ".join(self._left_out)
         if self._sources is not None:
             headers |= self._sources.headers()
-        if self._arrival.headers.get(b"x-coe-debug") == b"1":
-            headers |= debug_headers(row.decision)
         return headers
 
     def _end(self, error_code: str | None) -> None:
@@ -333,10 +308,6 @@ class ChatExchange:
             await send_body(send, error.status, self._surface.error(error, request_id), self._headers() | error.headers)
         elif last := self._last_words(error):
             await send({"type": "http.response.body", "body": last})
-
-    def _of_waiting(self, error: ApiError) -> bytes:
-        """The last event of a stream that has only said that it waits."""
-        return self._surface.error_event(error, self._context.request_id)
 
 
 def nothing(error: ApiError) -> bytes:

@@ -35,7 +35,7 @@ class PassedOn:
 
     Args:
         chat: that was sent to the expert.
-        keep_chars: how much of the answer's text to keep.
+        keep_chars: how much of the answer's text `reader` keeps.
     """
 
     def __init__(
@@ -76,21 +76,19 @@ class Translated:
 
     Args:
         told: the answer as it is told there.
-        keep_chars: how much of its text to keep.
+        keep_chars: how much of its text `reader` keeps.
     """
 
     def __init__(self, surface: Surface, told: Told, answer: StreamedAnswer, keep_chars: int) -> None:
-        self._surface, self._as_told, self._answer = surface, told, answer
-        self.reader = StreamReader(keep_chars, on_event=self._read)
-        self._frames: list[bytes] = []
-        self._is_over = False
+        self._answer, self._frames = answer, Frames(surface, told)
+        self.reader = StreamReader(keep_chars, on_event=self._frames.read)
 
     async def stream(self, send: SendPiece) -> None:
         """Sends all but the end. Raises BackendError: the stream was cut, or is not one of chat completions."""
         reader, chunk, chunks = self.reader, self._answer.first, self._answer.chunks
         while chunk:
             reader.feed(chunk)
-            await send(self._taken())
+            await send(self._frames.take())
             if reader.is_done:
                 break
             chunk = await anext(chunks, b"")
@@ -101,34 +99,49 @@ class Translated:
 
     def end(self) -> bytes:
         """The end, for a client whose row is safe."""
-        if not self._is_over:
-            self._tell(self._as_told.end())
-        return self._taken()
+        return self._frames.end()
 
     def fail(self, error: ApiError) -> bytes:
         """The last event of a stream that was cut."""
-        if not self._is_over:
-            self._tell(self._as_told.fail(error))
-        return self._taken()
+        return self._frames.fail(error)
 
-    def _read(self, event: Mapping[str, Any]) -> None:
+
+class Frames:
+    """The bytes of an answer as it is told; apart from `Translated`, or it and its reader would refer to each other."""
+
+    def __init__(self, surface: Surface, told: Told) -> None:
+        self._surface, self._told = surface, told
+        self._frames: list[bytes] = []
+        self._is_over = False
+
+    def read(self, event: Mapping[str, Any]) -> None:
         """Takes an event of the expert's. Raises BackendError where it is not one of a chat completion."""
         if self._is_over:
             return
         if event.get("error") is not None:
             self._is_over = True
-            self._tell(self._as_told.fail(stream_error(event["error"])))
+            self._tell(self._told.fail(stream_error(event["error"])))
             return
         with chat_completion():
-            self._tell(self._as_told.read(event))
+            self._tell(self._told.read(event))
 
-    def _tell(self, events: Iterable[Json]) -> None:
-        self._frames += [self._surface.frame(event) for event in events]
-
-    def _taken(self) -> bytes:
+    def take(self) -> bytes:
         """Gives the bytes for the client since the last call."""
         taken, self._frames = b"".join(self._frames), []
         return taken
+
+    def end(self) -> bytes:
+        if not self._is_over:
+            self._tell(self._told.end())
+        return self.take()
+
+    def fail(self, error: ApiError) -> bytes:
+        if not self._is_over:
+            self._tell(self._told.fail(error))
+        return self.take()
+
+    def _tell(self, events: Iterable[Json]) -> None:
+        self._frames += [self._surface.frame(event) for event in events]
 
 
 def whole_told(told: Told, body: bytes) -> bytes:

@@ -7,7 +7,8 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import quote
 
 from decision_log.decision_record import (
     CallState,
@@ -18,6 +19,7 @@ from decision_log.decision_record import (
     StrategyTrace,
     TerminalState,
 )
+from router.expert_config import Wire
 from router.types import DecisionReason, RoutingDecision, Stay
 from router.usage import Usage
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 MAX_REQUEST_ID_CHARS = 128
 MAX_MODEL_CHARS = 128
+ALIAS_CHARS = "/:@+~"  # beside letters, digits and "_.-~"; others are sent as %XX
 NO_USAGE = Usage()
 
 
@@ -47,18 +50,6 @@ def request_id_of(headers: Mapping[bytes, bytes]) -> str:
         if all(c.isalnum() or c in "-_.:" for c in text):
             return text
     return f"req-{os.urandom(12).hex()}"
-
-
-class Sources(Protocol):
-    """Passages of a vector store that were put into a prompt."""
-
-    def headers(self) -> dict[str, str]:
-        """The headers that name them."""
-        ...
-
-    def in_body(self, body: bytes) -> bytes:
-        """The body of a whole answer with a list of them."""
-        ...
 
 
 class Watch:
@@ -167,9 +158,23 @@ class ChatRow:
         return (time.perf_counter() - self.arrived_at_s) * 1e3
 
 
-def decision_headers(decision: RoutingDecision, row: ChatRow) -> dict[str, str]:
-    """The `x-coe-*` headers of a decision and of what became of it; never prompt text."""
-    headers = {
+def response_headers(row: ChatRow, *, alias: str | None, left_out: tuple[str, ...], is_debug: bool) -> dict[str, str]:
+    """The `x-coe-*` headers of a chat; never prompt text. One that was not admitted has no row, so no decision to name.
+
+    Args:
+        alias: the model that was asked for, where experts.yaml gives that name a meaning.
+        left_out: fields of the request that the expert does not take.
+        is_debug: the client asked for what was weighed, too.
+    """
+    context, native, decision = row.context, row.chat.native, row.decision
+    headers = {"x-request-id": context.request_id, "x-coe-schema": "1"}
+    if native is not None and native.wire is Wire.MESSAGES:
+        headers["request-id"] = context.request_id  # its name in Anthropic's API
+    if row.is_admitted:
+        headers["x-coe-decision-id"] = context.decision_id
+    if decision is None:
+        return headers
+    headers |= {
         "x-coe-expert": row.expert or decision.expert,
         "x-coe-category": decision.category,
         "x-coe-confidence": f"{decision.confidence:.4f}",
@@ -178,8 +183,12 @@ def decision_headers(decision: RoutingDecision, row: ChatRow) -> dict[str, str]:
     }
     if row.calls.queue_ms is not None:
         headers["x-coe-queue-ms"] = f"{row.calls.queue_ms:.1f}"
+    if left_out:
+        headers["x-coe-left-out"] = ", ".join(left_out)
     if decision.stay is not None:
         headers["x-coe-conversation"] = stay_note(decision.stay)
+    if alias is not None:
+        headers["x-coe-alias"] = quote(alias[:MAX_MODEL_CHARS], safe=ALIAS_CHARS)
     trace = row.strategy
     if trace is not None and trace.declined is None:
         answered = sum(call.state is CallState.ANSWERED and not call.is_judge for call in trace.calls)
@@ -189,16 +198,11 @@ def decision_headers(decision: RoutingDecision, row: ChatRow) -> dict[str, str]:
     note = fallback_note(decision, row.expert, trace)
     if note:
         headers["x-coe-fallback"] = note
+    if is_debug:
+        pairs = zip(decision.eligible, decision.predicted_quality, strict=True)
+        headers["x-coe-eligible"] = ", ".join(decision.eligible)
+        headers["x-coe-predicted-quality"] = ", ".join(f"{name}={quality:.4f}" for name, quality in pairs)
     return headers
-
-
-def debug_headers(decision: RoutingDecision) -> dict[str, str]:
-    """The headers that `x-coe-debug: 1` asks for."""
-    pairs = zip(decision.eligible, decision.predicted_quality, strict=True)
-    return {
-        "x-coe-eligible": ", ".join(decision.eligible),
-        "x-coe-predicted-quality": ", ".join(f"{name}={quality:.4f}" for name, quality in pairs),
-    }
 
 
 def stay_note(stay: Stay) -> str:

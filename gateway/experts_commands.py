@@ -32,8 +32,9 @@ def up(
     once: Annotated[bool, typer.Option("--once", help="exit once every engine is ready")] = False,
 ) -> None:
     """Start the vLLM engines of experts.yaml and keep them running, for `coe up` and `coe serve`."""
+    from uvloop import run
+
     from fleet.experts_up import run_experts
-    from gateway.event_loop import run
     from gateway.settings import engine_environment
     from router.config import load_config
 

@@ -39,11 +39,12 @@ def up(
     """Start services, experts and gateway; measure and fit on the first start; ask one query per category; serve and
     learn."""
     begun_s = time.perf_counter()
+    from uvloop import run
+
     from base.extras import EXTRAS, MissingExtraError, missing
     from base.shipped import DEFAULT_CONFIG, copy_composition
     from base.terminal import Terminal
     from fleet.program_log import log_to_file
-    from gateway.event_loop import run
     from gateway.up import run_up
     from gateway.up_view import UpView
 
@@ -68,8 +69,9 @@ def serve(
     learn: LearnOption = True,
 ) -> None:
     """Start the gateway for production: Redis and database from the environment, vLLM from `coe experts up`."""
+    from uvloop import run
+
     from fleet.program_log import LogReporter, log_to_stderr
-    from gateway.event_loop import run
     from gateway.start import run_serve
 
     settings = settings_of(config, data_dir, host, port, workers, learn=learn)

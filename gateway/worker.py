@@ -18,6 +18,7 @@ from typing import Annotated
 import typer
 import uvicorn
 from prometheus_client import CollectorRegistry, generate_latest
+from uvloop import run
 
 from decision_log.admin_log import AdminLog
 from decision_log.decision_record import DecisionRecord
@@ -34,7 +35,6 @@ from gateway.composition import (
     start_keeper,
     start_log,
 )
-from gateway.event_loop import run
 from gateway.metrics import SCRAPER, ReadCollector
 from gateway.serve import QuietServer
 from gateway.services import start_redis
