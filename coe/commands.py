@@ -54,12 +54,8 @@ COMMANDS = {
         extras=("train",),
     ),
     "router ls": Command("training.train_command:router_ls", "List trained routers, or show one."),
-    "router try": Command(
-        "training.train_command:router_try",
-        "Try a router on a share of the traffic, or in the shadow of the live one; a worse one is withdrawn.",
-    ),
     "router promote": Command(
-        "training.train_command:router_promote", "Make a router live, or go back to the one before."
+        "training.train_command:router_promote", "Make a router live, or try it out, or go back."
     ),
     "categories propose": Command(
         "training.category_commands:categories_propose",
@@ -142,10 +138,5 @@ COMMANDS = {
     ),
     "log erase": Command(
         "decision_log.removal_commands:erase_decisions", "Erase every decision of a subject, or older than a given age."
-    ),
-    "log archive": Command(
-        "decision_log.removal_commands:archive_decisions",
-        "Move old decisions from SQL to Parquet files.",
-        extras=("train",),
     ),
 }

@@ -95,7 +95,7 @@ def erase_archived(folder: Path, subjects: Collection[str], at: float, *, is_dry
                 lines = [from_json(line) for line in gzip.decompress(file.read_bytes()).splitlines()]
                 kept, without = lines_without(lines, subjects, at)
             except (gzip.BadGzipFile, EOFError, zlib.error, ValueError, LookupError, TypeError) as error:
-                raise DataError(f"{file}: is not a file of `coe log archive`, or is damaged") from error
+                raise DataError(f"{file}: is not a file of `coe log erase --archive`, or is damaged") from error
             gone += without
             if without != Removed() and not is_dry_run:
                 write_lines(file, kept)

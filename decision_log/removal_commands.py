@@ -1,4 +1,4 @@
-"""`coe log erase` and `coe log archive`."""
+"""`coe log erase`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def erase_decisions(
         bool, typer.Option("--dry-run", help="with --subject: say what would be erased, and erase nothing")
     ] = False,
     archive: Annotated[
-        Path | None, typer.Option("--archive", help="with --subject: also from the files of `coe log archive` here")
+        Path | None,
+        typer.Option("--archive", help="with --older-than: move to files here; with --subject: also from them"),
     ] = None,
 ) -> int:
     """Erase a subject's decisions and feedback from SQL, stream, dead letters and the spools of this machine; or what
@@ -51,10 +52,13 @@ def erase_decisions(
 
     if (subject is None) == (older_than is None):
         raise ConfigError("give either --subject or --older-than")
-    if (dry_run or archive is not None) and subject is None:
-        raise ConfigError(f"{'--dry-run' if dry_run else '--archive'}: it needs --subject")
+    if dry_run and subject is None:
+        raise ConfigError("--dry-run: it needs --subject")
+    if archive is not None and older_than is not None:
+        archive_old(data_dir, older_than, archive)
+        return 0
     if archive is not None and not archive.is_dir():
-        raise ConfigError(f"--archive {archive}: is not a folder; allowed: one that `coe log archive` wrote")
+        raise ConfigError(f"--archive {archive}: is not a folder; allowed: one that --older-than moved decisions to")
     with working("looking for decisions ..."), opened_database(data_dir, is_reader=dry_run) as database:
         known = load_config(config)
         if subject is None:
@@ -73,12 +77,8 @@ def erase_decisions(
     return 0
 
 
-def archive_decisions(
-    older_than: Annotated[str, typer.Option(help="age, e.g. 30d; units s, m, h, d, w")],
-    out: Annotated[Path, typer.Option("--out", help="folder of the files")],
-    data_dir: DataOption = Path("data"),
-) -> int:
-    """Move decisions older than an age, with their feedback, from SQL to files of compressed JSON lines."""
+def archive_old(data_dir: Path, older_than: str, out: Path) -> None:
+    """Moves decisions older than an age, with their feedback, from SQL to files of compressed JSON lines."""
     from base.progress import console_progress
     from base.terminal import Terminal
     from decision_log.archive import archive
@@ -90,7 +90,6 @@ def archive_decisions(
         moved = archive(database, before, out, now, progress)
     said = f"moved {moved.decisions:,} decisions and {moved.feedback:,} pieces of feedback to {out}"
     Terminal().print(said, soft_wrap=True)
-    return 0
 
 
 def erase_old(data_dir: Path, config: LogConfig, redis_url: str | None, database: Database, older_than: str) -> str:

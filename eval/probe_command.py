@@ -89,7 +89,7 @@ def experts_probe(
         echo(f"router {found.artifact.manifest.version} is live")
     else:
         short = found.artifact.manifest.version[:8]
-        echo(f"nothing serves it yet: `coe router try {short}` tries it out, `coe router promote {short}`")
+        echo(f"nothing serves it yet: `coe router promote {short}`")
 
 
 def probes_by_row(

@@ -41,8 +41,8 @@ class CanaryTerms(Record):
     `margin` below the live router's or that it fails more than `error_margin` more often.
     """
 
-    share: float = Field(default=0.05, ge=0.0001, le=0.9, description="share of the conversations that it serves")
-    margin: float = Field(default=0.05, ge=0, le=0.99, description="loss of mean reward that is tolerated")
+    share: float = Field(default=0.05, ge=0.0001, le=0.9)  # of the conversations, that it serves
+    margin: float = Field(default=0.05, ge=0, le=0.99)  # loss of mean reward that is tolerated
     error_margin: float = Field(default=0.01, ge=0, le=0.99)  # rise of the share of failures that is tolerated
     alpha: float = Field(default=0.05, ge=0.0001, le=0.5)  # chance of withdrawing one that keeps to both margins
 

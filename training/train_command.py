@@ -155,9 +155,6 @@ def router_ls(
     print_router(load_artifact(registry.folder(version if live is None else live.version)), config)
 
 
-VERSION = typer.Argument(help="router version, or an unambiguous beginning of one")
-
-
 def require_loadable(config: Path, folder: Path) -> None:
     """Refuses a router that gateways could not load: each would refuse it, and say so only in its log. Raises
     ConfigError, also where experts.yaml is wrong."""
@@ -171,57 +168,55 @@ def require_loadable(config: Path, folder: Path) -> None:
         raise ConfigError(f"nothing was changed: gateways could not load that router with {config}: {error}") from error
 
 
-@with_options
-def router_try(
-    version: Annotated[str, VERSION],
-    config: ConfigOption = Path("experts.yaml"),
-    data_dir: DataOption = Path("data"),
-    shadow: Annotated[
-        bool, typer.Option("--shadow", help="decide alongside the live router, be logged, and serve no request")
-    ] = False,
-    *,
-    terms: CanaryTerms,
-) -> None:
-    """Let a router serve a share of the conversations; it is withdrawn automatically once it is shown to be worse."""
-    from decision_log.admin_log import note_command
-
-    if shadow and terms != CanaryTerms():
-        raise ConfigError("--shadow: a router that serves no request has no share and no margins")
-    registry = Registry(data_dir / "routers")
-    folder = registry.folder(version)
-    require_loadable(config, folder)
-    trial = Trial.begun(folder.name, datetime.now(UTC).timestamp(), None if shadow else terms)
-    pointer = registry.try_out(trial)
-    note_command(data_dir, "try", "router", pointer.version, trial.version)
-    if shadow:
-        echo(
-            f"router {trial.version} decides in the shadow of {pointer.version}; `coe router promote --back` ends that"
-        )
-        return
-    echo(f"router {trial.version} serves {terms.share:.2%} of the conversations, {pointer.version} the others")
-    losses = f"lose {terms.margin:g} of mean reward, or to fail {terms.error_margin:g} more often"
-    echo(f"it is withdrawn once shown to {losses}")
-    echo(f"`coe router promote {trial.version[:8]}` makes it live, `coe router promote --back` withdraws it")
-
-
 def router_promote(
-    version: Annotated[str, VERSION] = "",
+    version: Annotated[str, typer.Argument(help="router version, or an unambiguous beginning of one")] = "",
+    share: Annotated[
+        float | None,
+        typer.Option(min=0.0001, max=0.9, help="only on trial, for this share of the conversations, such as 0.05"),
+    ] = None,
+    margin: Annotated[
+        float, typer.Option(min=0, max=0.99, help="with --share: loss of mean reward that is tolerated")
+    ] = CanaryTerms().margin,
+    shadow: Annotated[
+        bool, typer.Option("--shadow", help="only decide alongside the live router, be logged, and serve no request")
+    ] = False,
     back: Annotated[
         bool, typer.Option("--back", help="end the trial if one runs, else return to the router that was live before")
     ] = False,
     config: ConfigOption = Path("experts.yaml"),
     data_dir: DataOption = Path("data"),
 ) -> None:
-    """Make a router the live one; running gateways take it over within two seconds. A trial ends."""
+    """Make a router the live one; running gateways take it over within two seconds. On trial it is withdrawn
+    automatically once it is shown to be worse."""
     from decision_log.admin_log import note_command
 
-    registry = Registry(data_dir / "routers")
     if back == bool(version):
         raise ConfigError("coe router promote: needs either a version or --back")
-    if not back:
+    if back + shadow + (share is not None) > 1:
+        raise ConfigError("allowed: one of --share, --shadow and --back")
+    registry, now = Registry(data_dir / "routers"), datetime.now(UTC)
+    if version:
         require_loadable(config, registry.folder(version))
-    before, now = registry.live(), datetime.now(UTC)
+    if shadow or share is not None:
+        terms = None if share is None else CanaryTerms(share=share, margin=margin)
+        trial = Trial.begun(registry.folder(version).name, now.timestamp(), terms)
+        pointer = registry.try_out(trial)
+        note_command(data_dir, "try", "router", pointer.version, trial.version)
+        show_trial(trial.version, pointer.version, terms)
+        return
+    before = registry.live()
     pointer = registry.rollback(now) if back else registry.promote(version, now)
     ended = "" if before is None else (before.trial if back and before.trial else before).version
     note_command(data_dir, "rollback" if back else "promote", "router", ended, pointer.version)
     echo(f"router {pointer.version} is live" + (f", {ended} no longer" if back else ""))
+
+
+def show_trial(version: str, live: str, terms: CanaryTerms | None) -> None:
+    """Says what a trial does, and what ends it; without terms it is in the shadow."""
+    if terms is None:
+        echo(f"router {version} decides in the shadow of {live}; `coe router promote --back` ends that")
+        return
+    echo(f"router {version} serves {terms.share:.2%} of the conversations, {live} the others")
+    losses = f"lose {terms.margin:g} of mean reward, or to fail {terms.error_margin:g} more often"
+    echo(f"it is withdrawn once shown to {losses}")
+    echo(f"`coe router promote {version[:8]}` makes it live, `coe router promote --back` withdraws it")

@@ -192,8 +192,8 @@ def test_a_group_alone_shows_its_commands(words, coe):
     ("typed", "offered"),
     [
         ("coe re", {"replay", "retrain", "retrieval"}),
-        ("coe router ", {"ls", "promote", "try"}),
-        ("coe router try --sha", {"--share", "--shadow"}),
+        ("coe router ", {"ls", "promote"}),
+        ("coe router promote --sha", {"--share", "--shadow"}),
         ("coe serve --wor", {"--workers"}),
     ],
 )

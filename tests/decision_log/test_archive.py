@@ -104,5 +104,5 @@ def test_a_subject_is_erased_from_the_files_that_mention_it(
     assert [each["key_id"] for each in left["feedback"]] == ["key-2"]
     assert sorted(folder.iterdir()) == [folder / ".lock", *files]
     files[2].write_bytes(b"cut off")
-    with pytest.raises(DataError, match=r"r1-2\.jsonl\.gz: is not a file of `coe log archive`, or is damaged"):
+    with pytest.raises(DataError, match=r"r1-2\.jsonl\.gz: is not a file of `coe log erase --archive`, or is damaged"):
         erase_archived(folder, me, FIRST + 9 * HOUR_S)

@@ -135,3 +135,15 @@ def test_what_to_erase_is_said_once(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         erase_decisions(**given, data_dir=tmp_path, config=config)
+
+
+def test_what_is_old_moves_to_files(
+    tmp_path: Path, store: Database, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = time.time()
+    store.write_decisions([make_record(seq).model_copy(update={"at": now - 86_400 * seq - 60}) for seq in range(4)])
+    assert erase_decisions(None, "2d", tmp_path, config, archive=tmp_path / "old") == 0
+    assert capsys.readouterr().out.startswith("moved 2 decisions and 0 pieces of feedback to ")
+    assert len(list((tmp_path / "old").rglob("*.gz"))) == 2
+    assert store.get_decision("r1-3") is None
+    assert store.get_decision("r1-1") is not None

@@ -168,17 +168,17 @@ def test_the_commands_say_what_they_did(registry, tmp_path, capsys, monkeypatch)
     assert coe("promote", one) == (0, f"router {one} is live\n")
     for version, shown in ((two[:10], two), ("live", one)):
         assert coe("ls", version)[1].startswith(f"router {shown}, ")
-    status, said = coe("try", two[:10], "--share", "0.25")
+    status, said = coe("promote", two[:10], "--share", "0.25")
     assert status == 0
     assert said.startswith(f"router {two} serves 25.00% of the conversations, {one} the others\n")
     assert "canary 25.0%" in coe("ls")[1]
     assert coe("promote", "--back") == (0, f"router {one} is live, {two} no longer\n")
     assert f"{two}: withdrawn by hand" in coe("ls")[1]
-    assert "--shadow: a router that serves no request has no share" in coe("try", two, "--shadow", "--share", "0.1")[1]
-    assert coe("try", two, "--shadow")[1].startswith(f"router {two} decides in the shadow of {one}")
+    assert "one of --share, --shadow and --back" in coe("promote", two, "--shadow", "--share", "0.1")[1]
+    assert coe("promote", two, "--shadow")[1].startswith(f"router {two} decides in the shadow of {one}")
     assert coe("promote", two)[0] == 0
     assert coe("promote", "--back") == (0, f"router {one} is live, {two} no longer\n")
-    assert coe("try", "zzz")[0] == 1
+    assert coe("promote", "zzz")[0] == 1
     database = Database(f"sqlite:///{tmp_path / 'coe.db'}")
     assert [each[3:7] for each in AdminLog(database).actions()] == [
         ("promote", "router", "", one),
@@ -193,4 +193,4 @@ def test_the_commands_say_what_they_did(registry, tmp_path, capsys, monkeypatch)
     lock.unlink()
     lock.mkdir()  # stands for every file that the system refuses: root may write to a read-only folder
     assert coe("promote", one) == (1, f"coe: {lock}: cannot be read or written (Is a directory)\n")
-    assert coe("try", two, "--share", "2")[0] == 2
+    assert coe("promote", two, "--share", "2")[0] == 2

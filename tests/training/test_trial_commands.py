@@ -37,7 +37,7 @@ def coe(folder: Path, name: str, *arguments: str) -> int:
     return run(f"router {name}", [*arguments, *where])
 
 
-@pytest.mark.parametrize("command", [["promote"], ["try"], ["try", "--shadow"]])
+@pytest.mark.parametrize("command", [["promote"], ["promote", "--share", "0.05"], ["promote", "--shadow"]])
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_router_that_no_gateway_could_load_stays_where_it_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str], change: str
