@@ -35,7 +35,7 @@ from eval.routing.trial import Trial
 from eval.routing.trial_tables import Tables
 from router.policy_config import Budgets, PolicyConfig
 from router.strategies.learned import LEARNED
-from training.datasets.outcomes import read_outcomes, write_outcomes
+from training.datasets.outcomes import read_outcomes
 from training.strategies.vote_fit import key_scores
 from training.table_fit import TableRequest, fit_table
 from training.types import OutcomeTable
@@ -89,9 +89,7 @@ def parts(table: OutcomeTable) -> dict[str, tuple[OutcomeTable, OutcomeTable]]:
 def measured(case: Case, fit: OutcomeTable, test: OutcomeTable, cache: Path) -> Arms:
     """Every arm on the test rows."""
     with tempfile.TemporaryDirectory() as scratch:
-        write_outcomes(fit, Path(scratch) / "fit")
-        asked = TableRequest(outcomes=Path(scratch) / "fit", cache=cache)
-        artifact = fit_table(Path(scratch) / "routers", asked, now=datetime.now(UTC), progress=silent)
+        artifact = fit_table(Path(scratch), TableRequest(fit, cache=cache), now=datetime.now(UTC), progress=silent)
     policies = {str(name): PolicyConfig(strategy=name) for name in LEARNED}
     for limit in case.limits:
         budgets = Budgets(active_params_b=limit)
@@ -314,7 +312,7 @@ def main(
     for case in cases_of(tables) if outcomes is None else [Case(outcomes.name, str(outcomes.absolute()), ())]:
         if only and case.name not in only:
             continue
-        table = read_outcomes(tables.parent / case.source, experts=list(case.experts) or None)
+        table = read_outcomes(tables.parent / case.source, experts=sorted(case.experts) or None)
         sizes = np.array([table.active_params_b.get(name, np.nan) for name in table.experts])
         found = {}
         for name, (fit, test) in parts(table).items():

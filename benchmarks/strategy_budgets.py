@@ -33,7 +33,7 @@ from router.policy_config import Budgets, PolicyConfig
 from router.preference import RESERVE_ERRORS
 from router.strategies.learned import LEARNED
 from router.strategies.types import StrategyName
-from training.datasets.outcomes import read_outcomes, write_outcomes
+from training.datasets.outcomes import read_outcomes
 from training.table_fit import TableRequest, fit_table
 from training.types import OutcomeTable
 
@@ -58,9 +58,7 @@ def policy_name(strategy: StrategyName, limit: float) -> str:
 
 def played(case: Case, fit: OutcomeTable, test: OutcomeTable, split: int, cache: Path) -> Iterator[Half]:
     with tempfile.TemporaryDirectory() as scratch:
-        write_outcomes(fit, Path(scratch) / "fit")
-        asked = TableRequest(outcomes=Path(scratch) / "fit", cache=cache)
-        artifact = fit_table(Path(scratch) / "routers", asked, now=datetime.now(UTC), progress=silent)
+        artifact = fit_table(Path(scratch), TableRequest(fit, cache=cache), now=datetime.now(UTC), progress=silent)
     policies = {
         policy_name(name, limit): PolicyConfig(strategy=name, budgets=Budgets(active_params_b=limit))
         for name in LEARNED
@@ -106,7 +104,7 @@ def main(
     for case in cases_of(tables):
         if only and case.name not in only:
             continue
-        table, halves = read_outcomes(tables.parent / case.source, experts=list(case.experts)), list[Half]()
+        table, halves = read_outcomes(tables.parent / case.source, experts=sorted(case.experts)), list[Half]()
         for split in range(splits):
             drawn = np.random.default_rng(split).permutation(len(table.texts)) < len(table.texts) // 2
             for own in (drawn, ~drawn):

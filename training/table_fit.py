@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,15 +17,13 @@ from router import plugins
 from router.artifact import RouterArtifact
 from router.section import PluginConfig
 from router.types import GENERAL
-from training.datasets.outcomes import read_outcomes
 from training.expert_map import measure_quality
 from training.fit import fit_router, prepare, write_router
 from training.fit_inputs import fingerprint_outcomes, opened_encoder
 from training.scorer_fit import FAMILY, fit_kind
 from training.stage_one import FitRequest
-from training.types import MIN_TABLE_PROMPTS, LabelledQuery
+from training.types import MIN_TABLE_PROMPTS, LabelledQuery, OutcomeTable
 
-METHODS_FILE = "methods.json"
 TABLE_ALPHA = 0.1
 DEFAULT_ENCODER = "use_multilingual+hashing"
 PART_WEIGHTS: Mapping[str, float] = {"hashing": 0.5, "use_static": 0.5}
@@ -34,9 +31,9 @@ PART_WEIGHTS: Mapping[str, float] = {"hashing": 0.5, "use_static": 0.5}
 
 @dataclass(frozen=True)
 class TableRequest:
-    """Request of a fit on the outcome table in `outcomes`. `encoder` may name several kinds, joined by `+`."""
+    """Request of a fit on an outcome table. `encoder` may name several kinds, joined by `+`."""
 
-    outcomes: Path
+    table: OutcomeTable
     encoder: str = DEFAULT_ENCODER
     classifier: str = "logistic"
     scorer: str = "map"
@@ -59,12 +56,11 @@ def table_inputs(request: TableRequest) -> tuple[FitRequest, tuple[LabelledQuery
 
     Raises:
         ConfigError: there is no such kind; so a large table is not encoded in vain.
-        DataError: as `read_outcomes`, or the table is too small.
+        DataError: the table is too small.
     """
     for family, kind in ((FAMILY, request.scorer), ("router.classifiers", request.classifier)):
         plugins.load(family, kind)
-    table = read_outcomes(request.outcomes, keep_partial=True)
-    n = len(table.prompt_ids)
+    table, n = request.table, len(request.table.prompt_ids)
     if n < MIN_TABLE_PROMPTS:
         raise DataError(f"the outcome table has {n} prompts to fit a router on; expected {MIN_TABLE_PROMPTS} or more")
     table = table if table.learned_categories() else table.in_one_category()
@@ -89,26 +85,28 @@ def table_inputs(request: TableRequest) -> tuple[FitRequest, tuple[LabelledQuery
     return wanted, queries
 
 
-def fit_table(
-    root: Path, request: TableRequest, *, now: datetime, progress: Progress, has_methods: bool = False
-) -> RouterArtifact:
-    """A router of the wanted kind. With `has_methods` there is one of every kind over one stage 1, and `methods.json`
-    has the version of each, and the seconds that fitting and validating it took. Raises DataError, ConfigError,
-    MissingWeightsError."""
+def fit_table(root: Path, request: TableRequest, *, now: datetime, progress: Progress) -> RouterArtifact:
+    """A router of the wanted kind. Raises DataError, ConfigError, MissingWeightsError."""
     wanted, queries = table_inputs(request)
     encoder, rng = opened_encoder(wanted.encoder_config, request.cache), np.random.default_rng(request.seed)
-    if not has_methods:
-        return fit_router(root, wanted, encoder, queries, now=now, rng=rng, progress=progress)
-    # Every kind is fitted, and a request for the map alone would put no graded queries beside stage 1.
+    return fit_router(root, wanted, encoder, queries, now=now, rng=rng, progress=progress)
+
+
+def fit_methods(
+    root: Path, request: TableRequest, *, now: datetime, progress: Progress
+) -> dict[str, tuple[RouterArtifact, float]]:
+    """A router of every kind over one stage 1, each with the seconds that fitting and validating it took. Raises as
+    above."""
+    wanted, queries = table_inputs(request)
+    encoder, rng = opened_encoder(wanted.encoder_config, request.cache), np.random.default_rng(request.seed)
+    # A request for the map alone would put no graded queries beside stage 1.
     prepared = prepare(replace(wanted, scorer=PluginConfig(kind="soft_map")), encoder, queries, rng, progress)
     assert prepared.graded is not None, "a table router's request holds its outcomes"
-    made, rows = {}, {}
+    made = {}
     with one_thread():
         for kind in plugins.kinds(FAMILY):
             start = time.perf_counter()
             scorer = fit_kind(kind, {}, prepared.graded, prepared.rng, progress)
             took = round(time.perf_counter() - start, 2)
-            made[kind] = write_router(root, wanted, encoder, prepared, scorer, now)
-            rows[kind] = {"version": made[kind].manifest.version, "fit_s": took}
-    (root / METHODS_FILE).write_text(json.dumps(rows, indent=1), encoding="utf-8")
-    return made[request.scorer]
+            made[kind] = write_router(root, wanted, encoder, prepared, scorer, now), took
+    return made

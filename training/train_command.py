@@ -45,9 +45,6 @@ def train(
         bool, typer.Option("--table", help="categories, queries and experts all come from --outcomes")
     ] = False,
     out: Annotated[Path | None, typer.Option(help="where routers go; default: <data>/routers")] = None,
-    methods: Annotated[
-        bool, typer.Option("--methods", help="with --table: also a router of every kind, in methods.json")
-    ] = False,
     cache: Annotated[Path | None, typer.Option(help="with --table: folder that keeps embeddings by content")] = None,
     engine: EngineOption = WorkEngine.LOCAL,
     *,
@@ -55,6 +52,7 @@ def train(
 ) -> None:
     """Fit a router from labelled queries and outcomes and make it the live one."""
     from router.config import load_config
+    from training.datasets.outcomes import read_outcomes
     from training.fit_inputs import TrainRequest, fit_configured
     from training.summary import print_router
     from training.table_fit import TableRequest, fit_table
@@ -70,8 +68,8 @@ def train(
     with console_progress() as progress, cores_of(engine) as cores:
         if table:
             given = options.model_dump(exclude_none=True)
-            wanted = TableRequest(folder, cache=cache, **given)
-            artifact = fit_table(registry.root, wanted, now=now, progress=progress, has_methods=methods)
+            wanted = TableRequest(read_outcomes(folder, keep_partial=True), cache=cache, **given)
+            artifact = fit_table(registry.root, wanted, now=now, progress=progress)
         else:
             request = TrainRequest(config, folder, queries, data_dir / "cache", options, cores)
             artifact = fit_configured(registry.root, request, now=now, progress=progress)

@@ -7,9 +7,7 @@ beside the best single expert of all of them. Shapes: n prompts, m experts.
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
@@ -40,8 +38,7 @@ def out_of_fold(
         progress(f"fold {fold + 1} of {request.folds}")
         rows, others = fold_of == fold, whole.rows(fold_of != fold)
         single[rows] = best_within(others, request)
-        with tempfile.TemporaryDirectory() as scratch:
-            decided[rows] = decide(others, whole.rows(rows), request.model_copy(update={"out": Path(scratch)}))
+        decided[rows] = decide(others, whole.rows(rows), request)
     return record(whole, request, decided, single)
 
 

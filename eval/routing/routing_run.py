@@ -13,8 +13,6 @@ from pathlib import Path
 import numpy as np
 
 from base.embedding_cache import CachedEncoder
-from base.errors import ArtifactError
-from base.json_text import from_json
 from base.progress import Progress
 from eval.routing.frontier import known_budgets, limited_policies, policy_name
 from eval.routing.out_of_fold import out_of_fold
@@ -26,7 +24,7 @@ from eval.routing.trial import MethodOutput, Trial, costs, costs_by_category, fi
 from eval.routing.trial_tables import Tables, fingerprint, read_tables, require_amounts
 from fleet.router_registry import Registry
 from router import plugins
-from router.artifact import RouterArtifact, load_artifact
+from router.artifact import RouterArtifact
 from router.build import evidence_of, table_router
 from router.pipeline import Router
 from router.policy_config import Budgets, PolicyConfig
@@ -34,21 +32,10 @@ from router.preference import amounts_by_row
 from router.protocols import Encoder
 from router.strategies.learned import LEARNED
 from router.types import FloatArray, IntArray, QueryBatch
-from training.datasets.outcomes import write_outcomes
-from training.table_fit import METHODS_FILE, TableRequest, fit_table
+from training.table_fit import TableRequest, fit_methods, fit_table
 from training.types import OutcomeTable
 
 ENCODE_BATCH = 64
-
-
-def read_methods(routers: Path) -> dict[str, tuple[Path, float]]:
-    """Folder and seconds of fitting by kind, as `coe train --table --methods` wrote them. Raises ArtifactError."""
-    path = routers / METHODS_FILE
-    try:
-        rows = from_json(path.read_bytes())
-        return {str(kind): (routers / str(row["version"]), float(row["fit_s"])) for kind, row in rows.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ArtifactError(f"{path}: is not a list of fitted methods") from error
 
 
 def method_output(
@@ -59,14 +46,13 @@ def method_output(
     probs = router.predict_categories(batch.embeddings)
     rows = [judged.row for judged in router.judge(batch.embeddings, probs)]
     quality = router.scorer.score(batch, probs, rows).quality
-    order = [router.experts.index(name) for name in trial.test.experts]
     validated = artifact.manifest.metrics.get(f"validation.{kind}")
     label, how = words_of(kind)
     return MethodOutput(
         name=kind,
         label=label,
         how=how,
-        quality=quality[:, order].astype(np.float64),
+        quality=quality.astype(np.float64),
         chosen=decided(router, trial),
         fit_s=fit_s,
         valid_score=None if validated is None else validated.value,
@@ -87,24 +73,11 @@ def words_of(kind: str) -> tuple[str, str]:
     return str(module.LABEL), str(module.HOW)
 
 
-def train(
-    fit: OutcomeTable, request: RoutingRequest, now: datetime, progress: Progress, *, has_methods: bool = True
-) -> RouterArtifact:
-    """Fits a router as `coe train --table` does, which sees the fit rows alone. Without methods it is of the reported
-    kind only.
-
-    Raises:
-        DataError, ConfigError, MissingWeightsError: as `fit_table`.
-    """
+def table_request(fit: OutcomeTable, request: RoutingRequest) -> TableRequest:
+    """The fit rows alone, as for `coe train --table`."""
     chosen = {"encoder": request.encoder, "classifier": request.classifier, "scorer": request.method}
     given = {name: kind for name, kind in chosen.items() if kind is not None}
-    with tempfile.TemporaryDirectory() as scratch:
-        write_outcomes(fit, Path(scratch))
-        wanted = TableRequest(Path(scratch), cache=request.cache, seed=request.seed, **given)
-        registry = Registry(request.out / "routers")
-        artifact = fit_table(registry.root, wanted, now=now, progress=progress, has_methods=has_methods)
-    registry.promote(artifact.manifest.version, now)
-    return artifact
+    return TableRequest(fit, cache=request.cache, seed=request.seed, **given)
 
 
 def load(
@@ -165,23 +138,9 @@ def run_trial(
     )
 
 
-def method_outputs(
-    trial: Trial, default: RouterArtifact, router: Router, request: RoutingRequest, progress: Progress
-) -> tuple[MethodOutput, ...]:
-    """The choices of every method that was fitted beside the default. Raises ArtifactError."""
-    outputs = []
-    for kind, (place, fit_s) in read_methods(request.out / "routers").items():
-        progress(f"deciding by {kind}")
-        artifact = load_artifact(place)
-        loaded = load(artifact, trial.fit, request.budgets, router.encoder)
-        outputs.append(method_output(artifact, loaded, fit_s, trial, default.manifest.scorer.kind))
-    return tuple(outputs)
-
-
-def answer_counts(artifact: RouterArtifact, experts: Sequence[str]) -> dict[str, FloatArray]:
+def answer_counts(artifact: RouterArtifact) -> dict[str, FloatArray]:
     """(m,) graded answers behind the map, by category."""
-    order = [artifact.manifest.experts.index(name) for name in experts]
-    counts = evidence_of(artifact).count[:, order]
+    counts = evidence_of(artifact).count
     return dict(zip(artifact.manifest.categories, counts, strict=False))  # its last row is `general`
 
 
@@ -237,15 +196,21 @@ def run_routing(request: RoutingRequest, *, now: datetime, progress: Progress) -
     tables = read_tables(request)
     require_amounts(tables.fit, request.budgets)
     progress(f"training on {len(tables.fit.prompt_ids)} queries")
-    artifact = train(tables.fit, request, now, progress)
+    wanted, registry = table_request(tables.fit, request), Registry(request.out / "routers")
+    fitted = fit_methods(registry.root, wanted, now=now, progress=progress)
+    artifact = fitted[wanted.scorer][0]
+    registry.promote(artifact.manifest.version, now)
     router = load(artifact, tables.fit, request.budgets)
     decide_rng, measure_rng = np.random.default_rng(request.seed).spawn(2)
     how = words_of(artifact.manifest.scorer.kind)[1]
     trial = run_trial(tables, router, request, how, decide_rng, progress)
     trial = replace(
         trial,
-        methods=method_outputs(trial, artifact, router, request, progress),
-        counts=answer_counts(artifact, trial.test.experts),
+        methods=tuple(
+            method_output(made, load(made, tables.fit, request.budgets, router.encoder), fit_s, trial, wanted.scorer)
+            for made, fit_s in fitted.values()
+        ),
+        counts=answer_counts(artifact),
     )
     progress("deciding under every limit")
     trial = with_policies(trial, artifact, router, request)
@@ -266,7 +231,8 @@ def decide_unseen(
     progress: Progress,
 ) -> IntArray:
     """Experts of a router fitted on `fit` for the prompts of another table."""
-    artifact = train(fit, request, now, progress, has_methods=False)
+    with tempfile.TemporaryDirectory() as scratch:
+        artifact = fit_table(Path(scratch), table_request(fit, request), now=now, progress=progress)
     router = load(artifact, fit, request.budgets, encoder)
     rng = np.random.default_rng(request.seed)
     return run_trial(Tables(fit, unseen, {}, 0), router, request, "", rng, progress).decided

@@ -1,11 +1,11 @@
 """Strategies that ask several experts, played by the router's own machines on the recorded answers of the test queries.
 
-Shapes: n test queries, m experts.
+Shapes: n test queries, m experts, which a router of a table has in the order of that table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -45,41 +45,38 @@ class Plays:
         )
 
     def planned(self, plan: StrategyPlan | None) -> tuple[IntArray, Float64Array]:
-        """(n,) who is served and (n, m) 1 where an expert is asked, by the columns of the test table. Where answers
-        were not compared, one expert serves."""
+        """(n,) who is served and (n, m) 1 where an expert is asked. Where answers were not compared, one expert
+        serves."""
         assert plan is not None, "the policies of strategies have plans"
         m, rows = len(self.router.experts), [self.router.categories.index(d.category) for d in self.trial.decisions]
         assert self.trial.test.answers is not None, "strategies are played where answers are known"
         is_compared = (self.trial.test.answers > NOT_COMPARED).any(axis=1)
-        own = np.array([self.router.experts.index(d.expert) for d in self.trial.decisions])
-        choice = np.where(is_compared, plan.choice_of[rows], own)
+        choice = np.where(is_compared, plan.choice_of[rows], self.trial.decided)
         served, asked = choice.copy(), np.zeros((len(rows), m))
         asked[np.arange(len(rows)), np.minimum(choice, m - 1)] = choice < m
         for v in np.unique(choice[choice >= m] - m).tolist():
             chosen = choice == m + v
             ends, calls = self.variant(plan.strategy, v)
             served[chosen], asked[chosen] = ends[chosen], calls[chosen]
-        order = [self.router.experts.index(name) for name in self.trial.test.experts]
-        return np.argsort(order)[served], asked[:, order]
+        return served, asked
 
     def variant(self, name: StrategyName, v: int) -> tuple[IntArray, BoolArray]:
-        """(n,) who is served by variant `v`, and (n, m) who is asked, by the router's columns."""
+        """(n,) who is served by variant `v`, and (n, m) who is asked."""
         if (name, v) in self._known:
             return self._known[name, v]
         learned, vectors = self.router.strategies, self.trial.test_embeddings
         assert learned is not None, "a router with plans has strategies"
-        columns = [self.trial.test.experts.index(expert) for expert in self.router.experts]
         served = np.zeros(len(vectors), dtype=np.int64)
-        asked = np.zeros((len(vectors), len(columns)), dtype=bool)
+        asked = np.zeros((len(vectors), len(self.router.experts)), dtype=bool)
         for i in range(len(vectors)):
-            replies = recorded_replies(self.trial.test, i, columns)
+            replies = recorded_replies(self.trial.test, i)
             served[i], seen = play(learned.strategy(name, v, vectors[i : i + 1]), replies)
             asked[i, list(seen)] = True
         return self._known.setdefault((name, v), (served, asked))
 
 
-def recorded_replies(table: OutcomeTable, i: int, columns: Sequence[int]) -> Replies:
-    """Replies that the experts at `columns` gave to prompt i."""
+def recorded_replies(table: OutcomeTable, i: int) -> Replies:
+    """Replies that the experts gave to prompt i."""
     assert table.answers is not None, "strategies are played where answers are known"
     keys, known = table.answers[i], None if table.logprobs is None else table.logprobs[i]
 
@@ -87,7 +84,7 @@ def recorded_replies(table: OutcomeTable, i: int, columns: Sequence[int]) -> Rep
         logprob = None if known is None or np.isnan(known[column]) else float(known[column])
         return Reply(None if keys[column] < 0 else str(keys[column]), logprob=logprob)
 
-    return {e: reply(column) for e, column in enumerate(columns)}
+    return {e: reply(e) for e in range(len(keys))}
 
 
 def play(strategy: Strategy, known: Replies) -> tuple[int, Mapping[int, Reply]]:

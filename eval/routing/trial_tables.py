@@ -57,7 +57,8 @@ def read_tables(request: RoutingRequest) -> Tables:
     Raises:
         DataError: as `read_outcomes`, or there is nothing to fit or to test on.
     """
-    read = read_outcomes(request.outcomes, experts=request.experts, keep_partial=True)
+    experts = None if request.experts is None else sorted(request.experts)  # as in the table that they are taken from
+    read = read_outcomes(request.outcomes, experts=experts, keep_partial=True)
     table = complete_rows(read, request.outcomes)
     is_test = np.array([name == "test" for name in table.splits], dtype=bool)
     fit, test = table.rows(~is_test), table.rows(is_test)

@@ -11,24 +11,22 @@ import pytest
 from base.errors import ConfigError, DataError
 from base.progress import silent
 from tests.outcome_tables import scored_table
-from training.datasets.outcomes import read_outcomes, write_outcomes
 from training.table_fit import TableRequest, fit_table, table_inputs
-from training.types import MIN_TABLE_PROMPTS
+from training.types import MIN_TABLE_PROMPTS, OutcomeTable
 
 
-def uneven(folder: Path, counts: dict[str, int]) -> Path:
+def uneven(counts: dict[str, int]) -> OutcomeTable:
     categories = tuple(name for name, count in counts.items() for _ in range(count))
     texts = tuple(f"{c} words of {c} kind {i}" for i, c in enumerate(categories))
     scores = [[float(c == "a"), 0.5] for c in categories]
-    write_outcomes(scored_table(scores, categories, ("one", "two"), texts=texts), folder)
-    return folder
+    return scored_table(scores, categories, ("one", "two"), texts=texts)
 
 
 @pytest.mark.parametrize("classifier", ["logistic", "knn"])
 def test_a_category_too_small_to_fold_counts_as_general(tmp_path: Path, classifier: str) -> None:
-    folder = uneven(tmp_path / "t", {"a": 12, "b": MIN_TABLE_PROMPTS, "rare": MIN_TABLE_PROMPTS - 1, "once": 1})
+    table = uneven({"a": 12, "b": MIN_TABLE_PROMPTS, "rare": MIN_TABLE_PROMPTS - 1, "once": 1})
     now = datetime(2026, 1, 2, tzinfo=UTC)
-    artifact = fit_table(tmp_path / "r", TableRequest(folder, "hashing", classifier), now=now, progress=silent)
+    artifact = fit_table(tmp_path / "r", TableRequest(table, "hashing", classifier), now=now, progress=silent)
     assert artifact.manifest.categories == ("a", "b")
     assert artifact.arrays["map.count"].tolist() == [[12, 12], [5, 5], [5, 5]]
 
@@ -46,13 +44,13 @@ def test_one_category_can_be_learned_and_where_there_is_none_all_prompts_are_one
     tmp_path: Path, classifier: str, counts: dict[str, int], expected: tuple[str, ...]
 ) -> None:
     now = datetime(2026, 1, 2, tzinfo=UTC)
-    folder = uneven(tmp_path / "t", counts)
-    artifact = fit_table(tmp_path / "r", TableRequest(folder, "hashing", classifier), now=now, progress=silent)
+    table = uneven(counts)
+    artifact = fit_table(tmp_path / "r", TableRequest(table, "hashing", classifier), now=now, progress=silent)
     assert artifact.manifest.categories == expected
 
 
 def test_a_table_smaller_than_one_category_is_refused(tmp_path: Path) -> None:
-    none = uneven(tmp_path / "u", {"rare": 1, "once": 3})
+    none = uneven({"rare": 1, "once": 3})
     with pytest.raises(DataError, match="has 4 prompts to fit a router on; expected 5 or more"):
         fit_table(tmp_path / "r", TableRequest(none, "hashing"), now=datetime(2026, 1, 2, tzinfo=UTC), progress=silent)
 
@@ -64,20 +62,17 @@ def test_a_table_smaller_than_one_category_is_refused(tmp_path: Path) -> None:
         ({"classifier": "no"}, "of router.classifiers"),
     ],
 )
-def test_a_kind_that_there_is_not_is_told_before_anything_is_read(
-    wrong: dict[str, str], said: str, tmp_path: Path
-) -> None:
+def test_a_kind_that_there_is_not_is_told_before_anything_is_encoded(wrong: dict[str, str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        table_inputs(TableRequest(tmp_path / "no table", "hashing", **wrong))
+        table_inputs(TableRequest(uneven({"a": 12}), "hashing", **wrong))
 
 
 def test_the_mass_of_a_category_is_what_is_served_as_it(tmp_path: Path) -> None:
     """With labels that say nothing about texts, stage 1 is never sure, and all of a budget is spent on `general`."""
     now = datetime(2026, 1, 2, tzinfo=UTC)
-    sure = uneven(tmp_path / "t", {"a": 60, "b": 20})
+    sure = uneven({"a": 60, "b": 20})
     artifact = fit_table(tmp_path / "r", TableRequest(sure, "hashing"), now=now, progress=silent)
     assert artifact.arrays["map.mass"] == pytest.approx([60 / 81, 20 / 81, 1 / 81], abs=1e-6)
-    table = read_outcomes(sure)
-    write_outcomes(replace(table, texts=tuple(f"words of any kind {i}" for i in range(80))), tmp_path / "u")
-    artifact = fit_table(tmp_path / "r", TableRequest(tmp_path / "u", "hashing"), now=now, progress=silent)
+    unsure = replace(sure, texts=tuple(f"words of any kind {i}" for i in range(80)))
+    artifact = fit_table(tmp_path / "r", TableRequest(unsure, "hashing"), now=now, progress=silent)
     assert artifact.arrays["map.mass"] == pytest.approx([1 / 82, 1 / 82, 80 / 82], abs=1e-6)

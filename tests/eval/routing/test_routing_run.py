@@ -5,22 +5,25 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from base.progress import silent
 from coe.command_line import run as run_cli
 from eval.routing.routing_page import how_of
 from eval.routing.routing_records import Arm
-from eval.routing.routing_run import load, read_methods
+from eval.routing.routing_request import RoutingRequest
+from eval.routing.routing_run import load, table_request
 from eval.routing.trial import mean_costs
 from router import plugins
-from router.artifact import load_artifact
 from router.policy_config import Budgets
 from tests.eval.routing.trial_data import table
 from training.datasets.outcomes import read_outcomes, write_outcomes
 from training.split import split_of
+from training.table_fit import fit_methods
 
 BENCH = Path(os.environ.get("COE_BENCH_DATA", Path(__file__).parents[3] / ".." / "shared" / "data")) / "routing"
 FAST = ("--encoder", "hashing", "--classifier", "knn")
@@ -73,7 +76,7 @@ def test_strategies_are_played_where_answers_are_known(tmp_path: Path) -> None:
 def test_a_router_that_finds_the_topic_beats_the_best_single(tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = ["--outcomes", str(two_topics(tmp_path / "topics")), "--out", str(out), "--seed", "3", *FAST]
-    unsorted = ["--experts", "small,maths,law"]  # the table has them in this order, a router in that of their names
+    unsorted = ["--experts", "small,maths,law"]
     assert run_cli("eval routing", [*arguments, *unsorted, "--method", "map", "--folds", "2"]) == 0
     report = json.loads((out / "report.json").read_text())
     assert set(report["methods"]) == set(plugins.kinds("router.scorers"))  # a named map hides no other method
@@ -98,8 +101,9 @@ def test_a_router_that_finds_the_topic_beats_the_best_single(tmp_path: Path) -> 
 def test_costs_by_category_reach_the_router_and_its_frontier(tmp_path: Path) -> None:
     """Each expert is dear on what it is good at; in the mean they cost 1, 3 and 5 in 100,000."""
     folder, out = two_topics(tmp_path / "topics"), tmp_path / "out"
-    made = read_outcomes(folder, experts=("small", "maths", "law"))
-    usd = np.array([{"a": (1, 5, 1), "b": (1, 1, 9)}[category] for category in made.categories], np.float32) / 1e5
+    made = read_outcomes(folder)
+    assert made.experts == ("law", "maths", "small")
+    usd = np.array([{"a": (1, 5, 1), "b": (9, 1, 1)}[category] for category in made.categories], np.float32) / 1e5
     made = replace(made, cost_usd=usd)
     write_outcomes(made, folder)
     arguments = ["--outcomes", str(folder), "--out", str(out), *FAST]
@@ -107,16 +111,16 @@ def test_costs_by_category_reach_the_router_and_its_frontier(tmp_path: Path) -> 
     report = json.loads((out / "report.json").read_text())
     amounts = {point["budget"]: point["amount"] for point in report["frontier"]["cost_usd"]["coe"]}
     assert all(amount <= limit * 1.01 for limit, amount in amounts.items())  # no map keeps 4 at mean costs but 7 really
-    artifact = load_artifact(read_methods(out / "routers")["soft_map"][0])
+    wanted = table_request(made, RoutingRequest(outcomes=folder, out=out, command="", encoder="hashing"))
+    artifact = fit_methods(out / "r", wanted, now=datetime(2026, 1, 2, tzinfo=UTC), progress=silent)["soft_map"][0]
     router = load(artifact, made, Budgets(cost_usd=4.5e-5))
-    assert router.experts == ("law", "maths", "small")
     assert router.costs.cost_usd == pytest.approx(np.array([[1, 5, 1], [9, 1, 1], [5, 3, 1]]) / 1e5, rel=1e-4)
     preference = router.policy("default").preference
     assert preference.tolls.shape == (3, 3)
     holes, categories = usd.copy(), ["general"] * 20 + list(made.categories[20:])
-    holes[::3, 0], holes[::5, 0] = np.nan, 3e-5
+    holes[::3, 2], holes[::5, 2] = np.nan, 3e-5
     spotty = replace(made, cost_usd=holes, categories=tuple(categories))
-    least = float(mean_costs(spotty)[0])
+    least = float(mean_costs(spotty)[2])
     assert load(artifact, spotty, Budgets(cost_usd=least)).expert_of()["a"] == "small"  # one that an expert alone keeps
 
 
