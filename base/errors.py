@@ -95,13 +95,6 @@ class StoreError(RouterError):
         self.is_retryable = is_retryable
 
 
-class DamagedIndexError(StoreError):
-    """An index of vectors does not hold what was put into it; it has to be made again."""
-
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(f"index {name} is damaged ({reason})", is_retryable=True)
-
-
 class VectorSpaceError(RouterError):
     """Vectors of one encoder were about to meet those of another, or have another number of dimensions."""
 

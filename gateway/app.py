@@ -53,7 +53,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LOGS_PATH, UPLOAD_PATH = "/v1/logs", "/v1/files"
-STORE_PATHS = ("/v1/files", "/v1/vector_stores")
 CONSOLE_PATH = "/console"
 UPLOAD_FRAME_BYTES = 64 * 1024  # of a multipart body around its file
 GUARDED = "/v1/"
@@ -86,7 +85,7 @@ class GatewayApp:
         self._parts = parts
         self._auth, self._intake, self._metrics = parts.auth, parts.intake, parts.metrics
         self._files = None if parts.batches is None else parts.batches.files
-        self._siblings, self._telemetry = parts.siblings, parts.telemetry
+        self._telemetry = parts.telemetry
         self._max_body_bytes = limits.max_body_bytes
         self._origin_check = OriginCheck(bound_host, limits.allowed_hosts, limits.allowed_origins)
         self._is_exposed = not is_loopback(bound_host)
@@ -152,9 +151,6 @@ class GatewayApp:
             return
         if path == COUNT_PATH:
             await self._count(arrival)
-            return
-        if self._siblings.store_owner is not None and path.startswith(STORE_PATHS):
-            await self._siblings.forward(self._siblings.store_owner, scope, arrival.receive, send)
             return
         if method == "HEAD":
             scope, method, send = {**scope, "method": "GET"}, "GET", without_body(send)

@@ -180,7 +180,7 @@ async def start_gateway(
     config = share(live_config.started)
     secrets = read_secrets(config)
     batches = await asyncio.to_thread(lambda: BatchStore(Files(database, settings.data_dir / INCOMING)))
-    opening = opened_retrieval(settings, config, batches.files if siblings.store_owner is None else None, secrets)
+    opening = opened_retrieval(settings, config, batches.files, secrets)
     live = live_router(settings, config)
     addresses, retrieval, _ = await asyncio.gather(start_engines(), opening, live.refresh())
     parts = Parts(
@@ -221,7 +221,7 @@ async def start_gateway(
 
 
 async def opened_retrieval(
-    settings: Settings, config: CoeConfig, files: Files | None, secrets: Mapping[str, str]
+    settings: Settings, config: CoeConfig, files: Files, secrets: Mapping[str, str]
 ) -> RetrievalService | None:
     """None where experts.yaml has none, and then nothing of it is loaded. Raises as `retrieval_of` does."""
     if config.retrieval is None:
@@ -229,9 +229,7 @@ async def opened_retrieval(
     from retrieval.service import retrieval_of
 
     folder, database_url = settings.config_path.resolve().parent, settings.database_url.get_secret_value()
-    return await asyncio.to_thread(
-        retrieval_of, config.retrieval, folder, settings.data_dir, files, database_url, secrets
-    )
+    return await asyncio.to_thread(retrieval_of, config.retrieval, folder, files, database_url, secrets)
 
 
 async def opened_keeper(

@@ -1,31 +1,24 @@
 """The processes of one gateway, which ask each other over Unix sockets in a folder that only their user may open.
 
-A request meets one worker, but metrics, a decision that is not in SQL yet and a local index may be another's.
+A request meets one worker, but metrics and a decision that is not in SQL yet may be another's.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
 import aiohttp
-from yarl import URL
 
-from base.errors import RequestError
 from decision_log.decision_record import DecisionRecord
-from gateway.asgi import Receive, Scope, Send
-from gateway.http_errors import ClientGoneError
 
 METRICS_PATH = "/metrics"
 DECISION_PATH = "/decisions/"
 PATIENCE_S = 2.0
 KEEP_ALIVE_S = 2.0
 """Less than a sibling keeps a connection that nobody uses (uvicorn's 5 s), so that none is used as it closes."""
-
-WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
-OF_CONNECTION = frozenset({b"connection", b"date", b"expect", b"keep-alive", b"transfer-encoding"})
 
 
 class Siblings:
@@ -34,13 +27,9 @@ class Siblings:
     Args:
         name: this process's.
         others: the names of the others.
-        store_owner: the one that has the files and vector stores; None where this one does, or each.
     """
 
-    def __init__(
-        self, folder: Path = Path(), name: str = "", others: Sequence[str] = (), store_owner: str | None = None
-    ) -> None:
-        self.store_owner = store_owner
+    def __init__(self, folder: Path = Path(), name: str = "", others: Sequence[str] = ()) -> None:
         self._name = name
         self._folder, self._others = folder, tuple(others)
         self._sessions: dict[str, aiohttp.ClientSession] = {}
@@ -70,41 +59,10 @@ class Siblings:
                 return DecisionRecord.model_validate_json(found)
         return None
 
-    async def forward(self, other: str, scope: Scope, receive: Receive, send: Send) -> None:
-        """Has another process answer a request, whose headers and body go there as they come.
-
-        Raises:
-            RequestError: 503, it is not there.
-        """
-        has_body = scope["method"] in WITH_BODY  # a length without one would take the next request for it
-        asked = [
-            (name.decode("latin-1"), value.decode("latin-1"))
-            for name, value in end_to_end(scope["headers"])
-            if has_body or name != b"content-length"
-        ]
-        path = f"{scope['raw_path'].decode('ascii')}?{scope['query_string'].decode('ascii')}".rstrip("?")
-        try:
-            async with self._session(other).request(
-                scope["method"],
-                URL(f"http://localhost{path}", encoded=True),
-                headers=asked,
-                data=body_of(receive) if has_body else None,
-                allow_redirects=False,
-            ) as answer:
-                headers = end_to_end(answer.raw_headers)
-                await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-                async for piece in answer.content.iter_any():
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
-                await send({"type": "http.response.body", "body": b""})
-        except (aiohttp.ClientError, OSError) as error:
-            message = f"{other}, the worker that has the vector stores, does not answer; it is started again"
-            raise RequestError(message, status=503, code="stores_unavailable", retry_after_s=5.0) from error
-
     async def _get(self, other: str, path: str) -> bytes | None:
         """The answer of one; None where it has none, or does not run."""
-        timeout = aiohttp.ClientTimeout(total=PATIENCE_S)
         try:
-            async with self._session(other).get(f"http://localhost{path}", timeout=timeout) as answer:
+            async with self._session(other).get(f"http://localhost{path}") as answer:
                 return await answer.read() if answer.status == 200 else None
         except (aiohttp.ClientError, OSError):
             return None  # it is being started again; `coe_process_up` shows that
@@ -116,27 +74,9 @@ class Siblings:
                 connector=aiohttp.UnixConnector(
                     str(socket_of(self._folder, other)), limit=0, keepalive_timeout=KEEP_ALIVE_S
                 ),
-                timeout=aiohttp.ClientTimeout(total=None),
-                auto_decompress=False,
-                skip_auto_headers=("accept", "accept-encoding", "content-type", "user-agent"),
+                timeout=aiohttp.ClientTimeout(total=PATIENCE_S),
             )
         return self._sessions[other]
-
-
-def end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Headers without those of one connection, and without the date, which each server writes."""
-    return [(name.lower(), value) for name, value in headers if name.lower() not in OF_CONNECTION]
-
-
-async def body_of(receive: Receive) -> AsyncIterator[bytes]:
-    """The pieces of a request's body. Raises ClientGoneError."""
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGoneError
-        yield message.get("body", b"")
-        if not message.get("more_body", False):
-            return
 
 
 def socket_of(folder: Path, name: str) -> Path:

@@ -24,8 +24,7 @@ from decision_log.admin_log import AdminLog
 from decision_log.decision_record import DecisionRecord
 from fleet.program_log import log_to_stderr
 from fleet.stop_signal import Life, live_until_signal
-from gateway.app import STORE_PATHS
-from gateway.asgi import Application, Receive, Scope, Send, send_body
+from gateway.asgi import Receive, Scope, Send, send_body
 from gateway.changes.live_config import LiveConfig
 from gateway.composition import (
     Membership,
@@ -40,7 +39,7 @@ from gateway.serve import QuietServer
 from gateway.services import start_redis
 from gateway.settings import Settings, environment_settings
 from gateway.siblings import DECISION_PATH, METRICS_PATH, Siblings, socket_of
-from gateway.workers import LOG, Plan, check_places, has_local_index, ready_file, worker_name
+from gateway.workers import LOG, Plan, check_places, ready_file, worker_name
 from router import plugins
 from router.config import CoeConfig
 
@@ -93,13 +92,12 @@ async def worker(stack: AsyncExitStack, post: Post, number: int, listener: int) 
     redis_url, _ = await start_redis(stack, settings)
     database = await open_database(stack, settings)
     sink = await start_log(stack, settings, config, redis_url, database)
-    owner = worker_name(0) if number and has_local_index(config) else None
-    siblings = Siblings(folder, name, [other for other in plan.names if other != name], owner)
+    siblings = Siblings(folder, name, [other for other in plan.names if other != name])
     stack.push_async_callback(siblings.aclose)
     membership = Membership(socket.socket(fileno=listener), siblings, share, runs_batches=number == 0)
     live_config = LiveConfig(settings, plan.config, plan.found, AdminLog(database).note)
     gateway = await start_gateway(stack, settings, live_config, plan.engines, sink, database, redis_url, membership)
-    server = SiblingServer(folder, name, gateway.parts.metrics.text, sink.recent, gateway)
+    server = SiblingServer(folder, name, gateway.parts.metrics.text, sink.recent)
     stack.push_async_callback(server.end)
     await server.begin()
     spare_what_is_there()
@@ -171,7 +169,6 @@ class SiblingServer(QuietServer):
     Args:
         metrics: the process's metrics in the text format.
         decision: a decision that it holds in memory, by id.
-        app: answers what siblings forward; None where nothing is.
     """
 
     def __init__(
@@ -180,9 +177,8 @@ class SiblingServer(QuietServer):
         name: str,
         metrics: Callable[[], bytes],
         decision: Callable[[str], DecisionRecord | None] = lambda decision_id: None,
-        app: Application | None = None,
     ) -> None:
-        self._metrics, self._decision, self._app = metrics, decision, app
+        self._metrics, self._decision = metrics, decision
         config = uvicorn.Config(
             self, uds=str(socket_of(folder, name)), ws="none", lifespan="off", log_config=None, access_log=False
         )
@@ -190,9 +186,6 @@ class SiblingServer(QuietServer):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
-        if self._app is not None and path.startswith(STORE_PATHS):
-            await self._app(scope, receive, send)
-            return
         body: bytes | None = None
         if path == METRICS_PATH:
             body = await asyncio.get_running_loop().run_in_executor(SCRAPER, self._metrics)

@@ -32,7 +32,6 @@ from gateway.listener import bind, url_of
 from gateway.services import Reporter, engines_of, experts_line, start_redis
 from gateway.settings import Settings
 from router.config import CoeConfig
-from router.retrieval_config import IndexKind
 from router.types import Record
 
 START_TIMEOUT_S = 600.0
@@ -78,11 +77,6 @@ def worker_name(number: int) -> str:
 def ready_file(folder: Path, name: str) -> Path:
     """The file that a process makes once it serves."""
     return folder / f"{name}.ready"
-
-
-def has_local_index(config: CoeConfig) -> bool:
-    """Returns True where vector stores belong to one process (docs/decisions/28-one-index-process.md)."""
-    return config.retrieval is not None and config.retrieval.stores.index is IndexKind.LOCAL
 
 
 def check_places(config: CoeConfig, workers: int) -> None:
@@ -204,12 +198,7 @@ def make_family(
 
 
 def check_count(config: CoeConfig, count: int) -> None:
-    """Raises ConfigError: limits cannot be divided by so many, or a part of experts.yaml is for one process."""
-    if has_local_index(config) and config.retrieval is not None and config.retrieval.attach:
-        raise ConfigError(
-            f"COE_WORKERS={count}: retrieval.attach reads the local index, which one process owns; allowed: 1, or any "
-            "number with retrieval.stores.index: pgvector"
-        )
+    """Raises ConfigError: limits cannot be divided by so many."""
     check_places(config, count)
     limits = config.gateway
     most = min(

@@ -21,7 +21,7 @@ FAMILY = "retrieval.experts"
 
 def require_stores() -> None:
     """Raises MissingExtraError where the packages that read documents are not installed."""
-    require_installed("retrieval in experts.yaml", "lxml", "pypdf")
+    require_installed("retrieval in experts.yaml", "faiss", "lxml", "pypdf")
 
 
 def build_experts(config: RetrievalConfig, root: Path) -> dict[str, RetrievalExpert]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from base.errors import ConfigError, RequestError
-from fleet.folder_lock import FolderLock, holder_of
+from decision_log.database import Database
 from retrieval.build_experts import build_experts, pilots_folder, require_stores
 from retrieval.fair_threads import FairThreads
 from retrieval.index.local import LocalIndexes
@@ -31,13 +30,11 @@ from retrieval.stores.store_records import Addition, StoreFile, VectorStore
 from retrieval.stores.store_search import SearchAnswer, SearchRequest, StoreSearch
 from router.retrieval_config import IndexKind, RetrievalConfig, StoresConfig
 
-FOLDER = "retrieval"
 THREADS = 2  # of each kind: numpy and onnxruntime let go of the interpreter, so two requests make use of two cores
 WALL_PER_CPU_S = 3  # reading a document takes so much longer on a machine that others use
+INDEX_BYTES = 1 << 30  # of vectors that a process holds of each document space
 
 T = TypeVar("T")
-
-logger = logging.getLogger(__name__)
 
 
 class RetrievalService:
@@ -52,8 +49,6 @@ class RetrievalService:
     ) -> None:
         self.config, self.routing, self.pilots, self.reranker = config, routing, pilots, reranker
         self._stores: VectorStores | None = None
-        self._lock: FolderLock | None = None
-        self._why_not = "this gateway has no database, so it keeps no files and vector stores"
         # Apart, so that what takes one piece waits for its like only, whatever is embedded, ranked or read meanwhile.
         self._searches = FairThreads(THREADS, "coe-search")
         self._pieces = FairThreads(THREADS, "coe-pieces")
@@ -63,31 +58,21 @@ class RetrievalService:
     def stores(self) -> VectorStores:
         """Raises RequestError 503 where this gateway keeps none."""
         if self._stores is None:
-            raise RequestError(self._why_not, status=503, code="stores_unavailable", retry_after_s=5.0)
+            why = "this gateway has no database, so it keeps no files and vector stores"
+            raise RequestError(why, status=503, code="stores_unavailable", retry_after_s=5.0)
         return self._stores
 
-    def open_stores(self, files: Files, data_dir: Path, secrets: Mapping[str, str], database_url: str) -> None:
-        """Opens files, stores and indexes. A local index that another gateway has open leaves this one without stores.
+    def open_stores(self, files: Files, secrets: Mapping[str, str], database_url: str) -> None:
+        """Opens files, stores and indexes.
 
         Raises:
             StoreError, ConfigError, VectorSpaceError, MissingExtraError: they cannot be opened.
         """
-        folder, settings = data_dir / FOLDER, self.config.stores
-        if settings.index is IndexKind.LOCAL:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._lock = FolderLock.try_acquire(folder)
-            if self._lock is None:
-                self._why_not = (
-                    f"the vector stores of this data folder are open in another gateway (process {holder_of(folder)}): "
-                    "ask that one, or set retrieval.stores.index to pgvector for several"
-                )
-                logger.warning("retrieval: %s", self._why_not)
-                return
+        settings = self.config.stores
         catalog, chunks = Catalog(files), ChunkTable(files.database)
-        opener = index_opener(settings, folder, secrets, database_url)
+        opener = index_opener(settings, files.database, secrets, database_url)
         vectors = DocumentVectors(self.routing.experts, chunks, opener)
         searcher = StoreSearch(self.routing, catalog, chunks, vectors)
-        is_alone = settings.index is IndexKind.LOCAL
         reader = DocumentReader(
             ReadingLimits(
                 cpu_s=settings.read_cpu_s,
@@ -95,7 +80,7 @@ class RetrievalService:
                 memory_bytes=settings.read_memory_mb << 20,
             )
         )
-        ingestion = Ingestion(catalog, chunks, vectors, reader, self._pieces, is_alone=is_alone)
+        ingestion = Ingestion(catalog, chunks, vectors, reader, self._pieces)
         chunking = StaticChunking(
             max_chunk_size_tokens=settings.chunk_tokens,
             chunk_overlap_tokens=min(settings.chunk_overlap_tokens, settings.chunk_tokens // 2),
@@ -107,7 +92,7 @@ class RetrievalService:
         if self.pilots is not None:
             await self.pilots.start()
         if self._stores is not None:
-            await self._stores.ingestion.start()
+            self._stores.ingestion.start()
 
     async def search(self, key: str, store: VectorStore, request: SearchRequest) -> SearchAnswer:
         """Searches a store. Keys take turns, and a search that has to index many words first waits behind others.
@@ -141,8 +126,6 @@ class RetrievalService:
         self._pieces.close()
         if self._stores is not None:
             self._stores.close()
-        if self._lock is not None:
-            self._lock.release()
 
 
 def open_retrieval(config: RetrievalConfig, root: Path, secrets: Mapping[str, str]) -> RetrievalService:
@@ -167,12 +150,11 @@ def open_retrieval(config: RetrievalConfig, root: Path, secrets: Mapping[str, st
 def retrieval_of(
     config: RetrievalConfig,
     root: Path,
-    data_dir: Path,
-    files: Files | None,
+    files: Files,
     database_url: str,
     secrets: Mapping[str, str],
 ) -> RetrievalService:
-    """The whole of retrieval, opened. Blocks. Without `files` it has no vector stores.
+    """The whole of retrieval, opened. Blocks.
 
     Raises:
         ConfigError, MissingWeightsError, MissingExtraError, ArtifactError, VectorSpaceError, StoreError: see
@@ -180,17 +162,16 @@ def retrieval_of(
     """
     require_stores()
     service = open_retrieval(config, root, secrets)
-    if files is not None:
-        service.open_stores(files, data_dir, secrets, database_url)
+    service.open_stores(files, secrets, database_url)
     return service
 
 
 def index_opener(
-    settings: StoresConfig, folder: Path, secrets: Mapping[str, str], database_url: str
+    settings: StoresConfig, database: Database, secrets: Mapping[str, str], database_url: str
 ) -> Callable[[str, VectorSpace], VectorIndexes]:
     """A function that opens the indexes of one document space. Raises ConfigError."""
     if settings.index is IndexKind.LOCAL:
-        return lambda name, space: LocalIndexes(folder / "index" / name, space)
+        return lambda name, space: LocalIndexes(database, name, space, INDEX_BYTES)
     variable = settings.index_url_env
     if variable is not None and variable not in secrets:
         raise ConfigError(f"retrieval.stores.index_url_env: environment variable {variable} is not set")

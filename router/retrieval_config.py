@@ -24,8 +24,8 @@ def check_unreserved(name: str) -> str:
 class IndexKind(StrEnum):
     """Storage of document vectors."""
 
-    LOCAL = "local"  # files in the data folder, for one gateway process
-    PGVECTOR = "pgvector"  # Postgres with that extension, for any number of them
+    LOCAL = "local"  # the database of everything else; each process searches in its memory
+    PGVECTOR = "pgvector"  # Postgres with that extension, which searches
 
 
 class StoresConfig(Section):

@@ -165,7 +165,7 @@ class Deployment:
 
     def experts_yaml(self, target: Target) -> str:
         """The gateway's experts.yaml, in which each engine is somewhere else, with a key. In a cluster vector stores
-        are in Postgres: only one of several gateways could open a local index."""
+        are in Postgres, which searches: no gateway holds all of them in memory."""
         values = deepcopy(self.values)
         for unit in self.engines:
             first, *others = self.roots_of(unit, target)

@@ -1,289 +1,159 @@
-"""Indexes on local disk: a memory-mapped snapshot of vectors, and a journal of what changed since.
-
-A folder holds `index.json` (space, generation), `rows-<generation>.bin` and `journal-<generation>.log`. A snapshot
-cannot change, so changes are kept in memory: what was added, and which of its rows were removed. When there are
-many of them, a new snapshot takes them in. It becomes the index by one rename of `index.json`, so a crash finds the old
-generation or the new one.
-"""
+"""Indexes whose vectors are in SQL and are searched in memory, where each process follows what others change."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
 import threading
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
-from pydantic import ValidationError
+from sqlalchemy import delete, func, select
 
-from base.errors import DamagedIndexError, StoreError
-from base.whole_files import write_whole
-from retrieval.index.journal import Change, Journal, stored
-from retrieval.index.rows import BITS, WORDS, Rows, hyperplanes
-from retrieval.index.space import Hits, KeyArray, VectorSpace, best, require_same_space, require_vectors
-from router.types import FloatArray, Record
+from base.errors import StoreError
+from decision_log.database import Database
+from retrieval.index.held import HeldVectors
+from retrieval.index.space import Hits, KeyArray, VectorSpace, require_same_space, require_vectors
+from retrieval.index.vector_rows import INDEXES, VECTORS
+from router.types import FloatArray
 
-MANIFEST = "index.json"
-WRITTEN_AT_ONCE = 1 << 14  # vectors
-Array = NDArray[Any]
-SNAPSHOT_BYTES = 64 * 1024 * 1024
-"""Size of a journal that ends in a snapshot; that of a large index may reach half the size of its snapshot."""
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
 
-
-class Manifest(Record):
-    """The content of `index.json`; `rows` are those of the snapshot."""
-
-    schema_version: int = 1
-    space: VectorSpace
-    generation: int
-    rows: int
+READ_AT_ONCE, NAMED_AT_ONCE = 4_096, 500  # rows, and keys in a statement
 
 
 class LocalIndexes:
-    """A folder of indexes. One process at a time may have it open; an instance keeps others out."""
+    """The indexes of one document space, of which those searched last are held in memory.
 
-    def __init__(self, folder: Path, space: VectorSpace) -> None:
-        self._folder, self._space = folder, space
-        self._open: dict[str, LocalIndex] = {}
+    Args:
+        prefix: distinguishes this space's indexes from others.
+        max_bytes: of vectors in memory, beside the index that is searched.
+    """
+
+    def __init__(self, database: Database, prefix: str, space: VectorSpace, max_bytes: int) -> None:
+        self._database, self._prefix, self._space, self._max_bytes = database, prefix, space, max_bytes
+        self._open: dict[str, LocalIndex] = {}  # the one that was asked for last is the last
         self._lock = threading.Lock()
+        database.make_tables([INDEXES, VECTORS])
 
     def open(self, name: str) -> LocalIndex:
-        """The index of that name. Raises as `LocalIndex` does."""
+        """The index of that name. Raises VectorSpaceError, StoreError."""
         with self._lock:
-            if name not in self._open:
-                self._open[name] = LocalIndex(self._folder / name, self._space)
-            return self._open[name]
+            index = self._open.pop(name, None) or self._find(name)
+            self._open[name] = index
+            held = sum(each.size_bytes for each in self._open.values())
+            for each in list(self._open)[:-1]:
+                if held <= self._max_bytes:
+                    break
+                held -= self._open.pop(each).size_bytes
+            return index
 
     def drop(self, name: str) -> None:
-        """Deletes the index and its folder. Raises StoreError."""
-        with self._lock:
-            index = self._open.pop(name, None)
-            if index is not None:
-                index.abandon()
-            try:
-                shutil.rmtree(self._folder / name)
-            except FileNotFoundError:
-                return
-            except OSError as error:
-                raise StoreError(f"index {name} cannot be deleted ({error.strerror})", is_retryable=True) from error
+        with self._lock, self._database.transaction("delete an index") as connection:
+            self._open.pop(name, None)
+            gone = delete(INDEXES).where(INDEXES.c.name == self._full(name)).returning(INDEXES.c.index_id)
+            for index_id in connection.execute(gone).scalars().all():
+                connection.execute(delete(VECTORS).where(VECTORS.c.index_id == index_id))
 
     def close(self) -> None:
-        with self._lock:
-            for index in self._open.values():
-                index.close()
-            self._open.clear()
+        self._open.clear()
+
+    def _full(self, name: str) -> str:
+        return f"{self._prefix}/{name}"
+
+    def _find(self, name: str) -> LocalIndex:
+        values = {"name": self._full(name), **self._space.model_dump(), "version": 0, "removed": 0, "vectors": 0}
+        with self._database.transaction("open an index") as connection:
+            connection.execute(self._database.insert(INDEXES).values(values).on_conflict_do_nothing())
+            row = connection.execute(select(INDEXES).where(INDEXES.c.name == values["name"])).one()
+        require_same_space(name, VectorSpace(fingerprint=row.fingerprint, dim=row.dim), self._space)
+        return LocalIndex(self._database, row.index_id, name, self._space)
 
 
 class LocalIndex:
-    """One index.
+    """One index. Its row is changed before its vectors, so that writers wait for each other and versions are in the
+    order of commits."""
 
-    Raises:
-        VectorSpaceError: it holds another encoder's vectors.
-        DamagedIndexError: what is on the disk is not whole.
-        StoreError: it cannot be read.
-    """
+    def __init__(self, database: Database, index_id: int, name: str, space: VectorSpace) -> None:
+        self._database, self._name, self.space = database, name, space
+        self._is_it, self._is_its = INDEXES.c.index_id == index_id, VECTORS.c.index_id == index_id
+        self._index_id = index_id
+        self._held, self._version = HeldVectors(space.dim), 0
+        self._lock = threading.Lock()
 
-    def __init__(self, folder: Path, space: VectorSpace) -> None:
-        self._folder, self.space = folder, space
-        self._lock = threading.RLock()
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._manifest = read_manifest(folder) or self._begin()
-        except OSError as error:
-            raise StoreError(f"index {folder} cannot be opened ({error.strerror})") from error
-        require_same_space(folder.name, self._manifest.space, space)
-        self._held: Rows | None = self._mapped()
-        self._fresh = Rows.empty(self._held.normals)
-        self._journal = Journal(self._journal_path(self._manifest.generation), space.dim)
-        self._remove_strays()
-        for change in self._journal.replay():
-            self._apply(change)
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the vectors in memory."""
+        return self._held.size_bytes
 
     def __len__(self) -> int:
-        with self._lock:
-            return sum(len(rows) for rows in self._parts())
-
-    def _parts(self) -> tuple[Rows, Rows]:
-        """The snapshot and what was added since. Raises StoreError when the index is closed."""
-        if self._held is None:
-            raise StoreError(f"index {self._folder.name} is closed")
-        return self._held, self._fresh
+        with self._database.transaction("count vectors") as connection:
+            return int(connection.execute(select(INDEXES.c.vectors).where(self._is_it)).scalar_one_or_none() or 0)
 
     def add(self, keys: KeyArray, vectors: FloatArray) -> None:
         """As `VectorIndex.add`. A key that is given twice takes its last vector."""
         require_vectors(self.space, vectors)
-        if not len(keys):
+        rows = dict(zip(keys.tolist(), vectors.astype("<f2"), strict=True))
+        if not rows:
             return
-        kept = last_of_each(keys)
-        self._change(Change(keys[kept], stored(vectors[kept])))
+        insert = self._database.insert(VECTORS)
+        changed = {name: insert.excluded[name] for name in ("version", "vector")}
+        insert = insert.on_conflict_do_update(index_elements=["key", "index_id"], set_=changed)
+        with self._database.transaction("add vectors") as connection:
+            named = {"index_id": self._index_id, "version": self._next_version(connection)}
+            connection.execute(insert, [{"key": key, "vector": rows[key].tobytes(), **named} for key in sorted(rows)])
+            self._count(connection)
 
     def remove(self, keys: KeyArray) -> int:
-        with self._lock:
-            there = np.concatenate([rows.keys[rows.find(keys)] for rows in self._parts()])
-            if len(there):
-                self._change(Change(there, None))
-            return len(there)
+        count, gone = 0, np.unique(keys).tolist()
+        with self._database.transaction("remove vectors") as connection:
+            version = self._next_version(connection)
+            for some in (gone[start : start + NAMED_AT_ONCE] for start in range(0, len(gone), NAMED_AT_ONCE)):
+                count += connection.execute(delete(VECTORS).where(self._is_its, VECTORS.c.key.in_(some))).rowcount
+            connection.execute(INDEXES.update().where(self._is_it).values(removed=version))
+            self._count(connection)
+        return count
 
     def search(self, query: FloatArray, limit: int, among: KeyArray | None = None) -> Hits:
         """As `VectorIndex.search`: exact among few, approximate among many."""
         require_vectors(self.space, query[None])
         with self._lock:
-            parts = [(rows, None if among is None else rows.find(among)) for rows in self._parts()]
-            old, new = (rows.nearest(query, limit, places) for rows, places in parts)
-        return best(np.concatenate([old.keys, new.keys]), np.concatenate([old.scores, new.scores]), limit)
+            self._follow()
+            return self._held.nearest(query, limit, among)
 
-    def snapshot(self) -> None:
-        """Writes a new generation and maps it. Raises StoreError; the old generation then stays."""
-        with self._lock:
-            generation = self._manifest.generation + 1
-            try:
-                count = write_rows(self._rows_path(generation), *self._parts())
-                journal = Journal(self._journal_path(generation), self.space.dim)
-                manifest = Manifest(space=self.space, generation=generation, rows=count)
-                write_whole(self._folder / MANIFEST, manifest.model_dump_json(), is_synced=True)
-            except OSError as error:
-                raise StoreError(f"index {self._folder.name}: no snapshot could be written ({error})") from error
-            self._journal, self._manifest = journal, manifest
-            self._held = self._mapped()
-            self._fresh = Rows.empty(self._held.normals)
-            self._remove_strays()
+    def _next_version(self, connection: Connection) -> int:
+        counted = INDEXES.update().where(self._is_it).values(version=INDEXES.c.version + 1)
+        version = connection.execute(counted.returning(INDEXES.c.version)).scalar_one_or_none()
+        if version is None:
+            raise StoreError(f"cannot change index {self._name}: it was deleted")
+        return int(version)
 
-    def close(self) -> None:
-        """Writes a snapshot when many changes would have to be read at the next start."""
-        with self._lock:
-            if self._held is None:
+    def _count(self, connection: Connection) -> None:
+        count = select(func.count()).where(self._is_its).scalar_subquery()
+        connection.execute(INDEXES.update().where(self._is_it).values(vectors=count))
+
+    def _follow(self) -> None:
+        """Takes in what has changed since the version that is held.
+
+        What is committed between the statements is read again by the next search, since the version is that of before.
+        """
+        with self._database.transaction("read vectors") as connection:
+            row = connection.execute(select(INDEXES).where(self._is_it)).one_or_none()
+            if row is None:
+                raise StoreError(f"cannot search index {self._name}: it was deleted")
+            if row.version == self._version:
                 return
-            if self._journal.size > SNAPSHOT_BYTES // 8:
-                # The journal has it all: without the snapshot the next start takes longer, nothing more.
-                with contextlib.suppress(StoreError):
-                    self.snapshot()
-            self.abandon()
+            if row.removed > self._version > 0:
+                there = connection.execute(select(VECTORS.c.key).where(self._is_its)).scalars().all()
+                self._held.remove(~np.isin(self._held.keys, np.array(there, dtype=np.int64)))
+            columns = select(VECTORS.c.key, VECTORS.c.vector)
+            newer = columns.where(self._is_its, VECTORS.c.version > self._version)
+            rows = connection.execution_options(stream_results=True).execute(newer)
+            for some in rows.partitions(READ_AT_ONCE):
+                self._take_in(some)
+        self._version = row.version
 
-    def abandon(self) -> None:
-        """Lets go of the rows as a crash would."""
-        with self._lock:
-            self._held = None
-
-    def _change(self, change: Change) -> None:
-        with self._lock:
-            self._parts()  # raises when closed, before anything is written
-            self._journal.append(change)
-            self._apply(change)
-            mapped_bytes = file_bytes(self._manifest.rows, self.space.dim) if self._manifest.generation else 0
-            if self._journal.size > max(SNAPSHOT_BYTES, mapped_bytes // 2):
-                self.snapshot()
-
-    def _apply(self, change: Change) -> None:
-        """Makes a change of the journal in memory."""
-        for rows in self._parts():
-            rows.remove(change.keys)
-        if change.vectors is not None:
-            self._fresh.add(change.keys, change.vectors)
-
-    def _begin(self) -> Manifest:
-        manifest = Manifest(space=self.space, generation=0, rows=0)
-        write_whole(self._folder / MANIFEST, manifest.model_dump_json(), is_synced=True)
-        return manifest
-
-    def _mapped(self) -> Rows:
-        """The snapshot; without rows in the first generation, which has none."""
-        if not self._manifest.generation:
-            return Rows.empty(hyperplanes(self.space.dim))
-        path, size = self._rows_path(self._manifest.generation), file_bytes(self._manifest.rows, self.space.dim)
-        if not path.exists() or path.stat().st_size != size:
-            raise DamagedIndexError(self._folder.name, f"{path.name} does not have its {size} bytes")
-        return mapped_rows(path, self._manifest.rows, self.space.dim)
-
-    def _rows_path(self, generation: int) -> Path:
-        return self._folder / f"rows-{generation}.bin"
-
-    def _journal_path(self, generation: int) -> Path:
-        return self._folder / f"journal-{generation}.log"
-
-    def _remove_strays(self) -> None:
-        """Files of other generations, which a crash left."""
-        generation = self._manifest.generation
-        kept = {MANIFEST, self._rows_path(generation).name, self._journal_path(generation).name}
-        for path in self._folder.iterdir():
-            if path.name not in kept:
-                path.unlink(missing_ok=True)
-
-
-def last_of_each(keys: KeyArray) -> NDArray[np.intp]:
-    """Places of the last occurrence of each key, in order."""
-    _, places = np.unique(keys[::-1], return_index=True)
-    return np.sort(len(keys) - 1 - places)
-
-
-def read_manifest(folder: Path) -> Manifest | None:
-    """Raises DamagedIndexError when there is one and it cannot be understood."""
-    try:
-        text = (folder / MANIFEST).read_bytes()
-    except FileNotFoundError:
-        return None
-    try:
-        return Manifest.model_validate_json(text)
-    except ValidationError as error:
-        raise DamagedIndexError(folder.name, f"{MANIFEST} is not the description of an index") from error
-
-
-def sections(n: int, dim: int) -> list[tuple[str, tuple[int, ...]]]:
-    """Type and shape of each section of a snapshot, little-endian, the rows sorted by key: normals, keys, sketches and
-    vectors."""
-    return [("<f4", (dim, BITS)), ("<i8", (n,)), ("<u8", (WORDS, n)), ("<f2", (n, dim))]
-
-
-def file_bytes(n: int, dim: int) -> int:
-    return sum(np.dtype(kind).itemsize * int(np.prod(shape)) for kind, shape in sections(n, dim))
-
-
-def mapped_rows(path: Path, n: int, dim: int) -> Rows:
-    """The rows of a file of `file_bytes(n, dim)` bytes. Raises OSError."""
-    content = np.memmap(path, dtype=np.uint8, mode="r")
-    arrays: list[Array] = []
-    at = 0
-    for kind, shape in sections(n, dim):
-        size = np.dtype(kind).itemsize * int(np.prod(shape))
-        arrays.append(np.asarray(content[at : at + size]).view(kind).reshape(shape))
-        at += size
-    normals, keys, sketches, vectors = arrays
-    return Rows(keys, sketches, vectors, np.array(normals))
-
-
-def write_rows(path: Path, held: Rows, fresh: Rows) -> int:
-    """Writes the rows of both, which have no key and all hyperplanes in common, and syncs the file.
-
-    Returns:
-        The number of rows.
-
-    Raises:
-        OSError
-    """
-    places = held.held(), fresh.held()
-    keys = np.concatenate([held.keys[places[0]], fresh.keys[places[1]]])
-    order = np.argsort(keys, kind="stable")
-    with path.open("wb") as file:
-        file.write(np.ascontiguousarray(held.normals, "<f4").data)
-        file.write(keys[order].astype("<i8").data)
-        for old, new in zip(held.sketches, fresh.sketches, strict=True):
-            file.write(np.concatenate([old[places[0]], new[places[1]]])[order].astype("<u8").data)
-        for part in ordered(held.vectors, fresh.vectors, places, order):
-            file.write(part.astype("<f2").data)
-        file.flush()
-        os.fsync(file.fileno())
-    return len(keys)
-
-
-def ordered(old: Array, new: Array, places: tuple[Array, Array], order: Array) -> Iterator[Array]:
-    """Rows at `places` of two arrays, which count on from the first to the second, in an order, a part at a time."""
-    count = len(places[0])
-    for start in range(0, len(order), WRITTEN_AT_ONCE):
-        wanted = order[start : start + WRITTEN_AT_ONCE]
-        part, is_old = np.empty((len(wanted), old.shape[1]), old.dtype), wanted < count
-        part[is_old] = old[places[0][wanted[is_old]]]
-        part[~is_old] = new[places[1][wanted[~is_old] - count]]
-        yield part
+    def _take_in(self, rows: Sequence[tuple[int, bytes]]) -> None:
+        keys = np.array([row[0] for row in rows], dtype=np.int64)
+        vectors = np.frombuffer(b"".join(row[1] for row in rows), dtype="<f2").reshape(len(keys), self.space.dim)
+        self._held.add(keys, vectors)

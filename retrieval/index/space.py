@@ -66,7 +66,6 @@ class VectorIndexes(Protocol):
 
         Raises:
             VectorSpaceError: it holds another encoder's vectors.
-            DamagedIndexError: it has to be made again.
             StoreError: it cannot be read.
         """
         ...

@@ -18,7 +18,7 @@ from retrieval.stores.files import Files
 from retrieval.stores.filters import Scalar
 from retrieval.stores.paging import Page, in_order, paged
 from retrieval.stores.store_records import DAY_S, Addition, FileStatus, StoreFile, VectorStore, pairs_of
-from retrieval.stores.tables import BATCHES, CHUNKS, FILES, STORE_FILES, STORES, TABLES, is_file
+from retrieval.stores.tables import BATCHES, CHUNKS, FILES, STORE_FILES, STORES, TABLES, delete_chunks, is_file
 
 if TYPE_CHECKING:
     from sqlalchemy import Row, Select
@@ -64,9 +64,10 @@ class Catalog:
             rows = connection.execute(paged(connection, query, STORES.c.created_at, STORES.c.store_id, page)).all()
             return in_order(with_counts(connection, rows), page)
 
-    def all_stores(self) -> list[tuple[str, str]]:
-        """Ids of every owner's stores, each with its owner."""
-        rows = self._database.rows("list vector stores", select(STORES.c.store_id, STORES.c.owner))
+    def stores_in(self, space: str) -> list[tuple[str, str]]:
+        """Ids of every owner's stores that a base encoder has encoded, each with its owner."""
+        query = select(STORES.c.store_id, STORES.c.owner).where(STORES.c.space == space)
+        rows = self._database.rows("list vector stores", query)
         return [(row.store_id, row.owner) for row in rows]
 
     def expired_stores(self) -> list[str]:
@@ -83,8 +84,9 @@ class Catalog:
     def delete_store(self, store_id: str) -> None:
         """Deletes a store with its chunks. The uploaded files stay."""
         with self._database.transaction("delete a vector store") as connection:
-            for table in (STORES, CHUNKS, STORE_FILES, BATCHES):  # the store first, as `attach` does: no deadlock
+            for table in (STORES, STORE_FILES, BATCHES):  # the store first, as `attach` does: no deadlock
                 connection.execute(delete(table).where(table.c.store_id == store_id))
+            delete_chunks(connection, CHUNKS.c.store_id == store_id)
 
     def attach(
         self, store_id: str, files: Sequence[Addition], default: StaticChunking, batch_id: str | None = None
@@ -167,7 +169,7 @@ class Catalog:
     def detach(self, store_id: str, file_id: str) -> bool:
         """Takes a file out of a store with its chunks; False when it was not in it."""
         with self._database.transaction("detach a file") as connection:
-            connection.execute(delete(CHUNKS).where(CHUNKS.c.store_id == store_id, CHUNKS.c.file_id == file_id))
+            delete_chunks(connection, CHUNKS.c.store_id == store_id, CHUNKS.c.file_id == file_id)
             return bool(connection.execute(delete(STORE_FILES).where(*is_file(store_id, file_id))).rowcount)
 
     def attributes(self, store_id: str) -> dict[str, dict[str, Scalar]]:
@@ -224,16 +226,9 @@ class Catalog:
         query = select(STORE_FILES.c.file_id).where(STORE_FILES.c.store_id == store_id, WAITS)
         return {row.file_id for row in self._database.rows("find files to read", query)}
 
-    def read_again(self, store_id: str) -> None:
-        """Every file of a store that was read is to be read once more."""
-        is_read = STORE_FILES.c.status == FileStatus.COMPLETED.value
-        statement = STORE_FILES.update().where(STORE_FILES.c.store_id == store_id, is_read)
-        values = {"status": FileStatus.IN_PROGRESS.value, "claimed_until": None, "attempts": 0}
-        self._database.change("have files read again", statement.values(**values))
-
-    def release_claims(self) -> None:
-        """Ends all claims: for a process that knows it is the only one."""
-        self._database.change("release claims", STORE_FILES.update().values(claimed_until=None))
+    def keep_claim(self, store_id: str, file_id: str, seconds: float) -> bool:
+        """Extends the claim on a file; False when the file is gone."""
+        return self.change_store_file(store_id, file_id, {"claimed_until": time.time() + seconds})
 
 
 def new_row(

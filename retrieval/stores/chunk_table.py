@@ -7,12 +7,12 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-from sqlalchemy import and_, delete, func, select
+from sqlalchemy import and_, func, select
 
 from decision_log.database import Database
 from retrieval.index.space import KeyArray
 from retrieval.stores.store_records import Chunk, FileStatus, pairs_of
-from retrieval.stores.tables import CHUNKS, FILES, STORE_FILES
+from retrieval.stores.tables import CHUNKS, FILES, STORE_FILES, delete_chunks
 
 ID_BATCH = 500
 """Ids in one statement, well below the databases' limits on parameters."""
@@ -33,7 +33,7 @@ class ChunkTable:
         )
         with self._database.transaction("write chunks") as connection:
             old = connection.execute(select(CHUNKS.c.key).where(is_its)).scalars().all()
-            connection.execute(delete(CHUNKS).where(is_its))
+            delete_chunks(connection, is_its)
             while some := list(islice(rows, ID_BATCH)):
                 connection.execute(CHUNKS.insert(), some)
             new = connection.execute(select(CHUNKS.c.key).where(is_its).order_by(CHUNKS.c.position)).scalars().all()

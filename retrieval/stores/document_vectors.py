@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from base.errors import DamagedIndexError
 from retrieval.index.space import KeyArray, VectorIndex, VectorIndexes, VectorSpace
 from retrieval.routing.fusion import Ranking
 from retrieval.stores.chunk_table import ChunkTable
@@ -20,7 +17,6 @@ from router.types import FloatArray
 MAX_WORD_INDEXES = 32
 MAX_INDEXED_AT_ONCE = 1_000
 """Chunks whose words are indexed in about a tenth of a second."""
-logger = logging.getLogger(__name__)
 
 EMPTY: Ranking = (np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
 
@@ -57,8 +53,7 @@ class DocumentVectors:
             space: open_indexes(index_name(space, self.base_space), VectorSpace(fingerprint=space, dim=expert.dim))
             for space, expert in self._encoders.items()
         }
-        self.damaged: set[str] = set()  # stores whose indexes have to be made again: `Ingestion` does
-        self._checked: set[str] = set()
+        self._complete: set[str] = set()  # stores whose index of base was found to have what was read
         self._words: dict[tuple[str, str], WordIndex] = {}
         self._words_lock = threading.Lock()
 
@@ -72,17 +67,8 @@ class DocumentVectors:
         return tuple(self._encoders)
 
     def index(self, store_id: str, space: str) -> VectorIndex:
-        """Raises VectorSpaceError when it was filled by another encoder, DamagedIndexError, StoreError."""
-        try:
-            index = self._indexes[space].open(store_id)
-            if space == self.base_space and store_id not in self._checked:
-                self._check(store_id, index)
-        except DamagedIndexError as error:
-            if store_id not in self.damaged:
-                logger.warning("retrieval: %s; the files of the store will be read again", error)
-            self.damaged.add(store_id)
-            raise
-        return index
+        """Raises VectorSpaceError when it was filled by another encoder, StoreError."""
+        return self._indexes[space].open(store_id)
 
     def add(self, store_id: str, space: str, keys: KeyArray) -> None:
         """Encodes the chunks of these keys for a space and adds them, in one go: give a few at a time."""
@@ -94,21 +80,19 @@ class DocumentVectors:
     def remove(self, store_id: str, keys: KeyArray) -> None:
         if len(keys):
             for space in self._encoders:
-                # One that is made again gets what is in the database, and these are not.
-                with contextlib.suppress(DamagedIndexError):
-                    self.index(store_id, space).remove(keys)
+                self.index(store_id, space).remove(keys)
 
     def drop(self, store_id: str) -> None:
         """Deletes every index of a store."""
         for indexes in self._indexes.values():
             indexes.drop(store_id)
-        self.damaged.discard(store_id)
+        self._complete.discard(store_id)
         with self._words_lock:
             for key in [key for key in self._words if key[0] == store_id]:
                 del self._words[key]
 
     def behind(self, store_id: str) -> list[str]:
-        """Spaces of experts that came later and have not seen all of a store."""
+        """Spaces that lack vectors of a store: an expert came later, or an index is lost or of an earlier coe."""
         return [space for space in self._encoders if not self.is_complete(store_id, space)]
 
     def bytes_of(self, count: int) -> int:
@@ -116,10 +100,15 @@ class DocumentVectors:
         return count * sum(2 * expert.dim for expert in self._encoders.values())
 
     def is_complete(self, store_id: str, space: str) -> bool:
-        """Returns True when a space has every chunk that base has. Files being read differ by a batch or so."""
-        if space == self.base_space:
-            return True
-        return len(self.index(store_id, space)) >= len(self.index(store_id, self.base_space))
+        """Returns True when a space has every chunk that base has, and base all that are completely read: these are
+        counted first, and no more once base had them. Files being read differ by a batch or so."""
+        base = self.index(store_id, self.base_space)
+        if store_id not in self._complete:
+            read = self._chunks.count_read(store_id)
+            if len(base) < read:
+                return False
+            self._complete.add(store_id)
+        return space == self.base_space or len(self.index(store_id, space)) >= len(base)
 
     def can_search(self, store_id: str, expert: str) -> bool:
         """Returns True when an expert has an index of a store's documents."""
@@ -170,16 +159,6 @@ class DocumentVectors:
     def close(self) -> None:
         for indexes in self._indexes.values():
             indexes.close()
-
-    def _check(self, store_id: str, index: VectorIndex) -> None:
-        """Looks once whether base's index has what was read: a file that is gone, or a journal's end, leaves no trace.
-
-        Counts in the database first: what is completely read there is in the index before.
-        """
-        read = self._chunks.count_read(store_id)
-        if len(index) < read:
-            raise DamagedIndexError(store_id, f"it holds {len(index)} of {read} vectors")
-        self._checked.add(store_id)
 
     def _word_index(self, store_id: str, expert: LexicalExpert, *, may_take_long: bool) -> WordIndex:
         """The index of a store's words as its chunks are now, made again after a change. Raises StaleWordsError."""

@@ -16,7 +16,7 @@ from functools import partial
 
 import numpy as np
 
-from base.errors import DamagedIndexError, RouterError, StoreError
+from base.errors import RouterError, StoreError
 from fleet.tasks import happens, stop_task
 from retrieval.fair_threads import PIECE_CHARS, PIECE_TEXTS, FairThreads
 from retrieval.index.space import KeyArray
@@ -29,11 +29,12 @@ from retrieval.stores.document_text import UnreadableFileError
 from retrieval.stores.document_vectors import DocumentVectors
 from retrieval.stores.store_records import FileStatus, StoreFile
 
-CLAIM_S = 600.0
+CLAIM_S = 15.0  # extended while a file is read, so that those of a gateway that died are soon free
 LOOK_EVERY_S = 15.0  # for files that another gateway left, and stores past their time
 RETRY_S = 1.0
 WAIT_S = 300.0
 MAX_ATTEMPTS = 3
+
 
 NO_KEYS: KeyArray = np.zeros(0, dtype=np.int64)
 
@@ -54,12 +55,9 @@ class Ingestion:
         vectors: DocumentVectors,
         reader: DocumentReader,
         threads: FairThreads,
-        *,
-        is_alone: bool,
     ) -> None:
         self._catalog, self._chunks, self._vectors = catalog, chunks, vectors
         self._reader, self._threads = reader, threads
-        self._is_alone = is_alone
         self._has_work = asyncio.Event()
         self._waits = False  # for a database that is away
         self._wakes = 0
@@ -68,13 +66,12 @@ class Ingestion:
         self._owners: dict[str, asyncio.Task[None]] = {}
         self._in_hand: set[tuple[str, str]] = set()
 
-    async def start(self) -> None:
-        """Continues with the files that an earlier process left. Raises StoreError."""
-        if self._is_alone:
-            await asyncio.to_thread(self._catalog.release_claims)
+    def start(self) -> None:
+        """Continues with the files that an earlier process left. Call it on the event loop."""
         self._tasks = [
             asyncio.create_task(self._run(), name="retrieval-ingestion"),
             asyncio.create_task(self._backfill(), name="retrieval-backfill"),
+            asyncio.create_task(self._keep_claims(), name="retrieval-claims"),
         ]
 
     async def aclose(self) -> None:
@@ -106,7 +103,6 @@ class Ingestion:
         while True:
             self._has_work.clear()
             try:
-                await asyncio.to_thread(self._repair)
                 for owner in await asyncio.to_thread(self._catalog.owners_waiting):
                     if owner not in self._owners:
                         self._owners[owner] = asyncio.create_task(self._read_of(owner), name="retrieval-reading")
@@ -142,30 +138,27 @@ class Ingestion:
             logger.warning("retrieval: files wait, because %s", error)
         self._waits = True
 
-    def _repair(self) -> None:
-        """Queues the files of stores with a damaged index to be read again.
-
-        First in the database, so that after a crash in between the rest is done again. A store of another encoder stays
-        as it is: it cannot be searched before that one is back.
-        """
-        for store_id in sorted(self._vectors.damaged):
-            store = self._catalog.store(store_id, None)
-            if store is None or store.space == self._vectors.base_space:
-                self._catalog.read_again(store_id)
-                self._vectors.drop(store_id)
+    async def _keep_claims(self) -> None:
+        """Extends the claims of this process."""
+        while True:
+            await asyncio.sleep(CLAIM_S / 3)
+            for store_id, file_id in tuple(self._in_hand):
+                with contextlib.suppress(StoreError):
+                    await asyncio.to_thread(self._catalog.keep_claim, store_id, file_id, CLAIM_S)
 
     async def _backfill(self) -> None:
-        """Encodes what an expert with a document space of its own has not seen, because it came later."""
-        if len(self._vectors.spaces) == 1:
-            return
+        """Encodes what spaces lack: an expert may have come later, an index may be lost or of an earlier coe.
+
+        A store of another base stays as it is: it cannot be searched before that one is back.
+        """
         try:
-            for store_id, owner in await asyncio.to_thread(self._catalog.all_stores):
-                with contextlib.suppress(DamagedIndexError):  # `_repair` encodes for every expert
-                    behind = await asyncio.to_thread(self._vectors.behind, store_id)
-                    keys = await asyncio.to_thread(self._chunks.all_keys, store_id) if behind else NO_KEYS
-                    for some in parts(keys, PIECE_TEXTS):
-                        for space in behind:
-                            await self._threads.run(owner, self._vectors.add, store_id, space, some)
+            for store_id, owner in await asyncio.to_thread(self._catalog.stores_in, self._vectors.base_space):
+                if not (behind := await asyncio.to_thread(self._vectors.behind, store_id)):
+                    continue
+                logger.warning("retrieval: the documents of %s are encoded again, for vectors are missing", store_id)
+                for some in parts(await asyncio.to_thread(self._chunks.all_keys, store_id), PIECE_TEXTS):
+                    for space in behind:
+                        await self._threads.run(owner, self._vectors.add, store_id, space, some)
         except RouterError as error:
             logger.warning("retrieval: some experts cannot search every store, because %s", error)
 
@@ -192,11 +185,9 @@ class Ingestion:
             done = failure(error.code, str(error))
         except ReaderDiedError:
             done = {"claimed_until": None}
-        except StoreError as error:
+        except StoreError:
             await asyncio.to_thread(self._catalog.give_back, *name)
             self._in_hand.discard(name)
-            if isinstance(error, DamagedIndexError):
-                return False  # it waits for `_repair`, and those of other stores need not
             raise
         except RouterError as error:
             done = failure("server_error", str(error))
@@ -215,8 +206,7 @@ class Ingestion:
             UnreadableFileError: too many attempts have ended without an end.
         """
         file = await asyncio.to_thread(self._catalog.store_file, store_id, file_id)
-        seconds = self._reader.wall_s + CLAIM_S
-        if file is None or not (attempt := await asyncio.to_thread(self._catalog.claim, store_id, file_id, seconds)):
+        if file is None or not (attempt := await asyncio.to_thread(self._catalog.claim, store_id, file_id, CLAIM_S)):
             return None
         self._in_hand.add((store_id, file_id))
         if attempt > MAX_ATTEMPTS:
@@ -241,8 +231,7 @@ class Ingestion:
         for some in parts(keys, max(1, min(PIECE_TEXTS, PIECE_CHARS // size))):
             for space in self._vectors.spaces:
                 await self._threads.run(owner, self._vectors.add, file.store_id, space, some)
-            claim = {"claimed_until": time.time() + CLAIM_S}
-            if not await asyncio.to_thread(self._catalog.change_store_file, file.store_id, file.file_id, claim):
+            if not await asyncio.to_thread(self._catalog.keep_claim, file.store_id, file.file_id, CLAIM_S):
                 await asyncio.to_thread(self._forget, file.store_id, keys)
                 raise AbandonedError
 

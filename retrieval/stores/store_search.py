@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from base.errors import DamagedIndexError, RequestError
+from base.errors import RequestError
 from retrieval.index.space import KeyArray, VectorSpace, require_same_space
 from retrieval.routing.fusion import POOL, fuse
 from retrieval.routing.query_routing import QueryRouting, RoutedQueries
@@ -17,7 +17,6 @@ from retrieval.stores.catalog import Catalog
 from retrieval.stores.chunk_table import ChunkTable
 from retrieval.stores.document_vectors import DocumentVectors
 from retrieval.stores.filters import Filter, matches
-from retrieval.stores.ingestion import LOOK_EVERY_S
 from retrieval.stores.store_records import Chunk, VectorStore
 from retrieval.types import BASE, DenseExpert, RetrievalDecision, RetrievalReason, single
 from router.section import AUTO
@@ -70,15 +69,7 @@ class StoreSearch:
         """
         if store.expires_at is not None and store.expires_at < time.time():
             raise RequestError(f"vector store {store.store_id} has expired", status=404, code="not_found")
-        try:
-            answer = self._answer(store, request)
-        except DamagedIndexError as error:
-            raise RequestError(
-                f"{error}: its files are read again, as the status of the store shows",
-                status=503,
-                code="index_incomplete",
-                retry_after_s=LOOK_EVERY_S,
-            ) from error
+        answer = self._answer(store, request)
         if store.expires_days is not None:
             self._catalog.change_store(store.store_id, {"last_active_at": time.time()})
         return answer
@@ -97,11 +88,15 @@ class StoreSearch:
         return SearchAnswer(routed, self._shown(store.store_id, best, request))
 
     def _possible(self, store_id: str, decision: RetrievalDecision) -> RetrievalDecision:
-        """The decision, or base where a member has not encoded this store's documents yet."""
+        """The decision, or base where a member has not encoded this store's documents yet.
+
+        Raises:
+            RequestError: 503, the client named the member, or base has not either.
+        """
         lacking = [name for name in decision.members if not self._vectors.can_search(store_id, name)]
         if not lacking:
             return decision
-        if decision.reason is RetrievalReason.EXPLICIT:
+        if decision.reason is RetrievalReason.EXPLICIT or not self._vectors.can_search(store_id, BASE):
             raise RequestError(
                 f"retrieval expert '{lacking[0]}' is still encoding the documents of {store_id}",
                 status=503,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import BigInteger, Float, Index, Integer, LargeBinary, Text
+from sqlalchemy import BigInteger, Float, Index, Integer, LargeBinary, Text, delete, select
 from sqlmodel import Field, SQLModel
+
+from retrieval.index.vector_rows import INDEXES, VECTORS
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Table
+    from sqlalchemy.engine import Connection
 
 
 class FileRow(SQLModel, table=True):
@@ -106,9 +109,15 @@ STORES: Table = SQLModel.metadata.tables["vector_stores"]
 STORE_FILES: Table = SQLModel.metadata.tables["vector_store_files"]
 BATCHES: Table = SQLModel.metadata.tables["vector_store_batches"]
 CHUNKS: Table = SQLModel.metadata.tables["retrieval_chunks"]
-TABLES = [FILES, FILE_PARTS, STORES, STORE_FILES, BATCHES, CHUNKS]
+TABLES = [FILES, FILE_PARTS, STORES, STORE_FILES, BATCHES, CHUNKS, INDEXES, VECTORS]
 
 
 def is_file(store_id: str, file_id: str) -> tuple[ColumnElement[bool], ...]:
     """Conditions on a file of a store."""
     return STORE_FILES.c.store_id == store_id, STORE_FILES.c.file_id == file_id
+
+
+def delete_chunks(connection: Connection, *which: ColumnElement[bool]) -> None:
+    """Deletes chunks with those of their vectors that are in this database."""
+    connection.execute(delete(VECTORS).where(VECTORS.c.key.in_(select(CHUNKS.c.key).where(*which))))
+    connection.execute(delete(CHUNKS).where(*which))

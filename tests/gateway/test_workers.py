@@ -155,9 +155,7 @@ async def test_metrics_add_up_and_each_worker_knows_the_others_decisions(
         assert answer.status == 404
 
 
-async def test_every_worker_serves_the_vector_stores_of_the_one_that_owns_the_local_index(
-    shared: Shared, client: aiohttp.ClientSession
-) -> None:
+async def test_every_worker_serves_the_same_vector_stores(shared: Shared, client: aiohttp.ClientSession) -> None:
     gateway = shared.gateway
     text = "the tallest mountain is Everest\n" * 5000  # of several pieces
 
@@ -180,6 +178,21 @@ async def test_every_worker_serves_the_vector_stores_of_the_one_that_owns_the_lo
         refused = await call("POST", "vector_stores", 400, data=b"{")
         assert refused["error"]["type"] == "invalid_request_error"
         await call("GET", "files/none?a=%2F&b=c", 404)
+
+    async def found() -> set[str]:
+        """Files of the best chunks, as whichever worker gets the connection finds them."""
+        asked = {"query": "mountain", "max_num_results": 50}
+        data = (await call("POST", f"vector_stores/{store}/search", json=asked))["data"]
+        return {each["filename"] for each in data}
+
+    async def is_found_everywhere() -> bool:
+        return all([await found() == {"last.txt"} for _ in range(12)])
+
+    files = (await call("GET", f"vector_stores/{store}/files"))["data"]
+    for each in files:
+        await call("DELETE", f"vector_stores/{store}/files/{each['id']}")
+    await call("POST", f"vector_stores/{store}/texts", json={"texts": [{"text": "a mountain", "filename": "last.txt"}]})
+    assert await is_found_everywhere(), "a worker lags behind what another has acknowledged"
 
 
 async def test_routers_and_canaries_are_the_same_on_every_worker(shared: Shared, client: aiohttp.ClientSession) -> None:
@@ -332,18 +345,6 @@ def test_more_workers_than_the_limits_divide_among_are_refused() -> None:
         check(narrow, 2)
         with pytest.raises(ConfigError, match=r"^experts.ruby.max_concurrency 2 cannot be .* 3 workers; allowed: 3 or"):
             check(narrow, 3)
-
-
-def test_sources_of_a_local_index_need_one_worker() -> None:
-    retrieval = {
-        "encoder": {"kind": "hashing"},
-        "experts": {},
-        "attach": {"red": {"store": "vs_1"}},
-    }
-    with pytest.raises(ConfigError, match=r"^COE_WORKERS=2: retrieval\.attach reads the local index, .*pgvector$"):
-        check_count(config_of(sections={"retrieval": retrieval}), 2)
-    retrieval["stores"] = {"index": "pgvector"}
-    check_count(config_of(sections={"retrieval": retrieval}), 2)
 
 
 def test_merged_metrics_have_each_family_once() -> None:

@@ -155,7 +155,7 @@ async def serving(
     batches = BatchStore(Files(store, folder / "incoming")) if has_store else None
     service = service or RetrievalService(config, routing or build_routing(config))
     if batches is not None:
-        service.open_stores(batches.files, folder, secrets or {}, url)
+        service.open_stores(batches.files, secrets or {}, url)
     log = MemoryLog()
     parts = Parts(
         config=config_of(**{"shutdown_grace_s": 1.0, **limits}).model_copy(update={"retrieval": config}),

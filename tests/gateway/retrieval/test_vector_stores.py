@@ -237,7 +237,10 @@ async def test_chunks_follow_the_static_strategy(running: Serving) -> None:
         assert len(page.data) > 8
 
 
-async def test_stores_outlive_the_gateway_and_unfinished_files_are_read_at_the_next_start(tmp_path: Path) -> None:
+async def test_stores_outlive_the_gateway_and_unfinished_files_are_read_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retrieval.stores.ingestion.LOOK_EVERY_S", 0.02)
     async with serving(tmp_path) as running:
         store_id = await running.store_of(TEXTS)
         stores = running.service.stores
@@ -250,7 +253,7 @@ async def test_stores_outlive_the_gateway_and_unfinished_files_are_read_at_the_n
             len(b"A quokka is an animal that smiles."),
         )
         await stores.attach("", store_id, [Addition(late.file_id)])
-        assert running.service.stores.catalog.claim(store_id, late.file_id, 600.0)  # as if the gateway had died over it
+        assert running.service.stores.catalog.claim(store_id, late.file_id, 1.0)  # as if the gateway had died over it
     async with serving(tmp_path) as running:
         await running.service.stores.ingestion.until_read(store_id, {late.file_id})
         _, answer, _ = await running.search(store_id, "quokka smiles")
@@ -284,12 +287,17 @@ async def test_a_store_of_another_encoder_is_refused(tmp_path: Path) -> None:
         assert "bring back that encoder" in answer["error"]["message"]
 
 
-async def test_a_second_gateway_on_the_folder_says_where_the_stores_are(tmp_path: Path) -> None:
-    async with serving(tmp_path), serving(tmp_path) as second:
-        status, answer, _ = await second.post("/vector_stores", {})
-        assert status == 503
-        assert "open in another gateway" in answer["error"]["message"]
-        assert (await second.post("/embeddings", {"input": "x"}))[0] == 200
+async def test_a_second_gateway_on_the_database_finds_what_the_first_adds_and_removes(tmp_path: Path) -> None:
+    async with serving(tmp_path) as first, serving(tmp_path) as second:
+        store_id = await first.store_of(TEXTS)
+        for name in ("printer.txt", "dogs.md"):
+            _, answer, _ = await second.search(store_id, TEXTS[name], model="base")
+            assert answer["data"][0]["filename"] == name
+            found = answer["data"][0]["file_id"]
+            async with first.openai() as client:
+                await client.vector_stores.files.delete(found, vector_store_id=store_id)
+            _, answer, _ = await second.search(store_id, TEXTS[name], model="base")
+            assert name not in {each["filename"] for each in answer["data"]}
 
 
 BAD_REQUESTS: tuple[tuple[str, dict[str, object], int, str], ...] = (
