@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,7 +29,6 @@ from router.artifact import read_regular_file
 from router.types import FloatArray
 from router.weights import resolve_weights
 
-CHECKPOINT_FOLDER = "checkpoint"
 DEV_QUERIES = 200
 """Dev queries of a collection that a look takes at most."""
 
@@ -87,20 +85,17 @@ def train_adapter(
     created_at: str,
     on_look: Callable[[Look], None],
 ) -> AdapterManifest:
-    """Trains, and writes the adapter of the best look to `out`. An interrupted run continues from its last look.
+    """Trains, and writes the adapter of the best look to `out`.
 
     Raises:
         MissingExtraError: torch, sentence-transformers or peft is not installed.
-        DataError: `out` holds the checkpoint of another run.
     """
     adapter = QueryAdapter(resolve_weights(base.model), recipe, base.pooling)
     sets = [corpus.seen for corpus in corpora]
     data = data_fingerprint([corpus.collection for corpus in corpora], sets)
-    identity = hashlib.sha256(f"{base.fingerprint}{data}{recipe.model_dump_json()}".encode()).hexdigest()
     base_score = dev_score(base.encode, corpora)
-    run = Run(adapter, recipe, planned_steps(sets, recipe), out / CHECKPOINT_FOLDER, identity)
-    run.resume(base_score)
-    run_steps(run, corpora, on_look)
+    run = Run(adapter, base_score, adapter.weights())
+    run_steps(run, corpora, recipe, planned_steps(sets, recipe), on_look)
     adapter.set_weights(run.best_weights)
     adapter.save_peft(out)
     manifest = AdapterManifest(
@@ -116,56 +111,29 @@ def train_adapter(
         dev_ndcg_base=base_score,
     )
     (out / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
-    shutil.rmtree(out / CHECKPOINT_FOLDER, ignore_errors=True)
     return manifest
 
 
-def run_steps(run: Run, corpora: Sequence[Corpus], on_look: Callable[[Look], None]) -> None:
-    """Trains from the last look of the run to its end, or until looks no longer improve."""
-    for number, batch in enumerate(batches([corpus.seen for corpus in corpora], run.recipe, run.steps)):
-        if number < run.step or run.is_stale:
-            continue
-        loss = train_step(run.adapter, corpora[batch.collection], batch, number, run.steps, run.recipe)
-        run.step = number + 1
-        if run.step % run.recipe.eval_every == 0 or run.step == run.steps:
+def run_steps(run: Run, corpora: Sequence[Corpus], recipe: Recipe, steps: int, on_look: Callable[[Look], None]) -> None:
+    """Trains until the last step, or until looks no longer improve."""
+    for number, batch in enumerate(batches([corpus.seen for corpus in corpora], recipe, steps)):
+        loss = train_step(run.adapter, corpora[batch.collection], batch, number, steps, recipe)
+        if (number + 1) % recipe.eval_every == 0 or number + 1 == steps:
             scores = {share: dev_score(partial(run.adapter.encode, strength=share), corpora) for share in STRENGTHS}
             run.look(scores)
-            on_look(Look(run.step, run.steps, loss, scores[1.0], run.best_score))
+            on_look(Look(number + 1, steps, loss, scores[1.0], run.best_score))
+            if run.stale_looks >= recipe.patience:
+                return
 
 
 @dataclass
 class Run:
-    """The state that an interrupted training continues from.
-
-    The start counts as a look: an adapter that never helps stays at 0.
-    """
+    """The best of a training so far. The start counts as a look: an adapter that never helps stays at 0."""
 
     adapter: QueryAdapter
-    recipe: Recipe
-    steps: int
-    folder: Path
-    identity: str
-    step: int = 0
-    best_score: float = float("-inf")
+    best_score: float
+    best_weights: dict[str, FloatArray]
     stale_looks: int = 0
-
-    def resume(self, base_score: float) -> None:
-        """Raises DataError when the folder holds another run's checkpoint."""
-        self.best_weights, self.best_score = self.adapter.weights(), base_score
-        found = self.adapter.load_checkpoint(self.folder)
-        if found is None:
-            return
-        progress, best = found
-        if progress.get("identity") != self.identity:
-            raise DataError(
-                f"{self.folder}: is the checkpoint of other data or settings; remove it or name another --out"
-            )
-        self.step, self.best_score = int(progress["step"]), float(progress["best_score"])
-        self.stale_looks, self.best_weights = int(progress["stale_looks"]), best
-
-    @property
-    def is_stale(self) -> bool:
-        return self.stale_looks >= self.recipe.patience
 
     def look(self, scores: Mapping[float, float]) -> None:
         """Args: scores: by the share of the adapter."""
@@ -174,13 +142,6 @@ class Run:
             self.best_score, self.stale_looks, self.best_weights = scores[share], 0, self.adapter.weights(share)
         else:
             self.stale_looks += 1
-        progress: dict[str, object] = {
-            "identity": self.identity,
-            "step": self.step,
-            "best_score": self.best_score,
-            "stale_looks": self.stale_looks,
-        }
-        self.adapter.save_checkpoint(self.folder, progress, self.best_weights)
 
 
 def train_step(adapter: QueryAdapter, corpus: Corpus, batch: Batch, number: int, steps: int, recipe: Recipe) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,18 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from base.errors import DataError
-from base.whole_files import write_whole
 from retrieval.adaptable import LINEAR
 from retrieval.training.recipe import Recipe
 from router.types import FloatArray
 
 TARGETS = rf".*encoder\.layer\.\d+\.({'|'.join(name.replace('.', chr(92) + '.') for name in LINEAR)})"
 """The products of every layer, but not the pooler's, which sentence-transformers does not use."""
-
-MOMENTS = ("exp_avg", "exp_avg_sq")
-CHECKPOINT_FILE = "checkpoint.safetensors"
-PROGRESS_FILE = "checkpoint.json"
 
 
 class QueryAdapter:
@@ -134,45 +127,3 @@ class QueryAdapter:
     def save_peft(self, folder: Path) -> None:
         """PEFT's two files."""
         self._model.save_pretrained(str(folder), save_embedding_layers=False)
-
-    def save_checkpoint(self, folder: Path, progress: dict[str, object], best: dict[str, FloatArray]) -> None:
-        """Writes what training continues from: weights, the optimiser's moments, the best weights, `progress` as JSON.
-
-        The progress file comes last and names the step; one that was cut off leaves the checkpoint before.
-        """
-        from safetensors.numpy import save_file
-
-        folder.mkdir(parents=True, exist_ok=True)
-        arrays = {f"now.{name}": array for name, array in self.weights().items()}
-        arrays |= {f"best.{name}": array for name, array in best.items()}
-        for name, parameter in self._trained.items():
-            state = self._optimizer.state.get(parameter, {})
-            arrays |= {f"{moment}.{name}": state[moment].numpy() for moment in MOMENTS if moment in state}
-        file = f"{progress['step']}-{CHECKPOINT_FILE}"
-        save_file(arrays, folder / file)
-        write_whole(folder / PROGRESS_FILE, json.dumps(progress | {"file": file}))
-        for old in folder.glob(f"*-{CHECKPOINT_FILE}"):
-            if old.name != file:
-                old.unlink()
-
-    def load_checkpoint(self, folder: Path) -> tuple[dict[str, Any], dict[str, FloatArray]] | None:
-        """Progress and best weights of the last checkpoint; None when there is none. Raises DataError."""
-        import torch
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
-        path = folder / PROGRESS_FILE
-        if not path.is_file():
-            return None
-        try:
-            progress: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            arrays = load_file(folder / str(progress["file"]))
-            self.set_weights({name: arrays[f"now.{name}"] for name in self._trained})
-            for name, parameter in self._trained.items():
-                moments = {m: torch.from_numpy(arrays[f"{m}.{name}"]) for m in MOMENTS}
-                self._optimizer.state[parameter] = {"step": torch.tensor(float(progress["step"])), **moments}
-            return progress, {name: arrays[f"best.{name}"] for name in self._trained}
-        except (OSError, ValueError, KeyError, SafetensorError, RuntimeError) as error:
-            raise DataError(
-                f"{folder}: the checkpoint cannot be read ({type(error).__name__}); remove the folder"
-            ) from error
