@@ -20,10 +20,6 @@ LearnOption = Annotated[
 PortOption = Annotated[int | None, typer.Option("--port", min=0, max=65535, help="0: any free port (COE_PORT; 8000)")]
 
 
-DEMO = ("budgets", "encoders", "eval", "llamacpp", "stores", "train")
-"""The extras that `demo` consists of."""
-
-
 def up(
     config: options.ConfigOption = Path("experts.yaml"),
     data_dir: options.DataOption = Path("data"),
@@ -41,19 +37,12 @@ def up(
     begun_s = time.perf_counter()
     from uvloop import run
 
-    from base.extras import EXTRAS, MissingExtraError, missing
-    from base.shipped import DEFAULT_CONFIG, copy_composition
     from base.terminal import Terminal
     from fleet.program_log import log_to_file
     from gateway.up import run_up
     from gateway.up_view import UpView
 
     settings, view = settings_of(config, data_dir, host, port, learn=learn and not once), UpView(Terminal(), begun_s)
-    if settings.config_path == DEFAULT_CONFIG and not DEFAULT_CONFIG.exists():
-        if missing(package for extra in DEMO for package in EXTRAS[extra]):
-            raise MissingExtraError("the composition that ships with coe", "demo")
-        copy_composition(Path())
-        view.note("there was no experts.yaml here: wrote the one that ships with coe, and its adapters under examples/")
     log_to_file(settings.data_dir, settings.log_level, settings.log_format)
     run(run_up(settings, view, once=once, probes=probes, is_regrading=regrade))
 

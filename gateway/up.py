@@ -120,7 +120,8 @@ async def ensure_router(
         if settings.plain_keys:
             environment[KEY_VARIABLE] = settings.plain_keys[0]
         collect = collect_words(client_url(gateway), tuple(config.experts), settings, probes)
-        source = ["--again"] if is_regrading else ["--answers-from", str(answers_file())]
+        known = ["--answers-from", str(answers_file())] if answers_file().exists() else []
+        source = ["--again"] if is_regrading else known
         train = on_folder("train", settings)
         for title, words in ("measuring what every expert can do", [*collect, *source]), ("fitting the router", train):
             view.command(title, ["coe", *words])

@@ -1,4 +1,4 @@
-"""Writes the first experts.yaml around experts that were found: the shipped file with its experts replaced."""
+"""Writes the first experts.yaml around experts that were found: starter.yaml with these."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from base.errors import ConfigError
-from base.shipped import DEFAULT_CONFIG, probes_folder, shipped_root
+from base.shipped import probes_folder
 from base.visible_text import echo
 from router.config import parse_text
 
@@ -26,7 +26,7 @@ ABOUT_RETRIEVAL = """# /v1/embeddings, /v1/rerank and vector stores: docs/retrie
 """
 
 RESERVED = ("auto", "base", "reranker", "words")
-"""Names that mean routing, and embedding experts as shipped."""
+"""Names that mean routing, and embedding experts of starter.yaml."""
 
 Entry = Mapping[str, object]
 """An expert's keys in experts.yaml."""
@@ -94,28 +94,28 @@ def safe_name(name: str) -> str:
 
 
 def composition_text(found: Found) -> str:
-    """The text of an experts.yaml: categories, router and policies as shipped, with these experts and aliases.
+    """The text of an experts.yaml: starter.yaml with these experts and aliases.
 
     Raises:
         ConfigError: no expert was found, or the file would be invalid.
     """
     if not found.experts:
         raise ConfigError("\n".join(["no expert was found", *found.notes]), ["no expert was found", *found.notes])
-    shipped = sections((shipped_root() / DEFAULT_CONFIG).read_text(encoding="utf-8"))
+    parts = sections((Path(__file__).parent / "starter.yaml").read_text(encoding="utf-8"))
     written = {"experts": {name: dict(entry) for name, entry in found.experts.items()}}
-    shipped["experts"] = as_yaml(written)
-    retrieval = yaml.safe_load(shipped.pop("retrieval"))
+    parts["experts"] = as_yaml(written)
+    retrieval = yaml.safe_load(parts.pop("retrieval"))
     if found.reranker is not None:
         retrieval["retrieval"]["reranker"] = dict(found.reranker)
     if found.embeddings or found.reranker is not None:
         retrieval["retrieval"]["experts"] |= {name: dict(entry) for name, entry in found.embeddings.items()}
-        shipped["retrieval"] = ABOUT_RETRIEVAL + as_yaml(retrieval)
-    shipped["log"] = re.sub(r"\n# .*\s*$", "\n", shipped["log"])  # its last comment is about `retrieval`
+        parts["retrieval"] = ABOUT_RETRIEVAL + as_yaml(retrieval)
+    parts["log"] = re.sub(r"\n# .*\s*$", "\n", parts["log"])  # its last comment is about `retrieval`
     if found.aliases:
         aliases = {alias: list(experts) if experts[1:] else experts[0] for alias, experts in found.aliases.items()}
         has_lists = any(experts[1:] for experts in found.aliases.values())
-        shipped["aliases"] = (ABOUT_LISTS if has_lists else "") + as_yaml({"aliases": aliases})
-    text = HEADER + "\n".join(part.strip("\n") + "\n" for part in shipped.values())
+        parts["aliases"] = (ABOUT_LISTS if has_lists else "") + as_yaml({"aliases": aliases})
+    text = HEADER + "\n".join(part.strip("\n") + "\n" for part in parts.values())
     parse_text(text, file="experts.yaml")
     return text
 

@@ -131,12 +131,11 @@ def test_exporting_traces_asks_for_its_extra(tmp_path: Path, redis_url: str) -> 
     assert "OTEL_EXPORTER_OTLP_ENDPOINT needs the 'otel' extra" in done.stderr
 
 
-def test_the_shipped_composition_asks_for_all_that_it_lacks_at_once_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_start_in_an_empty_folder_names_the_command_that_writes_a_file(tmp_path: Path) -> None:
     environment = environment_of(tmp_path / "experts.yaml", tmp_path / "data")
     done = run_in_base(tmp_path, "up", {name: value for name, value in environment.items() if name != "COE_CONFIG"})
     assert done.returncode == 1
-    assert "the composition that ships with coe needs the 'demo' extra" in done.stderr
-    assert list(tmp_path.iterdir()) == []
+    assert "experts.yaml: cannot be read (No such file or directory); `coe init` writes one" in done.stderr
 
 
 async def test_a_start_that_could_not_fit_a_router_asks_no_expert(upstream: str, tmp_path: Path) -> None:
