@@ -245,6 +245,13 @@ def unresolved_names(config: CoeConfig) -> list[str]:
     for name in set(config.experts) & {"auto"}:
         problems.append(f"experts.{name}: 'auto' is reserved for routing")
     for name, policy in config.policies.items():
+        averages = policy.budgets.averages
+        if len(averages) > 1 and config.router.scorer.kind != "map":
+            scorer = config.router.scorer.kind
+            problems.append(
+                f"policies.{name}.budgets: {', '.join(averages)} are {len(averages)} averages, and scorer '{scorer}' "
+                "keeps one; allowed: one of them, or scorer 'map'"
+            )
         for category, expert in policy.pins.items():
             where = f"policies.{name}.pins.{category}"
             problems += unknown(f"{where}: unknown category", category, config.categories)

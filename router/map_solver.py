@@ -20,7 +20,7 @@ from base.errors import InfeasibleBudgetError
 from base.extras import require_installed
 from router.hosting import Memory, kept_in_memory
 from router.policy_config import Budgets
-from router.price import LEAST_LIMIT, SLACK, Amounts, beside_others
+from router.price import LEAST_LIMIT, SLACK, Amounts
 from router.stand_ins import StandIns, stand_ins
 from router.types import BoolArray, Float64Array, FloatArray, IntArray
 
@@ -316,7 +316,10 @@ def binds(program: MapProgram, limits: Mapping[str, float], name: str, chosen: F
 
 def infeasible_budget(program: MapProgram, limits: Mapping[str, float]) -> InfeasibleBudgetError:
     """Names the budget that cannot be kept beside the others; where they exclude each other, beside those before it."""
-    for name, rest in beside_others(list(limits)):
+    names = list(limits)
+    beside_all = [(name, [other for other in names if other != name]) for name in names]
+    beside_those_before = [(name, names[:i]) for i, name in enumerate(names)]
+    for name, rest in beside_all + beside_those_before:
         row = program.budget_rows[name]
         least = program.minimise(row / unit_of(limits[name], row), {n: limits[n] for n in rest})
         if least is not None and row @ least > limits[name] * (1 + SLACK / 2):

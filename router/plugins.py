@@ -39,7 +39,6 @@ Family = Literal[
     "router.encoders",
     "router.scorers",
     "training.classifiers",
-    "training.scorers",
 ]
 """The packages whose files are kinds."""
 

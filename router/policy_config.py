@@ -19,6 +19,11 @@ class Budgets(Section):
     cost_usd: float | None = Field(default=None, ge=0, description="mean cost per query, USD")
     latency_ms: float | None = Field(default=None, gt=0, description="mean latency per query, milliseconds")
 
+    @property
+    def averages(self) -> dict[str, float]:
+        """Those on a mean of all queries."""
+        return self.model_dump(exclude_none=True, exclude={"hosted_params_b"})
+
 
 GAIN_FOR_DOUBLE_COST = 0.2
 """Gain of quality that pays for a doubled mean cost, and half of it for half (ours)."""

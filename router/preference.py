@@ -17,7 +17,7 @@ from base.errors import InfeasibleBudgetError
 from router.hosting import Memory, hosted_beside, hosted_on_bases, kept_in_memory
 from router.map_solver import ExpertCosts, infeasible_budget, map_program
 from router.policy_config import Budgets
-from router.price import SLACK, budget_prices
+from router.price import SLACK, budget_price
 from router.stand_ins import stand_ins
 from router.types import BoolArray, Float64Array, FloatArray, IntArray
 
@@ -105,9 +105,10 @@ def solve_preference(
     budgets: Budgets,
     pins: Mapping[int, int] | None = None,
 ) -> Preference:
-    """The hosted experts and the tolls that keep every budget on the sample.
+    """The hosted experts and the tolls that keep the budgets on the sample: one on an average, and one on what is
+    hosted.
 
-    The hosted experts are those of best quality alongside the pinned ones; if these cannot keep the other budgets, the
+    The hosted experts are those of best quality alongside the pinned ones; if these cannot keep the other budget, the
     best fixed mixture that can, plus what still fits.
 
     Args:
@@ -118,13 +119,14 @@ def solve_preference(
         InfeasibleBudgetError: no expert, or no mixture of experts, keeps a budget.
     """
     limits = budgets.model_dump(exclude_none=True)
+    if len(budgets.averages) > 1:
+        raise ValueError(f"{len(budgets.averages)} budgets on averages, of which a score keeps one")
     priced = priced_by_row(choice.rows, mass, costs, pins or {})
     sample = pinned_sample(choice.sample.astype(np.float64), priced.pinned)
-    averages = {name: value for name, value in limits.items() if name != "hosted_params_b"}
     most = limits.get("hosted_params_b")
 
     def within(hosted: BoolArray, in_memory: BoolArray) -> Preference:
-        tolls = tolls_within(sample, choice.margin, hosted, priced, averages)
+        tolls = tolls_within(sample, choice.margin, hosted, priced, budgets.averages)
         others = stand_ins(costs.per_query(), limits, in_memory, {}, len(mass))
         return Preference(tolls, hosted, others.barred)
 
@@ -218,49 +220,43 @@ def tolls_within(
     priced: Priced,
     limits: Mapping[str, float],
 ) -> Float64Array:
-    """(m,) or (k, m) tolls under which the hosted experts keep the limits on averages.
+    """(m,) or (k, m) tolls under which the hosted experts keep the limit on an average, if there is one.
 
     The toll is the margin on every expert but the reference: an expert must lead it by what errors of prediction do not
-    explain. Only where queries so decided exceed a limit, the prices of the limits take its place.
+    explain. Only where queries so decided exceed the limit, its price takes the margin's place.
 
     Raises:
-        InfeasibleBudgetError: no choice of the hosted experts keeps a limit.
+        InfeasibleBudgetError: no choice of the hosted experts keeps the limit.
     """
     everyone = np.arange(sample.shape[1])
     with_margin = np.where(everyone == reference_expert(sample, hosted), 0.0, margin)
     expert = np.where(hosted, sample - with_margin, -np.inf).argmax(axis=1)
     if all(priced.mean_of(name, expert) <= limit * (1 + SLACK) for name, limit in limits.items()):
         return with_margin
-    amounts = {name: priced.of_sample(name)[..., hosted] for name in limits}
-    tolls = np.zeros(sample.shape[1])
-    for name, price in prices_with_reserve(sample[:, hosted], amounts, limits).items():
-        tolls = tolls + price * priced.amounts[name]
-    return tolls
+    [(name, limit)] = limits.items()
+    price = price_with_reserve(name, sample[:, hosted], priced.of_sample(name)[..., hosted], limit)
+    return price * priced.amounts[name]
 
 
-def prices_with_reserve(
-    quality: Float64Array, amounts: Mapping[str, Float64Array], limits: Mapping[str, float]
-) -> dict[str, float]:
-    """Prices that keep the limits on the sample and, but for one case in forty, on all the traffic it was drawn from:
-    they are found again for limits that are lower by `RESERVE_ERRORS` standard errors of the mean amount. Without a
+def price_with_reserve(name: str, quality: Float64Array, amounts: Float64Array, limit: float) -> float:
+    """A price that keeps the limit on the sample and, but for one case in forty, on all the traffic it was drawn from:
+    it is found again for a limit that is lower by `RESERVE_ERRORS` standard errors of the mean amount. Without a
     reserve where that is less than any choice needs.
 
     Args:
-        quality: (n, m); `amounts` by budget, (m,) or (n, m).
+        quality: (n, m); `amounts` (m,) or (n, m).
 
     Raises:
-        InfeasibleBudgetError: no choice keeps a limit.
+        InfeasibleBudgetError: no choice keeps the limit.
     """
-    prices = budget_prices(quality, amounts, limits)
-    expert = (quality - sum(price * amounts[name] for name, price in prices.items())).argmax(axis=1)
-    lower = {}
-    for name, limit in limits.items():
-        each = np.broadcast_to(amounts[name], quality.shape)[np.arange(len(expert)), expert]
-        lower[name] = limit - RESERVE_ERRORS * float(each.std()) / math.sqrt(len(expert))
+    price = budget_price(name, quality, amounts, limit)
+    expert = (quality - price * amounts).argmax(axis=1)
+    each = np.broadcast_to(amounts, quality.shape)[np.arange(len(expert)), expert]
     try:
-        return budget_prices(quality, amounts, lower)
+        lower = limit - RESERVE_ERRORS * float(each.std()) / math.sqrt(len(expert))
+        return budget_price(name, quality, amounts, lower)
     except InfeasibleBudgetError:
-        return prices
+        return price
 
 
 def mixed_experts(

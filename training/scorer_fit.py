@@ -22,7 +22,7 @@ from router.section import PluginConfig
 from router.types import Float64Array, FloatArray, Metric
 from training.graded_queries import GradedQueries
 
-FAMILY, FITS = "router.scorers", "training.scorers"
+FAMILY = "router.scorers"
 
 MARGINS = (0.0, 0.01, 0.02, 0.04, 0.08, 0.15, 1.0)
 """Leads that are tried; with the last one the best single expert always serves (ours)."""
@@ -42,15 +42,14 @@ class FittedScorer:
 
 
 def fit_arrays(kind: str, options: Mapping[str, object], data: GradedQueries, rng: np.random.Generator) -> ArrayState:
-    """The learned arrays of a scorer; none for one that knows nothing but the evidence, as the maps.
+    """The learned arrays of a scorer, by the `fit` of its module; none where it knows nothing but the evidence.
 
     Raises:
         ConfigError: an unknown kind or option.
     """
     checked = plugins.validate_options(FAMILY, kind, options)
-    if kind not in plugins.kinds(FITS):
-        return {}
-    return cast(ArrayState, plugins.load(FITS, kind).fit(checked, data, rng))
+    fit = getattr(plugins.load(FAMILY, kind), "fit", None)
+    return {} if fit is None else cast(ArrayState, fit(checked, data, rng))
 
 
 def fitted(kind: str, options: Mapping[str, object], data: GradedQueries, arrays: ArrayState) -> ExpertScorer:

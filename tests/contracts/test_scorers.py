@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from base.errors import ArtifactError
 from router import plugins
 from router.protocols import ArrayState, ExpertScorer, ScorerOf
 from router.quality import Measured
@@ -19,7 +18,7 @@ from router.types import CategoryProbs, QueryBatch
 from tests.contracts.examples import cases_of
 from tests.outcome_tables import scored_table
 from training.graded_queries import GradedQueries
-from training.scorer_fit import FAMILY, FITS, fit_arrays, out_of_fold
+from training.scorer_fit import FAMILY, fit_arrays, out_of_fold
 
 EXPERTS = ("a", "b", "idle")
 CATEGORIES = ("code", "facts")
@@ -87,14 +86,6 @@ def test_an_expert_that_left_takes_only_its_column_along(kind: str, number: int)
     np.testing.assert_allclose(part.quality, whole[:, [2, 0]], atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", plugins.kinds(FITS))
-def test_without_its_arrays_there_is_no_scorer(kind: str) -> None:
-    plugin, data = plugins.load(FAMILY, kind), graded(4, 4)
-    made: ScorerOf = plugin.build(plugin.EXAMPLES[0])
-    with pytest.raises(ArtifactError, match="is missing"):
-        made(Measured(EXPERTS, data.evidence), {}, range(3))
-
-
 @pytest.mark.parametrize("kind", plugins.kinds(FAMILY))
 def test_a_kind_says_what_it_does(kind: str) -> None:
     import importlib
@@ -117,15 +108,3 @@ def test_an_expert_without_any_grade_can_be_fitted(kind: str, tmp_path: Path) ->
     state = fit_arrays(kind, {}, ungraded, np.random.default_rng(0))
     assert np.isfinite(out_of_fold(kind, {}, ungraded, np.random.default_rng(0))).all()
     assert all(np.isfinite(array).all() for array in state.values())
-
-
-def test_neighbours_of_many_queries_are_a_sample_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    options, data = plugins.load(FAMILY, "knn").EXAMPLES[0].model_dump(), graded(240, 0)
-    whole = fit_arrays("knn", options, data, np.random.default_rng(0))
-    monkeypatch.setattr("training.graded_queries.MAX_REFERENCES", 100)
-    part = fit_arrays("knn", options, data, np.random.default_rng(0))
-    rows = [int(np.abs(whole["reference"] - row).sum(axis=1).argmin()) for row in part["reference"]]
-    assert len(set(rows)) == 100
-    for name in ("reference", "values", "observed"):
-        # not to the bit: a product of other shapes is summed in another order
-        np.testing.assert_allclose(part[name], whole[name][rows], rtol=0, atol=1e-6)

@@ -86,6 +86,13 @@ def test_a_pilot_library_that_is_not_made_yet_is_no_problem(check):
     [
         (lambda v: v["router"]["encoder"].update(kind="onx"), "router.encoder: unknown kind 'onx'"),
         (lambda v: v["router"].update(classifier={"kind": "knn", "neighbors": 5}), "did you mean 'neighbours'?"),
+        (
+            lambda v: (
+                v["router"].update(scorer={"kind": "soft_map"}),
+                v.update(policies={"default": {"budgets": {"cost_usd": 1, "latency_ms": 9, "hosted_params_b": 9}}}),
+            ),
+            "policies.default.budgets: cost_usd, latency_ms are 2 averages, and scorer 'soft_map' keeps one",
+        ),
         (lambda v: v["retrieval"]["encoder"].update(kind="brt"), "retrieval.encoder: unknown kind 'brt'"),
         (
             lambda v: v["router"]["encoder"]["parts"][1].update(kind="onx"),
@@ -96,8 +103,8 @@ def test_a_pilot_library_that_is_not_made_yet_is_no_problem(check):
             "router.encoder: parts.1: dims: unknown option; did you mean 'dim'?",
         ),
         (
-            lambda v: v["router"].update(scorer={"kind": "soft_rige"}),
-            "router.scorer: unknown kind 'soft_rige' of router.scorers; did you mean 'soft_ridge'?",
+            lambda v: v["router"].update(scorer={"kind": "soft_mapp"}),
+            "router.scorer: unknown kind 'soft_mapp' of router.scorers; did you mean 'soft_map'?",
         ),
         (
             lambda v: v["retrieval"]["experts"].update(law={"kind": "encoder", "encoder": "onx"}),

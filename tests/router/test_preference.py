@@ -19,12 +19,12 @@ from router.preference import (
     Preference,
     amounts_by_row,
     mixed_experts,
-    prices_with_reserve,
+    price_with_reserve,
     reference_expert,
     share_of_rows,
     solve_preference,
 )
-from router.price import budget_prices
+from router.price import budget_price
 from router.types import FloatArray
 
 MASS = np.array([0.5, 0.5], np.float32)
@@ -89,9 +89,7 @@ def test_a_budget_that_choices_with_the_margin_keep_changes_nothing() -> None:
     sample = np.array([[0.55, 0.6], [0.55, 0.6], [0.7, 0.3]], np.float32)
     free = solve_preference(in_one_row(sample, 0.15), MASS, SMALL_AND_LARGE, Budgets())
     for limit in (1.0, 5.0, 9.0):
-        found = solve_preference(
-            in_one_row(sample, 0.15), MASS, SMALL_AND_LARGE, Budgets(active_params_b=limit, cost_usd=limit)
-        )
+        found = solve_preference(in_one_row(sample, 0.15), MASS, SMALL_AND_LARGE, Budgets(active_params_b=limit))
         assert found.tolls.tolist() == free.tolls.tolist() == pytest.approx([0.0, 0.15])
 
 
@@ -137,11 +135,9 @@ def test_the_smallest_value_that_would_do_is_that_of_all_experts_that_can_be_hos
 
 
 @settings(max_examples=30)
-@given(st.integers(0, 10_000), st.floats(1, 12), st.floats(1, 20), st.floats(0.5, 8))
-def test_whatever_one_expert_keeps_is_kept_also_on_shared_bases(
-    seed: int, active: float, hosted: float, latency: float
-) -> None:
-    """An expert that alone keeps every limit makes them feasible, and the choice then keeps them on the sample."""
+@given(st.integers(0, 10_000), st.floats(1, 12), st.floats(1, 20))
+def test_whatever_one_expert_keeps_is_kept_also_on_shared_bases(seed: int, active: float, hosted: float) -> None:
+    """An expert that alone keeps both limits makes them feasible, and the choice then keeps them on the sample."""
     rng = np.random.default_rng(seed)
     m = 4
     made = costs(
@@ -150,11 +146,10 @@ def test_whatever_one_expert_keeps_is_kept_also_on_shared_bases(
         rng.integers(0, 2, m).tolist(),
         rng.uniform(1, 9, 2).tolist(),
     )
-    made = replace(made, latency_ms=np.tile(rng.uniform(0.5, 8, m).astype(np.float32), (2, 1)))
     sizes = made.own_params_b + made.group_params_b[made.group]
-    is_kept = (made.active_params_b <= active) & (sizes <= hosted) & (made.latency_ms[0] <= latency)
+    is_kept = (made.active_params_b <= active) & (sizes <= hosted)
     sample = rng.random((30, m)).astype(np.float32)
-    budgets = Budgets(active_params_b=active, hosted_params_b=hosted, latency_ms=latency)
+    budgets = Budgets(active_params_b=active, hosted_params_b=hosted)
     try:
         found = solve_preference(in_one_row(sample, 0.05), MASS, made, budgets)
     except InfeasibleBudgetError:
@@ -165,7 +160,6 @@ def test_whatever_one_expert_keeps_is_kept_also_on_shared_bases(
     ].sum() <= hosted * (1 + 1e-5)
     chosen = np.array([found.utility(row, 0).argmax() for row in sample])
     assert made.active_params_b[chosen].mean() <= active * (1 + 1e-4)
-    assert made.latency_ms[0][chosen].mean() <= latency * (1 + 1e-4)
 
 
 def test_beside_experts_that_are_hosted_anyway_what_is_better_than_they_is_hosted() -> None:
@@ -247,44 +241,46 @@ def test_a_budget_holds_where_the_expensive_queries_go_to_the_expensive_expert()
 
 
 @settings(max_examples=30)
-@given(st.integers(0, 10_000), st.floats(1, 9), st.floats(1, 9))
-def test_limits_that_one_expert_keeps_are_kept_on_the_sample_by_row(seed: int, usd: float, latency: float) -> None:
+@given(st.integers(0, 10_000), st.floats(1, 9))
+def test_a_limit_that_one_expert_keeps_is_kept_on_the_sample_by_row(seed: int, usd: float) -> None:
     rng = np.random.default_rng(seed)
     sample, rows = rng.random((50, 3)).astype(np.float32), rng.integers(0, 3, 50)
     mass = np.append(rng.dirichlet(np.ones(3)), 0.0).astype(np.float32)
-    made = replace(
-        priced_by_category(rng.uniform(1, 9, (4, 3)).tolist()), latency_ms=rng.uniform(1, 9, (4, 3)).astype(np.float32)
-    )
-    means = {"cost_usd": mass @ made.cost_usd, "latency_ms": mass @ made.latency_ms}
-    limits = {"cost_usd": usd, "latency_ms": latency}
-    is_kept = np.logical_and.reduce([means[name] <= limit for name, limit in limits.items()])
+    made = priced_by_category(rng.uniform(1, 9, (4, 3)).tolist())
+    means = mass @ made.cost_usd
     try:
-        found = solve_preference(LearnedChoice(sample, 0.05, rows), mass, made, Budgets(**limits))
+        found = solve_preference(LearnedChoice(sample, 0.05, rows), mass, made, Budgets(cost_usd=usd))
     except InfeasibleBudgetError:
-        assert not is_kept.any()
+        assert not (means <= usd).any()
         return
-    chosen = choices_of(found, sample, rows)
-    for name, limit in limits.items():
-        by_row = amounts_by_row(getattr(made, name), means[name], share_of_rows(rows, 4))
-        assert by_row[rows, chosen].mean() <= limit * (1 + 1e-4)
+    by_row = amounts_by_row(made.cost_usd, means, share_of_rows(rows, 4))
+    assert by_row[rows, choices_of(found, sample, rows)].mean() <= usd * (1 + 1e-4)
+
+
+def test_a_score_keeps_one_budget_on_an_average() -> None:
+    with pytest.raises(ValueError, match="2 budgets on averages"):
+        solve_preference(in_one_row(np.ones((1, 2)), 0.0), MASS, SMALL_AND_LARGE, Budgets(cost_usd=1, latency_ms=1))
 
 
 def test_prices_keep_a_limit_on_the_traffic_that_their_sample_was_drawn_from() -> None:
     """Forty samples of 300 queries, each with a limit that binds; the traffic is 20,000 others."""
-    amounts, over, used = {"active_params_b": np.array([7.0, 70.0])}, [], []
+    amounts, over, used = np.array([7.0, 70.0]), [], []
     for seed in range(40):
         rng = np.random.default_rng(seed)
         sample, traffic = (rng.normal([0.5, 0.6], 0.1, (n, 2)) for n in (300, 20_000))
         mean = []
-        for find in (budget_prices, prices_with_reserve):
-            price = find(sample, amounts, {"active_params_b": 30.0})["active_params_b"]
-            chosen = (traffic - price * amounts["active_params_b"]).argmax(axis=1)
-            mean.append(amounts["active_params_b"][chosen].mean())
+        for price in (
+            budget_price("active_params_b", sample, amounts, 30.0),
+            price_with_reserve("active_params_b", sample, amounts, 30.0),
+        ):
+            chosen = (traffic - price * amounts).argmax(axis=1)
+            mean.append(amounts[chosen].mean())
         over.append([amount > 30.0 for amount in mean])
         used.append(mean[1] / 30.0)
     plain, reserved = np.sum(over, axis=0)
     assert plain > 10
     assert reserved <= 3
     assert np.mean(used) > 0.85
-    least = {"active_params_b": 7.5}  # hardly more than the small expert needs: no room for a reserve
-    assert prices_with_reserve(sample[:5], amounts, least) == budget_prices(sample[:5], amounts, least)
+    least = 7.5  # hardly more than the small expert needs: no reserve fits
+    found = price_with_reserve("active_params_b", sample[:5], amounts, least)
+    assert found == budget_price("active_params_b", sample[:5], amounts, least)

@@ -53,7 +53,7 @@ def policies(draw: st.DrawFn) -> tuple[SolvedPolicy, ExpertCosts, Budgets, np.ra
     try:
         solution = solve_map(rng.random((K, M)).astype(np.float32), mass, costs, budgets, pins)
         preference = None
-        if draw(st.booleans()):
+        if len(budgets.averages) < 2 and draw(st.booleans()):
             choice = LearnedChoice(rng.random((12, M)).astype(np.float32), 0.05, rng.choice(K, 12, p=mass / mass.sum()))
             preference = solve_preference(choice, mass, costs, budgets, pins)
     except InfeasibleBudgetError:

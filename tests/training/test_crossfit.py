@@ -101,7 +101,7 @@ def test_folds_are_even_in_every_category_and_keep_equal_texts_together() -> Non
     assert (twice[::2] == twice[1::2]).all()
 
 
-@pytest.mark.parametrize("scorer", ["map", "soft_ridge"])
+@pytest.mark.parametrize("scorer", ["map", "soft_map"])
 def test_a_twin_is_fitted_without_its_fold(tmp_path, scorer) -> None:
     values = CONFIG | {"router": CONFIG["router"] | {"scorer": {"kind": scorer}}}
     (tmp_path / "experts.yaml").write_text(yaml.dump(values))

@@ -16,7 +16,6 @@ from router.build import evidence_of, load_router
 from router.config import load_config
 from router.types import Query, Verdict
 from tests.training.test_retrain import CONFIG, EXPERTS, NOW, log_answers, outcome_table, request_
-from tests.training.trained_folder import put_first_router
 from training.datasets.outcomes import write_outcomes
 from training.gate import Terms, judge
 from training.log_table import read_log_table
@@ -170,20 +169,6 @@ def test_an_expert_of_the_live_map_that_a_table_lacks_is_kept(request_, tmp_path
     result = run_retrain(request_, now=NOW)
     assert result.carried == ("left",)
     assert result.changes == ()
-
-
-def test_a_learned_scorer_keeps_a_carried_expert(request_, tmp_path):
-    config = dict(CONFIG, router=CONFIG["router"] | {"scorer": {"kind": "soft_ridge"}})
-    request_.config.write_text(yaml.dump(config))
-    put_first_router(request_.config, request_.outcomes, request_.routers, NOW)
-    shutil.rmtree(tmp_path / "outcomes")
-    write_outcomes(one_expert(0.1, "right"), tmp_path / "outcomes")
-    log_answers(request_, {"left": 0.9, "right": 0.1})
-    result = run_retrain(request_, now=NOW)
-    assert (result.carried, result.is_promoted) == (("left",), True), result.reason
-    router = load_router(load_config(request_.config), request_.routers / result.candidate)
-    query = Query("q", "write a sql query number 7 that selects rows from a table")
-    assert router.decide(query, rng=np.random.default_rng(0)).expert == "left"
 
 
 def test_an_expert_that_experts_yaml_no_longer_has_goes(request_):

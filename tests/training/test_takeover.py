@@ -127,7 +127,9 @@ def test_a_row_that_is_decided_anew_stays_with_who_serves_it_unless_another_lead
     assert (made.matrix.mass.tolist(), made.newest.mass.tolist()) == ([7, 7, 7], [1, 8, 1])
 
 
-@pytest.mark.parametrize(("kind", "rows", "is_able"), [("map", "ab", True), ("map", "ba", False), ("knn", "ab", False)])
+@pytest.mark.parametrize(
+    ("kind", "rows", "is_able"), [("map", "ab", True), ("map", "ba", False), ("soft_map", "ab", False)]
+)
 def test_evidence_whose_rows_are_in_another_order_renews_nothing(kind, rows, is_able):
     manifest = SimpleNamespace(scorer=SimpleNamespace(kind=kind), categories=("a", "b"))
     assert can_renew(SimpleNamespace(manifest=manifest), tuple(rows)) is is_able

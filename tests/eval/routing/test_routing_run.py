@@ -145,14 +145,14 @@ def test_where_no_category_can_be_learned_all_queries_are_one(tmp_path: Path) ->
 
 def test_every_method_is_measured_under_the_budget_and_one_of_them_is_the_default(tmp_path: Path) -> None:
     arguments = ["--outcomes", str(two_topics(tmp_path / "topics")), "--out", str(tmp_path / "out"), *FAST]
-    assert run_cli("eval routing", [*arguments, "--method", "soft_ridge", "--budget", "active_params_b=5"]) == 0
+    assert run_cli("eval routing", [*arguments, "--method", "soft_map", "--budget", "active_params_b=5"]) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["arms"]["knn"]["mean_active_params_b"] > 5
     assert set(report["methods"]) == set(plugins.kinds("router.scorers"))
-    assert [name for name, method in report["methods"].items() if method["is_default"]] == ["soft_ridge"]
-    assert report["methods"]["soft_ridge"]["mean_score"] == report["arms"]["coe"]["mean_score"]
-    assert report["data"]["method"] == "soft_ridge"
-    assert report["methods"]["soft_ridge"]["gain"]["coe"]["mean"] == 0
+    assert [name for name, method in report["methods"].items() if method["is_default"]] == ["soft_map"]
+    assert report["methods"]["soft_map"]["mean_score"] == report["arms"]["coe"]["mean_score"]
+    assert report["data"]["method"] == "soft_map"
+    assert report["methods"]["soft_map"]["gain"]["coe"]["mean"] == 0
     assert {"active_params_b", "hosted_params_b"} <= set(report["frontier"])
     assert report["stage_one"]["calibration_error"] < 0.2
 
