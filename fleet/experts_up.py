@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
-
-from rich.live import Live
-from rich.text import Text
 
 from base.errors import ConfigError, EngineError
 from base.terminal import Grid, Terminal
@@ -16,15 +12,13 @@ from fleet.engines import Fleet
 from fleet.process import ProcessState, ProcessStatus
 from fleet.residency.vllm_actuator import VllmActuator
 from fleet.stop_signal import stop_on_signal
-from fleet.vllm_addresses import Runner, read_vllm
+from fleet.vllm_addresses import read_vllm
 from fleet.vllm_command import managed_experts
 from fleet.vllm_host import hosted_vllm
 from router.config import CoeConfig
 from router.expert_config import Engine
 
 REFRESH_S = 0.25
-STYLES = {"ready": "green", "asleep": "dim", "stopped": "dim", "failed": "red"}
-"""Of states; the others are on the way to one of these."""
 
 
 async def run_experts(
@@ -46,7 +40,7 @@ async def run_experts(
         raise ConfigError("no expert has engine 'vllm' without a url: nothing to start")
     console = console or Terminal()
     with stop_on_signal() as stop:  # until the engines have ended, which a second signal is not to cut short
-        async with hosted_vllm(config, folder, data_dir, environment, Runner.EXPERTS_UP) as host:
+        async with hosted_vllm(config, folder, data_dir, environment) as host:
             fleet, starting = host.fleet, host.starting
             if host.ended:
                 pids = ", ".join(map(str, host.ended))
@@ -71,37 +65,23 @@ def all_failed(fleet: Fleet) -> bool:
 
 
 async def watch(fleet: Fleet, console: Terminal, is_over: Callable[[], bool]) -> None:
-    """Shows the engines until `is_over`, and as they are then: a table on a terminal, else a line for each change."""
+    """Shows a line for each change of an engine until `is_over`, and what changed by then."""
     told: dict[str, tuple[str, int]] = {}
-    with Live(console=console, auto_refresh=False) if console.is_terminal else nullcontext() as live:
-        while True:
-            was_over = is_over()
-            if live is not None:
-                live.update(status_table(fleet), refresh=True)
-            for status, experts in fleet.statuses if live is None else ():
-                seen = (state_of(fleet, status), status.restarts)
-                if told.get(status.name) != seen:
-                    told[status.name] = seen
-                    console.print(status_line(status, seen[0], experts), soft_wrap=True)
-            if was_over:
-                return
-            await asyncio.sleep(REFRESH_S)
+    while True:
+        was_over = is_over()
+        for status, experts in fleet.statuses:
+            seen = (state_of(fleet, status), status.restarts)
+            if told.get(status.name) != seen:
+                told[status.name] = seen
+                console.print(status_line(status, seen[0], experts), soft_wrap=True)
+        if was_over:
+            return
+        await asyncio.sleep(REFRESH_S)
 
 
 def state_of(fleet: Fleet, status: ProcessStatus) -> str:
     """State of an engine, of which a process knows all but sleep."""
     return "asleep" if status.name in fleet.asleep else str(status.state)
-
-
-def status_table(fleet: Fleet) -> Grid:
-    """A row an engine, with the seconds since its state changed."""
-    table = Grid("engine", "state", "pid", "restarts", "for", "experts", "reason", header_style="bold")
-    for status, experts in fleet.statuses:
-        state, pid = state_of(fleet, status), "" if status.pid is None else str(status.pid)
-        numbers = (pid, str(status.restarts), f"{status.since_s:.0f} s")
-        shown = Text(state, STYLES.get(state, "yellow"))
-        table.add_row(status.name, shown, *numbers, ", ".join(experts), status.reason or "")
-    return table
 
 
 def status_line(status: ProcessStatus, state: str, experts: tuple[str, ...]) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
-from enum import StrEnum
 from itertools import chain
 from pathlib import Path
 
@@ -39,18 +38,10 @@ class EngineRecord(BaseModel, frozen=True):
     is_asleep: bool = False
 
 
-class Runner(StrEnum):
-    """The command that runs the engines, whose process holds the lock."""
-
-    EXPERTS_UP = "coe experts up"
-    UP = "coe up"
-
-
 class VllmRecord(BaseModel, frozen=True):
     """The file. No engines: they are starting, or nobody runs them."""
 
     engines: tuple[EngineRecord, ...]
-    runner: Runner = Runner.EXPERTS_UP
 
     @property
     def urls(self) -> dict[str, tuple[str, ...]]:
@@ -84,20 +75,16 @@ def claim_vllm(data_dir: Path) -> FolderLock:
     except OSError as error:
         raise EngineError(f"{folder} cannot hold the addresses of engines ({error.strerror})") from error
     if lock is None:
-        raise EngineError(
-            f"another `{read_vllm(data_dir).runner}` (process {holder_of(folder)}) runs the engines of {data_dir}"
-        )
+        raise EngineError(f"process {holder_of(folder)}, another coe, runs the engines of {data_dir}")
     return lock
 
 
-def write_vllm(data_dir: Path, engines: Sequence[EngineRecord], runner: Runner = Runner.EXPERTS_UP) -> None:
+def write_vllm(data_dir: Path, engines: Sequence[EngineRecord]) -> None:
     """Written at once or not at all."""
-    write_whole(vllm_file(data_dir), VllmRecord(engines=tuple(engines), runner=runner).model_dump_json())
+    write_whole(vllm_file(data_dir), VllmRecord(engines=tuple(engines)).model_dump_json())
 
 
-def renew_vllm(
-    data_dir: Path, told: Sequence[EngineRecord], engines: Sequence[EngineRecord], runner: Runner = Runner.EXPERTS_UP
-) -> None:
+def renew_vllm(data_dir: Path, told: Sequence[EngineRecord], engines: Sequence[EngineRecord]) -> None:
     """Writes the engines as they are now. Of a process of before, what others have written stays: the adapter that it
     has loaded, and that it sleeps, unless that is not as it was `told` before."""
     was_asleep = {(each.name, each.pid): each.is_asleep for each in told}
@@ -114,7 +101,7 @@ def renew_vllm(
                 is_asleep = each.is_asleep if is_news else found.is_asleep
                 each = each.model_copy(update={"experts": found.experts, "is_asleep": is_asleep})
             kept.append(each)
-        write_vllm(data_dir, kept, runner)
+        write_vllm(data_dir, kept)
 
 
 def add_to_vllm(data_dir: Path, base: str, expert: str) -> None:
@@ -133,7 +120,7 @@ def change_vllm(data_dir: Path, expert: str, change: Callable[[EngineRecord], En
         record = read_vllm(data_dir)
         changed = [change(each) if expert in each.experts else each for each in record.engines]
         if changed != list(record.engines):
-            write_vllm(data_dir, changed, record.runner)
+            write_vllm(data_dir, changed)
 
 
 def changing_vllm(data_dir: Path) -> AbstractContextManager[None]:

@@ -15,7 +15,7 @@ from fleet.engine_wishes import Wishes, change_wishes, read_wishes
 from fleet.engines import Fleet
 from fleet.orphans import end_orphans
 from fleet.tasks import stop_task
-from fleet.vllm_addresses import Runner, claim_vllm, renew_vllm, vllm_file, write_vllm
+from fleet.vllm_addresses import claim_vllm, renew_vllm, vllm_file, write_vllm
 from router.config import CoeConfig
 from router.expert_config import Engine
 from router.residency_config import ResidencyConfig
@@ -38,7 +38,7 @@ class VllmHost:
 
 @asynccontextmanager
 async def hosted_vllm(
-    config: CoeConfig, folder: Path, data_dir: Path, environment: Mapping[str, str], runner: Runner
+    config: CoeConfig, folder: Path, data_dir: Path, environment: Mapping[str, str]
 ) -> AsyncIterator[VllmHost]:
     """Ends what an earlier run left, starts the engines, writes their addresses for gateways, and follows the wishes of
     other commands; stops the engines at the end.
@@ -48,12 +48,12 @@ async def hosted_vllm(
     """
     lock = claim_vllm(data_dir)
     try:
-        write_vllm(data_dir, (), runner)
+        write_vllm(data_dir, ())
         ended = await end_orphans(data_dir)
         change_wishes(data_dir, lambda _: Wishes())
         fleet = Fleet(config, folder, data_dir, environment, engines={Engine.VLLM})
-        starting = asyncio.create_task(start_and_announce(fleet, data_dir, runner, config.residency))
-        following = asyncio.create_task(follow_wishes(fleet, data_dir, runner, starting))
+        starting = asyncio.create_task(start_and_announce(fleet, data_dir, config.residency))
+        following = asyncio.create_task(follow_wishes(fleet, data_dir, starting))
         try:
             yield VllmHost(fleet, starting, ended)
         finally:
@@ -65,9 +65,9 @@ async def hosted_vllm(
         lock.release()
 
 
-async def start_and_announce(fleet: Fleet, data_dir: Path, runner: Runner, residency: ResidencyConfig | None) -> None:
+async def start_and_announce(fleet: Fleet, data_dir: Path, residency: ResidencyConfig | None) -> None:
     await fleet.start()
-    write_vllm(data_dir, fleet.engines, runner)
+    write_vllm(data_dir, fleet.engines)
     if fleet.asleep and residency is None:
         logger.warning(
             "%s: no requests until `coe experts set`; with `residency` in experts.yaml the gateway wakes engines",
@@ -75,7 +75,7 @@ async def start_and_announce(fleet: Fleet, data_dir: Path, runner: Runner, resid
         )
 
 
-async def follow_wishes(fleet: Fleet, data_dir: Path, runner: Runner, starting: asyncio.Task[None]) -> None:
+async def follow_wishes(fleet: Fleet, data_dir: Path, starting: asyncio.Task[None]) -> None:
     """Once the engines have started: stops and starts those that others name, leaves those stopped that have ended
     asleep, and keeps their file up to date."""
     await asyncio.wait({starting})
@@ -85,7 +85,7 @@ async def follow_wishes(fleet: Fleet, data_dir: Path, runner: Runner, starting: 
         try:
             keep_stopped(data_dir, fleet.hold_ended())
             if now != told:
-                renew_vllm(data_dir, told, now, runner)
+                renew_vllm(data_dir, told, now)
                 told = now
             await fleet.follow(read_wishes(data_dir).stopped)
         except DataError as error:

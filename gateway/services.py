@@ -9,7 +9,7 @@ from typing import Protocol
 
 from fleet.engines import Fleet
 from fleet.own_redis import redis_plugin
-from fleet.vllm_addresses import Runner, read_vllm
+from fleet.vllm_addresses import read_vllm
 from fleet.vllm_command import managed_experts
 from fleet.vllm_host import hosted_vllm
 from gateway.settings import Settings, engine_environment
@@ -48,9 +48,7 @@ async def engines_of(stack: AsyncExitStack, settings: Settings, config: CoeConfi
     record = await asyncio.to_thread(read_vllm, settings.data_dir)
     folder, environment = settings.config_path.resolve().parent, engine_environment(config)
     if runs_vllm and managed_experts(config) and not record.engines:
-        host = await stack.enter_async_context(
-            hosted_vllm(config, folder, settings.data_dir.resolve(), environment, Runner.UP)
-        )
+        host = await stack.enter_async_context(hosted_vllm(config, folder, settings.data_dir.resolve(), environment))
         await host.starting
         record = await asyncio.to_thread(read_vllm, settings.data_dir)
     fleet = Fleet(config, folder, settings.data_dir, environment, (Engine.LLAMACPP,), record.urls)

@@ -135,7 +135,7 @@ def test_the_file_of_a_dead_process_counts_for_nothing_though_another_has_its_id
 
 def test_one_process_at_a_time_runs_the_engines_of_a_folder(tmp_path: Path) -> None:
     lock = claim_vllm(tmp_path)
-    with pytest.raises(EngineError, match=rf"another `coe experts up` \(process {os.getpid()}\) runs the "):
+    with pytest.raises(EngineError, match=rf"process {os.getpid()}, another coe, runs the engines"):
         claim_vllm(tmp_path)
     lock.release()
     claim_vllm(tmp_path).release()
