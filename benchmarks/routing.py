@@ -87,12 +87,14 @@ def measure(run: Run, work: Path, seed: int) -> Report:
     """Runs the command, or raises SystemExit with what it said."""
     name = run.name.replace(" ", "_").replace("=", "-")
     out, table = work / name, write_chosen(run.source, work / "tables" / name, **run.chosen)
-    shared = ("--out", str(out), "--cache", str(work / "embeddings"), "--seed", str(seed))
-    command = [sys.executable, "-m", "coe", "eval", "routing", "--outcomes", str(table), *run.arguments, *shared]
+    shared = ("--cache", str(work / "embeddings"), "--seed", str(seed))
+    of_pair, of_table = ("benchmarks.cheap_strong",), ("coe", "eval", "routing", "--out", str(out))
+    module = of_pair if "cpt" in run.reference else of_table
+    command = [sys.executable, "-m", *module, "--outcomes", str(table), *run.arguments, *shared]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise SystemExit(f"{run.name}: {done.stderr.strip()}")
-    report: Report = json.loads((out / "report.json").read_bytes())
+    report: Report = json.loads(done.stdout if module is of_pair else (out / "report.json").read_bytes())
     return report
 
 
@@ -199,10 +201,9 @@ def pair_lines(reports: Mapping[str, Report], runs: Sequence[Run]) -> list[str]:
     reference = {run.name: run.reference for run in runs}
     lines = ["| pair | n | order | APGR | CPT(50) | CPT(80) | reference CPT |", "| --- " * 7 + "|"]
     for name, report in reports.items():
-        orders = report["cheap_strong"]["orders"]
         wanted = " / ".join(f"{value}%" for value in reference[name]["cpt"])
-        for kind in report["methods"]:
-            cells = [name, report["data"]["n_test"], kind, *order_cells(orders[kind]), wanted]
+        for kind, order in report["orders"].items():
+            cells = [name, report["n_test"], kind, *order_cells(order), wanted]
             lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
     return lines
 
@@ -301,7 +302,9 @@ def main(
     with ThreadPoolExecutor(workers) as pool:
         for run, report in zip(runs, pool.map(partial(measure, work=work, seed=seed), runs), strict=True):
             reports[run.name] = report
-            console.print(f"{time.monotonic() - start:5.0f} s  {run.name}: {report['headline']}", markup=False)
+            console.print(
+                f"{time.monotonic() - start:5.0f} s  {run.name}: {report.get('headline', 'done')}", markup=False
+            )
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page(reports, runs), encoding="utf-8")
     console.print(f"wrote {out}", markup=False)

@@ -8,7 +8,7 @@ from eval.metrics.intervals import Estimate
 from eval.report import drawing
 from eval.report.numbers import billions, counted, dollars, percent, points, whole_percent
 from eval.report.page import Chart, Column, Figure, Page, Section, cell_of, facts_of, stated, table_of
-from eval.routing.cost_sections import FEWEST_DRAWN, cost_sections
+from eval.routing.budget_sections import FEWEST_DRAWN, budget_sections
 from eval.routing.routing_records import Arm, CategoryRow, ExpertRow, LostQuery, OutOfFold, Regret, Report, ThinCell
 
 FEWEST_TOLD = 6
@@ -45,7 +45,7 @@ def routing_page(report: Report) -> Page:
         experts_section(report),
         regret_section(report.regret),
         categories_section(report),
-        *cost_sections(report),
+        *budget_sections(report),
         thin_section(report),
         lost_section(report.lost),
         measured_section(report),

@@ -7,7 +7,6 @@ from typing import Literal
 
 from pydantic import Field
 
-from eval.metrics.cheap_strong import CallOrder
 from eval.metrics.intervals import Estimate, Range
 from router.types import Record
 
@@ -70,17 +69,6 @@ class Confusion(Record):
 
     categories: tuple[str, ...]
     counts: tuple[tuple[int, ...], ...]
-
-
-class CheapStrong(Record):
-    """A weak and a strong expert; `orders` by method, with `random` and `oracle`."""
-
-    weak: str
-    strong: str
-    weak_score: float
-    strong_score: float
-    oracle_score: float
-    orders: dict[str, CallOrder]
 
 
 class ThinCell(Record):
@@ -215,7 +203,6 @@ class Report(Record):
     frontier: dict[str, dict[str, tuple[FrontierPoint, ...]]] = Field(
         description="budget -> coe or best_mixture -> points, budget rising"
     )
-    cheap_strong: CheapStrong | None = None
     thin_cells: tuple[ThinCell, ...] = Field(description="the fewest answers first, 20 at most")
     n_thin_cells: int
     lost: tuple[LostQuery, ...]

@@ -10,7 +10,6 @@ from datetime import datetime
 import numpy as np
 
 from base.calibration import calibration_error
-from eval.metrics.cheap_strong import call_figures
 from eval.metrics.intervals import queries_to_show, smallest_shown
 from eval.metrics.paired import Paired
 from eval.routing.frontier import build_frontier
@@ -18,7 +17,6 @@ from eval.routing.routing_page import headline
 from eval.routing.routing_records import (
     Arm,
     CategoryRow,
-    CheapStrong,
     Confusion,
     DataFacts,
     ExpertRow,
@@ -79,7 +77,6 @@ def measure(
         experts=expert_rows(trial, scores),
         categories=category_rows(trial, served),
         frontier=build_frontier(trial, rng),
-        cheap_strong=build_cheap_strong(trial, rng),
         thin_cells=tuple(thin[:SHOWN_CELLS]),
         n_thin_cells=len(thin),
         lost=build_lost(trial),
@@ -214,27 +211,6 @@ def category_rows(trial: Trial, served: Mapping[str, Float64Array]) -> tuple[Cat
             )
         )
     return tuple(rows)
-
-
-def build_cheap_strong(trial: Trial, rng: np.random.Generator) -> CheapStrong | None:
-    """The record of two experts; None unless there are exactly two. The weak one is the one of lower mean score on the
-    fit queries."""
-    if len(trial.test.experts) != 2:
-        return None
-    weak, strong = np.argsort(trial.fit_means, kind="stable").tolist()
-    low, high = trial.scores[:, weak], trial.scores[:, strong]
-    orders: dict[str, Float64Array] = {
-        method.name: method.quality[:, strong] - method.quality[:, weak] for method in trial.methods
-    }
-    orders |= {"random": np.zeros(len(low)), "oracle": high - low}
-    return CheapStrong(
-        weak=trial.test.experts[weak],
-        strong=trial.test.experts[strong],
-        weak_score=float(low.mean()),
-        strong_score=float(high.mean()),
-        oracle_score=float(np.maximum(low, high).mean()),
-        orders={name: call_figures(gain, low, high, rng) for name, gain in orders.items()},
-    )
 
 
 def thin_cells(counts: Mapping[str, FloatArray], experts: Sequence[str]) -> list[ThinCell]:

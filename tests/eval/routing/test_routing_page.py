@@ -11,14 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval.metrics.cheap_strong import CallOrder
 from eval.metrics.intervals import Estimate
 from eval.report import numbers, page
-from eval.routing import cost_sections
+from eval.routing import budget_sections
 from eval.routing import routing_page as words
 from eval.routing.frontier import known_budgets
 from eval.routing.routing_page import routing_page
-from eval.routing.routing_records import CheapStrong, Power, Report
+from eval.routing.routing_records import Power, Report
 from eval.routing.trial import MethodOutput
 from tests.eval.drawn import charts_of_page
 from tests.eval.routing.trial_data import TEST_SCORES, report_of, trial, with_costs
@@ -31,7 +30,6 @@ SECTIONS = [
     "quality-against-active-parameters",
     "quality-against-cost",
     "quality-against-hosted-parameters",
-    "cheap-and-strong",
     "what-to-grade-first",
     "queries-lost-by-the-most",
     "how-this-was-measured",
@@ -48,7 +46,7 @@ def make_report(
 
 @cache
 def full_report() -> Report:
-    """With every section: methods, frontiers, two experts."""
+    """With every section: methods and frontiers."""
     found = with_costs(trial(), [0.001, 0.004, 0.009])
     scores = np.array(TEST_SCORES)
     methods = [
@@ -62,21 +60,7 @@ def full_report() -> Report:
         for budget in known_budgets(found)
     }
     bare = report_of(replace(found, methods=tuple(methods), counts=counts, limited=limited))
-    order = CallOrder(
-        apgr=Estimate(mean=0.6, interval=(0.5, 0.7)),
-        cpt={50: Estimate(mean=0.3, interval=(0.2, 0.4)), 80: Estimate(mean=0.7, interval=(0.6, 0.8))},
-        share=(0.0, 1.0),
-        mean_score=(0.4, 0.6),
-    )
-    calls = CheapStrong(
-        weak="small",
-        strong="law",
-        weak_score=0.4,
-        strong_score=0.6,
-        oracle_score=0.7,
-        orders={"best": order, "random": order, "oracle": order},
-    )
-    return with_data(bare.model_copy(update={"cheap_strong": calls}), n_test=400)  # enough for quality over budgets
+    return with_data(bare, n_test=400)  # enough for quality over budgets
 
 
 def with_data(report: Report, **changes: object) -> Report:
@@ -150,13 +134,13 @@ def test_a_full_report_shows_every_section_and_survives_json() -> None:
     html = rendered_in_full()
     assert re.findall(r'<section id="([\w-]+)"', html) == SECTIONS
     assert re.findall(r'<li><a href="#([\w-]+)">', html) == SECTIONS
-    short = [name for name in SECTIONS if not name.startswith(("quality", "cheap", "what"))]
+    short = [name for name in SECTIONS if not name.startswith(("quality", "what"))]
     assert re.findall(r'<section id="([\w-]+)"', rendered()) == short
 
 
 def test_every_chart_stands_on_the_full_page_once_and_has_only_page_colours() -> None:
     charts = charts_of_page(rendered_in_full())
-    drawn = {"experts", "categories", "cheap-and-strong", *(name for name in SECTIONS if name.startswith("quality"))}
+    drawn = {"experts", "categories", *(name for name in SECTIONS if name.startswith("quality"))}
     assert set(charts) == {"picture", *(f"chart-{name}" for name in drawn)}
     for name, spec in charts.items():
         assert rendered_in_full().count(f'id="{name}"') == 1, name
@@ -167,7 +151,6 @@ def test_numbers_of_every_section_are_on_the_page() -> None:
     html = rendered_in_full()
     assert "Soft &lt;map&gt;" in html
     assert "Best" not in dict(words.ways(full_report()))  # the default is this router
-    assert '0.600</span> <span class="range">0.500 to 0.700' in html
     assert "6 pairs have too few graded answers" in html
     for query in full_report().lost:
         assert query.prompt_id in html
@@ -210,10 +193,10 @@ def test_a_budget_in_words() -> None:
     )
     coe = full_report().frontier["active_params_b"]["coe"]
     ahead = coe[1].model_copy(update={"gain": Estimate(mean=0.2, interval=(0.1, 0.3))})
-    assert cost_sections.gain_sentence([coe[0], ahead, *coe[2:]], numbers.billions) == (
+    assert budget_sections.gain_sentence([coe[0], ahead, *coe[2:]], numbers.billions) == (
         "This router is furthest above the best fixed mixture of experts at 10.2B, by +20.0 points (+10.0 to +30.0)."
     )
-    assert "75.0% is not reached at any budget; the most is 31.2%." in cost_sections.single_sentence(
+    assert "75.0% is not reached at any budget; the most is 31.2%." in budget_sections.single_sentence(
         full_report().model_copy(update={"frontier": {"active_params_b": {"coe": coe[:1]}}}),
         "active_params_b",
         numbers.billions,

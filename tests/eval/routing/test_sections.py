@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from eval.routing.routing_records import Report
-from eval.routing.routing_report import build_cheap_strong, build_confusion, build_lost, thin_cells
+from eval.routing.routing_report import build_confusion, build_lost, thin_cells
 from eval.routing.trial import MethodOutput, Trial
 from tests.eval.routing.trial_data import EXPERTS, TEST_SCORES, report_of, trial, with_costs
 
@@ -79,31 +79,6 @@ def test_the_worst_losses_come_first_and_are_cut() -> None:
     assert len(found[2].excerpt) <= 200
     assert found[2].excerpt.endswith("\u2026")
     assert len(build_lost(chosen, shown=1)) == 1
-
-
-def two_experts() -> Trial:
-    """A strong one and a weak one, with a method that knows every score."""
-    both = tried()
-    amounts = ("scores", "cost_usd", "output_tokens", "latency_ms")
-    fit, test = (
-        replace(part, experts=("maths", "small"), **{name: getattr(part, name)[:, [1, 0]] for name in amounts})
-        for part in (both.fit, both.test)
-    )
-    weak = replace(fit, scores=fit.scores * np.float32([1.0, 0.1]))
-    return replace(both, fit=weak, test=test, methods=(oracle(quality=both.scores[:, [1, 0]]),))
-
-
-def test_two_experts_get_a_curve_of_strong_calls() -> None:
-    assert sections().cheap_strong is None
-    two = two_experts()
-    found = build_cheap_strong(two, np.random.default_rng(0))
-    assert (found.weak, found.strong) == ("small", "maths")
-    assert (found.weak_score, found.strong_score, found.oracle_score) == pytest.approx((0.3125, 0.75, 0.8125))
-    assert set(found.orders) == {"perfect", "random", "oracle"}
-    assert found.orders["perfect"].apgr == found.orders["oracle"].apgr
-    of_random = found.orders["random"].apgr
-    assert (of_random.mean, *of_random.interval) == pytest.approx((0.5, 0.5, 0.5))
-    assert {level: each.mean for level, each in found.orders["random"].cpt.items()} == pytest.approx({50: 0.5, 80: 0.8})
 
 
 def test_thin_cells_are_named_with_what_is_missing() -> None:

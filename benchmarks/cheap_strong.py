@@ -7,18 +7,28 @@ drawn by lot, so the expected score is linear between the ends of the groups, an
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 from pydantic import Field
 
+from base.progress import silent
 from eval.metrics.intervals import DRAWS, Estimate
+from eval.routing.routing_request import RoutingRequest
+from eval.routing.routing_run import load, method_output, run_trial, table_request
+from eval.routing.trial_tables import read_tables
+from router.policy_config import Budgets
 from router.types import Float64Array, IntArray, Record
+from training.table_fit import fit_methods
 
 CPT_LEVELS = (50, 80)
-DRAWN_POINTS = 101
-"""Even shares of strong calls at which a curve is drawn."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +94,11 @@ def call_share_for(curve: CallCurve, percent: float) -> float:
 
 
 class CallOrder(Record):
-    """Strong calls spent in one order: APGR, CPT by percent of the gap, and the curve; None where the strong expert is
-    not better than the weak one. Percentile bootstrap intervals over queries."""
+    """Strong calls spent in one order: APGR, and CPT by percent of the gap, with bootstrap intervals over queries. None
+    where the strong expert is not better than the weak one."""
 
     apgr: Estimate | None = None
     cpt: dict[int, Estimate] = Field(default_factory=dict, description="percent of the gap -> share of strong calls")
-    share: tuple[float, ...]
-    mean_score: tuple[float, ...]
 
 
 def call_figures(
@@ -101,23 +109,18 @@ def call_figures(
     draws: int = DRAWS,
 ) -> CallOrder:
     """Figures of the order by `predicted_gain` (n,). All zero is the random order, `strong - weak` the oracle's."""
-    curve, even = call_curve(predicted_gain, weak, strong), np.linspace(0.0, 1.0, DRAWN_POINTS)
-    share, mean_score = tuple(even.tolist()), tuple(np.interp(even, curve.share, curve.quality).tolist())
-    if curve.gap <= 0:
-        return CallOrder(share=share, mean_score=mean_score)
+    curve = call_curve(predicted_gain, weak, strong)
     drawn = [
         (average_gap_recovered(c), *(call_share_for(c, level) for level in CPT_LEVELS))
         for c in resampled_curves(predicted_gain, weak, strong, rng, draws)
         if c.gap > 0
     ]
-    if not drawn:
-        return CallOrder(share=share, mean_score=mean_score)
+    if curve.gap <= 0 or not drawn:
+        return CallOrder()
     columns = np.array(drawn, dtype=np.float64)
     return CallOrder(
         apgr=Estimate.of(average_gap_recovered(curve), columns[:, 0]),
         cpt={level: Estimate.of(call_share_for(curve, level), columns[:, i]) for i, level in enumerate(CPT_LEVELS, 1)},
-        share=share,
-        mean_score=mean_score,
     )
 
 
@@ -129,3 +132,39 @@ def resampled_curves(
     for _ in range(draws):
         weight = np.bincount(rng.integers(n, size=n), minlength=n).astype(np.float64)
         yield weighted_curve(group, weak, strong - weak, weight)
+
+
+def orders_of(request: RoutingRequest) -> tuple[int, dict[str, CallOrder]]:
+    """The number of test queries, and strong calls spent by the predictions of every kind of scorer. The weak expert is
+    the one of lower mean score on the fit queries."""
+    tables, budgets = read_tables(request), Budgets()
+    now = datetime.now(UTC)
+    with tempfile.TemporaryDirectory() as scratch:
+        fitted = fit_methods(Path(scratch), table_request(tables.fit, request), now=now, progress=silent)
+    first = load(next(iter(fitted.values()))[0], tables.fit, budgets)
+    trial = run_trial(tables, first, request, "", np.random.default_rng(request.seed), silent)
+    weak, strong = np.argsort(trial.fit_means, kind="stable").tolist()
+    rng, found = np.random.default_rng(request.seed), {}
+    for kind, (artifact, fit_s) in fitted.items():
+        router = load(artifact, tables.fit, budgets, first.encoder)
+        quality = method_output(artifact, router, fit_s, trial, kind).quality
+        gain = quality[:, strong] - quality[:, weak]
+        found[kind] = call_figures(gain, trial.scores[:, weak], trial.scores[:, strong], rng)
+    return len(trial.scores), found
+
+
+def main(
+    outcomes: Annotated[Path, typer.Option(help="outcome table")],
+    experts: Annotated[str, typer.Option(help="two experts, separated by a comma")],
+    cache: Annotated[Path, typer.Option(help="folder for embeddings")],
+    seed: int = 0,
+) -> None:
+    """Print, as JSON, APGR and CPT of every kind of scorer on two experts of a table."""
+    pair = tuple(experts.split(","))
+    request = RoutingRequest(outcomes=outcomes, out=Path(), command="", experts=pair, cache=cache, seed=seed)
+    n_test, orders = orders_of(request)
+    print(json.dumps({"n_test": n_test, "orders": {kind: each.model_dump() for kind, each in orders.items()}}))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,14 +1,13 @@
-"""The sections of a routing report on what quality costs: under rising budgets, and between two experts."""
+"""The sections of a routing report on quality under rising budgets."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from eval.metrics.cheap_strong import CPT_LEVELS, CallOrder
 from eval.report import drawing
 from eval.report.numbers import billions, dollars, percent, points
 from eval.report.page import Chart, Column, Form, Section, stated, table_of
-from eval.routing.routing_records import CheapStrong, FrontierPoint, Report
+from eval.routing.routing_records import FrontierPoint, Report
 
 FEWEST_DRAWN = 200
 """Fewest test queries for quality over budgets: with fewer each point lies within some 7 points of the truth or worse,
@@ -21,13 +20,11 @@ BUDGETS: Mapping[str, tuple[str, Form, str, float]] = {
     "hosted_params_b": ("hosted parameters", billions, "parameters of all experts that serve (billions)", 1),
 }
 """Budget -> its name, how an amount is written, title of the axis, unit of the axis."""
-ORDERS = {"random": "Random", "oracle": "Oracle (hindsight)"}
 
 
-def cost_sections(report: Report) -> list[Section]:
-    """One for each budget that tells something, and one on strong calls where there are two experts."""
-    calls = [] if report.cheap_strong is None else [calls_section(report, report.cheap_strong)]
-    return [*(budget_section(report, budget) for budget in report.frontier if tells(report, budget)), *calls]
+def budget_sections(report: Report) -> list[Section]:
+    """One for each budget that tells something."""
+    return [budget_section(report, budget) for budget in report.frontier if tells(report, budget)]
 
 
 def tells(report: Report, budget: str) -> bool:
@@ -81,33 +78,3 @@ def single_sentence(report: Report, budget: str, form: Form) -> str:
     if not reaching:
         return f"{target} is not reached at any budget; the most is {percent(max(p.mean_score for p in curve))}."
     return f"{target} is reached with {form(min(reaching))}."
-
-
-def calls_section(report: Report, pair: CheapStrong) -> Section:
-    """The use of strong calls between two experts."""
-    labels = {name: ORDERS.get(name) or report.methods[name].label for name in pair.orders}
-    orders = {labels[name]: order for name, order in pair.orders.items()}
-    columns: list[Column[CallOrder]] = [
-        Column("APGR", lambda order: order.apgr, "{:.3f}".format),
-        *(share_column(level) for level in CPT_LEVELS),
-    ]
-    rows = [
-        {"group": name, "x": 100 * share, "y": score}
-        for name, order in orders.items()
-        for share, score in zip(order.share, order.mean_score, strict=True)
-    ]
-    sentence = (
-        f"{pair.weak} alone scores {percent(pair.weak_score)}, {pair.strong} {percent(pair.strong_score)}, and the "
-        f"better of the two for every query {percent(pair.oracle_score)}."
-    )
-    caption = "Mean score as more queries go to the strong expert, those of largest predicted gain first."
-    chart = Chart(caption, drawing.lines(rows, ("queries sent to the strong expert (%)", "mean score"), ".0%"))
-    note = (
-        "APGR is the share of the gap between the two that is recovered on average over all shares of strong calls; "
-        "CPT is the least share of strong calls that recovers so much of it."
-    )
-    return Section("Cheap and strong", sentence, table_of("Order of strong calls", orders, columns), chart, note)
-
-
-def share_column(level: int) -> Column[CallOrder]:
-    return Column(f"CPT({level}%)", lambda order: order.cpt.get(level), percent)
