@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from sqlalchemy import Float, Text, func, select
-from sqlmodel import Field, SQLModel
+from sqlalchemy import Column, Float, Integer, MetaData, Table, Text, func, select
 
 from base.errors import StoreError
 from base.json_text import to_json
@@ -21,28 +20,18 @@ from decision_log.database import Database
 from decision_log.sql_engine import hold
 
 if TYPE_CHECKING:
-    from sqlalchemy import Table
     from sqlalchemy.engine import Connection
 
 LOCK_NUMBER = 0x636F6561  # "coea", for Postgres's advisory locks
 
 
-class AdminRow(SQLModel, table=True):
-    """One admin action."""
-
-    __tablename__ = "access_log"
-
-    number: int = Field(primary_key=True)
-    at: float = Field(sa_type=Float)
-    actor: str = Field(sa_type=Text)
-    action: str = Field(sa_type=Text)
-    subject: str = Field(sa_type=Text)
-    before: str = Field(sa_type=Text)
-    after: str = Field(sa_type=Text)
-    link: str = Field(sa_type=Text)
-
-
-ADMIN_LOG: Table = SQLModel.metadata.tables["access_log"]
+ADMIN_LOG = Table(
+    "access_log",
+    MetaData(),
+    Column("number", Integer, primary_key=True),
+    Column("at", Float, nullable=False),
+    *(Column(name, Text, nullable=False) for name in ("actor", "action", "subject", "before", "after", "link")),
+)
 
 
 class AdminAction(NamedTuple):

@@ -300,6 +300,7 @@ def row_of(logged: Logged) -> tuple[object, ...]:
         record.state,
         record.served_expert or (decision.expert if decision else None),
         decision.category if decision else None,
+        decision.reason if decision else None,
         decision.router_version if decision else None,
         logged.line,
         record.session_id,

@@ -32,6 +32,7 @@ class Part(BaseModel):
 class ChoicePart(Part):
     expert: str
     category: str
+    reason: str
     router_version: str
 
 

@@ -16,18 +16,11 @@ from decision_log.e_process import Arm
 from decision_log.tables import DECISIONS, FEEDBACK, ROUTER_EVENTS, ROUTER_VERSIONS
 from router.artifact import RouterManifest
 from router.live_pointer import LivePointer, Trial
-from router.types import GENERAL
+from router.types import DecisionReason
 
 FAILED = (TerminalState.UPSTREAM_ERROR, TerminalState.TIMED_OUT)
 ENDED = (TerminalState.ANSWERED, *FAILED)
 """A client that left, or a request that could not be served, says nothing about a router."""
-
-NAMED = '"reason":"explicit"'
-"""In the JSON of a record, where every quotation mark of a text is escaped: the client named the expert."""
-
-IS_NAMED = and_(DECISIONS.c.category == GENERAL, DECISIONS.c.record.contains(NAMED, autoescape=True))
-"""Neither praise nor failure of such an answer is the router's. To look for it takes longer than all else, so only
-records of its category are looked at, and where feedback is asked for, only those that have some."""
 
 PAST_S = 7 * 86_400.0
 """Time over which the live router's own past is read (ours)."""
@@ -117,23 +110,25 @@ def unix_seconds(text: str) -> float:
 
 
 def decided_by(versions: tuple[str, ...], since: float) -> ColumnElement[bool]:
-    """Decisions of these versions since a time; callers leave IS_NAMED out."""
-    return and_(DECISIONS.c.at >= since, DECISIONS.c.router_version.in_(versions))
+    """Decisions of these versions since a time, but for those whose expert the client named: neither praise nor failure
+    of such an answer is the router's."""
+    is_routed = DECISIONS.c.reason != DecisionReason.EXPLICIT.value
+    return and_(DECISIONS.c.at >= since, DECISIONS.c.router_version.in_(versions), is_routed)
 
 
 def first_rewards(connection: Connection, versions: tuple[str, ...], since: float) -> dict[str, Arm]:
     """The first reward of every conversation, summed by version: later ones of the same people are not independent."""
     query = (
-        select(DECISIONS.c.router_version, DECISIONS.c.session_id, DECISIONS.c.decision_id, FEEDBACK.c.value, IS_NAMED)
+        select(DECISIONS.c.router_version, DECISIONS.c.session_id, DECISIONS.c.decision_id, FEEDBACK.c.value)
         .join(FEEDBACK, FEEDBACK.c.decision_id == DECISIONS.c.decision_id)
         .where(decided_by(versions, since))
         .order_by(FEEDBACK.c.at, FEEDBACK.c.id)
     )
     seen: set[str] = set()
     sums = {version: [0, 0.0] for version in versions}
-    for version, session, decision, value, is_named in connection.execute(query):
+    for version, session, decision, value in connection.execute(query):
         unit = session or decision
-        if unit not in seen and not is_named:
+        if unit not in seen:
             seen.add(unit)
             sums[version][0] += 1
             sums[version][1] += value
@@ -150,8 +145,6 @@ def shadow_rewards(connection: Connection, live: str, trial: Trial) -> ShadowEvi
     )
     rows: dict[str, tuple[float, float, float]] = {}
     for session, name, text, value in connection.execute(query):
-        if NAMED in text:
-            continue
         record = from_json(text)
         shadow, decision = record.get("shadow"), record.get("decision")
         if not shadow or not decision or shadow["router_version"] != trial.version:
@@ -164,7 +157,7 @@ def shadow_rewards(connection: Connection, live: str, trial: Trial) -> ShadowEvi
 def past_rewards(connection: Connection, version: str, since: float, until: float) -> Arm:
     """Number and sum of a version's rewards between two times."""
     query = (
-        select(func.count().filter(~IS_NAMED), func.coalesce(func.sum(FEEDBACK.c.value).filter(~IS_NAMED), 0.0))
+        select(func.count(), func.coalesce(func.sum(FEEDBACK.c.value), 0.0))
         .select_from(DECISIONS.join(FEEDBACK, FEEDBACK.c.decision_id == DECISIONS.c.decision_id))
         .where(decided_by((version,), since), DECISIONS.c.at < until, FEEDBACK.c.at < until)
     )
@@ -178,7 +171,7 @@ def count_successes(
     """Decisions that ended well, of all that ended well or failed, by version."""
     query = (
         select(DECISIONS.c.router_version, DECISIONS.c.state, func.count())
-        .where(decided_by(versions, since), ~IS_NAMED)
+        .where(decided_by(versions, since))
         .where(DECISIONS.c.state.in_([state.value for state in ENDED]))
         .group_by(DECISIONS.c.router_version, DECISIONS.c.state)
     )

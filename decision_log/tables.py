@@ -2,189 +2,149 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
 
-from sqlalchemy import BigInteger, Float, Index, LargeBinary, Text, UniqueConstraint
-from sqlmodel import Field, SQLModel
+from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, LargeBinary, MetaData, Table, Text
+from sqlalchemy import UniqueConstraint as Unique
 
-if TYPE_CHECKING:
-    from sqlalchemy import Table
+METADATA = MetaData()
 
+text, number, real = (partial(Column, type_=kind, nullable=False) for kind in (Text, Integer, Float))
+many = partial(Column, type_=BigInteger, nullable=False)
 
-class DecisionRow(SQLModel, table=True):
-    """One decision; `record` is the DecisionRecord as JSON without its embedding, which is `embedding`; the other
-    columns are for selecting."""
+DECISIONS = Table(
+    "decisions",
+    METADATA,
+    text("decision_id", primary_key=True),
+    real("at"),
+    text("replica"),
+    number("seq"),
+    text("state"),
+    Column("expert", Text),  # which answered, or was chosen if none did
+    Column("category", Text),
+    Column("reason", Text),
+    Column("router_version", Text),
+    text("record"),
+    Column("session_id", Text),
+    Column("text_hash", Text),
+    Column("embedding", LargeBinary),  # half precision, little-endian
+    Column("encoder_fingerprint", Text),
+    Index("decisions_at", "at"),
+    Index("decisions_session", "session_id", "at"),
+)
+"""`record` is the DecisionRecord as JSON without its embedding, which is `embedding`; the other columns are for
+selecting."""
 
-    __tablename__ = "decisions"
-    __table_args__ = (Index("decisions_at", "at"), Index("decisions_session", "session_id", "at"))
+SPEND = Table(
+    "spend",
+    METADATA,
+    number("slot", primary_key=True),
+    text("key_id", primary_key=True),
+    number("decisions"),
+    number("requests"),
+    many("prompt_tokens"),
+    many("cached_tokens"),
+    many("cache_write_tokens"),
+    many("completion_tokens"),
+    real("cost_usd"),
+)
+"""Sums over the decisions of one key ('' without one) in one slot, `decision_log.spend.SLOT_S` seconds. All but
+`decisions` are of those that were not refused."""
 
-    decision_id: str = Field(primary_key=True, sa_type=Text)
-    at: float = Field(sa_type=Float)
-    replica: str = Field(sa_type=Text)
-    seq: int
-    state: str = Field(sa_type=Text)
-    expert: str | None = Field(default=None, sa_type=Text)  # which answered, or was chosen if none did
-    category: str | None = Field(default=None, sa_type=Text)
-    router_version: str | None = Field(default=None, sa_type=Text)
-    record: str = Field(sa_type=Text)
-    session_id: str | None = Field(default=None, sa_type=Text)
-    text_hash: str | None = Field(default=None, sa_type=Text)
-    embedding: bytes | None = Field(default=None, sa_type=LargeBinary)  # half precision, little-endian
-    encoder_fingerprint: str | None = Field(default=None, sa_type=Text)
+FEEDBACK = Table(
+    "feedback",
+    METADATA,
+    number("id", primary_key=True),
+    text("decision_id"),
+    text("kind"),
+    real("value"),
+    real("at"),
+    text("key_id"),
+    Unique("decision_id", "kind", "key_id"),
+    Index("feedback_key", "key_id", "at"),
+)
+"""Signs about decisions. `key_id` is '' for a client without a key: NULLs would escape the constraint."""
 
+DOCUMENT_FEEDBACK = Table(
+    "document_feedback",
+    METADATA,
+    number("id", primary_key=True),
+    text("decision_id"),
+    text("document_id"),
+    real("value"),
+    real("at"),
+    text("key_id"),
+    Unique("decision_id", "document_id", "key_id"),
+    Index("document_feedback_key", "key_id", "at"),
+)
+"""Judgements of documents of an answer by clients: 1 opened or cited, 0 rejected."""
 
-class SpendRow(SQLModel, table=True):
-    """Sums over the decisions of one key ('' without one) in one slot, `decision_log.spend.SLOT_S` seconds. All but
-    `decisions` are of those that were not refused."""
+SIGNALS = Table(
+    "implicit_signals",
+    METADATA,
+    text("decision_id", primary_key=True),
+    text("kind", primary_key=True),
+    real("at"),
+)
+"""Implicit signals of clients about answers, never mixed with feedback."""
 
-    __tablename__ = "spend"
+JUDGEMENTS = Table(
+    "judgements",
+    METADATA,
+    text("decision_id", primary_key=True),
+    text("judge", primary_key=True),
+    text("rubric", primary_key=True),
+    text("expert", primary_key=True),
+    text("other", primary_key=True),
+    real("value"),
+    Column("is_consistent", Boolean),
+    real("at"),
+)
+"""Judgements of answers by a judge; `other` is '' for a grade, else the expert whose answer it was compared with."""
 
-    slot: int = Field(primary_key=True)
-    key_id: str = Field(primary_key=True, sa_type=Text)
-    decisions: int
-    requests: int
-    prompt_tokens: int = Field(sa_type=BigInteger)
-    cached_tokens: int = Field(sa_type=BigInteger)
-    cache_write_tokens: int = Field(sa_type=BigInteger)
-    completion_tokens: int = Field(sa_type=BigInteger)
-    cost_usd: float = Field(sa_type=Float)
+REPLICAS = Table(
+    "replicas",
+    METADATA,
+    text("replica", primary_key=True),
+    number("decisions"),
+    number("settled"),
+    text("state"),
+    real("at"),
+)
+"""Replicas, each a run of a gateway process, which numbered its decisions 0 to `decisions` - 1."""
 
+REMOVED = Table(
+    "removed",
+    METADATA,
+    text("replica", primary_key=True),
+    number("first_seq", primary_key=True),
+    number("last_seq", primary_key=True),
+    text("reason"),
+    real("at"),
+)
+"""Numbers of decisions that were removed on purpose, first and last included, so that no gap is seen there."""
 
-class FeedbackRow(SQLModel, table=True):
-    """One sign about one decision. `key_id` is '' for a client without a key: NULLs would escape the constraint."""
+ERASURES = Table("erasures", METADATA, text("subject", primary_key=True), real("at"))
+"""Subjects (their hashes) whose decisions up to `at` must not be in the database, however late they arrive."""
 
-    __tablename__ = "feedback"
-    __table_args__ = (UniqueConstraint("decision_id", "kind", "key_id"), Index("feedback_key", "key_id", "at"))
+ROUTER_VERSIONS = Table(
+    "router_versions",
+    METADATA,
+    text("version", primary_key=True),
+    text("created_at"),
+    text("manifest"),
+)
+"""Routers that a gateway has served: `manifest` is a RouterManifest as JSON, with parents, data, metrics."""
 
-    id: int | None = Field(default=None, primary_key=True)
-    decision_id: str = Field(sa_type=Text)
-    kind: str = Field(sa_type=Text)
-    value: float = Field(sa_type=Float)
-    at: float = Field(sa_type=Float)
-    key_id: str = Field(default="", sa_type=Text)
+ROUTER_EVENTS = Table(
+    "router_events",
+    METADATA,
+    real("at", primary_key=True),
+    text("version", primary_key=True),
+    text("event", primary_key=True),
+    text("detail"),
+)
+"""Events of versions, kept once however many gateways saw them; `event` is promoted, canary, shadow or withdrawn, `at`
+the time that `live.json` gives, in Unix seconds."""
 
-
-class DocumentFeedbackRow(SQLModel, table=True):
-    """Judgement of one document of an answer by a client: 1 opened or cited, 0 rejected."""
-
-    __tablename__ = "document_feedback"
-    __table_args__ = (
-        UniqueConstraint("decision_id", "document_id", "key_id"),
-        Index("document_feedback_key", "key_id", "at"),
-    )
-
-    id: int | None = Field(default=None, primary_key=True)
-    decision_id: str = Field(sa_type=Text)
-    document_id: str = Field(sa_type=Text)
-    value: float = Field(sa_type=Float)
-    at: float = Field(sa_type=Float)
-    key_id: str = Field(default="", sa_type=Text)
-
-
-class SignalRow(SQLModel, table=True):
-    """Implicit signal of a client about an answer, never mixed with feedback."""
-
-    __tablename__ = "implicit_signals"
-
-    decision_id: str = Field(primary_key=True, sa_type=Text)
-    kind: str = Field(primary_key=True, sa_type=Text)
-    at: float = Field(sa_type=Float)
-
-
-class JudgementRow(SQLModel, table=True):
-    """Judgement of an answer by a judge; `other` is '' for a grade, else the expert whose answer it was compared
-    with."""
-
-    __tablename__ = "judgements"
-
-    decision_id: str = Field(primary_key=True, sa_type=Text)
-    judge: str = Field(primary_key=True, sa_type=Text)
-    rubric: str = Field(primary_key=True, sa_type=Text)
-    expert: str = Field(primary_key=True, sa_type=Text)
-    other: str = Field(primary_key=True, sa_type=Text)
-    value: float = Field(sa_type=Float)
-    is_consistent: bool | None = Field(default=None)
-    at: float = Field(sa_type=Float)
-
-
-class ReplicaRow(SQLModel, table=True):
-    """One replica: a run of a gateway process, which numbered its decisions 0 to `decisions` - 1."""
-
-    __tablename__ = "replicas"
-
-    replica: str = Field(primary_key=True, sa_type=Text)
-    decisions: int
-    settled: int
-    state: str = Field(sa_type=Text)
-    at: float = Field(sa_type=Float)
-
-
-class RemovedRow(SQLModel, table=True):
-    """Numbers of decisions that were removed on purpose, first and last included, so that no gap is seen there."""
-
-    __tablename__ = "removed"
-
-    replica: str = Field(primary_key=True, sa_type=Text)
-    first_seq: int = Field(primary_key=True)
-    last_seq: int = Field(primary_key=True)
-    reason: str = Field(sa_type=Text)
-    at: float = Field(sa_type=Float)
-
-
-class ErasureRow(SQLModel, table=True):
-    """A subject (its hash) whose decisions up to `at` must not be in the database, however late they arrive."""
-
-    __tablename__ = "erasures"
-
-    subject: str = Field(primary_key=True, sa_type=Text)
-    at: float = Field(sa_type=Float)
-
-
-class RouterVersionRow(SQLModel, table=True):
-    """A router that a gateway has served: `manifest` is its RouterManifest as JSON, with parents, data, metrics."""
-
-    __tablename__ = "router_versions"
-
-    version: str = Field(primary_key=True, sa_type=Text)
-    created_at: str = Field(sa_type=Text)
-    manifest: str = Field(sa_type=Text)
-
-
-class RouterEventRow(SQLModel, table=True):
-    """Event of a version, kept once however many gateways saw it; `event` is promoted, canary, shadow or withdrawn.
-
-    `at` is the time that `live.json` gives, in Unix seconds.
-    """
-
-    __tablename__ = "router_events"
-
-    at: float = Field(primary_key=True, sa_type=Float)
-    version: str = Field(primary_key=True, sa_type=Text)
-    event: str = Field(primary_key=True, sa_type=Text)
-    detail: str = Field(default="", sa_type=Text)
-
-
-DECISIONS: Table = SQLModel.metadata.tables["decisions"]
-SPEND: Table = SQLModel.metadata.tables["spend"]
-FEEDBACK: Table = SQLModel.metadata.tables["feedback"]
-DOCUMENT_FEEDBACK: Table = SQLModel.metadata.tables["document_feedback"]
-SIGNALS: Table = SQLModel.metadata.tables["implicit_signals"]
-JUDGEMENTS: Table = SQLModel.metadata.tables["judgements"]
-REPLICAS: Table = SQLModel.metadata.tables["replicas"]
-REMOVED: Table = SQLModel.metadata.tables["removed"]
-ERASURES: Table = SQLModel.metadata.tables["erasures"]
-ROUTER_VERSIONS: Table = SQLModel.metadata.tables["router_versions"]
-ROUTER_EVENTS: Table = SQLModel.metadata.tables["router_events"]
-TABLES = [
-    DECISIONS,
-    SPEND,
-    FEEDBACK,
-    DOCUMENT_FEEDBACK,
-    SIGNALS,
-    JUDGEMENTS,
-    REPLICAS,
-    REMOVED,
-    ERASURES,
-    ROUTER_VERSIONS,
-    ROUTER_EVENTS,
-]
+TABLES = list(METADATA.tables.values())
