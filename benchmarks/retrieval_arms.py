@@ -81,8 +81,7 @@ class FurtherArms:
         found = compare(test, situation, plain)
         scores = {**found.scores, **by_collection(test, situation, plain), **self.of_adapter(test, situation)}
         scores |= by_query(test, situation)
-        absent = {arm: "not known in this situation" for arm in FURTHER if arm not in scores}
-        return Compared({arm: scores[arm] for arm in MEANING if arm in scores}, found.absent | absent, found.decisions)
+        return Compared({arm: scores[arm] for arm in MEANING if arm in scores}, found.decisions)
 
     def of_adapter(self, test: Labelled, situation: Situation) -> dict[str, FloatArray]:
         """Nothing where the adapter saw a collection that is left out."""

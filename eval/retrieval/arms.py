@@ -139,30 +139,23 @@ class Situation:
 
 @dataclass(frozen=True)
 class Compared:
-    """Scores (n,) by arm, why others are absent, and the decisions behind `coe`."""
+    """Scores (n,) by arm, and the decisions behind `coe`."""
 
     scores: dict[str, FloatArray]
-    absent: dict[str, str]
     decisions: list[RetrievalDecision]
 
 
 def compare(test: Labelled, situation: Situation, plain: PlainFusions | None) -> Compared:
     """Every arm on the test queries of one collection, on which `plain` was measured too; None leaves it out."""
     scores: dict[str, FloatArray] = {}
-    absent: dict[str, str] = {}
     for arm, expert in {"base": BASE, "bm25": "bm25"}.items():
-        column = situation.column(expert)
-        if column is None:
-            absent[arm] = f"there is no expert '{expert}'"
-        else:
+        if (column := situation.column(expert)) is not None:
             scores[arm] = test.scores[:, column]
     weight = best_weight([part.convex for part in situation.dev.values()])
     if plain is not None:
         scores["rrf"] = plain.rrf
     if plain is not None and weight is not None:
         scores["hybrid"] = plain.convex[:, weight]
-    lacking = "there is no expert over words, or no dev query"
-    absent |= {arm: lacking for arm in ("rrf", "hybrid") if arm not in scores}
     library = situation.library
     base = library.manifest.base_fingerprint if library else ""
     router = build_router(library, base_fingerprint=base, experts=situation.experts, lexical=situation.lexical)
@@ -170,4 +163,4 @@ def compare(test: Labelled, situation: Situation, plain: PlainFusions | None) ->
     singles = test.scores[:, situation.single_columns()]
     scores["collection_oracle"] = singles[:, int(singles.mean(axis=0).argmax())]
     scores["query_oracle"] = singles.max(axis=1)
-    return Compared(scores, absent, router.choose(test.embeddings))
+    return Compared(scores, router.choose(test.embeddings))

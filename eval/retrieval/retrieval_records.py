@@ -22,13 +22,12 @@ class ArmScore(Record):
 
 
 class CollectionReport(Record):
-    """One collection. `absent` says why an arm is not in `arms`."""
+    """One collection."""
 
     documents: int
     queries: int = Field(description="judged test queries")
     labelled: int = Field(description="train queries in the pilot library")
     arms: dict[str, ArmScore]
-    absent: dict[str, str]
     left_out: dict[str, ArmScore] = Field(
         description="arms when neither this collection's labels nor its expert are known"
     )

@@ -167,7 +167,6 @@ def collection_report(
         queries=len(one.test),
         labelled=0 if one.pilots is None else len(one.pilots),
         arms=arm_scores([found.scores], rng),
-        absent=found.absent,
         left_out=arm_scores([left.scores], rng),
         experts={arm.name: round(float(mean), 4) for arm, mean in zip(situation.arms, means, strict=True)},
         shares={name: number / count for name, number in shares.most_common()},

@@ -1,5 +1,4 @@
-"""One run of `coe eval routing`: training fits on a folder with the fit rows alone, and its artifact is measured on
-test rows."""
+"""One run of `coe eval routing`: training sees the fit rows alone, and its routers are measured on test rows."""
 
 from __future__ import annotations
 
