@@ -26,7 +26,6 @@ from benchmarks.loop_fleet import (
 from benchmarks.loop_log import judged_log, logged, reply_weights
 from benchmarks.loop_stage import Settings, Stage, router_of, shares_of, wanted_by
 from router.pipeline import Router
-from router.policy_config import ExplorationConfig
 from router.quality import QualityMatrix
 from router.types import Interval, Metric, Verdict
 from training.candidate_fit import folds_of
@@ -215,7 +214,7 @@ class Retraining:
 
     def twins(self, log: LogTable, changes: tuple[ChangePoint, ...]) -> list[Twin]:
         """The candidate without each part of what it learned from."""
-        folds, found, still = folds_of(self.probes), [], replace(self.settings, exploration=ExplorationConfig())
+        folds, found, still = folds_of(self.probes), [], replace(self.settings, exploration=0.0)
         for fold in range(FOLDS):
             evidence = self.learned(self.probes.rows(folds != fold), log.without(fold), changes)
             found.append(Twin(router_of(self.stage, evidence.matrix, self.experts, still), evidence))

@@ -252,7 +252,7 @@ def page(found: Findings, world: World, command: str, minutes: float, margin: fl
             "Encoder and classifier are the shipped ones. The first router of each run has seen 16 graded probes per "
             "category, drawn anew. Everything that explores, learns, estimates and decides is the code of the "
             "gateway and of `coe retrain`; only SQL is left out. "
-            f"Exploration is the shipped one ({EXPLORATION.budget:.1%}). Scores are in percent; brackets and ± are "
+            f"Exploration is the shipped one ({EXPLORATION:.1%}). Scores are in percent; brackets and ± are "
             f"95% intervals. The run took {minutes:.0f} minutes of processor time.",
             "",
             "## Is the better router promoted, and the worse one not?",

@@ -26,7 +26,7 @@ from router.build import MeasuredExperts, assemble, solved_policy
 from router.capabilities import Capabilities
 from router.map_solver import ExpertCosts
 from router.pipeline import Router
-from router.policy_config import ExplorationConfig, PolicyConfig
+from router.policy_config import PolicyConfig
 from router.quality import Measured, QualityMatrix
 from router.scorers.map import MapScorer
 from router.section import PluginConfig
@@ -43,7 +43,7 @@ from training.types import OutcomeTable
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ALPHA = 0.1
-EXPLORATION = ExplorationConfig(budget=0.005)
+EXPLORATION = 0.005
 MAP = FittedScorer(PluginConfig(kind="map"), {}, {}, {})
 
 
@@ -53,7 +53,7 @@ class Settings:
 
     retrain_every: int = 500
     terms: Terms = DEFAULT_TERMS
-    exploration: ExplorationConfig = EXPLORATION
+    exploration: float = EXPLORATION
     voices: Voices = CALM
     judge: Opinions | None = None
 

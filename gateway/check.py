@@ -179,7 +179,7 @@ def resolved_lines(config: CoeConfig) -> list[str]:
         limits = {key: value for key, value in policy.budgets.model_dump().items() if value is not None}
         lines.append(
             f"policy {name}: budgets {limits or 'none'}, pins {policy.pins or 'none'}, "
-            f"exploration {policy.exploration.words}"
+            f"exploration {policy.exploration_words}"
         )
     kinds = config.router
     lines.append(f"router: encoder {kinds.encoder.kind}, classifier {kinds.classifier.kind}, alpha {kinds.alpha:g}")

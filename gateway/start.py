@@ -78,7 +78,7 @@ def unstated(config: CoeConfig) -> list[str]:
     ]
     return uncached + [
         f"policies.{name}.exploration is missing, so '{name}' tries no expert but the planned one, and nothing is "
-        "learned about the others; allowed: a budget, such as {budget: 0.5%}, or 'off' if that is meant"
+        "learned about the others; allowed: a budget, such as 0.5%, or 'off' if that is meant"
         for name, policy in config.policies.items()
         if "exploration" not in policy.model_fields_set and len(config.experts) > 1
     ]

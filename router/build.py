@@ -17,7 +17,7 @@ from router.capabilities import Capabilities, capabilities
 from router.config import CoeConfig
 from router.cost import KINDS, PROMPT
 from router.expert_config import ExpertConfig
-from router.exploration import Exploration, dearness
+from router.exploration import FLOOR, Exploration, dearness
 from router.hosting import kept_in_memory
 from router.live_pointer import ROUTERS_FOLDER, check_categories, pin_problems, required_pointer
 from router.map_solver import ExpertCosts, MapSolution, solve_map
@@ -249,7 +249,7 @@ def solved_policy(
         alone = plan.choice_of < len(names)
         solution = replace(solution, expert_of=np.where(alone, plan.choice_of, solution.expert_of))
     solved = SolvedPolicy(solution, pins, preference=preference, plan=plan)
-    if not policy.exploration.budget:
+    if not policy.exploration:
         return solved
     newest = {name: experts.newest.get(name, getattr(evidence, name)) for name in ("quality", "stderr", "mass")}
     explores = Exploration(
@@ -257,15 +257,15 @@ def solved_policy(
         dear=dearness(costs.cost_usd, solution.used["cost_usd"]),
         quality=newest["quality"].astype(np.float64) if "quality" in experts.newest else None,
         guessed=frozenset(np.flatnonzero(evidence.is_guess).tolist()) if choice is None else frozenset(),
-        floor=policy.exploration.floor,
+        floor=FLOOR,
         known=newest["quality"].astype(np.float64),
     )
     if choice is None:
         quality, mass = evidence.quality, newest["mass"]
-        return solved.exploring(explores, policy.exploration.budget, quality, range(len(rows)), mass)
+        return solved.exploring(explores, policy.exploration, quality, range(len(rows)), mass)
     some = np.linspace(0, len(choice.rows) - 1, min(len(choice.rows), EXPLORATION_SAMPLE)).astype(np.int64)
     sample, of_rows = choice.sample[some], choice.rows[some].tolist()
-    return solved.exploring(explores, policy.exploration.budget, sample, of_rows, np.ones(len(some), dtype=np.float32))
+    return solved.exploring(explores, policy.exploration, sample, of_rows, np.ones(len(some), dtype=np.float32))
 
 
 def strategy_plan(

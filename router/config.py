@@ -87,7 +87,6 @@ Meant = Annotated[
 class CoeConfig(Section):
     """The whole of experts.yaml."""
 
-    version: int = Field(default=1, ge=1, le=1)
     categories: dict[Name, str] = Field(min_length=2, description="name -> what belongs to it")
     examples: dict[str, tuple[Annotated[str, Field(min_length=1, max_length=MAX_EXAMPLE_CHARS)], ...]] = Field(
         default_factory=dict, description="category -> a few queries of it, learned beside the labelled ones"

@@ -45,6 +45,9 @@ TAIL, GRID = 6.0, 600
 CACHED_ROWS = 1024
 """Rows of policies whose chances of being best are kept: all of them are asked for when a router is loaded."""
 
+FLOOR = 0.5
+"""Share of the best one's quality below which, one standard error added, an expert is known to be hopeless (ours)."""
+
 
 @dataclass(frozen=True)
 class Exploration:

@@ -29,41 +29,29 @@ GAIN_FOR_DOUBLE_COST = 0.2
 """Gain of quality that pays for a doubled mean cost, and half of it for half (ours)."""
 
 
-class ExplorationConfig(Section):
-    """Queries that other experts than the planned one answer, so that the log says how good those are."""
-
-    budget: float = Field(default=0.0, ge=0, le=1, description="mean loss of quality that it may cost; 0 explores none")
-    floor: float = Field(
-        default=0.5, ge=0, le=1, description="experts surely below this share of the best one's quality are not tried"
-    )
-
-    @field_validator("budget", mode="before")
-    @classmethod
-    def percent_is_a_share(cls, value: object) -> object:
-        """Reads `0.5%`."""
-        is_percent = isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?%", value.strip())
-        return float(str(value).strip().rstrip("%")) / 100 if is_percent else value
-
-    @property
-    def words(self) -> str:
-        return f"at a mean loss of at most {self.budget:.2%} of quality" if self.budget else "off"
-
-
 class PolicyConfig(Section):
     """A named way to turn probabilities into a decision; clients ask for it as `auto:<name>`."""
 
     budgets: Budgets = Budgets()
-    exploration: ExplorationConfig = ExplorationConfig()
+    exploration: float = Field(
+        default=0.0, ge=0, le=1, description="mean loss of quality that trying other experts may cost; `off` tries none"
+    )
     pins: dict[str, str] = Field(default_factory=dict, description="category -> expert; the file wins over the map")
     strategy: StrategyName = StrategyName.SINGLE
     max_calls: float | None = Field(default=None, gt=1, description="mean experts asked per query; beside a strategy")
 
     @field_validator("exploration", mode="before")
     @classmethod
-    def off_is_no_budget(cls, value: object) -> object:
-        """Reads `off`, which is false in YAML."""
-        if isinstance(value, dict | ExplorationConfig):
-            return value
+    def is_a_share(cls, value: object) -> object:
+        """Reads `0.5%`, and `off`, which is false in YAML."""
         if value is False or value == "off":
-            return {}
-        raise ValueError("must be 'off' or a budget, such as {budget: 0.5%}")
+            return 0.0
+        if isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?%", value.strip()):
+            return float(value.strip().rstrip("%")) / 100
+        if value is True or not isinstance(value, int | float):
+            raise ValueError("must be 'off' or a budget, such as 0.5%")
+        return value
+
+    @property
+    def exploration_words(self) -> str:
+        return f"at a mean loss of at most {self.exploration:.2%} of quality" if self.exploration else "off"

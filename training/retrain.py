@@ -209,7 +209,7 @@ def renewed_live(
     made, words = find_renewal(comparison, newcomers, inputs.changes, terms, inputs.log, with_rows, evidence_of)
     if made is None:
         return None, (), ""
-    is_exploring = any(policy.exploration.budget > 0 for policy in inputs.config.policies.values())
+    is_exploring = any(policy.exploration > 0 for policy in inputs.config.policies.values())
     names = tuple(name for name in evidence.outcomes.experts if name not in live.manifest.experts and is_exploring)
     joining = f"{', '.join(names)} joins the live router to be explored" if names else ""
     return made, names, joined(words, joining) or "explores by newer evidence"

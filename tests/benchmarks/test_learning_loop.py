@@ -19,12 +19,11 @@ from benchmarks.loop_newcomers import Newcomer, Place, imitated, joining_run, kn
 from benchmarks.loop_page import share_with_interval
 from benchmarks.loop_stage import Settings, fit_stage
 from router.build import build_encoder
-from router.policy_config import ExplorationConfig
 from router.section import PluginConfig
 from tests.outcome_tables import scored_table
 from training.types import OutcomeTable
 
-SETTINGS = ExplorationConfig(budget=0.05)
+SETTINGS = 0.05
 
 
 def synthetic_table(rng: np.random.Generator, *, per_category: int = 120) -> OutcomeTable:

@@ -83,7 +83,7 @@ def config_of(
             "categories": {"red": "red", "green": "green", "general": "the rest"},
             "experts": {name: {"engine": "echo", "model": "echo", **more.get(name, {})} for name in experts},
             "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}},
-            "policies": {"default": {}, "wild": {"exploration": {"budget": 1.0}}},
+            "policies": {"default": {}, "wild": {"exploration": 1.0}},
             "gateway": gateway,
             **(sections or {}),
         }

@@ -37,7 +37,7 @@ SECTIONS = """\
 log: {durability: sync}
 gateway: {drain_s: 300}
 retrieval: {encoder: {kind: hashing}, experts: {}, stores: {index: pgvector}}
-policies: {default: {exploration: {budget: 10%}}}
+policies: {default: {exploration: 10%}}
 """
 RATED = 300
 

@@ -134,7 +134,7 @@ def test_every_fault_is_reported_at_once(values):
         (
             ("policies",),
             {"default": {"exploration": True}},  # YAML's `on`
-            "policies.default.exploration: must be 'off' or a budget, such as {budget: 0.5%} (got True)",
+            "policies.default.exploration: must be 'off' or a budget, such as 0.5% (got True)",
         ),
         (("experts", "auto"), {"engine": "echo", "model": "m"}, "'auto' is reserved"),
         (("experts", "bad name"), {"engine": "echo", "model": "m"}, "experts: key 'bad name' is not a name"),

@@ -163,7 +163,7 @@ def another_router(request):
 @pytest.mark.parametrize("mode", TrialMode)
 def test_feedback_that_confirms_the_map_changes_nothing_round_after_round(request_, mode, budget):
     """No version is made, none is promoted, and the trial goes on."""
-    config = CONFIG | {"policies": {"default": {"exploration": {"budget": budget}}}}
+    config = CONFIG | {"policies": {"default": {"exploration": budget}}}
     request_.config.write_text(yaml.dump(config))
     registry = Registry(request_.routers)
     other = another_router(request_)
@@ -427,7 +427,7 @@ def test_what_else_a_candidate_gains_does_not_carry_a_newcomer(log_e, verdict):
 def test_a_category_that_nobody_was_graded_in_is_given_by_what_the_log_says(request_):
     """Too few answers for the gate, and nobody to be defended against a candidate. It is then explored by the chances
     of being best, not by what the budget allows."""
-    table, config = outcome_table(), CONFIG | {"policies": {"default": {"exploration": {"budget": 0.005}}}}
+    table, config = outcome_table(), CONFIG | {"policies": {"default": {"exploration": 0.005}}}
     request_.config.write_text(yaml.dump(config))
     write_outcomes(table.rows(np.array(table.categories) != "sql"), request_.outcomes)
     put_first_router(request_.config, request_.outcomes, request_.routers, NOW)

@@ -31,7 +31,7 @@ def test_a_new_expert_that_nobody_tried_joins_to_be_explored(request_, tmp_path)
     """It was graded, but on too few prompts to be mapped; the log cannot judge it, because no router knows it."""
     config = CONFIG | {
         "experts": CONFIG["experts"] | {"third": {"engine": "echo", "model": "third", "params_b": 1.0}},
-        "policies": {"default": {"exploration": {"budget": 0.02}}},
+        "policies": {"default": {"exploration": 0.02}},
     }
     request_.config.write_text(yaml.dump(config))
     table = outcome_table()
@@ -64,7 +64,7 @@ def test_a_new_expert_that_nobody_tried_joins_to_be_explored(request_, tmp_path)
 
 def test_a_live_router_that_stays_explores_by_the_newest_measurements(request_):
     """Rewards of both experts are alike now, so who is better is in doubt; the map and its date stay."""
-    request_.config.write_text(yaml.dump(CONFIG | {"policies": {"default": {"exploration": {"budget": 0.02}}}}))
+    request_.config.write_text(yaml.dump(CONFIG | {"policies": {"default": {"exploration": 0.02}}}))
     registry = Registry(request_.routers)
     config, version = load_config(request_.config), registry.live().version
     before = load_router(config, request_.routers / version)

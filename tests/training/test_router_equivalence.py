@@ -106,7 +106,7 @@ def test_every_policy_counts(folder: Path, tmp_path: Path) -> None:
 
 
 def test_whom_exploration_draws_is_no_other_decision(folder: Path, tmp_path: Path) -> None:
-    one, other = both(folder, tmp_path, right_gains(0.1), default={"exploration": {"budget": 0.02}})
+    one, other = both(folder, tmp_path, right_gains(0.1), default={"exploration": 0.02})
     query, rng = one.encoder.encode([TEXTS[0]]), np.random.default_rng(0)
     made = [router.decide(Query("q", TEXTS[0]), rng=rng, embedding=query).eligible_probs for router in (one, other)]
     assert made[0] != made[1]

@@ -34,7 +34,7 @@ def trained(folder: Path, n_experts: int) -> Path:
     """A data folder with a live router that explores; every tenth expert reads images."""
     names = tuple(f"expert-{i:04}" for i in range(n_experts))
     entries = {n: {"engine": "echo", "model": n, "supports_images": i % 10 == 0} for i, n in enumerate(names)}
-    config = {**CONFIG, "experts": entries, "policies": {"default": {"exploration": {"budget": 0.2}}}}
+    config = {**CONFIG, "experts": entries, "policies": {"default": {"exploration": 0.2}}}
     folder.mkdir(exist_ok=True)
     (folder / "experts.yaml").write_text(yaml.dump(config))
     prompts = [(category, i) for category in ("facts", "sql", "general") for i in range(8)]
@@ -144,7 +144,7 @@ def test_what_is_decided_otherwise_now_has_no_chance_and_without_its_router_is_l
     router, records = router_in(many), [shortened(record) for record in logged(router_in(many), ASKED)]
     config = load_config(many / "experts.yaml")
     policy = config.policies["default"]
-    certain = policy.model_copy(update={"exploration": policy.exploration.model_copy(update={"budget": 0.0})})
+    certain = policy.model_copy(update={"exploration": 0.0})
     whole = WholeDecisions(
         config.model_copy(update={"policies": {"default": certain}}), many / "routers", router.encoder
     )

@@ -36,13 +36,13 @@ CONFIG = {
     "categories": {"facts": "questions", "sql": "queries", "general": "the rest"},
     "experts": {name: {"engine": "echo", "model": name, "price_out_per_m_usd": 1.0} for name in EXPERTS},
     "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic", "inverse_l2": 10.0}, "alpha": 0.5},
-    "policies": {"default": {}, "wild": {"exploration": {"budget": 1.0, "floor": 0.0}}},
+    "policies": {"default": {}, "wild": {"exploration": 1.0}},
 }
 
 
 def outcomes(better: int) -> OutcomeTable:
     rows = [(category, i) for category in ("facts", "sql", "general") for i in range(20)]
-    scores = np.full((len(rows), 2), 0.1, np.float32)
+    scores = np.full((len(rows), 2), 0.5, np.float32)
     scores[:, better] = 0.9
     texts = tuple(f"probe number {i} of {c}" for c, i in rows)
     return scored_table(scores, [c for c, _ in rows], EXPERTS, texts=texts)
