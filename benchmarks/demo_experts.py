@@ -5,7 +5,7 @@
     python -m benchmarks.demo_experts --base-url URL     the same probes asked of a composition that runs, as `auto` and
                                                        of the language model that is planned without them
 
-The probes in `builtin_probes`, and the later ones in `builtin_probes_2`, were written after the code and are not to be
+The probes in `demo_probes`, and the later ones in `demo_probes_2`, were written after the code and are not to be
 tuned on.
 """
 
@@ -25,7 +25,7 @@ from eval.probe_set import Probe, load_probes
 from examples.smollm2.experts import calculator, converter
 
 HERE = Path(__file__).parent
-FRESH = {"fresh probes": HERE / "builtin_probes", "later fresh probes": HERE / "builtin_probes_2"}
+FRESH = {"fresh probes": HERE / "demo_probes", "later fresh probes": HERE / "demo_probes_2"}
 OWN = {"calculator": "arithmetic", "converter": "conversion"}
 
 
