@@ -7,14 +7,15 @@ its `/apply-template` and `/tokenize`). Only the answer and its end mark carry a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 IGNORED = -100  # the target that torch's cross entropy leaves out
+LOGGED_STEPS = 20
 
 Watch = Callable[[int, float], None]
 """Called every 20 steps with the number of steps and the mean loss of the last 20."""
@@ -44,36 +45,14 @@ class Recipe:
     max_tokens: int = 160
 
 
-def learning_rate(step: int, recipe: Recipe) -> float:
-    """Linear warm-up, then a cosine down to a twentieth of the peak."""
-    if step < recipe.warmup_steps:
-        return recipe.lr * (step + 1) / recipe.warmup_steps
-    progress = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
-    return recipe.lr * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * progress)))
-
-
-def encode_example(tokenizer: Any, example: Answered) -> tuple[list[int], int]:
-    """Token ids of prompt, answer and end mark, and how many of them are the prompt's."""
+def encode_example(tokenizer: Any, example: Answered) -> dict[str, list[int]]:
+    """Token ids of prompt, answer and end mark; those of the prompt are not targets."""
     prompt = tokenizer.apply_chat_template(
         [{"role": "user", "content": example.prompt}], add_generation_prompt=True, return_dict=False
     )
-    answer = tokenizer(example.answer, add_special_tokens=False).input_ids
-    return [*prompt, *answer, tokenizer.eos_token_id], len(prompt)
-
-
-def pad_batch(encoded: list[tuple[list[int], int]], pad_id: int) -> dict[str, Any]:
-    """Right-padded tensors (b, t); prompt and padding positions are not targets."""
-    import torch
-
-    width = max(len(ids) for ids, _ in encoded)
-    ids = torch.full((len(encoded), width), pad_id)
-    mask = torch.zeros_like(ids)
-    labels = torch.full_like(ids, IGNORED)
-    for row, (tokens, n_prompt) in enumerate(encoded):
-        ids[row, : len(tokens)] = torch.tensor(tokens)
-        mask[row, : len(tokens)] = 1
-        labels[row, n_prompt : len(tokens)] = ids[row, n_prompt : len(tokens)]
-    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    answer = [*tokenizer(example.answer, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
+    ids = [*prompt, *answer]
+    return {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": [IGNORED] * len(prompt) + answer}
 
 
 def device() -> str:
@@ -97,81 +76,48 @@ def load_adapted_base(base: Path | str, recipe: Recipe, start: Path | None = Non
     return get_peft_model(model, config)
 
 
-def answer_loss(model: Any, batch: dict[str, Any], n_shared: int) -> Any:
-    """Mean cross entropy of the answers' tokens.
-
-    The first `n_shared` tokens (the system prompt) are the same in every row: they are run once and their
-    keys and values repeated, and the output layer sees the answers only. Both leave the loss and its
-    gradient as they are and halve the time of a step (2.5 s to 1.3 s on two cores).
-    """
-    import torch
-
-    llama = model.base_model.model
-    if llama.config.model_type != "llama":  # others scale or cap what their output layer gives
-        return model(**batch).loss
-    ids, targets = batch["input_ids"], batch["labels"][:, n_shared + 1 :]
-    shared = llama.model(input_ids=ids[:1, :n_shared], use_cache=True).past_key_values
-    shared.batch_repeat_interleave(len(ids))
-    hidden = llama.model(
-        input_ids=ids[:, n_shared:], attention_mask=batch["attention_mask"], past_key_values=shared
-    ).last_hidden_state[:, :-1]
-    is_answer = targets != IGNORED
-    return torch.nn.functional.cross_entropy(llama.lm_head(hidden[is_answer]).float(), targets[is_answer])
-
-
-def count_shared_tokens(batches: list[dict[str, Any]]) -> int:
-    """Length of the longest prefix that all rows of all batches have in common."""
-    first = batches[0]["input_ids"][0]
-    n_shared = len(first)
-    for batch in batches:
-        ids = batch["input_ids"][:, :n_shared]
-        differs = (ids != first[: ids.shape[1]]).any(dim=0).nonzero()
-        n_shared = int(differs[0]) if len(differs) else ids.shape[1]
-    return n_shared
-
-
-def fit(model: Any, batches: list[dict[str, Any]], recipe: Recipe, watch: Watch) -> list[float]:
-    """One pass over `batches`; the loss of each step."""
-    import torch
-
-    weights = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(weights, lr=recipe.lr, weight_decay=0.0)
-    losses: list[float] = []
-    n_shared = count_shared_tokens(batches)
-    model.train()
-    for step, batch in enumerate(batches):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, recipe)
-        loss = answer_loss(model, {name: rows.to(device()) for name, rows in batch.items()}, n_shared)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
-        if (step + 1) % 20 == 0:
-            watch(step + 1, sum(losses[-20:]) / 20)
-    return losses
-
-
-def make_batches(tokenizer: Any, examples: Sequence[Answered], recipe: Recipe) -> list[dict[str, Any]]:
-    """Batches in a shuffled order, each of prompts of like length, so that little is padding.
+def fit(model: Any, tokenizer: Any, examples: Sequence[Answered], recipe: Recipe, watch: Watch) -> float:
+    """Trains the adapter's weights; the mean loss of the last steps. The learning rate warms up, then falls as a cosine
+    to a twentieth of its peak.
 
     Raises:
         ValueError: an example is longer than `recipe.max_tokens`.
     """
-    import numpy as np
+    from transformers import DataCollatorForSeq2Seq, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-    encoded = [encode_example(tokenizer, example) for example in examples]
-    too_long = max(len(ids) for ids, _ in encoded)
-    if too_long > recipe.max_tokens:
-        raise ValueError(f"an example has {too_long} tokens, at most {recipe.max_tokens} are allowed")
-    size = recipe.batch_size
-    # Sorting within windows of 8 batches saves padding and keeps each batch a mixed one.
-    for start in range(0, len(encoded), 8 * size):
-        encoded[start : start + 8 * size] = sorted(encoded[start : start + 8 * size], key=lambda item: len(item[0]))
-    batches = [pad_batch(encoded[i : i + size], tokenizer.eos_token_id) for i in range(0, len(encoded), size)]
-    order = np.random.default_rng(recipe.seed).permutation(len(batches))
-    return [batches[int(i)] for i in order]
+    rows = [encode_example(tokenizer, example) for example in examples]
+    longest = max(len(row["input_ids"]) for row in rows)
+    if longest > recipe.max_tokens:
+        raise ValueError(f"an example has {longest} tokens, at most {recipe.max_tokens} are allowed")
+    losses: list[float] = []
+
+    def on_log(_: Any, arguments: Any, state: Any, control: Any, logs: dict[str, float], **more: Any) -> None:
+        if "loss" in logs:
+            losses.append(logs["loss"])
+            watch(state.global_step, logs["loss"])
+
+    tokenizer.padding_side, tokenizer.pad_token = "right", tokenizer.pad_token or tokenizer.eos_token
+    with TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            output_dir=folder,
+            max_steps=recipe.steps,
+            per_device_train_batch_size=recipe.batch_size,
+            learning_rate=recipe.lr,
+            lr_scheduler_type="cosine_with_min_lr",
+            lr_scheduler_kwargs={"min_lr_rate": 0.05},
+            warmup_steps=recipe.warmup_steps,
+            logging_steps=min(LOGGED_STEPS, recipe.steps),
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            seed=recipe.seed,
+        )
+        collator = DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORED)
+        watching = type("Watching", (TrainerCallback,), {"on_log": on_log})()
+        trainer = Trainer(model, arguments, collator, rows, callbacks=[watching])
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    return losses[-1]
 
 
 def save_adapter(model: Any, out: Path, base_model: str, name: str = "default") -> None:

@@ -11,9 +11,9 @@ from typing import Any
 from base.errors import ConfigError
 from router.expert_config import Engine, ExpertConfig
 from router.weights import file_sha256, resolve_weights
-from training.lora.adapter_fit import Recipe, Watch, device, fit, load_adapted_base, make_batches, save_adapter
+from training.lora.adapter_fit import Recipe, Watch, device, fit, load_adapted_base, save_adapter
 from training.lora.dequantize import dequantize
-from training.lora.examples import Example, repeated
+from training.lora.examples import Example
 
 ASKED_AT_ONCE = 16
 MERGED = "merged"
@@ -65,10 +65,8 @@ class CausalLm:
         # Gradients of what is learned well are so small that denormal numbers made a step six times slower.
         torch.set_flush_denormal(True)
         tokenizer = AutoTokenizer.from_pretrained(base)
-        drawn = repeated(examples, recipe.steps * recipe.batch_size, recipe.seed)
-        batches = make_batches(tokenizer, drawn, recipe)
         model = load_adapted_base(base, recipe)
-        fit(model, batches, recipe, watch)
+        fit(model, tokenizer, examples, recipe, watch)
         save_adapter(model, out, base_name)
         return cls(model, tokenizer)
 

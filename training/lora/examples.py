@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,11 +76,3 @@ def halves(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
             f"{FEWEST_TRAINED} and {FEWEST_HELD_OUT}, so about {5 * FEWEST_HELD_OUT} in all"
         )
     return trained, held_out
-
-
-def repeated(examples: Sequence[Example], count: int, seed: int) -> list[Example]:
-    """`count` examples, in a new order each time that all were taken."""
-    rng, drawn = random.Random(seed), list[Example]()
-    while len(drawn) < count:
-        drawn += rng.sample(examples, len(examples))
-    return drawn[:count]

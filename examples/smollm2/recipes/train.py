@@ -5,10 +5,11 @@ import importlib.metadata
 import json
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from examples.smollm2.recipes.task import Split, draw_examples, load_task, task_names
-from training.lora.adapter_fit import Recipe, fit, load_adapted_base, make_batches, save_adapter
+from training.lora.adapter_fit import Recipe, fit, load_adapted_base, save_adapter
 
 BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 PACKAGES = ("torch", "transformers", "peft", "numpy")
@@ -30,9 +31,9 @@ def train_expert(task_name: str, base: Path, out: Path, recipe: Recipe, start: P
     started = time.perf_counter()
     tokenizer = AutoTokenizer.from_pretrained(base)
     examples = draw_examples(task, Split.TRAIN, recipe.steps * recipe.batch_size, recipe.seed)
-    batches = make_batches(tokenizer, examples, recipe)
     model = load_adapted_base(base, recipe, start)
-    losses = fit(model, batches, recipe, lambda step, loss: print(f"step {step}: loss {loss:.4f}", flush=True))
+    watch = partial(print, "step and loss:", flush=True)
+    final_loss = fit(model, tokenizer, examples, recipe, watch)
     save_adapter(model, out, BASE_MODEL)
     record = {
         "expert": task.expert,
@@ -40,7 +41,7 @@ def train_expert(task_name: str, base: Path, out: Path, recipe: Recipe, start: P
         "base_model": BASE_MODEL,
         **asdict(recipe),
         "training_examples": len(examples),
-        "final_loss": round(sum(losses[-20:]) / len(losses[-20:]), 4),
+        "final_loss": round(final_loss, 4),
         "wall_time_s": round(time.perf_counter() - started, 1),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "start": None if start is None else json.loads((start / "recipe.json").read_text()),

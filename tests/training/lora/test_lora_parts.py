@@ -38,7 +38,7 @@ from training.lora.admission import (
     candidate_of,
     compare,
 )
-from training.lora.examples import Example, halves, logged_prompts, read_examples, repeated
+from training.lora.examples import Example, halves, logged_prompts, read_examples
 from training.lora.lora_commands import admit
 from training.lora.lora_options import AdapterOptions
 from training.lora.serving import Taught, Teacher, load_adapter, taught
@@ -76,7 +76,6 @@ def test_what_is_held_out_is_never_trained_on_and_too_few_are_refused() -> None:
     trained, held_out = halves([*examples, Example("QUESTION, 1!", "no")])
     assert len(trained) + len(held_out) == 200
     assert not set(trained) & set(held_out)
-    assert set(repeated(trained, 2 * len(trained), seed=0)) == set(trained)
     with pytest.raises(DataError, match=r"20 different examples: .* needed: 16 and 12"):
         halves(examples[:20])
 
