@@ -41,6 +41,11 @@ def unix_time(value: str | float, option: str = "--since") -> float:
     return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
 
 
+def cache_folder(default: Path) -> Path:
+    """The folder that keeps embeddings by content: COE_CACHE_DIR, or a command's own."""
+    return Path(os.environ.get("COE_CACHE_DIR") or default)
+
+
 ConfigOption = Annotated[Path, typer.Option("--config", envvar="COE_CONFIG", help="experts.yaml to read")]
 DataOption = Annotated[
     Path, typer.Option("--data-dir", envvar="COE_DATA_DIR", help="folder of everything that is kept")

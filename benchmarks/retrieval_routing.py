@@ -11,6 +11,7 @@ and BM25 alone, and what labelled queries teach of fusing them.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -69,9 +70,12 @@ class Costs(NamedTuple):
     latency_ms: Mapping[str, float]
 
 
-def coe(*arguments: str) -> None:
+def coe(cache: Path, *arguments: str) -> None:
     """Runs a command, or raises SystemExit with what it said."""
-    done = subprocess.run([sys.executable, "-m", "coe", *arguments], capture_output=True, text=True, check=False)
+    environment = {**os.environ, "COE_CACHE_DIR": str(cache)}
+    done = subprocess.run(
+        [sys.executable, "-m", "coe", *arguments], env=environment, capture_output=True, text=True, check=False
+    )
     if done.returncode != 0:
         raise SystemExit(f"coe {' '.join(arguments[:3])}: {done.stderr.strip()}")
 
@@ -84,7 +88,7 @@ def train_missing(data: Path, work: Path, cache: Path) -> Iterable[str]:
     for name, folder in [*((folder.name, folder) for folder in folders), (MULTITASK, data)]:
         out = work / "adapters" / name
         if not (out / "manifest.json").is_file():
-            coe("retrieval", "train", name, "--data", str(folder), "--out", str(out), "--cache", str(cache), *RECIPE)
+            coe(cache, "retrieval", "train", name, "--data", str(folder), "--out", str(out), *RECIPE)
             yield name
 
 

@@ -10,6 +10,7 @@ embeddings are kept by content under --work, so a second run encodes nothing. Th
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -87,11 +88,13 @@ def measure(run: Run, work: Path, seed: int) -> Report:
     """Runs the command, or raises SystemExit with what it said."""
     name = run.name.replace(" ", "_").replace("=", "-")
     out, table = work / name, write_chosen(run.source, work / "tables" / name, **run.chosen)
-    shared = ("--cache", str(work / "embeddings"), "--seed", str(seed))
-    of_pair, of_table = ("benchmarks.cheap_strong",), ("coe", "eval", "routing", "--out", str(out))
+    cache = str(work / "embeddings")
+    of_pair, of_table = ("benchmarks.cheap_strong", "--cache", cache), ("coe", "eval", "routing", "--out", str(out))
     module = of_pair if "cpt" in run.reference else of_table
-    command = [sys.executable, "-m", *module, "--outcomes", str(table), *run.arguments, *shared]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", *module, "--outcomes", str(table), *run.arguments, "--seed", str(seed)]
+    done = subprocess.run(
+        command, env={**os.environ, "COE_CACHE_DIR": cache}, capture_output=True, text=True, check=False
+    )
     if done.returncode != 0:
         raise SystemExit(f"{run.name}: {done.stderr.strip()}")
     report: Report = json.loads(done.stdout if module is of_pair else (out / "report.json").read_bytes())

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from base.errors import ConfigError
 
-CacheOption = Annotated[
-    Path | None,
-    typer.Option("--cache", envvar="COE_CACHE_DIR", help="folder that keeps embeddings; default: <out>/embeddings"),
-]
 ExpertsOption = Annotated[str | None, typer.Option("--experts", help="experts to keep, separated by commas")]
 
 

@@ -15,6 +15,7 @@ from base.options import (
     DataOption,
     JsonOption,
     SinceOption,
+    cache_folder,
     require_folder,
     with_options,
 )
@@ -45,7 +46,6 @@ def train(
         bool, typer.Option("--table", help="categories, queries and experts all come from --outcomes")
     ] = False,
     out: Annotated[Path | None, typer.Option(help="where routers go; default: <data>/routers")] = None,
-    cache: Annotated[Path | None, typer.Option(help="with --table: folder that keeps embeddings by content")] = None,
     engine: EngineOption = WorkEngine.LOCAL,
     *,
     options: FitOptions,
@@ -68,7 +68,9 @@ def train(
     with console_progress() as progress, cores_of(engine) as cores:
         if table:
             given = options.model_dump(exclude_none=True)
-            wanted = TableRequest(read_outcomes(folder, keep_partial=True), cache=cache, **given)
+            wanted = TableRequest(
+                read_outcomes(folder, keep_partial=True), cache=cache_folder(data_dir / "cache"), **given
+            )
             artifact = fit_table(registry.root, wanted, now=now, progress=progress)
         else:
             request = TrainRequest(config, folder, queries, data_dir / "cache", options, cores)

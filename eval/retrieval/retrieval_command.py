@@ -5,15 +5,15 @@ from __future__ import annotations
 import sys
 from datetime import UTC, datetime
 
-from base.options import SeedOption, require_folder, with_options
+from base.options import SeedOption, cache_folder, require_folder, with_options
 from base.progress import console_progress
 from base.visible_text import echo
-from eval.command_options import CacheOption, command_line
+from eval.command_options import command_line
 from eval.retrieval.retrieval_request import RetrievalOptions, RetrievalRequest
 
 
 @with_options
-def retrieval(options: RetrievalOptions, cache: CacheOption = None, seed: SeedOption = 0) -> None:
+def retrieval(options: RetrievalOptions, seed: SeedOption = 0) -> None:
     """Report what routing between retrieval experts won on test queries: report.html and report.json."""
     from eval.report.page import write_report
     from eval.retrieval.retrieval_page import retrieval_page
@@ -23,7 +23,7 @@ def retrieval(options: RetrievalOptions, cache: CacheOption = None, seed: SeedOp
     require_folder(options.out)
     request = RetrievalRequest(
         **options.model_dump(),
-        cache=cache or options.out / "embeddings",
+        cache=cache_folder(options.out / "embeddings"),
         command=command_line(sys.argv[1:]),
         seed=seed,
     )

@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 
-from base.options import require_folder, with_options
+from base.options import cache_folder, require_folder, with_options
 from base.progress import console_progress
 from base.visible_text import echo
-from eval.command_options import CacheOption, ExpertsOption, command_line, split_names
+from eval.command_options import ExpertsOption, command_line, split_names
 from eval.routing.routing_request import RoutingOptions, RoutingRequest
 
 
@@ -24,7 +24,6 @@ def routing(
     budget: Annotated[
         list[str] | None, typer.Option(help="upper bound such as active_params_b=31; may be given several times")
     ] = None,
-    cache: CacheOption = None,
     *,
     options: RoutingOptions,
 ) -> None:
@@ -42,7 +41,7 @@ def routing(
         command=command_line(sys.argv[1:]),
         experts=split_names(experts, "--experts"),
         budgets=parse_budgets(budget or []),
-        cache=cache or out / "embeddings",
+        cache=cache_folder(out / "embeddings"),
     )
     with console_progress() as progress:
         report = run_routing(request, now=datetime.now(UTC), progress=progress)

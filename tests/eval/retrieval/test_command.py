@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from typer.testing import CliRunner
@@ -22,13 +24,8 @@ ARMS = {"base", "bm25", "rrf", "hybrid", "coe", "collection_oracle", "query_orac
 
 
 def evaluate(data: Path, out: Path, **options: object) -> RetrievalReport:
-    retrieval(
-        data=data,
-        out=out,
-        experts=options.get("experts"),
-        cache=out.parent / "cache",
-        seed=0,
-    )
+    with patch.dict(os.environ, COE_CACHE_DIR=str(out.parent / "cache")):
+        retrieval(data=data, out=out, experts=options.get("experts"), seed=0)
     return RetrievalReport.model_validate_json((out / "report.json").read_text())
 
 

@@ -25,7 +25,6 @@ def make(out: Path, **options: object) -> None:
         "adapters": None,
         "remove": None,
         "rebuild": False,
-        "cache": out.parent / "cache",
     }
     pilots(out=out, **(defaults | options))
 
