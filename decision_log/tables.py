@@ -29,7 +29,8 @@ DECISIONS = Table(
     Column("text_hash", Text),
     Column("embedding", LargeBinary),  # half precision, little-endian
     Column("encoder_fingerprint", Text),
-    Index("decisions_at", "at"),
+    # With what lists are filtered by, so that rows which a filter leaves out are not read.
+    Index("decisions_at", "at", "expert", "category", "state", "router_version"),
     Index("decisions_session", "session_id", "at"),
 )
 """`record` is the DecisionRecord as JSON without its embedding, which is `embedding`; the other columns are for

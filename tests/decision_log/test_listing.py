@@ -177,6 +177,16 @@ def test_a_rare_filter_reads_no_record_that_it_leaves_out(store: Database, wante
     assert listed(store, **wanted) == [3]
 
 
+@pytest.mark.parametrize("column", ["expert", "category", "state", "router_version"])
+def test_what_a_filter_leaves_out_costs_no_row(tmp_path: Path, column: str) -> None:
+    store = Database(f"sqlite:///{tmp_path / 'coe.db'}")
+    with store.transaction("explain") as connection:
+        query = f"EXPLAIN QUERY PLAN SELECT at FROM decisions WHERE at < 9 AND {column} = 'x' ORDER BY at DESC"
+        (plan,) = connection.exec_driver_sql(query).all()
+    store.close()
+    assert "USING COVERING INDEX decisions_at" in plan.detail
+
+
 def test_a_line_says_how_it_ended_and_what_was_said(store: Database) -> None:
     store.write_decisions([made(0, usage={"prompt_tokens": 3, "completion_tokens": 4}, cost_usd=0.5, text="hello")])
     store.put_feedback(Feedback(decision_id="r1-0", kind=FeedbackKind.THUMB, value=1.0, at=5.0, key_id="a"))

@@ -4,7 +4,6 @@ from collections import Counter
 from dataclasses import replace
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,23 +45,23 @@ def test_seeds_that_were_drawn_can_be_given_back():
         assert odds.draw(rng, drawn.seed) == drawn
 
 
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=6).filter(lambda w: sum(w) > 0.01), st.integers(0, 2**54 - 2))
+@given(
+    st.lists(st.floats(0, 1), min_size=1, max_size=6).filter(lambda w: sum(w) > 0.01),
+    st.integers(FIRST_SEED, 2 * FIRST_SEED - 2),
+)
 def test_what_has_no_probability_is_never_drawn(weights, seed):
     probs = np.array(weights) / sum(weights)
     assert probs[position_of(distribution(probs), seed)] > 0
 
 
-@pytest.mark.parametrize("seeds", [range(20_000), range(FIRST_SEED, 2 * FIRST_SEED, FIRST_SEED // 20_000)])
-def test_draws_have_their_distribution(seeds):
+def test_draws_have_their_distribution():
+    seeds = range(FIRST_SEED, 2 * FIRST_SEED, FIRST_SEED // 20_000)
     probs = np.array([0.5, 0.0, 0.2, 0.3])
     counts = Counter(position_of(distribution(probs), seed) for seed in seeds)
     assert np.allclose([counts[i] / len(seeds) for i in range(4)], probs, atol=0.012)  # 3.5 standard errors
 
 
 def test_the_reference_draw_never_changes():
-    # Of Python's generator, which is the same in every version: random.Random(42).random() is 0.6394...
-    assert position_of(distribution([0.6394, 0.3606]), 42) == 1
-    assert position_of(distribution([0.6395, 0.3605]), 42) == 0
     assert [position_of([0.25, 1.0], FIRST_SEED + 2 * place) for place in (2**50 - 1, 2**50)] == [0, 1]
 
 
