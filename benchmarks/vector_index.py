@@ -60,7 +60,7 @@ machine.
 
 A filter leaves a random share. "Far": the nearest and the tenth neighbour of a query are at cosine 0.49 and 0.40,
 instead of 0.77 and 0.56 as in real texts. The last column is the median over queries of the time with the filter
-divided by the time without it, of one search after the other.
+divided by the time without it, of one search after the other; in rows without a filter that of the same search again.
 
 | vectors | recall@10 | p50 / p95, wall | p50 / p95, CPU | to no filter, CPU |
 | --- | ---: | ---: | ---: | ---: |

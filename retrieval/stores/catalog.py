@@ -21,7 +21,7 @@ from retrieval.stores.store_records import DAY_S, Addition, FileStatus, StoreFil
 from retrieval.stores.tables import BATCHES, CHUNKS, FILES, STORE_FILES, STORES, TABLES, delete_chunks, is_file
 
 if TYPE_CHECKING:
-    from sqlalchemy import Row, Select
+    from sqlalchemy import Row, Select, Update
     from sqlalchemy.engine import Connection
 
 MAX_STORE_FILES = 10_000
@@ -104,8 +104,7 @@ class Catalog:
         held = select(func.count()).where(STORE_FILES.c.store_id == store_id)
         with self._database.transaction("attach files") as connection:
             # Changing the store's row first keeps others from attaching until the files are counted.
-            used = STORES.update().where(STORES.c.store_id == store_id).values(last_active_at=now)
-            if not connection.execute(used).rowcount:
+            if not connection.execute(next_version(store_id).values(last_active_at=now)).rowcount:
                 return False
             connection.execute(insert.on_conflict_do_update(index_elements=list(keys), set_=changed), rows)
             count = connection.execute(held).scalar_one()
@@ -154,7 +153,10 @@ class Catalog:
     def change_store_file(self, store_id: str, file_id: str, values: Mapping[str, object]) -> bool:
         """Sets columns of a store's file; False when it is gone."""
         statement = STORE_FILES.update().where(*is_file(store_id, file_id)).values(**values)
-        return bool(self._database.change("change a store's file", statement))
+        with self._database.transaction("change a store's file") as connection:
+            if values.keys() & {"status", "attributes_json"}:
+                connection.execute(next_version(store_id))
+            return bool(connection.execute(statement).rowcount)
 
     def cancel_batch(self, store_id: str, batch_id: str) -> None:
         """Cancels the files of a batch that no reader has begun."""
@@ -169,6 +171,7 @@ class Catalog:
     def detach(self, store_id: str, file_id: str) -> bool:
         """Takes a file out of a store with its chunks; False when it was not in it."""
         with self._database.transaction("detach a file") as connection:
+            connection.execute(next_version(store_id))
             delete_chunks(connection, CHUNKS.c.store_id == store_id, CHUNKS.c.file_id == file_id)
             return bool(connection.execute(delete(STORE_FILES).where(*is_file(store_id, file_id))).rowcount)
 
@@ -229,6 +232,11 @@ class Catalog:
     def keep_claim(self, store_id: str, file_id: str, seconds: float) -> bool:
         """Extends the claim on a file; False when the file is gone."""
         return self.change_store_file(store_id, file_id, {"claimed_until": time.time() + seconds})
+
+
+def next_version(store_id: str) -> Update:
+    """Counts a change of a store's files. It comes first in a transaction, so that writers wait for each other."""
+    return STORES.update().where(STORES.c.store_id == store_id).values(version=STORES.c.version + 1)
 
 
 def new_row(

@@ -52,6 +52,7 @@ class VectorStore:
     last_active_at: float
     expires_days: int | None
     space: str
+    version: int = 0
     counts: dict[FileStatus, int] = field(default_factory=dict)
     usage_bytes: int = 0
 

@@ -22,6 +22,9 @@ from retrieval.types import BASE, DenseExpert, RetrievalDecision, RetrievalReaso
 from router.section import AUTO
 from router.types import FloatArray
 
+FILTERS = 64
+"""Filters whose chunks are kept: of a store with 100,000 chunks up to 800 kB each."""
+
 SPARE = 20
 """Chunks asked for beyond the limit, in place of those whose file is still being read."""
 
@@ -59,6 +62,7 @@ class StoreSearch:
 
     def __init__(self, routing: QueryRouting, catalog: Catalog, chunks: ChunkTable, vectors: DocumentVectors) -> None:
         self._routing, self._catalog, self._chunks, self._vectors = routing, catalog, chunks, vectors
+        self._left: dict[tuple[str, int, str], KeyArray] = {}
 
     def search(self, store: VectorStore, request: SearchRequest) -> SearchAnswer:
         """The best chunks of a store that is the caller's to see.
@@ -80,7 +84,7 @@ class StoreSearch:
         require_same_space(store.store_id, held, VectorSpace(fingerprint=base.fingerprint, dim=base.dim))
         routed = self._routing.route(request.queries, request.model)
         routed = replace(routed, decisions=tuple(self._possible(store.store_id, each) for each in routed.decisions))
-        among = self._among(store.store_id, request.condition)
+        among = None if request.condition is None else self._left_by(store, request.condition)
         best: dict[int, float] = {}
         for keys, scores in self._rankings(store.store_id, routed, request, among):
             for key, score in zip(keys.tolist(), scores.tolist(), strict=True):
@@ -105,12 +109,16 @@ class StoreSearch:
             )
         return single(BASE, RetrievalReason.ONLY, decision.library_version)
 
-    def _among(self, store_id: str, condition: Filter | None) -> KeyArray | None:
-        """Keys of the chunks that pass a filter; None without one."""
-        if condition is None:
-            return None
-        held = self._catalog.attributes(store_id)
-        return self._chunks.keys(store_id, [name for name, values in held.items() if matches(condition, values)])
+    def _left_by(self, store: VectorStore, condition: Filter) -> KeyArray:
+        """Keys of the chunks that pass a filter, which are kept for the filters of late: reading many takes long."""
+        asked = (store.store_id, store.version, condition.model_dump_json())
+        if (keys := self._left.get(asked)) is None:
+            held = self._catalog.attributes(store.store_id)
+            names = [name for name, values in held.items() if matches(condition, values)]
+            keys = self._left[asked] = self._chunks.keys(store.store_id, names)
+            if len(self._left) > FILTERS:
+                self._left.clear()
+        return keys
 
     def _rankings(
         self, store_id: str, routed: RoutedQueries, request: SearchRequest, among: KeyArray | None

@@ -39,7 +39,8 @@ class FilePartRow(SQLModel, table=True):
 
 
 class StoreRow(SQLModel, table=True):
-    """A vector store. `space` is the fingerprint of the base encoder that its documents went through."""
+    """A vector store. `space` is the fingerprint of the base encoder that its documents went through; `version` counts
+    what changes which chunks a filter leaves."""
 
     __tablename__ = "vector_stores"
     __table_args__ = (Index("vector_stores_owner", "owner", "created_at"),)
@@ -53,6 +54,7 @@ class StoreRow(SQLModel, table=True):
     last_active_at: float = Field(sa_type=Float)
     expires_days: int | None = None
     space: str = Field(sa_type=Text)
+    version: int = 0
 
 
 class StoreFileRow(SQLModel, table=True):

@@ -10,6 +10,7 @@ import pytest
 
 from decision_log.decision_record import DecisionKind
 from retrieval.service import VectorStores
+from retrieval.stores.chunk_table import ChunkTable
 from retrieval.stores.store_records import Addition
 from tests.gateway import running as plain
 from tests.gateway.retrieval.serving import (
@@ -218,6 +219,37 @@ async def test_batches_attributes_and_detaching(running: Serving) -> None:
         ]
         await client.files.delete(files[1].id)
         assert files[1].id not in [each.id async for each in client.vector_stores.files.list(store.id)]
+
+
+async def test_a_filter_reads_its_chunks_once_until_the_files_change(
+    running: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[object] = []
+    read = ChunkTable.keys
+    monkeypatch.setattr(ChunkTable, "keys", lambda *given: reads.append(given) or read(*given))
+    store_id = await running.store_of(TEXTS)
+    async with running.openai() as client:
+        cats, printer = [file.id async for file in client.vector_stores.files.list(store_id, order="asc")][:2]
+
+        async def found() -> set[str]:
+            wanted = {"type": "eq", "key": "legs", "value": True}
+            page = await client.vector_stores.search(store_id, query="animal", filters=wanted)
+            again = await client.vector_stores.search(store_id, query="printer", filters=wanted)
+            assert {each.file_id for each in page.data} == {each.file_id for each in again.data}
+            one = {"type": "eq", "key": "legs", "value": 1}  # is not true
+            assert not (await client.vector_stores.search(store_id, query="animal", filters=one)).data
+            return {each.file_id for each in page.data}
+
+        assert await found() == set()
+        await client.vector_stores.files.update(cats, vector_store_id=store_id, attributes={"legs": True})
+        assert await found() == {cats}
+        await client.vector_stores.files.create_and_poll(
+            printer, vector_store_id=store_id, attributes={"legs": True}, poll_interval_ms=20
+        )
+        assert await found() == {cats, printer}
+        await client.vector_stores.files.delete(cats, vector_store_id=store_id)
+        assert await found() == {printer}
+    assert len(reads) == 2 * 4 + 1  # two filters in four states of the store, and the file that was taken out
 
 
 async def test_chunks_follow_the_static_strategy(running: Serving) -> None:
