@@ -47,10 +47,6 @@ class AdminAction(NamedTuple):
     after: str
     link: str
 
-    def is_linked_to(self, before: str) -> bool:
-        """Returns True where this line and the one before it, whose link is given, are as they were written."""
-        return self.link == link_of(before, self[:-1])
-
 
 class AdminLog:
     """Calls block. All raise StoreError."""
@@ -114,7 +110,7 @@ def first_broken(actions: Sequence[AdminAction]) -> int | None:
     """The number of the first line that is not as it was written, or is missing; None when all are there."""
     link = ""
     for number, each in enumerate(actions, start=1):
-        if each.number != number or not each.is_linked_to(link):
+        if each.number != number or each.link != link_of(link, each[:-1]):
             return number
         link = each.link
     return None

@@ -304,7 +304,7 @@ def row_of(logged: Logged) -> tuple[object, ...]:
         decision.router_version if decision else None,
         logged.line,
         record.session_id,
-        record.text_hash,
+        None if record.in_tool_loop else record.text_hash,
         logged.embedding,
         record.inputs.encoder if record.inputs else None,
     )

@@ -33,23 +33,19 @@ NEAREST = """
 SELECT d.decision_id, d.session_id, d.text_hash, d.at FROM asked JOIN decisions AS d ON d.decision_id = (
   SELECT o.decision_id FROM decisions AS o
   WHERE o.session_id = asked.session_id AND o.text_hash = asked.text_hash AND {span}
-    AND o.record NOT LIKE ? ORDER BY {order} LIMIT 1)
+  ORDER BY {order} LIMIT 1)
 """
 
 ROWS_AROUND = f"""
 WITH asked (session_id, text_hash) AS (VALUES ROWS)
 SELECT d.decision_id, d.session_id, d.text_hash, d.at FROM asked JOIN decisions AS d
   ON d.session_id = asked.session_id AND d.text_hash = asked.text_hash AND d.at BETWEEN ? AND ?
-  AND d.record NOT LIKE ?
 UNION ALL
 {NEAREST.format(span="o.at >= ? AND o.at < ?", order="o.at DESC, o.decision_id DESC")}
 UNION ALL
 {NEAREST.format(span="o.at > ? AND o.at <= ?", order="o.at, o.decision_id")}
 """
-"""ROWS: one pair of placeholders for each ask; then of each of the three parts the times from and to, and IN_LOOP."""
-
-IN_LOOP = '%"in_tool_loop":true%'
-"""In the record of a request by which an agent continues what was asked: nobody asked again."""
+"""ROWS: one pair of placeholders for each ask; then of each of the three parts the times from and to."""
 
 
 def note_signals(connection: Connection, insert: Any, records: Sequence[RecordPart]) -> None:
@@ -103,8 +99,7 @@ def rows_around(connection: Connection, asked: Sequence[RecordPart]) -> list[Row
     asks = sorted((record.decision_id, record.session_id, record.text_hash) for record in asked)
     again = rows_of(connection, CAME_AGAIN, asks, (first - REASKED_WITHIN_S, last + REASKED_WITHIN_S))
     spans = ((first, last), (first - REASKED_WITHIN_S, first), (last, last + REASKED_WITHIN_S))
-    rest = [value for span in spans for value in (*span, IN_LOOP)]
-    return rows_of(connection, ROWS_AROUND, sorted({tuple(row) for row in again}), rest)
+    return rows_of(connection, ROWS_AROUND, sorted({tuple(row) for row in again}), list(chain.from_iterable(spans)))
 
 
 def rows_of(

@@ -215,8 +215,6 @@ def has_failed(record: DecisionRecord) -> bool:
         return False
     if (code := record.failures.get(decision.expert)) is not None:
         return code not in NO_FAILURES
-    if record.served_expert not in (None, decision.expert):
-        return True  # a row of before `failures` were kept
     if record.state not in (TerminalState.UPSTREAM_ERROR, TerminalState.TIMED_OUT):
         return False
     if record.error_code in NO_FAILURES:

@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
+from redis.exceptions import RedisClusterException as RedisClusterException
+from redis.exceptions import RedisError as RedisError
+from redis.exceptions import ResponseError as ResponseError
+
 from base.errors import ConfigError
-
-
-@contextmanager
-def hidden(module: str) -> Iterator[None]:
-    """Inside, whoever imports that module is told that it is not installed; unless it is loaded already."""
-    if module in sys.modules:
-        yield
-        return
-    sys.modules[module] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        del sys.modules[module]
-
-
-with hidden("opentelemetry.sdk.metrics"):  # 2.5 MiB, which redis-py loads for metrics that nobody has asked it for
-    from redis.exceptions import RedisClusterException as RedisClusterException
-    from redis.exceptions import RedisError as RedisError
-    from redis.exceptions import ResponseError as ResponseError
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis

@@ -26,7 +26,7 @@ DECISIONS = Table(
     Column("router_version", Text),
     text("record"),
     Column("session_id", Text),
-    Column("text_hash", Text),
+    Column("text_hash", Text),  # NULL of what an agent continues: nobody asked again
     Column("embedding", LargeBinary),  # half precision, little-endian
     Column("encoder_fingerprint", Text),
     # With what lists are filtered by, so that rows which a filter leaves out are not read.
