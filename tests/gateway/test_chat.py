@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import json
 
+import pytest
+
+from gateway.answer_reader import StreamReader
+from gateway.chat import ChatExchange
+from gateway.delivery import PassedOn, Translated
+from gateway.exchange import ChatRow
 from tests.gateway.running import Running, faulty, running
+from tests.waiting import until
 
 
 async def test_answer_comes_from_the_expert_of_the_category(gateway: Running) -> None:
@@ -63,3 +71,21 @@ async def test_a_follow_up_is_classified_with_its_conversation() -> None:
         for messages, category in ((asked, "red"), (asked[-1:], "general"), (switch, "green")):
             async with it.chat(messages=messages) as answer:
                 assert answer.headers["x-coe-category"] == category
+
+
+@pytest.mark.parametrize("path", ["chat/completions", "messages"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_nothing_of_a_chat_waits_for_the_garbage_collector(gateway: Running, path: str, stream: bool) -> None:
+    """Which seldom runs in a gateway (`NEW_OBJECTS`), and a request may hold megabytes."""
+    body = {"model": "auto", "max_tokens": 9, "stream": stream, "messages": [{"role": "user", "content": "a red ask"}]}
+    gc.collect()
+    gc.disable()
+    try:
+        async with gateway.client.post(f"{gateway.gateway.url}/{path}", json=body) as answer:
+            assert answer.status == 200
+            await answer.read()
+        await gateway.record()
+        kinds = (ChatExchange, ChatRow, PassedOn, Translated, StreamReader)
+        await until(lambda: not [each for each in gc.get_objects() if isinstance(each, kinds)])
+    finally:
+        gc.enable()
