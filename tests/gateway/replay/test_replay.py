@@ -226,7 +226,7 @@ def test_the_same_router_changes_nothing(data, capsys):
     assert report["predicted_gain"]["value"] == 0.0
 
 
-def test_a_candidate_is_compared_with_the_log(data, capsys):
+def test_a_candidate_is_compared_with_the_log(data, capsys, monkeypatch):
     kept = [decided(data.router, seq, policy="default") for seq in range(8)]
     forced = decided(data.router, 8, policy="default", alive=("left",))  # the candidate's favourite was away
     lost = decided(data.router, 9, policy="default", embedding=None)
@@ -241,7 +241,9 @@ def test_a_candidate_is_compared_with_the_log(data, capsys):
     assert sum(report["skipped"].values()) == 1
     assert report["predicted_gain"]["value"] > 0.3
     assert [each["decision_id"] for each in report["examples"][:3]] == ["dec-7", "dec-6", "dec-5"]  # newest first
-    assert data.run(diff=data.versions[1], limit=2) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("gateway.replay_command.NEWEST", 2)
+        assert data.run(diff=data.versions[1]) == 0
     assert "against 1 of 2 logged decisions" in capsys.readouterr().out
     assert data.run(diff=data.versions[1]) == 0
     out = capsys.readouterr().out
