@@ -107,8 +107,6 @@ FAILED = {"state": TerminalState.UPSTREAM_ERROR, "served_expert": None, "status"
         ({"served_expert": "right", "failures": {"left": "expert_credentials"}}, False),
         ({"served_expert": "right", "failures": {"left": "expert_broken_answer"}}, True),
         (FAILED | {"status": 200, "served_expert": "left", "error_code": "expert_broken_answer"}, True),
-        ({"served_expert": "right"}, True),  # it failed, another one answered, and nobody noted why
-        ({"served_expert": "right", "state": TerminalState.CLIENT_GONE}, True),
         (FAILED | {"status": 400}, False),  # the request was at fault
         (FAILED | {"status": 404}, False),
         ({"state": TerminalState.CLIENT_GONE, "served_expert": None, "status": 499}, False),
