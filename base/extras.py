@@ -15,7 +15,7 @@ EXTRAS: Final = {
     "llamacpp": ("gguf", "xllamacpp"),
     "train": ("ir_measures", "pyarrow", "scipy", "sklearn"),
     "eval": ("pyarrow", "vl_convert"),
-    "stores": ("bm25s", "lxml", "pypdf", "scipy", "Stemmer", "tokenizers"),
+    "stores": ("bm25s", "faiss", "lxml", "pypdf", "scipy", "Stemmer", "tokenizers"),
     "providers": ("litellm",),
     "postgres": ("psycopg",),
     "ray": ("ray",),
