@@ -71,7 +71,7 @@ SINCE = {
     """,
     "strategies": """
         router/strateg* training/strategies/* gateway/strategy_run.py
-        eval/routing/strategy_arms.py base/sql_text.py
+        eval/routing/strategy_arms.py router/answers/*
     """,
     "answer cache": """
         gateway/answer_cache.py
