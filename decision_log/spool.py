@@ -135,6 +135,7 @@ class Spool:
             OSError: nothing was written and the spool is as before; ENOSPC when disk or `max_bytes` is full, EFBIG
                 when the first payload alone is larger than a quarter of `max_bytes`.
         """
+        database = self._file  # opened anew it numbers records from 1
         room, taken = self.max_bytes - self.size_bytes, 0
         for payload in payloads:
             size = size_of(len(payload))
@@ -148,7 +149,7 @@ class Spool:
         rows = chain.from_iterable(enumerate(payloads[:taken], self._last + 1))
         with translated_errors():
             # One statement: the driver gives the interpreter away for each, to requests for as long as they want it.
-            self._file.execute(f"INSERT INTO records VALUES {', '.join(['(?, ?)'] * taken)}", tuple(rows))
+            database.execute(f"INSERT INTO records VALUES {', '.join(['(?, ?)'] * taken)}", tuple(rows))
         self._last += taken
         self.pending += taken
         self.size_bytes = self.max_bytes - room

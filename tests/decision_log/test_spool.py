@@ -148,11 +148,11 @@ def test_a_full_disk_takes_records_again_once_all_that_it_has_is_sent(tmp_path: 
         spool.write([b"c"])
     spool.read(1)
     spool.acknowledge(1)
-    assert spool.write([b"c"]) == 1
-    assert (spool.pending, spool.read(5)) == (1, [b"c"])
+    assert [spool.write([payload]) for payload in (b"c", b"d", b"e")] == [1, 1, 1]
+    assert (spool.pending, spool.read(5)) == (3, [b"c", b"d", b"e"])
     spool.close()
     again = opened(tmp_path)
-    assert read_all(again) == [b"c"]
+    assert read_all(again) == [b"c", b"d", b"e"]
     again.close()
 
 
