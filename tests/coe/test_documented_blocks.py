@@ -36,7 +36,7 @@ def test_every_exception_names_lines_of_its_block_and_a_reason() -> None:
 
 @pytest.fixture(scope="module")
 def composition(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
-    """The folder and the address of `coe up`, with the files that pages speak of; a first answer is in its log."""
+    """The folder and the address of the demo, with the files that pages speak of; a first answer is in its log."""
     folder = tmp_path_factory.mktemp("documented")
     environment = {
         **os.environ,
@@ -46,7 +46,10 @@ def composition(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
     (folder / ".curlrc").write_text("fail\nsilent\nshow-error\n")
-    shutil.copy(ROOT / "routes.test.yaml", folder)
+    for name in ("routes.test.yaml", "experts.yaml"):
+        shutil.copy(ROOT / name, folder)
+    for name in ("adapters", "experts"):
+        shutil.copytree(ROOT / "examples" / "smollm2" / name, folder / "examples" / "smollm2" / name)
     process = subprocess.Popen(
         ["coe", "up", "--port", "0"], cwd=folder, env=environment, stdout=subprocess.PIPE, text=True
     )
