@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -14,15 +15,17 @@ import yaml
 
 from base.errors import ConfigError
 from router import plugins
-from router.build import build_encoder
+from router.build import build_encoder, load_router
 from router.config import load_config, parse_config
 from router.protocols import Encoder
-from tests.training.trained_folder import CONFIG, EXPERTS
+from tests.training.trained_folder import CONFIG, EXPERTS, NOW, make_trained
+from training.fit_inputs import TrainRequest, fit_configured
 
 PAGE = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
 ENCODER, PLACES, PROJECT = (
     re.findall(rf"```{kind}\n(.*?)```", PAGE, re.DOTALL)[0] for kind in ("python", "yaml", "toml")
 )
+FAMILIES = get_args(plugins.Family)
 EXPERT_ENTRIES = {name: {"engine": "echo", "model": name} for name in EXPERTS}
 
 
@@ -94,6 +97,27 @@ def test_an_installed_distribution_needs_no_entry_in_experts_yaml(folder: Path, 
     done = check(folder / "experts.yaml")
     assert done.returncode == 1
     assert "unknown kind 'letters' of router.encoders" in done.stdout + done.stderr
+
+
+def test_a_classifier_of_ones_own_is_fitted_and_serves(tmp_path: Path) -> None:
+    """Its module is in both families."""
+    folder = make_trained(tmp_path)
+    parts = "from router.classifiers.logistic import *\nfrom training.classifiers.logistic import *\n"
+    (folder / "mine.py").write_text(parts)
+    values = yaml.safe_load((folder / "experts.yaml").read_text())
+    values["router"]["classifier"] = {"kind": "mine"}
+    values["plugins"] = {family: {"mine": "mine.py"} for family in ("router.classifiers", "training.classifiers")}
+    (folder / "experts.yaml").write_text(yaml.safe_dump(values))
+    request = TrainRequest(folder / "experts.yaml", folder / "data" / "outcomes" / "probes")
+    fitted = fit_configured(folder / "data" / "routers", request, now=NOW)
+    assert fitted.manifest.classifier.kind == "mine"
+    router = load_router(load_config(folder / "experts.yaml"), folder / "data" / "routers" / fitted.manifest.version)
+    assert router.classifier.categories_ == ("facts", "sql")
+
+
+def test_the_page_names_every_family() -> None:
+    _, _, table = PAGE.partition("\n## Families\n")
+    assert {name for name in re.findall(r"`([\w.]+)`", table) if name in FAMILIES} == set(FAMILIES)
 
 
 def test_a_name_of_ours_is_not_taken_over(folder: Path) -> None:
