@@ -93,7 +93,7 @@ SINCE = {
     """,
     "learning: carried evidence, exploration, takeovers, worth": """
         training/carried_evidence.py training/gain_evidence.py training/change_points.py training/category_mix.py
-        training/new_experts.py training/takeover.py training/*worth*.py
+        training/new_experts.py training/takeover.py eval/log/*worth*.py
         training/key_influence.py training/probe_*.py router/exploration.py
     """,
     "durability, archives": """

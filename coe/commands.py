@@ -62,9 +62,7 @@ COMMANDS = {
         "Find topics that the router does not know and categories without traffic; write a change as files.",
         extras=("train",),
     ),
-    "experts ls": Command(
-        "training.worth_command:experts_ls", "List the experts, and what would be lost without each."
-    ),
+    "experts ls": Command("gateway.experts_commands:ls", "List the engines and experts, and those without requests."),
     "experts up": Command("gateway.experts_commands:up", "Start the vLLM engines of experts.yaml, without a gateway."),
     "experts set": Command("gateway.experts_commands:set_state", "Wake an engine, have it sleep, or stop it."),
     "experts probe": Command(

@@ -75,7 +75,7 @@ LONG_FILES = frozenset(
         "retrieval/training/test_pilots_command",
         "training/test_category_mix",
         "training/test_crossfit",
-        "training/test_expert_worth",
+        "eval/log/test_expert_worth",
         "training/test_few_examples",
         "training/test_one_key",
         "training/test_probe_plan",

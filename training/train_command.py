@@ -136,18 +136,13 @@ def router_ls(
     config: ConfigOption = Path("experts.yaml"),
     data_dir: DataOption = Path("data"),
 ) -> None:
-    """List trained routers, the live one marked, with what the last 30 days of learning were worth; or show one:
-    parents, metrics, map."""
+    """List trained routers, the live one marked; or show one: parents, metrics, map."""
     from router.artifact import load_artifact
     from training.summary import print_router, print_routers
-    from training.worth_command import print_loop
 
     registry = Registry(data_dir / "routers")
     if not version:
         print_routers(registry)
-        pointer = registry.live()
-        if pointer is not None and pointer.history:
-            print_loop(config, data_dir)
         return
     live = registry.live() if version == "live" else None
     if version == "live" and live is None:

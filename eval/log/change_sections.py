@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from base.money import money
+from eval.log.expert_worth import CompositionWorth, ExpertWorth, sentence
+from eval.log.loop_worth import LoopWorth, RouterStep, loop_sentences
 from eval.log.traffic_records import LogReport, Moved, Prequential, RouterEvent, Switch
 from eval.report import drawing
 from eval.report.numbers import percent, points
 from eval.report.page import Chart, Column, Section, stated, table_of
 from router.types import Metric
 from training.category_mix import TrafficMix, mix_sentence
-from training.expert_worth import CompositionWorth, ExpertWorth, sentence
-from training.loop_worth import LoopWorth, RouterStep, loop_sentences
 
 
 def change_sections(report: LogReport) -> list[Section]:

@@ -79,11 +79,11 @@ def read_learned(
 ) -> dict[str, Any]:
     """The fields of the report on feedback, learning, the mix of categories and the worth of experts."""
     from decision_log.default_database import database_url_of
+    from eval.log.expert_worth import read_worth
+    from eval.log.loop_worth import measure_loop, request_of
     from router.config import load_config
     from training.category_mix import read_mix
-    from training.expert_worth import read_worth
     from training.feedback_report import feedback_report
-    from training.loop_worth import measure_loop, request_of
 
     url = database_url_of(data_dir)
     loaded, _ = found_or_why(lambda: load_config(config))

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from base.money import money
 from eval.log.category_regret import MIN_EFFECTIVE
 from eval.log.change_sections import change_sections, moment
+from eval.log.expert_worth import sentence
 from eval.log.feedback_sections import feedback_sections
 from eval.log.traffic_records import (
     CategoryRegret,
@@ -19,7 +20,6 @@ from eval.report import drawing
 from eval.report.numbers import counted, milliseconds, percent, points
 from eval.report.page import Cell, Chart, Column, Figure, Page, Section, Table, cell_of, facts_of, stated, table_of
 from training.category_mix import mix_sentence
-from training.expert_worth import sentence
 
 SHOWN_CATEGORIES = 24
 SHOWN_EXPERTS = 5

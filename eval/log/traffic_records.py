@@ -7,12 +7,12 @@ from typing import Literal
 from pydantic import Field
 
 from decision_log.served_models import ModelChange
+from eval.log.expert_worth import CompositionWorth
+from eval.log.loop_worth import LoopWorth
 from eval.metrics.intervals import Gap, Rate
 from router.types import Record
 from training.category_mix import TrafficMix
-from training.expert_worth import CompositionWorth
 from training.feedback_report import FeedbackReport
-from training.loop_worth import LoopWorth
 
 
 class Group(Record):

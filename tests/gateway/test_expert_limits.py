@@ -7,13 +7,14 @@ import logging
 import orjson
 import pytest
 
+from base import options
 from fleet.breaker import FAILURES_TO_OPEN
 from fleet.replicas import Replicas
+from gateway import experts_commands
 from gateway.expert_errors import upstream_error
 from gateway.http_errors import OUT_OF_QUOTA
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.running import echoes, faulty, running, wire
-from training import worth_command
 
 
 @pytest.mark.parametrize("mode", ["busy", "overloaded"])
@@ -66,8 +67,8 @@ async def test_an_expert_without_quota_rests_for_long_and_everyone_is_told(
             async with gateway.client.get(f"{gateway.gateway.url}/experts") as listed:
                 ruby = (await listed.json())["data"][0]
                 assert (ruby["state"], ruby["problem"]) == ("at its limit", f"{told} 500 s")
-            monkeypatch.setattr(worth_command, "GATEWAY_URL", gateway.gateway.url)
-            assert await worth_command.troubles() == [f"{told} 500 s"]
+            monkeypatch.setattr(options, "GATEWAY_URL", gateway.gateway.url)
+            assert await experts_commands.troubles() == [f"{told} 500 s"]
             async with gateway.chat("red", model="ruby") as answer:
                 error = (await answer.json())["error"]
                 assert (answer.status, answer.headers["retry-after"], error["code"]) == (429, "500", OUT_OF_QUOTA)

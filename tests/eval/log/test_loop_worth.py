@@ -7,20 +7,18 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from coe.command_line import run
 from decision_log.database import Database
 from decision_log.decision_record import DecisionRecord
 from decision_log.router_versions import RouterVersions
+from eval.log.loop_worth import exploration_cost, loop_sentences, measure_loop
 from fleet.router_registry import Registry
 from router.types import DecisionReason, Metric
 from tests.training.log_records import record
 from tests.training.test_retrain import NOW, log_answers, request_
-from training.loop_worth import exploration_cost, loop_sentences, measure_loop
 from training.retrain import run_retrain
 from training.retrain_inputs import RetrainRequest
 from training.summary import in_points
@@ -126,20 +124,6 @@ def test_probes_are_no_traffic_and_few_ratings_measure_nothing() -> None:
     pairs = list(explored(50, rng))
     cost = exploration_cost((one for one, _ in pairs), {})
     assert (cost.n, cost.measured) == (50, None)
-
-
-def test_router_ls_ends_with_what_learning_was_worth(
-    request_: RetrainRequest, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = Path(request_.routers).parent
-    where = ["--config", str(request_.config), "--data-dir", str(folder)]
-    assert run("router ls", where) == 0
-    assert "days" not in capsys.readouterr().out
-    learned(request_)
-    assert run("router ls", where) == 0
-    said = capsys.readouterr().out
-    assert "the last 30 days:" in said
-    assert "Exploring cost nothing: none of 0 routed decisions was explored." in said
 
 
 def test_a_loss_of_next_to_nothing_is_no_minus_zero() -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from coe.command_line import run
+from base.errors import DataError
+from eval.log.expert_worth import NOBODY, NOTICED, WorthStudy, read_worth, sentence
 from router.config import CoeConfig, parse_config
 from tests.training.trained_folder import make_trained, outcome_table
-from training.expert_worth import NOBODY, NOTICED, WorthStudy, sentence
 from training.types import OutcomeTable
 
 ROUTER = {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}}
@@ -124,22 +123,12 @@ def test_intervals_hold_the_truth_and_favour_the_expert_a_little() -> None:
     assert 0 < np.mean(bias) < 0.007
 
 
-def test_the_command_lists_what_each_is_worth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_worth_of_a_folder_is_that_of_its_outcomes_and_unknown_without(tmp_path: Path) -> None:
     folder = make_trained(tmp_path)
-    where = ["--config", str(folder / "experts.yaml"), "--data-dir", str(folder / "data")]
-    assert run("experts ls", where) == 0
-    said = capsys.readouterr().out
-    assert "left" in said
-    assert "Nobody would miss right: the loss is surely below 0.5 points." in said
-    assert run("experts ls", [*where, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["dispensable"] == ["right"]
-    assert found["experts"][0]["loss"]["value"] == pytest.approx(0.2, abs=1e-6)
-    assert found["experts"][0]["loss"]["value"] > NOTICED
-    ungraded = ["--config", where[1], "--data-dir", str(tmp_path / "none")]
-    assert run("experts ls", ungraded) == 0
-    said = capsys.readouterr().out
-    assert "right: echo" in said
-    assert "what each is worth is unknown" in said
-    assert run("experts ls", [*ungraded, "--json"]) == 1
-    assert "run `coe eval collect`" in capsys.readouterr().err
+    found = read_worth(folder / "experts.yaml", folder / "data" / "outcomes", {})
+    assert found.dispensable == ("right",)
+    assert sentence(found) == "Nobody would miss right: the loss is surely below 0.5 points."
+    assert found.experts[0].loss.value == pytest.approx(0.2, abs=1e-6)
+    assert found.experts[0].loss.value > NOTICED
+    with pytest.raises(DataError, match="run `coe eval collect`"):
+        read_worth(folder / "experts.yaml", tmp_path / "none", {})
