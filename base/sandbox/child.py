@@ -91,7 +91,7 @@ def _close_files(libc: ctypes.CDLL) -> None:
     os.close(rules)
 
 
-def _die_with(parent_pid: int) -> None:
+def die_with(parent_pid: int) -> None:
     """Asks the kernel for SIGKILL at the parent's death; on Linux only. The code may sleep, which no limit ends."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -133,7 +133,7 @@ def _shown(value: object) -> str:
 def main() -> None:
     """Read the job, lock the door, run the code, then the tests and the calls."""
     job = json.load(sys.stdin)
-    _die_with(job["parent_pid"])
+    die_with(job["parent_pid"])
     verdict = os.dup(1)
     nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):

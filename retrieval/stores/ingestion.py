@@ -78,7 +78,6 @@ class Ingestion:
         """Ends what is read; it is read again at the next start."""
         for task in (*self._tasks, *self._owners.values()):
             await stop_task(task)
-        await self._reader.aclose()
         for store_id, file_id in self._in_hand:
             with contextlib.suppress(StoreError):
                 await asyncio.to_thread(self._catalog.give_back, store_id, file_id)

@@ -143,7 +143,7 @@ async def test_a_file_that_ended_several_gateways_fails_and_is_not_read_again(
 async def test_a_reader_that_dies_with_every_attempt_fails_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("retrieval.stores.document_reader.PROGRAM", "pass")
+    monkeypatch.setattr("retrieval.stores.document_reader.PROGRAM", "import os; os.kill(os.getpid(), 9)")
     async with serving(tmp_path) as running, running.openai() as client:
         file = await until_ended(client, await attached(client, "a.txt", b"a text"))
         assert (file.status, file.last_error.code) == ("failed", "server_error")
@@ -171,6 +171,4 @@ async def test_killed_gateways_read_a_hostile_file_three_times_at_most(tmp_path:
 
 
 def reads(gateway: int) -> bool:
-    """True when a process that reads documents has a child, which is one that reads."""
-    readers = [child for child in descendants_of(gateway) if "reading_process" in command_of(child)]
-    return any(map(descendants_of, readers))
+    return any("reading_process" in command_of(child) for child in descendants_of(gateway))

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import io
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from retrieval.stores.chunking import StaticChunking
-from retrieval.stores.document_reader import PROGRAM, DocumentReader, ReaderDiedError, ReadingLimits
+from retrieval.stores.document_reader import DocumentReader, ReaderDiedError, ReadingLimits
 from retrieval.stores.document_text import UnreadableFileError
 from retrieval.stores.reading_process import write_chunks
-from tests.processes import descendants_of
+from tests.processes import command_of, descendants_of
 from tests.retrieval.stores.pdf import pdf_of, slow_pdf
 from tests.waiting import DEADLINE_S, until, wait_until
 
@@ -27,26 +26,23 @@ CHUNKING = StaticChunking(max_chunk_size_tokens=200, chunk_overlap_tokens=40)
 
 
 @pytest.fixture
-async def reader() -> AsyncIterator[DocumentReader]:
-    made = DocumentReader(LIMITS)
-    yield made
-    await made.aclose()
-
-
-def process_of(reader: DocumentReader) -> int:
-    """The id of the process that waits for the next document."""
-    process = reader._idle[-1]._process
-    return process.pid
+async def reader() -> DocumentReader:
+    return DocumentReader(LIMITS)
 
 
 async def outcome_of(reader: DocumentReader, name: str, content: bytes, limits: ReadingLimits = LIMITS) -> str:
     """The chunks with `|` between them, or the reason why there are none."""
     async with reader.place() as process:
-        process._limits = limits
         try:
-            return "|".join(await process.read(name, lambda out: out.write(content), CHUNKING))
+            read = replace(process, limits=limits).read
+            return "|".join(await read(name, lambda out: out.write(content), CHUNKING))
         except UnreadableFileError as error:
             return str(error)
+
+
+def readers_of(gateway: int) -> list[int]:
+    """The ids of the processes that read documents for a gateway."""
+    return [child for child in descendants_of(gateway) if "reading_process" in command_of(child)]
 
 
 async def until_gone(path: Path) -> None:
@@ -96,67 +92,60 @@ async def test_what_takes_too_much_is_given_up_with_a_sentence(reader: DocumentR
     assert await outcome_of(reader, "a.txt", b"the next one") == "the next one"
 
 
-def test_a_file_of_too_many_chunks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_file_of_too_many_chunks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("retrieval.stores.reading_process.MAX_CHUNKS", 3)
-    write_chunks("x " * 300, 100, 0)
+    write_chunks(io.BytesIO(), "x " * 300, 100, 0)
     with pytest.raises(UnreadableFileError, match="more than 3 chunks of 100 tokens: split it, or ask for larger ones"):
-        write_chunks("x " * 301, 100, 0)
+        write_chunks(io.BytesIO(), "x " * 301, 100, 0)
 
 
-async def test_ordinary_files_have_the_same_process_and_nothing_of_each_other(reader: DocumentReader) -> None:
+async def test_ordinary_files_are_read(reader: DocumentReader) -> None:
     assert await outcome_of(reader, "a.pdf", pdf_of("Page text")) == "Page text"
-    first = process_of(reader)
     assert await outcome_of(reader, "a.txt", b"\n") == NO_TEXT
     assert await outcome_of(reader, "a.md", b"sentence one. " * 200) != ""
     assert await outcome_of(reader, "a.txt", "ü\n\n\nß".encode()) == "ü\n\nß"
-    assert process_of(reader) == first
-    if sys.platform == "linux":
-        assert Path(f"/proc/{first}/environ").read_bytes() == b""
 
 
-async def test_a_reader_that_died_is_replaced(reader: DocumentReader) -> None:
-    assert await outcome_of(reader, "a.txt", b"one") == "one"
-    os.kill(process_of(reader), signal.SIGKILL)
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+async def test_a_reader_that_is_killed_is_not_the_files_fault(reader: DocumentReader) -> None:
+    task = asyncio.create_task(outcome_of(reader, "a.pdf", slow_pdf()))
+    (pid,) = await until(lambda: readers_of(os.getpid()), "a process")
+    assert Path(f"/proc/{pid}/environ").read_bytes() == b""
+    os.kill(pid, signal.SIGKILL)
     with pytest.raises(ReaderDiedError):
-        await outcome_of(reader, "a.txt", b"two")
+        await task
     assert await outcome_of(reader, "a.txt", b"two") == "two"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-async def test_who_gives_up_ends_the_process_and_its_child(reader: DocumentReader) -> None:
-    async with reader.place() as process:
-        reading = asyncio.create_task(process.read("a.pdf", lambda out: out.write(slow_pdf()), CHUNKING))
-        pid = (await until(lambda: process._process, "a process")).pid
-        child = await until(lambda: descendants_of(pid), "a child")
-        reading.cancel()
-        await asyncio.wait([reading])
-    for number in (pid, *child):
-        await until_gone(Path(f"/proc/{number}"))
-    await until_gone(process._folder)
+async def test_who_gives_up_ends_the_process(reader: DocumentReader) -> None:
+    task = asyncio.create_task(outcome_of(reader, "a.pdf", slow_pdf()))
+    (pid,) = await until(lambda: readers_of(os.getpid()), "a process")
+    task.cancel()
+    await asyncio.wait([task])
+    await until_gone(Path(f"/proc/{pid}"))
+
+
+GATEWAY = """
+import asyncio, sys
+from retrieval.stores.chunking import StaticChunking
+from retrieval.stores.document_reader import DocumentReader, ReadingLimits
+from tests.retrieval.stores.pdf import slow_pdf
+async def main():
+    async with DocumentReader(ReadingLimits(60, 60.0, 512 << 20)).place() as process:
+        chunking = StaticChunking(max_chunk_size_tokens=200, chunk_overlap_tokens=40)
+        await process.read("a.pdf", lambda out: out.write(slow_pdf()), chunking)
+asyncio.run(main())
+"""
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_a_gateway_that_is_killed_while_it_reads_leaves_no_document(tmp_path: Path) -> None:
-    folder = tmp_path / "reading"
-    folder.mkdir()
-    (folder / "document").write_bytes(slow_pdf())
-    job = {"filename": "a.pdf", "max_tokens": 200, "overlap_tokens": 40, "cpu_s": 60, "wall_s": 60}
-    process = subprocess.Popen(
-        [sys.executable, "-I", "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=folder
-    )
-    with process.stdin, process.stdout:
-        process.stdin.write(json.dumps(job | {"memory_bytes": 512 << 20}).encode() + b"\n")
-        process.stdin.flush()
-        wait_until(lambda: descendants_of(process.pid), "a child")
-    process.wait(DEADLINE_S)
-    assert not folder.exists()
-
-
-async def test_the_process_ends_with_the_gateway_and_takes_its_folder(reader: DocumentReader) -> None:
-    assert await outcome_of(reader, "a.txt", b"secret") == "secret"
-    process = reader._idle[-1]
-    assert (process._folder / "document").read_bytes() == b"secret"
-    process._process.stdin.close()  # as the kernel does when the gateway is killed
-    await until_gone(process._folder)
-    assert await process._process.wait() == 0
+def test_a_gateway_that_is_killed_while_it_reads_leaves_no_process_and_no_document(tmp_path: Path) -> None:
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    gateway = subprocess.Popen([sys.executable, "-c", GATEWAY], env=environment)
+    (pid,) = wait_until(lambda: readers_of(gateway.pid), "a child")
+    wait_until(lambda: int(Path(f"/proc/{pid}/stat").read_text().split()[18]) > 0, "the program's niceness")
+    gateway.kill()
+    gateway.wait(DEADLINE_S)
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), "its end")
+    assert not list(tmp_path.iterdir())
