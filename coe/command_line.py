@@ -54,11 +54,11 @@ class Group(TyperGroup):
         typed, command, rest = super().resolve_command(ctx, args)
         name = " ".join((*self.words, str(typed)))
         if name in COMMANDS:
-            extras = () if ctx.resilient_parsing or {*rest} & {*HELP["help_option_names"]} else COMMANDS[name].extras
-            ctx.with_resource(needing(f"`coe {name}`", extras))
+            is_asked = ctx.resilient_parsing or not {*rest}.isdisjoint(HELP["help_option_names"])
+            ctx.with_resource(needing(f"`coe {name}`", () if is_asked else COMMANDS[name].extras))
+            if not ctx.resilient_parsing:
+                keep_private(name, rest)
             command = command_of(name)
-        if name in COMMANDS and not ctx.resilient_parsing:
-            keep_private(name, rest)
         return typed, command, rest
 
 

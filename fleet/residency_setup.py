@@ -98,7 +98,7 @@ def resident_of(
     params_b = max(entry.params_b for entry in entries)
     times = published_times(max(params_b, 0.1))
     if not is_managed:
-        return Resident(names[0], 0.0, 0.0, times, names, (), sleeper_gib=0.0, never_sleeps=True)
+        return Resident(names[0], 0.0, 0.0, times, names, (), sleeper_gib=0.0, is_pinned=True)
     first, flags = entries[0], engine_flags(config, entries[0])
     devices = tuple(gpus) or (ONLY_GPU,) * parallel_of(flags) * first.replicas
     return Resident(

@@ -22,7 +22,6 @@ class Resident:
             replicas are on is named once for each.
         weights_gib: host memory that level 1 takes.
         is_pinned: woken at the start and never put to sleep.
-        never_sleeps: not put to sleep once it is awake.
         has_adapters: level 2 is not for it, because vLLM crashes when it wakes with LoRA (issue 39934).
     """
 
@@ -34,12 +33,7 @@ class Resident:
     devices: tuple[str, ...] = ("0",)
     sleeper_gib: float = SLEEPER_GIB
     is_pinned: bool = False
-    never_sleeps: bool = False
     has_adapters: bool = False
-
-    @property
-    def is_kept(self) -> bool:
-        return self.is_pinned or self.never_sleeps
 
     def device_gib(self, state: Residency) -> float:
         """GPU memory on each of its devices."""

@@ -157,8 +157,7 @@ class Scheduler:
         self._waiting.pop(name, None)
 
     def _could_fit(self, name: str) -> bool:
-        awake = {each: state is Residency.AWAKE for each, state in self.states.items()}
-        kept = {each.name for each in self.residents if each.is_pinned or (each.is_kept and awake[each.name])}
+        kept = {each.name for each in self.residents if each.is_pinned}
         states = {each: Residency.AWAKE if each in {*kept, name} else Residency.STOPPED for each in self.index}
         return not self.memory.excess_gib(self.residents, states)
 
@@ -255,7 +254,7 @@ class Scheduler:
 
     def _may_sleep(self, resident: Resident, now_s: float, ignores_hold: bool) -> bool:
         is_held = now_s < self._held_until_s[resident.name] and not ignores_hold
-        return not (resident.is_kept or is_held or self.is_failing(resident.name, now_s))
+        return not (resident.is_pinned or is_held or self.is_failing(resident.name, now_s))
 
     def must_stay(self, now_s: float) -> NDArray[np.bool_]:
         """(m,) the engines that serve and may not be put to sleep now."""

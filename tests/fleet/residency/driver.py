@@ -97,7 +97,7 @@ class Driver:
     def _check_step(self, step: Step) -> None:
         each = self.scheduler.residents[self.scheduler.index[step.resident]]
         if step.state is not Residency.AWAKE:
-            assert not each.is_kept
+            assert not each.is_pinned
             assert self.running[step.resident] == 0, "a running request lost its engine"
             assert not (each.has_adapters and step.state is Residency.SLEEP_2)
         assert step.resident not in self.scheduler.serving

@@ -36,7 +36,6 @@ def engines(draw: st.DrawFn) -> tuple[Resident, ...]:
             params_b=draw(st.sampled_from([0.6, 8.0, 30.0])),
             devices=draw(st.sampled_from([("0",), ("1",), ("0", "1"), ("0", "0")])),
             has_adapters=draw(st.booleans()),
-            never_sleeps=draw(st.booleans()) and index == 1,
             is_pinned=index == 0,
         )
         for index in range(number)
