@@ -21,6 +21,6 @@ LIMITS = "coe:limits"
 """Before a team in braces: what its keys have used of their caps."""
 
 RESIDENCY = "coe:residency"
-"""Before engines that are shared, in braces: their board."""
+"""Before engines that are shared, in braces: their coordination."""
 
 RETRAIN_TURN = "coe:retrain"

@@ -66,8 +66,8 @@ SINCE = {
         gateway/work*.py gateway/siblings.py
     """,
     "fleet: residency, replicas, GPUs": """
-        fleet/residency* fleet/replicas.py fleet/vllm_[ghs]*.py fleet/engine_wishes.py
-        gateway/residency_board.py gateway/experts_commands.py gateway/reach.py
+        fleet/residency* fleet/replicas.py fleet/vllm_[ghs]*.py fleet/desired_state.py
+        gateway/residency_coordination.py gateway/experts_commands.py gateway/reach.py
     """,
     "strategies": """
         router/strateg* training/strategies/* gateway/strategy_run.py

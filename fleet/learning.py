@@ -18,7 +18,7 @@ from pathlib import Path
 
 from base.errors import reason_of
 from base.extras import MissingExtraError, require_extras
-from base.leash import coe_words, leashed
+from base.parent_death import coe_words, dying_with_parent
 from fleet.router_registry import Registry
 from fleet.tasks import stop_task
 from router.live_pointer import LIVE_FILE
@@ -104,7 +104,7 @@ class Learning:
 async def run_quietly(words: Sequence[str], limit_s: float) -> tuple[str, str]:
     """Runs a command of `coe` at a low priority, and says how it ended, with a line of what it wrote. It ends when we
     are cancelled, or die. Raises OSError."""
-    command = leashed("nice", "-n", NICENESS, *coe_words(*words))
+    command = dying_with_parent("nice", "-n", NICENESS, *coe_words(*words))
     pipe, null = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
     child = await asyncio.create_subprocess_exec(
         *command, stdin=null, stdout=pipe, stderr=asyncio.subprocess.STDOUT, start_new_session=True

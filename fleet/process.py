@@ -21,7 +21,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from base.errors import EngineError
-from base.leash import leashed
+from base.parent_death import dying_with_parent
 from fleet.tasks import happens
 
 TAIL_BYTES = 4096
@@ -220,7 +220,7 @@ class SupervisedProcess:
         with contextlib.ExitStack() as stack:
             log = None if self.spec.log is None else stack.enter_context(self.spec.log.open("ab"))
             return await asyncio.create_subprocess_exec(
-                *leashed(*self.spec.argv),
+                *dying_with_parent(*self.spec.argv),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -1,4 +1,4 @@
-"""The keeper of a gateway, from experts.yaml and the engines that run."""
+"""The controller of a gateway, from experts.yaml and the engines that run."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from base.errors import ConfigError
-from fleet.engine_wishes import WishedProcesses
-from fleet.residency.board import Board
+from fleet.desired_state import DesiredProcesses
 from fleet.residency.changes import forward_clock, known_state
-from fleet.residency.keeper import Keeper
+from fleet.residency.controller import Controller
+from fleet.residency.coordination import Coordination
 from fleet.residency.memory import Memory, Resident
 from fleet.residency.policies import Regret, Terms
 from fleet.residency.scheduler import Scheduler
@@ -24,8 +24,8 @@ from router.residency_config import ResidencyConfig
 
 ONLY_GPU = "0"
 
-MakeBoard = Callable[[Sequence[tuple[Sequence[str], str]]], Board]
-"""Makes the board of those who share engines, each given with its experts and its API root."""
+MakeBoard = Callable[[Sequence[tuple[Sequence[str], str]]], Coordination]
+"""Makes the coordination of those who share engines, each given with its experts and its API root."""
 
 
 async def keeper_of(
@@ -34,8 +34,8 @@ async def keeper_of(
     data_dir: Path,
     urls: Mapping[str, Sequence[str]],
     make_board: MakeBoard | None = None,
-) -> Keeper:
-    """A keeper that has looked at every engine.
+) -> Controller:
+    """A controller that has looked at every engine.
 
     Args:
         wanted: the section of experts.yaml.
@@ -50,7 +50,7 @@ async def keeper_of(
     addresses |= {name: tuple(roots) for name, roots in urls.items()}
     record = read_vllm(data_dir)
     residents = residents_of(config, wanted, addresses, record)
-    actuator = VllmActuator(lambda: addresses, WishedProcesses(data_dir) if record.engines else None)
+    actuator = VllmActuator(lambda: addresses, DesiredProcesses(data_dir) if record.engines else None)
     states = {
         each.name: await known_state(actuator, each.experts[0]) if each.awake_gib > 0 else Residency.AWAKE
         for each in residents
@@ -64,11 +64,11 @@ async def keeper_of(
         await actuator.aclose()
         raise ConfigError(f"residency: {error}") from error
     engines = [(each.experts, root) for each in residents if each.awake_gib > 0 for root in addresses[each.experts[0]]]
-    return Keeper(
+    return Controller(
         scheduler,
         actuator,
         wanted,
-        board=None if make_board is None else make_board(engines),
+        coordination=None if make_board is None else make_board(engines),
     )
 
 

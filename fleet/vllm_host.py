@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from base.errors import DataError
-from fleet.engine_wishes import Wishes, change_wishes, read_wishes
+from fleet.desired_state import DesiredState, change_wishes, read_wishes
 from fleet.engines import Fleet
 from fleet.orphans import end_orphans
 from fleet.tasks import stop_task
@@ -50,7 +50,7 @@ async def hosted_vllm(
     try:
         write_vllm(data_dir, ())
         ended = await end_orphans(data_dir)
-        change_wishes(data_dir, lambda _: Wishes())
+        change_wishes(data_dir, lambda _: DesiredState())
         fleet = Fleet(config, folder, data_dir, environment, engines={Engine.VLLM})
         starting = asyncio.create_task(start_and_announce(fleet, data_dir, config.residency))
         following = asyncio.create_task(follow_wishes(fleet, data_dir, starting))
@@ -100,4 +100,4 @@ def keep_stopped(data_dir: Path, engines: frozenset[str]) -> None:
     """Has these engines stay as they are until somebody wakes them."""
     if engines:
         logger.warning("%s: ended asleep, and starts when it is woken", ", ".join(sorted(engines)))
-        change_wishes(data_dir, lambda was: Wishes(stopped=was.stopped | engines))
+        change_wishes(data_dir, lambda was: DesiredState(stopped=was.stopped | engines))

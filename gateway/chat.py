@@ -23,7 +23,7 @@ from router.usage import Usage
 if TYPE_CHECKING:
     from gateway.answer_cache import Slot
     from gateway.asgi import Arrival
-    from gateway.chat_limits import ChatHold, ChatLimits
+    from gateway.chat_limits import ChatLimits, ChatReservation
     from gateway.chat_log import ChatLog
     from gateway.deciding import Decided, Decider
     from gateway.expert_call import ExpertCall
@@ -101,7 +101,7 @@ class ChatExchange:
         self._has_begun = False  # the head of the answer is on its way to the client
         # How an error ends a stream that has begun; of one that has only said that it waits, as the surface does.
         self._last_words: Callable[[ApiError], bytes] = partial(surface.error_event, request_id=row.context.request_id)
-        self._hold: ChatHold | None = None  # of a caller with caps
+        self._hold: ChatReservation | None = None  # of a caller with caps
         self._alias: str | None = None
         self._slot: Slot | None = None  # in the cache, where the answer may be kept
         self._sources: Sources | None = None

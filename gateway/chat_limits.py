@@ -18,7 +18,7 @@ from gateway.exchange import ChatRow, RequestContext
 from gateway.intake import Admission
 from gateway.keys.counters import NOTHING, Cost, nano_usd
 from gateway.keys.grants import Caller
-from gateway.keys.limits import Hold, Limits
+from gateway.keys.limits import Limits, Reservation
 from router.cost import LASTING, MEDIA, Price, cost
 from router.expert_config import ExpertConfig
 from router.gateway_config import GatewayConfig
@@ -67,7 +67,7 @@ class ChatLimits:
 
     async def reserve(
         self, context: RequestContext, chat: ChatRequest, decision: RoutingDecision, chosen: Chosen | None = None
-    ) -> ChatHold | None:
+    ) -> ChatReservation | None:
         """Reserves what the dearest expert that may be tried could cost; None without caps. Raises ApiError 429, 503.
 
         A failover stays in the decision's ranking, so no other expert can answer.
@@ -87,7 +87,7 @@ class ChatLimits:
                 held = held.plus(prices.most(name))
             if judging is not None:
                 held = held.plus(prices.most_judging(judging).times(len(asked) * (len(asked) - 1) // 2))
-        return ChatHold(await self._limits.reserve(caller, held), prices)
+        return ChatReservation(await self._limits.reserve(caller, held), prices)
 
 
 @dataclass(frozen=True)
@@ -131,10 +131,10 @@ class Prices:
 
 
 @dataclass(frozen=True)
-class ChatHold:
+class ChatReservation:
     """The reservation of one chat."""
 
-    hold: Hold
+    hold: Reservation
     prices: Prices
 
     @property

@@ -54,7 +54,7 @@ from router.live_pointer import ROUTERS_FOLDER
 from router.log_config import LogConfig
 
 if TYPE_CHECKING:
-    from fleet.residency.keeper import Keeper
+    from fleet.residency.controller import Controller
     from retrieval.service import RetrievalService
 
 INCOMING = "incoming"
@@ -202,7 +202,7 @@ async def start_gateway(
         shares_redis=membership.shares_redis,
         live_config=live_config,
         telemetry=telemetry,
-        residency=await opened_keeper(settings, config, addresses.urls, redis_url),
+        residency=await opened_controller(settings, config, addresses.urls, redis_url),
     )
     gateway = Gateway(parts, host=settings.host, port=settings.port, listener=membership.listener)
     swap = Swap(
@@ -232,16 +232,16 @@ async def opened_retrieval(
     return await asyncio.to_thread(retrieval_of, config.retrieval, folder, files, database_url, secrets)
 
 
-async def opened_keeper(
+async def opened_controller(
     settings: Settings, config: CoeConfig, urls: Mapping[str, Sequence[str]], redis_url: str
-) -> Keeper | None:
+) -> Controller | None:
     """None where experts.yaml asks for none, and then nothing of it is loaded. Raises as `keeper_of` does."""
     if config.residency is None:
         return None
     from fleet.residency_setup import keeper_of
-    from gateway.residency_board import RedisBoard
+    from gateway.residency_coordination import RedisCoordination
 
-    return await keeper_of(config, config.residency, settings.data_dir, urls, partial(RedisBoard, redis_url))
+    return await keeper_of(config, config.residency, settings.data_dir, urls, partial(RedisCoordination, redis_url))
 
 
 def make_runner(gateway: Gateway, batches: BatchStore, name: str) -> BatchRunner:

@@ -47,7 +47,7 @@ class PassedOn:
         edits = [Edit(USAGE, without_usage)] if answer.hides_usage else []
         if chat.facts.has_tools and native is None:
             edits.append(Edit(CALLS, CallEvents().edited))
-        self._lines = EditedEvents(surface.end_mark, edits) if edits else HeldEnd(surface.end_mark)
+        self._lines = EditedEvents(surface.end_mark, edits) if edits else BufferedTerminator(surface.end_mark)
 
     async def stream(self, send: SendPiece) -> None:
         """Sends all but the end. Raises BackendError: the stream was cut."""
@@ -166,7 +166,7 @@ def stream_error(error: object) -> ApiError:
     return ApiError(str(message)[:MAX_UPSTREAM_MESSAGE_CHARS], status=502, code=error_code(error))
 
 
-class HeldEnd:
+class BufferedTerminator:
     """Passes the lines of a stream on, except what begins with the line `data: [DONE]`.
 
     That waits until its row is safe: a client that has seen it may rely on the log.
@@ -196,7 +196,7 @@ class Edit(NamedTuple):
     change: Callable[[bytes], bytes]
 
 
-class EditedEvents(HeldEnd):
+class EditedEvents(BufferedTerminator):
     """Changes whole events on their way; the end waits, too."""
 
     def __init__(self, mark: EndMark, edits: Iterable[Edit]) -> None:

@@ -85,14 +85,14 @@ def set_state(
     or end it until it is woken."""
     from base.errors import BackendError, EngineError
     from base.progress import working
-    from fleet.engine_wishes import WishedProcesses
+    from fleet.desired_state import DesiredProcesses
     from fleet.experts_up import engine_lines
     from fleet.residency.vllm_actuator import VllmActuator
 
     log = read_vllm(data_dir).engines_of(expert)[0].log
 
     async def run() -> list[str]:
-        actuator = VllmActuator(lambda: read_vllm(data_dir).urls, WishedProcesses(data_dir))
+        actuator = VllmActuator(lambda: read_vllm(data_dir).urls, DesiredProcesses(data_dir))
         try:
             await change(actuator, data_dir, expert, state)
             return await engine_lines(data_dir, expert)

@@ -20,7 +20,7 @@ from gateway.shadow import Shadows
 from gateway.trial_watch import TrialWatch
 
 if TYPE_CHECKING:
-    from fleet.residency.keeper import Keeper
+    from fleet.residency.controller import Controller
     from gateway.parts import Parts
 
 
@@ -77,12 +77,12 @@ def expert_metrics(pool: ExpertPool) -> Iterator[Metric]:
     yield experts
 
 
-def residency_metrics(keeper: Keeper) -> Iterator[Metric]:
+def residency_metrics(controller: Controller) -> Iterator[Metric]:
     """Engines by the name of their first expert. Every process tells states and accounts, which they share, and the
     changes that it made itself."""
     from fleet.residency.changes import Made
 
-    view = keeper.view
+    view = controller.view
     states = GaugeMetricFamily("coe_engine_state", "1 for the state an engine is in", labels=["engine", "state"])
     account = GaugeMetricFamily("coe_engine_account", "Quality lost because an engine slept", labels=["engine"])
     price = GaugeMetricFamily("coe_engine_price", "What its account must exceed to wake it", labels=["engine"])
@@ -99,13 +99,13 @@ def residency_metrics(keeper: Keeper) -> Iterator[Metric]:
         "coe_engine_change_seconds", "Time that changes of engines took", labels=["engine", "state"]
     )
     for key in product(view.states, (Residency.AWAKE, Residency.SLEEP_1, Residency.SLEEP_2, Residency.STOPPED)):
-        found, labels = keeper.made.get(key, Made()), [*key]
+        found, labels = controller.made.get(key, Made()), [*key]
         made.add_metric(labels, found.count)
         failed.add_metric(labels, found.failed)
         seconds.add_metric(labels, found.seconds)
     yield from (states, account, price, made, failed, seconds)
-    yield GaugeMetricFamily("coe_engine_waiting_requests", "Requests that wait for an engine", value=keeper.waiting)
-    yield GaugeMetricFamily("coe_engine_decides", "1 in the process that changes engines", value=keeper.decides)
+    yield GaugeMetricFamily("coe_engine_waiting_requests", "Requests that wait for an engine", value=controller.waiting)
+    yield GaugeMetricFamily("coe_engine_decides", "1 in the process that changes engines", value=controller.decides)
 
 
 def trial_metrics(trials: TrialWatch) -> Iterator[Metric]:

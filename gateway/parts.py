@@ -33,7 +33,7 @@ from router.config import CoeConfig
 from router.strategies.types import StrategyName
 
 if TYPE_CHECKING:
-    from fleet.residency.keeper import Keeper
+    from fleet.residency.controller import Controller
     from gateway.changes.live_config import LiveConfig
     from gateway.judge import Judge
     from gateway.retrieval.attachment import Attachments
@@ -76,7 +76,7 @@ class Parts:
     shares_redis: bool = True
     live_config: LiveConfig | None = None
     telemetry: Telemetry | None = None
-    residency: Keeper | None = None
+    residency: Controller | None = None
     is_stopping: bool = False
 
     def __post_init__(self) -> None:

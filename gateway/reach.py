@@ -13,7 +13,7 @@ from router.pipeline import Router
 from router.types import Asleep, FloatArray, Query, RoutingDecision
 
 if TYPE_CHECKING:
-    from fleet.residency.keeper import Keeper
+    from fleet.residency.controller import Controller
 
 
 class WaitFor(Exception):
@@ -28,11 +28,11 @@ class Reach:
     """Says who can be called, and has engines woken for requests.
 
     Args:
-        keeper: decides which engines are awake; None where all always are.
+        controller: decides which engines are awake; None where all always are.
     """
 
-    def __init__(self, pool: ExpertPool, keeper: Keeper | None) -> None:
-        self.pool, self._keeper = pool, keeper
+    def __init__(self, pool: ExpertPool, controller: Controller | None) -> None:
+        self.pool, self._controller = pool, controller
 
     @property
     def alive(self) -> frozenset[str]:
@@ -45,36 +45,36 @@ class Reach:
     @property
     def _unknown(self) -> frozenset[str]:
         """Experts that may have fallen asleep while this process was stopped: who asks for one waits for news."""
-        return self._keeper.managed if self._keeper is not None and self._keeper.is_behind else frozenset()
+        return self._controller.managed if self._controller is not None and self._controller.is_behind else frozenset()
 
     async def wake(self, experts: Sequence[str]) -> None:
         """Wakes one of the experts that a client named where none can be called, and counts the request as one for the
-        first of them. Raises as `Keeper.wait_for` does."""
-        if self._keeper is not None:
+        first of them. Raises as `Controller.wait_for` does."""
+        if self._controller is not None:
             sleeping = [name for name in experts if name in self.asleep]
             if sleeping and self.alive.isdisjoint(experts):
                 one = len(sleeping) == 1
-                await (self._keeper.wait_for(sleeping[0]) if one else self._keeper.wait_for_one(sleeping))
+                await (self._controller.wait_for(sleeping[0]) if one else self._controller.wait_for_one(sleeping))
             first, serves = experts[0], next((name for name in experts if name in self.alive), experts[0])
-            self._keeper.note(f"named {first}", {first: 1.0}, serves, None)  # a whole answer: no other one would do
+            self._controller.note(f"named {first}", {first: 1.0}, serves, None)  # a whole answer: no other one would do
 
     async def wait_for_one(self, experts: Collection[str]) -> None:
         """Has the first of them woken that can be, and returns once any is awake. Raises as `wait_for` does."""
-        if self._keeper is not None:
-            await self._keeper.wait_for_one(experts)
+        if self._controller is not None:
+            await self._controller.wait_for_one(experts)
 
     def note(self, served: RoutingDecision, ideal: RoutingDecision | None, *, begins: bool) -> None:
         """Counts a routed request for the engines; `ideal` is as of `decision_of_all_awake`, None where all are."""
-        if self._keeper is not None:
+        if self._controller is not None:
             weighed = ideal or served
-            self._keeper.note(weighed.category, quality_of(weighed), served.expert, begins)
+            self._controller.note(weighed.category, quality_of(weighed), served.expert, begins)
 
     def decision_of_all_awake(
         self, router: Router, policy: str, query: Query, embedding: FloatArray
     ) -> RoutingDecision | None:
         """The decision if nobody slept; None where nobody sleeps. It draws nothing that counts. Raises
         NoEligibleExpertError."""
-        if self._keeper is None or not query.facts.asleep:
+        if self._controller is None or not query.facts.asleep:
             return None
         awake, rng = replace(query, facts=replace(query.facts, asleep=())), np.random.default_rng(0)
         return router.decide(
@@ -83,9 +83,9 @@ class Reach:
 
     def beside(self, decision: RoutingDecision, ideal: RoutingDecision | None) -> RoutingDecision:
         """The decision with what its receipt says of the best expert where it sleeps."""
-        if self._keeper is None or ideal is None:
+        if self._controller is None or ideal is None:
             return decision
-        return decision.model_copy(update={"asleep": asleep_for(decision, ideal, self._keeper)})
+        return decision.model_copy(update={"asleep": asleep_for(decision, ideal, self._controller)})
 
 
 def wanted(ideal: RoutingDecision) -> str:
@@ -101,16 +101,16 @@ def quality_of(ideal: RoutingDecision) -> dict[str, float]:
     return found
 
 
-def asleep_for(decision: RoutingDecision, ideal: RoutingDecision, keeper: Keeper) -> Asleep | None:
+def asleep_for(decision: RoutingDecision, ideal: RoutingDecision, controller: Controller) -> Asleep | None:
     """Words of a receipt about the best expert where it slept."""
     best, quality = wanted(ideal), quality_of(ideal)
     if best in decision.eligible or decision.expert not in quality:
         return None
-    outlook = keeper.outlook(best)
+    outlook = controller.outlook(best)
     return Asleep(
         expert=best,
         lost=quality[best] - quality[decision.expert],
         account=None if outlook is None else outlook.account,
         price=None if outlook is None else outlook.price,
-        is_waking=keeper.is_waking(best),
+        is_waking=controller.is_waking(best),
     )

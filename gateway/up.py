@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from base.errors import ArtifactError, ConfigError, EngineError
 from base.extras import require_extras
-from base.leash import coe_words, leashed
+from base.parent_death import coe_words, dying_with_parent
 from base.shipped import answers_file
 from fleet.learning import end_child
 from fleet.stop_signal import Life, live_until_signal
@@ -169,7 +169,7 @@ async def run_coe(arguments: Sequence[str], environment: Mapping[str, str]) -> N
     Raises:
         EngineError: it failed; its own words are on the terminal already.
     """
-    command = leashed(*coe_words(*arguments))
+    command = dying_with_parent(*coe_words(*arguments))
     child = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.DEVNULL, env=dict(environment))
     try:
         status = await child.wait()

@@ -21,7 +21,7 @@ from pathlib import Path
 from pydantic import Field
 
 from base.errors import ConfigError, EngineError
-from base.leash import coe_words
+from base.parent_death import coe_words
 from decision_log.privacy import load_key
 from fleet.engines import EngineAddresses, all_ready
 from fleet.folder_lock import own_folder, remove_left

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from base.errors import InfeasibleBudgetError
 from base.extras import require_installed
+from router.fallbacks import Fallbacks, fallbacks
 from router.hosting import Memory, kept_in_memory
 from router.policy_config import Budgets
 from router.price import LEAST_LIMIT, SLACK, Amounts
-from router.stand_ins import StandIns, stand_ins
 from router.types import BoolArray, Float64Array, FloatArray, IntArray
 
 if TYPE_CHECKING:
@@ -63,13 +63,13 @@ class ExpertCosts:
 @dataclass(frozen=True)
 class MapSolution:
     """`expert_of` (k,): the expert number of each category, pins included. `used` and `binding` name budgets as
-    `Budgets` does. `stand_ins` says who else may serve; None: everybody, by predicted quality."""
+    `Budgets` does. `fallbacks` says who else may serve; None: everybody, by predicted quality."""
 
     expert_of: IntArray
     quality: float
     used: Mapping[str, float]
     binding: tuple[str, ...]
-    stand_ins: StandIns | None = None
+    fallbacks: Fallbacks | None = None
 
 
 @dataclass(frozen=True)
@@ -251,17 +251,17 @@ def solve_map(
     chosen = as_variables(expert_of, costs, m)
     used = {name: float(row @ chosen) for name, row in program.budget_rows.items()}
     binding = tuple(name for name in limits if binds(program, limits, name, chosen))
-    others = map_stand_ins(program, limits, expert_of, mass @ quality, costs) if limits else None
+    others = map_fallbacks(program, limits, expert_of, mass @ quality, costs) if limits else None
     return MapSolution(expert_of, float((mass * quality[np.arange(k), expert_of]).sum()), used, binding, others)
 
 
-def map_stand_ins(
+def map_fallbacks(
     program: MapProgram,
     limits: Mapping[str, float],
     expert_of: IntArray,
     mean_quality: NDArray[np.floating],
     costs: ExpertCosts,
-) -> StandIns:
+) -> Fallbacks:
     """Experts that may stand in for those of a map. Their prices are those of the program's linear relaxation over the
     experts that are kept in memory."""
     hosted = np.isin(np.arange(program.n_experts), expert_of)
@@ -271,7 +271,7 @@ def map_stand_ins(
     else:
         hosted = np.ones(program.n_experts, dtype=bool)
     prices = relaxed_prices(program, limits, hosted)
-    return stand_ins(costs.per_query(), limits, hosted, prices, program.n_categories)
+    return fallbacks(costs.per_query(), limits, hosted, prices, program.n_categories)
 
 
 def relaxed_prices(program: MapProgram, limits: Mapping[str, float], hosted: BoolArray) -> dict[str, float]:

@@ -17,7 +17,7 @@ from router.conversation import in_context, stay
 from router.features import Features, features_of
 from router.map_solver import ExpertCosts
 from router.protocols import CategoryClassifier, Encoder, ExpertScorer
-from router.solved_policy import Odds, SolvedPolicy, odds_of
+from router.solved_policy import ActionDistribution, SolvedPolicy, action_distribution
 from router.strategies.learned import LearnedStrategies
 from router.strategies.types import Strategy
 from router.types import (
@@ -36,11 +36,11 @@ from router.uncertainty import Uncertainty, calibrated, calibrated_row
 TOP_CATEGORIES = 5
 """Categories whose probabilities a decision keeps."""
 
-MAX_PROSPECTS = 256
+MAX_CACHED = 256
 """Prospects that a router keeps; one of 100 experts takes some 10 kB."""
 
 
-class Judged(NamedTuple):
+class Classification(NamedTuple):
     """Stage 1 on one query: `probs` (k,), the most likely category's number, its probability, the uncertainty, and the
     decided row (the most likely category, or `general`, which is row k, when uncertain)."""
 
@@ -52,11 +52,11 @@ class Judged(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Prospect:
+class CachedDecision:
     """The part of decisions that does not depend on the query beside its predicted quality and who cannot serve it: the
     odds of the draw, and a decision of which the query changes the rest."""
 
-    odds: Odds
+    odds: ActionDistribution
     usual: RoutingDecision
 
 
@@ -177,10 +177,10 @@ class Router:
         """
         self.policy(policy)  # refuses an unknown name before any work
         vector = self.embed(query.text, query.earlier) if embedding is None else embedding
-        judged = self.judge_one(vector)
-        quality = self._quality(query, vector, judged)
-        prospect = self.prospect(policy, judged.row, quality, self.excluded(query.facts, alive))
-        return self.decision(query, judged, prospect, rng, seed)
+        classified = self.judge_one(vector)
+        quality = self._quality(query, vector, classified)
+        cached = self.cached_decision(policy, classified.row, quality, self.excluded(query.facts, alive))
+        return self.decision(query, classified, cached, rng, seed)
 
     def decide_batch(
         self,
@@ -195,11 +195,11 @@ class Router:
         self.policy(policy)
         probs = self.predict_categories(batch.embeddings)
         judgement = self.judge(batch.embeddings, probs)
-        quality = self.scorer.score(batch, probs, [judged.row for judged in judgement]).quality
+        quality = self.scorer.score(batch, probs, [classified.row for classified in judgement]).quality
         found = []
-        for query, judged, own in zip(batch.queries, judgement, quality, strict=True):
-            prospect = self.prospect(policy, judged.row, own, self.excluded(query.facts, alive))
-            found.append(self.decision(query, judged, prospect, rng))
+        for query, classified, own in zip(batch.queries, judgement, quality, strict=True):
+            cached = self.cached_decision(policy, classified.row, own, self.excluded(query.facts, alive))
+            found.append(self.decision(query, classified, cached, rng))
         return tuple(found)
 
     def predict_categories(self, embeddings: FloatArray) -> CategoryProbs:
@@ -207,34 +207,34 @@ class Router:
         raw = self.classifier.predict_proba(embeddings)
         return CategoryProbs(raw.categories, calibrated(raw.probs, self.temperature, self.mix))
 
-    def judge(self, embeddings: FloatArray, probs: CategoryProbs) -> list[Judged]:
+    def judge(self, embeddings: FloatArray, probs: CategoryProbs) -> list[Classification]:
         """Stage 1: the most likely category, or `general` where the classifier is unsure."""
         likely = probs.probs.argmax(axis=1)
         uncertainty = self.uncertainty.score(embeddings, probs.probs)
         rows = np.where(uncertainty > self.uncertainty.threshold, len(probs.categories), likely)
         columns = (probs.probs, likely, probs.probs.max(axis=1), uncertainty, rows)
-        return list(map(Judged._make, zip(*(column.tolist() for column in columns), strict=True)))
+        return list(map(Classification._make, zip(*(column.tolist() for column in columns), strict=True)))
 
-    def judge_one(self, embedding: FloatArray) -> Judged:
+    def judge_one(self, embedding: FloatArray) -> Classification:
         """`judge` for one embedding (1, d)."""
         probs = self._row_of_probs(embedding)
         confidence, uncertainty = max(probs), self.uncertainty.score_row(embedding, probs)
         likely = probs.index(confidence)
         row = len(probs) if uncertainty > self.uncertainty.threshold else likely
-        return Judged(probs, likely, confidence, uncertainty, row)
+        return Classification(probs, likely, confidence, uncertainty, row)
 
     def _row_of_probs(self, embedding: FloatArray) -> list[float]:
         """`predict_categories` (k,) for one embedding (1, d)."""
         return calibrated_row(self.classifier.predict_proba(embedding).probs[0].tolist(), self.temperature, self.mix)
 
-    def _quality(self, query: Query, embedding: FloatArray, judged: Judged) -> FloatArray:
+    def _quality(self, query: Query, embedding: FloatArray, classified: Classification) -> FloatArray:
         """(m,) predicted quality of one query with an embedding (1, d)."""
-        found = self._map_quality.get(judged.row)
+        found = self._map_quality.get(classified.row)
         if found is None:
-            probs = CategoryProbs(self.classifier.categories_, np.array([judged.probs], dtype=np.float32))
-            found = self.scorer.score(QueryBatch((query,), embedding), probs, [judged.row]).quality[0]
+            probs = CategoryProbs(self.classifier.categories_, np.array([classified.probs], dtype=np.float32))
+            found = self.scorer.score(QueryBatch((query,), embedding), probs, [classified.row]).quality[0]
             if not self.scorer.decides_by_query:
-                self._map_quality[judged.row] = found
+                self._map_quality[classified.row] = found
         return found
 
     @cached_property
@@ -251,7 +251,7 @@ class Router:
         return frozenset(self.capabilities[expert] for expert in self.experts)
 
     @cached_property
-    def _prospects(self) -> dict[tuple[object, ...], Prospect]:
+    def _cached_decisions(self) -> dict[tuple[object, ...], CachedDecision]:
         return {}
 
     def excluded(self, facts: QueryFacts, alive: Collection[str] | None) -> dict[str, str]:
@@ -273,65 +273,67 @@ class Router:
     def decision(
         self,
         query: Query,
-        judged: Judged,
-        prospect: Prospect,
+        classified: Classification,
+        cached: CachedDecision,
         rng: np.random.Generator,
         seed: int | None = None,
     ) -> RoutingDecision:
-        """Stage 2 for a judged query."""
-        usual, odds, held = prospect.usual, prospect.odds, None
+        """Stage 2 for a classified query."""
+        usual, odds, held = cached.usual, cached.odds, None
         if query.facts.last_expert in usual.ranking:
-            odds, held = self._with_last(prospect, query.facts)
+            odds, held = self._with_last(cached, query.facts)
         draw = odds.draw(rng, seed)
         expert, reason = self.experts[draw.expert], draw.reason
         changes = {
             "expert": expert,
-            "confidence": min(judged.confidence, 1.0),
+            "confidence": min(classified.confidence, 1.0),
             "reason": DecisionReason.UNCERTAIN if usual.is_fallback and reason is DecisionReason.MAP else reason,
-            "likely_category": self.categories[judged.likely],
-            "uncertainty": judged.uncertainty,
+            "likely_category": self.categories[classified.likely],
+            "uncertainty": classified.uncertainty,
             "runner_up": next((name for name in usual.ranking if name != expert), None),
             "eligible_probs": odds.probs,
             "stay": held,
-            "category_probs": self.top_categories(judged.probs),
+            "category_probs": self.top_categories(classified.probs),
             "seed": draw.seed,
             "propensity": odds.probs[odds.eligible.index(draw.expert)],
         }
         return usual.model_copy(update=changes)
 
-    def _with_last(self, prospect: Prospect, facts: QueryFacts) -> tuple[Odds, Stay]:
+    def _with_last(self, cached: CachedDecision, facts: QueryFacts) -> tuple[ActionDistribution, Stay]:
         """The odds of a conversation whose last expert could serve: certain where it is kept, which is logged with a
         propensity of 1, as pins are."""
-        odds, last = prospect.odds, self.experts.index(str(facts.last_expert))
-        quality = dict(zip(odds.eligible, prospect.usual.predicted_quality, strict=True))
+        odds, last = cached.odds, self.experts.index(str(facts.last_expert))
+        quality = dict(zip(odds.eligible, cached.usual.predicted_quality, strict=True))
         gain, is_pinned = quality[odds.wanted] - quality[last], odds.reason is DecisionReason.PINNED
-        held = stay(facts, gain, is_pinned=is_pinned, is_unsure=prospect.usual.is_fallback)
+        held = stay(facts, gain, is_pinned=is_pinned, is_unsure=cached.usual.is_fallback)
         if not held.kept:
             return odds, held
         reason = odds.reason if last == odds.wanted else DecisionReason.KEPT
         certain = tuple(float(expert == last) for expert in odds.eligible)
         return replace(odds, wanted=last, reason=reason, probs=certain, explores=False), held
 
-    def prospect(self, policy: str, row: int, quality: FloatArray, excluded: Mapping[str, str]) -> Prospect:
-        """The prospect of queries of a category; made once where the scorer predicts by category. Raises as `decide`
+    def cached_decision(
+        self, policy: str, row: int, quality: FloatArray, excluded: Mapping[str, str]
+    ) -> CachedDecision:
+        """The decision on queries of a category; made once where the scorer predicts by category. Raises as `decide`
         does."""
         key = (policy, row, quality.tobytes(), *excluded.items())
-        found = self._prospects.get(key)
+        found = self._cached_decisions.get(key)
         if found is None:
-            found = self._new_prospect(policy, row, quality, excluded)
-            if len(self._prospects) >= MAX_PROSPECTS:
-                self._prospects.clear()
-            self._prospects[key] = found
+            found = self._new_decision(policy, row, quality, excluded)
+            if len(self._cached_decisions) >= MAX_CACHED:
+                self._cached_decisions.clear()
+            self._cached_decisions[key] = found
         return found
 
-    def _new_prospect(self, name: str, row: int, quality: FloatArray, excluded: Mapping[str, str]) -> Prospect:
+    def _new_decision(self, name: str, row: int, quality: FloatArray, excluded: Mapping[str, str]) -> CachedDecision:
         policy = self.policy(name)
         barred = self.outside(policy, row, quality, excluded)
         outside = {name: bar for name, bar in barred.items() if name not in excluded}
         eligible = [e for e, name in enumerate(self.experts) if name not in excluded and name not in outside]
         if not eligible:
             raise NoEligibleExpertError({**excluded, **barred})
-        odds = odds_of(policy, row, eligible, quality)
+        odds = action_distribution(policy, row, eligible, quality)
         shut_out = [self.experts.index(name) for name in (*excluded, *outside)]
         cost, wait = self.expected[0][row], self.expected[1][row]
         threshold = float(self.uncertainty.threshold)
@@ -356,7 +358,7 @@ class Router:
             policy=name,
             router_version=self.version,
         )
-        return Prospect(odds, usual)
+        return CachedDecision(odds, usual)
 
     def top_categories(self, probs: Sequence[float]) -> dict[str, float]:
         """The most likely categories of one query with probabilities (k,), most likely first."""

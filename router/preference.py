@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from base.errors import InfeasibleBudgetError
+from router.fallbacks import fallbacks
 from router.hosting import Memory, hosted_beside, hosted_on_bases, kept_in_memory
 from router.map_solver import ExpertCosts, infeasible_budget, map_program
 from router.policy_config import Budgets
 from router.price import SLACK, budget_price
-from router.stand_ins import stand_ins
 from router.types import BoolArray, Float64Array, FloatArray, IntArray
 
 RESERVE_ERRORS = 2.0
@@ -127,7 +127,7 @@ def solve_preference(
 
     def within(hosted: BoolArray, in_memory: BoolArray) -> Preference:
         tolls = tolls_within(sample, choice.margin, hosted, priced, budgets.averages)
-        others = stand_ins(costs.per_query(), limits, in_memory, {}, len(mass))
+        others = fallbacks(costs.per_query(), limits, in_memory, {}, len(mass))
         return Preference(tolls, hosted, others.barred)
 
     if most is None:

@@ -60,8 +60,8 @@ class SolvedPolicy:
         """(m,) why each of m experts may not serve queries of a category whose plan is `planned`; None where it may."""
         if self.preference is not None:
             bars = self.preference.bars(row)
-        elif self.solution.stand_ins is not None:
-            bars = self.solution.stand_ins.barred[row]
+        elif self.solution.fallbacks is not None:
+            bars = self.solution.fallbacks.barred[row]
         else:
             bars = (None,) * m
         return tuple(None if expert == planned else bar for expert, bar in enumerate(bars))
@@ -71,8 +71,8 @@ class SolvedPolicy:
         planned, _ = self.planned(row, quality)
         if self.preference is not None:
             worth = self.preference.worth(quality, row)
-        elif self.solution.stand_ins is not None:
-            worth = quality - self.solution.stand_ins.tolls[row]
+        elif self.solution.fallbacks is not None:
+            worth = quality - self.solution.fallbacks.tolls[row]
         else:
             worth = np.asarray(quality, dtype=np.float64)
         bars = self.bars(row, planned, len(quality))
@@ -112,7 +112,7 @@ class SolvedPolicy:
         if self.exploration is not None:
             digest.update(self.exploration.identity)
         digest.update(np.asarray(self.solution.expert_of, dtype=np.int64).tobytes())
-        others = self.solution.stand_ins
+        others = self.solution.fallbacks
         if others is not None:
             digest.update(others.tolls.tobytes() + repr(others.barred).encode())
         if self.preference is not None:
@@ -132,7 +132,7 @@ class Draw(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Odds:
+class ActionDistribution:
     """All of a draw but its chance.
 
     `wanted` serves for `reason` unless another expert is explored. `probs` are of the `eligible`, in their order;
@@ -162,10 +162,12 @@ class Odds:
         return Draw(drawn, self.reason if drawn == self.wanted else DecisionReason.EXPLORED, seed)
 
 
-def odds_of(policy: SolvedPolicy, row: int, eligible: Sequence[int], quality: FloatArray) -> Odds:
+def action_distribution(
+    policy: SolvedPolicy, row: int, eligible: Sequence[int], quality: FloatArray
+) -> ActionDistribution:
     """The first of the policy's order that can serve, or an explored one of that order.
 
-    Nobody is tried in place of a pin, or of a stand-in, whose query has lost its best expert already.
+    Nobody is tried in place of a pin, or of a fallback, whose query has lost its best expert already.
 
     Args:
         eligible: who can serve the request; of these, experts outside the policy's order have probability 0.
@@ -191,7 +193,7 @@ def odds_of(policy: SolvedPolicy, row: int, eligible: Sequence[int], quality: Fl
         # Nobody is tried more often because somebody else is down. A sum of floats may be a little more than 1.
         probs[planned] = max(probs[planned] + 1.0 - probs.sum(), 0.0)
     explores = bool(probs[planned] < 1.0) and is_planned
-    return Odds(tuple(eligible), wanted, reason, tuple(probs[list(eligible)].tolist()), ranking, explores)
+    return ActionDistribution(tuple(eligible), wanted, reason, tuple(probs[list(eligible)].tolist()), ranking, explores)
 
 
 def distribution(probs: Sequence[float]) -> list[float]:

@@ -115,8 +115,8 @@ def exploration_moved(one: Router, other: Router) -> float:
 def explored_shares(router: Router, policy: str) -> list[dict[str, float]]:
     """Shares of the experts in each row of a map."""
     quality = router.scorer.measured.evidence.quality
-    prospects = [router.prospect(policy, row, own, {}) for row, own in enumerate(quality)]
-    return [dict(zip(found.usual.eligible, found.odds.probs, strict=True)) for found in prospects]
+    decisions = [router.cached_decision(policy, row, own, {}) for row, own in enumerate(quality)]
+    return [dict(zip(found.usual.eligible, found.odds.probs, strict=True)) for found in decisions]
 
 
 def beside(known: QualityMatrix, added: QualityMatrix) -> QualityMatrix:

@@ -174,9 +174,9 @@ def dearer(config: CoeConfig, router: Router, evidence: QualityMatrix, expert: s
         config.policies["default"].budgets,
         dict(policy.pins),
     )
-    if solved.stand_ins is None:
+    if solved.fallbacks is None:
         return np.zeros(len(now))
-    tolls = solved.stand_ins.tolls
+    tolls = solved.fallbacks.tolls
     return np.asarray(tolls[:, -1] - tolls[np.arange(len(now)), now])
 
 

@@ -16,7 +16,7 @@ from yarl import URL
 
 from base.errors import BackendError
 from base.json_text import from_json
-from fleet.engine_wishes import WishedProcesses
+from fleet.desired_state import DesiredProcesses
 from fleet.residency.types import ABSENT, SLEEPS, Residency, SleepLevel
 
 TRANSITION_S = 600.0
@@ -44,7 +44,7 @@ class VllmActuator:
     """
 
     def __init__(
-        self, urls: Callable[[], Mapping[str, Sequence[str]]], processes: WishedProcesses | None = None
+        self, urls: Callable[[], Mapping[str, Sequence[str]]], processes: DesiredProcesses | None = None
     ) -> None:
         self._urls, self._processes = urls, processes
         self._session: aiohttp.ClientSession | None = None
@@ -131,7 +131,7 @@ class VllmActuator:
         if session is not None:
             await session.close()
 
-    def _of_this_host(self, expert: str) -> WishedProcesses:
+    def _of_this_host(self, expert: str) -> DesiredProcesses:
         if self._processes is None:
             raise BackendError(f"the engine of {expert} is run by others, who alone start and stop it")
         return self._processes

@@ -97,7 +97,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class Hold:
+class Reservation:
     """A reservation. Settle it once, however the request ends; without caps nothing happens.
 
     `headers` tell the client what is left, in OpenAI's names.
@@ -133,7 +133,7 @@ class Limits:
         self._lease_ms = math.ceil(lease_s * 1000)
         self._paused_until_s = 0.0
         self._places = asyncio.Semaphore(CONNECTIONS)
-        self._unsettled: deque[tuple[Hold, Cost]] = deque()
+        self._unsettled: deque[tuple[Reservation, Cost]] = deque()
         self._has_more = asyncio.Event()
         self._refused_in, self._refused = 0.0, Counts[str | None]()
         self._task: asyncio.Task[None] | None = None
@@ -142,14 +142,14 @@ class Limits:
         """From now on requests may take so long."""
         self._lease_ms = max(self._lease_ms, math.ceil(lease_s * 1000))
 
-    async def reserve(self, caller: Caller, cost: Cost) -> Hold:
+    async def reserve(self, caller: Caller, cost: Cost) -> Reservation:
         """Holds the most that a request can cost.
 
         Raises:
             ApiError: 429, it does not fit into a cap; 503, Redis cannot be asked.
         """
         if not caller.caps:
-            return Hold(self)
+            return Reservation(self)
         if self._client is None or time.monotonic() < self._paused_until_s:
             raise not_now(UNAVAILABLE, "limits_unavailable")
         counters = counters_of(caller.caps, cost, time.time())
@@ -158,7 +158,7 @@ class Limits:
         for each in counters:
             kept_ms = max(0, each.ends_at - time.time()) * 1000 + self._lease_ms
             arguments += [each.need, each.scoped.cap.units, math.ceil(kept_ms)]
-        hold = Hold(self, counters, lease, reserved=cost)
+        hold = Reservation(self, counters, lease, reserved=cost)
         asking = asyncio.ensure_future(self._ask(RESERVE, hold, arguments))
         try:
             refused, hold.ends_ms, *used = await asyncio.shield(asking)
@@ -183,11 +183,11 @@ class Limits:
         self._refused[key_id] += 1
         return self._refused[key_id] <= LOGGED
 
-    def _take_back(self, hold: Hold, asking: asyncio.Future[list[int]]) -> None:
+    def _take_back(self, hold: Reservation, asking: asyncio.Future[list[int]]) -> None:
         asking.exception()  # looked at, so that the loop does not report it
         self.settle_soon(hold, NOTHING)
 
-    def settle_soon(self, hold: Hold, cost: Cost) -> None:
+    def settle_soon(self, hold: Reservation, cost: Cost) -> None:
         """Queues a settlement; the client waits for none."""
         self._unsettled.append((hold, cost))
         self._has_more.set()
@@ -220,7 +220,7 @@ class Limits:
             if not all(done):
                 await asyncio.sleep(PAUSE_S)
 
-    async def _settle(self, hold: Hold, cost: Cost) -> bool:
+    async def _settle(self, hold: Reservation, cost: Cost) -> bool:
         """Returns True once Redis has taken it."""
         arguments: list[Any] = [hold.lease, hold.ends_ms or NEVER_MS]
         for each in hold.counters:
@@ -231,7 +231,7 @@ class Limits:
             return False
         return True
 
-    async def _ask(self, script: str, hold: Hold, arguments: list[Any]) -> list[int]:
+    async def _ask(self, script: str, hold: Reservation, arguments: list[Any]) -> list[int]:
         """Runs a script. Raises ApiError 503."""
         keys = [f"{hold.counters[0].slot}:leases", *(each.key for each in hold.counters)]
         try:

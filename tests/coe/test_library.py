@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import coe
-from base.leash import coe_words
+from base.parent_death import coe_words
 from coe import QueryFacts, Router, RouterError
 from tests.training.trained_folder import make_trained
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from base.errors import BackendError
-from fleet.engine_wishes import WishedProcesses
+from fleet.desired_state import DesiredProcesses
 from fleet.folder_lock import FolderLock
 from fleet.process import ProcessState
 from fleet.residency.types import Residency, SleepLevel
@@ -94,7 +94,7 @@ async def test_an_engine_that_its_supervisor_starts_again_is_waited_for(tmp_path
     record = {"name": "e", "url": url, "pid": None, "restarts": 1, "gpus": "0", "log": "l"}
     folder = vllm_file(tmp_path).parent
     folder.mkdir()
-    actuator = VllmActuator(lambda: {"coder": (url,)}, WishedProcesses(tmp_path, timeout_s=0.0))
+    actuator = VllmActuator(lambda: {"coder": (url,)}, DesiredProcesses(tmp_path, timeout_s=0.0))
     lock = FolderLock.try_acquire(folder)
     found = []
     for state in (ProcessState.BACKING_OFF, ProcessState.STARTING, ProcessState.STOPPED, ProcessState.FAILED):

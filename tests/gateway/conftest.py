@@ -19,7 +19,7 @@ PATIENCES = (
     "gateway.intake.PATIENCE_S",
     "gateway.keys.limits.TIMEOUT_S",
     "gateway.live_router.MAX_WAIT_S",
-    "gateway.residency_board.TIMEOUT_S",
+    "gateway.residency_coordination.TIMEOUT_S",
 )
 
 

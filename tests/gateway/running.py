@@ -16,7 +16,7 @@ from decision_log.decision_record import DecisionRecord
 from decision_log.feedback_types import Feedback, FeedbackStatus, ImplicitSignal, JudgedAnswer
 from fleet.backend import ChatBackend
 from fleet.pool import ExpertPool
-from fleet.residency.keeper import Keeper
+from fleet.residency.controller import Controller
 from fleet.wires import echo, vllm
 from gateway.auth import Auth
 from gateway.batches.batch_store import BatchStore
@@ -153,7 +153,7 @@ async def running(
     redis_url: str | None = None,
     telemetry: Telemetry | None = None,
     batches: BatchStore | None = None,
-    residency: Keeper | None = None,
+    residency: Controller | None = None,
     **limits: Any,
 ) -> AsyncIterator[Running]:
     """A gateway with a small router on port 0; `limits` are the gateway section of experts.yaml, `sections` others."""

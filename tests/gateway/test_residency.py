@@ -13,7 +13,7 @@ import pytest
 
 from base.errors import ConfigError
 from fleet.residency.changes import Changes
-from fleet.residency.keeper import Keeper
+from fleet.residency.controller import Controller
 from fleet.residency.memory import Memory
 from fleet.residency.policies import Regret, Terms
 from fleet.residency.scheduler import ResidencyPolicy, Scheduler
@@ -87,10 +87,12 @@ async def gateway_over(
     states = {name: Residency.SLEEP_2 if name in asleep else Residency.AWAKE for name in EXPERTS}
     scheduler = Scheduler(tuple(resident(name) for name in EXPERTS), Memory({"0": 41.5}), policy, states)
     wanted = ResidencyConfig(memory_gb=41.5, max_waiting=max_waiting)
-    keeper = Keeper(scheduler, VllmActuator(lambda: {name: (url,) for name, url in urls.items()}), wanted, **options)
+    controller = Controller(
+        scheduler, VllmActuator(lambda: {name: (url,) for name, url in urls.items()}), wanted, **options
+    )
     router = small_router(capabilities={name: Capabilities() for name in EXPERTS})
     backends, sections = {name: wire(url, name) for name, url in urls.items()}, {"aliases": aliases or {}}
-    async with running(backends, residency=keeper, router=router, sections=sections) as it:
+    async with running(backends, residency=controller, router=router, sections=sections) as it:
         yield it
 
 
@@ -186,15 +188,15 @@ async def test_a_request_that_nobody_awake_can_serve_waits() -> None:
 
 async def test_a_request_that_waits_takes_whoever_wakes_first() -> None:
     async with host(IDLE, asleep=EXPERTS, wake_s=(0.1, 0.1)) as it:
-        keeper = it.parts.residency
+        controller = it.parts.residency
         named = asyncio.create_task(asked(it, "any", "plain"))
-        await until(lambda: keeper.waiting == 1 or named.done())
+        await until(lambda: controller.waiting == 1 or named.done())
         assert (await asked(it, "green"), await named) == ("plain", "plain")
-        assert keeper.scheduler.states["emerald"] is Residency.SLEEP_2
+        assert controller.scheduler.states["emerald"] is Residency.SLEEP_2
 
 
 async def test_no_engine_sleeps_between_the_decision_for_it_and_its_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fleet.residency.keeper.LOOK_EVERY_S", 0.02)
+    monkeypatch.setattr("fleet.residency.controller.LOOK_EVERY_S", 0.02)
     looks, decided, may_go = [0], asyncio.Event(), asyncio.Event()
 
     observe = Changes.observe
@@ -205,7 +207,7 @@ async def test_no_engine_sleeps_between_the_decision_for_it_and_its_request(monk
 
     monkeypatch.setattr(Changes, "observe", counted)
     async with host(IDLE, observe_every_s=0.0) as it:
-        experts, keeper = it.parts.experts, it.parts.residency
+        experts, controller = it.parts.experts, it.parts.residency
         answer = experts.answer
 
         async def late(*arguments: Any) -> Any:
@@ -217,10 +219,10 @@ async def test_no_engine_sleeps_between_the_decision_for_it_and_its_request(monk
         first = asyncio.create_task(asked(it, "red"))
         await until(decided.is_set)
         named = asyncio.create_task(asked(it, "any", "emerald"))
-        await until(lambda: keeper is not None and keeper.scheduler.goal is not None)
+        await until(lambda: controller is not None and controller.scheduler.goal is not None)
         before = looks[0]
         await until(lambda: looks[0] > before + 2)
-        assert keeper.scheduler.states["ruby"] is Residency.AWAKE
+        assert controller.scheduler.states["ruby"] is Residency.AWAKE
         may_go.set()
         assert (await first, await named) == ("ruby", "emerald")
 
@@ -234,7 +236,7 @@ async def test_a_request_whose_best_expert_cannot_be_woken_waits_for_the_next() 
         assert await asked(it, "green") == "plain"
 
 
-async def kept(values: dict[str, Any], urls: dict[str, list[str]]) -> Keeper:
+async def kept(values: dict[str, Any], urls: dict[str, list[str]]) -> Controller:
     config = parse_config(values)
     return await keeper_of(config, config.residency, Path("no-data"), urls)
 
@@ -244,22 +246,22 @@ async def test_the_keeper_of_a_configuration_counts_what_its_engines_take() -> N
     async with engines(("emerald",)) as urls:
         entries = {name: entry | {"url": urls[name]} for name, entry in experts.items()}
         values = composition_of(entries, residency={"memory_gb": 41.5, "pins": ["ruby"]})
-        keeper = await kept(values, {})
-        assert keeper.scheduler.serving == {"ruby", "plain"}
-        await keeper.aclose()
+        controller = await kept(values, {})
+        assert controller.scheduler.serving == {"ruby", "plain"}
+        await controller.aclose()
         values["experts"]["plain"]["replica_urls"] = ["http://127.0.0.1:1/v1"]
-        keeper = await kept(values, {})
-        assert [each.awake_gib for each in keeper.scheduler.residents] == [20, 20, 0]
-        await keeper.aclose()
+        controller = await kept(values, {})
+        assert [each.awake_gib for each in controller.scheduler.residents] == [20, 20, 0]
+        await controller.aclose()
         del values["experts"]["plain"]["replica_urls"]
         del values["experts"]["plain"]["url"]
         del values["experts"]["plain"]["gpu_gib"]
         values["experts"]["plain"] |= {"replicas": 2, "engine_args": {"gpu_memory_utilization": 0.25}}
         values["residency"]["memory_gb"] = 80
-        keeper = await kept(values, {"plain": [urls["plain"], urls["plain"]]})
-        assert keeper.scheduler.residents[2].devices == ("0", "0")
-        assert keeper.scheduler.residents[2].awake_gib == 40
-        await keeper.aclose()
+        controller = await kept(values, {"plain": [urls["plain"], urls["plain"]]})
+        assert controller.scheduler.residents[2].devices == ("0", "0")
+        assert controller.scheduler.residents[2].awake_gib == 40
+        await controller.aclose()
         values["experts"]["plain"] = experts["plain"] | {"url": urls["plain"]}
         values["residency"] = {"memory_gb": 30}
         with pytest.raises(

@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.delivery import HeldEnd
+from gateway.delivery import BufferedTerminator
 from gateway.surfaces.surface import CHAT_END
 
 MARK = re.compile(rb"^data:[ \t]*\[DONE\]", re.MULTILINE)
@@ -25,7 +25,7 @@ STREAMS = st.sampled_from(
 def test_only_the_end_is_kept_back_whichever_lines_come_together(stream: bytes, cuts: list[int]) -> None:
     ends = [found.end() for found in re.finditer(rb"\n", stream)]
     edges = sorted({0, len(stream), *(ends[cut] for cut in cuts if cut < len(ends))})
-    end = HeldEnd(CHAT_END)
+    end = BufferedTerminator(CHAT_END)
     passed = b""
     for start, stop in pairwise(edges):
         passed += end.pass_on(stream[start:stop])

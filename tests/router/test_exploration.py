@@ -26,7 +26,7 @@ from router.map_solver import ExpertCosts
 from router.policy_config import GAIN_FOR_DOUBLE_COST, PolicyConfig
 from router.preference import LearnedChoice
 from router.quality import QualityMatrix
-from router.solved_policy import SolvedPolicy, odds_of
+from router.solved_policy import SolvedPolicy, action_distribution
 
 ROWS = ("one", "two", "three", "general")
 K, M = len(ROWS), 5
@@ -64,7 +64,7 @@ def solved(
 def probs_of(
     policy: SolvedPolicy, row: int, quality: np.ndarray, eligible: tuple[int, ...] = tuple(range(M))
 ) -> np.ndarray:
-    odds = odds_of(policy, row, eligible, quality)
+    odds = action_distribution(policy, row, eligible, quality)
     found = np.zeros(M)
     found[list(odds.eligible)] = odds.probs
     return found
@@ -99,7 +99,7 @@ def test_nobody_is_tried_more_often_because_somebody_is_down(seed: int, alive: s
     everybody, some = probs_of(policy, 0, quality), probs_of(policy, 0, quality, tuple(sorted(alive)))
     assert some.sum() == pytest.approx(1)
     if planned not in alive:
-        assert some.max() == 1.0  # a stand-in serves, and nobody is tried in its place
+        assert some.max() == 1.0  # a fallback serves, and nobody is tried in its place
     else:
         others = [e for e in alive if e != planned]
         assert some[others] == pytest.approx(everybody[others])
@@ -147,7 +147,7 @@ def test_nobody_is_tried_who_is_known_to_be_hopeless(
         is_hopeless[planned] = False
         assert (probs[is_hopeless] == 0).all()
         assert probs.sum() == pytest.approx(1.0)
-        found = odds_of(policy, row, tuple(range(M)), evidence.quality[row])
+        found = action_distribution(policy, row, tuple(range(M)), evidence.quality[row])
         for _ in range(20):
             assert not is_hopeless[found.draw(rng).expert]
 

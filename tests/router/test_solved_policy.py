@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from router.map_solver import MapSolution
 from router.preference import Preference
-from router.solved_policy import FIRST_SEED, SolvedPolicy, distribution, odds_of, position_of
+from router.solved_policy import FIRST_SEED, SolvedPolicy, action_distribution, distribution, position_of
 from tests.router.exploring import explored
 
 QUALITY = np.array([0.2, 0.9, 0.4], np.float32)
@@ -22,7 +22,7 @@ def policy(share: float = 0.0, expert: int = 1) -> SolvedPolicy:
 def test_without_exploration_nothing_is_drawn():
     rng = np.random.default_rng(0)
     before = rng.bit_generator.state
-    odds = odds_of(policy(), 0, [0, 1, 2], QUALITY)
+    odds = action_distribution(policy(), 0, [0, 1, 2], QUALITY)
     found = odds.draw(rng)
     assert (found.expert, odds.probs, found.seed) == (1, (0.0, 1.0, 0.0), None)
     assert rng.bit_generator.state == before
@@ -30,14 +30,14 @@ def test_without_exploration_nothing_is_drawn():
 
 @given(st.integers(0, 2**54 - 2), st.floats(0.01, 1))
 def test_a_seed_gives_the_same_draw_whatever_the_generator(seed, share):
-    odds = odds_of(policy(share), 0, [0, 1, 2], QUALITY)
+    odds = action_distribution(policy(share), 0, [0, 1, 2], QUALITY)
     draws = [odds.draw(np.random.default_rng(n), seed) for n in (1, 2)]
     assert draws[0] == draws[1]
     assert draws[0].seed == seed
 
 
 def test_seeds_that_were_drawn_can_be_given_back():
-    rng, odds = np.random.default_rng(3), odds_of(policy(0.8), 0, [0, 1, 2], QUALITY)
+    rng, odds = np.random.default_rng(3), action_distribution(policy(0.8), 0, [0, 1, 2], QUALITY)
     for _ in range(200):
         drawn = odds.draw(rng)
         assert 2**53 <= drawn.seed < 2**54

@@ -18,12 +18,12 @@ from redis import Redis
 from decision_log.decision_record import TerminalState
 from fleet.replicas import Replicas
 from gateway.auth import Auth
-from gateway.chat_limits import ChatHold, Prices, bounded, most, price, prompt_bound, spent
+from gateway.chat_limits import ChatReservation, Prices, bounded, most, price, prompt_bound, spent
 from gateway.chat_request import Native, chat_request
 from gateway.exchange import ChatRow
 from gateway.keys.counters import NOTHING, Cost, counters_of
 from gateway.keys.grants import Caller, Cap, Grant, Measure, Window, caller_of
-from gateway.keys.limits import Hold
+from gateway.keys.limits import Reservation
 from router.cost import Price
 from router.expert_config import ExpertConfig, Wire
 from router.gateway_config import GatewayConfig
@@ -208,12 +208,12 @@ def test_an_answer_that_the_gateway_gave_up_is_charged_where_an_expert_was_at_it
     """As one that stops does."""
     charged: list[Cost] = []
     limits: Any = SimpleNamespace(settle_soon=lambda _, cost: charged.append(cost))
-    held = Hold(limits, counters_of(caller_with(usd=1.0).caps, Cost(7, 9), 0.0), reserved=Cost(7, 9))
+    held = Reservation(limits, counters_of(caller_with(usd=1.0).caps, Cost(7, 9), 0.0), reserved=Cost(7, 9))
     none: Any = None
     row = ChatRow(none, none, 0.0, 0.0)
     row.calls.at_work = at_work
     row.end(TerminalState.UPSTREAM_ERROR, 502)
-    ChatHold(held, Prices({}, none)).settle(row)
+    ChatReservation(held, Prices({}, none)).settle(row)
     assert charged == [cost]
 
 

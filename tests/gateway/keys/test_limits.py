@@ -19,7 +19,7 @@ from coe_offline.redis_server import RedisServer
 from gateway.http_errors import ApiError
 from gateway.keys.counters import NOTHING, Cost
 from gateway.keys.grants import Caller, Cap, Grant, Measure, Window, caller_of
-from gateway.keys.limits import PAUSE_S, Hold, Limits
+from gateway.keys.limits import PAUSE_S, Limits, Reservation
 from tests.waiting import until
 
 GATEWAYS = 3
@@ -63,7 +63,7 @@ class Budgets(RuleBasedStateMachine):
         self._redis = Redis.from_url(self.url)
         self._redis.flushall()
         self._gateways = [Limits(self.url, lease_s=LEASE_S) for _ in range(GATEWAYS)]
-        self._open: dict[str, tuple[Hold, bool]] = {}  # by lease, with whether its gateway is dead
+        self._open: dict[str, tuple[Reservation, bool]] = {}  # by lease, with whether its gateway is dead
         self._spent: dict[str, int] = {}
 
     def teardown(self) -> None:
@@ -79,7 +79,7 @@ class Budgets(RuleBasedStateMachine):
         tokens=st.integers(0, 60),
         nano=st.integers(0, 20),
     )
-    def reserve(self, gateway: int, caller: Caller, tokens: int, nano: int) -> Hold | None:
+    def reserve(self, gateway: int, caller: Caller, tokens: int, nano: int) -> Reservation | None:
         cost = Cost(tokens, nano)
         before = counters(self._redis)
         try:
@@ -92,7 +92,7 @@ class Budgets(RuleBasedStateMachine):
         return hold
 
     @rule(target=settled, hold=consumes(holds), share=st.floats(0, 1), is_known=st.booleans())
-    def settle(self, hold: Hold | None, share: float, is_known: bool) -> Hold | None:
+    def settle(self, hold: Reservation | None, share: float, is_known: bool) -> Reservation | None:
         if hold is None or self._open.get(hold.lease, (hold, True))[1]:
             return None
         reserved = hold.reserved
@@ -102,13 +102,13 @@ class Budgets(RuleBasedStateMachine):
         return hold
 
     @rule(hold=settled, is_known=st.booleans())
-    def settle_again(self, hold: Hold | None, is_known: bool) -> None:
+    def settle_again(self, hold: Reservation | None, is_known: bool) -> None:
         """A settlement whose answer was lost is sent again."""
         if hold is not None:
             self._send(hold, hold.reserved if is_known else NOTHING)
 
     @rule(hold=holds)
-    def kill_its_gateway(self, hold: Hold | None) -> None:
+    def kill_its_gateway(self, hold: Reservation | None) -> None:
         """Nobody will settle it."""
         if hold is not None and hold.lease in self._open:
             self._open[hold.lease] = hold, True
@@ -122,13 +122,13 @@ class Budgets(RuleBasedStateMachine):
         # The next request of the team takes them back.
         self._send(self._loop.run_until_complete(self._gateways[0].reserve(PASSER_BY, NOTHING)), NOTHING)
 
-    def _count(self, hold: Hold, cost: Cost) -> None:
+    def _count(self, hold: Reservation, cost: Cost) -> None:
         del self._open[hold.lease]
         for each, (name, spent, _) in zip(hold.counters, wanted_of(hold, cost), strict=True):
             assert each.name.startswith(name)
             self._spent[name] = self._spent.get(name, 0) + spent
 
-    def _send(self, hold: Hold, cost: Cost) -> None:
+    def _send(self, hold: Reservation, cost: Cost) -> None:
         self._loop.run_until_complete(hold.limits._settle(hold, cost))
 
     @invariant()
@@ -152,7 +152,7 @@ def wanted(caller: Caller, cost: Cost) -> list[tuple[str, int, int]]:
     return [(f"{each.scope}:{each.cap.name}", amounts[each.cap.measure], each.cap.units) for each in caller.caps]
 
 
-def wanted_of(hold: Hold, cost: Cost) -> list[tuple[str, int, int]]:
+def wanted_of(hold: Reservation, cost: Cost) -> list[tuple[str, int, int]]:
     return wanted(Caller("acme/0", caps=tuple(each.scoped for each in hold.counters)), cost)
 
 

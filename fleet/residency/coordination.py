@@ -57,7 +57,7 @@ class Heard(NamedTuple):
     notes: Sequence[Note] = ()
 
 
-class Board(Protocol):
+class Coordination(Protocol):
     """The place where they meet. Every method raises BackendError while it cannot be reached."""
 
     me: str

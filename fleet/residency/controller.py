@@ -1,6 +1,6 @@
 """Tells a gateway which of its engines are awake, and the process that has the turn what its requests want.
 
-Every process has a keeper. One of them has the turn and decides for all (`board.py`); without a board, the only one.
+Every process has a controller. One of them has the turn and decides for all (`coordination.py`); alone, it always has.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import numpy as np
 
 from base.errors import BackendError
 from fleet.pool import ExpertPool
-from fleet.residency.board import Board, Note, Report, View
 from fleet.residency.changes import Changes, Made, forward_clock
+from fleet.residency.coordination import Coordination, Note, Report, View
 from fleet.residency.saved_account import account_text, take_account
 from fleet.residency.scheduler import Outlook, Scheduler, Step
 from fleet.residency.types import Residency
@@ -48,12 +48,12 @@ class Waiter(NamedTuple):
     any_of: frozenset[str]
 
 
-class Keeper:
+class Controller:
     """The engines of one gateway process.
 
     Args:
         actuator: changes engines, each named by one of its experts.
-        board: where it meets the other processes of these engines; None where there are none.
+        coordination: where it meets the other processes of these engines; None where there are none.
         observe_every_s: so often engines are asked for their state, which others may change.
     """
 
@@ -63,13 +63,13 @@ class Keeper:
         actuator: VllmActuator,
         wanted: ResidencyConfig,
         *,
-        board: Board | None = None,
+        coordination: Coordination | None = None,
         observe_every_s: float = OBSERVE_EVERY_S,
     ) -> None:
         self.scheduler, self._wanted = scheduler, wanted
         self._changes = Changes(scheduler, actuator)
         self.made: Mapping[tuple[str, Residency], Made] = self._changes.made  # by this process
-        self._board, self._observe_every_s = board, observe_every_s
+        self._board, self._observe_every_s = coordination, observe_every_s
         self._resident_of = {expert: each.name for each in scheduler.residents for expert in each.experts}
         self._always = frozenset(each.name for each in scheduler.residents if not each.awake_gib)
         self.managed = frozenset(expert for expert, name in self._resident_of.items() if name not in self._always)
@@ -77,8 +77,8 @@ class Keeper:
         self._pool: ExpertPool | None = None
         self._running = Counter[str]()
         self.view = View()  # the engines as this process knows them
-        self._turn = 0 if board else ALONE
-        self.decides = board is None  # has the turn, and the account
+        self._turn = 0 if coordination else ALONE
+        self.decides = coordination is None  # has the turn, and the account
         self._others: Mapping[str, Report] = {}
         self._notes = deque[Note](maxlen=MOST_NOTES)  # not told yet
         self._heard = deque[Note]()  # of others, not counted yet
@@ -95,7 +95,7 @@ class Keeper:
         self.use(pool)
         self._tasks = [asyncio.create_task(self._run(), name="residency")]
         if self._board is not None:
-            self._tasks.append(asyncio.create_task(self._exchange_always(), name="residency-board"))
+            self._tasks.append(asyncio.create_task(self._exchange_always(), name="residency-coordination"))
 
     def use(self, pool: ExpertPool) -> None:
         """Tells a pool who sleeps from now on, in place of the one before."""

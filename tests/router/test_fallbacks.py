@@ -14,7 +14,7 @@ from router.hosting import Memory, kept_in_memory
 from router.map_solver import ExpertCosts, solve_map
 from router.policy_config import Budgets
 from router.preference import LearnedChoice, Preference, solve_preference
-from router.solved_policy import SolvedPolicy, odds_of
+from router.solved_policy import SolvedPolicy, action_distribution
 from router.types import DecisionReason
 from tests.router.exploring import explored
 
@@ -80,9 +80,9 @@ def test_whoever_is_not_planned_keeps_every_limit_by_itself(drawn, alive) -> Non
         eligible = sorted(alive)
         if not alive & set(order):
             with pytest.raises(NoEligibleExpertError):
-                odds_of(policy, row, eligible, quality)
+                action_distribution(policy, row, eligible, quality)
             continue
-        odds = odds_of(policy, row, eligible, quality)
+        odds = action_distribution(policy, row, eligible, quality)
         found = odds.draw(rng)
         assert odds.ranking == tuple(e for e in order if e in alive)
         assert sum(odds.probs) == pytest.approx(1)
@@ -110,8 +110,8 @@ def test_a_draw_has_the_probability_that_is_told(drawn) -> None:
     policy, *_, rng = drawn
     quality = rng.random(M).astype(np.float32)
     for row in range(K):
-        odds = odds_of(policy, row, [0, 1, 2, 3], quality)
-        share = np.bincount([odds.draw(rng, seed).expert for seed in range(400)], minlength=M) / 400
+        odds = action_distribution(policy, row, [0, 1, 2, 3], quality)
+        share = np.bincount([odds.draw(rng).expert for _ in range(400)], minlength=M) / 400
         assert share == pytest.approx(np.array(odds.probs), abs=0.12)  # beyond 4 standard errors
 
 
@@ -136,15 +136,15 @@ def test_with_the_maps_expert_down_the_dear_one_does_not_serve_under_a_cost_limi
     quality = np.array([0.6, 0.5, 0.9], np.float32)
     policy = one_row([1e-4, 2e-4, 1e-1], quality.tolist(), 0.002)
     assert policy.order(0, quality) == [0, 1]
-    assert odds_of(policy, 0, [1, 2], quality).wanted == 1
+    assert action_distribution(policy, 0, [1, 2], quality).wanted == 1
     with pytest.raises(NoEligibleExpertError, match=r"takes 0\.1 USD; the policy allows cost_usd=0\.002"):
-        odds_of(policy, 0, [2], quality)
+        action_distribution(policy, 0, [2], quality)
 
 
 def test_exploration_stays_among_those_that_keep_the_limit() -> None:
     quality, rng = np.array([0.6, 0.5, 0.9], np.float32), np.random.default_rng(0)
     policy = one_row([1e-4, 2e-4, 1e-1], quality.tolist(), 0.002, share=0.5)
-    odds = odds_of(policy, 0, [0, 1, 2], quality)
+    odds = action_distribution(policy, 0, [0, 1, 2], quality)
     assert {odds.draw(rng).expert for _ in range(300)} == {0, 1}
     assert odds.probs[2] == 0
 
@@ -157,7 +157,7 @@ def test_stand_ins_pay_the_price_of_a_scarce_budget() -> None:
     costs = ExpertCosts(zeros, np.arange(4), zeros, zeros, cost, np.zeros((2, 4), np.float32))
     solution = solve_map(quality, np.array([0.5, 0.5], np.float32), costs, Budgets(cost_usd=1.05))
     assert solution.expert_of.tolist() == [1, 3]
-    price = solution.stand_ins.tolls[0, 1] / 2.0
+    price = solution.fallbacks.tolls[0, 1] / 2.0
     assert price == pytest.approx(0.3 / 1.9, rel=1e-4)  # what the dear expert adds on the second row, for what it costs
     assert SolvedPolicy(solution).order(0, quality[0]) == [1, 3, 2, 0]
 
@@ -176,11 +176,11 @@ def test_only_hosted_experts_are_explored_and_stand_in() -> None:
     preference = Preference(np.zeros(4), np.array([False, False, True, True]))
     solution = solve_map(quality[None], np.ones(1, np.float32), random_free_costs(4), Budgets())
     policy = SolvedPolicy(solution, exploration=explored(0.5, 1, 4), preference=preference)
-    odds = odds_of(policy, 0, [0, 1, 2, 3], quality)
+    odds = action_distribution(policy, 0, [0, 1, 2, 3], quality)
     assert {odds.draw(rng).expert for _ in range(300)} == {2, 3}
-    assert odds_of(policy, 0, [0, 1, 2], quality).wanted == 2
+    assert action_distribution(policy, 0, [0, 1, 2], quality).wanted == 2
     with pytest.raises(NoEligibleExpertError, match="is not hosted under the policy"):
-        odds_of(policy, 0, [0, 1], quality)
+        action_distribution(policy, 0, [0, 1], quality)
 
 
 def random_free_costs(m: int) -> ExpertCosts:

@@ -1,4 +1,4 @@
-"""The board of the processes that share engines, in Redis: one turn at a time, reports that end with their process."""
+"""Coordination of processes that share engines, in Redis: one turn at a time, reports that end with their process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from yarl import URL
 from base.errors import BackendError
 from base.redis_names import RESIDENCY
 from decision_log.redis_client import REDIS_ERRORS, connect
-from fleet.residency.board import Heard, Note, Report, View
+from fleet.residency.coordination import Heard, Note, Report, View
 from gateway.listener import is_loopback
 
 LEASE_S = 3.0
@@ -74,8 +74,8 @@ return 0
 """
 
 
-class RedisBoard:
-    """A `Board` of those who share engines, by the names and addresses of these.
+class RedisCoordination:
+    """A `Coordination` of those who share engines, by the names and addresses of these.
 
     Args:
         engines: each with its experts and its API root; those on loopback are this host's alone.

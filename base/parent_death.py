@@ -1,6 +1,6 @@
 """Ties a command to the life of its parent, then becomes that command.
 
-    python -I -S leash.py PARENT_PID COMMAND ARGUMENT...
+    python -I -S parent_death.py PARENT_PID COMMAND ARGUMENT...
 
 On Linux the kernel sends SIGTERM when the parent dies, however it dies; elsewhere this only runs the command. A file of
 its own, run by path, because code between fork and exec is unsafe in a process with threads. Standard library only.
@@ -25,7 +25,7 @@ def tie_to_parent(parent_pid: int) -> None:
             sys.exit(1)
 
 
-def leashed(*argv: str) -> tuple[str, ...]:
+def dying_with_parent(*argv: str) -> tuple[str, ...]:
     """A command line that ends when this process does; start it from a thread that lives as long as the command."""
     return (sys.executable, "-I", "-S", __file__, str(os.getpid()), *argv)
 

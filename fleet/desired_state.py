@@ -17,24 +17,24 @@ from fleet.vllm_addresses import EngineRecord, read_vllm, vllm_file
 LOOK_EVERY_S = 0.1
 
 
-class Wishes(BaseModel, frozen=True):
+class DesiredState(BaseModel, frozen=True):
     """Names of engines that are to be stopped."""
 
     stopped: frozenset[str] = frozenset()
 
 
-def read_wishes(data_dir: Path) -> Wishes:
+def read_wishes(data_dir: Path) -> DesiredState:
     """Raises DataError where the file is damaged."""
     file = wishes_file(data_dir)
     try:
-        return Wishes.model_validate_json(file.read_bytes())
+        return DesiredState.model_validate_json(file.read_bytes())
     except FileNotFoundError:
-        return Wishes()
+        return DesiredState()
     except (OSError, ValueError) as error:
         raise DataError(f"{file} is damaged; delete it") from error
 
 
-def change_wishes(data_dir: Path, change: Callable[[Wishes], Wishes]) -> None:
+def change_wishes(data_dir: Path, change: Callable[[DesiredState], DesiredState]) -> None:
     """Replaces the wishes by what `change` makes of them; of two changes at once, none is lost."""
     file = wishes_file(data_dir)
     with locked(file.with_suffix(".lock")):
@@ -45,7 +45,7 @@ def wishes_file(data_dir: Path) -> Path:
     return vllm_file(data_dir).with_name("wishes.json")
 
 
-class WishedProcesses:
+class DesiredProcesses:
     """Starts and stops the engines of this host by asking who runs them; for `VllmActuator`.
 
     Args:
@@ -84,7 +84,7 @@ class WishedProcesses:
         await self._stop(expert, frozenset(each.name for each in self._engines(expert)))
 
     async def _stop(self, expert: str, names: frozenset[str]) -> None:
-        change_wishes(self._data_dir, lambda was: Wishes(stopped=was.stopped | names))
+        change_wishes(self._data_dir, lambda was: DesiredState(stopped=was.stopped | names))
         await self._until(expert, names, ProcessState.STOPPED)
 
     async def _until(
@@ -115,7 +115,7 @@ class WishedProcesses:
             await asyncio.sleep(LOOK_EVERY_S)
 
     def _no_longer_stopped(self, names: frozenset[str]) -> None:
-        change_wishes(self._data_dir, lambda was: Wishes(stopped=was.stopped - names))
+        change_wishes(self._data_dir, lambda was: DesiredState(stopped=was.stopped - names))
 
     def _engines(self, expert: str) -> list[EngineRecord]:
         """Raises BackendError where nobody runs them."""

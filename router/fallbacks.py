@@ -1,8 +1,8 @@
 """Experts that may serve instead of the one that a policy planned for a query, in their order. Pure.
 
-A plan keeps its budgets on average over the traffic, with the experts that it names. A stand-in for one of them (it is
+A plan keeps its budgets on average over the traffic, with the experts that it names. A fallback for one of them (it is
 down, lacks what the request needs, failed, or another is explored) is not in the plan, so each of its queries has to
-keep every limit on its own: then no share of stand-ins costs more than the limit on average.
+keep every limit on its own: then no share of fallbacks costs more than the limit on average.
 
 Shapes: k rows of the map, m experts.
 """
@@ -21,7 +21,7 @@ UNITS = {"active_params_b": "B active", "cost_usd": "USD", "latency_ms": "ms"}
 
 
 @dataclass(frozen=True)
-class StandIns:
+class Fallbacks:
     """`tolls` (k, m) are taken off predicted quality: what the expert uses of scarce budgets, at their prices.
     `barred` (k, m) says why an expert may not stand in; None where it may."""
 
@@ -29,9 +29,9 @@ class StandIns:
     barred: tuple[tuple[str | None, ...], ...]
 
 
-def stand_ins(
+def fallbacks(
     amounts: Amounts, limits: Mapping[str, float], hosted: BoolArray, prices: Mapping[str, float], k: int
-) -> StandIns:
+) -> Fallbacks:
     """Those of the hosted experts (m,) of which one query keeps every limit.
 
     Args:
@@ -51,4 +51,4 @@ def stand_ins(
         for row, expert in np.argwhere(rows > limit * (1 + SLACK)).tolist():
             used = f"a query of this category takes {rows[row, expert]:.3g} {UNITS[name]}"
             barred[row][expert] = barred[row][expert] or f"{used}; the policy allows {name}={limit:g}"
-    return StandIns(tolls, tuple(tuple(row) for row in barred))
+    return Fallbacks(tolls, tuple(tuple(row) for row in barred))

@@ -13,16 +13,16 @@ import pytest
 
 from base.errors import BackendError
 from fleet.pool import ExpertPool
-from fleet.residency.board import Heard, Note, Report, View
 from fleet.residency.changes import forward_clock
-from fleet.residency.keeper import Keeper
+from fleet.residency.controller import Controller
+from fleet.residency.coordination import Heard, Note, Report, View
 from fleet.residency.memory import Memory
 from fleet.residency.policies import Regret
 from fleet.residency.scheduler import Goal, ResidencyPolicy, Scheduler, Step
 from fleet.residency.types import Residency
 from fleet.residency.vllm_actuator import VllmActuator
 from fleet.tasks import stop_task
-from gateway.residency_board import RedisBoard
+from gateway.residency_coordination import RedisCoordination
 from router.residency_config import ResidencyConfig
 from tests.fake_vllm.engine import FakeEngine
 from tests.fleet.residency.driver import resident
@@ -32,23 +32,25 @@ from tests.gateway.test_residency import asked, eager, engines, gateway_over
 from tests.waiting import DEADLINE_S, until
 
 
-def board_of(redis_url: str, urls: Mapping[str, str]) -> RedisBoard:
-    """A board whose leases last longer than a test on a busy machine."""
-    return RedisBoard(redis_url, [((name,), url) for name, url in urls.items()], lease_s=60.0)
+def coordination_of(redis_url: str, urls: Mapping[str, str]) -> RedisCoordination:
+    """A coordination whose leases last longer than a test on a busy machine."""
+    return RedisCoordination(redis_url, [((name,), url) for name, url in urls.items()], lease_s=60.0)
 
 
-async def end_lease(board: RedisBoard) -> None:
+async def end_lease(coordination: RedisCoordination) -> None:
     """Effect of silence."""
-    await board._client.hdel(f"{board._prefix}:reports", board.me)
-    assert await board._client.delete(f"{board._prefix}:holder") == 1
+    await coordination._client.hdel(f"{coordination._prefix}:reports", coordination.me)
+    assert await coordination._client.delete(f"{coordination._prefix}:holder") == 1
 
 
 @asynccontextmanager
-async def keeper(redis_url: str, urls: Mapping[str, str], policy: ResidencyPolicy) -> AsyncIterator[Keeper]:
-    """A keeper with a pool of its own, as another process has them."""
+async def controller(redis_url: str, urls: Mapping[str, str], policy: ResidencyPolicy) -> AsyncIterator[Controller]:
+    """A controller with a pool of its own, as another process has them."""
     scheduler = Scheduler(tuple(resident(name) for name in EXPERTS), Memory({"0": 41.5}), policy)
     actuator = VllmActuator(lambda: {name: (url,) for name, url in urls.items()})
-    kept = Keeper(scheduler, actuator, ResidencyConfig(memory_gb=41.5), board=board_of(redis_url, urls))
+    kept = Controller(
+        scheduler, actuator, ResidencyConfig(memory_gb=41.5), coordination=coordination_of(redis_url, urls)
+    )
     await kept.start(ExpertPool(echoes()))
     try:
         yield kept
@@ -58,7 +60,7 @@ async def keeper(redis_url: str, urls: Mapping[str, str], policy: ResidencyPolic
 
 async def test_what_the_holder_of_a_turn_says_after_it_has_ended_counts_for_nothing(redis_url: str) -> None:
     urls = dict.fromkeys(EXPERTS, "http://127.0.0.1:1/v1")
-    first, second = board_of(redis_url, urls), board_of(redis_url, urls)
+    first, second = coordination_of(redis_url, urls), coordination_of(redis_url, urls)
     note = Note(category="red", quality={"ruby": 0.5}, served="ruby", begins=None)
     try:
         assert (await first.exchange(Report(), [], 0, None)).turn == 1
@@ -86,7 +88,7 @@ async def test_what_the_holder_of_a_turn_says_after_it_has_ended_counts_for_noth
 async def test_the_wake_that_a_killed_process_had_begun_is_ended_by_the_next(redis_url: str) -> None:
     made: dict[str, FakeEngine] = {}
     async with engines(["emerald"], made) as urls:
-        killed = board_of(redis_url, urls)
+        killed = coordination_of(redis_url, urls)
         goal = Goal("emerald", (Step("plain", Residency.SLEEP_1),))
         serving = frozenset({"ruby"})
         assert (await killed.exchange(Report(), [], 0, None)).turn == 1
@@ -95,7 +97,7 @@ async def test_the_wake_that_a_killed_process_had_begun_is_ended_by_the_next(red
             root = urls["emerald"].removesuffix("/v1")
             async with client.post(f"{root}/wake_up?tags=weights") as answer:
                 assert answer.status == 200
-        async with keeper(redis_url, urls, ResidencyPolicy()) as next_one:
+        async with controller(redis_url, urls, ResidencyPolicy()) as next_one:
             assert next_one.view.serving == serving
             assert not next_one.decides
             await end_lease(killed)
@@ -109,10 +111,10 @@ async def test_an_account_goes_on_in_the_next_process(redis_url: str) -> None:
     async with engines(["emerald"]) as urls:
         quality = {"ruby": 0.2, "emerald": 0.9, "plain": 0.5}
         residents = tuple(resident(name) for name in EXPERTS)
-        async with keeper(redis_url, urls, Regret(residents, 0.0, ResidencyConfig(memory_gb=1))) as before:
+        async with controller(redis_url, urls, Regret(residents, 0.0, ResidencyConfig(memory_gb=1))) as before:
             before.note("green", quality, "plain", None)
             before.scheduler.measured("ruby", wake_1_s=3.0)
-        async with keeper(redis_url, urls, Regret(residents, 0.0, ResidencyConfig(memory_gb=1))) as after:
+        async with controller(redis_url, urls, Regret(residents, 0.0, ResidencyConfig(memory_gb=1))) as after:
             found = after.outlook("emerald")
             assert found.account == pytest.approx(0.4, abs=0.05)
             assert after.scheduler.residents[0].times.wake_1_s == 3.0
@@ -121,8 +123,8 @@ async def test_an_account_goes_on_in_the_next_process(redis_url: str) -> None:
 async def test_a_fault_does_not_leave_the_engines_to_nobody(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with engines(["emerald"]) as urls, keeper(redis_url, urls, ResidencyPolicy()) as kept:
-        monkeypatch.setattr("fleet.residency.keeper.LOOK_EVERY_S", 0.02)
+    async with engines(["emerald"]) as urls, controller(redis_url, urls, ResidencyPolicy()) as kept:
+        monkeypatch.setattr("fleet.residency.controller.LOOK_EVERY_S", 0.02)
         with monkeypatch.context() as patch:
             patch.setattr(kept.scheduler, "step", lambda now_s: [][0])
             await until(lambda: "IndexError while engines were looked at" in caplog.text)
@@ -133,14 +135,14 @@ async def test_a_fault_does_not_leave_the_engines_to_nobody(
 async def test_a_process_without_redis_is_not_taken_for_one_that_was_stopped(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its clock of the board goes on though no exchange succeeds; who was stopped stays behind until it has looked."""
+    """Its clock goes on though no exchange succeeds; who was stopped stays behind until it has looked."""
     calls: list[str] = []
 
     async def away(*_: object) -> None:
         calls.append("exchange")
         raise BackendError("Redis cannot be asked", status=503)
 
-    async with engines(["emerald"]) as urls, keeper(redis_url, urls, ResidencyPolicy()) as kept:
+    async with engines(["emerald"]) as urls, controller(redis_url, urls, ResidencyPolicy()) as kept:
         monkeypatch.setattr(kept._board, "exchange", away)
         await stop_task(kept._tasks[0])  # else its looks count
         kept._told_at_s = earlier = forward_clock() - 30.0
@@ -156,17 +158,17 @@ async def test_a_process_that_was_stopped_asks_who_sleeps_before_it_sends_a_requ
     made: dict[str, FakeEngine] = {}
     asleep_when_asked: list[str] = []
     async with engines(["emerald"], made) as urls:
-        board = board_of(redis_url, urls)
+        coordination = coordination_of(redis_url, urls)
         async with (
-            keeper(redis_url, urls, ResidencyPolicy()) as other,
-            gateway_over(urls, ResidencyPolicy(), ["emerald"], board=board) as it,
+            controller(redis_url, urls, ResidencyPolicy()) as other,
+            gateway_over(urls, ResidencyPolicy(), ["emerald"], coordination=coordination) as it,
         ):
             assert await asked(it, "red") == "ruby"
             stopped = it.parts.residency
             assert other.decides
             for task in stopped._tasks:
                 await stop_task(task)
-            await board._client.hdel(f"{board._prefix}:reports", board.me)  # what silence does
+            await coordination._client.hdel(f"{coordination._prefix}:reports", coordination.me)  # what silence does
             watch("ruby", made["ruby"], asleep_when_asked)
             await other.wait_for("emerald")  # ruby or plain makes room
             async with aiohttp.ClientSession() as client, client.post(urls["ruby"][:-3] + "/sleep?level=1") as answer:
@@ -179,9 +181,9 @@ async def test_a_process_that_was_stopped_asks_who_sleeps_before_it_sends_a_requ
             async def counted(*told: Any) -> Heard:
                 nonlocal exchanges
                 exchanges += 1
-                return await RedisBoard.exchange(board, *told)
+                return await RedisCoordination.exchange(coordination, *told)
 
-            monkeypatch.setattr(board, "exchange", counted)
+            monkeypatch.setattr(coordination, "exchange", counted)
             stopped._told_at_s = -math.inf
             async with asyncio.timeout(DEADLINE_S):  # an engine that sleeps would not answer
                 answers = await asyncio.gather(*(asked(it, "red") for _ in range(4)))
@@ -202,8 +204,10 @@ async def test_no_engine_sleeps_under_a_request_of_another_gateway(redis_url: st
             watch(name, engine, asleep_when_asked)
         gateways: list[Running] = []
         for _ in range(3):
-            board = board_of(redis_url, urls)
-            gateways.append(await stack.enter_async_context(gateway_over(urls, eager(), ["emerald"], board=board)))
+            coordination = coordination_of(redis_url, urls)
+            gateways.append(
+                await stack.enter_async_context(gateway_over(urls, eager(), ["emerald"], coordination=coordination))
+            )
         keepers = [each.parts.residency for each in gateways]
         assert sum(each is not None and each.decides for each in keepers) == 1
         for colour, best in (("green", "emerald"), ("red", "ruby")) * 2:
