@@ -1,6 +1,6 @@
 """The processes of one gateway, which ask each other over Unix sockets in a folder that only their user may open.
 
-A request meets one worker, but metrics and a decision that is not in SQL yet may be another's.
+A scrape meets one worker, and metrics are of all.
 """
 
 from __future__ import annotations
@@ -8,14 +8,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from urllib.parse import quote
 
 import aiohttp
 
-from decision_log.decision_record import DecisionRecord
-
-METRICS_PATH = "/metrics"
-DECISION_PATH = "/decisions/"
 PATIENCE_S = 2.0
 KEEP_ALIVE_S = 2.0
 """Less than a sibling keeps a connection that nobody uses (uvicorn's 5 s), so that none is used as it closes."""
@@ -45,25 +40,17 @@ class Siblings:
         """
         if not self._others:
             return own
-        found = await asyncio.gather(*(self._get(other, METRICS_PATH) for other in self._others))
+        found = await asyncio.gather(*(self._get(other) for other in self._others))
         texts = {self._name: own} | dict(zip(self._others, found, strict=True))
         up = "".join(f'coe_process_up{{process="{name}"}} {int(text is not None)}\n' for name, text in texts.items())
         head = "# HELP coe_process_up 1 while a process of this gateway answers\n# TYPE coe_process_up gauge\n"
         return (head + up).encode() + merged({name: text for name, text in texts.items() if text is not None})
 
-    async def decision(self, decision_id: str) -> DecisionRecord | None:
-        """A decision that another worker holds in memory."""
-        path = DECISION_PATH + quote(decision_id, safe="")
-        for found in await asyncio.gather(*(self._get(other, path) for other in self._others)):
-            if found is not None:
-                return DecisionRecord.model_validate_json(found)
-        return None
-
-    async def _get(self, other: str, path: str) -> bytes | None:
-        """The answer of one; None where it has none, or does not run."""
+    async def _get(self, other: str) -> bytes | None:
+        """The metrics of one; None where it does not run."""
         try:
-            async with self._session(other).get(f"http://localhost{path}") as answer:
-                return await answer.read() if answer.status == 200 else None
+            async with self._session(other).get("http://localhost/metrics") as answer:
+                return await answer.read()
         except (aiohttp.ClientError, OSError):
             return None  # it is being started again; `coe_process_up` shows that
 

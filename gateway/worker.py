@@ -21,7 +21,6 @@ from prometheus_client import CollectorRegistry, generate_latest
 from uvloop import run
 
 from decision_log.admin_log import AdminLog
-from decision_log.decision_record import DecisionRecord
 from fleet.program_log import log_to_stderr
 from fleet.stop_signal import Life, live_until_signal
 from gateway.asgi import Receive, Scope, Send, send_body
@@ -38,7 +37,7 @@ from gateway.metrics import SCRAPER, ReadCollector
 from gateway.serve import QuietServer
 from gateway.services import start_redis
 from gateway.settings import Settings, environment_settings
-from gateway.siblings import DECISION_PATH, METRICS_PATH, Siblings, socket_of
+from gateway.siblings import Siblings, socket_of
 from gateway.workers import LOG, Plan, check_places, ready_file, worker_name
 from router import plugins
 from router.config import CoeConfig
@@ -97,7 +96,7 @@ async def worker(stack: AsyncExitStack, post: Post, number: int, listener: int) 
     membership = Membership(socket.socket(fileno=listener), siblings, share, runs_batches=number == 0)
     live_config = LiveConfig(settings, plan.config, plan.found, AdminLog(database).note)
     gateway = await start_gateway(stack, settings, live_config, plan.engines, sink, database, redis_url, membership)
-    server = SiblingServer(folder, name, gateway.parts.metrics.text, sink.recent)
+    server = SiblingServer(folder, name, gateway.parts.metrics.text)
     stack.push_async_callback(server.end)
     await server.begin()
     spare_what_is_there()
@@ -164,32 +163,14 @@ def share_of(config: CoeConfig, workers: int, number: int) -> CoeConfig:
 
 
 class SiblingServer(QuietServer):
-    """Answers the siblings of one process.
+    """Answers the siblings of one process with its `metrics`, in the text format."""
 
-    Args:
-        metrics: the process's metrics in the text format.
-        decision: a decision that it holds in memory, by id.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        name: str,
-        metrics: Callable[[], bytes],
-        decision: Callable[[str], DecisionRecord | None] = lambda decision_id: None,
-    ) -> None:
-        self._metrics, self._decision = metrics, decision
+    def __init__(self, folder: Path, name: str, metrics: Callable[[], bytes]) -> None:
+        self._metrics = metrics
         config = uvicorn.Config(
             self, uds=str(socket_of(folder, name)), ws="none", lifespan="off", log_config=None, access_log=False
         )
         super().__init__(config, GRACE_S)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path: str = scope["path"]
-        body: bytes | None = None
-        if path == METRICS_PATH:
-            body = await asyncio.get_running_loop().run_in_executor(SCRAPER, self._metrics)
-        elif path.startswith(DECISION_PATH):
-            record = await asyncio.to_thread(self._decision, path.removeprefix(DECISION_PATH))
-            body = None if record is None else record.model_dump_json(exclude={"embedding"}).encode()
-        await send_body(send, 404 if body is None else 200, body or b"", {})
+        await send_body(send, 200, await asyncio.get_running_loop().run_in_executor(SCRAPER, self._metrics), {})

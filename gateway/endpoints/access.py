@@ -20,7 +20,6 @@ from gateway.batches.batch_store import BatchStore
 from gateway.changes.live_config import LiveConfig
 from gateway.http_errors import ApiError, invalid
 from gateway.keys.grants import Caller
-from gateway.siblings import Siblings
 from retrieval.stores.files import Files
 from router.config import CoeConfig
 
@@ -61,7 +60,6 @@ async def kept_files(batches: Annotated[BatchStore, Depends(batch_store)]) -> Fi
 Config = Annotated[CoeConfig, part("config")]
 Sink = Annotated[DecisionLog, part("sink")]
 LogDatabase = Annotated[Database, part("database")]
-OtherProcesses = Annotated[Siblings, part("siblings")]
 LiveConfigOf = Annotated[LiveConfig | None, part("live_config")]
 CallerOf = Annotated[Caller, Depends(caller_of)]
 Owner = Annotated[str, Depends(owner_of)]

@@ -28,7 +28,6 @@ from decision_log.sink import DecisionLog
 from gateway.endpoints.access import (
     CallerOf,
     LogDatabase,
-    OtherProcesses,
     Sink,
     answer,
     api_router,
@@ -38,7 +37,6 @@ from gateway.exchange import decision_named, is_failover
 from gateway.http_errors import ApiError, invalid
 from gateway.keys.grants import tenant_of
 from gateway.retrieval.log import why_logged
-from gateway.siblings import Siblings
 from router.explain import reason_in_words
 from router.types import Record, RoutingDecision
 
@@ -251,12 +249,10 @@ def csv_text(rows: Iterable[Iterable[object]]) -> bytes:
 
 
 @api.get("/v1/decisions/{decision_id}", response_model=Receipt)
-async def show_decision(
-    decision_id: str, sink: Sink, database: LogDatabase, siblings: OtherProcesses, caller: CallerOf
-) -> Response:
+async def show_decision(decision_id: str, sink: Sink, database: LogDatabase, caller: CallerOf) -> Response:
     """The decision, what was weighed, what became of it and what was said; 404 when there is none, or another
     team made it."""
-    record = await find_decision(sink, database, siblings, decision_id, caller.tenant)
+    record = await find_decision(sink, database, decision_id, caller.tenant)
     record, decision = record.model_copy(update={"embedding": None}), record.decision
     is_chat = record.kind is DecisionKind.CHAT
     is_routed = decision is not None and is_chat and decision.reason.is_routed
@@ -278,11 +274,9 @@ async def show_decision(
     return answer(receipt.compact())
 
 
-async def find_decision(
-    sink: DecisionLog, database: Database, siblings: Siblings, decision_id: str, tenant: str
-) -> DecisionRecord:
-    """The record from memory, from the database, or from the memory of another worker. One whose id is new is waited
-    for: another gateway may have made it a moment ago.
+async def find_decision(sink: DecisionLog, database: Database, decision_id: str, tenant: str) -> DecisionRecord:
+    """The record from memory or from the database. One whose id is new is waited for: another worker or
+    gateway may have made it a moment ago.
 
     Args:
         decision_id: its id, or that of its answer.
@@ -295,8 +289,6 @@ async def find_decision(
     record = await asyncio.to_thread(sink.recent, decision_id)  # it redacts the text
     if record is None:
         record = await asyncio.to_thread(database.get_decision, decision_id)
-    if record is None:
-        record = await siblings.decision(decision_id)
     if record is None and is_new(decision_id):
         record = await arriving(database, decision_id)
     if record is None or tenant_of(record.key_id) != tenant:

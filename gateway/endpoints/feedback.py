@@ -16,7 +16,7 @@ from base.request_body import Body, ColumnText
 from decision_log.decision_record import DecisionKind, DecisionRecord
 from decision_log.feedback_types import DocumentFeedback, Feedback, FeedbackKind, FeedbackStatus
 from gateway.answer_cache import AnswerCache
-from gateway.endpoints.access import CallerOf, Config, LogDatabase, OtherProcesses, Sink, api_router, part
+from gateway.endpoints.access import CallerOf, Config, LogDatabase, Sink, api_router, part
 from gateway.endpoints.decisions import find_decision, no_decision
 from gateway.http_errors import ApiError, invalid
 from gateway.metrics import Metrics
@@ -87,14 +87,13 @@ class FeedbackDesk:
     sink: Sink
     database: LogDatabase
     config: Config
-    siblings: OtherProcesses
     metrics: Annotated[Metrics, part("metrics")]
     cache: Annotated[AnswerCache | None, part("cache")]
     caller: CallerOf
 
     async def find(self, decision_id: str) -> DecisionRecord:
         """A decision of the caller's. Raises ApiError 404."""
-        return await find_decision(self.sink, self.database, self.siblings, decision_id, self.caller.tenant)
+        return await find_decision(self.sink, self.database, decision_id, self.caller.tenant)
 
     async def keep(self, said: FeedbackRequest) -> FeedbackAnswer:
         """Raises ApiError: 404 for an unknown decision, 429 over a cap."""
