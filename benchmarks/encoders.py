@@ -33,7 +33,6 @@ from router.protocols import Encoder
 from router.section import PluginConfig
 from router.types import GENERAL, FloatArray, Metric
 from training.datasets.labelled_queries import read_seed
-from training.split import split_of
 from training.stage_one import (
     LabelledEmbeddings,
     StageOne,
@@ -43,7 +42,7 @@ from training.stage_one import (
     stage_one_metrics,
     wilson,
 )
-from training.types import LabelledQuery
+from training.types import LabelledQuery, split_of
 
 FRESH = Path(__file__).parent / "fresh_prompts"
 ALPHA = 0.05

@@ -92,9 +92,9 @@ SINCE = {
         fleet/setup/* fleet/price_list.py eval/log/foreign_logs.py eval/log/savings.py
     """,
     "learning: carried evidence, exploration, takeovers, worth": """
-        training/carried_evidence.py training/gain_evidence.py training/change_points.py training/category_mix.py
-        training/new_experts.py training/takeover.py eval/log/*worth*.py
-        training/key_influence.py training/probe_*.py router/exploration.py
+        training/carried_evidence.py training/off_policy.py training/change_points.py training/category_mix.py
+        training/failover.py eval/log/*worth*.py
+        training/feedback_bias.py training/probe_*.py router/exploration.py
     """,
     "durability, archives": """
         decision_log/commit_check.py decision_log/archive.py

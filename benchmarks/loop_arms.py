@@ -33,6 +33,7 @@ from training.candidate_verdict import judged_rows, judging_pairs, without_passe
 from training.change_points import ChangePoint, find_change_points
 from training.evidence import Evidence, beside_serving, gather_evidence
 from training.expert_map import measure_quality
+from training.failover import Renewed, find_renewal, renewed
 from training.gate import (
     Comparison,
     GateResult,
@@ -41,9 +42,7 @@ from training.gate import (
 from training.judged_pairs import JudgedPairs
 from training.log_answers import AskedAnswers, LoggedChoices
 from training.log_table import FOLDS, LogTable
-from training.new_experts import Renewed, renewed
 from training.router_comparison import LogComparison, Newcomers, RouterComparison, Twin
-from training.takeover import find_renewal
 from training.types import OutcomeTable
 
 NOTHING = Metric(value=0.0, interval=Interval(low=0.0, high=0.0))

@@ -31,12 +31,12 @@ from router.quality import Measured, QualityMatrix
 from router.scorers.map import MapScorer
 from router.section import PluginConfig
 from training.expert_map import measure_quality
+from training.failover import explored_shares
 from training.fit import prepare, write_router
 from training.gate import (
     DEFAULT_TERMS,
     Terms,
 )
-from training.new_experts import explored_shares
 from training.scorer_fit import FittedScorer
 from training.stage_one import FitRequest
 from training.types import OutcomeTable

@@ -22,8 +22,8 @@ from benchmarks.uncertainty import fit_request, mean_interval
 from router.build import build_encoder
 from router.config import load_config
 from training.fit_inputs import labelled_queries
-from training.split import split_of
 from training.stage_one import LabelledEmbeddings, StageOne, embed, fit_stage_one, label_numbers
+from training.types import split_of
 
 ROOT = Path(__file__).parent.parent
 FIGURES = (

@@ -18,8 +18,7 @@ from router.section import PluginConfig
 from router.types import FloatArray
 from router.usage import Usage
 from training.datasets.outcomes import numbered_answers
-from training.split import split_of
-from training.types import ModelFacts, OutcomeTable
+from training.types import ModelFacts, OutcomeTable, split_of
 
 METRIC = "graded"
 GRADED_IN_PART = 256

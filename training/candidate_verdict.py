@@ -24,8 +24,8 @@ from training.log_answers import BATCH_ROWS, AskedAnswers, batch_of, decisions_o
 from training.log_table import LogTable
 from training.retrain_inputs import RetrainInputs
 from training.router_comparison import LogComparison, Newcomers, RouterComparison
-from training.split import split_of
 from training.stage_one import embed
+from training.types import split_of
 
 FAIR_ODDS = 5.0
 """Evidence, to 1, of their own answers without which new experts are given nothing by a candidate (ours)."""

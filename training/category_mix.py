@@ -35,8 +35,8 @@ from router.pipeline import Router
 from router.protocols import Encoder
 from router.types import Float64Array, FloatArray, IntArray, Metric, Record
 from router.uncertainty import apply_mix, apply_temperature, normalised_entropy
-from training.key_influence import UNLIMITED, clusters, counted_share, min_keys
-from training.split import question_of
+from training.feedback_bias import UNLIMITED, clusters, counted_share, min_keys
+from training.types import question_of
 
 MIX_MOVED = "mix_moved"
 """Metric of a router: how far the traffic's mix was from the labelled queries when it was fitted."""

@@ -22,9 +22,9 @@ from training.expert_map import (
     shrink_with_guesses,
     without_difficulty,
 )
+from training.feedback_bias import counted_share
 from training.graded_queries import LoggedQueries
 from training.judged_pairs import preferences, together
-from training.key_influence import counted_share
 from training.log_answers import AskedAnswers
 from training.log_table import LogTable
 from training.off_policy import MAX_WEIGHT
@@ -65,7 +65,7 @@ def gather_evidence(
     (mean over cells that have both, weighted by rewards) is taken off the rewards first: without it the expert that
     happens to serve would gain by being marked at all (ours). Failures, which were not marked, have no part in it. What
     one key says is weighed down to its share of the evidence in every cell, grades included, and so in every category
-    and overall (training.key_influence).
+    and overall (training.feedback_bias).
 
     Args:
         changes: cells whose quality changed: grades of theirs and rewards from before are left out.

@@ -25,7 +25,6 @@ from router.types import CategoryProbs, FloatArray, IntArray, Metric
 from training.category_mix import MIX_MOVED
 from training.graded_queries import GradedQueries, LoggedQueries
 from training.scorer_fit import FittedScorer, fit_scorer
-from training.split import split_of
 from training.stage_one import (
     FitRequest,
     LabelledEmbeddings,
@@ -41,7 +40,7 @@ from training.stage_one import (
     stage_one_metrics,
 )
 from training.strategies.strategy_fit import fit_strategies
-from training.types import LabelledQuery
+from training.types import LabelledQuery, split_of
 
 
 def fit_router(

@@ -26,9 +26,8 @@ from training.datasets.outcome_folders import read_outcome_folders
 from training.expert_map import measure_quality
 from training.fit import fit_router
 from training.fit_options import FitOptions
-from training.split import split_of
 from training.stage_one import FitRequest, label_numbers
-from training.types import LabelledQuery, OutcomeTable
+from training.types import LabelledQuery, OutcomeTable, split_of
 
 
 def data_fingerprint(parts: list[str]) -> str:

@@ -36,7 +36,7 @@ class Comparison:
     `effective_n` is the effective sample size, the plain one but for the log. `unsupported` is the share of the log's
     changed queries that only a model can judge; the interval allows for whatever the truth is there. `lacking` says why
     the comparison may not decide; empty if it may. `log_e` is the log's evidence that the gain is larger than
-    `least_gain`: where a key is left out, by the share of WITHOUT_ONE that it reaches (training.gain_evidence). It is
+    `least_gain`: where a key is left out, by the share of WITHOUT_ONE that it reaches (training.off_policy). It is
     enough at 1 / `level`.
     """
 

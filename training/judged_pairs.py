@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from router.types import BoolArray, Float64Array, IntArray
-from training.key_influence import counted_share
+from training.feedback_bias import counted_share
 from training.log_answers import LoggedChoices
 from training.log_table import LogTable
 

@@ -34,11 +34,10 @@ from decision_log.served_models import ModelChange, ModelHistory
 from decision_log.sql_engine import open_log
 from router.feedback_config import FeedbackConfig
 from router.types import BoolArray, Float64Array, IntArray
-from training.feedback_bias import Replies
+from training.feedback_bias import UNLIMITED, Replies, clusters
 from training.feedback_report import judge_agreements
-from training.key_influence import UNLIMITED, clusters
-from training.split import question_of
 from training.traffic_tokens import TrafficTokens
+from training.types import question_of
 
 KEY_STRIDE = 7
 """Parts by which a key's answers to a question are moved on; it has no divisor in common with `FOLDS`."""

@@ -24,8 +24,8 @@ from router.pipeline import Router
 from router.quality import BROAD, CHEAPER, OF_EXPERTS, QualityMatrix, cautious_quality, references
 from router.types import GENERAL, BoolArray, Float64Array, IntArray
 from training.expert_map import cell_means, cell_sums, row_numbers, shrink
+from training.failover import BELOW_REFERENCE
 from training.fit_inputs import fingerprint_outcomes
-from training.new_experts import BELOW_REFERENCE
 from training.probe_plan import MOST_LUCKY, Bars
 from training.types import OutcomeTable
 

@@ -25,12 +25,11 @@ from training.candidate_verdict import Judgement, MapChange, decide_promotion, f
 from training.category_mix import MIX_MOVED
 from training.change_points import ChangePoint, is_stale
 from training.evidence import Evidence
+from training.failover import can_renew, find_renewal, joined, renew
 from training.gate import Comparison, GateResult
 from training.log_table import LogTable
-from training.new_experts import can_renew, renew
 from training.retrain_inputs import RetrainInputs, RetrainRequest, read_inputs
 from training.router_comparison import Newcomers, RouterComparison, Twin
-from training.takeover import find_renewal, joined
 
 
 @dataclass(frozen=True)
@@ -194,7 +193,7 @@ def renewed_live(
     newcomers: Newcomers | None,
 ) -> tuple[Path | None, tuple[str, ...], str]:
     """Folder of the live router with what the candidate knows, the names of the experts that are new to it, and what it
-    does differently (training.takeover). None where there is nothing, or its map does not take newer evidence."""
+    does differently (training.failover). None where there is nothing, or its map does not take newer evidence."""
     live, evidence = load_artifact(live_folder), comparison.evidence
     if not can_renew(live, inputs.config.learned_categories):
         return None, (), ""

@@ -22,10 +22,9 @@ from training.datasets.outcome_folders import graded_at
 from training.evidence import Evidence, beside_serving, gather_evidence
 from training.fit_inputs import labelled_queries, learned_outcomes, opened_encoder, usable_outcomes
 from training.gate import DEFAULT_TERMS, Terms
-from training.log_answers import AskedAnswers, fetch_answers, sample_rows
+from training.log_answers import AskedAnswers, WholeDecisions, fetch_answers, sample_rows
 from training.log_table import LogTable, read_log_table
 from training.types import LabelledQuery, OutcomeTable
-from training.whole_decisions import WholeDecisions
 
 
 @dataclass(frozen=True)

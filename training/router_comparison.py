@@ -16,18 +16,22 @@ from router.types import GENERAL, BoolArray, Float64Array, FloatArray, IntArray,
 from training.candidate_fit import folds_of
 from training.evidence import Evidence, category_rows
 from training.expert_map import row_numbers
-from training.gain_evidence import FULL_CHANCE, OF_CANDIDATES, OF_NEWCOMERS, Bets, log_e_gain
+from training.feedback_bias import counted_share, min_keys
 from training.gate import DEFAULT_TERMS, MAX_UNSUPPORTED, Comparison, Terms
 from training.judged_pairs import JudgedGains, JudgedPairs
-from training.key_influence import counted_share, min_keys
 from training.log_answers import AskedAnswers, LoggedChoices, batch_of, chance_matrix, choices_on
 from training.log_table import LogTable
 from training.off_policy import (
+    FULL_CHANCE,
     MAX_WEIGHT,
+    OF_CANDIDATES,
+    OF_NEWCOMERS,
+    Bets,
     bootstrap_sums,
     doubly_robust_terms,
     effective_sample_size,
     importance_weights,
+    log_e_gain,
     policy_columns,
     policy_values,
     widened,
@@ -158,7 +162,7 @@ class RouterComparison:
         (partial identification, Manski 1990). `unsupported` is the share, of those queries, of categories of which
         that is so on average.
 
-        In no category does a key judge more than its share (training.key_influence); categories in which too few keys
+        In no category does a key judge more than its share (training.feedback_bias); categories in which too few keys
         gave feedback are not judged, and changes there count as unsupported. Intervals resample clusters: whole keys,
         and whole questions of keys without a limit.
 

@@ -23,7 +23,7 @@ from router.pipeline import Router
 from router.types import QueryBatch, RoutingDecision
 from training.datasets.labelled_queries import read_seed
 from training.datasets.outcomes import read_outcomes
-from training.split import split_of
+from training.types import split_of
 
 ENCODE_BATCH = 64
 

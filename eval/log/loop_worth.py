@@ -29,13 +29,13 @@ from router.config import load_config
 from router.pipeline import Router
 from router.types import GENERAL, DecisionReason, Metric, Record
 from training.candidate_verdict import judge_on_log, map_changes
+from training.feedback_bias import UNLIMITED, clusters
 from training.gate import MAX_UNSUPPORTED, MIN_EFFECTIVE_DECISIONS, Comparison
-from training.key_influence import UNLIMITED, clusters
 from training.off_policy import bootstrap_sums, weighted_mean
 from training.retrain_inputs import RetrainRequest, read_inputs
 from training.router_comparison import RouterComparison
-from training.split import question_of
 from training.summary import in_points
+from training.types import question_of
 
 WINDOW_DAYS = 30
 MIN_EXPLORED = 10

@@ -22,7 +22,7 @@ from decision_log.sql_engine import open_log
 from eval.log.traffic_records import RouterEvent
 from eval.metrics.intervals import Rate, rate
 from router.types import BoolArray, Float64Array, IntArray
-from training.split import question_of
+from training.types import question_of
 
 Names = NDArray[np.object_]
 NOT_ROUTED = "none"

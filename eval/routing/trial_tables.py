@@ -17,8 +17,7 @@ from eval.routing.trial import active_params, mean_costs
 from router.policy_config import Budgets
 from router.price import SLACK
 from training.datasets.outcomes import complete_rows, read_outcomes
-from training.split import SPLITS
-from training.types import OutcomeTable
+from training.types import SPLITS, OutcomeTable
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from router.solved_policy import SolvedPolicy
 from tests.gateway.small_router import EXPERTS, ColourEncoder, small_router
 from tests.outcome_tables import scored_table
 from training.evidence import Evidence
-from training.key_influence import UNLIMITED
+from training.feedback_bias import UNLIMITED
 from training.log_answers import AskedAnswers
 from training.log_table import LogTable
 from training.router_comparison import RouterComparison

@@ -17,7 +17,7 @@ from training.change_points import (
     is_stale,
     last_change,
 )
-from training.key_influence import UNLIMITED
+from training.feedback_bias import UNLIMITED
 from training.log_table import LogTable
 
 

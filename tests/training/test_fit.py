@@ -13,8 +13,8 @@ from router.quality import QualityMatrix
 from router.section import PluginConfig
 from training.datasets.labelled_queries import read_seed
 from training.fit import fit_router, without_secrets
-from training.split import split_of
 from training.stage_one import FitRequest, stratified_folds
+from training.types import split_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 CATEGORIES = ("arithmetic", "sql", "translation")

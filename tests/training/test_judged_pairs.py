@@ -12,8 +12,8 @@ from tests.gateway.small_router import EXPERTS
 from tests.training.log_records import record
 from tests.training.small_comparison import asked, log_table, mapping, outcomes, small_comparison
 from training.evidence import gather_evidence
+from training.feedback_bias import UNLIMITED
 from training.judged_pairs import JudgedPairs
-from training.key_influence import UNLIMITED
 from training.log_table import LogTable, collect
 
 CATEGORIES = ("red", "green")

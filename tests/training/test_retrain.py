@@ -34,9 +34,8 @@ from training.log_table import FOLDS, read_log_table
 from training.retrain import run_retrain
 from training.retrain_inputs import RetrainRequest
 from training.router_comparison import Newcomers
-from training.split import split_of
 from training.summary import print_retrain, retrain_json
-from training.types import OutcomeTable
+from training.types import OutcomeTable, split_of
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 EXPERTS = ("left", "right")

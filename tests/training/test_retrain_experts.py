@@ -17,9 +17,9 @@ from router.config import load_config
 from router.types import Query, Verdict
 from tests.training.test_retrain import CONFIG, EXPERTS, NOW, log_answers, outcome_table, request_
 from training.datasets.outcomes import write_outcomes
+from training.failover import LEAST_MOVE, exploration_moved, explored_shares
 from training.gate import Terms, judge
 from training.log_table import read_log_table
-from training.new_experts import LEAST_MOVE, exploration_moved, explored_shares
 from training.onboarding import onboard
 from training.retrain import run_retrain
 from training.summary import print_retrain

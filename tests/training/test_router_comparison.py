@@ -19,8 +19,8 @@ from tests.training.small_comparison import asked, log_table, mapping, outcomes,
 from training.candidate_fit import folds_of
 from training.candidate_verdict import judged_rows
 from training.change_points import ChangePoint
+from training.feedback_bias import UNLIMITED
 from training.gate import Comparison
-from training.key_influence import UNLIMITED
 from training.log_answers import chance_matrix, choices_on
 from training.log_table import FOLDS
 from training.router_comparison import Newcomers, Twin, doubly_robust_gains, too_few_keys

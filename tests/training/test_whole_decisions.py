@@ -23,9 +23,8 @@ from router.types import Query, QueryFacts
 from tests.logged import answered, decision_of
 from tests.training.trained_folder import CONFIG, NOW, outcome_table, put_first_router
 from training.datasets.outcomes import write_outcomes
-from training.log_answers import AskedAnswers, as_logged, choices_on, fetch_answers
+from training.log_answers import NOT_RECORDED, AskedAnswers, WholeDecisions, as_logged, choices_on, fetch_answers
 from training.log_table import read_log_table
-from training.whole_decisions import NOT_RECORDED, WholeDecisions
 
 ASKED = 24
 

@@ -16,8 +16,7 @@ from pydantic import BeforeValidator
 from base.errors import DataError, allowed_values
 from base.record_files import Amount, Number, OptionalText, Record, Row, Text
 from router.types import FloatArray
-from training.split import SplitName, split_of
-from training.types import ModelFacts, OutcomeTable
+from training.types import ModelFacts, OutcomeTable, SplitName, split_of
 
 UNIT_RANGE = (0.0, 1.0)
 ROUNDING = 1e-6

@@ -11,7 +11,7 @@ from base.record_files import OptionalText, Row, Text, json_records
 from base.text_identity import normalised_text
 from decision_log.read import read_records
 from decision_log.sql_engine import open_log
-from training.split import split_of
+from training.types import split_of
 
 FEWEST_TRAINED, FEWEST_HELD_OUT = 16, 12
 """An adapter must be right alone on six prompts, and its base on none, before it is surely better."""

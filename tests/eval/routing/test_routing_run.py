@@ -22,8 +22,8 @@ from router import plugins
 from router.policy_config import Budgets
 from tests.eval.routing.trial_data import table
 from training.datasets.outcomes import read_outcomes, write_outcomes
-from training.split import split_of
 from training.table_fit import fit_methods
+from training.types import split_of
 
 BENCH = Path(os.environ.get("COE_BENCH_DATA", Path(__file__).parents[3] / ".." / "shared" / "data")) / "routing"
 FAST = ("--encoder", "hashing", "--classifier", "knn")

@@ -15,7 +15,7 @@ import pytest
 
 from base.errors import DataError
 from training.datasets.outcomes import read_outcomes, write_outcomes
-from training.split import split_of
+from training.types import split_of
 
 Rows = list[dict[str, Any]]
 

@@ -11,9 +11,8 @@ from router.quality import QualityMatrix, cautious_quality
 from training.candidate_verdict import MapChange
 from training.change_points import ChangePoint
 from training.evidence import Evidence
-from training.key_influence import UNLIMITED
-from training.new_experts import can_renew, renewed
-from training.takeover import find_takeover, known_gain, opening_of, weighty_keys, without_guesses
+from training.failover import can_renew, find_takeover, known_gain, opening_of, renewed, weighty_keys, without_guesses
+from training.feedback_bias import UNLIMITED
 
 ROWS = ("facts", "sql", "general")
 MOVE = MapChange("sql", "left", "right")
