@@ -120,8 +120,8 @@ def load(family: str, kind: str) -> ModuleType:
     place = _declared.get((family, kind)) or installed_modules(family).get(kind)
     if place is None:
         raise ConfigError(
-            f"unknown kind '{kind}' of {family}{allowed_values(kind, kinds(family))}; an installed plugin or `plugins` "
-            "in experts.yaml may bring more"
+            f"unknown kind '{kind}' of {family}{allowed_values(kind, kinds(family))}; an installed plugin, such as "
+            "coe-offline, or `plugins` in experts.yaml may bring more"
         )
     try:
         return module_at(Path(place)) if place.endswith(".py") else importlib.import_module(place)
