@@ -92,7 +92,7 @@ class DocumentVectors:
                 del self._words[key]
 
     def behind(self, store_id: str) -> list[str]:
-        """Spaces that lack vectors of a store: an expert came later, or an index is lost or of an earlier coe."""
+        """Spaces that lack vectors of a store: an expert came later, or an index is lost."""
         return [space for space in self._encoders if not self.is_complete(store_id, space)]
 
     def bytes_of(self, count: int) -> int:

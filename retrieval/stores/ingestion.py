@@ -146,7 +146,7 @@ class Ingestion:
                     await asyncio.to_thread(self._catalog.keep_claim, store_id, file_id, CLAIM_S)
 
     async def _backfill(self) -> None:
-        """Encodes what spaces lack: an expert may have come later, an index may be lost or of an earlier coe.
+        """Encodes what spaces lack: an expert may have come later, an index may be lost.
 
         A store of another base stays as it is: it cannot be searched before that one is back.
         """

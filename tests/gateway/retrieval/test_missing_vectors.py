@@ -1,4 +1,4 @@
-"""Vectors that a store lacks, as those of an index of an earlier coe, are made again from its chunks."""
+"""Vectors that a store lacks are made again from its chunks."""
 
 from __future__ import annotations
 
