@@ -13,7 +13,7 @@ OTHERS = 0o077
 DATA_OPTION = "--data-dir"
 
 OURS = (
-    *("coe.db*", "coe.log*", "log.key*", "category_proposals.json", "spool", "redis", "routers", "outcomes", "pilots"),
+    *("coe.db*", "coe.log*", "log.key*", "spool", "redis", "routers", "outcomes", "pilots"),
     *("retrieval", "cache", "adapters", "engines", "run"),
 )
 """Names of the files that coe writes there. A folder named by mistake may hold other things, which are left alone."""

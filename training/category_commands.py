@@ -1,17 +1,20 @@
-"""`coe categories propose`."""
+"""`coe categories propose`, and the files of its proposals: what a person reads, changes and commits."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+import yaml
 
+from base.errors import DataError
 from base.options import ConfigOption, DataOption, JsonOption, SinceOption
 from base.progress import console_progress
+from base.text_identity import normalised_text
 from base.visible_text import echo
 from decision_log.default_database import database_url_of
 
@@ -20,8 +23,20 @@ if TYPE_CHECKING:
 
     from training.new_categories import NewCategory, Proposals
 
-PROPOSALS_FILE = "category_proposals.json"
 SHOWN_CHARS = 100
+MOST_QUERIES = 200
+"""As many as a category of the seed set has, about."""
+
+HEADER = """\
+# A proposal of `coe categories propose`, {today}, from {n:,} decisions of router {version}.
+# Nothing reads this file. {what}
+"""
+WITH_TEXTS = (
+    "Describe the category, take wrong queries out of {name}.jsonl, move that file to the folder of\n"
+    "# `coe train --queries`, add the entry to experts.yaml, grade experts on it (`coe eval collect`), train again."
+)
+WITHOUT_TEXTS = "The log keeps no text, so write queries for it yourself, then add the entry to experts.yaml and train."
+REMOVAL = "Take the category out of experts.yaml and its file out of the seed folder, then train again."
 
 
 def categories_propose(
@@ -30,36 +45,24 @@ def categories_propose(
     since: SinceOption = 0.0,
     min_size: Annotated[int, typer.Option(min=4, help="distinct queries that make a category")] = 20,
     as_json: JsonOption = False,
-    accept: Annotated[
-        str | None, typer.Option("--accept", metavar="NAME", help="write this proposal of the last time as files")
+    out: Annotated[
+        Path | None, typer.Option(help="folder that gets each proposal as files, to review and commit")
     ] = None,
-    rename: Annotated[str | None, typer.Option("--as", help="with --accept: a better name")] = None,
-    out: Annotated[Path, typer.Option(help="with --accept: folder of the files; commit it after reading it")] = Path(
-        "proposals"
-    ),
 ) -> None:
     """Find topics that the router does not know, and categories that are not asked for; changes nothing itself."""
-    from training.category_files import keep_proposals
     from training.new_categories import ProposeRequest, propose
 
     url = database_url_of(data_dir)
-    if accept is not None:
-        write_proposal(accept, out, rename, data_dir / PROPOSALS_FILE, url)
-        return
-    request = ProposeRequest(
-        config=config,
-        routers=data_dir / "routers",
-        database_url=url,
-        since=since,
-        min_size=min_size,
-    )
+    request = ProposeRequest(config, data_dir / "routers", url, min_size, since)
     with console_progress() as progress:
         found = propose(request, progress)
-    keep_proposals(data_dir / PROPOSALS_FILE, found)
     if as_json:
         echo(found.model_dump_json(indent=1))
     else:
         print_proposals(found, url)
+    if out is not None:
+        for path in write_proposals(out, found, url):
+            echo(f"wrote {path}", to_stderr=as_json)
 
 
 def print_proposals(found: Proposals, database_url: str) -> None:
@@ -86,8 +89,6 @@ def print_proposals(found: Proposals, database_url: str) -> None:
         echo("no new category: nothing among them is both stable and large enough")
     if not found.dead and found.n_decisions < found.dead_needs:
         echo(f"categories without traffic (below {DEAD_SHARE:.1%}) show from about {found.dead_needs:,} decisions on")
-    if found.new or found.dead:
-        echo("`coe categories propose --accept NAME` writes the change as a file to review; nothing has been changed")
 
 
 def new_line(new: NewCategory) -> str:
@@ -119,21 +120,59 @@ def shortened(text: str) -> str:
     return line if len(line) <= SHOWN_CHARS else line[: SHOWN_CHARS - 1] + "\u2026"
 
 
-def write_proposal(name: str, out: Path, rename: str | None, proposals: Path, database_url: str) -> None:
-    """Writes a proposed change of categories as files to review and commit."""
-    from decision_log.sql_engine import open_log
-    from training.category_files import read_proposals, write_new, write_removal
+def write_proposals(folder: Path, found: Proposals, database_url: str) -> tuple[Path, ...]:
+    """Each new category as its entry for experts.yaml and, where texts were kept, its queries for a seed folder; each
+    that is not asked for as a note.
 
-    found = read_proposals(proposals)
+    Raises:
+        DataError: there are such files already, or they cannot be written.
+    """
+    from decision_log.sql_engine import open_log
+
+    files: dict[Path, str] = {}
+    with open_log(database_url) as connection:
+        for new in found.new:
+            seeds = distinct(texts_of(connection, new.decision_ids))[:MOST_QUERIES]
+            values = {
+                "categories": {new.name: "one line that says what is asked here"},
+                "evidence": new.model_dump(exclude={"decision_ids", "name"}, exclude_none=True),
+                "examples": seeds[:5],
+            }
+            to_do = WITH_TEXTS.format(name=new.name) if seeds else WITHOUT_TEXTS
+            files[folder / f"{new.name}.yaml"] = described(found, to_do, values)
+            if seeds:
+                lines = [json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in seeds]
+                files[folder / f"{new.name}.jsonl"] = "".join(lines)
+    for dead in found.dead:
+        values = {"remove": dead.name, "evidence": {"decisions": dead.n, "share_below": round(dead.high, 6)}}
+        files[folder / f"remove-{dead.name}.yaml"] = described(found, REMOVAL, values)
+    return write(files)
+
+
+def described(found: Proposals, what: str, values: Mapping[str, object]) -> str:
+    """Text of a YAML file that says where it comes from and what to do with it."""
     today = datetime.now(UTC).date().isoformat()
-    dead = {proposal.name: proposal for proposal in found.dead}
-    if name in dead:
-        written = write_removal(out, dead[name], found, today)
-    else:
-        new = found.named(name)
-        with open_log(database_url) as connection:
-            texts = texts_of(connection, new.decision_ids)
-        written = write_new(out, new, rename or name, texts, found, today)
-    for path in written:
-        echo(f"wrote {path}")
-    echo("read it, change it, commit it; experts.yaml and the router are as they were")
+    head = HEADER.format(today=today, n=found.n_decisions, version=found.router_version, what=what)
+    return head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+def distinct(texts: Sequence[str]) -> list[str]:
+    """Texts without repetitions (up to case, spacing and punctuation), in order."""
+    kept: dict[str, str] = {}
+    for text in texts:
+        kept.setdefault(normalised_text(text), text.strip())
+    return list(kept.values())
+
+
+def write(files: dict[Path, str]) -> tuple[Path, ...]:
+    """All files or none where one is there already."""
+    for path in files:
+        if path.exists():
+            raise DataError(f"{path}: is there already; move it away, or choose another folder by --out")
+    try:
+        for path, text in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror})") from error
+    return tuple(files)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from base.errors import ConfigError, allowed_values
 from base.intervals import Z_95, wilson_interval
 from base.progress import Progress, silent
 from base.shipped import seed_folder
@@ -114,14 +113,6 @@ class Proposals(Record):
     new: tuple[NewCategory, ...]
     dead: tuple[DeadCategory, ...]
     dead_needs: int
-
-    def named(self, name: str) -> NewCategory:
-        """Raises ConfigError."""
-        proposals = {new.name: new for new in self.new}
-        if name not in proposals:
-            names = [*proposals, *(dead.name for dead in self.dead)]
-            raise ConfigError(f"no proposal is named '{name}'{allowed_values(name, names)}")
-        return proposals[name]
 
 
 def propose(request: ProposeRequest, progress: Progress = silent) -> Proposals:

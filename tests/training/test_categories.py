@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import numpy as np
 import pytest
 import yaml
 
-from base.errors import ConfigError, DataError
 from base.intervals import wilson_interval
 from coe.command_line import run
 from decision_log.database import Database
@@ -24,9 +22,9 @@ from router.log_config import LogConfig, PrivacyLevel
 from router.types import Query, QueryFacts
 from tests.logged import answered
 from tests.training.trained_folder import EXPERTS, make_trained
-from training.category_files import check_name, distinct, read_proposals
+from training.category_commands import distinct, write_proposals
 from training.datasets.labelled_queries import read_seed
-from training.new_categories import Proposals, ProposeRequest, best_gain, decisions_to_see, propose
+from training.new_categories import DeadCategory, Proposals, ProposeRequest, best_gain, decisions_to_see, propose
 
 ROOT = Path(__file__).parent.parent.parent
 PLANTS = ("orchid", "fern", "cactus", "bonsai", "tulip", "basil")
@@ -146,23 +144,16 @@ def test_the_commands_write_files_and_change_nothing(
     assert "right would add +0.5" in said
     assert "houseplant terrarium \\u001b]0;owned\\u0007\\u001b[2J\\u202e" in said  # examples, which drive no terminal
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", said)
-    kept = (trained / "data" / "category_proposals.json").read_text()
-    assert "houseplant terrarium" not in kept  # erasing a subject reaches the log alone
-    name = json.loads(kept)["new"][0]["name"]
     out = tmp_path / "proposals"
-    assert coe("--accept", name, "--out", str(out), "--as", "plants")[0] == 0
-    queries = read_seed(out)
-    assert {query.category for query in queries} == {"plants"}
-    assert len(queries) >= 30
-    written = yaml.safe_load((out / "plants.yaml").read_text())
-    assert list(written["categories"]) == ["plants"]
+    assert coe("--config", str(trained / "experts.yaml"), "--min-size", "15", "--out", str(out))[0] == 0
+    (query, *others) = read_seed(out)
+    assert len(others) >= 29
+    written = yaml.safe_load((out / f"{query.category}.yaml").read_text())
+    assert list(written["categories"]) == [query.category]
     assert written["evidence"]["gain"]["expert"] == "right"
-    assert coe("--accept", name, "--out", str(out), "--as", "plants")[0] == 1  # nothing is overwritten
-    status, said = coe("--accept", "nonsense")
-    assert status == 1
-    assert "no proposal is named 'nonsense'" in said
-    assert name in said
-    assert coe("--accept", name, "--as", "../x")[0] == 1
+    status, said = coe("--config", str(trained / "experts.yaml"), "--min-size", "15", "--out", str(out))
+    assert status == 1  # nothing is overwritten
+    assert "is there already" in said
     assert ((trained / "experts.yaml").read_bytes(), Registry(trained / "data" / "routers").live()) == before
 
 
@@ -189,13 +180,23 @@ def test_without_texts_the_command_says_what_it_lacks(
     monkeypatch.setenv("DATABASE_URL", url)
     log_traffic(trained, url, keeps_text=False)
     shared = ["--config", str(trained / "experts.yaml"), "--data-dir", str(trained / "data")]
-    assert run("categories propose", [*shared, "--min-size", "15"]) == 0
+    out = tmp_path / "out"
+    assert run("categories propose", [*shared, "--min-size", "15", "--out", str(out)]) == 0
     said = capsys.readouterr().out
     assert "new: topic-1: " in said
     assert "no example: the log keeps no text (log.privacy)" in said
-    accepted = [*shared[2:], "--out", str(tmp_path / "out"), "--as", "plants"]
-    assert run("categories propose", ["--accept", "topic-1", *accepted]) == 0
-    assert "The log keeps no text, so write queries for it yourself" in (tmp_path / "out" / "plants.yaml").read_text()
+    assert "The log keeps no text, so write queries for it yourself" in (out / "topic-1.yaml").read_text()
+
+
+def test_a_category_that_is_not_asked_for_is_a_note_to_remove_it(tmp_path: Path) -> None:
+    counts = {"n_decisions": 9000, "n_uncertain": 0, "n_far": 0, "left_out": {}, "dead_needs": 3838}
+    dead = DeadCategory(name="shell", n=1, high=0.0006)
+    found = Proposals(router_version="r", new=(), dead=(dead,), **counts)
+    url = f"sqlite:///{tmp_path / 'coe.db'}"
+    Database(url).close()
+    (path,) = write_proposals(tmp_path / "out", found, url)
+    assert path.name == "remove-shell.yaml"
+    assert yaml.safe_load(path.read_text())["remove"] == "shell"
 
 
 def test_the_shipped_composition_keeps_no_text_and_what_the_loop_learns_from() -> None:
@@ -205,9 +206,5 @@ def test_the_shipped_composition_keeps_no_text_and_what_the_loop_learns_from() -
     assert (LogConfig().privacy, LogConfig().embeddings) == (PrivacyLevel.HASH, True)
 
 
-def test_small_things(tmp_path: Path) -> None:
+def test_texts_that_differ_only_in_case_and_signs_are_one_query() -> None:
     assert distinct(["A b", "a B!", "c"]) == ["A b", "c"]
-    with pytest.raises(ConfigError, match="is not allowed"):
-        check_name("a/b")
-    with pytest.raises(DataError, match="run `coe categories propose`"):
-        read_proposals(tmp_path / "none.json")
