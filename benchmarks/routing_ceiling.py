@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.ceiling_cases import RELATED, SAMPLES, Case, Float64Array, Prompts, read_case, sampled_rates
 from eval.metrics.intervals import bootstrap_means, gap_closed, percentile_interval
-from training.graded_queries import principal_directions
+from router.types import FloatArray
 from training.scorer_fit import best_margin, chosen_scores
 
 ROOT = Path(__file__).parent.parent
@@ -113,6 +113,13 @@ class Predicted:
     kind: str
     unseen: Float64Array
     tested: Float64Array
+
+
+def principal_directions(embeddings: FloatArray, dimensions: int) -> FloatArray:
+    """(d, p) the directions of largest second moment, p at most `dimensions`; not centred, so cosines stay cosines."""
+    values, vectors = np.linalg.eigh((embeddings.T @ embeddings).astype(np.float64))
+    kept = min(dimensions, len(values), max(len(embeddings), 1))
+    return np.ascontiguousarray(vectors[:, ::-1][:, :kept], dtype=np.float32)
 
 
 def ridge(features: Float64Array, targets: Float64Array, asked: Float64Array, seed: int) -> Float64Array:

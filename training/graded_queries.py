@@ -13,10 +13,6 @@ from router.types import BoolArray, CategoryProbs, FloatArray, IntArray, Query, 
 from training.expert_map import measure_quality, row_numbers
 from training.types import OutcomeTable
 
-MAX_REFERENCES = 16_000
-"""Queries that a neighbour can be: looking at so many takes 0.13 ms, and twice as many would take twice as long. What
-more of them are worth shrinks (benchmarks/LOG.md)."""
-
 FEW_QUERIES = 4000
 FOLDS_OF_FEW, FOLDS_OF_MANY = 5, 3
 
@@ -88,34 +84,3 @@ class GradedQueries:
     @property
     def evidence(self) -> QualityMatrix:
         return measure_quality(self.table, self.probs.categories)
-
-    @property
-    def observed(self) -> FloatArray:
-        """(n, m) 1 where there is a score, 0 where not."""
-        return np.isfinite(self.table.scores).astype(np.float32)
-
-    def filled(self) -> FloatArray:
-        """Scores (n, m), what is missing taken from the measured quality of the query's category: for fitters that
-        need every cell; a filled cell says nothing that the map does not."""
-        scores = self.table.scores
-        return np.where(np.isfinite(scores), scores, self.evidence.quality[self.rows]).astype(np.float32)
-
-    def means(self) -> FloatArray:
-        """(m,) mean of each expert's scores, 0.5 where there is none."""
-        seen = self.observed.sum(axis=0)
-        sums = np.nan_to_num(self.table.scores).sum(axis=0, dtype=np.float64)
-        return np.asarray(np.divide(sums, seen, out=np.full(len(seen), 0.5), where=seen > 0), dtype=np.float32)
-
-
-def reference_rows(n: int, rng: np.random.Generator) -> IntArray:
-    """Rows of n queries among which nearest neighbours are looked for: all, or MAX_REFERENCES drawn at random."""
-    if n <= MAX_REFERENCES:
-        return np.arange(n)
-    return np.sort(rng.choice(n, MAX_REFERENCES, replace=False))
-
-
-def principal_directions(embeddings: FloatArray, dimensions: int) -> FloatArray:
-    """(d, p) the directions of largest second moment, p at most `dimensions`; not centred, so cosines stay cosines."""
-    values, vectors = np.linalg.eigh((embeddings.T @ embeddings).astype(np.float64))
-    kept = min(dimensions, len(values), max(len(embeddings), 1))
-    return np.ascontiguousarray(vectors[:, ::-1][:, :kept], dtype=np.float32)
