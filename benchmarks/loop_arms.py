@@ -42,7 +42,7 @@ from training.gate import (
 from training.judged_pairs import JudgedPairs
 from training.log_answers import AskedAnswers, LoggedChoices
 from training.log_table import FOLDS, LogTable
-from training.router_comparison import LogComparison, Newcomers, RouterComparison, Twin
+from training.router_comparison import CrossFitted, LogComparison, Newcomers, RouterComparison
 from training.types import OutcomeTable
 
 NOTHING = Metric(value=0.0, interval=Interval(low=0.0, high=0.0))
@@ -51,7 +51,7 @@ SAME_ACCURACY = Comparison("category accuracy", NOTHING, NOTHING, NOTHING, 0.0)
 
 UNDECIDED = GateResult(Verdict.NEED_MORE, "far from evidence", ())
 HOPELESS = 1.0
-"""log E by what the candidate learned from, which flatters it; below that its twins are not fitted: 1 / LEVEL takes 3.0
+"""log E by what the candidate learned from, which flatters it; below that no model is cross-fitted: 1 / LEVEL takes 3.0
 of them."""
 
 
@@ -169,7 +169,7 @@ class Retraining:
         )
 
     def learned(self, probes: OutcomeTable, log: LogTable, changes: tuple[ChangePoint, ...]) -> Evidence:
-        """Evidence of a candidate, or of a twin of it; spoiled where that is asked for."""
+        """Evidence of a candidate, or of a cross-fitted one; spoiled where that is asked for."""
         evidence = gather_evidence(probes, log, self.world.categories, changes)
         matrix = beside_serving(evidence.matrix, self.router.categories, probes.experts, self.router.expert_of())
         evidence = replace(evidence, matrix=matrix)
@@ -211,12 +211,12 @@ class Retraining:
             self.take_over(made.matrix, made.experts, made.newest)
         return bool(words)
 
-    def twins(self, log: LogTable, changes: tuple[ChangePoint, ...]) -> list[Twin]:
+    def cross_fitted(self, log: LogTable, changes: tuple[ChangePoint, ...]) -> list[CrossFitted]:
         """The candidate without each part of what it learned from."""
         folds, found, still = folds_of(self.probes), [], replace(self.settings, exploration=0.0)
         for fold in range(FOLDS):
             evidence = self.learned(self.probes.rows(folds != fold), log.without(fold), changes)
-            found.append(Twin(router_of(self.stage, evidence.matrix, self.experts, still), evidence))
+            found.append(CrossFitted(router_of(self.stage, evidence.matrix, self.experts, still), evidence))
         return found
 
     def with_live(self, candidate: Router, evidence: Evidence) -> RouterComparison:
@@ -241,7 +241,7 @@ class Retraining:
         """The candidate against the live router, by what production would see and by the truth.
 
         Args:
-            is_named_before: the candidate follows from nothing in the log, so it judges without twins.
+            is_named_before: the candidate follows from nothing in the log, so it judges without cross-fitted models.
         """
         wanted, at = wanted_by(comparison.candidate, self.world), np.arange(len(self.rows))
         values = [float(moment.mix @ moment.quality[at, own[self.rows]]) for own in (self.wanted, wanted)]
@@ -257,13 +257,13 @@ class Retraining:
             of_new = comparison.on_newcomers(asked, share[rows], choices, pairs=pairs)
             is_hopeful = of_new is not None and of_new.gain.log_e >= HOPELESS
             if in_sample.can_decide and in_sample.log_e < HOPELESS and not is_hopeful:
-                return Round(self.history.n, UNDECIDED, None, *values)  # without ten twins
-        twins = [] if is_named_before else self.twins(log, changes)
-        comparison = replace(comparison, twins=tuple(twins))
+                return Round(self.history.n, UNDECIDED, None, *values)  # without ten cross-fitted models
+        cross_fitted = [] if is_named_before else self.cross_fitted(log, changes)
+        comparison = replace(comparison, cross_fitted=tuple(cross_fitted))
         on_log, newcomers = None, None
         if len(rows):
             theirs = wanted[decided]
-            by_fold = [wanted_by(twin.router, self.world) for twin in twins] or [wanted] * FOLDS
+            by_fold = [wanted_by(fitted.router, self.world) for fitted in cross_fitted] or [wanted] * FOLDS
             for number, own_wanted in enumerate(by_fold):
                 own = asked.log.fold == number
                 theirs[own] = own_wanted[decided[own]]
@@ -283,7 +283,7 @@ class Retraining:
             terms=self.settings.terms.model_copy(update={"decisions_per_row": log.n_rows / max(len(rows), 1)}),
             cost_live_usd=0.0,
             cost_candidate_usd=0.0,
-            crossed=comparison.crossed(probes, vectors) if twins else None,
+            crossed=comparison.crossed(probes, vectors) if cross_fitted else None,
         )
         return Round(self.history.n, without_passengers(gate, newcomers), on_log, *values, newcomers=newcomers)
 
@@ -301,7 +301,8 @@ class Retraining:
         changes: tuple[ChangePoint, ...],
         wanted: Sequence[IntArray],
     ) -> JudgedPairs | None:
-        """What a judge said, with the choices of the live router and of each pair's twin, whose maps are `wanted`."""
+        """What a judge said, with the choices of the live router and of each pair's cross-fitted one, whose maps are
+        `wanted`."""
         judged = judging_pairs(log, changes, comparison)
         if judged is None:
             return None

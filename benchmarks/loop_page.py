@@ -268,8 +268,8 @@ def page(found: Findings, world: World, command: str, minutes: float, margin: fl
             "",
             *gate_lines(found.gate, margin),
             "",
-            "Judged by what the candidate has learned from, evidence is flattered; so each answer judges a twin that "
-            "has not seen it. Evidence of 20 to 1 is asked for (docs/retrain.md).",
+            "Judged by what the candidate has learned from, evidence is flattered; so each answer judges a "
+            "cross-fitted model that has not seen it. Evidence of 20 to 1 is asked for (docs/retrain.md).",
             "",
             "## Do the intervals cover?",
             "",

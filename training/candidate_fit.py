@@ -1,5 +1,5 @@
-"""Fit of a candidate on everything that is not held out, and of its twins: what it learned from judges it by a twin
-that was fitted without that. Shapes: n graded prompts."""
+"""Fit of a candidate on everything that is not held out, and of its cross-fitted models: what it learned from judges it
+by a model that was fitted without that. Shapes: n graded prompts."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ be waited for (ours)."""
 
 def fit_candidate(
     root: Path, inputs: RetrainInputs, evidence: Evidence, parent: str
-) -> tuple[RouterArtifact, tuple[FittedTwin, ...]]:
-    """Fits the candidate under `root`, and its twins, which judge what it is fitted on."""
+) -> tuple[RouterArtifact, tuple[FittedModel, ...]]:
+    """Fits the candidate under `root`, and its cross-fitted models, which judge what it is fitted on."""
     plain = fit_request(inputs.config, evidence.outcomes, inputs.queries)
     logged = None
     if plain.scorer.kind != "map" and len(inputs.log):
@@ -61,7 +61,7 @@ def fit_candidate(
         left_out |= {bytes(name).decode() for name in inputs.log.ids[inputs.log.fold == fold]}
         return inputs.evidence(inputs.log.without(fold), table.rows(folds != fold)), left_out
 
-    return made, fit_twins(root, wanted, inputs.encoder, prepared, part_of, inputs.now)
+    return made, cross_fit(root, wanted, inputs.encoder, prepared, part_of, inputs.now)
 
 
 def with_measured(evidence: Evidence, carried: Carried | None) -> OutcomeTable:
@@ -75,7 +75,7 @@ def with_measured(evidence: Evidence, carried: Carried | None) -> OutcomeTable:
     return replace(table, scores=np.where(is_carried, known, table.scores).astype(np.float32))
 
 
-class FittedTwin(NamedTuple):
+class FittedModel(NamedTuple):
     """The folder of a router, and the evidence that it was fitted on."""
 
     folder: Path
@@ -92,14 +92,14 @@ def folds_of(table: OutcomeTable) -> IntArray:
     return np.array([fold[name] for name in names], dtype=np.int64)
 
 
-def fit_twins(
+def cross_fit(
     root: Path,
     request: FitRequest,
     encoder: Encoder,
     prepared: Prepared,
     part_of: Callable[[int], tuple[Evidence, Collection[str]]],
     now: datetime,
-) -> tuple[FittedTwin, ...]:
+) -> tuple[FittedModel, ...]:
     """One router per fold, fitted as `request` is but for the prompts and the logged answers of the fold.
 
     Args:
@@ -109,5 +109,5 @@ def fit_twins(
     for fold in range(FOLDS):
         evidence, left_out = part_of(fold)
         made = finish(root, replace(request, evidence=evidence.matrix), encoder, prepared.without(left_out), now)
-        found.append(FittedTwin(root / made.manifest.version, evidence))
+        found.append(FittedModel(root / made.manifest.version, evidence))
     return tuple(found)

@@ -2,7 +2,7 @@
 
 Paired differences (candidate - live): category accuracy on labelled queries and reward on a part of the log (doubly
 robust), and the score on graded outcomes. One rule: whatever shows a loss beyond the margin vetoes; what the candidate,
-or its twin, did not learn from decides, the log where it can, graded outcomes otherwise.
+or its cross-fitted model, did not learn from decides, the log where it can, graded outcomes otherwise.
 """
 
 from __future__ import annotations

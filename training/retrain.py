@@ -20,7 +20,7 @@ from router.config import CoeConfig, load_config
 from router.live_pointer import LivePointer
 from router.pipeline import Router
 from router.types import Metric, Verdict
-from training.candidate_fit import FittedTwin, fit_candidate
+from training.candidate_fit import FittedModel, fit_candidate
 from training.candidate_verdict import Judgement, MapChange, decide_promotion, find_equal, map_changes
 from training.category_mix import MIX_MOVED
 from training.change_points import ChangePoint, is_stale
@@ -29,7 +29,7 @@ from training.failover import can_renew, find_renewal, joined, renew
 from training.gate import Comparison, GateResult
 from training.log_table import LogTable
 from training.retrain_inputs import RetrainInputs, RetrainRequest, read_inputs
-from training.router_comparison import Newcomers, RouterComparison, Twin
+from training.router_comparison import CrossFitted, Newcomers, RouterComparison
 
 
 @dataclass(frozen=True)
@@ -103,10 +103,10 @@ def run_retrain(
     inputs = replace(read_inputs(request, artifact, now=now, progress=progress), serving=live.expert_of())
     evidence = inputs.evidence()
     with tempfile.TemporaryDirectory(prefix="coe-candidate-") as scratch:
-        candidate, twins = fit_candidate(Path(scratch), inputs, evidence, pointer.version)
+        candidate, cross_fitted = fit_candidate(Path(scratch), inputs, evidence, pointer.version)
         progress("comparing the candidate with the live router")
         folder = Path(scratch) / candidate.manifest.version
-        comparison = load_comparison(inputs, live, folder, twins, evidence)
+        comparison = load_comparison(inputs, live, folder, cross_fitted, evidence)
         trial = trial_router(registry, pointer, inputs.config)
         judged = find_equal(inputs, comparison, trial) or decide_promotion(inputs, comparison)
         outcome = act(judged, inputs, comparison, registry, folder, guard)
@@ -215,9 +215,9 @@ def renewed_live(
 
 
 def load_comparison(
-    inputs: RetrainInputs, live: Router, candidate: Path, twins: Sequence[FittedTwin], evidence: Evidence
+    inputs: RetrainInputs, live: Router, candidate: Path, cross_fitted: Sequence[FittedModel], evidence: Evidence
 ) -> RouterComparison:
-    """Loads the candidate and its twins. Raises ArtifactError."""
+    """Loads the candidate and its cross-fitted models. Raises ArtifactError."""
     config = inputs.config
     challenger = load_router(config, candidate)
     entries = [config.experts[name] for name in evidence.outcomes.experts]
@@ -227,7 +227,10 @@ def load_comparison(
         evidence=evidence,
         costs_usd=expert_costs(entries, evidence.matrix).cost_usd,
         rng=inputs.rng,
-        twins=tuple(Twin(load_router(config, twin.folder, challenger.encoder), twin.evidence) for twin in twins),
+        cross_fitted=tuple(
+            CrossFitted(load_router(config, fitted.folder, challenger.encoder), fitted.evidence)
+            for fitted in cross_fitted
+        ),
     )
 
 

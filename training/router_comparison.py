@@ -42,7 +42,7 @@ LOG_NAME = "reward on the log"
 
 
 @dataclass(frozen=True)
-class Twin:
+class CrossFitted:
     """The candidate as fitted without one part of the evidence, and that evidence."""
 
     router: Router
@@ -69,7 +69,7 @@ class Newcomers:
 @dataclass(frozen=True)
 class RouterComparison:
     """Two routers over the same queries. `costs_usd` (k+1, m) are those of a query by the candidate's categories;
-    `twins` the candidate fitted without each fold of what it learned from (`candidate_fit.py`), none where that is not
+    `cross_fitted` the candidate without each fold of what it learned from (`candidate_fit.py`), none where that is not
     what is compared on; `rows` names the rows of the evidence where they are not the candidate's categories."""
 
     live: Router
@@ -77,7 +77,7 @@ class RouterComparison:
     evidence: Evidence
     costs_usd: FloatArray
     rng: np.random.Generator
-    twins: tuple[Twin, ...] = ()
+    cross_fitted: tuple[CrossFitted, ...] = ()
     rows: tuple[str, ...] = ()
 
     @property
@@ -113,7 +113,7 @@ class RouterComparison:
         return found if is_held_out else replace(found, lacking="the candidate was fitted on these grades")
 
     def crossed(self, table: OutcomeTable, embeddings: FloatArray) -> Comparison | None:
-        """Score on graded prompts of the live router, and on each fold of them of the candidate's twin that was fitted
+        """Score on graded prompts of the live router, and on each fold of them of the candidate's model that was fitted
         without it; None where nothing is left.
 
         The live router may know the grades, which favours it. Prompts on which either choice was not graded are left
@@ -122,9 +122,9 @@ class RouterComparison:
         folds = folds_of(table)
         chosen = [d.expert for d in decide(self.live, table.texts, embeddings)]
         theirs = list(chosen)
-        for fold, twin in enumerate(self.twins):
+        for fold, fitted in enumerate(self.cross_fitted):
             rows = np.flatnonzero(folds == fold)
-            made = decide(twin.router, [table.texts[row] for row in rows], embeddings[rows])
+            made = decide(fitted.router, [table.texts[row] for row in rows], embeddings[rows])
             for row, decision in zip(rows, made, strict=True):
                 theirs[row] = decision.expert
         scores = [scores_of(table, names) for names in (chosen, theirs)]
@@ -154,7 +154,7 @@ class RouterComparison:
         bets: Bets = OF_CANDIDATES,
         judged: JudgedGains | None = None,
     ) -> LogComparison:
-        """Reward of both routers on logged answers, each judged by the twin that did not learn from it.
+        """Reward of both routers on logged answers, each judged by the cross-fitted model that did not learn from it.
 
         The effective sample is counted where the routers want different experts: elsewhere the log may say much, and
         nothing of the difference. Where the expert of either had less than one chance in MAX_WEIGHT, its weight is cut
@@ -259,11 +259,12 @@ class RouterComparison:
         return Newcomers(tuple(self.experts[number] for number in numbers.tolist()), found.doubly_robust)
 
     def choices(self, asked: AskedAnswers) -> list[LoggedChoices]:
-        """Choices of the live router, and of the twin of each answer's part; of the candidate where there are none."""
+        """Choices of the live router, and of the model without each answer's part; of the candidate where there are
+        none."""
         found = choices_on(self.candidate, asked, self.experts)
-        for fold, twin in enumerate(self.twins):
+        for fold, fitted in enumerate(self.cross_fitted):
             rows = np.flatnonzero(asked.log.fold == fold)
-            own = choices_on(twin.router, asked.rows(rows), self.experts)
+            own = choices_on(fitted.router, asked.rows(rows), self.experts)
             found.chosen[rows], found.serves[rows] = own.chosen, own.serves
         return [choices_on(self.live, asked, self.experts), found]
 
@@ -288,9 +289,9 @@ class RouterComparison:
         """q(x, e) of the doubly robust estimate (n, m): measured quality of the category, on the scale of rewards."""
         category, fold = category_rows(asked.log, self.rows or self.candidate.categories), asked.log.fold
         found = self.evidence.matrix.quality[category] + self.evidence.reward_offset
-        for number, twin in enumerate(self.twins):
+        for number, fitted in enumerate(self.cross_fitted):
             own = fold == number
-            found[own] = twin.evidence.matrix.quality[category[own]] + twin.evidence.reward_offset
+            found[own] = fitted.evidence.matrix.quality[category[own]] + fitted.evidence.reward_offset
         return np.clip(self.over_all_experts(found), 0.0, 1.0)
 
     def over_all_experts(self, values: FloatArray) -> Float64Array:

@@ -17,14 +17,14 @@ from router.quality import cautious_quality
 from router.types import Verdict
 from tests.outcome_tables import scored_table
 from tests.training.test_retrain import CONFIG, NOW, outcome_table
-from training.candidate_fit import fit_twins, folds_of
+from training.candidate_fit import cross_fit, folds_of
 from training.evidence import Evidence
 from training.expert_map import measure_quality
 from training.fit import prepare
 from training.fit_inputs import fit_request, labelled_queries, opened_encoder
 from training.gate import Terms, judge
 from training.log_table import FOLDS
-from training.router_comparison import RouterComparison, Twin
+from training.router_comparison import CrossFitted, RouterComparison
 from training.types import OutcomeTable
 
 CATEGORIES, PROMPTS, EXPERTS = 16, 15, 6
@@ -67,8 +67,8 @@ def trial(seed: int) -> tuple[float, bool, bool]:
     live, table = MapRouter(graded(quality, rng, "a")), graded(quality, rng, "b")
     candidate, folds = MapRouter(table), folds_of(table)
     evidence = Evidence(candidate.evidence, 0.0, table, np.ones(0))
-    twins = tuple(Twin(MapRouter(table.rows(folds != fold)), evidence) for fold in range(FOLDS))
-    comparison = RouterComparison(live, candidate, evidence, candidate.evidence.quality, rng, twins)
+    cross_fitted = tuple(CrossFitted(MapRouter(table.rows(folds != fold)), evidence) for fold in range(FOLDS))
+    comparison = RouterComparison(live, candidate, evidence, candidate.evidence.quality, rng, cross_fitted)
     vectors = np.zeros((len(table.texts), 1), np.float32)
     accuracy = comparison.paired("category accuracy", np.ones(10), np.ones(10))
     fitted = comparison.on_outcomes(table, vectors, is_held_out=False)
@@ -120,9 +120,9 @@ def test_a_twin_is_fitted_without_its_fold(tmp_path, scorer) -> None:
             *names[folds == fold]
         }
 
-    twins = fit_twins(tmp_path / "twins", request, encoder, prepared, part_of, NOW)
+    cross_fitted = cross_fit(tmp_path / "twins", request, encoder, prepared, part_of, NOW)
     assert seen == list(range(FOLDS))
-    for fold, (folder, _) in enumerate(twins):
+    for fold, (folder, _) in enumerate(cross_fitted):
         artifact, left = load_artifact(folder), int((folds != fold).sum())
         assert evidence_of(artifact).count.sum() == pytest.approx(left * len(table.experts))
         if scorer != "map":

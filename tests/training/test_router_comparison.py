@@ -23,7 +23,7 @@ from training.feedback_bias import UNLIMITED
 from training.gate import Comparison
 from training.log_answers import chance_matrix, choices_on
 from training.log_table import FOLDS
-from training.router_comparison import Newcomers, Twin, doubly_robust_gains, too_few_keys
+from training.router_comparison import CrossFitted, Newcomers, doubly_robust_gains, too_few_keys
 from training.types import LabelledQuery
 
 
@@ -241,7 +241,7 @@ def test_what_is_predicted_lies_on_the_scale_of_rewards(offset: float, predicted
     comparison = small_comparison(mapping())
     told, shifted = asked(log_table(["red", "green"], ["ruby", "plain"], [1.0, 0.0])), comparison.evidence
     shifted = replace(shifted, reward_offset=offset)
-    crossed = replace(comparison, twins=(Twin(mapping(), shifted),) * FOLDS)
+    crossed = replace(comparison, cross_fitted=(CrossFitted(mapping(), shifted),) * FOLDS)
     for each in (replace(comparison, evidence=shifted), crossed):
         assert each.predicted_rewards(told) == pytest.approx(np.full((2, 3), predicted))
 
@@ -371,14 +371,14 @@ def test_a_key_judges_no_more_than_its_share() -> None:
 
 
 def test_each_graded_prompt_is_decided_by_the_twin_that_has_not_seen_it() -> None:
-    """The twin of fold f wants one of the three experts, so every prompt tells by its score who decided it."""
+    """The model without fold f wants one of the three experts, so every prompt tells by its score who decided it."""
     table = outcomes(
         [f"red {number}" for number in range(11)], [[row, row / 4, row / 9] for row in np.arange(1, 12) / 11]
     )
     wanted = [EXPERTS[fold % 3] for fold in range(FOLDS)]
     both = replace(
         small_comparison(mapping()),
-        twins=tuple(Twin(mapping(red=name), small_comparison(mapping()).evidence) for name in wanted),
+        cross_fitted=tuple(CrossFitted(mapping(red=name), small_comparison(mapping()).evidence) for name in wanted),
     )
     folds = folds_of(table)
     found = both.crossed(table, ColourEncoder().encode(table.texts))
