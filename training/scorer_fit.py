@@ -110,23 +110,16 @@ def mean_metric(values: Float64Array) -> Metric:
 def fit_scorer(
     wanted: PluginConfig, data: GradedQueries | None, rng: np.random.Generator, progress: Progress
 ) -> FittedScorer:
-    """Fits the wanted kind of scorer; the map where there are no graded queries.
+    """Fits the wanted kind of scorer with its margin, and validates it out of fold; the map where there are no graded
+    queries.
 
     Raises:
         ConfigError: unknown kind or option.
     """
-    if data is None:
-        return FittedScorer(PluginConfig(kind="map"), {}, {}, {})
-    return fit_kind(wanted.kind, wanted.options, data, rng, progress)
-
-
-def fit_kind(
-    kind: str, options: Mapping[str, object], data: GradedQueries, rng: np.random.Generator, progress: Progress
-) -> FittedScorer:
-    """Fits one kind with its margin, and validates it out of fold."""
-    if kind == "map":
-        values = mean_metric(map_values(data))
-        return FittedScorer(PluginConfig(kind="map"), {}, {}, {"validation.map": values})
+    kind, options = wanted.kind, wanted.options
+    if data is None or kind == "map":
+        metrics = {} if data is None else {"validation.map": mean_metric(map_values(data))}
+        return FittedScorer(PluginConfig(kind="map"), {}, {}, metrics)
     progress(f"fitting scorer {kind}")
     arrays = fit_arrays(kind, options, data, rng)
     unseen = out_of_fold(kind, options, data, rng)

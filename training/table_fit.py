@@ -20,7 +20,7 @@ from router.types import GENERAL
 from training.expert_map import measure_quality
 from training.fit import fit_router, prepare, write_router
 from training.fit_inputs import fingerprint_outcomes, opened_encoder
-from training.scorer_fit import FAMILY, fit_kind
+from training.scorer_fit import FAMILY, fit_scorer
 from training.stage_one import FitRequest
 from training.types import MIN_TABLE_PROMPTS, LabelledQuery, OutcomeTable
 
@@ -106,7 +106,7 @@ def fit_methods(
     with one_thread():
         for kind in plugins.kinds(FAMILY):
             start = time.perf_counter()
-            scorer = fit_kind(kind, {}, prepared.graded, prepared.rng, progress)
+            scorer = fit_scorer(PluginConfig(kind=kind), prepared.graded, prepared.rng, progress)
             took = round(time.perf_counter() - start, 2)
             made[kind] = write_router(root, wanted, encoder, prepared, scorer, now), took
     return made

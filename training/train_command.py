@@ -75,7 +75,7 @@ def train(
         else:
             request = TrainRequest(config, folder, queries, data_dir / "cache", options, cores)
             artifact = fit_configured(registry.root, request, now=now, progress=progress)
-            notes = (*notes_on_new_categories(artifact), *notes_on_training(registry, artifact, request, progress))
+            notes = (*notes_on_new_categories(artifact), *notes_on_training(registry, artifact, request))
     print_router(artifact, None if table else config)
     live = readable_pointer(registry)
     if live is None or live.version != artifact.manifest.version:

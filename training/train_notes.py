@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from base.errors import ArtifactError, ConfigError, RouterError
-from base.progress import Progress
 from fleet.router_registry import Registry
 from router.artifact import RouterArtifact, load_artifact, require_array, require_finite
-from router.build import evidence_of, load_router
+from router.build import evidence_of
 from router.config import CoeConfig, load_config
 from router.live_pointer import LivePointer
 from router.uncertainty import least_alpha, risk_threshold
-from training.candidate_verdict import decide_alike
 from training.few_examples import RECOGNISED
-from training.fit_inputs import TrainRequest, judged_outcomes, labelled_queries, opened_encoder, usable_outcomes
-from training.stage_one import embed
+from training.fit_inputs import TrainRequest
 
 
 def notes_on_training(
     registry: Registry,
     made: RouterArtifact,
     request: TrainRequest,
-    progress: Progress,
 ) -> tuple[str, ...]:
     """Sentences about a router that was just fitted and is not live yet: that nothing changes, and which experts of the
     live map are not on the new one. None about a first router, or if the live one cannot be read.
@@ -47,13 +41,6 @@ def notes_on_training(
         notes.append(
             f"no longer on the map, because no table in {request.outcomes} grades them: {', '.join(gone)}; "
             "`coe experts probe NAME` or `coe eval collect` measures them"
-        )
-    folders = [registry.folder(version) for version in (pointer.version, made.manifest.version)]
-    n = number_alike(folders, config, request, progress)
-    if n:
-        notes.append(
-            f"it decides like router {pointer.version}, which was live, on all {n} labelled and graded queries: "
-            "`coe router promote --back` goes back to an equal one"
         )
     return tuple(notes)
 
@@ -103,16 +90,3 @@ def readable_pointer(registry: Registry) -> LivePointer | None:
         return registry.live()
     except ArtifactError:
         return None
-
-
-def number_alike(folders: Sequence[Path], config: CoeConfig, request: TrainRequest, progress: Progress) -> int:
-    """Number of queries compared, if both routers decide them alike; 0 if not, or if one cannot be loaded."""
-    try:
-        before, after = (load_router(config, folder) for folder in folders)
-    except RouterError:  # another encoder, say, or other categories
-        return 0
-    labelled = labelled_queries(config, request.queries)
-    graded, _ = judged_outcomes(usable_outcomes(config, request.outcomes))
-    texts = [*(query.text for query in labelled), *graded.texts]
-    vectors = embed(opened_encoder(config.router.encoder, request.cache), texts, progress)
-    return len(texts) if decide_alike(before, after, texts, vectors) else 0

@@ -16,7 +16,6 @@ from training.scorer_fit import (
     MARGINS,
     best_margin,
     chosen_scores,
-    fit_kind,
     fit_scorer,
     mean_metric,
 )
@@ -70,10 +69,10 @@ def test_the_map_is_validated_on_queries_that_it_was_not_measured_on() -> None:
 
 def test_a_sample_that_is_cut_keeps_each_querys_row(monkeypatch: pytest.MonkeyPatch) -> None:
     data = complete(240)
-    whole = fit_kind("soft_map", {}, *with_draws(data)).choice
+    whole = fit_scorer(PluginConfig(kind="soft_map"), *with_draws(data)).choice
     assert whole["rows"].tolist() == data.decided
     monkeypatch.setattr("training.scorer_fit.MAX_SAMPLE", 100)
-    cut = fit_kind("soft_map", {}, *with_draws(data)).choice
+    cut = fit_scorer(PluginConfig(kind="soft_map"), *with_draws(data)).choice
     assert cut["sample"].shape == (100, 3)
     pairs = {(*quality, row) for quality, row in zip(whole["sample"].tolist(), whole["rows"].tolist(), strict=True)}
     kept = {(*quality, row) for quality, row in zip(cut["sample"].tolist(), cut["rows"].tolist(), strict=True)}

@@ -51,26 +51,6 @@ def test_the_same_router_again_changes_nothing_and_a_trial_goes_on(
     assert changed in said(capsys)
 
 
-def test_another_version_that_decides_alike_is_said_to(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    registry = Registry(folder / "data" / "routers")
-    before = registry.live()
-    prompts = [(category, i) for category in ("facts", "sql", "general") for i in range(1, 13)]
-    scores = np.array([[0.61, 0.41]] * len(prompts))
-    write_outcomes(outcome_table(prompts, ("left", "right"), scores), folder / "data" / "outcomes" / "probes")
-    assert train(folder) == 0
-    after = registry.live()
-    assert after.history == (before.version,)
-    assert f"it decides like router {before.version}, which was live, on all" in said(capsys)
-
-
-def test_one_that_decides_otherwise_is_not(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    prompts = [(category, i) for category in ("facts", "sql", "general") for i in range(1, 30)]
-    scores = np.array([[0.1, 0.9]] * len(prompts))
-    write_outcomes(outcome_table(prompts, ("left", "right"), scores), folder / "data" / "outcomes" / "probes")
-    assert train(folder) == 0
-    assert "decides like" not in said(capsys)
-
-
 @pytest.mark.parametrize(("score", "is_doubted"), [(0.02, True), (0.1, False)])
 def test_experts_of_whom_none_is_any_good_are_doubted_and_served(
     folder: Path, capsys: pytest.CaptureFixture[str], score: float, is_doubted: bool
