@@ -72,8 +72,7 @@ def bias_section(bias: Bias) -> Section:
         return Section("Who gives feedback", "There was no feedback in this time.")
     text = (
         f"{stated(bias.rated, percent)} of the answers were rated. Their mean reward is {stated(bias.raw, percent)}; "
-        f"counting each for the answers of its category and expert gives {stated(bias.corrected, percent)}, for the "
-        f"{percent(bias.coverage, 0)} of the answers in a category and expert with feedback."
+        f"counting each for the answers of its category and expert gives {stated(bias.corrected, percent)}."
     )
     columns: list[Column[RatedShare]] = [
         Column("Answers", lambda group: group.n),

@@ -27,6 +27,7 @@ from eval.log.traffic_records import (
 )
 from eval.metrics.intervals import gap, rate
 from router.types import Float64Array
+from training.feedback_bias import ReplyBin, ReplyRates
 
 BUCKETS_S = (60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 86400.0, 7 * 86400.0, 30 * 86400.0)
 MAX_BUCKETS = 60
@@ -222,13 +223,11 @@ def measure_bias(traffic: Traffic) -> Bias:
     """Shares of answers with feedback by group, and the mean reward as given and corrected."""
     answered = traffic.rows(traffic.is_answered & traffic.is_routed)
     is_rated = answered.is_rated.astype(np.float64)
-    weights, coverage = response_weights(answered)
     return Bias(
         rated=rate(is_rated, clusters=answered.clusters),
         groups=tuple(shares(answered)),
         raw=rate(answered.reward, clusters=answered.clusters),
-        corrected=rate(answered.reward, weights, answered.clusters),
-        coverage=coverage,
+        corrected=rate(answered.reward, response_weights(answered), answered.clusters),
     )
 
 
@@ -254,19 +253,15 @@ def latency_quarters(latency_ms: Float64Array) -> Names:
     return np.array(QUARTERS, dtype=object)[np.searchsorted(cuts, latency_ms, side="left")]
 
 
-def response_weights(answered: Traffic) -> tuple[Float64Array, float]:
-    """(n,) answers per rated answer of the same category and expert, and the share of answers in cells with feedback.
-
-    Weighting by the inverse of the response rate removes the bias as far as whether people respond depends on category
-    and expert alone (Rosenbaum & Rubin 1983; post-stratification).
-    """
-    cells = np.array([f"{c}\0{e}" for c, e in zip(answered.category, answered.expert, strict=True)], dtype=object)
-    weights = np.ones(len(answered))
-    covered = 0
-    for cell in set(cells):
-        own = cells == cell
-        n_rated = int(answered.is_rated[own].sum())
-        if n_rated:
-            weights[own] = own.sum() / n_rated
-            covered += int(own.sum())
-    return weights, covered / max(len(answered), 1)
+def response_weights(answered: Traffic) -> Float64Array:
+    """(n,) answers that each reply represents, by how often answers of its category and expert get one: the weights
+    that a retrain learns by, without what clients did."""
+    bins = [ReplyBin(*cell) for cell in zip(answered.category, answered.expert, strict=True)]
+    rates, replies = (
+        ReplyRates(),
+        Counter(own for own, is_rated in zip(bins, answered.is_rated, strict=True) if is_rated),
+    )
+    for own, answers in Counter(bins).items():
+        rates.count(own, answers, replies[own])
+    weight_of = {own: rates.weight(own) for own in set(bins)}
+    return np.array([weight_of[own] for own in bins], dtype=np.float64)

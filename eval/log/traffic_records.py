@@ -99,7 +99,6 @@ class Bias(Record):
     corrected: Rate | None = Field(
         description="every rated answer counts for the answers of its category and expert (inverse response propensity)"
     )
-    coverage: float = Field(description="share of the answers whose category and expert have feedback")
 
 
 class Moved(Record):
