@@ -162,7 +162,7 @@ def json_records(path: Path) -> Iterator[Record]:
     return numbered(path, json_lines)
 
 
-def numbered(path: Path, rows_of: Callable[[Path], Iterable[Any]]) -> Iterator[Record]:
+def numbered(path: Path, rows_of: Callable[[Path], Iterable[Any]], *, may_be_empty: bool = False) -> Iterator[Record]:
     """Rows with their places; None is a blank one. Raises DataError as `read_records` does."""
     number, is_empty = 0, True
     if not path.is_file():
@@ -181,7 +181,7 @@ def numbered(path: Path, rows_of: Callable[[Path], Iterable[Any]]) -> Iterator[R
         raise DataError(f"{path}: cannot be read, or only half of it ({type(error).__name__})") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or ' '.join(str(error).split())[:200]})") from error
-    if is_empty:
+    if is_empty and not may_be_empty:
         raise DataError(f"{path}: holds no row")
 
 

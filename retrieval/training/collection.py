@@ -212,7 +212,8 @@ def judged_queries(judgements: Judgements, texts: Mapping[str, str], rows_of: Ma
 def read_rows(files: Iterable[Path]) -> Iterator[Record]:
     """Rows of files in order, by each one's ending. Raises DataError with file and row."""
     for file in files:
-        yield from numbered(file, judgement_lines) if ending_of(file) == ".tsv" else read_records(file)
+        is_table = ending_of(file) == ".tsv"  # which may have a head alone: a split without a judgement
+        yield from numbered(file, judgement_lines, may_be_empty=True) if is_table else read_records(file)
 
 
 def judgement_lines(path: Path) -> Iterator[Mapping[str, str] | None]:

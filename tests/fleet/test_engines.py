@@ -179,7 +179,7 @@ async def test_experts_up_with_nothing_to_start_or_beside_another_is_refused(tmp
     lock = claim_vllm(tmp_path)
     write_vllm(tmp_path, [engine_record("a", "http://127.0.0.1:1/v1")])
     config = config_of({"a": {"engine": "vllm", "model": "m"}})
-    with pytest.raises(EngineError, match=r"another `coe experts up` \(process \d+\) runs"):
+    with pytest.raises(EngineError, match=r"process \d+, another coe, runs the engines"):
         await run_experts(config, tmp_path, tmp_path, {}, once=True)
     assert read_vllm(tmp_path).urls == {"a": ("http://127.0.0.1:1/v1",)}
     lock.release()

@@ -111,10 +111,10 @@ async def test_an_account_goes_on_in_the_next_process(redis_url: str) -> None:
     async with engines(["emerald"]) as urls:
         quality = {"ruby": 0.2, "emerald": 0.9, "plain": 0.5}
         residents = tuple(resident(name) for name in EXPERTS)
-        async with controller(redis_url, urls, Regret(residents, 0.0, ResidencyConfig(memory_gb=1))) as before:
+        async with controller(redis_url, urls, Regret(residents, 0.0)) as before:
             before.note("green", quality, "plain", None)
             before.scheduler.measured("ruby", wake_1_s=3.0)
-        async with controller(redis_url, urls, Regret(residents, 0.0, ResidencyConfig(memory_gb=1))) as after:
+        async with controller(redis_url, urls, Regret(residents, 0.0)) as after:
             found = after.outlook("emerald")
             assert found.account == pytest.approx(0.4, abs=0.05)
             assert after.scheduler.residents[0].times.wake_1_s == 3.0
