@@ -72,7 +72,7 @@ def require_extras(feature: str, extras: Iterable[str]) -> None:
 
 @contextmanager
 def needing(feature: str, extras: Iterable[str]) -> Iterator[None]:
-    """Requires extras before the block; a package of another one that the block does not find is told the same way."""
+    """Requires extras before the block; a package of another one that the block does not find gives the same error."""
     require_extras(feature, extras)
     try:
         yield

@@ -112,7 +112,7 @@ def run(name: str, arguments: Sequence[str]) -> int:
 
 
 def usage_lines(error: Any) -> list[str]:
-    """What is wrong with an option or argument, in the words of our other errors, and where its help is."""
+    """Says what is wrong with an option or argument, and where its help is, in the words of our other errors."""
     from pydantic import ValidationError
 
     said = error.format_message()  # names the option as well

@@ -1,6 +1,6 @@
 """Erasing a subject wherever its decisions are: SQL, stream, dead letters, spools of this machine; and cached answers.
 
-SQL is told first, so a decision that is still on its way cannot get in. What is left of one in a spool is its
+SQL comes first, so a decision that is still on its way cannot get in. What is left of one in a spool is its
 number.
 """
 

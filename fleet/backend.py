@@ -65,7 +65,7 @@ class ChunkStream(Protocol):
 
 
 class WholeLines:
-    """Bytes that come in pieces, cut anywhere, as whole lines: nobody who reads them has to put one together.
+    """Bytes that come in pieces, cut anywhere, as whole lines, so that no reader has to join them.
 
     Args:
         max_bytes: of a line.

@@ -143,7 +143,7 @@ class Fleet:
                 self._held.discard(number)
 
     def hold_ended(self) -> frozenset[str]:
-        """Gives up engines that have ended asleep, until `follow` is told that they are not to be stopped any more.
+        """Gives up engines that have ended asleep, until `follow` says that they are not to be stopped any more.
 
         They are not started of their own accord: others may have their GPU memory. Returns their names.
         """
@@ -221,7 +221,7 @@ class Fleet:
 
 
 def gpus_of(plan: EnginePlan) -> list[str]:
-    """Numbers of its GPUs, where it is told which."""
+    """Numbers of its GPUs, where they are named."""
     return named_gpus(plan.spec.env or {})
 
 

@@ -119,7 +119,7 @@ async def run_quietly(words: Sequence[str], limit_s: float) -> tuple[str, str]:
     lines = [line.strip() for line in reversed(out.decode(errors="replace").splitlines()) if line.strip()]
     if child.returncode == 0:
         return "ended", next(iter(lines), "")
-    # The text of an unforeseen error may hold what users wrote, so only its place is told.
+    # The text of an unforeseen error may hold what users wrote, so only its place is logged.
     return "failed", next((line for line in lines if line.startswith(("coe: ", 'File "'))), "")
 
 

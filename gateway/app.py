@@ -199,8 +199,8 @@ class GatewayApp:
         return await self._loaded("rest", partial(load_rest, self._parts))
 
     async def _loaded(self, name: str, load: Callable[[], T]) -> T:
-        """Runs `load` once, in a thread, when a request first needs its result; chats go on meanwhile. After a failure,
-        such as too many open files, the next request tries again."""
+        """Runs `load` once, in a thread, when a request first needs its result; chats continue meanwhile. After a
+        failure, such as too many open files, the next request tries again."""
         loading = self._loading.get(name)
         if loading is None:
             loading = self._loading[name] = asyncio.create_task(asyncio.to_thread(load), name=f"load-{name}")

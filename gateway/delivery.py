@@ -31,7 +31,7 @@ SendPiece = Callable[[bytes], Awaitable[None]]
 
 
 class PassedOn:
-    """An answer on the wire that its client asked on: its bytes go on as they come, and are read along.
+    """An answer in the API that its client asked by: its bytes are passed on as they come, and read along.
 
     Args:
         chat: that was sent to the expert.
@@ -72,10 +72,10 @@ class PassedOn:
 
 
 class Translated:
-    """A streamed chat completion that is told on another surface, so each event has to be read first.
+    """A streamed chat completion that is translated for another API, so each event has to be read first.
 
     Args:
-        told: the answer as it is told there.
+        told: the translated answer.
         keep_chars: how much of its text `reader` keeps.
     """
 
@@ -107,7 +107,7 @@ class Translated:
 
 
 class Frames:
-    """The bytes of an answer as it is told; apart from `Translated`, or it and its reader would refer to each other."""
+    """The bytes of a translated answer; apart from `Translated`, or it and its reader would refer to each other."""
 
     def __init__(self, surface: Surface, told: Told) -> None:
         self._surface, self._told = surface, told
@@ -145,7 +145,7 @@ class Frames:
 
 
 def whole_told(told: Told, body: bytes) -> bytes:
-    """A whole chat completion as it is told on another surface. Raises BackendError; ApiError where an error is beside
+    """A whole chat completion, translated for another API. Raises BackendError; ApiError where an error is beside
     it."""
     values = reply_json(body)
     if values.get("error") is not None:

@@ -139,7 +139,7 @@ class ExpertCall:
     def _asks_usage(self, caller: Caller, chat: ChatRequest, expert: str, native: Native | None) -> bool:
         """Returns True where a stream's usage is needed and its client did not ask for it."""
         if native is None and chat.native is not None:
-            return True  # what is told to the client has it
+            return True  # the client's answer has it
         body = chat.body if native is None else native.body
         options = body.get("stream_options") or {}
         if (native is not None and native.wire is not Wire.COMPLETIONS) or not isinstance(options, dict):

@@ -21,7 +21,7 @@ ANSWERS_S = 2.0
 
 
 class State(StrEnum):
-    """What an engine can be told to be."""
+    """States that an engine can be set to."""
 
     AWAKE = "awake"
     SLEEP_1 = "sleep_1"  # weights in host memory

@@ -120,7 +120,7 @@ def trial_metrics(trials: TrialWatch) -> Iterator[Metric]:
 
 
 def learning_metrics(learning: Learning | None, routers: Registry) -> Iterator[Metric]:
-    """Whether this gateway learns, how its rounds ended, and the verdict of the last one of any process."""
+    """Metrics of learning: on or off here, how its rounds ended, and the verdict of the last one of any process."""
     is_on = learning is not None and learning.is_on
     yield GaugeMetricFamily("coe_learning", "1 while this gateway runs coe retrain on a schedule", value=is_on)
     rounds = CounterMetricFamily("coe_learning_rounds", "Rounds of coe retrain by their end", labels=["end"])

@@ -1,4 +1,4 @@
-"""What the log's feedback says by kind and key, and how far signals of clients and judges agree with it."""
+"""The log's feedback by kind and key, and how far signals of clients and judges agree with it."""
 
 from __future__ import annotations
 

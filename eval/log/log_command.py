@@ -128,7 +128,7 @@ def report_savings(kind: str, files: list[Path], policy: str, out: Path, config:
 
 
 def found_or_why(read: Callable[[], T]) -> tuple[T | None, str]:
-    """What is read, or why it is not known."""
+    """Says what is read, or why it is not known."""
     try:
         return read(), ""
     except RouterError as error:

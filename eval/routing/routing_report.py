@@ -134,7 +134,7 @@ def method_record(trial: Trial, method: MethodOutput, scores: Paired) -> MethodR
 
 
 def power_of(differences: Float64Array) -> Power:
-    """What the differences (n,) of n test queries can show."""
+    """Says what the differences (n,) of n test queries can show."""
     n = len(differences)
     error = float(differences.std(ddof=1)) / math.sqrt(n) if n > 1 else 0.0
     return Power(

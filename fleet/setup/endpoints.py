@@ -31,7 +31,7 @@ PREFIXES = (
         "",
     ),
 )
-"""What their model cards have put before queries and before documents, by the name of a model."""
+"""Prefixes of queries and of documents by the name of a model, from its model card."""
 
 KINDS = ("mode", "type", "task", "model_type", "capabilities")
 """Keys by which LiteLLM, Together, TEI and Infinity say what a model is for."""

@@ -1,4 +1,4 @@
-"""Counters of caps: their names in Redis, what a request takes of them, and what a client is told of them."""
+"""Counters of caps: their names in Redis, what a request takes of them, and what an answer says of them."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ CHAT_END = EndMark(b"data", b"[DONE]")
 
 
 class Answer(Protocol):
-    """One answer as it is told to the client. Its events come from those of a chat completion."""
+    """One answer, translated for the client. Its events come from those of a chat completion."""
 
     def read(self, event: Mapping[str, Any]) -> Iterable[Json]:
         """The events that follow from the next one of a streamed chat completion."""

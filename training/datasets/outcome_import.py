@@ -78,7 +78,7 @@ def bounds_of(text: str) -> tuple[float, float]:
 
 
 def read_scores(files: Sequence[str], options: ImportOptions) -> Iterator[OutcomeRow | LeftOut]:
-    """What files hold, each `FILE` or `MODEL=FILE`. Raises DataError."""
+    """Contents of files, each `FILE` or `MODEL=FILE`. Raises DataError."""
     names = options.names
     category = {} if options.category is None else {"category": options.category}
     for argument in files:

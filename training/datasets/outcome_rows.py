@@ -78,7 +78,7 @@ class ScoreRow(Row):
 
 @dataclass(frozen=True, slots=True)
 class OutcomeRow:
-    """What a row of a file says. `score_field` is its name of the score."""
+    """Contents of a row of a file. `score_field` is its name of the score."""
 
     record: Record
     prompt: PromptRow
