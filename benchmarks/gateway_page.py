@@ -67,39 +67,6 @@ class Bar:
         return f"| {self.text} | {limit} | {found} | {verdict} |"
 
 
-NAMED_SPEED, STATIC_SPEED = (f"requests/s at 16 at once, {name} / pass-through" for name in ("named", "static"))
-SHIPPED_TAIL = "p99 at 16 at once less encoder / pass-through, as shipped"
-STATIC_MEMORY = "resident memory, static, MiB"
-SHIPPED_LARGE = "added to the median of 131,000 characters, as shipped, ms"
-WHY = {
-    NAMED_SPEED: (
-        "the log shares the core. A record takes 75 us of processor time in the gateway and 36 in Valkey and on its "
-        "way to SQL (`python -m benchmarks.record_cost`). At 0.8 of pass-through's speed (185 us) all may take 231. "
-        "That leaves 120 for a request with its checks, where pass-through takes 185 without any."
-    ),
-    STATIC_SPEED: (
-        "at half of pass-through's speed all may take 370 us. With the expert named it takes 326, which leaves "
-        "44 for the vector, the decision and a longer record."
-    ),
-    SHIPPED_TAIL: (
-        "sixteen requests on one core wait for each other, so each takes sixteen times the processor time of "
-        "one: 21 ms at the 1.3 ms of a chat as shipped. The bar allows some 30 (1.5 times what pass-through takes, "
-        "and 1.4 for the encoder), and that to the slowest in a hundred: four times a second the log's records come "
-        "between them for 10 to 20 ms, and more often but fewer of them at once cost as much."
-    ),
-    STATIC_MEMORY: (
-        "at the start it has 138 MiB already. Modules take 87 (sqlalchemy with its ORM 18, our own 15, numpy 10, "
-        "redis 6, pydantic 6, OpenSSL 5, aiohttp 6), the tokenizer 18, the interpreter 13, Valkey 7. A thousand chats "
-        "add 7, fifteen thousand 13, of which Valkey has 4."
-    ),
-    SHIPPED_LARGE: (
-        "with the expert named it is 0.9. Encoding and deciding add 2.3, where they add 1.4 for 200 characters: the "
-        "encoder reads 600 of a long text."
-    ),
-}
-"""Reasons for bars that do not hold, as measured on 2026-11-28."""
-
-
 def sample(entry: Round, name: str, load: Load) -> Sample:
     return entry[name].samples[load.name]
 
@@ -139,15 +106,15 @@ def late_gap(name: str) -> Callable[[Round], float]:
 def bars(has_litellm: bool) -> list[Bar]:
     short = {NAMED: "named", STATIC: "static", SHIPPED: "as shipped"}
     found = [
-        Bar(NAMED_SPEED, speed(NAMED, REFERENCE), 0.8, is_least=True),
-        Bar(STATIC_SPEED, speed(STATIC, REFERENCE), 0.5, is_least=True),
+        Bar("requests/s at 16 at once, named / pass-through", speed(NAMED, REFERENCE), 0.8, is_least=True),
+        Bar("requests/s at 16 at once, static / pass-through", speed(STATIC, REFERENCE), 0.5, is_least=True),
     ]
     if has_litellm:
         found.append(Bar("requests/s at 16 at once, as shipped / LiteLLM", speed(SHIPPED, LITELLM), 4, is_least=True))
     found += [
         Bar("added to the median of one request, as shipped, ms", added_ms(SHIPPED, ONE), 3),
         *(Bar(f"p99 at 16 at once less encoder / pass-through, {n}", tail(k), 1.5) for k, n in short.items()),
-        Bar(STATIC_MEMORY, lambda entry: entry[STATIC].rss_mib, 160, digits=0),
+        Bar("resident memory, static, MiB", lambda entry: entry[STATIC].rss_mib, 160, digits=0),
         Bar("resident memory, as shipped, MiB", lambda entry: entry[SHIPPED].rss_mib, 350, digits=0),
         Bar("first frame later than with pass-through, named, ms", first_frame_ms(NAMED), 1),
         Bar("first frame later than with pass-through, static, ms", first_frame_ms(STATIC), 1),
@@ -163,13 +130,6 @@ def bars(has_litellm: bool) -> list[Bar]:
 def bars_table(rounds: Sequence[Round]) -> list[str]:
     rows = [bar.row(rounds) for bar in bars(LITELLM in rounds[0])]
     return ["| | bar | measured | holds |", "|---|---|---|---|", *rows]
-
-
-def reasons(rounds: Sequence[Round]) -> list[str]:
-    """The section about bars that do not hold, as far as it is known why; nothing where there are none."""
-    missed = [bar.text for bar in bars(LITELLM in rounds[0]) if bar.text in WHY and not bar.holds(rounds)]
-    lines = [f"- {text}: {WHY[text]}" for text in missed]
-    return ["", "## Bars that do not hold, and why", "", *lines] if lines else []
 
 
 def load_table(rounds: Sequence[Round], load: Load) -> list[str]:
@@ -232,7 +192,6 @@ def page(rounds: Sequence[Round], seconds: float, busy: tuple[float, float], tex
         "What a request is *added* is counted against the engine without any gateway.",
         "",
         *bars_table(rounds),
-        *reasons(rounds),
         "",
         "## Start and memory",
         "",

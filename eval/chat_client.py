@@ -6,8 +6,9 @@ docs/formats.md has the list.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from enum import StrEnum
 from urllib.parse import urlsplit
 
@@ -26,6 +27,9 @@ SAMPLING = {"temperature": 0}
 MAX_RETRY_AFTER_S = 30.0
 MAX_QUOTED_CHARS = 200
 AWAY = frozenset({429, 503})
+LISTED_WITHIN_S, LOOK_EVERY_S = 15.0, 0.25
+"""Longest wait for a model that was put in force a moment ago, and the time between two looks."""
+
 CONTEXT_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error"})
 
 
@@ -68,7 +72,8 @@ class ChatClient:
 
     def __init__(self, session: aiohttp.ClientSession, base_url: str, api_key: str | None = None) -> None:
         self._session = session
-        self._url = f"{base_url.rstrip('/')}/chat/completions"
+        self._root = base_url.rstrip("/")
+        self._url = f"{self._root}/chat/completions"
         self._api_key = api_key
 
     @property
@@ -76,6 +81,18 @@ class ChatClient:
         """The address without the password that it may hold."""
         parts = urlsplit(self._url)
         return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+    async def wait_for_model(self, name: str) -> None:
+        """Waits until the endpoint lists a model: a gateway serves a configuration a moment after it was put in force.
+        Returns after `LISTED_WITHIN_S` in any case, and at once where no list is given."""
+        with suppress(TimeoutError, aiohttp.ClientError, ValueError, TypeError, KeyError):
+            async with asyncio.timeout(LISTED_WITHIN_S):
+                while name not in await self._models():
+                    await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _models(self) -> set[str]:
+        async with self._session.get(f"{self._root}/models", raise_for_status=True) as response:
+            return {each["id"] for each in from_json(await response.read(), has_unique_keys=False)["data"]}
 
     async def ask(
         self, expert: str, probe: Probe, wants_logprobs: bool = False

@@ -76,6 +76,7 @@ def experts_probe(
     request = CollectRequest(
         **vars(inputs), base_url=base_url, out=out, api_key=api_key(), kept=frozenset(inputs.facts)
     )
+    asyncio.run(listed(request, name))
     with console_progress() as progress:
         asking = Rounds(request, names, rows, progress)
         luck = chances_of_luck(bars, probes, *run_plan(bars, probes, asking))
@@ -90,6 +91,12 @@ def experts_probe(
     else:
         short = found.artifact.manifest.version[:8]
         echo(f"nothing serves it yet: `coe router promote {short}`")
+
+
+async def listed(request: CollectRequest, expert: str) -> None:
+    """Waits until the gateway serves an expert that `coe config apply` has just added."""
+    async with request.client() as client:
+        await client.wait_for_model(expert)
 
 
 def probes_by_row(

@@ -43,9 +43,12 @@ FALLS, SHARE = "sql", 0.3
 def graded(
     truth: np.ndarray, rows: tuple[str, ...], experts: tuple[str, ...], rng: np.random.Generator
 ) -> OutcomeTable:
-    """Right and wrong answers to `PROBES` probes of each row, right as often as `truth` (rows, experts) says."""
+    """Answers to `PROBES` probes of each row, of which an expert gets as large a share right as `truth` (rows, experts)
+    says, so that the first router does not hang on luck."""
     prompts = [(name, i) for name in rows for i in range(PROBES)]
-    scores = (rng.random((len(prompts), len(experts))) < np.repeat(truth, PROBES, axis=0)).astype(np.float32)
+    n_right = np.rint(truth * PROBES)[:, None, :]
+    ranks = rng.permuted(np.broadcast_to(np.arange(PROBES)[:, None], (len(rows), PROBES, len(experts))), axis=1)
+    scores = (ranks < n_right).reshape(len(prompts), len(experts)).astype(np.float32)
     return outcome_table(prompts, experts, scores)
 
 
