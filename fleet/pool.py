@@ -10,10 +10,9 @@ from typing import Protocol
 
 from base.errors import BusyError
 from fleet.backend import SPENT, BackendRequest, BackendResponse, read_all
-from fleet.breaker import Breaker, BreakerState
 from fleet.connect import DisabledBackend
 from fleet.drop_params import TakenFields
-from fleet.replicas import ExpertBackend, Replica, Replicas
+from fleet.replicas import Breaker, BreakerState, ExpertBackend, Replica, Replicas
 from fleet.tasks import stop_task
 
 PROBE_EVERY_S = 0.25

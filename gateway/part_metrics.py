@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from decision_log.sink import DecisionLog
-from fleet.breaker import BreakerState
 from fleet.learning import ROUND_ENDS, Learning
 from fleet.pool import ExpertPool
+from fleet.replicas import BreakerState
 from fleet.residency.types import Residency
 from fleet.router_registry import Registry
 from gateway.intake import Admission, Intake

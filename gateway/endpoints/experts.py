@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fleet.breaker import BreakerState
 from fleet.connect import DisabledBackend
 from fleet.pool import ExpertPool
+from fleet.replicas import BreakerState
 from fleet.residency.types import Residency
 from fleet.residency.vllm_actuator import VllmActuator
 from fleet.vllm_addresses import read_vllm

@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 
 from base.errors import BusyError, ConfigError
 from fleet.backend import BackendRequest, read_all, retry_after_s
-from fleet.breaker import FIRST_BACKOFF_S
 from fleet.connect import build_backends
 from fleet.pool import ExpertPool
-from fleet.replicas import LOAD_BOUND, Queue, Replica, Replicas, chosen, engine_load
+from fleet.replicas import FIRST_BACKOFF_S, LOAD_BOUND, Queue, Replica, Replicas, chosen, engine_load
 from fleet.wires.echo import EchoBackend, Options
 from tests.fake_vllm.command import FakeOptions
 from tests.fake_vllm.engine import FakeEngine

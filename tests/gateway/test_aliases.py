@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from base.errors import ConfigError
-from fleet.breaker import FAILURES_TO_OPEN
+from fleet.replicas import FAILURES_TO_OPEN
 from router.explain import reason_in_words
 from router.types import DecisionReason
 from tests.gateway.fault_upstream import FaultUpstream, fault_upstream

@@ -10,7 +10,7 @@ import openai
 import orjson
 import pytest
 
-from fleet.breaker import FIRST_BACKOFF_S, Breaker
+from fleet.replicas import FIRST_BACKOFF_S, Breaker
 from fleet.wires import vllm
 from gateway.delivery import read_tail
 from gateway.expert_call import RETRY_BURST

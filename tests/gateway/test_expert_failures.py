@@ -13,8 +13,8 @@ from openai import AsyncOpenAI
 from base.errors import RouterError
 from decision_log.read import has_failed
 from fleet.backend import BackendResponse
-from fleet.breaker import FAILURES_TO_OPEN, BreakerState
 from fleet.chat_completions import chunks_of
+from fleet.replicas import FAILURES_TO_OPEN, BreakerState
 from gateway import expert_answer, expert_call
 from gateway.expert_answer import key_pattern
 from gateway.expert_errors import MASK, upstream_error, without_keys

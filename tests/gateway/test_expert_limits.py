@@ -8,8 +8,7 @@ import orjson
 import pytest
 
 from base import options
-from fleet.breaker import FAILURES_TO_OPEN
-from fleet.replicas import Replicas
+from fleet.replicas import FAILURES_TO_OPEN, Replicas
 from gateway import experts_commands
 from gateway.expert_errors import upstream_error
 from gateway.http_errors import OUT_OF_QUOTA

@@ -7,9 +7,8 @@ from itertools import count
 
 import pytest
 
-from fleet.breaker import FAILURES_TO_OPEN, Breaker, BreakerState
 from fleet.pool import ExpertPool
-from fleet.replicas import Replicas
+from fleet.replicas import FAILURES_TO_OPEN, Breaker, BreakerState, Replicas
 from gateway.expert_call import RETRY_BURST
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.running import Running, echoes, faulty, running, wire

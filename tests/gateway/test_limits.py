@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from base.errors import ConfigError
-from fleet.breaker import FAILURES_TO_OPEN, FIRST_BACKOFF_S, MAX_BACKOFF_S, MAX_REST_S, Breaker, BreakerState
+from fleet.replicas import FAILURES_TO_OPEN, FIRST_BACKOFF_S, MAX_BACKOFF_S, MAX_REST_S, Breaker, BreakerState
 from gateway.expert_call import RetryBudget
 from gateway.http_errors import ApiError
 from gateway.intake import Admission

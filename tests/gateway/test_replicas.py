@@ -8,8 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
-from fleet.breaker import FAILURES_TO_OPEN, FIRST_BACKOFF_S, BreakerState
-from fleet.replicas import Replicas
+from fleet.replicas import FAILURES_TO_OPEN, FIRST_BACKOFF_S, BreakerState, Replicas
 from fleet.wires import echo
 from tests.gateway.fault_upstream import FaultUpstream, fault_upstream
 from tests.gateway.running import Running, echoes, running, wire

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fleet.backend import BackendRequest, BackendResponse, ChatBackend, Unconnected
-from fleet.breaker import BreakerState
+from fleet.replicas import BreakerState
 from gateway.parts import Parts
 from router.config import CoeConfig
 from tests.gateway.running import Running, config_of, echoes, running
