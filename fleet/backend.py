@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from types import MappingProxyType
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from base.errors import BackendError
 from base.json_text import JsonError, from_json
@@ -133,6 +133,11 @@ async def read_all(chunks: ChunkStream, max_bytes: int) -> bytes:
         if size > max_bytes:
             raise BackendError(f"the expert's answer is larger than {max_bytes} bytes", status=502)
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def reply_json(text: bytes) -> Any:
+    """The value of an expert's JSON, which may repeat a key: no decision depends on it. Raises JsonError."""
+    return from_json(text, max_values=MAX_ANSWER_VALUES, has_unique_keys=False)
 
 
 def is_too_large(status: int, body: bytes) -> bool:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from base.errors import BackendError
 from base.json_text import JsonError, from_json
-from fleet.backend import MAX_ANSWER_VALUES, MAX_EVENT_BYTES
+from fleet.backend import MAX_EVENT_BYTES, ChunkStream, reply_json
 from gateway.http_errors import code_of, not_ours
 from router.usage import Usage, usage_of
+
+MAX_TAIL_S = 1.0
 
 
 class StreamReader:
@@ -214,16 +217,6 @@ def answer_text(body: bytes) -> str | None:
     return content if isinstance(content, str) else None
 
 
-def reply_json(text: bytes) -> Any:
-    """The value of an expert's JSON, which may repeat a key: no decision depends on it. Raises JsonError."""
-    return from_json(text, max_values=MAX_ANSWER_VALUES, has_unique_keys=False)
-
-
-def data_of(event: bytes) -> bytes:
-    """The data of an event of a stream."""
-    return b"\n".join(line[5:] for line in event.splitlines() if line.startswith(b"data:"))
-
-
 def later(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     """A usage object with what a later one adds or replaces. Counts only rise."""
 
@@ -238,3 +231,26 @@ def error_code(error: object) -> str:
     """The code of an expert's error object."""
     given = (error.get("code"), error.get("type")) if isinstance(error, dict) else ()
     return code_of(*map(not_ours, given))
+
+
+class StreamTails:
+    """Reads tails in the background, so that connections can be used again and no client waits for it."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def read(self, chunks: ChunkStream) -> None:
+        """Reads to the end, for at most MAX_TAIL_S, and closes."""
+        task = asyncio.create_task(read_tail(chunks), name="stream-tail")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def read_tail(chunks: ChunkStream) -> None:
+    try:
+        with suppress(BackendError, TimeoutError):
+            async with asyncio.timeout(MAX_TAIL_S):
+                while await anext(chunks, b""):
+                    pass
+    finally:
+        await chunks.aclose()

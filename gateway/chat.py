@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from base.errors import BackendError, StoreError
 from decision_log.decision_record import TerminalState
 from decision_log.privacy import named_session
-from gateway.answer_reader import answer_text
+from gateway.answer_reader import StreamTails, answer_text
 from gateway.asgi import ClientWatch, decode_json, read_body, read_off_loop, send_body, send_head
 from gateway.chat_request import ChatRequest, identity, json_object
-from gateway.delivery import PassedOn, StreamTails, Translated, whole_told
 from gateway.exchange import ChatRow, RequestContext, new_decision_id, request_id_of, response_headers
 from gateway.expert_answer import EVENT_STREAM, StreamedAnswer, WholeAnswer
 from gateway.http_errors import CLIENT_GONE_STATUS, ClientGoneError, api_error
+from gateway.surfaces.surface import PassedOn, Translated, whole_told
 from router.usage import Usage
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from typing import cast
 
 from base.errors import BackendError, BusyError, RouterError
 from decision_log.privacy import keyed_hash
-from fleet.backend import ELSEWHERE, RETRY_AFTER_S, BackendRequest, BackendResponse
+from fleet.backend import ELSEWHERE, RETRY_AFTER_S, BackendRequest, BackendResponse, reply_json
 from fleet.chat_completions import chunks_of, frames, response_of, wants_usage
 from fleet.pool import Call, ExpertPool
 from fleet.replicas import Replica
-from gateway.answer_reader import chat_completion, reply_json
+from gateway.answer_reader import chat_completion
 from gateway.asgi import off_loop
 from gateway.chat_request import ChatRequest, Native
 from gateway.exchange import Calls, RequestContext

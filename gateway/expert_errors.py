@@ -7,8 +7,16 @@ import re
 from collections.abc import Mapping
 
 from base.json_text import JsonError, from_json, to_json
-from fleet.backend import ELSEWHERE, RETRY_AFTER_S, SPENT, SPENT_REST_S, is_spent, is_too_large, retry_after_s
-from gateway.answer_reader import reply_json
+from fleet.backend import (
+    ELSEWHERE,
+    RETRY_AFTER_S,
+    SPENT,
+    SPENT_REST_S,
+    is_spent,
+    is_too_large,
+    reply_json,
+    retry_after_s,
+)
 from gateway.http_errors import (
     CREDENTIALS,
     MAX_UPSTREAM_MESSAGE_CHARS,

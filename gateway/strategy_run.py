@@ -12,7 +12,8 @@ from functools import partial
 from base.errors import RouterError
 from base.json_text import to_json
 from decision_log.decision_record import AskedExpert, CallState, StrategyTrace
-from gateway.answer_reader import answer_text, reply_json
+from fleet.backend import reply_json
+from gateway.answer_reader import answer_text
 from gateway.asgi import read_off_loop
 from gateway.chat_log import cost_usd
 from gateway.chat_request import ChatRequest, text_of

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from base.errors import RouterError
 from base.json_text import to_json
-from fleet.backend import MAX_ERROR_BYTES, BackendRequest
+from fleet.backend import MAX_ERROR_BYTES, BackendRequest, reply_json
 from fleet.pool import ExpertPool
-from gateway.answer_reader import reply_json
 from gateway.asgi import Arrival, decode_json, read_body, read_off_loop, send_body
 from gateway.chat_request import ChatRequest, json_object
 from gateway.exchange import new_decision_id, request_id_of

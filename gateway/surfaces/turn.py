@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from base.errors import BackendError
-from gateway.tool_calls import Calls, is_json, text_of
+from gateway.event_edits import Calls, is_json, text_of
 
 REASONING, TEXT, REFUSAL, CALL = "reasoning", "text", "refusal", "call"
 

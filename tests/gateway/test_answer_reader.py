@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from base.json_text import to_json
 from fleet.backend import MAX_EVENT_BYTES, WholeLines
 from gateway.answer_reader import StreamReader, answer_text, read_answer
-from gateway.delivery import USAGE as USAGE_EVENT
-from gateway.delivery import Edit, EditedEvents, without_usage
-from gateway.surfaces.surface import CHAT_END
+from gateway.event_edits import USAGE as USAGE_EVENT
+from gateway.event_edits import Edit, EventEdits, without_usage
 from router.usage import Usage, usage_of
 from tests.gateway.fault_upstream import CRLF_STREAM, LARGE_STREAM, STREAM, WORDS, delta, events
 
@@ -153,7 +152,7 @@ def test_only_events_that_report_nothing_but_usage_are_hidden(
     given_events: list[tuple[bytes, bytes]], size: int, rest: bytes
 ) -> None:
     stream = b"".join(events(data, end=end) for data, end in given_events) + rest
-    hidden = EditedEvents(CHAT_END, [Edit(USAGE_EVENT, without_usage)])
-    passed = [hidden.pass_on(lines) for lines in whole_lines(stream, size)]
+    hidden = EventEdits([Edit(USAGE_EVENT, without_usage)])
+    passed = [hidden.changed(lines) for lines in whole_lines(stream, size)]
     shown = b"".join(events(data, end=end) for data, end in given_events if data != USAGE) + rest
     assert b"".join(passed) + hidden.rest() == shown

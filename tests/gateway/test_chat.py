@@ -9,8 +9,8 @@ import pytest
 
 from gateway.answer_reader import StreamReader
 from gateway.chat import ChatExchange
-from gateway.delivery import PassedOn, Translated
 from gateway.exchange import ChatRow
+from gateway.surfaces.surface import PassedOn, Translated
 from tests.gateway.running import Running, faulty, running
 from tests.waiting import until
 

@@ -12,7 +12,7 @@ import pytest
 
 from fleet.replicas import FIRST_BACKOFF_S, Breaker
 from fleet.wires import vllm
-from gateway.delivery import read_tail
+from gateway.answer_reader import read_tail
 from gateway.expert_call import RETRY_BURST
 from tests.gateway.fault_upstream import (
     ANSWER,
@@ -165,7 +165,7 @@ async def test_a_client_that_leaves_at_the_end_mark_was_answered() -> None:
 
 @pytest.mark.parametrize("has_end", [True, False])
 async def test_what_follows_the_end_mark_is_read_for_a_moment(monkeypatch: pytest.MonkeyPatch, has_end: bool) -> None:
-    monkeypatch.setattr("gateway.delivery.MAX_TAIL_S", 0.05)
+    monkeypatch.setattr("gateway.answer_reader.MAX_TAIL_S", 0.05)
     tail = Tail(has_end)
     await read_tail(tail)
     assert (tail.was_read, tail.is_closed) == (has_end, True)

@@ -16,10 +16,9 @@ from fleet.chat_completions import chunks_of
 from gateway.answer_reader import StreamReader, read_answer
 from gateway.app import SURFACES
 from gateway.body_fields import listed
-from gateway.delivery import Translated, whole_told
 from gateway.expert_answer import StreamedAnswer
 from gateway.http_errors import ApiError
-from gateway.surfaces.surface import Surface
+from gateway.surfaces.surface import Surface, Translated, whole_told
 from router.gateway_config import GatewayConfig
 from tests.gateway.surfaces.test_native import REQUESTS, STREAMS, WHOLE
 

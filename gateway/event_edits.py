@@ -1,4 +1,5 @@
-"""Calls of tools in a streamed answer: which call a piece belongs to, and the pieces as OpenAI's clients add them up.
+"""Changes of the events of a stream that is passed on: calls of tools as OpenAI's clients add them up, and without the
+usage that only the gateway asked for.
 
 Engines and providers differ: Gemini and Ollama before 0.5 number no call or each 0, some without an id, old vLLM sends
 another id with each piece, others send id and name again, the name after the id, or arguments as an object.
@@ -6,13 +7,19 @@ another id with each piece, others send id and name again, the name after the id
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from base.json_text import JsonError, to_json
-from gateway.answer_reader import data_of, reply_json
+from fleet.backend import MAX_EVENT_BYTES, reply_json
+
+EVENT_END = re.compile(rb"(?:\r?\n){2}")
+EVENT = re.compile(rb".*?(?:\r?\n){2}|.+", re.DOTALL)
+USAGE = re.compile(rb'"usage"')
+CALLS = re.compile(rb'"tool_calls"\s*:\s*\[\s*\{')  # some engines have null or an empty list in each event
 
 
 @dataclass(slots=True)
@@ -103,3 +110,52 @@ def is_json(text: str) -> bool:
 def text_of(values: Mapping[str, Any], name: str) -> str | None:
     value = values.get(name)
     return value if isinstance(value, str) else None
+
+
+class Edit(NamedTuple):
+    """A change of each event of some lines, where they hold the pattern."""
+
+    pattern: re.Pattern[bytes]
+    change: Callable[[bytes], bytes]
+
+
+class EventEdits:
+    """Changes whole events on their way."""
+
+    def __init__(self, edits: Iterable[Edit]) -> None:
+        self._edits = tuple(edits)
+        self._open = bytearray()  # an event that is not whole yet
+
+    def changed(self, lines: bytes) -> bytes:
+        """The events that are whole with these lines."""
+        if self._open or not lines.endswith((b"\n\n", b"\n\r\n")):
+            begin = max(len(self._open) - 3, 0)
+            self._open += lines
+            whole = max((found.end() for found in EVENT_END.finditer(self._open, begin)), default=0)
+            if len(self._open) > MAX_EVENT_BYTES:
+                whole = len(self._open)
+            lines = bytes(self._open[:whole])
+            del self._open[:whole]
+        for edit in self._edits:
+            if edit.pattern.search(lines):
+                lines = b"".join(map(edit.change, EVENT.findall(lines)))
+        return lines
+
+    def rest(self) -> bytes:
+        """The last event, which has no blank line behind it."""
+        return bytes(self._open)
+
+
+def without_usage(event: bytes) -> bytes:
+    """Leaves the event out that `stream_options.include_usage` adds: usage, and no choices or null."""
+    try:
+        values = reply_json(data_of(event))
+    except JsonError:
+        return event
+    is_usage = isinstance(values, dict) and not values.get("choices") and isinstance(values.get("usage"), dict)
+    return b"" if is_usage else event
+
+
+def data_of(event: bytes) -> bytes:
+    """The data of an event of a stream."""
+    return b"\n".join(line[5:] for line in event.splitlines() if line.startswith(b"data:"))

@@ -7,7 +7,7 @@ from typing import Any
 from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI
 
-from gateway.tool_calls import CallEvents, Calls
+from gateway.event_edits import CallEvents, Calls
 from tests.gateway.running import echoes, running, wire
 from tests.gateway.surfaces.scripted import Json, call, chunk, events, scripted
 
