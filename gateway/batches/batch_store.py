@@ -9,14 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 
-from sqlalchemy import Float, Index, LargeBinary, Table, Text, delete, func, select
+from sqlalchemy import Boolean, Column, Float, Index, LargeBinary, Table, Text, delete, func, select
 from sqlalchemy.engine import Connection
-from sqlmodel import Field, SQLModel
 
 from base.errors import RequestError
+from decision_log.tables import METADATA, number, real, text
 from retrieval.stores.files import Files, insert_file, new_file, not_found
 from retrieval.stores.paging import Page, in_order, paged
 
@@ -31,52 +32,72 @@ MAX_UNFINISHED = 32
 ROWS_AT_ONCE = 100
 
 
-class Batch(SQLModel, table=True):
-    """A batch with the number of its lines: in all, answered, and in error. Times are Unix seconds.
+JOBS = Table(
+    "batches",
+    METADATA,
+    text("batch_id", primary_key=True),
+    text("owner"),
+    text("endpoint"),
+    text("input_file_id"),
+    text("completion_window"),
+    text("metadata_json"),
+    real("created_at"),
+    real("expires_at"),
+    Column("key_id", Text),
+    text("status"),
+    Column("in_progress_at", Float),
+    Column("cancelling_at", Float),
+    Column("ended_at", Float),
+    number("total"),
+    number("completed"),
+    number("failed"),
+    Column("output_file_id", Text),
+    Column("error_file_id", Text),
+    Column("problem", Text),
+    Column("runner", Text),
+    real("claimed_until"),
+    Index("batches_owner", "owner", "created_at"),
+    Index("batches_status", "status"),
+)
+RESULTS = Table(
+    "batch_results",
+    METADATA,
+    text("batch_id", primary_key=True),
+    number("number", primary_key=True),
+    Column("is_error", Boolean, nullable=False),
+    Column("line", LargeBinary, nullable=False),
+)
+"""The result of each line of a batch that runs, as it will be in the output file or the error file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """A row of `JOBS`: a batch with the number of its lines: in all, answered, and in error. Times are Unix seconds.
 
     While `runner` works on it, it renews `claimed_until`; afterwards anybody may take the batch over.
     """
 
-    __tablename__ = "batches"
-    __table_args__ = (Index("batches_owner", "owner", "created_at"), Index("batches_status", "status"))
-
-    batch_id: str = Field(primary_key=True, sa_type=Text)
-    owner: str = Field(sa_type=Text)
-    key_id: str | None = Field(default=None, sa_type=Text)
-    endpoint: str = Field(sa_type=Text)
-    input_file_id: str = Field(sa_type=Text)
-    completion_window: str = Field(sa_type=Text)
-    metadata_json: str = Field(sa_type=Text)
-    status: str = Field(default=VALIDATING, sa_type=Text)
-    created_at: float = Field(sa_type=Float)
-    expires_at: float = Field(sa_type=Float)
-    in_progress_at: float | None = Field(default=None, sa_type=Float)
-    cancelling_at: float | None = Field(default=None, sa_type=Float)
-    ended_at: float | None = Field(default=None, sa_type=Float)
+    batch_id: str
+    owner: str
+    endpoint: str
+    input_file_id: str
+    completion_window: str
+    metadata_json: str
+    created_at: float
+    expires_at: float
+    key_id: str | None = None
+    status: str = VALIDATING
+    in_progress_at: float | None = None
+    cancelling_at: float | None = None
+    ended_at: float | None = None
     total: int = 0
     completed: int = 0
     failed: int = 0
-    output_file_id: str | None = Field(default=None, sa_type=Text)
-    error_file_id: str | None = Field(default=None, sa_type=Text)
-    problem: str | None = Field(default=None, sa_type=Text)
-    runner: str | None = Field(default=None, sa_type=Text)
-    claimed_until: float = Field(default=0.0, sa_type=Float)
-
-
-class BatchResultRow(SQLModel, table=True):
-    """The result of one line of a batch that runs, as it will be in the output file or the error file."""
-
-    __tablename__ = "batch_results"
-
-    batch_id: str = Field(primary_key=True, sa_type=Text)
-    number: int = Field(primary_key=True)
-    is_error: bool
-    line: bytes = Field(sa_type=LargeBinary)
-
-
-JOBS: Table = SQLModel.metadata.tables["batches"]
-RESULTS: Table = SQLModel.metadata.tables["batch_results"]
-TABLES = [JOBS, RESULTS]
+    output_file_id: str | None = None
+    error_file_id: str | None = None
+    problem: str | None = None
+    runner: str | None = None
+    claimed_until: float = 0.0
 
 
 class BatchStore:
@@ -88,13 +109,13 @@ class BatchStore:
 
     def __init__(self, files: Files, clock: Callable[[], float] = time.time) -> None:
         self.files, self._database, self._clock = files, files.database, clock
-        self._database.make_tables(TABLES)
+        self._database.make_tables([JOBS, RESULTS])
 
     def put(self, batch: Batch) -> None:
         """Raises RequestError 429 where the owner has too many that have not ended."""
         is_open = (JOBS.c.owner == batch.owner, JOBS.c.status.in_(UNFINISHED))
         with self._database.transaction("make a batch") as connection:
-            connection.execute(JOBS.insert().values(**batch.model_dump()))
+            connection.execute(JOBS.insert().values(**asdict(batch)))
             count = connection.execute(select(func.count()).where(*is_open)).scalar_one()
             if count > MAX_UNFINISHED:
                 message = f"{MAX_UNFINISHED} batches have not ended, which is the limit; cancel one or try again later"

@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
-from sqlalchemy import Float, LargeBinary, Table, Text, or_, select
+from sqlalchemy import Column, Float, LargeBinary, Table, or_, select
 from sqlalchemy.engine import Connection
-from sqlmodel import Field, SQLModel
 
 from base.errors import ConfigError, allowed_values
 from decision_log.admin_log import ADMIN_LOG, add_line, hold_log, newest
 from decision_log.database import Database
+from decision_log.tables import METADATA, real, text
 from gateway.keys.grants import Grant, check_team, tenant_of
 
 SECRET_START = "sk-coe-"
@@ -24,19 +24,34 @@ SECRET_BYTES = 32
 ID_DIGITS = 12
 
 
-class KeyRow(SQLModel, table=True):
+KEYS = Table(
+    "access_keys",
+    METADATA,
+    text("key_id", primary_key=True),
+    text("name"),
+    text("grant_json"),
+    Column("digest", LargeBinary, nullable=False, unique=True),
+    Column("old_digest", LargeBinary),
+    Column("old_until", Float),
+    real("created_at"),
+    Column("revoked_at", Float),
+)
+TEAMS = Table("access_teams", METADATA, text("team", primary_key=True), text("grant_json"))
+"""Teams with limits of their own, beside those of their keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRow:
     """One key. `digest` is the SHA-256 of its secret; the one before a rotation works until `old_until`."""
 
-    __tablename__ = "access_keys"
-
-    key_id: str = Field(primary_key=True, sa_type=Text)
-    name: str = Field(sa_type=Text)
-    grant_json: str = Field(sa_type=Text)
-    digest: bytes = Field(sa_type=LargeBinary, unique=True)
-    old_digest: bytes | None = Field(default=None, sa_type=LargeBinary)
-    old_until: float | None = Field(default=None, sa_type=Float)
-    created_at: float = Field(sa_type=Float)
-    revoked_at: float | None = Field(default=None, sa_type=Float)
+    key_id: str
+    name: str
+    grant_json: str
+    digest: bytes
+    old_digest: bytes | None
+    old_until: float | None
+    created_at: float
+    revoked_at: float | None
 
     @property
     def grant(self) -> Grant:
@@ -47,20 +62,6 @@ class KeyRow(SQLModel, table=True):
 def grant_in(text: str) -> Grant:
     """The grant of a row. Most keys have one of a few, and reading 100,000 of them took six seconds."""
     return Grant.model_validate_json(text)
-
-
-class TeamRow(SQLModel, table=True):
-    """One team with its own limits, beside those of its keys."""
-
-    __tablename__ = "access_teams"
-
-    team: str = Field(primary_key=True, sa_type=Text)
-    grant_json: str = Field(sa_type=Text)
-
-
-KEYS: Table = SQLModel.metadata.tables["access_keys"]
-TEAMS: Table = SQLModel.metadata.tables["access_teams"]
-TABLES = [KEYS, TEAMS]
 
 
 @dataclass(frozen=True)
@@ -83,13 +84,13 @@ class KeyStore:
 
     def __init__(self, database: Database, actor: str = "") -> None:
         self._database, self._actor = database, actor
-        database.make_tables([*TABLES, ADMIN_LOG])
+        database.make_tables([KEYS, TEAMS, ADMIN_LOG])
 
     def holders(self) -> Holders:
         """All of them, by id."""
         with self._database.transaction("read keys") as connection:
             version = newest(connection)  # first: a change after it is read again
-            keys = [KeyRow(**row._mapping) for row in connection.execute(select(KEYS))]
+            keys = [KeyRow(*row) for row in connection.execute(select(KEYS))]
             teams = {row.team: grant_in(row.grant_json) for row in connection.execute(select(TEAMS))}
         return Holders(version, sorted(keys, key=lambda key: key.key_id), teams, is_all=True)
 
@@ -105,7 +106,7 @@ class KeyStore:
                 teams = {row.team: grant_in(row.grant_json) for row in changed}
                 theirs = (KEYS.c.key_id.startswith(f"{team}/", autoescape=True) for team in teams)
                 query = select(KEYS).where(or_(KEYS.c.key_id.in_(lines), *theirs))
-                keys = [KeyRow(**row._mapping) for row in connection.execute(query)]
+                keys = [KeyRow(*row) for row in connection.execute(query)]
                 return Holders(version, keys, teams, is_all=False)
         return self.holders()
 
@@ -174,7 +175,7 @@ def live_key(connection: Connection, key_id: str) -> KeyRow:
         raise ConfigError(f"there is no key '{key_id}'{allowed_values(key_id, known)}")
     if row.revoked_at is not None:
         raise ConfigError(f"the key '{key_id}' is revoked; allowed: a key that is not")
-    return KeyRow(**row._mapping)
+    return KeyRow(*row)
 
 
 def state_hash(connection: Connection, subject: str) -> str:

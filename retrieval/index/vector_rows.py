@@ -2,42 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, Table
 
-from sqlalchemy import BigInteger, Index, Integer, LargeBinary, Text
-from sqlmodel import Field, SQLModel
+from decision_log.tables import METADATA, number, text
 
-if TYPE_CHECKING:
-    from sqlalchemy import Table
+INDEXES = Table(
+    "retrieval_indexes",
+    METADATA,
+    number("index_id", primary_key=True),
+    text("name", unique=True),
+    text("fingerprint"),
+    number("dim"),
+    number("version"),
+    number("removed"),
+    number("vectors"),
+    sqlite_autoincrement=True,
+)
+"""`version` counts the changes of one, `removed` is that of the last one that took vectors out. Ids are never given
+twice, so a process notices that an index was deleted."""
 
-
-class IndexRow(SQLModel, table=True):
-    """An index. `version` counts its changes, `removed` is that of the last one that took vectors out; ids are never
-    given twice, so a process notices that an index was deleted."""
-
-    __tablename__ = "retrieval_indexes"
-    __table_args__ = ({"sqlite_autoincrement": True},)
-
-    index_id: int | None = Field(default=None, primary_key=True)
-    name: str = Field(sa_type=Text, unique=True)
-    fingerprint: str = Field(sa_type=Text)
-    dim: int
-    version: int = 0
-    removed: int = 0
-    vectors: int = 0
-
-
-class VectorRow(SQLModel, table=True):
-    """The vector of a chunk, in half precision, little-endian, with the version that added it."""
-
-    __tablename__ = "retrieval_vectors"
-    __table_args__ = (Index("retrieval_vectors_version", "index_id", "version", "key"),)
-
-    key: int = Field(primary_key=True, sa_type=BigInteger().with_variant(Integer, "sqlite"))
-    index_id: int = Field(primary_key=True)
-    version: int
-    vector: bytes = Field(sa_type=LargeBinary)
-
-
-INDEXES: Table = SQLModel.metadata.tables["retrieval_indexes"]
-VECTORS: Table = SQLModel.metadata.tables["retrieval_vectors"]
+VECTORS = Table(
+    "retrieval_vectors",
+    METADATA,
+    Column("key", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    number("index_id", primary_key=True),
+    number("version"),
+    Column("vector", LargeBinary, nullable=False),
+    Index("retrieval_vectors_version", "index_id", "version", "key"),
+)
+"""The vectors of chunks, in half precision, little-endian, with the version that added them."""
