@@ -20,8 +20,7 @@ MIN_EFFECTIVE = 10.0
 def measure_regret(traffic: Traffic) -> Regret:
     """Regret per category, what the router believes it gave up, and what exploring cost, where the map decides."""
     routed = traffic.rows(traffic.is_routed & ~np.isin(traffic.reason, [reason.value for reason in NOT_OF_THE_MAP]))
-    names = sorted(set(routed.category))
-    found = tuple(category_regret(name, routed.rows(routed.category == name)) for name in names)
+    found = tuple(category_regret(name, own) for name, own in routed.parts(routed.category))
     given_up = routed.best_predicted - routed.predicted
     known = np.isfinite(given_up)
     explored = routed.reason == DecisionReason.EXPLORED.value
@@ -30,7 +29,7 @@ def measure_regret(traffic: Traffic) -> Regret:
         n_explored=int(explored.sum()),
         total=total_regret(found),
         coverage=sum(row.n for row in found if row.regret) / max(int(traffic.is_routed.sum()), 1),
-        categories=tuple(sorted(found, key=lambda row: -row.n)),
+        categories=found,
         given_up=float(given_up[known].mean()) if known.any() else None,
         explored=routed.rows(explored).quality,
         exploited=routed.rows(~explored).quality,
@@ -70,13 +69,11 @@ def category_regret(name: str, traffic: Traffic) -> CategoryRegret:
 
 def expert_values(rated: Traffic) -> dict[str, Rate]:
     """Reward of each expert on the traffic, weighted by 1 / propensity."""
-    found = {}
-    for expert in sorted(set(rated.expert)):
-        own = rated.rows(rated.expert == expert)
-        value = rate(own.reward, 1.0 / own.propensity, own.clusters)
-        if value is not None:
-            found[expert] = value
-    return found
+    found = {
+        expert: rate(own.reward, 1.0 / own.propensity, own.clusters)
+        for expert, own in sorted(rated.parts(rated.expert), key=lambda part: part[0])
+    }
+    return {expert: value for expert, value in found.items() if value is not None}
 
 
 def half_value(rated: Traffic, number: int) -> Rate | None:

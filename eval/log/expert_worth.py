@@ -9,12 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from pydantic import Field
 
 from base.errors import InfeasibleBudgetError
+from base.money import money
+from eval.report.numbers import points
+from eval.report.page import InTable
 from fleet.vllm_command import engine_flags
 from fleet.vllm_gpus import weights_gib
 from router.build import expert_costs
@@ -48,23 +51,19 @@ class Solved(NamedTuple):
 
 
 class ExpertWorth(Record):
-    """Value that one expert adds to the others under the policy `default`."""
+    """Value that one expert adds to the others under the policy `default`.
+
+    `loss` is of mean quality over the traffic, or `unknown` says why there is none. `freed_gb` are weights (16 bits a
+    parameter where neither model nor flags name a format), `saved_usd` the price of 1,000 queries; it may be below 0.
+    """
 
     expert: str
     serves: tuple[str, ...] = Field(description="categories that the map gives it")
-    loss: Metric | None = Field(description="mean quality over the traffic that is lost without it; None: not known")
-    by_category: dict[str, Metric] = Field(default_factory=dict, description="the same where the choice would differ")
-    freed_gb: float = Field(
-        default=0.0,
-        description="of weights; 16 bits a parameter where neither model nor flags name a format",
-    )
-    saved_usd: float = Field(default=0.0, description="price of 1,000 queries that is saved without it; may be below 0")
-    unknown: str = Field(default="", description="why there is no estimate")
-
-    @property
-    def freed(self) -> str:
-        """Gigabytes of weights, for a person: 0.00123, 1.26, 1,340."""
-        return f"{self.freed_gb:,.0f}" if self.freed_gb >= 100 else f"{self.freed_gb:.3g}"
+    loss: Annotated[Metric | None, InTable("Lost without it, points", points, is_difference=True)] = None
+    by_category: dict[str, Metric] = Field(default_factory=dict, description="of those that another would serve")
+    freed_gb: Annotated[float, InTable("GB freed", "{:,.3g}".format)] = 0.0
+    saved_usd: Annotated[float, InTable("Saved per 1,000", money)] = 0.0
+    unknown: str = ""
 
     def loss_per(self, amount: float) -> Metric | None:
         """The loss for each unit of what leaving the expert out would save; None where that saves nothing."""

@@ -49,7 +49,7 @@ def log(
     .json. With --import: what routing would have saved another gateway's users."""
     from decision_log.default_database import database_url_of
     from eval.log.measure_log import measure_log
-    from eval.log.traffic import read_events, read_traffic
+    from eval.log.traffic import read_traffic
     from eval.log.traffic_page import traffic_page
     from eval.report.page import write_report
 
@@ -67,7 +67,6 @@ def log(
             traffic,
             command=command_line(sys.argv[1:]),
             now=datetime.now(UTC),
-            events=read_events(url, since=since, until=until),
             **learned,
         )
         written = write_report(report, traffic_page(report), out)

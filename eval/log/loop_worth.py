@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
@@ -22,6 +23,8 @@ from decision_log.decision_record import DecisionRecord
 from decision_log.default_database import database_url_of
 from decision_log.read import NOT_OF_THE_MAP, read_records, read_rewards, read_router_events, why_dropped
 from decision_log.sql_engine import open_log
+from eval.report.numbers import counted
+from eval.report.page import InTable
 from fleet.router_registry import Registry
 from router.artifact import load_artifact
 from router.build import expert_costs, load_router
@@ -42,12 +45,17 @@ MIN_EXPLORED = 10
 """Rated explored answers from which on the cost of exploring is measured and not only predicted (ours)."""
 
 
+def changes_text(changes: Mapping[str, str]) -> str:
+    return "; ".join(f"{name}: {move}" for name, move in changes.items()) or "none"
+
+
 class RouterStep(Record):
-    """A router that became live, and where its map sends a category elsewhere than the one before."""
+    """A router that became live, and where its map sends a category elsewhere than the one before (`old expert to new
+    expert`)."""
 
     at: float = Field(description="Unix seconds")
     version: str
-    changes: dict[str, str] = Field(description="category -> `old expert to new expert`")
+    changes: Annotated[dict[str, str], InTable("Changes", changes_text)]
 
 
 class ExplorationCost(Record):
@@ -217,17 +225,19 @@ def loop_sentences(loop: LoopWorth) -> tuple[str, str]:
         worth = f"unknown, because {loop.unknown}"
         if loop.worth is not None:
             worth = f"{in_points(loop.worth, '+z,.1f')} points of reward a decision"
-        learned = f"{counted(len(loop.steps), 'router')} became live and {where}. What that is worth: {worth}."
+        learned = (
+            f"{counted(len(loop.steps), 'router', 'routers')} became live and {where}. What that is worth: {worth}."
+        )
     cost = loop.exploration
+    routed = counted(cost.n, "routed decision", "routed decisions")
     if not cost.n_explored:
-        return learned, f"Exploring cost nothing: none of {counted(cost.n, 'routed decision')} was explored."
+        return (
+            learned,
+            f"Exploring cost nothing: none of {counted(cost.n, 'routed decision', 'routed decisions')} was explored.",
+        )
     measured = f" ({in_points(cost.measured, '+z,.1f')} by feedback)" if cost.measured else ""
     return learned, (
-        f"Exploring {cost.n_explored:,} of {counted(cost.n, 'routed decision')} cost {100 * cost.predicted:.2f} points "
+        f"Exploring {cost.n_explored:,} of {routed} cost {100 * cost.predicted:.2f} points "
         f"a decision by prediction{measured}; by list prices it {'saved' if cost.extra_usd < 0 else 'cost'} "
         f"{money(abs(cost.extra_usd))} in all."
     )
-
-
-def counted(n: int, name: str) -> str:
-    return f"{n:,} {name}{'' if n == 1 else 's'}"

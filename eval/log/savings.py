@@ -5,21 +5,20 @@ Shapes: n calls, k + 1 rows of the map (`general` last), m experts of the live r
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from base.money import MINUS, money
 from base.progress import Progress
 from decision_log.served_models import undated
-from eval.log.change_sections import shares_text
 from eval.log.foreign_logs import Call
 from eval.metrics.intervals import DRAWS, bootstrap_means, percentile_interval
-from eval.report.numbers import percent, points
-from eval.report.page import Cell, Column, Figure, Page, Section, Table, cell_of, facts_of, stated, table_of
+from eval.report.numbers import percent, points, shares
+from eval.report.page import Cell, Figure, InTable, Page, Section, cell_of, facts_of, record_table, stated
 from router.artifact import RouterArtifact
 from router.build import evidence_of, typical_lengths
 from router.config import CoeConfig
@@ -31,17 +30,19 @@ from router.types import GENERAL, BoolArray, Float64Array, IntArray, Metric, Que
 
 
 class SavedGroup(Record):
-    """Calls of one category or model, or all. Costs are means in USD per 1,000 calls; qualities in [0, 1]."""
+    """Calls of one category or model, or all. Costs are means in USD per 1,000 calls whose cost then and routed are
+    known; `gained` is predicted quality in [0, 1] routed less then, of calls whose model is an expert that was
+    measured; `goes_to` has shares."""
 
     name: str
-    n: int
-    n_priced: int = Field(description="calls whose cost then and cost routed are both known")
-    cost_usd: float | None
-    routed_usd: float | None
-    saved_usd: Metric | None
-    n_predicted: int = Field(description="calls whose model is an expert that was measured")
-    gained: Metric | None = Field(description="predicted quality routed less predicted quality then")
-    goes_to: dict[str, float] = Field(description="expert -> share of the calls")
+    n: Annotated[int, InTable("Calls")]
+    n_priced: int
+    cost_usd: Annotated[float | None, InTable("Cost per 1,000", money)]
+    routed_usd: Annotated[float | None, InTable("Routed", money)]
+    saved_usd: Annotated[Metric | None, InTable("Saved", money, is_difference=True)]
+    n_predicted: int
+    gained: Annotated[Metric | None, InTable("Quality, points", points, is_difference=True)]
+    goes_to: Annotated[dict[str, float], InTable("Goes to", shares)]
 
 
 class Savings(Record):
@@ -206,10 +207,14 @@ def measure_savings(
         created_at=created_at,
         router=router,
         total=total,
-        categories=tuple(found.group(found.rows[i], found.row == i) for i in np.unique(found.row)),
-        models=tuple(found.group(name, models == name) for name in sorted(set(models))),
+        categories=by_size(found.group(found.rows[i], found.row == i) for i in np.unique(found.row)),
+        models=by_size(found.group(name, models == name) for name in sorted(set(models))),
         left_out={reason: count for reason, count in left_out.items() if count},
     )
+
+
+def by_size(groups: Iterable[SavedGroup]) -> tuple[SavedGroup, ...]:
+    return tuple(sorted(groups, key=lambda one: -one.n))
 
 
 def headline(total: SavedGroup) -> str:
@@ -266,8 +271,8 @@ def savings_page(report: Savings) -> Page:
         ],
         picture=None,
         sections=[
-            Section("By category", table=saved_table("Category", report.categories)),
-            Section("By model", table=saved_table("Model then", report.models)),
+            Section("By category", table=record_table("Category", report.categories)),
+            Section("By model", table=record_table("Model then", report.models)),
             Section("How this was measured", table=facts_of(facts)),
         ],
         tone=tone,
@@ -288,15 +293,3 @@ def verdict(saved: Cell, gained: Cell) -> tuple[str, str]:
         return "Routing cannot be told from what served" if is_known else "What routing would have saved is unknown", ""
     is_doubtful = (saved.tone, gained.tone) == ("bad", "good") or (saved.tone == "good" and not gained.interval)
     return f"Routing would have been {' and '.join(said)}", "" if is_doubtful else gained.tone or saved.tone
-
-
-def saved_table(title: str, groups: Sequence[SavedGroup]) -> Table:
-    columns: list[Column[SavedGroup]] = [
-        Column("Calls", lambda one: one.n),
-        Column("Cost per 1,000", lambda one: one.cost_usd, money),
-        Column("Routed", lambda one: one.routed_usd, money),
-        Column("Saved", lambda one: one.saved_usd, money, is_difference=True),
-        Column("Quality, points", lambda one: one.gained, points, is_difference=True),
-        Column("Goes to", lambda one: shares_text(one.goes_to)),
-    ]
-    return table_of(title, {one.name: one for one in sorted(groups, key=lambda one: -one.n)}, columns)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 import zlib
-from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from itertools import takewhile
 from typing import Any
@@ -15,18 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from base.errors import DataError
+from base.progress import Progress, silent
 from decision_log.decision_record import DecisionRecord, TerminalState
-from decision_log.read import read_records, read_rewards, read_router_events
+from decision_log.read import read_records, read_rewards
 from decision_log.served_models import ModelChange, ModelHistory
 from decision_log.sql_engine import open_log
-from eval.log.traffic_records import RouterEvent
 from eval.metrics.intervals import Rate, rate
 from router.types import BoolArray, Float64Array, IntArray
 from training.types import question_of
 
 Names = NDArray[np.object_]
 NOT_ROUTED = "none"
-PROBE, MALFORMED, CAPPED = "probe", "malformed", "over a cap of its key"
+PROBE, MALFORMED, CAPPED = "probes by coe itself", "malformed requests", "requests over a cap of their key"
 CAP_CODES = ("insufficient_quota", "rate_limit_exceeded")
 """Codes of a refusal by a cap of a key or team."""
 REPORT_EVERY = 10_000
@@ -71,7 +70,19 @@ class Traffic:
 
     def rows(self, keep: BoolArray | IntArray) -> Traffic:
         """Some of the decisions, by a mask (n,) or numbers."""
-        return replace(self, **{name: getattr(self, name)[keep] for name in COLUMNS})
+        return replace(self, **{name: getattr(self, name)[keep] for name, _ in COLUMNS})
+
+    def parts(self, names: Names) -> Iterator[tuple[str, Traffic]]:
+        """The decisions of each of the names (n,), the most frequent first."""
+        for name, _ in Counter(names.tolist()).most_common():
+            yield name, self.rows(names == name)
+
+    def share(self, mask: BoolArray) -> Rate | None:
+        return rate(mask.astype(np.float64), clusters=self.clusters)
+
+    @property
+    def routed(self) -> Traffic:
+        return self.rows(self.is_routed)
 
     @property
     def is_answered(self) -> BoolArray:
@@ -92,17 +103,12 @@ class Traffic:
         return rate(self.reward, clusters=self.clusters)
 
 
-COLUMNS = {each.name: str(each.type) for each in fields(Traffic) if each.name not in ("left_out", "model_changes")}
-CODES = {"Float64Array": "d", "BoolArray": "b", "IntArray": "q"}
-DTYPES = {"Float64Array": np.float64, "BoolArray": np.bool_, "IntArray": np.int64, "Names": np.object_}
+DTYPES = {"Float64Array": "f8", "BoolArray": "?", "IntArray": "i8", "Names": "O"}
+COLUMNS = [(each.name, DTYPES[str(each.type)]) for each in fields(Traffic) if str(each.type) in DTYPES]
 
 
 def read_traffic(
-    database_url: str,
-    *,
-    since: float = 0.0,
-    until: float = float("inf"),
-    progress: Callable[[str], None] = lambda _: None,
+    database_url: str, *, since: float = 0.0, until: float = float("inf"), progress: Progress = silent
 ) -> Traffic:
     """Decisions with since <= at < until (Unix seconds) and the feedback on them.
 
@@ -113,44 +119,31 @@ def read_traffic(
     with open_log(database_url) as connection:
         rewards = read_rewards(connection)
         records = takewhile(lambda record: record.at < until, read_records(connection, since))
-        found = gather(counted(records, progress), rewards)
+        found = gather(records, rewards, progress)
     if len(found) == 0:
-        others = "".join(f", and {count} that are not traffic ({name})" for name, count in found.left_out.items())
+        others = "".join(f", and {count} {name}" for name, count in found.left_out.items())
         raise DataError(f"the decision log holds no decision of that time{others}; nothing to report on yet")
     return found
 
 
-def read_events(database_url: str, *, since: float = 0.0, until: float = float("inf")) -> tuple[RouterEvent, ...]:
-    """Reads what happened to routers in that time.
-
-    Raises: as `read_traffic` does.
-    """
-    with open_log(database_url) as connection:
-        return tuple(RouterEvent(**row) for row in read_router_events(connection, since, until))
-
-
-def counted(records: Iterable[DecisionRecord], progress: Callable[[str], None]) -> Iterator[DecisionRecord]:
-    """The records; reports progress after every `REPORT_EVERY` of them."""
-    for number, record in enumerate(records, start=1):
-        if number % REPORT_EVERY == 0:
-            progress(f"read {number} decisions")
-        yield record
-
-
-def gather(records: Iterable[DecisionRecord], rewards: Mapping[str, float]) -> Traffic:
+def gather(records: Iterable[DecisionRecord], rewards: Mapping[str, float], progress: Progress = silent) -> Traffic:
     """Records as columns of numbers and shared names: as Python objects a million would take a gigabyte."""
-    columns: dict[str, Any] = {name: array(CODES[kind]) if kind in CODES else [] for name, kind in COLUMNS.items()}
     left_out, models = Counter[str](), ModelHistory()
-    for record in records:
-        models.add(record)
-        if (reason := why_no_traffic(record)) is not None:
-            left_out[reason] += 1
-            continue
-        row = row_of(record, rewards.get(record.decision_id, float("nan")))
-        for column, value in zip(columns.values(), row, strict=True):
-            column.append(sys.intern(value) if isinstance(value, str) else value)
-    arrays: dict[str, Any] = {name: np.array(column, dtype=DTYPES[COLUMNS[name]]) for name, column in columns.items()}
-    return Traffic(**arrays, left_out=dict(left_out), model_changes=tuple(models.changes))
+
+    def rows() -> Iterator[tuple[object, ...]]:
+        for number, record in enumerate(records, start=1):
+            if number % REPORT_EVERY == 0:
+                progress(f"read {number} decisions")
+            models.add(record)
+            if (reason := why_no_traffic(record)) is not None:
+                left_out[reason] += 1
+                continue
+            row = row_of(record, rewards.get(record.decision_id, float("nan")))
+            yield tuple(sys.intern(value) if isinstance(value, str) else value for value in row)
+
+    table: NDArray[Any] = np.fromiter(rows(), dtype=COLUMNS)
+    columns = {name: table[name] for name, _ in COLUMNS}
+    return Traffic(**columns, left_out=dict(left_out), model_changes=tuple(models.changes))
 
 
 def why_no_traffic(record: DecisionRecord) -> str | None:

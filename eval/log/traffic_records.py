@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
+from base.money import money
 from decision_log.served_models import ModelChange
 from eval.log.expert_worth import CompositionWorth
 from eval.log.loop_worth import LoopWorth
 from eval.metrics.intervals import Gap, Rate
+from eval.report.numbers import milliseconds, moment, percent, points, shares
+from eval.report.page import InTable
 from router.types import Record
 from training.category_mix import TrafficMix
 from training.feedback_report import FeedbackReport
 
 
 class Group(Record):
-    """Traffic of one category or expert."""
+    """Decisions of one category or expert. Latencies are of those that were answered."""
 
     name: str
-    n: int = Field(description="decisions")
-    n_rated: int
-    share: float = Field(description="of the decisions in this report")
-    answered: Rate | None = Field(description="share that was answered")
-    quality: Rate | None = Field(description="mean reward of the rated answers; None without feedback")
-    cost_usd: float = Field(description="total")
-    p50_ms: float | None = Field(description="median latency of the answered")
-    p95_ms: float | None
-    ttft_p50_ms: float | None
+    n: Annotated[int, InTable("Decisions")]
+    share: Annotated[float, InTable("Share", percent)]
+    answered: Annotated[Rate | None, InTable("Answered", percent)]
+    n_rated: Annotated[int, InTable("Rated")]
+    quality: Annotated[Rate | None, InTable("Quality", percent)]
+    cost_usd: Annotated[float, InTable("Cost", money)]
+    p50_ms: Annotated[float | None, InTable("p50", milliseconds)]
+    p95_ms: Annotated[float | None, InTable("p95", milliseconds)]
+    ttft_p50_ms: Annotated[float | None, InTable("First byte", milliseconds)]
     tokens: int
 
 
@@ -41,44 +44,54 @@ class Cell(Record):
 
 
 class Bucket(Record):
-    """Decisions of one stretch of time: by expert, and their mean reward."""
+    """Decisions of one stretch of time, by expert; `start` is in Unix seconds."""
 
-    start: float = Field(description="Unix seconds")
+    start: float
     by_expert: dict[str, int]
     quality: Rate | None
 
 
 class CategoryRegret(Record):
-    """Gain of the best expert of a category, in hindsight, over what was served; None: not known."""
+    """Gain of the expert of highest estimated reward, in hindsight, over what was served; `unknown` says why there is
+    none."""
 
     category: str
-    n: int
-    served: Rate | None
-    best: str | None = Field(description="expert of highest estimated reward")
-    regret: Gap | None
-    unknown: str = Field(default="", description="why there is no estimate")
+    n: Annotated[int, InTable("Decisions")]
+    served: Annotated[Rate | None, InTable("Served", percent)]
+    best: Annotated[str | None, InTable("Best expert")]
+    regret: Annotated[Gap | None, InTable("Regret, points", points)]
+    unknown: str = ""
 
 
 class Regret(Record):
-    """Regret, estimated from the log's own rewards by propensities and two halves (`eval.log.category_regret`)."""
+    """Regret, estimated from the log's own rewards by propensities and two halves (`eval.log.category_regret`).
 
-    total: Gap | None = Field(description="weighted by the traffic of the categories where it is known")
-    coverage: float = Field(description="share of the routed traffic where it is known")
-    is_explored: bool = Field(default=False, description="some choice was left to chance")
-    n_explored: int = Field(default=0, description="answers of an expert that was drawn instead of the best one")
+    `total` is over the share `coverage` of the routed traffic where it is known. `given_up` is the mean of best
+    predicted minus predicted quality of the choice. `explored` is the reward where an expert was drawn instead of the
+    best one.
+    """
+
+    total: Gap | None
+    coverage: float
+    is_explored: bool
+    n_explored: int
     categories: tuple[CategoryRegret, ...]
-    given_up: float | None = Field(description="mean of best predicted minus predicted quality of the choice")
-    explored: Rate | None = Field(description="reward of decisions drawn by exploration")
+    given_up: float | None
+    explored: Rate | None
     exploited: Rate | None
 
 
 class Prequential(Record):
-    """Predictions made before the reward was known, compared with it (test, then train)."""
+    """Predictions made before the reward was known, compared with it (test, then train).
+
+    `accuracy`: predicted and real reward lie on the same side of one half. `bias`: mean of reward minus prediction,
+    negative where too much is promised.
+    """
 
     n: int
-    accuracy: Rate = Field(description="share where predicted and real reward lie on the same side of one half")
+    accuracy: Rate
     error: float = Field(description="mean absolute difference")
-    bias: float = Field(description="mean of reward minus prediction: negative where too much is promised")
+    bias: float
 
 
 class RatedShare(Record):
@@ -86,66 +99,62 @@ class RatedShare(Record):
 
     by: Literal["category", "expert", "latency"]
     name: str
-    n: int
-    rated: Rate
+    n: Annotated[int, InTable("Answers")]
+    rated: Annotated[Rate, InTable("Rated", percent)]
 
 
 class Bias(Record):
-    """Shares of answers with feedback, and the mean corrected for them."""
+    """Shares of answers with feedback; the mean of it as given, and corrected: each rated answer counts for the answers
+    of its category and expert (inverse response propensity)."""
 
     rated: Rate | None
     groups: tuple[RatedShare, ...]
-    raw: Rate | None = Field(description="mean reward of the rated answers")
-    corrected: Rate | None = Field(
-        description="every rated answer counts for the answers of its category and expert (inverse response propensity)"
-    )
+    raw: Rate | None
+    corrected: Rate | None
 
 
 class Moved(Record):
     """Shares of a category's traffic by expert under two routers."""
 
     category: str
-    n_before: int
-    n_after: int
-    before: dict[str, float]
-    after: dict[str, float]
-    quality: Gap | None
+    before: Annotated[dict[str, float], InTable("Before", shares)]
+    after: Annotated[dict[str, float], InTable("After", shares)]
+    n_before: Annotated[int, InTable("Decisions before")]
+    n_after: Annotated[int, InTable("Decisions after")]
+    quality: Annotated[Gap | None, InTable("Change, points", points, is_difference=True)]
 
 
 class Switch(Record):
-    """A router version took over from another. Several may serve at once, as in a canary."""
+    """A router version took over from another; several may serve at once, as in a canary.
 
-    at: float
+    What is compared was decided under one policy. `n_overlap` are decisions of the old version after the first of the
+    new one; `moved` are categories whose shares moved most.
+    """
+
+    at: Annotated[float, InTable("Since (UTC)", moment)]
     before: str
     after: str
-    policy: str = Field(description="what is compared was decided under it")
-    n_before: int
-    n_after: int
-    n_overlap: int = Field(description="decisions of the old version after the first of the new one")
-    quality_before: Rate | None
-    quality_after: Rate | None
-    quality: Gap | None
-    moved: tuple[Moved, ...] = Field(description="categories whose usual expert differs, or whose shares moved most")
+    policy: Annotated[str, InTable("Policy")]
+    n_before: Annotated[int, InTable("Decisions before")]
+    n_after: Annotated[int, InTable("After")]
+    n_overlap: Annotated[int, InTable("Side by side")]
+    quality_before: Annotated[Rate | None, InTable("Quality before", percent)]
+    quality_after: Annotated[Rate | None, InTable("Quality after", percent)]
+    quality: Annotated[Gap | None, InTable("Change, points", points, is_difference=True)]
+    moved: tuple[Moved, ...]
 
-
-class RouterEvent(Record):
-    """An event of a router version: promoted, canary, shadow, or withdrawn with the reason."""
-
-    at: float
-    version: str
-    event: str
-    detail: str
+    @property
+    def versions(self) -> str:
+        return f"{self.before[:8]} to {self.after[:8]}"
 
 
 class Totals(Record):
-    """The whole of the traffic in this report."""
+    """The whole of the traffic; `left_out` are rows of the log that are not traffic."""
 
     first_at: float
     last_at: float
     n: int
-    n_probes: int = Field(default=0, description="asked by coe itself, not part of the traffic")
-    n_malformed: int = Field(default=0, description="requests that no router could serve, not part of the traffic")
-    n_capped: int = Field(default=0, description="refused by a cap of the key or team, not part of the traffic")
+    left_out: dict[str, int]
     n_routed: int
     n_fallback: int
     by_state: dict[str, int]
@@ -155,9 +164,8 @@ class Totals(Record):
 
 
 class LogReport(Record):
-    """All of report.json of `coe eval log`."""
+    """All of report.json of `coe eval log`. `loop` is of the last 30 days, `mix` of the newest decisions."""
 
-    schema_version: Literal[1] = 1
     headline: str
     warnings: tuple[str, ...]
     command: str
@@ -172,11 +180,10 @@ class LogReport(Record):
     predictions: Prequential | None
     bias: Bias
     switches: tuple[Switch, ...]
-    events: tuple[RouterEvent, ...] = Field(default=(), description="as the gateways saw them, oldest first")
     model_changes: tuple[ModelChange, ...] = Field(default=(), description="of the models behind experts")
-    feedback: FeedbackReport | None = Field(default=None, description="what was said, and who agrees with it")
-    loop: LoopWorth | None = Field(default=None, description="of the last 30 days; None without routers to compare")
-    mix: TrafficMix | None = Field(default=None, description="of the newest decisions; None where it is not known")
-    mix_unknown: str = Field(default="", description="why it is not")
-    worth: CompositionWorth | None = Field(default=None, description="None where it is not known")
-    worth_unknown: str = Field(default="", description="why it is not")
+    feedback: FeedbackReport | None = None
+    loop: LoopWorth | None = None
+    mix: TrafficMix | None = None
+    mix_unknown: str = ""
+    worth: CompositionWorth | None = None
+    worth_unknown: str = ""

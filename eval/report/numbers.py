@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from functools import partial
 
 from base.money import MINUS, money
@@ -41,3 +43,12 @@ def milliseconds(value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:,.0f} ms" if value < 1000 else f"{value / 1000:,.1f} s"
+
+
+def moment(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def shares(found: Mapping[str, float]) -> str:
+    """The first three of shares by name."""
+    return ", ".join(f"{name} {share:.0%}" for name, share in list(found.items())[:3])

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -38,10 +39,10 @@ class Measured(Protocol):
     def interval(self) -> Range | Interval | None: ...
 
 
-Form = Callable[[float], str]
-"""Writes a figure."""
+Form = Callable[[Any], str]
+"""Writes a figure, or a mapping."""
 COUNT: Form = "{:,}".format
-Shown = str | float | Measured | None
+Shown = str | float | Measured | Mapping[str, Any] | None
 """The content of a cell; None where it is not known."""
 
 
@@ -63,7 +64,7 @@ def cell_of(found: Shown, form: Form = COUNT, *, is_difference: bool = False) ->
     """A text as it is, a figure as `form` writes it; a difference whose interval leaves zero out has a tone."""
     if found is None or isinstance(found, str):
         return Cell(found or "")
-    if isinstance(found, int | float):
+    if isinstance(found, int | float | Mapping):
         return Cell(form(found))
     ends = ends_of(found)
     if ends is None:
@@ -84,6 +85,15 @@ class Column(Generic[T]):
 
     title: str
     get: Callable[[T], Shown]
+    form: Form = COUNT
+    is_difference: bool = False
+
+
+@dataclass(frozen=True)
+class InTable:
+    """Annotates a field of a record that is a column of its tables."""
+
+    title: str
     form: Form = COUNT
     is_difference: bool = False
 
@@ -132,6 +142,22 @@ def table_of(
     return Table([heading, *(column.title for column in filled)], rows, texts)
 
 
+def record_table(heading: str, records: Mapping[str, BaseModel] | Sequence[BaseModel], *more: Column[Any]) -> Table:
+    """A table of records of one kind: a column for each field with `InTable`, then `more`. A row is named by its key or
+    else by the first field; `unknown` of a record says why it lacks figures."""
+    listed = list(records.values()) if isinstance(records, Mapping) else records
+    fields = type(listed[0]).model_fields if listed else {}
+    names = records if isinstance(records, Mapping) else [str(getattr(one, next(iter(fields)))) for one in listed]
+    columns = [
+        Column[Any](shown.title, attrgetter(name), shown.form, shown.is_difference)
+        for name, field in fields.items()
+        for shown in field.metadata
+        if isinstance(shown, InTable)
+    ]
+    named = list(zip(names, listed, strict=True))
+    return table_of(heading, named, [*columns, *more], how=lambda one: getattr(one, "unknown", ""))
+
+
 def facts_of(facts: Mapping[str, str]) -> Table:
     """A table of names and texts; an empty one is left out."""
     return table_of("About", {name: text for name, text in facts.items() if text}, [Column("Value", str)])
@@ -159,6 +185,10 @@ class Section:
     def id(self) -> str:
         return re.sub("[^a-z0-9]+", "-", self.title.lower()).strip("-")
 
+    @property
+    def is_empty(self) -> bool:
+        return not (self.sentence or self.chart or (self.table and self.table.rows))
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -170,7 +200,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Page:
-    """A whole report; `tone` colours the title: `good`, `bad` or nothing."""
+    """A whole report; `tone` colours the title: `good`, `bad` or nothing. Empty sections are left out."""
 
     kind: str
     title: str
@@ -182,9 +212,13 @@ class Page:
     warnings: Sequence[str] = ()
 
     @property
+    def shown(self) -> list[Section]:
+        return [section for section in self.sections if not section.is_empty]
+
+    @property
     def charts(self) -> dict[str, Chart]:
         """Every chart by its id."""
-        found = {"picture": self.picture} | {f"chart-{one.id}": one.chart for one in self.sections}
+        found = {"picture": self.picture} | {f"chart-{one.id}": one.chart for one in self.shown}
         return {id: chart for id, chart in found.items() if chart is not None}
 
 

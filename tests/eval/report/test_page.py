@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 from hypothesis import given, settings
@@ -15,21 +16,24 @@ from hypothesis import strategies as st
 
 from eval.metrics.intervals import Gap
 from eval.report import drawing
-from eval.report.numbers import points
+from eval.report.numbers import percent, points
 from eval.report.page import (
     Cell,
     Chart,
     Column,
     Figure,
+    InTable,
     Page,
     Row,
     Section,
     Table,
     facts_of,
+    record_table,
     render,
     stated,
     table_of,
 )
+from router.types import Record
 from tests.eval.drawn import charts_of_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -113,3 +117,30 @@ def test_a_click_on_a_heading_sorts_by_the_figure_below_it(tmp_path: Path) -> No
     shown = subprocess.run(line, capture_output=True, text=True, timeout=120, check=True).stdout
     assert "<title>ecdab adceb cbdae abcde</title>" in shown
     assert re.search(r'<div class="chart[^>]*role="img" aria-label="one dot">.*?<svg', shown, re.S)
+
+
+class Fruit(Record):
+    name: str
+    n: Annotated[int, InTable("Pieces")]
+    weight_g: float
+    ripe: Annotated[float | None, InTable("Ripe", percent)] = None
+    unknown: str = ""
+
+
+def test_a_records_annotated_fields_are_the_columns_of_its_table() -> None:
+    plum, pear = (
+        Fruit(name="plum", n=1200, weight_g=30, ripe=0.5),
+        Fruit(name="pear", n=3, weight_g=90, unknown="green"),
+    )
+    made = record_table("Fruit", (plum, pear), Column("In all, g", lambda one: one.n * one.weight_g, "{:,.0f}".format))
+    assert made.columns == ["Fruit", "Pieces", "Ripe", "In all, g"]
+    assert [[cell.text for cell in row.cells] for row in made.rows] == [["1,200", "50.0%", "36,000"], ["3", "", "270"]]
+    assert [(row.name, row.how) for row in made.rows] == [("plum", ""), ("pear", "green")]
+    assert [row.name for row in record_table("Fruit", {"a plum": plum}).rows] == ["a plum"]
+
+
+def test_a_section_without_content_is_not_on_the_page() -> None:
+    sections = [Section("Full", "Said."), Section("Section without rows", table=record_table("Fruit", ()))]
+    page = Page("kind", "title", "lead", figures=[], picture=None, sections=sections)
+    assert [section.title for section in page.shown] == ["Full"]
+    assert "Section without rows" not in render(page)
