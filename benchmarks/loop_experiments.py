@@ -26,20 +26,19 @@ from benchmarks.loop_stage import Settings, Stage, router_of
 from training.change_points import find_change_points
 from training.gate import Comparison
 
-ESTIMATORS = ("doubly robust", "SNIPS", "IPS")
 QUANTITIES = ("live", "candidate", "difference")
 BLOCK = 500
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """One run: which intervals held the truth, by estimator and quantity, and by estimator the `width` of that of the
+    """One run: which intervals held the truth, and by how much they erred, by quantity; the `width` of that of the
     difference; whether the gate may conclude from the log."""
 
     is_conclusive: bool
-    covers: Mapping[tuple[str, str], bool]
-    error: Mapping[tuple[str, str], float]
-    width: Mapping[str, float]
+    covers: Mapping[str, bool]
+    error: Mapping[str, float]
+    width: float
 
 
 @dataclass(frozen=True)
@@ -86,12 +85,10 @@ def coverage_of(done: Round) -> Coverage:
     assert done.on_log is not None
     live, candidate = (THUMB_FLOOR + THUMB_SLOPE * value for value in (done.live_value, done.candidate_value))
     truth = {"live": live, "candidate": candidate, "difference": candidate - live}
-    covers, error, width = {}, {}, {}
-    for name, comparison in zip(ESTIMATORS, (done.on_log.doubly_robust, *done.on_log.others), strict=True):
-        for quantity, (inside, off) in holds(comparison, truth).items():
-            covers[name, quantity], error[name, quantity] = inside, off
-        width[name] = comparison.high - comparison.low
-    return Coverage(done.on_log.doubly_robust.can_decide, covers, error, width)
+    compared = done.on_log.doubly_robust
+    held = holds(compared, truth)
+    covers, error = ({quantity: found[i] for quantity, found in held.items()} for i in (0, 1))
+    return Coverage(compared.can_decide, covers, error, compared.high - compared.low)
 
 
 def promoting_run(

@@ -11,7 +11,6 @@ from scipy.stats import beta
 from benchmarks.loop_baselines import EVENLY_EXPLORED
 from benchmarks.loop_experiments import (
     BLOCK,
-    ESTIMATORS,
     QUANTITIES,
     Course,
     Coverage,
@@ -82,13 +81,12 @@ def coverage_lines(runs: Sequence[Coverage]) -> list[str]:
         "all runs": list(runs),
         "runs that the gate concludes from": [run for run in runs if run.is_conclusive],
     }
-    lines = ["| runs | estimator | live | candidate | difference | its mean error | its width |", "| --- " * 7 + "|"]
+    lines = ["| runs | live | candidate | difference | its mean error | its width |", "| --- " * 6 + "|"]
     for label, part in parts.items():
-        for name in ESTIMATORS:
-            cells = [share_with_interval(sum(run.covers[name, q] for run in part), len(part)) for q in QUANTITIES]
-            error = f"{np.mean([run.error[name, 'difference'] for run in part]):+.4f}" if part else ""
-            width = f"{np.median([run.width[name] for run in part]):.3f}" if part else ""
-            lines.append(f"| {label} | {name} | " + " | ".join([*cells, error, width]) + " |")
+        cells = [share_with_interval(sum(run.covers[q] for run in part), len(part)) for q in QUANTITIES]
+        error = f"{np.mean([run.error['difference'] for run in part]):+.4f}" if part else ""
+        width = f"{np.median([run.width for run in part]):.3f}" if part else ""
+        lines.append(f"| {label} | " + " | ".join([*cells, error, width]) + " |")
     return lines
 
 

@@ -21,19 +21,14 @@ from numpy.typing import NDArray
 from base.intervals import wilson_interval
 from router.types import Metric
 from training.off_policy import (
-    bootstrap_sums,
     doubly_robust_terms,
     effective_sample_size,
     importance_weights,
-    policy_columns,
-    policy_values,
+    paired_means,
     widened,
 )
 
 CAMPAIGNS, POLICIES = ("all", "men", "women"), ("random", "bts")
-ESTIMATORS = {"DR": 1, "SNIPS": 4, "IPS": 7}
-"""Places of the candidate in `policy_values`."""
-
 BLOCK, PRIOR_ROWS, RUNS = 2000, 50.0, 300
 Float64Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -86,15 +81,18 @@ def model_of(log: Log) -> Float64Array:
     return np.asarray((clicks + PRIOR_ROWS * log.click.mean()) / (n + PRIOR_ROWS))
 
 
-def estimates(log: Log, target: Float64Array, model: Float64Array, seed: int = 0) -> tuple[dict[str, Metric], float]:
-    """Value of the target policy by each estimator, with its interval, and the effective number of rows."""
+def estimate(log: Log, target: Float64Array, model: Float64Array, seed: int = 0) -> tuple[Metric, float]:
+    """Doubly robust value of the target policy with its interval, and the effective number of rows."""
     weights = importance_weights(target[log.item, log.place], log.propensity)
     chosen = (target * model[:, None]).sum(axis=0)[log.place]
     terms = doubly_robust_terms(weights, log.click, model[log.item], chosen)
-    columns = policy_columns([weights, weights], [terms, terms], log.click, np.ones(len(log.item)))
-    found = bootstrap_sums(columns, np.arange(len(log.item)), policy_values, np.random.default_rng(seed))
-    effective = effective_sample_size(weights)
-    return {name: widened(found[place], effective, 0.0, 0.0) for name, place in ESTIMATORS.items()}, effective
+    return widened_mean(weights, terms, seed), effective_sample_size(weights)
+
+
+def widened_mean(weights: Float64Array, terms: Float64Array, seed: int) -> Metric:
+    rows = np.arange(len(terms))
+    found = paired_means(terms, terms, np.ones(len(terms)), rows, np.random.default_rng(seed))[1]
+    return widened(found, effective_sample_size(weights), 0.0, 0.0)
 
 
 def whole_logs() -> Iterator[str]:
@@ -104,13 +102,13 @@ def whole_logs() -> Iterator[str]:
         for source, other in (POLICIES, POLICIES[::-1]):
             log, truth = logs[source], float(logs[other].click.mean())
             target = target_of(other, campaign, log.items)
-            found, effective = estimates(log, target, model_of(log))
-            cells = [f"{100 * m.value:.2f} [{100 * low(m):.2f}, {100 * high(m):.2f}]" for m in found.values()]
-            yield f"| {campaign}: {source} for {other} | {100 * truth:.2f} | {' | '.join(cells)} | {effective:.0f} |"
+            m, effective = estimate(log, target, model_of(log))
+            cell = f"{100 * m.value:.2f} [{100 * low(m):.2f}, {100 * high(m):.2f}]"
+            yield f"| {campaign}: {source} for {other} | {100 * truth:.2f} | {cell} | {effective:.0f} |"
 
 
-def blocks() -> Iterator[tuple[str, str, bool, float, float]]:
-    """Direction, estimator, whether the interval holds the truth, error and width, for each block of rows; the model
+def blocks() -> Iterator[tuple[str, bool, float, float]]:
+    """Direction, whether the interval holds the truth, error and width, for each block of rows; the model
     learns from the other blocks."""
     for campaign in CAMPAIGNS:
         logs = {policy: read_log(policy, campaign) for policy in POLICIES}
@@ -119,13 +117,12 @@ def blocks() -> Iterator[tuple[str, str, bool, float, float]]:
             target = target_of(other, campaign, log.items)
             for start in range(0, len(log.item), BLOCK):
                 is_own = (np.arange(len(log.item)) // BLOCK) == start // BLOCK
-                found, _ = estimates(log.rows(is_own), target, model_of(log.rows(~is_own)), seed=start)
-                for name, metric in found.items():
-                    holds = low(metric) <= truth <= high(metric)
-                    yield f"{source} for {other}", name, holds, metric.value - truth, high(metric) - low(metric)
+                metric, _ = estimate(log.rows(is_own), target, model_of(log.rows(~is_own)), seed=start)
+                holds = low(metric) <= truth <= high(metric)
+                yield f"{source} for {other}", holds, metric.value - truth, high(metric) - low(metric)
 
 
-def simulated(n: int) -> Iterator[tuple[str, str, bool, float, float]]:
+def simulated(n: int) -> Iterator[tuple[str, bool, float, float]]:
     """As `blocks`, on logs of n rows that obp simulates: six actions, rewards of 0 and 1, a log by its linear policy, a
     target that favours poor actions. The truth is the mean expected reward over all runs."""
     from obp.dataset import SyntheticBanditDataset, linear_behavior_policy, logistic_reward_function
@@ -138,7 +135,7 @@ def simulated(n: int) -> Iterator[tuple[str, str, bool, float, float]]:
         behavior_policy_function=linear_behavior_policy,
         random_state=1,
     )
-    runs = []
+    runs, truths = [], []
     for _ in range(RUNS):
         found = source.obtain_batch_bandit_feedback(n_rounds=2 * n)
         expected, at = found["expected_reward"], np.arange(2 * n)
@@ -148,16 +145,12 @@ def simulated(n: int) -> Iterator[tuple[str, str, bool, float, float]]:
         model, own = model_of(log.rows(at < n)), at >= n
         weights = importance_weights(target[at, log.item], log.propensity)[own]
         terms = doubly_robust_terms(weights, log.click[own], model[log.item[own]], (target[own] * model).sum(axis=1))
-        columns = policy_columns([weights, weights], [terms, terms], log.click[own], np.ones(n))
-        values = bootstrap_sums(columns, np.arange(n), policy_values, np.random.default_rng(0))
-        effective = effective_sample_size(weights)
-        runs.append({name: widened(values[i], effective, 0.0, 0.0) for name, i in ESTIMATORS.items()})
-        runs[-1]["truth"] = Metric(value=float((target * expected).sum(axis=1).mean()))
-    truth = float(np.mean([run.pop("truth").value for run in runs]))
-    for run in runs:
-        for name, metric in run.items():
-            holds = low(metric) <= truth <= high(metric)
-            yield f"simulated, {n} rows", name, holds, metric.value - truth, high(metric) - low(metric)
+        runs.append(widened_mean(weights, terms, 0))
+        truths.append(float((target * expected).sum(axis=1).mean()))
+    truth = float(np.mean(truths))
+    for metric in runs:
+        holds = low(metric) <= truth <= high(metric)
+        yield f"simulated, {n} rows", holds, metric.value - truth, high(metric) - low(metric)
 
 
 def low(metric: Metric) -> float:
@@ -169,21 +162,20 @@ def high(metric: Metric) -> float:
 
 
 def main() -> None:
-    print("| log, target | truth, % | DR | SNIPS | IPS | effective rows |\n| --- | --- | --- | --- | --- | --- |")
+    print("| log, target | truth, % | estimate | effective rows |\n| --- | --- | --- | --- |")
     print("\n".join(whole_logs()))
-    print("\n| blocks | estimator | bias | root mean square error | width | intervals that hold the truth |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    print("\n| blocks | bias | root mean square error | width | intervals that hold the truth |")
+    print("| --- | --- | --- | --- | --- |")
     found = [*blocks(), *simulated(200), *simulated(2000)]
     for direction in dict.fromkeys(row[0] for row in found):
-        for name in ESTIMATORS:
-            own = [row[2:] for row in found if row[:2] == (direction, name)]
-            errors = np.array([row[1] for row in own])
-            held = sum(row[0] for row in own)
-            ends = wilson_interval(held / len(own), len(own))
-            print(
-                f"| {direction} | {name} | {100 * errors.mean():+.3f} | {100 * np.sqrt((errors**2).mean()):.3f} | "
-                f"{100 * np.mean([row[2] for row in own]):.2f} | {held} of {len(own)} [{ends[0]:.2f}, {ends[1]:.2f}] |"
-            )
+        own = [row[1:] for row in found if row[0] == direction]
+        errors = np.array([row[1] for row in own])
+        held = sum(row[0] for row in own)
+        ends = wilson_interval(held / len(own), len(own))
+        print(
+            f"| {direction} | {100 * errors.mean():+.3f} | {100 * np.sqrt((errors**2).mean()):.3f} | "
+            f"{100 * np.mean([row[2] for row in own]):.2f} | {held} of {len(own)} [{ends[0]:.2f}, {ends[1]:.2f}] |"
+        )
 
 
 if __name__ == "__main__":

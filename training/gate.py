@@ -60,6 +60,10 @@ class Comparison:
         return self.difference.interval.high if self.difference.interval else math.inf
 
     @property
+    def is_nothing(self) -> bool:
+        return self.difference.value == self.low == self.high == 0
+
+    @property
     def change(self) -> str:
         """The difference in words."""
         interval = f" [{self.low:+.3f}, {self.high:+.3f}]" if self.difference.interval else ""
@@ -136,6 +140,7 @@ def judge(
     cost_live_usd: float,
     cost_candidate_usd: float,
     crossed: Comparison | None = None,
+    is_other: bool = True,
 ) -> GateResult:
     """Promotes when a gain is shown that pays for what it costs. Whatever is compared may veto.
 
@@ -145,8 +150,13 @@ def judge(
     Args:
         outcomes: both routers as they are; `lacking` where the candidate was fitted on these grades.
         crossed: the same grades, each judged by a candidate that was fitted without it.
+        is_other: the candidate decides otherwise than the live router.
     """
     compared = tuple(c for c in (accuracy, outcomes, crossed, log) if c is not None)
+    if not is_other:
+        of_log = "" if log is None else f", {log.difference.n} logged"
+        alike = f"{accuracy.difference.n} labelled, {outcomes.difference.n} graded{of_log} queries"
+        return GateResult(Verdict.DECLINE, f"changes nothing: it decides like the live router on {alike}", compared)
     for comparison in (accuracy, outcomes, log):
         if comparison is not None and comparison.high < -terms.margin:
             loss = f"{comparison.name} falls by {-comparison.difference.value:.3f}"

@@ -23,7 +23,7 @@ candidate's probability of the logged expert, `propensity` (n,) the logged route
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,41 +66,6 @@ def doubly_robust_terms(
     return model_of_candidate + weights * (reward - model_of_logged)
 
 
-def policy_columns(
-    weights: Sequence[Float64Array], terms: Sequence[Float64Array], reward: Float64Array, share: Float64Array
-) -> Float64Array:
-    """(n, 7) what the estimates of two routers are sums of: share, share x terms, share x weights, and those x reward.
-
-    Args:
-        weights: importance weights (n,) of the live router and the candidate.
-        terms: doubly robust terms (n,) of both.
-        share: (n,) how many queries of the traffic a row represents.
-    """
-    return np.stack(
-        [
-            share,
-            *(share * own for own in terms),
-            *(share * own for own in weights),
-            *(share * own * reward for own in weights),
-        ],
-        axis=1,
-    )
-
-
-def policy_values(sums: Float64Array) -> Float64Array:
-    """(..., 9) values of the live router, the candidate and their difference, from sums (..., 7) over rows of
-    `policy_columns`; with equal shares these are the plain estimates.
-
-    By DR; by SNIPS, sum w r / sum w (Swaminathan & Joachims 2015); and by IPS, the mean of w r (Horvitz & Thompson
-    1952).
-    """
-    share, terms, weights, rewards = sums[..., :1], sums[..., 1:3], sums[..., 3:5], sums[..., 5:7]
-    with np.errstate(divide="ignore", invalid="ignore"):  # SNIPS is not a number where no logged expert agrees
-        pairs = [terms / share, rewards / weights, rewards / share]
-    parts = [np.concatenate([pair, pair[..., 1:] - pair[..., :1]], axis=-1) for pair in pairs]
-    return np.concatenate(parts, axis=-1)
-
-
 def bootstrap_sums(
     columns: Float64Array,
     groups: IntArray,
@@ -124,6 +89,18 @@ def bootstrap_sums(
     drawn = [np.bincount(rng.integers(0, n_groups, n_groups), minlength=n_groups) @ sums for _ in range(ROUNDS)]
     draws = statistic(np.stack(drawn))
     return [with_interval(float(value), draws[:, i], len(columns)) for i, value in enumerate(values)]
+
+
+def paired_means(
+    live: Float64Array, candidate: Float64Array, weight: Float64Array, groups: IntArray, rng: np.random.Generator
+) -> list[Metric]:
+    """Weighted means of two value arrays (n,) on the same rows, and of their difference; `groups` are resampled."""
+
+    def means(sums: Float64Array) -> Float64Array:
+        both = sums[..., 1:] / np.maximum(sums[..., :1], 1e-12)
+        return np.concatenate([both, both[..., 1:] - both[..., :1]], axis=-1)
+
+    return bootstrap_sums(np.stack([weight, weight * live, weight * candidate], axis=1), groups, means, rng)
 
 
 def weighted_mean(sums: Float64Array) -> Float64Array:

@@ -11,22 +11,21 @@ from pathlib import Path
 
 import numpy as np
 
-from base.errors import ArtifactError, RouterError
+from base.errors import ArtifactError
 from base.progress import Progress, silent
 from fleet.router_registry import LiveChangedError, PromotionGuard, Registry
 from router.artifact import load_artifact
 from router.build import configured_router, expert_costs, load_router
-from router.config import CoeConfig, load_config
-from router.live_pointer import LivePointer
+from router.config import load_config
 from router.pipeline import Router
 from router.types import Metric, Verdict
 from training.candidate_fit import FittedModel, fit_candidate
-from training.candidate_verdict import Judgement, MapChange, decide_promotion, find_equal, map_changes
+from training.candidate_verdict import Judgement, MapChange, decide_promotion, map_changes
 from training.category_mix import MIX_MOVED
 from training.change_points import ChangePoint, is_stale
 from training.evidence import Evidence
 from training.failover import can_renew, find_renewal, joined, renew
-from training.gate import Comparison, GateResult
+from training.gate import GateResult
 from training.log_table import LogTable
 from training.retrain_inputs import RetrainInputs, RetrainRequest, read_inputs
 from training.router_comparison import CrossFitted, Newcomers, RouterComparison
@@ -34,11 +33,10 @@ from training.router_comparison import CrossFitted, Newcomers, RouterComparison
 
 @dataclass(frozen=True)
 class RetrainResult:
-    """Report of a retraining: what was read, compared and done. `gate` is None when there was nothing to compare.
+    """Report of a retraining: what was read, compared and done.
 
     `n_learned` counts answers with feedback, and failures; `n_outdated` those of them from before a change of quality
-    (`quality_changes`); `n_judged` those that were compared on; `estimates` what other
-    estimators say of them.
+    (`quality_changes`); `n_judged` those that were compared on.
     `introduced` are experts that the live router was given to explore, because nothing else can judge them; `carried`
     those that no outcome table grades, and of which the candidate knows what the live router knows; `mix_moved` is how
     far the traffic's mix of categories is from the labelled queries, where enough was asked, and `is_mix_followed` that
@@ -55,8 +53,7 @@ class RetrainResult:
     live: str
     candidate: str
     changes: tuple[MapChange, ...]
-    gate: GateResult | None
-    estimates: tuple[Comparison, ...]
+    gate: GateResult
     is_promoted: bool
     introduced: tuple[str, ...]
     carried: tuple[str, ...]
@@ -107,8 +104,7 @@ def run_retrain(
         progress("comparing the candidate with the live router")
         folder = Path(scratch) / candidate.manifest.version
         comparison = load_comparison(inputs, live, folder, cross_fitted, evidence)
-        trial = trial_router(registry, pointer, inputs.config)
-        judged = find_equal(inputs, comparison, trial) or decide_promotion(inputs, comparison)
+        judged = decide_promotion(inputs, comparison)
         outcome = act(judged, inputs, comparison, registry, folder, guard)
     return replace(
         result_of(inputs, evidence, comparison, judged, outcome), mix_moved=candidate.manifest.metrics.get(MIX_MOVED)
@@ -125,23 +121,22 @@ def act(
 ) -> Outcome:
     """Promotes the candidate in `folder`, or renews the live router, as the gate said."""
     if inputs.request.is_dry_run:
-        return Outcome(f"{judged.reason} (dry run: nothing was promoted)")
+        return Outcome(f"{judged.gate.sentence} (dry run: nothing was promoted)")
     compared_with = comparison.live.version
-    if judged.gate is not None and judged.gate.verdict is Verdict.PROMOTE:
+    if judged.gate.verdict is Verdict.PROMOTE:
         refused = promote(registry, folder, compared_with, inputs.now, guard)
-        return Outcome(refused or judged.reason, is_promoted=not refused)
+        return Outcome(refused or judged.gate.sentence, is_promoted=not refused)
     pointer = registry.live()
     if pointer is None or pointer.trial is not None:  # a trial compares with what is live now
-        return Outcome(judged.reason)
+        return Outcome(judged.gate.sentence)
     made, names, words = renewed_live(
         registry.folder(compared_with), folder.parent, inputs, comparison, judged.newcomers
     )
     if made is None:
-        return Outcome(judged.reason)
+        return Outcome(judged.gate.sentence)
     if refused := promote(registry, made, compared_with, inputs.now, guard):
         return Outcome(refused)
-    why = judged.reason if judged.gate is None else f"{judged.gate.verdict}: {judged.gate.reason}"
-    reason = f"{words} (version {made.name}). The candidate as a whole: {why}"
+    reason = f"{words} (version {made.name}). The candidate as a whole: {judged.gate.verdict}: {judged.gate.reason}"
     return Outcome(reason, is_renewed=True, introduced=names)
 
 
@@ -150,7 +145,7 @@ def result_of(
 ) -> RetrainResult:
     """Counts what was read, and reports what came of it."""
     log, changes, gate = inputs.log, inputs.changes, judged.gate
-    if gate is not None and outcome.is_renewed:
+    if outcome.is_renewed:
         gate = replace(gate, more_decisions=None)
     return RetrainResult(
         log=log,
@@ -164,7 +159,6 @@ def result_of(
         candidate=comparison.candidate.version,
         changes=map_changes(comparison.live, comparison.candidate),
         gate=gate,
-        estimates=judged.estimates,
         is_promoted=outcome.is_promoted,
         introduced=outcome.introduced,
         carried=() if inputs.carried is None else inputs.carried.experts,
@@ -232,13 +226,3 @@ def load_comparison(
             for fitted in cross_fitted
         ),
     )
-
-
-def trial_router(registry: Registry, pointer: LivePointer, config: CoeConfig) -> Router | None:
-    """Router on trial; None without one, or where it cannot be loaded, which gateways report."""
-    if pointer.trial is None:
-        return None
-    try:
-        return load_router(config, registry.folder(pointer.trial.version))
-    except RouterError:
-        return None

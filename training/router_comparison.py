@@ -27,13 +27,11 @@ from training.off_policy import (
     OF_CANDIDATES,
     OF_NEWCOMERS,
     Bets,
-    bootstrap_sums,
     doubly_robust_terms,
     effective_sample_size,
     importance_weights,
     log_e_gain,
-    policy_columns,
-    policy_values,
+    paired_means,
     widened,
 )
 from training.types import LabelledQuery, OutcomeTable
@@ -51,10 +49,9 @@ class CrossFitted:
 
 @dataclass(frozen=True)
 class LogComparison:
-    """The comparison that the gate sees, the other estimators, and mean costs in USD (live, candidate)."""
+    """The comparison that the gate sees, and mean costs in USD (live, candidate)."""
 
     doubly_robust: Comparison
-    others: tuple[Comparison, ...]
     costs_usd: tuple[float, float]
 
 
@@ -106,7 +103,7 @@ class RouterComparison:
         filled = np.where(np.isfinite(table.scores), table.scores, cells)
         values = []
         for router in (self.live, self.candidate):
-            chosen = [table.experts.index(d.expert) for d in decide(router, table.texts, embeddings)]
+            chosen = [table.experts.index(name) for name in wanted(router, table.texts, embeddings)]
             values.append(filled[np.arange(len(chosen)), chosen].astype(np.float64))
         name = "score on held-out outcomes" if is_held_out else "score on graded outcomes"
         found = self.paired(name, values[0], values[1])
@@ -120,13 +117,13 @@ class RouterComparison:
         out: what their cell says was learned from its other prompts by the candidate, too.
         """
         folds = folds_of(table)
-        chosen = [d.expert for d in decide(self.live, table.texts, embeddings)]
+        chosen = wanted(self.live, table.texts, embeddings)
         theirs = list(chosen)
         for fold, fitted in enumerate(self.cross_fitted):
             rows = np.flatnonzero(folds == fold)
-            made = decide(fitted.router, [table.texts[row] for row in rows], embeddings[rows])
-            for row, decision in zip(rows, made, strict=True):
-                theirs[row] = decision.expert
+            own = wanted(fitted.router, [table.texts[row] for row in rows], embeddings[rows])
+            for row, name in zip(rows, own, strict=True):
+                theirs[row] = name
         scores = [scores_of(table, names) for names in (chosen, theirs)]
         known = np.isfinite(scores[0]) & np.isfinite(scores[1])
         return self.paired("graded outcomes, cross-fitted", *(own[known] for own in scores)) if known.any() else None
@@ -136,14 +133,8 @@ class RouterComparison:
     ) -> Comparison:
         """Weighted means of two value arrays (n,) on the same rows, and their paired difference."""
         weight = np.ones(len(live)) if weight is None else weight
-        columns = np.stack([weight, weight * live, weight * candidate], axis=1)
-
-        def means(sums: Float64Array) -> Float64Array:
-            both = sums[..., 1:] / np.maximum(sums[..., :1], 1e-12)
-            return np.concatenate([both, both[..., 1:] - both[..., :1]], axis=-1)
-
-        of_live, of_candidate, of_difference = bootstrap_sums(columns, np.arange(len(live)), means, self.rng)
-        return Comparison(name, of_live, of_candidate, of_difference, effective_sample_size(weight))
+        means = paired_means(live, candidate, weight, np.arange(len(live)), self.rng)
+        return Comparison(name, *means, effective_sample_size(weight))
 
     def on_log(
         self,
@@ -206,25 +197,15 @@ class RouterComparison:
         told, voices = (part * gains, asked.log.key) if judged is None else judged.among(part * gains, asked.log)
         log_e = log_e_gain(told, voices, least, max(-float((part * lowest).min()), 1.0), bets)
 
-        columns = policy_columns(weights, values, asked.log.reward, share)
-        metrics = bootstrap_sums(columns, asked.log.cluster, policy_values, self.rng)
-
+        metrics = paired_means(*values, share, asked.log.cluster, self.rng)
         doubts = doubts_of([one.planned(model) for one in choices], untried, differs, share / share.sum())
-
-        def compared(name: str, first: int, unsupported: float = 0.0) -> Comparison:
-            live, candidate, difference = (
-                widened(metric, n, *own)
-                for metric, n, own in zip(metrics[first : first + 3], (*freedom, freedom[1]), doubts, strict=True)
-            )
-            if lacking:  # so few draws that an interval would be a guess
-                difference = difference.model_copy(update={"interval": None})
-            return Comparison(name, live, candidate, difference, effective, unsupported, lacking)
-
-        return LogComparison(
-            doubly_robust=replace(compared(LOG_NAME, 0, unsupported), log_e=log_e, least_gain=least, level=bets.level),
-            others=(compared("reward by SNIPS", 3), compared("reward by IPS", 6)),
-            costs_usd=costs,
+        live, candidate, difference = (
+            widened(metric, n, *own) for metric, n, own in zip(metrics, (*freedom, freedom[1]), doubts, strict=True)
         )
+        if lacking:  # so few draws that an interval would be a guess
+            difference = difference.model_copy(update={"interval": None})
+        compared = Comparison(LOG_NAME, live, candidate, difference, effective, unsupported, lacking)
+        return LogComparison(replace(compared, log_e=log_e, least_gain=least, level=bets.level), costs)
 
     def on_newcomers(
         self,
@@ -382,6 +363,10 @@ def too_few_keys(rated: LogTable, uncounted: float) -> str:
     return ""
 
 
-def decide(router: Router, texts: Sequence[str], embeddings: FloatArray) -> list[RoutingDecision]:
-    """Decisions without randomness in them: exploration is in their probabilities."""
-    return list(router.decide_batch(batch_of(texts, embeddings), rng=np.random.default_rng(0)))
+def decide(router: Router, texts: Sequence[str], embeddings: FloatArray) -> Sequence[RoutingDecision]:
+    return router.decide_batch(batch_of(texts, embeddings), rng=np.random.default_rng(0))
+
+
+def wanted(router: Router, texts: Sequence[str], embeddings: FloatArray) -> list[str]:
+    """The expert that a router wants for each query, whomever exploration draws."""
+    return [decision.ranking[0] for decision in decide(router, texts, embeddings)]

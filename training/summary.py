@@ -174,8 +174,7 @@ def print_retrain(result: RetrainResult) -> None:
         console.print(f"  left out: {count} ({reason})")
     for change in result.changes:
         console.print(f"  map: {change.category}: {change.live} -> {change.candidate}")
-    if result.gate is not None:
-        console.print(comparison_rows((*result.gate.comparisons, *result.estimates)))
+    console.print(comparison_rows(result.gate.comparisons))
     console.print(f"live {result.live}, candidate {result.candidate}")
     console.print(result.reason)
     if result.is_promoted:
@@ -215,10 +214,10 @@ def retrain_json(result: RetrainResult) -> dict[str, object]:
             "effective_n": c.effective_n,
             "unsupported": c.unsupported,
         }
-        for c in (*(gate.comparisons if gate else ()), *result.estimates)
+        for c in gate.comparisons
     }
     return {
-        "verdict": gate.verdict if gate else "decline",
+        "verdict": gate.verdict,
         "reason": result.reason,
         "is_promoted": result.is_promoted,
         "introduced": list(result.introduced),
@@ -237,7 +236,7 @@ def retrain_json(result: RetrainResult) -> dict[str, object]:
         "mix_moved": None if result.mix_moved is None else result.mix_moved.model_dump(),
         "is_mix_followed": result.is_mix_followed,
         "comparisons": comparisons,
-        "more_decisions": gate.more_decisions if gate else None,
+        "more_decisions": gate.more_decisions,
     }
 
 

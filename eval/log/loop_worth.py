@@ -153,7 +153,7 @@ def judge_loop(
         rng=inputs.rng,
         rows=(*config.learned_categories, GENERAL),
     )
-    on_log, _, _ = judge_on_log(inputs, comparison)
+    on_log, *_ = judge_on_log(inputs, comparison)
     if on_log is None:
         return found.model_copy(update={"unknown": "no answer since then has feedback to judge by"})
     judged = on_log.doubly_robust

@@ -112,7 +112,7 @@ async def test_clicks_become_pilots_of_the_running_gateway(folder: Path) -> None
         await client.click(store_id, ASKS[:3])
         status, output, _ = await coe(folder, "retrain")
         assert status == 0
-        assert "declined: the log holds no decision with feedback" in output
+        assert "decline: changes nothing" in output
         assert "pilots: need about 50 more searches with feedback" in output
         await client.click(store_id, ASKS[3:])
         assert (await client.search(store_id, ASKS[0]))[2] == "none"
@@ -172,7 +172,7 @@ async def test_a_part_that_fails_says_so_and_keeps_the_other_from_nothing(folder
     assert status == 1
     assert "the pilot library stays as it is: " in errors
     assert "is not the manifest of a pilot library" in errors
-    assert "declined: the log holds no decision with feedback" in output
+    assert "decline: changes nothing" in output
     assert (folder / "pilots" / MANIFEST_FILE).read_text() == "{"
 
     (folder / "data" / "routers" / "live.json").unlink()

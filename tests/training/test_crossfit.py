@@ -52,7 +52,7 @@ class MapRouter:
         self.categories, self.experts = (*NAMES, "general"), table.experts
 
     def decide_batch(self, batch, rng):
-        return [SimpleNamespace(expert=f"e{self.chosen[int(q.text.split()[0][1:])]}") for q in batch.queries]
+        return [SimpleNamespace(ranking=(f"e{self.chosen[int(q.text.split()[0][1:])]}",)) for q in batch.queries]
 
     def value(self, quality: np.ndarray) -> float:
         return float(quality[np.arange(CATEGORIES), self.chosen].mean())

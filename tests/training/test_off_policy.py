@@ -9,27 +9,16 @@ from training.off_policy import (
     doubly_robust_terms,
     effective_sample_size,
     importance_weights,
-    policy_columns,
-    policy_values,
+    paired_means,
     weighted_mean,
     widened,
     with_interval,
 )
 
 
-def plain_values(weights, reward):
-    """Values of one router by SNIPS and IPS, every row for one query."""
-    both, terms = [weights, weights], [np.zeros(len(reward))] * 2
-    values = policy_values(policy_columns(both, terms, reward, np.ones(len(reward))).sum(axis=0))
-    return values[3], values[6]
-
-
-def snips(weights, reward):
-    return plain_values(weights, reward)[0]
-
-
 def ips(weights, reward):
-    return plain_values(weights, reward)[1]
+    """Value of one router by a model that predicts nothing, every row for one query."""
+    return doubly_robust_terms(weights, reward, np.zeros(len(reward)), np.zeros(len(reward))).mean()
 
 
 def test_reference_values():
@@ -37,7 +26,6 @@ def test_reference_values():
     reward = np.array([1.0, 1.0, 0.5])
     assert weights.tolist() == [2.0, 0.0, 2.0]
     assert ips(weights, reward) == pytest.approx(1.0)  # (2 + 0 + 1) / 3
-    assert snips(weights, reward) == pytest.approx(0.75)  # 3 / 4
     assert effective_sample_size(weights) == pytest.approx(2.0)  # 16 / 8
     assert effective_sample_size(weights / 100) == pytest.approx(2.0)
     terms = doubly_robust_terms(weights, reward, np.array([0.8, 0.8, 0.8]), np.array([0.6, 0.7, 0.9]))
@@ -47,7 +35,6 @@ def test_reference_values():
 def test_a_candidate_that_never_agrees_has_no_sample():
     weights = importance_weights(np.zeros(5), np.full(5, 0.5))
     assert effective_sample_size(weights) == 0.0
-    assert np.isnan(snips(weights, np.ones(5)))
 
 
 def test_weights_are_clipped():
@@ -71,7 +58,6 @@ def test_estimates_find_the_truth_of_a_policy_that_did_not_log():
     wrong_model = np.full(len(reward), 0.5)
     dr = doubly_robust_terms(weights, reward, wrong_model, wrong_model)
     assert ips(weights, reward) == pytest.approx(value, abs=0.05)
-    assert snips(weights, reward) == pytest.approx(value, abs=0.05)
     assert dr.mean() == pytest.approx(value, abs=0.05)
     assert abs(reward.mean() - value) > 0.1  # what averaging the log says is wrong
 
@@ -99,27 +85,25 @@ def test_bootstrap_interval_covers_and_repeats():
 
 
 def test_estimates_agree_with_another_library():
-    """Values of vw-estimators 0.2.2 (estimators.bandits.ips and .snips) on the same twelve rows."""
+    """The value of vw-estimators 0.2.2 (estimators.bandits.ips) on the same twelve rows."""
     propensity = np.array([0.2, 0.5, 0.58, 0.12, 0.22, 0.84, 0.16, 0.2, 0.86, 0.6, 0.4, 0.51])
     match = np.array([0.66, 0.28, 0.14, 0.79, 0.67, 0.51, 0.82, 0.55, 0.98, 0.2, 0.55, 0.48])
     reward = np.array([0.35, 0.59, 0.24, 0.8, 0.87, 0.13, 0.47, 0.28, 0.08, 0.9, 0.43, 0.15])
     weights = importance_weights(match, propensity)
     assert ips(weights, reward) == pytest.approx(1.1534009157007803)
-    assert snips(weights, reward) == pytest.approx(0.5323111480170071)
 
 
-def test_values_of_two_routers_come_with_their_difference_by_every_estimator():
-    weights = [np.array([1.0, 1.0, 1.0]), np.array([2.0, 0.0, 2.0])]
-    terms = [np.array([1.0, 1.0, 0.4]), np.array([1.0, 0.7, 0.3])]
-    reward = np.array([1.0, 1.0, 0.5])
-    plain = policy_values(policy_columns(weights, terms, reward, np.ones(3)).sum(axis=0))
-    assert plain.tolist() == pytest.approx(
-        [0.8, 2 / 3, 2 / 3 - 0.8, 2.5 / 3, 0.75, 0.75 - 2.5 / 3, 2.5 / 3, 1.0, 1.0 - 2.5 / 3]
-    )
-    doubled = policy_values(policy_columns(weights, terms, reward, np.array([2.0, 1.0, 1.0])).sum(axis=0))
-    rows = np.array([0, 0, 1, 2])  # a row that stands for two is a row that is there twice
-    twice = policy_columns([w[rows] for w in weights], [t[rows] for t in terms], reward[rows], np.ones(4))
-    assert doubled.tolist() == pytest.approx(policy_values(twice.sum(axis=0)).tolist())
+def test_means_of_two_routers_come_with_their_difference():
+    live, candidate = np.array([1.0, 1.0, 0.4]), np.array([1.0, 0.7, 0.3])
+
+    def values(rows, weight):
+        found = paired_means(live[rows], candidate[rows], weight, np.arange(len(rows)), np.random.default_rng(0))
+        return [metric.value for metric in found]
+
+    assert values(np.arange(3), np.ones(3)) == pytest.approx([0.8, 2 / 3, 2 / 3 - 0.8])
+    doubled = values(np.arange(3), np.array([2.0, 1.0, 1.0]))
+    twice = values(np.array([0, 0, 1, 2]), np.ones(4))
+    assert doubled == pytest.approx(twice), "a row that stands for two is a row that is there twice"
 
 
 def test_few_effective_rows_widen_an_interval_as_student_says():

@@ -107,7 +107,7 @@ def test_both_results_are_printed(
     run(folder, as_json=False)
     text = capsys.readouterr().out
     for line in (
-        "declined: the log holds no decision with feedback",
+        "decline: changes nothing",
         "pilots: 30 queries with feedback in 1 vector stores to learn from, 6 held out to judge",
         "left out: 2 (gone)",
         "mean nDCG@10: 0.500 as it is served, 0.750 refreshed, n=6",
@@ -123,7 +123,7 @@ def test_a_failure_is_raised_after_the_others_result(
     instead(monkeypatch, "refresh_pilots", RouterError("no such expert"))
     with pytest.raises(RouterError, match=r"^the pilot library stays as it is: no such expert$"):
         run(folder, as_json=as_json)
-    assert "declined: the log holds no decision" in capsys.readouterr().out
+    assert "decline: changes nothing" in capsys.readouterr().out
     instead(monkeypatch, "run_retrain", RouterError("no live router"))
     with pytest.raises(RouterError, match=r"^no live router; the pilot library stays as it is: no such expert$"):
         run(folder, as_json=as_json)
