@@ -93,14 +93,16 @@ def bootstrap_sums(
 
 def paired_means(
     live: Float64Array, candidate: Float64Array, weight: Float64Array, groups: IntArray, rng: np.random.Generator
-) -> list[Metric]:
+) -> tuple[Metric, Metric, Metric]:
     """Weighted means of two value arrays (n,) on the same rows, and of their difference; `groups` are resampled."""
 
     def means(sums: Float64Array) -> Float64Array:
         both = sums[..., 1:] / np.maximum(sums[..., :1], 1e-12)
         return np.concatenate([both, both[..., 1:] - both[..., :1]], axis=-1)
 
-    return bootstrap_sums(np.stack([weight, weight * live, weight * candidate], axis=1), groups, means, rng)
+    columns = np.stack([weight, weight * live, weight * candidate], axis=1)
+    of_live, of_candidate, of_difference = bootstrap_sums(columns, groups, means, rng)
+    return of_live, of_candidate, of_difference
 
 
 def weighted_mean(sums: Float64Array) -> Float64Array:

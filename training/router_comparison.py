@@ -197,7 +197,7 @@ class RouterComparison:
         told, voices = (part * gains, asked.log.key) if judged is None else judged.among(part * gains, asked.log)
         log_e = log_e_gain(told, voices, least, max(-float((part * lowest).min()), 1.0), bets)
 
-        metrics = paired_means(*values, share, asked.log.cluster, self.rng)
+        metrics = paired_means(values[0], values[1], share, asked.log.cluster, self.rng)
         doubts = doubts_of([one.planned(model) for one in choices], untried, differs, share / share.sum())
         live, candidate, difference = (
             widened(metric, n, *own) for metric, n, own in zip(metrics, (*freedom, freedom[1]), doubts, strict=True)
