@@ -22,5 +22,3 @@ LIMITS = "coe:limits"
 
 RESIDENCY = "coe:residency"
 """Before engines that are shared, in braces: their coordination."""
-
-RETRAIN_TURN = "coe:retrain"

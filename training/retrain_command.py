@@ -23,13 +23,12 @@ from router.feedback_config import FeedbackConfig
 from router.retrieval_config import RetrievalConfig
 from training.retrain import run_retrain
 from training.retrain_inputs import RetrainRequest
-from training.retrain_lock import LocalTurns, LockLostError, NoTurnError, SharedTurns
+from training.retrain_lock import LockLostError, NoTurnError, Turns
 from training.summary import print_round, retrain_json
 
 PAUSE_SHARE = 0.9
 """Share of a period that must have passed since another replica's turn: rounds are never quite even (ours)."""
 
-Turns = LocalTurns | SharedTurns
 T = TypeVar("T")
 FIRST_S = 1.0
 """Seconds until the first round of `--every`, or of the next look for a router."""
@@ -37,25 +36,18 @@ FIRST_S = 1.0
 logger = logging.getLogger(__name__)
 
 
-def turns_of(request: RetrainRequest, redis_url: str | None) -> Turns:
-    """Turns across replicas where there is a Redis, on this host otherwise."""
-    if redis_url is None:
-        return LocalTurns(request.routers)
-    return SharedTurns(request.routers, redis_url)
-
-
-def retrain_once(request: RetrainRequest, redis_url: str | None, *, as_json: bool) -> None:
+def retrain_once(request: RetrainRequest, *, as_json: bool) -> None:
     """Raises NoTurnError when another process retrains, and as `one_round` does."""
     with console_progress() as progress:
-        one_round(request, turns_of(request, redis_url), progress, as_json=as_json)
+        one_round(request, Turns(request.database_url), progress, as_json=as_json)
 
 
-def retrain_when_due(request: RetrainRequest, redis_url: str | None, every: str, *, as_json: bool) -> None:
+def retrain_when_due(request: RetrainRequest, every: str, *, as_json: bool) -> None:
     """One round, unless another process retrains now, or did within most of a period. Raises as `one_round` does."""
     pause_s = PAUSE_SHARE * parse_period("--every", every)
     try:
         with console_progress() as progress:
-            one_round(request, turns_of(request, redis_url), progress, as_json=as_json, pause_s=pause_s)
+            one_round(request, Turns(request.database_url), progress, as_json=as_json, pause_s=pause_s)
     except NoTurnError as busy:
         echo(f"{busy}, so this round is left out", to_stderr=True)
 

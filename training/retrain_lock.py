@@ -1,36 +1,35 @@
-"""Lock around retraining: one process at a time over a folder of routers, across hosts where there is a Redis.
+"""Turns to retrain: one process at a time among all that share the log's database.
 
-The lock in Redis expires when its holder stops renewing it, so a crash never blocks the others for long. But a lock
-that expires proves nothing: its holder may pause for minutes (a paused machine, a full disk) and then continue as if
-nothing had happened. So every turn gets a number that only rises, written next to the routers when the turn begins, and
-a promotion is made under a file lock that compares both (fencing tokens, Kleppmann 2016).
+A turn is a lease that its holder renews, so a crash never blocks the others for long. But a lease proves nothing: its
+holder may pause for minutes (a paused machine, a full disk) and then continue as if nothing had happened. So every turn
+has a number that only rises, and a promotion is made while the database keeps others from beginning the next one
+(fencing tokens, Kleppmann 2016). Clocks of hosts may differ: then a turn begins too early or late, and promotes no less
+exclusively.
 """
 
 from __future__ import annotations
 
-import asyncio
-import fcntl
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
-from base.errors import ArtifactError, RouterError
-from base.redis_names import RETRAIN_TURN
-from decision_log.redis_client import REDIS_ERRORS, connect
+from sqlalchemy import Table, delete, insert, select, update
+
+from base.errors import RouterError, StoreError
+from decision_log.sql_engine import close_engine, hold, make_schema, open_engine, open_log, translated_errors
+from decision_log.tables import METADATA, number, real
 
 if TYPE_CHECKING:
-    from redis.asyncio.lock import Lock
+    from sqlalchemy.engine import Connection, Engine
 
-    from decision_log.redis_client import RedisClient
-
-LOCK_FILE, FENCE_FILE = ".retrain.lock", ".fence"
 EXPIRES_S = 60.0
-CALL_TIMEOUT_S = 10.0
+LOCK_NUMBER = 0x636F6572  # "coer", for Postgres's advisory locks
 
-T = TypeVar("T")
+TURNS = Table("retrain_turns", METADATA, number("number", primary_key=True), real("until"))
+"""One row: the number of the last turn, and until when (Unix seconds) it is its holder's."""
 
 
 class NoTurnError(RouterError):
@@ -41,199 +40,96 @@ class LockLostError(RouterError):
     """Another process took its turn to retrain in the meantime, so this one may not promote."""
 
 
-class LockUnreachableError(RouterError):
-    """Redis cannot be asked for the lock."""
-
-
 @dataclass(frozen=True)
-class Fence:
-    """Highest turn that ever began over one folder of routers."""
+class Turn:
+    """One turn over a database."""
 
-    root: Path
-
-    def begin(self) -> int:
-        """Begins a turn, which shuts out every earlier one, and returns its number.
-
-        Raises:
-            ArtifactError: the file is damaged.
-        """
-        with self.locked() as highest:
-            (self.root / FENCE_FILE).write_text(str(highest + 1), encoding="ascii")
-            return highest + 1
+    number: int
+    engine: Engine
 
     @contextmanager
-    def passing(self, turn: int) -> Iterator[None]:
-        """Held while promoting: no other turn can begin meanwhile. Raises LockLostError when one has begun."""
-        with self.locked() as highest:
-            if turn != highest:
+    def promotion(self) -> Iterator[None]:
+        """Held around a promotion: no other turn can begin meanwhile. Raises LockLostError when one has begun."""
+        with held(self.engine, "promote a router under the turns of") as connection:
+            last = connection.execute(select(TURNS.c.number)).scalar()
+            if last != self.number:
                 raise LockLostError(
-                    f"turn {turn} to retrain is over: turn {highest} has begun, so nothing was promoted"
+                    f"turn {self.number} to retrain is over: turn {last} has begun, so nothing was promoted"
                 )
             yield
 
     @contextmanager
-    def locked(self) -> Iterator[int]:
-        """Holds the file lock; yields the number that is written in the file, 0 before the first turn."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        path = self.root / FENCE_FILE
-        with path.open("a+", encoding="ascii") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            file.seek(0)
-            written = file.read().strip()
-            if written and not written.isdecimal():
-                raise ArtifactError(f"{path}: holds '{written[:20]}', not the number of a turn; delete the file")
-            yield int(written or 0)
+    def renewed(self, expires_s: float) -> Iterator[None]:
+        """Renews the lease three times in its life while a block runs, in a thread, as fitting takes minutes. Ends it
+        afterwards."""
+        is_over = threading.Event()
 
+        def renew() -> None:
+            while not is_over.wait(expires_s / 3):
+                self._keep_until(time.time() + expires_s)
 
-@dataclass(frozen=True)
-class Turn:
-    """One turn; `is_ours` asks whether the lock is still held."""
-
-    number: int
-    fence: Fence
-    is_ours: Callable[[], bool]
-
-    @contextmanager
-    def promotion(self) -> Iterator[None]:
-        """Held around a promotion. Raises LockLostError when the turn is over."""
-        if not self.is_ours():
-            raise LockLostError(f"turn {self.number} to retrain is over: its lock expired, so nothing was promoted")
-        with self.fence.passing(self.number):
+        thread = threading.Thread(target=renew, name="retrain-lock", daemon=True)
+        thread.start()
+        try:
             yield
+        finally:
+            is_over.set()
+            thread.join()
+            self._keep_until(0.0)
+
+    def _keep_until(self, until: float) -> None:
+        mine = update(TURNS).where(TURNS.c.number == self.number).values(until=until)
+        # One renewal may fail; when all do, the turn is over. While the database is away, it expires on its own.
+        with suppress(StoreError), translated_errors("renew a turn in"), self.engine.begin() as connection:
+            connection.execute(mine)
 
 
 @dataclass(frozen=True)
-class LocalTurns:
-    """Turns among the processes of one host that use the same folder of routers."""
+class Turns:
+    """Turns among the processes that use one database."""
 
-    root: Path
-
-    @contextmanager
-    def take(self) -> Iterator[Turn]:
-        """Holds a turn while the block runs. Raises NoTurnError when another process has it."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / LOCK_FILE).open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise NoTurnError("another process on this host is retraining") from error
-            fence = Fence(self.root)
-            yield Turn(fence.begin(), fence, lambda: True)
-
-
-@dataclass(frozen=True)
-class SharedTurns:
-    """Turns among all processes that use one Redis, whose routers lie in one folder."""
-
-    root: Path
-    redis_url: str
+    database_url: str
     expires_s: float = EXPIRES_S
 
     @contextmanager
     def take(self) -> Iterator[Turn]:
-        """Holds a turn while the block runs and the lock is renewed.
+        """Holds a turn while the block runs.
 
         Raises:
             NoTurnError: it is another process's.
-            LockUnreachableError: Redis is away.
+            DataError: there is no log yet.
+            StoreError: the database cannot be asked.
         """
-        fence = Fence(self.root)
-        with RedisLock.open(self.redis_url, self.expires_s) as lock:
-            lock.call(lock.acquire())
-            try:
-                number = fence.begin()
-                with lock.renewed():
-                    yield Turn(number, fence, lambda: lock.is_ours)
-            finally:
-                with suppress(LockUnreachableError):  # while Redis is away, the lock expires on its own
-                    lock.call(lock.release())
-
-
-@dataclass(frozen=True)
-class RedisLock:
-    """Lock of redis-py, spoken to by a thread of its own, because fitting keeps the main one busy for minutes."""
-
-    client: RedisClient
-    lock: Lock
-    loop: asyncio.AbstractEventLoop
-    expires_s: float
-
-    @staticmethod
-    @contextmanager
-    def open(redis_url: str, expires_s: float) -> Iterator[RedisLock]:
-        """Connects; nothing is locked yet. Raises ConfigError when the URL is not a Redis URL."""
-        from redis.asyncio.lock import Lock
-
-        loop = asyncio.new_event_loop()
-        thread = threading.Thread(target=loop.run_forever, name="retrain-lock", daemon=True)
-        thread.start()
-
-        async def connected() -> RedisLock:
-            client = connect(redis_url)
-            lock = Lock(client, RETRAIN_TURN, timeout=expires_s, blocking=False, thread_local=False)
-            return RedisLock(client, lock, loop, expires_s)
-
+        with open_log(self.database_url):
+            engine = open_engine(self.database_url)
         try:
-            opened = asyncio.run_coroutine_threadsafe(connected(), loop).result()
-            try:
-                yield opened
-            finally:
-                asyncio.run_coroutine_threadsafe(opened.client.aclose(), loop).result(CALL_TIMEOUT_S)
+            with translated_errors("open"):
+                make_schema(engine, [TURNS])
+            turn = Turn(begin(engine, self.expires_s), engine)
+            with turn.renewed(self.expires_s):
+                yield turn
         finally:
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
-            loop.close()
+            close_engine(engine)
 
-    def call(self, work: Coroutine[Any, Any, T]) -> T:
-        """Runs a coroutine in the lock's thread. Raises what it raises, and LockUnreachableError."""
-        asked = asyncio.run_coroutine_threadsafe(work, self.loop)
-        try:
-            return asked.result(CALL_TIMEOUT_S)
-        except REDIS_ERRORS as error:
-            asked.cancel()
-            raise LockUnreachableError(
-                f"Redis cannot be asked whose turn it is to retrain ({type(error).__name__}); nothing was changed"
-            ) from error
 
-    async def acquire(self) -> None:
-        """Takes the lock. Raises NoTurnError, RedisError."""
-        if not await self.lock.acquire():
-            raise NoTurnError("another replica is retraining")
+def begin(engine: Engine, expires_s: float) -> int:
+    """Begins the next turn, which shuts out every earlier one, and returns its number. Raises NoTurnError."""
+    with held(engine, "take a turn to retrain in") as connection:
+        last = connection.execute(select(TURNS)).one_or_none()
+        now = time.time()
+        if last is not None and last.until > now:
+            raise NoTurnError(
+                f"another process that uses this database is retraining, or was killed in the last {expires_s:.0f} s"
+            )
+        following = 1 if last is None else last.number + 1
+        connection.execute(delete(TURNS))
+        connection.execute(insert(TURNS).values(number=following, until=now + expires_s))
+        return following
 
-    async def renew(self) -> bool:
-        """Extends the lock's life; False when another holds it. Raises RedisError."""
-        from redis.exceptions import LockError
 
-        try:
-            return await self.lock.reacquire()
-        except LockError:
-            return False
-
-    @property
-    def is_ours(self) -> bool:
-        """Renews the lock and returns True while it is still held. A Redis that cannot be reached counts as no."""
-        try:
-            return self.call(self.renew())
-        except LockUnreachableError:
-            return False
-
-    @contextmanager
-    def renewed(self) -> Iterator[None]:
-        """Renews the lock three times in its life while a block runs."""
-
-        async def keep() -> None:
-            while True:
-                await asyncio.sleep(self.expires_s / 3)
-                with suppress(*REDIS_ERRORS):  # one renewal may fail; when all do, the turn is over
-                    await self.renew()
-
-        task = asyncio.run_coroutine_threadsafe(keep(), self.loop)
-        try:
-            yield
-        finally:
-            task.cancel()
-
-    async def release(self) -> None:
-        """Lets the next one in, unless the lock was lost. Raises RedisError."""
-        if await self.renew():
-            await self.lock.release()
+@contextmanager
+def held(engine: Engine, action: str) -> Iterator[Connection]:
+    """A transaction that excludes others of its kind, as `hold` does."""
+    with translated_errors(action), engine.begin() as connection:
+        hold(connection, LOCK_NUMBER)
+        yield connection

@@ -105,7 +105,6 @@ def retrain(
     terms: Terms,
 ) -> None:
     """Learn a candidate from the decision log, compare it with the live router, promote it or say why not."""
-    from decision_log.connections import given_redis
     from decision_log.default_database import database_url_of
     from training.retrain_command import retrain_again_and_again, retrain_once, retrain_when_due
     from training.retrain_inputs import RetrainRequest
@@ -122,9 +121,9 @@ def retrain(
         cache=data_dir / "cache",
     )
     if every is None:
-        retrain_once(request, given_redis(), as_json=as_json)
+        retrain_once(request, as_json=as_json)
     elif once:
-        retrain_when_due(request, given_redis(), every, as_json=as_json)
+        retrain_when_due(request, every, as_json=as_json)
     else:
         retrain_again_and_again(request, every, [*sys.argv[1:], "--once"])
 

@@ -1,144 +1,148 @@
-"""Turns to retrain: one at a time, and none that is over promotes. Redis is a real Valkey."""
+"""Turns to retrain: one at a time among all that share a database, and none that is over promotes."""
 
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from redis import Redis
+from sqlalchemy import delete, select
 
-from base.errors import ArtifactError, ConfigError
-from base.redis_names import RETRAIN_TURN
-from tests.decision_log.redis_kinds import cluster
+from base.errors import DataError, StoreError
+from decision_log import sql_engine
+from decision_log.database import Database
 from tests.waiting import wait_until
-from training.retrain_lock import (
-    FENCE_FILE,
-    Fence,
-    LocalTurns,
-    LockLostError,
-    LockUnreachableError,
-    NoTurnError,
-    SharedTurns,
-)
+from training.retrain_lock import TURNS, LockLostError, NoTurnError, Turns
 
 HOLDER = """
 import sys
 from pathlib import Path
-from training.retrain_lock import LockLostError, SharedTurns
-root, url = Path(sys.argv[1]), sys.argv[2]
-with SharedTurns(root, url, expires_s=0.3).take() as turn:
-    print("holding", turn.number, flush=True)
-    sys.stdin.readline()
-    try:
+from training.retrain_lock import LockLostError, NoTurnError, Turns
+url, promoted, expires_s = sys.argv[1], Path(sys.argv[2]) / "promoted", float(sys.argv[3])
+try:
+    with Turns(url, expires_s).take() as turn:
+        print("holding", turn.number, flush=True)
+        sys.stdin.readline()
         with turn.promotion():
-            (root / "promoted").write_text("by the late one")
-            print("promoted", flush=True)
-    except LockLostError as error:
-        print("refused:", error, flush=True)
+            promoted.write_text(f"turn {turn.number}")
+        print("promoted", flush=True)
+except (NoTurnError, LockLostError) as error:
+    print("refused:", error, flush=True)
 """
 
 
-def test_one_replica_at_a_time(redis_url, tmp_path):
-    turns = SharedTurns(tmp_path, redis_url)
-    with turns.take() as first:
-        with pytest.raises(NoTurnError, match="another replica is retraining"), turns.take():
-            pass
-        with first.promotion():
-            pass
-    with turns.take() as second:
-        assert second.number == first.number + 1
+@pytest.fixture
+def url(store: Database, database_url: str) -> str:
+    """A log, on SQLite and on Postgres."""
+    return database_url
 
 
-def test_the_lock_lives_as_long_as_its_holder_works(redis_url, tmp_path):
-    with Redis.from_url(redis_url) as client, SharedTurns(tmp_path, redis_url, expires_s=6).take() as turn:
-        value, seen = client.get(RETRAIN_TURN), [client.pttl(RETRAIN_TURN)]
+@contextmanager
+def holder(url: str, folder: Path, expires_s: float = 60.0) -> Iterator[subprocess.Popen[str]]:
+    """A process that takes a turn, and promotes into its own folder once it is told to."""
+    folder.mkdir(exist_ok=True)
+    command = [sys.executable, "-c", HOLDER, url, str(folder), str(expires_s)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
-        def was_renewed(times):
-            seen.append(client.pttl(RETRAIN_TURN))
-            return sum(later > earlier for earlier, later in pairwise(seen)) >= times
 
-        wait_until(lambda: was_renewed(times=2))
-        assert client.get(RETRAIN_TURN) == value
-        assert turn.is_ours()
+def until_of(url: str) -> float:
+    database = Database(url)
+    try:
+        return float(database.rows("read turns", select(TURNS.c.until))[0].until)
+    finally:
+        database.close()
 
 
-def test_a_paused_holder_whose_lock_expired_cannot_promote(redis_url, tmp_path):
-    command = [sys.executable, "-c", HOLDER, str(tmp_path), redis_url]
-    with (
-        Redis.from_url(redis_url) as client,
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder,
-    ):
-        assert holder.stdout.readline() == "holding 1\n"
-        os.kill(holder.pid, signal.SIGSTOP)
-        wait_until(lambda: not client.exists(RETRAIN_TURN))
-        with SharedTurns(tmp_path, redis_url).take() as turn, turn.promotion():
-            (tmp_path / "promoted").write_text("by the second one")
-        os.kill(holder.pid, signal.SIGCONT)
-        said, _ = holder.communicate("\n")
-    assert said.startswith("refused: turn 1 to retrain is over")
+def test_of_two_hosts_one_retrains_and_a_killed_one_is_replaced(url: str, tmp_path: Path) -> None:
+    """Two processes, each with a data folder of its own: all that they share is the database."""
+    with holder(url, tmp_path / "one", expires_s=3.0) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "holding 1\n"
+        with holder(url, tmp_path / "two") as second:
+            assert "refused: another process that uses this database" in second.communicate()[0]
+        os.kill(first.pid, signal.SIGKILL)
+        assert first.wait() == -signal.SIGKILL
+
+    def next_one() -> bool:
+        with holder(url, tmp_path / "two") as second:
+            return second.communicate("\n")[0] == "holding 2\npromoted\n"
+
+    wait_until(next_one)
+    assert (tmp_path / "two" / "promoted").read_text() == "turn 2"
+    assert not (tmp_path / "one" / "promoted").exists()
+
+
+def test_a_paused_holder_whose_lease_expired_cannot_promote(url: str, tmp_path: Path) -> None:
+    with holder(url, tmp_path, expires_s=0.3) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "holding 1\n"
+        os.kill(first.pid, signal.SIGSTOP)
+
+        def taken() -> bool:
+            try:
+                with Turns(url).take() as turn, turn.promotion():
+                    (tmp_path / "promoted").write_text("by the second one")
+            except NoTurnError:
+                return False
+            return True
+
+        wait_until(taken)
+        os.kill(first.pid, signal.SIGCONT)
+        said, _ = first.communicate("\n")
+    assert said == "refused: turn 1 to retrain is over: turn 2 has begun, so nothing was promoted\n"
     assert (tmp_path / "promoted").read_text() == "by the second one"
 
 
-def test_the_fence_alone_refuses_an_older_turn(tmp_path):
-    """Even when Redis says the lock is still ours: it may have failed over to a replica that never counted of it."""
-    fence = Fence(tmp_path)
-    assert [fence.begin(), fence.begin()] == [1, 2]
-    with pytest.raises(LockLostError, match="turn 1 to retrain is over: turn 2 has begun"), fence.passing(1):
-        pass
-    with fence.passing(2):
-        pass
+def test_a_lease_lives_as_long_as_its_holder_works_and_ends_with_it(url: str) -> None:
+    with Turns(url, expires_s=6).take() as turn:
+        seen = {until_of(url)}
 
+        def was_renewed() -> bool:
+            seen.add(until_of(url))
+            return len(seen) > 2
 
-def test_turns_that_begin_at_once_get_different_numbers(tmp_path):
-    with ThreadPoolExecutor(8) as threads:
-        numbers = list(threads.map(lambda _: Fence(tmp_path).begin(), range(40)))
-    assert sorted(numbers) == list(range(1, 41))
-
-
-def test_a_redis_that_lost_its_data_goes_on_counting_from_the_fence(redis_url, tmp_path):
-    (tmp_path / FENCE_FILE).write_text("41")
-    with SharedTurns(tmp_path, redis_url).take() as turn:
-        assert turn.number == 42
-    with SharedTurns(tmp_path, redis_url).take() as turn:
-        assert turn.number == 43
-
-
-def test_processes_of_one_host_take_turns_without_redis(tmp_path):
-    turns = LocalTurns(tmp_path)
-    with turns.take() as turn:
-        with pytest.raises(NoTurnError, match="another process on this host"), turns.take():
+        wait_until(was_renewed)
+        with pytest.raises(NoTurnError), Turns(url).take():
             pass
         with turn.promotion():
             pass
-    with turns.take() as turn:
-        assert turn.number == 2
+    with Turns(url).take() as following:
+        assert following.number == 2
 
 
-def test_a_redis_that_is_away_or_misnamed_is_said_so(tmp_path):
-    socket = f"unix://{tmp_path}/none.sock"
-    with pytest.raises(LockUnreachableError, match="cannot be asked whose turn"), SharedTurns(tmp_path, socket).take():
+def test_no_turn_begins_during_a_promotion(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Turns(url, expires_s=-1.0).take() as turn, turn.promotion():
+        monkeypatch.setattr(sql_engine, "BUSY_TIMEOUT_MS", 50)
+        impatient = url if url.startswith("sqlite") else f"{url}&options=-c%20lock_timeout%3D50"
+        with pytest.raises(StoreError, match="lock"), Turns(impatient).take():
+            pass
+
+
+def test_turns_that_begin_at_once_get_different_numbers(url: str) -> None:
+    def number(_: int) -> int:
+        with Turns(url, expires_s=-1.0).take() as turn:
+            return turn.number
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sorted(threads.map(number, range(24))) == list(range(1, 25))
+
+
+def test_a_turn_whose_row_is_gone_cannot_promote(url: str, store: Database) -> None:
+    """As after a database was put back to before it."""
+    with Turns(url).take() as turn:
+        store.change("lose turns", delete(TURNS))
+        with pytest.raises(LockLostError, match="turn None has begun"), turn.promotion():
+            pass
+
+
+def test_a_log_that_is_not_there_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="there is no decision log"), Turns(f"sqlite:///{tmp_path}/coe.db").take():
         pass
-    with pytest.raises(ConfigError, match="REDIS_URL is not a Redis URL"), SharedTurns(tmp_path, "ftp://x").take():
-        pass
-
-
-def test_a_damaged_fence_is_named(tmp_path: Path):
-    (tmp_path / ".fence").write_text("many")
-    with pytest.raises(ArtifactError, match="holds 'many', not the number of a turn"):
-        Fence(tmp_path).begin()
-
-
-def test_turns_in_a_cluster(tmp_path):
-    with cluster(tmp_path) as node:
-        turns = SharedTurns(tmp_path / "routers", f"redis+cluster://127.0.0.1:{node.port}")
-        with turns.take() as turn:
-            with pytest.raises(NoTurnError, match="another replica is retraining"), turns.take():
-                pass
-            with turn.promotion():
-                pass
-        with turns.take() as turn:
-            assert turn.number == 2

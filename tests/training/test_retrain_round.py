@@ -20,7 +20,7 @@ from tests.training.trained_folder import make_trained
 from training import retrain_command
 from training.retrain_command import one_round
 from training.retrain_inputs import RetrainRequest
-from training.retrain_lock import LocalTurns, LockLostError
+from training.retrain_lock import LockLostError, Turns
 
 REFRESHED = PilotRefresh(Verdict.PROMOTE, "promote: no worse on held-out queries", 1, 30, 6, {"gone": 2}, 0.5, 0.75)
 
@@ -41,7 +41,7 @@ def run(folder: Path, *, as_json: bool = True) -> None:
     data = folder / "data"
     url = f"sqlite:///{data / 'coe.db'}"
     request = RetrainRequest(folder / "experts.yaml", data / "routers", data / "outcomes" / "probes", url)
-    one_round(request, LocalTurns(request.routers), lambda _: None, as_json=as_json)
+    one_round(request, Turns(request.database_url), lambda _: None, as_json=as_json)
 
 
 def instead(monkeypatch: pytest.MonkeyPatch, name: str, result: object) -> None:
@@ -154,7 +154,7 @@ def test_the_library_is_refreshed_within_the_turn(folder: Path, monkeypatch: pyt
     with_section(folder)
     open_turns: list[int] = []
 
-    class Turns(LocalTurns):
+    class Watched(Turns):
         @contextmanager
         def take(self) -> Iterator[Any]:
             with super().take() as turn:
@@ -167,12 +167,12 @@ def test_the_library_is_refreshed_within_the_turn(folder: Path, monkeypatch: pyt
         return REFRESHED
 
     monkeypatch.setattr(retrain_command, "refresh_pilots", refresh)
-    monkeypatch.setattr(retrain_command, "LocalTurns", Turns)
+    monkeypatch.setattr(retrain_command, "Turns", Watched)
     data = folder / "data"
     request = RetrainRequest(
         folder / "experts.yaml", data / "routers", data / "outcomes" / "probes", f"sqlite:///{data / 'coe.db'}"
     )
-    retrain_command.retrain_once(request, None, as_json=True)
+    retrain_command.retrain_once(request, as_json=True)
     assert open_turns == []
 
 
@@ -183,7 +183,7 @@ def test_a_round_in_a_pipe_says_what_it_does_on_standard_error(
     request = RetrainRequest(
         folder / "experts.yaml", data / "routers", data / "outcomes", f"sqlite:///{data / 'coe.db'}"
     )
-    retrain_command.retrain_once(request, None, as_json=True)
+    retrain_command.retrain_once(request, as_json=True)
     captured = capsys.readouterr()
     assert json.loads(captured.out)["verdict"] == "decline"
     lines = captured.err.splitlines()
