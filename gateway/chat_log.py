@@ -1,10 +1,19 @@
-"""The rows of chats in the decision log: each is written once, when its answer has ended or just before."""
+"""The rows of chats in the decision log, each written once, when its answer has ended or just before; and what
+is counted of them."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import math
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import TYPE_CHECKING
+
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.utils import floatToGoString
 
 from decision_log.decision_record import DecisionRecord, StrategyTrace
 from decision_log.served_models import is_change, undated
@@ -19,6 +28,9 @@ if TYPE_CHECKING:
     from decision_log.sink import DecisionLog
     from gateway.metrics import Metrics
 
+OVERHEAD_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+TTFT_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
 logger = logging.getLogger(__name__)
 
 
@@ -29,8 +41,8 @@ class ChatLog:
         served: what answers for experts, and at which prices.
     """
 
-    def __init__(self, sink: DecisionLog, metrics: Metrics, served: ServedModels) -> None:
-        self.sink, self.metrics, self.served = sink, metrics, served
+    def __init__(self, sink: DecisionLog, metrics: Metrics, counts: ChatCounts, served: ServedModels) -> None:
+        self.sink, self.metrics, self.counts, self.served = sink, metrics, counts, served
 
     async def commit(self, row: ChatRow) -> None:
         """Makes a row safe before the end of an answer, where the log's mode asks for that.
@@ -55,18 +67,18 @@ class ChatLog:
             self.sink.append(self._record(row))
 
     def _count(self, row: ChatRow) -> None:
-        metrics, decision, served = self.metrics, row.decision, row.answered_by
-        metrics.requests[row.state, row.status] += 1
+        counts, decision, served = self.counts, row.decision, row.answered_by
+        counts.requests[row.state, row.status] += 1
         if decision is None:
             return
-        metrics.decisions[decision.category, decision.expert, decision.reason] += 1
-        metrics.overhead.note(row.overhead_ms / 1e3)
+        counts.decisions[decision.category, decision.expert, decision.reason] += 1
+        counts.overhead.note(row.overhead_ms / 1e3)
         if served is None:
             return
         if row.ttft_ms is not None:
-            metrics.ttft[served].note(row.ttft_ms / 1e3)
+            counts.ttft[served].note(row.ttft_ms / 1e3)
         if served != decision.expert and row.strategy is None:
-            metrics.failovers.labels(decision.expert).inc()
+            self.metrics.failovers.labels(decision.expert).inc()
 
     def _record(self, row: ChatRow) -> DecisionRecord:
         """The record, whose uses of experts are counted with it."""
@@ -81,7 +93,7 @@ class ChatLog:
         return record
 
     def _use(self, expert: str, usage: Usage, cost_usd: float, latency_ms: float) -> None:
-        used = self.metrics.used[expert]
+        used = self.counts.used[expert]
         read, written = (usage.of(READ), usage.of(WRITTEN)) if usage.kinds else (0, 0)
         used.tokens["input"] += usage.prompt_tokens - read - written
         used.tokens["output"] += usage.completion_tokens
@@ -187,3 +199,61 @@ def priced(entry: ExpertConfig, model: str) -> ExpertConfig:
         return entry
     own = entry.model_dump(exclude={"cost", "price", "price_in_per_m_usd", "price_out_per_m_usd"})
     return ExpertConfig.model_validate({**own, **served})
+
+
+@dataclass
+class Used:
+    """Sums over the answers of an expert."""
+
+    tokens: Counter[str] = field(default_factory=Counter)
+    cost_usd: float = 0.0
+    seconds: float = 0.0
+
+
+class Times:
+    """A histogram of seconds."""
+
+    def __init__(self, bounds_s: Sequence[float]) -> None:
+        self._bounds_s, self._counts, self._sum_s = bounds_s, [0] * (len(bounds_s) + 1), 0.0
+
+    def note(self, seconds: float) -> None:
+        self._counts[bisect_left(self._bounds_s, seconds)] += 1
+        self._sum_s += seconds
+
+    def add_to(self, family: HistogramMetricFamily, labels: Sequence[str]) -> None:
+        ends = map(floatToGoString, (*self._bounds_s, math.inf))
+        family.add_metric(labels, list(zip(ends, accumulate(self._counts), strict=True)), self._sum_s)
+
+
+class ChatCounts:
+    """The metrics of chats, as plain numbers by their labels: to raise a counter of the library takes eight calls."""
+
+    def __init__(self) -> None:
+        self.requests, self.decisions = Counter[tuple[str, int]](), Counter[tuple[str, str, str]]()
+        self.overhead = Times(OVERHEAD_BUCKETS_S)
+        self.ttft = defaultdict[str, Times](lambda: Times(TTFT_BUCKETS_S))
+        self.used = defaultdict[str, Used](Used)
+
+    def families(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily("coe_requests", "Chat requests by how they ended", labels=["state", "status"])
+        decisions = CounterMetricFamily("coe_decisions", "Routing decisions", labels=["category", "expert", "reason"])
+        for family, counts in ((requests, self.requests.copy()), (decisions, self.decisions.copy())):
+            for labels, count in counts.items():
+                family.add_metric([str(label) for label in labels], count)
+        about_overhead = "From a request's last byte to the call of its expert"
+        overhead = HistogramMetricFamily("coe_overhead_seconds", about_overhead)
+        self.overhead.add_to(overhead, ())
+        about_ttft = "From a request's arrival to the first byte of its answer"
+        ttft = HistogramMetricFamily("coe_ttft_seconds", about_ttft, labels=["expert"])
+        for expert, times in self.ttft.copy().items():
+            times.add_to(ttft, [expert])
+        yield from (requests, decisions, overhead, ttft)
+        tokens = CounterMetricFamily("coe_tokens", "Tokens of answers", labels=["expert", "type"])
+        cost = CounterMetricFamily("coe_cost_usd", "Cost of answers by the prices of experts.yaml", labels=["expert"])
+        seconds = CounterMetricFamily("coe_answer_seconds", "Time that answers took", labels=["expert"])
+        for expert, used in self.used.copy().items():
+            for kind, count in used.tokens.copy().items():
+                tokens.add_metric([expert, kind], count)
+            cost.add_metric([expert], used.cost_usd)
+            seconds.add_metric([expert], used.seconds)
+        yield from (tokens, cost, seconds)

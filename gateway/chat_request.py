@@ -1,20 +1,20 @@
-"""The chat request as the router needs it. Only routed fields are decoded; everything else passes untouched."""
+"""The chat request as the router needs it. Only routed fields are decoded; everything else passes untouched, if it is a
+field that a chat may have, of an allowed type and within its bounds."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from hashlib import sha256
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, NoReturn, cast
 
 from base.errors import allowed_values, shorten
 from base.json_text import to_json
-from gateway.body_fields import check_fields, flag, json_type, typed, unknown_kind, wrong, wrong_type
 from gateway.http_errors import ApiError, invalid
 from router.conversation import MAX_EARLIER
 from router.expert_config import Wire
-from router.gateway_config import GatewayConfig
-from router.section import AUTO
+from router.gateway_config import ENTRIES, FIELDS, OPENAI, SAMPLING, WHOLE_NUMBERS, GatewayConfig, RequestLimits
 from router.types import QueryFacts, ask_in, cap
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
@@ -25,6 +25,14 @@ IMAGE_PARTS = frozenset({"image_url", "input_image", "image"})
 AUDIO_PARTS = frozenset({"input_audio", "audio_url"})
 TOOL_ROLES = frozenset({"tool", "function"})
 JSON_FORMATS = frozenset({"json_object", "json_schema"})
+
+JSON_TYPES: tuple[tuple[type | tuple[type, ...], str], ...] = (
+    (bool, "a boolean"),  # before numbers: True is an int
+    ((int, float), "a number"),
+    (str, "a string"),
+    (list, "a list"),
+    (dict, "an object"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +78,6 @@ class ChatRequest(NamedTuple):
         return cast("list[dict[str, object]]", self.body["messages"])
 
 
-class Target(NamedTuple):
-    """The meaning of a request's `model`: routing by a policy, or experts by name, in the order they are tried."""
-
-    policy: str | None = None
-    experts: tuple[str, ...] = ()
-    alias: str | None = None  # of experts.yaml, that it was asked by
-
-
 def json_object(values: object) -> dict[str, object]:
     """The value of a body if it is an object. Raises ApiError."""
     if not isinstance(values, dict):
@@ -105,54 +105,15 @@ def chat_request(body: Mapping[str, object], bounds: GatewayConfig) -> ChatReque
     )
 
 
-def resolve_model(
-    model: str, experts: Collection[str], policies: Collection[str], aliases: Mapping[str, tuple[str, ...]]
-) -> Target:
-    """The meaning of a model name.
-
-    Args:
-        aliases: further names; one that ends with `*` is the beginning of names, and the longest that fits counts.
-
-    Raises:
-        ApiError: 404 with the names there are.
-    """
-    if model == AUTO:
-        return Target(policy="default")
-    if model in experts:
-        return Target(experts=(model,))
-    name, _, policy = model.partition(":")
-    if name == AUTO and policy in policies:
-        return Target(policy=policy)
-    alias = alias_of(model, aliases)
-    if alias is not None:
-        first, *others = aliases[alias]
-        target = resolve_model(first, experts, policies, {})
-        return target._replace(experts=(*target.experts, *others), alias=alias)
-    raise no_model(model, [*model_names(experts, policies), *aliases])
-
-
-def no_model(model: str, known: Collection[str], reason: str = "does not exist") -> ApiError:
+def no_model(model: str, known: Collection[str], more: str = "") -> ApiError:
     """A 404 with the names there are, of the type that OpenAI gives it."""
     return ApiError(
-        f"the model {shorten(model)} {reason}{allowed_values(model[:80], known)}",
+        f"the model {shorten(model)} does not exist{more}{allowed_values(model[:80], known)}",
         status=404,
         code="model_not_found",
         param="model",
         error_type="invalid_request_error",
     )
-
-
-def alias_of(model: str, aliases: Collection[str]) -> str | None:
-    """The alias that a model name is asked by; None when none fits."""
-    if model in aliases:
-        return model
-    fitting = [alias for alias in aliases if alias.endswith("*") and model.startswith(alias[:-1])]
-    return max(fitting, key=len, default=None)
-
-
-def model_names(experts: Collection[str], policies: Collection[str]) -> list[str]:
-    """Every name a client may ask for, routing first."""
-    return [AUTO, *(f"{AUTO}:{policy}" for policy in policies), *experts]
 
 
 def checked_messages(body: Mapping[str, object], max_parts: int) -> list[dict[str, object]]:
@@ -288,3 +249,86 @@ def beginning(messages: list[dict[str, object]]) -> str:
         if message["role"] == "user" and ask_in(texts[-1]):
             break
     return "\0".join(texts)
+
+
+def flag(body: Mapping[str, object], name: str) -> bool:
+    value = body.get(name)
+    if value is not None and not isinstance(value, bool):
+        wrong(name, body, "true or false")
+    return bool(value)
+
+
+def count(body: Mapping[str, object], name: str, *, least: int = 1, most: int) -> int | None:
+    """A whole number within bounds, or None when absent."""
+    value = body.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        wrong(name, body, f"a whole number from {least} to {most}")
+    return value
+
+
+def few(body: Mapping[str, object], name: str, most: int) -> None:
+    """Refuses a list or an object with more entries than that."""
+    value = body.get(name)
+    if isinstance(value, list | dict) and len(value) > most:
+        raise invalid(f"'{name}' has {len(value)} entries; allowed: at most {most}", name)
+
+
+def typed(body: Mapping[str, object], name: str, kind: type, allowed: str) -> Any:
+    """A field that is absent, null or of that type."""
+    value = body.get(name)
+    if value is not None and not isinstance(value, kind):
+        wrong(name, body, allowed)
+    return value
+
+
+def wrong(name: str, body: Mapping[str, object], allowed: str) -> NoReturn:
+    if name not in body:
+        raise invalid(f"'{name}' is required: {allowed}", name, code="missing_required_parameter")
+    value = body[name]
+    shown = json_type(value) if value is None or (value and isinstance(value, list | dict)) else shorten(value)
+    raise invalid(f"'{name}' is {shown}; allowed: {allowed}", name)
+
+
+def wrong_type(value: object, where: str, allowed: str) -> ApiError:
+    return invalid(f"'{where}' must be {allowed}, got {json_type(value)}", where)
+
+
+def unknown_kind(value: object, where: str, allowed: str) -> ApiError:
+    return invalid(f"'{where}' is {shorten(value)}; allowed: {allowed}", where)
+
+
+def json_type(value: object) -> str:
+    """JSON's word for a value's type."""
+    for kinds, word in JSON_TYPES:
+        if isinstance(value, kinds):
+            return word
+    return "null"
+
+
+def check_fields(body: Mapping[str, object], limits: RequestLimits) -> None:
+    """Raises ApiError for the first field that is not allowed, or that asks for more than is allowed."""
+    for name in body:
+        if name in WHOLE_NUMBERS:
+            least, limit = WHOLE_NUMBERS[name]
+            count(body, name, least=least, most=getattr(limits, limit))
+        elif name in ENTRIES:
+            few(body, name, getattr(limits, ENTRIES[name]))
+        elif name not in FIELDS and name not in limits.extra_fields:
+            raise unknown_field(name, limits)
+    if not isinstance(body.get("logprobs"), bool):  # some engines take how many
+        count(body, "logprobs", least=0, most=limits.max_top_logprobs)
+
+
+def unknown_field(
+    name: str, limits: RequestLimits, request: str = "a chat request", known: Collection[str] = OPENAI
+) -> ApiError:
+    close = get_close_matches(name[:80], [*known, *SAMPLING, *limits.extra_fields], n=1)
+    hint = f"; did you mean '{close[0]}'?" if close else ";"
+    return invalid(
+        f"{shorten(name)} is not a field that {request} may have{hint} allowed: the API's own, the sampling fields of "
+        "vLLM and llama.cpp, and what the operator adds by gateway.limits.extra_fields",
+        name[:80],
+        code="unknown_parameter",
+    )

@@ -13,27 +13,25 @@ import numpy as np
 from base.errors import NoEligibleExpertError
 from decision_log.decision_record import DecisionInputs, ShadowDecision, StrategyTrace
 from decision_log.privacy import session_hash, session_of
-from fleet.backend import RETRY_AFTER_S, SPENT
-from fleet.pool import ExpertPool
+from fleet.backend import RETRY_AFTER_S
 from gateway.answer_cache import AnswerCache, Slot
 from gateway.batched_calls import BatchedCalls, CallsOfTurn
-from gateway.chat_request import ChatRequest, Target, model_names, no_model, resolve_model
+from gateway.chat_request import ChatRequest, no_model
 from gateway.conversations import Conversations
 from gateway.exchange import ChatRow
-from gateway.http_errors import OUT_OF_QUOTA, RATE_LIMITED, TOO_LONG, ApiError
+from gateway.expert_errors import no_expert
+from gateway.http_errors import ApiError
 from gateway.keys.grants import EVERYBODY, Caller
 from gateway.live_router import LiveRouter
 from gateway.reach import Reach, WaitFor, wanted
 from gateway.shadow import CANDIDATE_FAULTS, ShadowAsk, Shadows
 from router.answers import answer_kind
 from router.capabilities import (
-    FOR_NOW,
-    LIMITED,
-    NOT_ALLOWED,
-    NOT_REACHABLE,
-    Capabilities,
+    Target,
     capabilities,
     explicit_decision,
+    model_names,
+    resolve_model,
 )
 from router.config import CoeConfig
 from router.features import features_hash
@@ -42,8 +40,6 @@ from router.policy_config import Budgets
 from router.section import AUTO, PluginConfig
 from router.strategies.types import Chosen
 from router.types import DecisionReason, FloatArray, Query, QueryFacts, RoutingDecision
-
-MAX_SHOWN_LOSSES = 5
 
 BY_PLAN = frozenset({DecisionReason.MAP, DecisionReason.QUERY, DecisionReason.UNCERTAIN, DecisionReason.NEXT_BEST})
 """Reasons of decisions that a strategy may widen. Pinned, kept and explored experts stay alone."""
@@ -167,18 +163,17 @@ class Decider:
         return decided if name is None and alias is None else decided._replace(alias=alias, conversation=name)
 
     def _target(self, model: str, caller: Caller) -> Target:
-        """The meaning of a model name to a caller. Raises ApiError 404; who may not use all hears no other names."""
+        """The meaning of a model name to a caller, less what its key may not use. Raises ApiError 404."""
         experts, policies, aliases = self._capabilities, self._config.policies, self._config.aliases
-        if caller.experts is None and caller.policies is None:
-            return resolve_model(model, experts, policies, aliases)
-        with suppress(ApiError):
-            target = resolve_model(model, experts, policies, aliases)
-            named = tuple(filter(caller.may_ask, target.experts))
-            if named or (not target.experts and caller.may_ask(f"{AUTO}:{target.policy}")):
+        target = resolve_model(model, experts, policies, aliases)
+        may_all = caller.experts is None and caller.policies is None
+        if target is not None:
+            named = target.experts if may_all else tuple(filter(caller.may_ask, target.experts))
+            if may_all or named or (not target.experts and caller.may_ask(f"{AUTO}:{target.policy}")):
                 return target._replace(experts=named)
         names = {name: (name,) for name in model_names(experts, policies)} | aliases
         allowed = [name for name, meant in names.items() if any(map(caller.may_ask, meant))]
-        raise no_model(model, allowed, "does not exist, or may not be used with this key")
+        raise no_model(model, allowed, "" if may_all else ", or may not be used with this key")
 
     async def _decide_target(
         self, target: Target, request: ChatRequest, decision_id: str, session_id: str | None, caller: Caller
@@ -291,46 +286,6 @@ def encode_all(together: Sequence[Routed]) -> None:
     """Encodes the texts of several queries one after another, while tables and weights are in the processor's caches.
     Their decisions then find the vectors in the memory of the encoder, which all routers share."""
     together[0].router.encoder.encode([each.query.text for each in together])
-
-
-def no_expert(
-    error: NoEligibleExpertError, request: ChatRequest, able: Mapping[str, Capabilities], pool: ExpertPool
-) -> ApiError:
-    """The reason why no expert serves a request: what it asks for, or asks of its policy (400), or that those who could
-    are down (503) or all at their rate limit or without quota (429)."""
-    facts, native, names = request.facts, request.native, tuple(error.reasons)
-    down = {name: reason for name, reason in error.reasons.items() if reason in FOR_NOW}
-    forbidden = [name for name, reason in error.reasons.items() if reason == NOT_ALLOWED]
-    lacking = [name for name in names if able[name].lacks(facts) is not None]
-    outside = {name: error.reasons[name] for name in names if name not in {*down, *lacking, *forbidden}}
-    if down:
-        told = down | dict.fromkeys(down.keys() & pool.problems().keys(), "has a fault that /v1/experts names")
-        told |= dict.fromkeys(down.keys() & pool.spent, SPENT)
-        away = ", ".join(name if reason == NOT_REACHABLE else f"{name} {reason}" for name, reason in told.items())
-        kept_out = "".join(f"; {name}: {reason}" for name, reason in outside.items())
-        are_limited, rests_s = set(down.values()) == {LIMITED}, pool.rests_s()
-        limit = OUT_OF_QUOTA if set(told.values()) == {SPENT} else RATE_LIMITED
-        return ApiError(
-            f"no expert that can serve this request is reachable now ({away}{kept_out})",
-            status=429 if are_limited else 503,
-            code=limit if are_limited else "no_expert_alive",
-            retry_after_s=min(rests_s.get(name, 0.0) for name in down) if are_limited else RETRY_AFTER_S,
-        )
-    if outside:
-        return ApiError(str(error), code="outside_policy", param="model")
-    if native is not None and native.losses:
-        shown = ", ".join(f"'{name}'" for name in native.losses[:MAX_SHOWN_LOSSES])
-        return ApiError(
-            f"{shown}: a chat request cannot say this, and no expert that can serve this request speaks "
-            f"/v1/{native.wire} itself (`wires` of an expert in experts.yaml)",
-            code="unsupported_parameter",
-            param=native.losses[0].partition(" ")[0],
-        )
-    # Whoever would take a short prompt with the same demands lacks only context.
-    short = replace(facts, prompt_chars=0, max_output_tokens=None)
-    is_too_long = any(able[name].lacks(short) is None for name in names if name not in forbidden)
-    code = TOO_LONG if is_too_long else "unsupported_by_experts"
-    return ApiError(str(error), code=code, param="messages")
 
 
 def chosen_strategy(

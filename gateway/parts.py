@@ -16,7 +16,7 @@ from fleet.replicas import ExpertBackend
 from gateway.answer_cache import cache_of
 from gateway.auth import Auth
 from gateway.batches.batch_store import BatchStore
-from gateway.chat_log import ChatLog, ServedModels
+from gateway.chat_log import ChatCounts, ChatLog, ServedModels
 from gateway.conversations import Conversations
 from gateway.deciding import Decider
 from gateway.expert_call import ExpertCall
@@ -83,7 +83,8 @@ class Parts:
         """Makes what a change of experts.yaml leaves as it is, because it counts, or holds what all requests share."""
         config, limits = self.config, self.config.gateway
         admission = self.admission = Admission(limits.max_concurrency)
-        self.metrics = Metrics()
+        self.metrics, self.chat_counts = Metrics(), ChatCounts()
+        self.metrics.watch(self.chat_counts.families)
         self.intake = Intake(limits.max_bytes_in_flight, limits.max_bodies_per_client, limits.max_connections)
         self.limits = Limits(self.redis_url, lease_s=0.0)
         self.conversations = Conversations(self.redis_url, is_shared=self.shares_redis)
@@ -123,7 +124,7 @@ class Parts:
             cache=self.cache,
         )
         self.experts = ExpertCall(self.pool, config.experts, self.expert_keys, self.hash_key, retries=limits.retries)
-        self.chat_log = ChatLog(self.sink, self.metrics, ServedModels(config.experts, self.metrics))
+        self.chat_log = ChatLog(self.sink, self.metrics, self.chat_counts, ServedModels(config.experts, self.metrics))
         self.attachments: Attachments | None = None
         if self.retrieval is not None:
             from gateway.retrieval.attachment import Attachments

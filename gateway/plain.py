@@ -12,9 +12,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from gateway.auth import require_admin
-from gateway.chat_request import alias_of, no_model
+from gateway.chat_request import no_model
 from gateway.keys.grants import Caller
 from gateway.metrics import SCRAPER
+from router.capabilities import alias_of
 from router.config import CoeConfig
 from router.section import AUTO
 from router.types import Record

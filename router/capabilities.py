@@ -1,14 +1,17 @@
-"""Requests that an expert can take, and the decision that needs no router: the client named the experts."""
+"""Requests that an expert can take, the names that a request may ask for, and the decision that needs no router: the
+client named the experts."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from base.errors import NoEligibleExpertError
 from router.config import CoeConfig
 from router.expert_config import Engine
+from router.section import AUTO
 from router.types import GENERAL, DecisionReason, QueryFacts, RoutingDecision
 
 NOT_REACHABLE = "is not reachable"
@@ -123,3 +126,47 @@ def named_decision(experts: tuple[str, ...], version: str) -> RoutingDecision:
         policy="explicit",
         router_version=version,
     )
+
+
+class Target(NamedTuple):
+    """The meaning of a request's `model`: routing by a policy, or experts by name, in the order they are tried."""
+
+    policy: str | None = None
+    experts: tuple[str, ...] = ()
+    alias: str | None = None  # of experts.yaml, that it was asked by
+
+
+def resolve_model(
+    model: str, experts: Collection[str], policies: Collection[str], aliases: Mapping[str, tuple[str, ...]]
+) -> Target | None:
+    """The meaning of a model name; None where it has none.
+
+    Args:
+        aliases: further names; one that ends with `*` is the beginning of names, and the longest that fits counts.
+    """
+    if model == AUTO:
+        return Target(policy="default")
+    if model in experts:
+        return Target(experts=(model,))
+    name, _, policy = model.partition(":")
+    if name == AUTO and policy in policies:
+        return Target(policy=policy)
+    alias = alias_of(model, aliases)
+    if alias is not None:
+        first, *others = aliases[alias]
+        target = resolve_model(first, experts, policies, {})
+        return target and target._replace(experts=(*target.experts, *others), alias=alias)
+    return None
+
+
+def alias_of(model: str, aliases: Collection[str]) -> str | None:
+    """The alias that a model name is asked by; None when none fits."""
+    if model in aliases:
+        return model
+    fitting = [alias for alias in aliases if alias.endswith("*") and model.startswith(alias[:-1])]
+    return max(fitting, key=len, default=None)
+
+
+def model_names(experts: Collection[str], policies: Collection[str]) -> list[str]:
+    """Every name a client may ask for, routing first."""
+    return [AUTO, *(f"{AUTO}:{policy}" for policy in policies), *experts]

@@ -1,4 +1,12 @@
-"""The part of experts.yaml about the HTTP server: its limits, those of one chat request, and an identity provider."""
+"""The part of experts.yaml about the HTTP server: its limits, those of one chat request and its fields, and an identity
+provider.
+
+Engines take more fields than a chat may have here: those that name addresses to fetch from or to send to
+(`kv_transfer_params`, `api_base`), code and templates to run (`logits_processors`, `chat_template`), an adapter, a slot
+or a cache (`lora`, `id_slot`, `cache_salt`), a place in the queue (`priority`), or a second name for what is bounded
+(`n_predict`). So what is not listed is refused, and an operator who wants more of them lists them in
+`gateway.limits.extra_fields`.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +25,63 @@ def check_is_clients(field: str) -> str:
     if field == CACHE_SALT:
         raise ValueError(f"'{CACHE_SALT}' keeps callers apart and is set by the gateway; allowed: any other field")
     return field
+
+
+def listed(names: str) -> frozenset[str]:
+    return frozenset(names.split())
+
+
+OPENAI = listed(
+    """
+    audio frequency_penalty function_call functions logit_bias logprobs max_completion_tokens max_tokens messages
+    metadata modalities model moderation n parallel_tool_calls prediction presence_penalty prompt_cache_key
+    prompt_cache_options prompt_cache_retention reasoning_effort response_format safety_identifier seed service_tier
+    stop store stream stream_options temperature tool_choice tools top_logprobs top_p user verbosity web_search_options
+    """
+)
+"""OpenAI's own, as its SDK has them."""
+
+SAMPLING = listed(
+    """
+    add_generation_prompt add_special_tokens allowed_token_ids bad_words best_of continue_final_message echo
+    guided_choice guided_grammar guided_json guided_regex ignore_eos include_reasoning include_stop_str_in_output
+    length_penalty min_p min_tokens prompt_logprobs repetition_penalty return_token_ids return_tokens_as_token_ids
+    skip_special_tokens spaces_between_special_tokens stop_token_ids structured_outputs top_k truncate_prompt_tokens
+    use_beam_search
+
+    dry_allowed_length dry_base dry_multiplier dry_penalty_last_n dry_sequence_breakers dynatemp_exponent dynatemp_range
+    grammar json_schema min_keep mirostat mirostat_eta mirostat_tau repeat_last_n repeat_penalty samplers
+    timings_per_token top_n_sigma typical_p xtc_probability xtc_threshold
+    """
+)
+"""Choice of the next token by vLLM and llama.cpp. Other engines ignore or refuse them."""
+
+FIELDS = OPENAI | SAMPLING
+
+WHOLE_NUMBERS = {
+    "max_tokens": (1, "max_output_tokens"),
+    "max_completion_tokens": (1, "max_output_tokens"),
+    "min_tokens": (0, "max_output_tokens"),
+    "n": (1, "max_choices"),
+    "best_of": (1, "max_choices"),
+    "top_logprobs": (0, "max_top_logprobs"),
+    "prompt_logprobs": (0, "max_top_logprobs"),
+}
+"""Least value of a field, and the limit that is its largest."""
+
+ENTRIES = {
+    "messages": "max_messages",
+    "tools": "max_tools",
+    "functions": "max_tools",
+    "stop": "max_stops",
+    "stop_token_ids": "max_stops",
+    "bad_words": "max_stops",
+    "dry_sequence_breakers": "max_stops",
+    "samplers": "max_stops",
+    "logit_bias": "max_biases",
+    "allowed_token_ids": "max_biases",
+}
+"""Limit on the entries of a field."""
 
 
 class RequestLimits(Section):

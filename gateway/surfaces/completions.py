@@ -6,15 +6,14 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gateway.body_fields import count, listed, wrong
-from gateway.chat_request import ChatRequest, Native
+from gateway.chat_request import ChatRequest, Native, count, wrong
 from gateway.exchange import answer_id
 from gateway.http_errors import ApiError
 from gateway.surfaces.reading import Fields, Reading
 from gateway.surfaces.surface import Answer, Json, Surface
 from gateway.surfaces.turn import TEXT, texts_of
 from router.expert_config import Wire
-from router.gateway_config import GatewayConfig
+from router.gateway_config import GatewayConfig, listed
 
 FIELDS = Fields(
     same=listed("model stream temperature top_p n stop seed presence_penalty frequency_penalty logit_bias user"),

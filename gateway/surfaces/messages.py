@@ -6,14 +6,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from base.json_text import to_json
-from gateway.body_fields import count, listed, typed, unknown_kind, wrong
-from gateway.chat_request import ChatRequest, Native
+from gateway.chat_request import ChatRequest, Native, count, typed, unknown_kind, wrong
 from gateway.http_errors import ApiError
 from gateway.surfaces.messages_answer import MessagesAnswer, as_chat, error_values
 from gateway.surfaces.reading import STATELESS, Fields, Reading, a_text, an_object, content_of, objects
 from gateway.surfaces.surface import Answer, EndMark, Json, NamedEvents
 from router.expert_config import Wire
-from router.gateway_config import GatewayConfig
+from router.gateway_config import GatewayConfig, listed
 
 FIELDS = Fields(
     same=listed("model stream temperature top_p"),

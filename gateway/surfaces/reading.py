@@ -7,11 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from base.errors import shorten
-from gateway.body_fields import SAMPLING, json_type, unknown_field, wrong_type
-from gateway.chat_request import ChatRequest, Native, chat_request
+from gateway.chat_request import ChatRequest, Native, chat_request, json_type, unknown_field, wrong_type
 from gateway.http_errors import invalid
 from router.expert_config import Wire
-from router.gateway_config import GatewayConfig
+from router.gateway_config import SAMPLING, GatewayConfig
 
 STATELESS = "nothing is stored here: send the whole conversation"
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gateway.body_fields import count, flag, listed, typed, unknown_kind, wrong
-from gateway.chat_request import ChatRequest, Native
+from gateway.chat_request import ChatRequest, Native, count, flag, typed, unknown_kind, wrong
 from gateway.http_errors import ApiError
 from gateway.surfaces.reading import STATELESS, Fields, Reading, a_text, an_object, content_of, objects
 from gateway.surfaces.responses_answer import LAST, ResponsesAnswer, as_chat, joined_name
 from gateway.surfaces.surface import Answer, EndMark, Json, NamedEvents
 from router.expert_config import Wire
-from router.gateway_config import GatewayConfig
+from router.gateway_config import GatewayConfig, listed
 
 FIELDS = Fields(
     same=listed(

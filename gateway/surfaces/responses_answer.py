@@ -7,10 +7,10 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from gateway.body_fields import listed
 from gateway.exchange import answer_id
 from gateway.http_errors import ApiError
 from gateway.surfaces.turn import CALL, REASONING, REFUSAL, TEXT, Part, Step, Turn
+from router.gateway_config import listed
 from router.usage import READ, WRITTEN, usage_of
 
 if TYPE_CHECKING:

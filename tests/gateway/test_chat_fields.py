@@ -10,10 +10,10 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsStr
 
 from base.errors import ConfigError
 from fleet.wires.litellm import FORWARDED
-from gateway.body_fields import ENTRIES, FIELDS, OPENAI, WHOLE_NUMBERS, check_fields
+from gateway.chat_request import check_fields
 from gateway.http_errors import ApiError
 from router.config import parse_config
-from router.gateway_config import RequestLimits
+from router.gateway_config import ENTRIES, FIELDS, OPENAI, WHOLE_NUMBERS, RequestLimits
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.running import Running, config_of, echoes, faulty, running, wire
 

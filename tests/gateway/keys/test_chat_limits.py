@@ -290,7 +290,7 @@ async def test_a_client_that_asks_over_its_cap_again_and_again_fills_no_log(
         answers = [await gateway.chat("red", model="ruby") for _ in range(10)]
         assert [answer.status for answer in answers] == [200, *[429] * 9]
         assert ["x-coe-decision-id" in answer.headers for answer in answers] == [True] * 4 + [False] * 6
-        assert gateway.parts.metrics.requests[TerminalState.REJECTED, 429] == 9
+        assert gateway.parts.chat_counts.requests[TerminalState.REJECTED, 429] == 9
         await gateway.record(3)
     assert len(gateway.log.records) == 4
 

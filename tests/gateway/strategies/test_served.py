@@ -334,7 +334,7 @@ async def test_caps_hold_all_calls_before_and_count_each_once_after(redis_url: s
         else:  # a call that was cancelled may have cost up to all that was held for it
             assert 2 * each < spent < held
         assert record.cost_usd == pytest.approx(sum(call.cost_usd for call in record.strategy.calls))
-        used = gateway.parts.metrics.used
+        used = gateway.parts.chat_counts.used
         assert {name: used[name].cost_usd for name in EXPERTS} == {c.expert: c.cost_usd for c in record.strategy.calls}
 
 

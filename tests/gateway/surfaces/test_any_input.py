@@ -15,11 +15,10 @@ from base.errors import BackendError
 from fleet.chat_completions import chunks_of
 from gateway.answer_reader import StreamReader, read_answer
 from gateway.app import SURFACES
-from gateway.body_fields import listed
 from gateway.expert_answer import StreamedAnswer
 from gateway.http_errors import ApiError
 from gateway.surfaces.surface import Surface, Translated, whole_told
-from router.gateway_config import GatewayConfig
+from router.gateway_config import GatewayConfig, listed
 from tests.gateway.surfaces.test_native import REQUESTS, STREAMS, WHOLE
 
 OTHERS = {path.removeprefix("/v1/"): surface for path, surface in SURFACES.items() if "chat" not in path}
