@@ -96,7 +96,9 @@ class GatewayApp:
             parts.experts,
             partial(StrategyRun, parts.experts, entries),
             parts.chat_log,
-            ChatLimits(limits, parts.admission, parts.limits, entries, added_chars),
+            limits,
+            parts.admission,
+            ChatLimits(parts.limits, entries, added_chars),
             enricher=parts.attachments,
             judge=parts.judge,
         )

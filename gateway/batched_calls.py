@@ -8,8 +8,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
-from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
 from fleet.tasks import resolve
@@ -31,74 +29,58 @@ class Waiting(NamedTuple):
 Prepare = Callable[[Sequence[Any]], object]
 """Does a part of the work of several calls at once, given what each is about. Where it fails, each call does it."""
 
+Outcomes = list[tuple[Any, Exception | None]]
 
-class CallsOfTurn:
-    """Runs calls one after another at the end of the turn of the event loop in which they come: of 16 chats at once
-    some eight are decided together, by code and tables that are in the processor's caches then."""
 
-    def __init__(self, prepare: Prepare | None = None) -> None:
-        self._waiting: deque[Waiting] = deque()
+class BatchedCalls:
+    """Runs calls one after another. Those that come in one turn of the event loop, or while a thread works, are run
+    together, by code and tables that are in the processor's caches then: where thread and event loop took turns with
+    every call, a chat of 16 at once took a quarter more processor time.
+
+    Args:
+        thread: its name; None: the event loop's own runs them, at the end of the turn in which they come.
+    """
+
+    def __init__(self, prepare: Prepare | None = None, thread: str | None = None) -> None:
         self._prepare = prepare
+        self._thread = None if thread is None else ThreadPoolExecutor(max_workers=1, thread_name_prefix=thread)
+        self._waiting: deque[Waiting] = deque()
+        self._batch: list[Waiting] = []  # that is run now
 
     def run(self, call: Callable[[], T], about: object = None) -> asyncio.Future[T]:
         """The result of a call, or what it raises."""
         loop = asyncio.get_running_loop()
         result: asyncio.Future[T] = loop.create_future()
-        if not self._waiting:
+        if not (self._waiting or self._batch):
             loop.call_soon(self._work)
         self._waiting.append(Waiting(call, result, about))
         return result
 
+    def close(self) -> None:
+        """Runs nothing more. Who still waits is cancelled."""
+        if self._thread is not None:
+            self._thread.shutdown(wait=False, cancel_futures=True)
+        for each in (*self._batch, *self._waiting):
+            each.result.cancel()
+        self._waiting.clear()
+
     def _work(self) -> None:
-        batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MOST_AT_ONCE))]
-        for each, found in zip(batch, outcomes(batch, self._prepare), strict=True):
-            resolve(each.result, *found)
+        self._batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MOST_AT_ONCE))]
+        if self._thread is None or not self._batch:
+            self._tell(outcomes(self._batch, self._prepare))
+            return
+        working = asyncio.get_running_loop().run_in_executor(self._thread, outcomes, self._batch, self._prepare)
+        working.add_done_callback(lambda done: None if done.cancelled() else self._tell(done.result()))
+
+    def _tell(self, found: Outcomes) -> None:
+        batch, self._batch = self._batch, []
+        for each, (value, error) in zip(batch, found, strict=True):
+            resolve(each.result, value, error)
         if self._waiting:
             asyncio.get_running_loop().call_soon(self._work)
 
 
-class BatchedCalls:
-    """Runs calls one after another in a thread. Those that come while it works wait, and are then run together: where
-    thread and event loop took turns with every call, each found the processor's caches full of what the other needs,
-    and a chat of 16 at once took a quarter more processor time.
-
-    Args:
-        name: of the thread.
-    """
-
-    def __init__(self, name: str, prepare: Prepare | None = None) -> None:
-        self._prepare = prepare
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
-        self._waiting: deque[Waiting] = deque()
-        self._worker: asyncio.Task[None] | None = None
-
-    async def run(self, call: Callable[[], T], about: object = None) -> T:
-        """The result of a call. Raises what the call raises."""
-        result: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._waiting.append(Waiting(call, result, about))
-        if self._worker is None or self._worker.done():
-            self._worker = asyncio.create_task(self._work(), name="batched-calls")
-        return await result
-
-    def close(self) -> None:
-        """Runs nothing more. Who still waits is cancelled."""
-        self._thread.shutdown(wait=False)
-        if self._worker is not None:
-            self._worker.cancel()
-
-    async def _work(self) -> None:
-        try:
-            while self._waiting:
-                batch = list(islice(self._waiting, MOST_AT_ONCE))
-                work = partial(outcomes, batch, self._prepare)
-                for found, error in await asyncio.get_running_loop().run_in_executor(self._thread, work):
-                    resolve(self._waiting.popleft().result, found, error)
-        finally:
-            while self._waiting:
-                self._waiting.popleft().result.cancel()
-
-
-def outcomes(batch: Sequence[Waiting], prepare: Prepare | None) -> list[tuple[Any, Exception | None]]:
+def outcomes(batch: Sequence[Waiting], prepare: Prepare | None) -> Outcomes:
     """The result or the error of each call; what nobody waits for any more is left out."""
     awaited = [each.about for each in batch if not each.result.done()]
     if prepare is not None and len(awaited) > 1:

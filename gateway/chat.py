@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from gateway.deciding import Decided, Decider
     from gateway.expert_call import ExpertCall
     from gateway.http_errors import ApiError
+    from gateway.intake import Admission
     from gateway.judge import Judge
     from gateway.retrieval.attachment import Attachments, Sources
     from gateway.strategy_run import StrategyRun
@@ -50,12 +51,15 @@ class ChatEndpoint:
         experts: ExpertCall,
         several: Callable[[RequestContext, ChatRequest, RoutingDecision, Chosen], StrategyRun],
         log: ChatLog,
+        bounds: GatewayConfig,
+        admission: Admission,
         limits: ChatLimits,
         enricher: Attachments | None,
         judge: Judge | None,
     ) -> None:
         self.decider, self.experts, self.several, self.log = decider, experts, several, log
-        self.limits, self.enricher, self.judge = limits, enricher, judge
+        self.bounds, self.admission, self.limits = bounds, admission, limits
+        self.enricher, self.judge = enricher, judge
         self.tails = StreamTails()
 
     async def __call__(self, surface: Surface, arrival: Arrival) -> None:
@@ -69,10 +73,12 @@ class ChatEndpoint:
         """
         headers, caller, watch = arrival.headers, arrival.caller, arrival.watch
         at, arrived_at_s = time.time(), time.perf_counter()
-        raw = await read_body(headers, arrival.receive, self.limits.of_body.max_body_bytes, arrival.claim)
+        raw = await read_body(headers, arrival.receive, self.bounds.max_body_bytes, arrival.claim)
         received_at_s = time.perf_counter()
-        decode = partial(decoded, surface=surface, bounds=self.limits.of_body, headers=headers)
-        chat = self.limits.bound(await read_off_loop(decode, raw), caller)
+        decode = partial(decoded, surface=surface, bounds=self.bounds, headers=headers)
+        chat = await read_off_loop(decode, raw)
+        if caller.caps:
+            chat = self.limits.bound(chat, caller)
         session = named_session(headers) or chat.session
         context = RequestContext(
             request_id_of(headers),
@@ -114,7 +120,7 @@ class ChatExchange:
         row = self._row
         try:
             with ClientWatch(self._arrival.peer):
-                async with self._endpoint.limits.admission:
+                async with self._endpoint.admission:
                     row.is_admitted = True
                     await self._answer()
         except ClientGoneError:
@@ -146,8 +152,8 @@ class ChatExchange:
         )
         endpoint.experts.pool.expect(decided.decision.expert)
         try:
-            self._hold = await endpoint.limits.reserve(context, self._chat, decided.decision, decided.strategy)
-            # One over a cap is rejected as if nothing had been decided.
+            if context.caller.caps:  # one over a cap is rejected as if nothing had been decided
+                self._hold = await endpoint.limits.reserve(context, self._chat, decided.decision, decided.strategy)
             row.decision, row.strategy, row.shadow = decided.decision, decided.declined, decided.shadow
             row.inputs, row.embedding = decided.inputs, decided.embedding
             self._alias, self._slot = decided.alias, decided.slot

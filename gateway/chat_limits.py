@@ -1,5 +1,5 @@
-"""Limits of one chat: those of its body, and the caps of its key. The most that it can cost is reserved before an
-expert is asked, and settled by what it did cost when it has ended.
+"""The caps of a key on one chat. The most that it can cost is reserved before an expert is asked, and settled by what
+it did cost when it has ended.
 
 Money is in billionths of a dollar, rounded up. A text has at most as many tokens as bytes, because the byte is the
 smallest token there is.
@@ -15,13 +15,11 @@ from base.json_text import to_json
 from decision_log.decision_record import StrategyTrace, TerminalState
 from gateway.chat_request import ChatRequest
 from gateway.exchange import ChatRow, RequestContext
-from gateway.intake import Admission
 from gateway.keys.counters import NOTHING, Cost, nano_usd
 from gateway.keys.grants import Caller
 from gateway.keys.limits import Limits, Reservation
 from router.cost import LASTING, MEDIA, Price, cost
 from router.expert_config import ExpertConfig
-from router.gateway_config import GatewayConfig
 from router.strategies.types import Chosen
 from router.types import RoutingDecision
 from router.usage import Usage
@@ -43,22 +41,14 @@ WORDS = frozenset({"text", "refusal", "thinking"})
 
 
 class ChatLimits:
-    """Counts for callers with caps only. `of_body` bounds every request, `admission` how many run at once.
+    """Counts for callers with caps.
 
     Args:
         experts: entries at the prices of what serves.
         added_chars: of passages that may still come into a prompt.
     """
 
-    def __init__(
-        self,
-        of_body: GatewayConfig,
-        admission: Admission,
-        limits: Limits,
-        experts: Mapping[str, ExpertConfig],
-        added_chars: int = 0,
-    ) -> None:
-        self.of_body, self.admission = of_body, admission
+    def __init__(self, limits: Limits, experts: Mapping[str, ExpertConfig], added_chars: int = 0) -> None:
         self._limits, self._experts, self._added_chars = limits, experts, added_chars
 
     def bound(self, chat: ChatRequest, caller: Caller) -> ChatRequest:
@@ -67,8 +57,8 @@ class ChatLimits:
 
     async def reserve(
         self, context: RequestContext, chat: ChatRequest, decision: RoutingDecision, chosen: Chosen | None = None
-    ) -> ChatReservation | None:
-        """Reserves what the dearest expert that may be tried could cost; None without caps. Raises ApiError 429, 503.
+    ) -> ChatReservation:
+        """Reserves what the dearest expert that may be tried could cost. Raises ApiError 429, 503.
 
         A failover stays in the decision's ranking, so no other expert can answer.
 
@@ -76,8 +66,6 @@ class ChatLimits:
             chosen: a strategy, which may ask further experts.
         """
         caller = context.caller
-        if not caller.caps:
-            return None
         asked, judging = ((), None) if chosen is None else (chosen.asked, chosen.kind.judging)
         prices = Prices(self._experts, chat, self._added_chars, context.is_batch, judging)
         held = NOTHING

@@ -15,7 +15,7 @@ from decision_log.decision_record import DecisionInputs, ShadowDecision, Strateg
 from decision_log.privacy import session_hash, session_of
 from fleet.backend import RETRY_AFTER_S
 from gateway.answer_cache import AnswerCache, Slot
-from gateway.batched_calls import BatchedCalls, CallsOfTurn
+from gateway.batched_calls import BatchedCalls
 from gateway.chat_request import ChatRequest, no_model
 from gateway.conversations import Conversations
 from gateway.exchange import ChatRow
@@ -106,7 +106,7 @@ class Decider:
         self._capabilities = capabilities(config)
         # One generator for the event loop, one for the encoder's thread: numpy's are not safe to share.
         self._inline_rng, self._thread_rng = np.random.default_rng(seed).spawn(2)
-        self._inline, self._encoding = CallsOfTurn(encode_all), BatchedCalls("coe-encoder", encode_all)
+        self._inline, self._encoding = BatchedCalls(encode_all), BatchedCalls(encode_all, "coe-encoder")
         self.shadows = Shadows(seed)
         self.conversations, self._cache = conversations, cache
 

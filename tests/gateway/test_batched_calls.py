@@ -11,13 +11,13 @@ from functools import partial
 import pytest
 
 from gateway import batched_calls
-from gateway.batched_calls import MOST_AT_ONCE, BatchedCalls, CallsOfTurn, Prepare, Waiting
+from gateway.batched_calls import MOST_AT_ONCE, BatchedCalls, Prepare, Waiting
 from tests.waiting import DEADLINE_S
 
 
 @pytest.fixture
 async def calls() -> AsyncIterator[BatchedCalls]:
-    calls = BatchedCalls("test")
+    calls = BatchedCalls(thread="test")
     yield calls
     calls.close()
 
@@ -47,16 +47,16 @@ class Held:
         return "held"
 
 
-async def begun(calls: BatchedCalls) -> tuple[Held, asyncio.Task[str]]:
+async def begun(calls: BatchedCalls) -> tuple[Held, asyncio.Future[str]]:
     held = Held()
-    task = asyncio.create_task(calls.run(held))
+    task = calls.run(held)
     assert await asyncio.to_thread(held.has_begun.wait, DEADLINE_S)
     return held, task
 
 
 async def test_what_comes_meanwhile_is_run_together(calls: BatchedCalls, sizes: list[int]) -> None:
     held, first = await begun(calls)
-    tasks = [asyncio.create_task(calls.run(partial(divmod, number, 2))) for number in range(MOST_AT_ONCE + 1)]
+    tasks = [calls.run(partial(divmod, number, 2)) for number in range(MOST_AT_ONCE + 1)]
     await asyncio.sleep(0)
     held.may_end.set()
     assert await asyncio.gather(*tasks) == [divmod(number, 2) for number in range(MOST_AT_ONCE + 1)]
@@ -66,7 +66,7 @@ async def test_what_comes_meanwhile_is_run_together(calls: BatchedCalls, sizes: 
 
 async def test_an_error_is_that_of_its_own_call(calls: BatchedCalls, sizes: list[int]) -> None:
     held, _ = await begun(calls)
-    tasks = [asyncio.create_task(calls.run(partial(divmod, 1, by))) for by in (0, 1)]
+    tasks = [calls.run(partial(divmod, 1, by)) for by in (0, 1)]
     await asyncio.sleep(0)
     held.may_end.set()
     with pytest.raises(ZeroDivisionError):
@@ -78,10 +78,10 @@ async def test_an_error_is_that_of_its_own_call(calls: BatchedCalls, sizes: list
 async def test_what_nobody_waits_for_is_not_run(calls: BatchedCalls) -> None:
     held, _ = await begun(calls)
     made = list[int]()
-    gone = asyncio.create_task(calls.run(partial(made.append, 1)))
+    gone = calls.run(partial(made.append, 1))
     await asyncio.sleep(0)
     gone.cancel()
-    last = asyncio.create_task(calls.run(partial(made.append, 2)))
+    last = calls.run(partial(made.append, 2))
     await asyncio.sleep(0)
     held.may_end.set()
     await last
@@ -90,7 +90,7 @@ async def test_what_nobody_waits_for_is_not_run(calls: BatchedCalls) -> None:
 
 async def test_a_closed_one_leaves_nobody_waiting(calls: BatchedCalls) -> None:
     held, first = await begun(calls)
-    second = asyncio.create_task(calls.run(int))
+    second = calls.run(int)
     await asyncio.sleep(0)
     calls.close()
     held.may_end.set()
@@ -101,7 +101,7 @@ async def test_a_closed_one_leaves_nobody_waiting(calls: BatchedCalls) -> None:
 
 @pytest.mark.parametrize("is_in_thread", [False, True])
 async def test_an_error_that_no_future_takes_leaves_nobody_waiting(calls: BatchedCalls, is_in_thread: bool) -> None:
-    run = calls.run if is_in_thread else CallsOfTurn().run
+    run = calls.run if is_in_thread else BatchedCalls().run
     both = asyncio.gather(run(partial(next, iter(()))), run(partial(divmod, 7, 2)), return_exceptions=True)
     failed, found = await asyncio.wait_for(both, DEADLINE_S)
     assert isinstance(failed, RuntimeError)
@@ -109,7 +109,7 @@ async def test_an_error_that_no_future_takes_leaves_nobody_waiting(calls: Batche
 
 
 async def test_calls_of_one_turn_are_run_together_at_its_end(sizes: list[int]) -> None:
-    calls, made = CallsOfTurn(), list[int]()
+    calls, made = BatchedCalls(), list[int]()
     results = [calls.run(partial(divmod, 1, by)) for by in range(MOST_AT_ONCE)]
     gone, last = calls.run(partial(made.append, 1)), calls.run(partial(made.append, 2))
     gone.cancel()
@@ -130,7 +130,7 @@ async def test_of_calls_that_come_together_a_part_is_done_at_once(fails: bool) -
         if fails:
             raise ValueError
 
-    calls = CallsOfTurn(prepare)
+    calls = BatchedCalls(prepare)
     gone, *both = (calls.run(partial(divmod, number, 2), number) for number in (1, 7, 8))
     gone.cancel()
     assert await asyncio.gather(*both) == [(3, 1), (4, 0)]
