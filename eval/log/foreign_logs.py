@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,8 +41,9 @@ Reader = Callable[[Record], Call | str]
 """Reads a row; a text says why it is not a call."""
 
 
-def read_calls(kind: str, paths: Sequence[Path], left_out: Counter[str]) -> tuple[Call, ...]:
-    """Calls in files. `left_out` counts rows that are not an answered chat with a text, by reason.
+def read_calls(kind: str, paths: Sequence[Path], left_out: Counter[str]) -> Sequence[Call]:
+    """Calls in files, at most `MOST_CALLS`, in their order. `left_out` counts rows that are not an answered chat with a
+    text, by reason, and those that were not drawn.
 
     Raises:
         ConfigError: no such format.
@@ -51,31 +53,25 @@ def read_calls(kind: str, paths: Sequence[Path], left_out: Counter[str]) -> tupl
         raise ConfigError(f"--import: unknown format '{kind}'{allowed_values(kind, READERS)}")
     calls: list[Call] = []
     reader, hint = READERS[kind]
-    for path in paths:
-        for record in read_records(path):
-            try:
-                found = reader(record)
-            except (AttributeError, TypeError) as error:
-                raise DataError(f"{record.place}: is not laid out as {kind} writes it") from error
-            if isinstance(found, str):
-                left_out[found] += 1
-            else:
-                calls.append(found)
+    for record in chain.from_iterable(map(read_records, paths)):
+        try:
+            found = reader(record)
+        except (AttributeError, TypeError) as error:
+            raise DataError(f"{record.place}: is not laid out as {kind} writes it") from error
+        if isinstance(found, str):
+            left_out[found] += 1
+        else:
+            calls.append(found)
     calls = joined(calls) if kind == "openai" else calls
     left_out[NO_TEXT] += sum(not call.asks for call in calls)
     kept = [call for call in calls if call.asks and call.model]
     if not kept:
         reasons = "; ".join(f"{count:,} {reason}" for reason, count in left_out.items() if count) or "no row"
         raise DataError(f"--import {kind}: holds no answered chat with the text of its request ({reasons}); {hint}")
-    return tuple(kept)
-
-
-def sample_of(calls: Sequence[Call], left_out: Counter[str]) -> Sequence[Call]:
-    """At most `MOST_CALLS` of them, in their order."""
-    if len(calls) <= MOST_CALLS:
-        return calls
-    left_out["not drawn"] = len(calls) - MOST_CALLS
-    return [calls[i] for i in sorted(random.Random(0).sample(range(len(calls)), MOST_CALLS))]
+    if len(kept) > MOST_CALLS:
+        left_out["not drawn"] = len(kept) - MOST_CALLS
+        kept = [kept[i] for i in sorted(random.Random(0).sample(range(len(kept)), MOST_CALLS))]
+    return kept
 
 
 def joined(calls: Sequence[Call]) -> list[Call]:

@@ -103,7 +103,7 @@ def read_learned(
 
 def report_savings(kind: str, files: list[Path], policy: str, out: Path, config: Path, data_dir: Path) -> None:
     """Writes the report on the log of another gateway. Raises ConfigError, DataError, ArtifactError."""
-    from eval.log.foreign_logs import read_calls, sample_of
+    from eval.log.foreign_logs import read_calls
     from eval.log.savings import measure_savings, route_calls, savings_page
     from eval.report.page import write_report
     from router.artifact import load_artifact
@@ -115,7 +115,7 @@ def report_savings(kind: str, files: list[Path], policy: str, out: Path, config:
     left_out: Counter[str] = Counter()
     with console_progress() as progress:
         progress("reading the log")
-        calls = sample_of(read_calls(kind, files, left_out), left_out)
+        calls = read_calls(kind, files, left_out)
         composition = load_config(config)
         router = live_router(composition, data_dir).without_exploration()
         artifact = load_artifact(data_dir / "routers" / router.version)

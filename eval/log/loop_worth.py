@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from pydantic import Field
 
-from base.errors import RouterError
+from base.errors import DataError, RouterError
 from base.money import money
 from base.progress import Progress, silent
 from decision_log.decision_record import DecisionRecord
@@ -53,30 +52,33 @@ class RouterStep(Record):
     """A router that became live, and where its map sends a category elsewhere than the one before (`old expert to new
     expert`)."""
 
-    at: float = Field(description="Unix seconds")
+    at: float
     version: str
     changes: Annotated[dict[str, str], InTable("Changes", changes_text)]
 
 
 class ExplorationCost(Record):
-    """Cost of exploring, as mean loss of quality over all routed decisions."""
+    """Cost of exploring, as mean loss of quality over all routed decisions: `predicted` by what the router expected of
+    the planned and the tried experts, `measured` by feedback, None with few rated explored answers. `extra_usd` is the
+    price of the tried experts above that of the planned ones, in total."""
 
-    n: int = Field(description="routed decisions")
+    n: int
     n_explored: int
-    predicted: float = Field(description="by what the router expected of the planned and the tried experts")
-    measured: Metric | None = Field(description="by feedback; None with less than 10 rated explored answers")
-    extra_usd: float = Field(description="price of the tried experts above that of the planned ones, in total")
+    predicted: float
+    measured: Metric | None
+    extra_usd: float
 
 
 class LoopWorth(Record):
-    """Learning since a time: from router `before` to router `live`."""
+    """Learning since a time, from router `before` to router `live`: the mean reward that a decision gained, or why that
+    is unknown."""
 
     since: float
     before: str
     live: str
-    steps: tuple[RouterStep, ...]
-    worth: Metric | None = Field(description="mean reward gained by a decision; None where that is not known")
-    unknown: str = Field(default="", description="why it is not")
+    steps: tuple[RouterStep, ...] = ()
+    worth: Metric | None = None
+    unknown: str = ""
     exploration: ExplorationCost
 
 
@@ -102,23 +104,18 @@ def measure_loop(request: RetrainRequest, now: datetime, progress: Progress = si
     """
     progress("reading what exploring cost")
     with open_log(request.database_url) as connection:
-        cost = exploration_cost(
-            (record for record in read_records(connection, request.since) if record.at <= now.timestamp()),
-            read_rewards(connection),
-        )
+        records = takewhile(lambda record: record.at <= now.timestamp(), read_records(connection, request.since))
+        cost = exploration_cost(records, read_rewards(connection))
         events = read_router_events(connection, 0.0, now.timestamp() + 1)
     promoted = [(float(row["at"]), str(row["version"])) for row in events if row["event"] == "promoted"]
     first = max((i for i, (at, _) in enumerate(promoted) if at <= request.since), default=0)
     served = promoted[first:] or [(0.0, "none")]
-    found = LoopWorth(
-        since=request.since, before=served[0][1], live=served[-1][1], steps=(), worth=None, exploration=cost
-    )
-    if len(served) < 2:
-        unknown = (
-            f"router {found.live} was live all of the time" if promoted else "the log names no router that was live"
-        )
-        return found.model_copy(update={"unknown": unknown})
+    found = LoopWorth(since=request.since, before=served[0][1], live=served[-1][1], exploration=cost)
     try:
+        if not promoted:
+            raise DataError("the log names no router that was live")
+        if len(served) == 1:
+            raise DataError(f"router {found.live} was live all of the time")
         return judge_loop(found, served, request, now, progress)
     except RouterError as error:
         return found.model_copy(update={"unknown": str(error)})
@@ -154,11 +151,10 @@ def judge_loop(
         rows=(*config.learned_categories, GENERAL),
     )
     on_log, *_ = judge_on_log(inputs, comparison)
-    if on_log is None:
-        return found.model_copy(update={"unknown": "no answer since then has feedback to judge by"})
-    judged = on_log.doubly_robust
-    unknown = why_unsure(judged)
-    return found.model_copy(update={"unknown": unknown} if unknown else {"worth": judged.difference.times(-1.0)})
+    unknown = why_unsure(on_log.doubly_robust) if on_log else "no answer since then has feedback to judge by"
+    if unknown or on_log is None:
+        return found.model_copy(update={"unknown": unknown})
+    return found.model_copy(update={"worth": on_log.doubly_robust.difference.times(-1.0)})
 
 
 def why_unsure(judged: Comparison) -> str:
@@ -231,10 +227,7 @@ def loop_sentences(loop: LoopWorth) -> tuple[str, str]:
     cost = loop.exploration
     routed = counted(cost.n, "routed decision", "routed decisions")
     if not cost.n_explored:
-        return (
-            learned,
-            f"Exploring cost nothing: none of {counted(cost.n, 'routed decision', 'routed decisions')} was explored.",
-        )
+        return learned, f"Exploring cost nothing: none of {routed} was explored."
     measured = f" ({in_points(cost.measured, '+z,.1f')} by feedback)" if cost.measured else ""
     return learned, (
         f"Exploring {cost.n_explored:,} of {routed} cost {100 * cost.predicted:.2f} points "

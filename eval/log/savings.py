@@ -5,20 +5,20 @@ Shapes: n calls, k + 1 rows of the map (`general` last), m experts of the live r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 
-from base.money import MINUS, money
+from base.money import money
 from base.progress import Progress
 from decision_log.served_models import undated
 from eval.log.foreign_logs import Call
 from eval.metrics.intervals import DRAWS, bootstrap_means, percentile_interval
 from eval.report.numbers import percent, points, shares
-from eval.report.page import Cell, Figure, InTable, Page, Section, cell_of, facts_of, record_table, stated
+from eval.report.page import Figure, InTable, Page, Section, cell_of, facts_of, record_table, stated
 from router.artifact import RouterArtifact
 from router.build import evidence_of, typical_lengths
 from router.config import CoeConfig
@@ -121,29 +121,20 @@ def route_calls(
     policy: str,
     progress: Progress,
 ) -> RoutedCalls:
-    """The expert of each call under a policy, what the call cost then, and what it would have cost.
-
-    Args:
-        artifact: the router's own, whose evidence prices and values its experts.
-
-    Raises:
-        ConfigError: unknown policy.
-    """
+    """The expert of each call under a policy, what the call cost then, and what it would have cost. The artifact is the
+    router's own. Raises ConfigError: unknown policy."""
     router.policy(policy)  # refuses an unknown name before any work
-    vectors = []
-    for number, call in enumerate(calls):
-        if number % 500 == 0:
-            progress(f"routing {number:,} of {len(calls):,} calls")
+    queries, vectors = [], []
+    for i, call in enumerate(calls):
+        if i % 500 == 0:
+            progress(f"routing {i:,} of {len(calls):,} calls")
         vectors.append(router.embed(call.asks[0], call.asks[1:]))
-    queries = tuple(
-        Query(id=str(i), text=call.asks[0], facts=QueryFacts(prompt_chars=sum(map(len, call.asks))))
-        for i, call in enumerate(calls)
-    )
-    batch = QueryBatch(queries, np.concatenate(vectors))
+        queries.append(Query(id=str(i), text=call.asks[0], facts=QueryFacts(prompt_chars=sum(map(len, call.asks)))))
+    batch = QueryBatch(tuple(queries), np.concatenate(vectors))
     made = router.decide_batch(batch, rng=np.random.default_rng(0), policy=policy)
-    names = tuple(name for name in router.experts if name in artifact.manifest.experts)
-    evidence = evidence_of(artifact).columns([artifact.manifest.experts.index(name) for name in names])
-    rows = (*artifact.manifest.categories, GENERAL)
+    known, rows = artifact.manifest.experts, (*artifact.manifest.categories, GENERAL)
+    names = tuple(name for name in router.experts if name in known)
+    evidence = evidence_of(artifact).columns([known.index(name) for name in names])
     row = np.array([rows.index(decision.category) for decision in made], dtype=np.int64)
     routed = np.array([names.index(decision.expert) for decision in made], dtype=np.int64)
     served = np.array([served_expert(call.model, config, names) for call in calls], dtype=np.int64)
@@ -176,16 +167,16 @@ def costs(
     """USD of each call then, as logged or by list price, and routed, by list price: prompts are as long and as much of
     them is cached for everybody, answers as much longer or shorter as the experts' graded answers of that category."""
     lengths = typical_lengths(evidence.output_tokens).astype(np.float64)
-    then, later = np.full(len(calls), np.nan), np.full(len(calls), np.nan)
+    then, later = np.full((2, len(calls)), np.nan)
     for i, call in enumerate(calls):
         length, other = lengths[row[i], served[i]] if served[i] >= 0 else 0.0, lengths[row[i], routed[i]]
-        prompt = call.usage.prompt_tokens or sum(map(len, call.asks)) // 4
         answer = call.usage.completion_tokens or round(length)
+        prompt = call.usage.prompt_tokens or sum(map(len, call.asks)) // 4
         usage = call.usage.model_copy(update={"prompt_tokens": prompt, "completion_tokens": answer})
-        if answer and served[i] >= 0:
-            then[i] = cost(usage, entries[served[i]].chat_price)
         if call.cost_usd is not None:
             then[i] = call.cost_usd
+        elif answer and served[i] >= 0:
+            then[i] = cost(usage, entries[served[i]].chat_price)
         if answer:
             longer = other / length if length > 0 and other > 0 else 1.0
             kinds = {kind: n for kind, n in usage.kinds.items() if kind in PROMPT}
@@ -202,7 +193,7 @@ def measure_savings(
     total = found.group("all", np.ones(len(calls), dtype=bool))
     return Savings(
         headline=headline(total),
-        warnings=warnings(found, models),
+        warnings=tuple(warnings(found, models)),
         command=command,
         created_at=created_at,
         router=router,
@@ -231,38 +222,34 @@ def headline(total: SavedGroup) -> str:
     return f"{total.n:,} calls. {saved} {gained}"
 
 
-def warnings(found: RoutedCalls, models: NDArray[np.object_]) -> tuple[str, ...]:
+def warnings(found: RoutedCalls, models: NDArray[np.object_]) -> Iterator[str]:
     """The paragraphs that say what is estimated and what is not known."""
-    unknown = sorted(set(models[found.served < 0]))
-    free = sorted({found.names[e] for e in np.unique(found.routed) if not found.has_price[e]})
-    said = [
+    yield (
         "Estimated: nothing was answered again. Quality is what the router predicts from graded answers of each "
         "category, for what served and for what it would have chosen. Costs are the logged ones, else list prices; a "
         "routed answer is as much longer or shorter as that expert's graded answers are."
-    ]
-    if unknown:
+    )
+    if unknown := sorted(set(models[found.served < 0])):
         share = percent(float(np.mean(found.served < 0)), 0)
-        said.append(
+        yield (
             f"{share} of the calls went to models that the router has not measured, so their quality is unknown: "
             f"{', '.join(unknown)}."
         )
-    if free:
-        said.append(f"Without a price in experts.yaml, and so counted as free: {', '.join(free)}. Hosting costs too.")
-    return tuple(said)
+    if free := sorted({found.names[e] for e in np.unique(found.routed) if not found.has_price[e]}):
+        yield f"Without a price in experts.yaml, and so counted as free: {', '.join(free)}. Hosting costs too."
 
 
 def savings_page(report: Savings) -> Page:
     total = report.total
-    saved, gained = (
-        cell_of(found or "unknown", form, is_difference=True)
-        for found, form in ((total.saved_usd, money), (total.gained, points))
-    )
-    title, tone = verdict(saved, gained)
+    saved = cell_of(total.saved_usd or "unknown", money, is_difference=True)
+    gained = cell_of(total.gained or "unknown", points, is_difference=True)
     left_out = ", ".join(f"{count:,} {reason}" for reason, count in report.left_out.items())
     facts = {"Command": report.command, "Router": report.router, "Made": report.created_at, "Left out": left_out}
+    title = f"Saved: {saved.text} per 1,000 calls; predicted quality: {gained.text} points"
+    is_known = saved.interval or gained.interval
     return Page(
         kind="What routing would have saved",
-        title=title,
+        title=title if is_known else "What routing would have saved is unknown",
         lead=report.headline,
         figures=[
             Figure("Saved per 1,000 calls", saved),
@@ -275,21 +262,6 @@ def savings_page(report: Savings) -> Page:
             Section("By model", table=record_table("Model then", report.models)),
             Section("How this was measured", table=facts_of(facts)),
         ],
-        tone=tone,
+        tone=(gained.tone or saved.tone) if gained.interval and {saved.tone, gained.tone} != {"bad", "good"} else "",
         warnings=report.warnings,
     )
-
-
-def verdict(saved: Cell, gained: Cell) -> tuple[str, str]:
-    """The title of the page and its tone."""
-    said = []
-    if saved.tone:
-        cheaper = "cheaper" if saved.tone == "good" else "dearer"
-        said.append(f"{cheaper} by {saved.text.lstrip(MINUS)} per 1,000 calls")
-    if gained.tone:
-        said.append(f"{'better' if gained.tone == 'good' else 'worse'} by {gained.text.lstrip('+' + MINUS)} points")
-    if not said:
-        is_known = saved.interval or gained.interval
-        return "Routing cannot be told from what served" if is_known else "What routing would have saved is unknown", ""
-    is_doubtful = (saved.tone, gained.tone) == ("bad", "good") or (saved.tone == "good" and not gained.interval)
-    return f"Routing would have been {' and '.join(said)}", "" if is_doubtful else gained.tone or saved.tone

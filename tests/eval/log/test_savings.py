@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,7 @@ def written(path: Path, *rows: object) -> Path:
     return path
 
 
-def calls_of(kind: str, *paths: Path) -> tuple[Call, ...]:
+def calls_of(kind: str, *paths: Path) -> Sequence[Call]:
     return read_calls(kind, paths, Counter())
 
 
@@ -53,14 +54,14 @@ def test_litellms_rows_are_read_as_the_api_and_as_csv_have_them(tmp_path: Path) 
     cached = SPEND | {"cache_hit": "True", "spend": 0.0}
     listed = tmp_path / "spend.json"
     listed.write_text(json.dumps({"data": [SPEND, failed, vector, cached, SPEND | {"proxy_server_request": {}}]}))
-    assert read_calls("litellm", [listed], left_out) == (EXPECTED,)
+    assert read_calls("litellm", [listed], left_out) == [EXPECTED]
     assert left_out == {"failed": 1, "not a chat": 1, "answered from its cache": 1, "no text of the request": 1}
     table = tmp_path / "spend.csv"
     with table.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, list(SPEND))
         writer.writeheader()
         writer.writerow({name: json.dumps(v) if isinstance(v, dict) else v for name, v in SPEND.items()})
-    assert calls_of("litellm", table) == (EXPECTED,)
+    assert calls_of("litellm", table) == [EXPECTED]
 
 
 def test_a_log_without_texts_says_how_to_get_them(tmp_path: Path) -> None:
