@@ -4,24 +4,21 @@
 
 Graded answers are those of the shipped experts to the shipped probes, and those of answer_groups.jsonl, written by hand
 before the kinds were measured on them: two that are the same and one or two others. Of the former two right answers
-should have one key, a right and a wrong one should not; what two wrong answers should have nobody knows. The threshold
-of `embedding` is calibrated on the prompts of even digest, where it makes fewest errors of both sorts, and all its
-figures are of the others. A judge is measured on the groups of that kind, too, where one is named. --groups
-names a file of your own, with a line {"kind": "embedding", "prompt": ..., "same": [...], "other": [...]} each.
+should have one key, a right and a wrong one should not; what two wrong answers should have nobody knows. A judge is
+measured on the groups of kind `judge`, where one is named. --groups names a file of your own, with a line
+{"kind": "judge", "prompt": ..., "same": [...], "other": [...]} each.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 from base.intervals import wilson_interval
@@ -32,14 +29,8 @@ from eval.probe_set import load_probes
 from router import plugins
 from router.answers import FAMILY, AnswerKind, KeyOf, Question
 from router.answers import judge as judge_kind
-from router.build import build_encoder
-from router.section import PluginConfig
 
 GROUPS = Path(__file__).with_name("answer_groups.jsonl")
-OF_ONE_ANSWER = ("facts", "translation")
-"""Categories of probes whose short texts are right in one way: two right answers mean the same."""
-
-THRESHOLDS = np.round(np.arange(0.3, 0.96, 0.01), 2)
 Ask = Callable[[str, Mapping[str, object]], str | None]
 
 
@@ -50,23 +41,18 @@ class Graded:
     prompt: str
     answers: tuple[tuple[str, int], ...]
 
-    @property
-    def is_for_calibration(self) -> bool:
-        return hashlib.sha256(self.prompt.encode()).digest()[0] % 2 == 0
 
-
-def shipped() -> Iterable[tuple[str, AnswerKind | None, Graded]]:
+def shipped() -> Iterable[tuple[str, AnswerKind, Graded]]:
     """Kind, how its grader would compare, and the answers of each shipped probe that can be compared."""
     given: dict[str, dict[str, str]] = defaultdict(dict)
     for answer in read_answers(answers_file()):
         given[answer.probe_id][answer.expert] = answer.text
     for probe in load_probes():
         own = kind_of_probe(probe, {})
-        kind = probe.grader.kind if own else "embedding" if probe.category in OF_ONE_ANSWER else None
-        if kind is not None:
+        if own is not None:
             grade = probe.grader.build()
             answers = tuple((text, 0 if grade(text) == 1.0 else -1) for text in given[probe.id].values())
-            yield kind, own, Graded(probe.text, answers)
+            yield probe.grader.kind, own, Graded(probe.text, answers)
 
 
 def by_hand(file: Path) -> Iterable[tuple[str, Graded]]:
@@ -96,17 +82,6 @@ def counted(cases: Iterable[tuple[KeyOf | None, Graded]]) -> Counter[str]:
                 counts["one right"] += 1
                 counts["false same"] += one == other
     return counts
-
-
-def calibrated(cases: Sequence[Graded], embed: Callable[[Sequence[str]], Any]) -> float:
-    """The threshold of the smallest sum of both rates of error."""
-    found = []
-    for threshold in THRESHOLDS:
-        kind = plugins.build(FAMILY, "embedding", {"threshold": float(threshold)})
-        counts = counted((kind.key_for(Question(each.prompt, embed)), each) for each in cases)
-        rates = [counts[part] / max(counts[whole], 1) for part, whole in RATES]
-        found.append((sum(rates), float(threshold)))
-    return min(found)[1]
 
 
 RATES = (("false different", "both right"), ("false same", "one right"))
@@ -142,30 +117,19 @@ def main(
     groups: Annotated[Path, typer.Option(help="graded answers written by people")] = GROUPS,
 ) -> None:
     """Print both rates of error, with 95% intervals, for every kind."""
-    embed = build_encoder(PluginConfig(kind="concat")).encode
     hand, answers = list(by_hand(groups)), list(shipped())
-    texts = [graded for kind, graded in hand if kind == "embedding"]
-    texts += [graded for kind, _, graded in answers if kind == "embedding"]
-    threshold = calibrated([each for each in texts if each.is_for_calibration], embed)
-    near = plugins.build(FAMILY, "embedding", {"threshold": threshold})
-    print(f"threshold of `embedding`: {threshold}\n")
     heads = ("kind", "answers of", "declined", "right ones without a key", *(name for name, _ in RATES))
     print(f"| {' | '.join(heads)} |\n" + "| --- " * len(heads) + "|")
     cases: dict[tuple[str, str], list[tuple[KeyOf | None, Graded]]] = defaultdict(list)
     for kind, own, graded in answers:
-        if kind != "embedding":
-            assert own is not None
-            cases[kind, "shipped experts"].append((own.key_for(Question(graded.prompt)), graded))
-        elif not graded.is_for_calibration:
-            cases[kind, "shipped experts"].append((near.key_for(Question(graded.prompt, embed)), graded))
+        cases[kind, "shipped experts"].append((own.key_for(Question(graded.prompt)), graded))
     for kind, graded in hand:
-        if kind == "embedding" and judge:
+        if kind != "judge":
+            cases[kind, "people"].append((plugins.build(FAMILY, kind, {}).key_for(Question(graded.prompt)), graded))
+        elif judge:
             asking = judge_kind.build(judge_kind.Options(expert=judge))
             key = asking.key_for(Question(graded.prompt, ask=asks_by(base_url)))
             cases[f"judge {judge}", "people"].append((key, graded))
-        built = near if kind == "embedding" else plugins.build(FAMILY, kind, {})
-        if kind != "embedding" or not graded.is_for_calibration:
-            cases[kind, "people"].append((built.key_for(Question(graded.prompt, embed)), graded))
     for (kind, source), found in sorted(cases.items()):
         print(row(kind, source, counted(found)))
 

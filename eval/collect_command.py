@@ -23,7 +23,6 @@ from eval.collect_request import CollectInputs, CollectOptions, CollectRequest
 from eval.command_options import ExpertsOption, split_names
 from eval.probe_set import load_probe_file, load_probes
 from fleet.expert_fingerprint import expert_fingerprint
-from router.build import build_encoder
 from router.config import load_config
 from router.section import PluginConfig
 from training.datasets.outcomes import facts_of_config
@@ -84,15 +83,12 @@ def load_inputs(
         raise ConfigError(f"--base-url: '{base_url}' is not a URL; expected http://HOST:PORT/v1")
     facts, fingerprints = dict[str, ModelFacts](), dict[str, str]()
     compared_by: Mapping[str, PluginConfig] = {}
-    embed = None
     if experts_file:
         config = load_config(experts_file)
         folder = experts_file.resolve().parent
         facts = dict(facts_of_config(config))
         fingerprints = {name: expert_fingerprint(entry, folder) for name, entry in config.experts.items()}
         compared_by = config.answers
-        if any(each.kind == "embedding" for each in compared_by.values()):
-            embed = build_encoder(config.router.encoder).encode
     names = tuple(experts or facts)
     if not names:
         raise ConfigError("name the experts: --experts a,b,c, or --experts-file experts.yaml for all of its experts")
@@ -102,7 +98,7 @@ def load_inputs(
         if names.count(name) > 1:
             raise ConfigError(f"--experts: '{name}' is named {names.count(name)} times")
     loaded = load_probe_file(probes) if probes is not None and probes.is_file() else load_probes(probes)
-    return CollectInputs(loaded, names, facts, fingerprints, compared_by, embed)
+    return CollectInputs(loaded, names, facts, fingerprints, compared_by)
 
 
 def print_collection(collection: Collection, inputs: CollectInputs, out: Path, answers_from: Path | None) -> None:

@@ -13,7 +13,7 @@ from eval.answers import Answer, Pair, answer_key
 from eval.chat_client import ChatClient, connected
 from eval.probe_set import Probe
 from router.section import PluginConfig
-from router.types import FloatArray, Record
+from router.types import Record
 from training.types import ModelFacts
 
 Show = Callable[[str], None]
@@ -26,7 +26,7 @@ class CollectInputs:
 
     `facts` gives sizes and prices; experts without any have unknown cost. `fingerprints` say what decides an expert's
     answers; the name does where there is none. `compared_by` is the kind of answers by category, for probes whose
-    grader tells none; `embed` is the router's encoder, for kinds that need it.
+    grader tells none.
     """
 
     probes: tuple[Probe, ...]
@@ -34,7 +34,6 @@ class CollectInputs:
     facts: Mapping[str, ModelFacts] = field(default_factory=dict)
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     compared_by: Mapping[str, PluginConfig] = field(default_factory=dict)
-    embed: Callable[[Sequence[str]], FloatArray] | None = None
 
 
 class CollectOptions(Record):

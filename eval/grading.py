@@ -122,7 +122,7 @@ async def compared(
         show("comparing answers")
     async with request.client() as client:
         texts, ask = request.probes, asks_by(client)
-        return await keys_of(answers, kinds, {row: Question(texts[row].text, request.embed, ask) for row in kinds})
+        return await keys_of(answers, kinds, {row: Question(texts[row].text, ask) for row in kinds})
 
 
 def ms_per_token(answers: Iterable[Answer], expert: str) -> float | None:

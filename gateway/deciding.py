@@ -311,7 +311,7 @@ def chosen_strategy(
     kind = why_single(chat) or answer_kind(chat.facts, decision.category, declared)
     if isinstance(kind, str):
         return StrategyTrace(name=plan.strategy, is_settled=False, declined=kind)
-    return Chosen(plan.strategy, strategy, router.experts, kind, router.encoder.encode)
+    return Chosen(plan.strategy, strategy, router.experts, kind)
 
 
 def why_single(chat: ChatRequest) -> str:

@@ -117,7 +117,7 @@ class StrategyRun:
         loop = asyncio.get_running_loop()
         text = "\n\n".join(text_of(message) for message in self.chat.messages)
         ask = partial(self._ask, loop)
-        self.key_of = kind.key_for(Question(text, self.chosen.embed, ask))
+        self.key_of = kind.key_for(Question(text, ask))
         return "the request shows nothing to compare answers by" if self.key_of is None else None
 
     async def _settled_answer(self) -> WholeAnswer | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from json import dumps, loads
@@ -17,7 +17,7 @@ from typing import Any, Final, cast
 from base.errors import ConfigError, allowed_values
 from router import plugins
 from router.section import PluginConfig
-from router.types import FloatArray, QueryFacts
+from router.types import QueryFacts
 
 FAMILY = "router.answers"
 MORE_THAN_TEXT = "the answer may be a call of a tool"
@@ -38,11 +38,10 @@ Score = Callable[[str], float]
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Means by which a kind may compare the answers to one request: the text of its messages; the router's encoder,
-    from texts to vectors (n, d); and the text that an expert replies to a chat body, None where it gives none."""
+    """Means by which a kind may compare the answers to one request: the text of its messages, and the text that an
+    expert replies to a chat body, None where it gives none."""
 
     text: str = ""
-    embed: Callable[[Sequence[str]], FloatArray] | None = None
     ask: Callable[[str, Mapping[str, object]], str | None] | None = None
 
 

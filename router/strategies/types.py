@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
-
-from router.types import FloatArray
 
 if TYPE_CHECKING:
     from router.answers import AnswerKind
@@ -70,14 +68,12 @@ class Strategy(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A strategy for one request. Its experts are numbers of `experts`; answers with one key of `kind` are the same.
-    `embed` is the router's encoder."""
+    """A strategy for one request. Its experts are numbers of `experts`; answers with one key of `kind` are the same."""
 
     name: StrategyName
     strategy: Strategy
     experts: tuple[str, ...]
     kind: AnswerKind
-    embed: Callable[[Sequence[str]], FloatArray]
 
     @property
     def asked(self) -> tuple[str, ...]:

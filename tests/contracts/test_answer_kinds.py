@@ -27,11 +27,9 @@ ANSWERS = st.one_of(st.text(max_size=200), st.lists(st.sampled_from(PIECES.split
 
 
 def keys_of(kind: str, number: int) -> KeyOf:
-    """The keys of answers to a prompt that shows an example and a table, beside an encoder and a judge."""
-    encoder = plugins.build("router.encoders", "hashing", {"dim": 16})
-    return built(kind, number).key_for(
-        Question("add(2, 3) == 5; users(id, name)", encoder.encode, lambda expert, body: "different")
-    )
+    """The keys of answers to a prompt that shows an example and a table, beside a judge."""
+    question = Question("add(2, 3) == 5; users(id, name)", lambda expert, body: "different")
+    return built(kind, number).key_for(question)
 
 
 @pytest.mark.parametrize(("kind", "number"), [case for case in CASES if not built(*case.values).is_slow])

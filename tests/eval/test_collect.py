@@ -455,17 +455,3 @@ def test_experts_file_gives_names_and_refuses_others() -> None:
     assert found.facts["generalist"].active_params_b == pytest.approx(0.135)
     with pytest.raises(ConfigError, match="unknown expert 'generalst'; did you mean 'generalist'"):
         load_inputs(None, file, ["generalst"], url)
-
-
-def test_answers_are_compared_by_vectors_as_a_gateway_compares_them(tmp_path: Path) -> None:
-    file = tmp_path / "experts.yaml"
-    file.write_text(
-        "categories: {facts: what is so, general: the rest}\n"
-        "experts: {base: {engine: echo, model: m, context_tokens: 2048}}\n"
-        "router: {encoder: {kind: hashing}, classifier: {kind: logistic}}\n"
-        "answers: {facts: {kind: embedding, threshold: 0.9}}\n"
-    )
-    embed = load_inputs(None, file, None, "http://127.0.0.1:8000/v1").embed
-    assert embed is not None
-    wrapped, plain = embed(["Hello! Closed on Monday, thank you.", "Closed on Monday"])
-    assert np.array_equal(wrapped, plain)  # without courtesy, as the router reads queries

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-import numpy as np
 import pytest
 
 from router import plugins
 from router.answers import FAMILY, MORE_THAN_TEXT, AnswerKind, Question, answer_kind
 from router.answers.sql import query_in, tables_in
 from router.section import PluginConfig
-from router.types import FloatArray, QueryFacts
+from router.types import QueryFacts
 
 QUESTION = Question(
     "Write add(a, b), e.g. add(2, 3) gives 5 and add('x', 'y') gives 'xy'. Also, on users(id, name, age) with "
@@ -118,28 +117,10 @@ def test_what_states_nothing_of_the_kind_has_no_key(kind: str, options: dict[str
     assert plugins.build(FAMILY, kind, options).key_for(QUESTION)(answer) is None
 
 
-@pytest.mark.parametrize("kind", ["code", "sql", "embedding", "judge"])
+@pytest.mark.parametrize("kind", ["code", "sql", "judge"])
 def test_a_request_that_shows_nothing_to_compare_by_is_declined(kind: str) -> None:
-    options = {"judge": {"expert": "referee"}, "embedding": {"threshold": 0.9}}.get(kind, {})
+    options = {"expert": "referee"} if kind == "judge" else {}
     assert plugins.build(FAMILY, kind, options).key_for(Question("write add(a), which sums up")) is None
-
-
-def test_meaning_is_compared_by_vectors_and_numbers() -> None:
-    vectors = {
-        "A storm.": [1.0, 0.0],
-        "a gale": [0.96, 0.28],
-        "The sun.": [0.0, 1.0],
-        "5 km": [1.0, 0.0],
-        "6 km": [1.0, 0.0],
-    }
-
-    def embed(texts: Sequence[str]) -> FloatArray:
-        return np.array([vectors[text] for text in texts], dtype=np.float32)
-
-    key = plugins.build(FAMILY, "embedding", {"threshold": 0.9}).key_for(Question(embed=embed))
-    assert [key(text) for text in vectors] == ["0", "0", "1", "2", "3"]
-    assert key("word " * 41) is None
-    assert plugins.build(FAMILY, "embedding", {"threshold": 0.99}).key_for(Question(embed=embed))("a gale") == "0"
 
 
 def test_a_judge_is_asked_of_each_group_once_and_may_say_nothing_of_use() -> None:
