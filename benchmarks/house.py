@@ -96,8 +96,8 @@ SINCE = {
         training/failover.py eval/log/*worth*.py
         training/feedback_bias.py training/probe_*.py router/exploration.py
     """,
-    "durability, archives": """
-        decision_log/commit_check.py decision_log/archive.py
+    "durability": """
+        decision_log/commit_check.py
     """,
 }
 """Capabilities that were asked for after the rooms were planned, and the files that came with each: none was in commit

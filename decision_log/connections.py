@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from base.errors import DataError, StoreError, reason_of
@@ -29,49 +27,27 @@ def given_redis() -> str | None:
 
 
 @asynccontextmanager
-async def opened_redis(data_dir: Path, redis_url: str | None, *, is_reader: bool = False) -> AsyncIterator[str]:
+async def opened_redis(data_dir: Path, redis_url: str | None) -> AsyncIterator[str]:
     """The address of Redis: the one given, or that of a plugin's server over `data_dir`, which is started where no coe
-    runs there.
-
-    Args:
-        is_reader: nothing will be written, so of a folder that may not be a copy is opened.
-    """
+    runs there."""
     if redis_url:
         yield redis_url
         return
-    plugin, is_sealed = redis_plugin(), is_reader and not os.access(data_dir, os.W_OK)
-    with copied(data_dir / "redis", plugin.KEPT_FOLDER) if is_sealed else nullcontext(data_dir) as home:
-        if url := plugin.running_url(home / "redis"):
-            yield url
-            return
-        server = plugin.RedisServer(home / "redis")
-        try:
-            yield await server.start()
-        finally:
-            await server.stop()
-
-
-@contextmanager
-def copied(redis: Path, kept_folder: str) -> Iterator[Path]:
-    """A temporary data folder with what a server over that folder has kept. Raises DataError: it cannot be read."""
-    with TemporaryDirectory(prefix="coe-") as home:
-        if (kept := redis / kept_folder).exists():
-            own = Path(home) / redis.name / kept_folder
-            own.mkdir(parents=True)
-            try:
-                for path in kept.iterdir():
-                    shutil.copyfile(path, own / path.name)  # without its mode: a server opens these for writing
-            except OSError as error:
-                raise DataError(f"{kept}: cannot be copied ({reason_of(error)})") from error
-        yield Path(home)
+    plugin, home = redis_plugin(), data_dir / "redis"
+    if url := plugin.running_url(home):
+        yield url
+        return
+    server = plugin.RedisServer(home)
+    try:
+        yield await server.start()
+    finally:
+        await server.stop()
 
 
 @asynccontextmanager
-async def opened_client(
-    data_dir: Path, redis_url: str | None, *, is_reader: bool = False
-) -> AsyncIterator[RedisClient]:
+async def opened_client(data_dir: Path, redis_url: str | None) -> AsyncIterator[RedisClient]:
     """A client of that Redis."""
-    async with opened_redis(data_dir, redis_url, is_reader=is_reader) as url:
+    async with opened_redis(data_dir, redis_url) as url:
         client = connect(url)
         try:
             yield client

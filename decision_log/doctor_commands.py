@@ -142,7 +142,7 @@ async def consume_until_signal(data_dir: Path, config: LogConfig, redis_url: str
 
 async def examine(data_dir: Path, config: LogConfig, redis_url: str | None, database: Database) -> Diagnosis:
     """The diagnosis over a data folder. Raises RedisError, StoreError, EngineError."""
-    async with opened_client(data_dir, redis_url, is_reader=True) as client:
+    async with opened_client(data_dir, redis_url) as client:
         return await diagnose(data_dir / SPOOL_FOLDER, client, config.stream, database, time.time())
 
 

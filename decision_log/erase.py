@@ -7,7 +7,6 @@ number.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from decision_log.database import Database
 from decision_log.payloads import json_line
 from decision_log.privacy import MAX_SEARCH_CHARS, SESSION_HEADERS, keyed_hash, named_session, session_hash, session_of
 from decision_log.redis_client import RedisError
-from decision_log.spool import overwrite, spool_folders, unsent_payloads
+from decision_log.spool import overwrite, spool_folders
 from decision_log.sql_removal import Found, Removal, Removed, found_of
 from decision_log.stream import RECORD_FIELD, packed
 from decision_log.stream_entries import Erased, dead_stream, entries_after, entries_of
@@ -79,8 +78,6 @@ async def erase(
     stream: str,
     database: Database,
     at: float,
-    *,
-    is_dry_run: bool = False,
 ) -> Erasure:
     """Erases what was decided up to `at`; again is harmless.
 
@@ -88,7 +85,6 @@ async def erase(
         subjects: stored key ids, session ids and text hashes.
         root: folder of this machine's spools.
         at: Unix seconds.
-        is_dry_run: count what would be erased now, and change nothing.
 
     Raises:
         RedisError, OSError, StoreError: something does not answer; what was done stays done, and can be done again.
@@ -105,25 +101,19 @@ async def erase(
         ]
 
     removal = Removal(database)
-    in_sql = [] if not is_dry_run else await asyncio.to_thread(removal.decisions_of, subjects, at)
-    gone = Removed(len(in_sql)) if is_dry_run else await asyncio.to_thread(removal.erase, subjects, at)
-    spooled = await asyncio.to_thread(in_spools, root, match, is_dry_run=is_dry_run)
+    gone = await asyncio.to_thread(removal.erase, subjects, at)
+    spooled = await asyncio.to_thread(in_spools, root, match)
     streams = {name: await entries_in(name) for name in (stream, dead_stream(stream))}  # delivered or not
     streamed = [decision for entries in streams.values() for _, decision in entries]
-    if is_dry_run:
-        ids = {each.decision_id for each in (*in_sql, *spooled, *streamed)}
-        feedback = await asyncio.to_thread(removal.count_feedback, ids, subjects, at)
-    else:
-        # Before they go, so that nobody finds their numbers nowhere. What was said of them may be in SQL already.
-        on_their_way = await asyncio.to_thread(removal.remove, [*spooled, *streamed], reason="erased", at=at)
-        feedback = on_their_way.feedback
-        for name, entries in streams.items():
-            for entry_id in {entry_id for entry_id, _ in entries}:
-                await delete(client, name, entry_id, match)
-        await forget_answers(client)
-        await rewrite_file(client)
-        await asyncio.to_thread(list, database.add_up())  # the sums that they were in are gone
-    return Erasure(gone + Removed(feedback=feedback), len(streamed), len(spooled))
+    # Before they go, so that nobody finds their numbers nowhere. What was said of them may be in SQL already.
+    on_their_way = await asyncio.to_thread(removal.remove, [*spooled, *streamed], reason="erased", at=at)
+    for name, entries in streams.items():
+        for entry_id in {entry_id for entry_id, _ in entries}:
+            await delete(client, name, entry_id, match)
+    await forget_answers(client)
+    await rewrite_file(client)
+    await asyncio.to_thread(list, database.add_up())  # the sums that they were in are gone
+    return Erasure(gone + Removed(feedback=on_their_way.feedback), len(streamed), len(spooled))
 
 
 async def delete(client: RedisClient, stream: str, entry_id: bytes, match: Match) -> None:
@@ -160,9 +150,8 @@ def is_rewriting(info: Mapping[str, object]) -> bool:
     return any(info.get(name) for name in ("aof_rewrite_in_progress", "aof_rewrite_scheduled"))
 
 
-def in_spools(root: Path, match: Match, *, is_dry_run: bool) -> list[Found]:
-    """The decisions in every spool under `root` that are not sent; overwritten, unless it is a dry run. Raises
-    OSError."""
+def in_spools(root: Path, match: Match) -> list[Found]:
+    """Overwrites the decisions in every spool under `root` that are not sent, and returns them. Raises OSError."""
     found: list[Found] = []
 
     def remains(payload: bytes) -> bytes | None:
@@ -172,8 +161,5 @@ def in_spools(root: Path, match: Match, *, is_dry_run: bool) -> list[Found]:
         return Erased(replica=decision.replica, seq=decision.seq).model_dump_json().encode()
 
     for folder in spool_folders(root):
-        if is_dry_run:
-            deque(map(remains, unsent_payloads(folder)), maxlen=0)
-        else:
-            overwrite(folder, remains)
+        overwrite(folder, remains)
     return found

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from base.errors import ConfigError
-from base.options import ConfigOption, DataOption, require_folder
+from base.options import ConfigOption, DataOption
 from base.period import parse_period
 from decision_log.connections import (
     given_redis,
@@ -37,13 +37,6 @@ def erase_decisions(
     older_than: Annotated[str | None, typer.Option(help="age, e.g. 30d; units s, m, h, d, w")] = None,
     data_dir: DataOption = Path("data"),
     config: ConfigOption = Path("experts.yaml"),
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="with --subject: say what would be erased, and erase nothing")
-    ] = False,
-    archive: Annotated[
-        Path | None,
-        typer.Option("--archive", help="with --older-than: move to files here; with --subject: also from them"),
-    ] = None,
 ) -> int:
     """Erase a subject's decisions and feedback from SQL, stream, dead letters and the spools of this machine; or what
     is older than an age, as `log.keep_days` does every hour."""
@@ -52,44 +45,15 @@ def erase_decisions(
 
     if (subject is None) == (older_than is None):
         raise ConfigError("give either --subject or --older-than")
-    if dry_run and subject is None:
-        raise ConfigError("--dry-run: it needs --subject")
-    if archive is not None and older_than is not None:
-        archive_old(data_dir, older_than, archive)
-        return 0
-    if archive is not None and not archive.is_dir():
-        raise ConfigError(f"--archive {archive}: is not a folder; allowed: one that --older-than moved decisions to")
-    with working("looking for decisions ..."), opened_database(data_dir, is_reader=dry_run) as database:
+    with working("looking for decisions ..."), opened_database(data_dir) as database:
         known = load_config(config)
         if subject is None:
             said = erase_old(data_dir, known.log, given_redis(), database, str(older_than))
         else:
-            done = "would erase" if dry_run else "erased"
-            work = erase_all(data_dir, known.log, given_redis(), database, subject, is_dry_run=dry_run)
-            said = f"{done} {erased_line(run_with_redis(work))}"
-            if archive is not None:
-                from decision_log.archive import erase_archived
-
-                subjects = stored_forms(subject, load_key(data_dir))
-                gone = erase_archived(archive, subjects, time.time(), is_dry_run=dry_run)
-                said += f", {gone.decisions:,} decisions and {gone.feedback:,} pieces of feedback from {archive}"
+            work = erase_all(data_dir, known.log, given_redis(), database, subject)
+            said = f"erased {erased_line(run_with_redis(work))}"
     Terminal().print(said, soft_wrap=True)
     return 0
-
-
-def archive_old(data_dir: Path, older_than: str, out: Path) -> None:
-    """Moves decisions older than an age, with their feedback, from SQL to files of compressed JSON lines."""
-    from base.progress import console_progress
-    from base.terminal import Terminal
-    from decision_log.archive import archive
-
-    now = time.time()
-    before = now - parse_period("--older-than", older_than)
-    require_folder(out)
-    with console_progress() as progress, opened_database(data_dir) as database:
-        moved = archive(database, before, out, now, progress)
-    said = f"moved {moved.decisions:,} decisions and {moved.feedback:,} pieces of feedback to {out}"
-    Terminal().print(said, soft_wrap=True)
 
 
 def erase_old(data_dir: Path, config: LogConfig, redis_url: str | None, database: Database, older_than: str) -> str:
@@ -102,21 +66,15 @@ def erase_old(data_dir: Path, config: LogConfig, redis_url: str | None, database
 
 
 async def erase_all(
-    data_dir: Path,
-    config: LogConfig,
-    redis_url: str | None,
-    database: Database,
-    subject: str,
-    *,
-    is_dry_run: bool = False,
+    data_dir: Path, config: LogConfig, redis_url: str | None, database: Database, subject: str
 ) -> Erasure:
-    """Erases a subject, or only looks. Raises RedisError, OSError, StoreError, EngineError, ConfigError."""
+    """Erases a subject. Raises RedisError, OSError, StoreError, EngineError, ConfigError."""
     if not subject.strip():
         raise ConfigError("--subject is empty; allowed: a key id, a session id or name, a text hash")
     subjects = stored_forms(subject, load_key(data_dir))
-    async with opened_client(data_dir, redis_url, is_reader=is_dry_run) as client:
+    async with opened_client(data_dir, redis_url) as client:
         root, now = data_dir / SPOOL_FOLDER, time.time()
-        return await erase(subjects, root, client, config.stream, database, now, is_dry_run=is_dry_run)
+        return await erase(subjects, root, client, config.stream, database, now)
 
 
 async def trim_dead(data_dir: Path, config: LogConfig, redis_url: str | None, before: float, database: Database) -> int:

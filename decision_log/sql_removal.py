@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, case, delete, exists, func, or_, select
+from sqlalchemy import Connection, case, delete, exists, or_, select
 
 from base.json_text import JsonError, from_json
 from decision_log.database import Database
@@ -142,19 +142,6 @@ class Removal:
                 if found_of(row.record, subjects, at):
                     found.append(Found(row.decision_id, row.replica, row.seq))
         return found
-
-    def count_feedback(self, decision_ids: Collection[str], subjects: Collection[str], at: float) -> int:
-        """Counts the feedback on some decisions, or was given by the subjects up to `at`."""
-        total = 0
-        with self._database.transaction("count feedback") as connection:
-            for table in (FEEDBACK, DOCUMENT_FEEDBACK):
-                ours = table.c.key_id.in_(subjects) & (table.c.at <= at)
-                given = connection.execute(select(table.c.decision_id).where(ours)).scalars()
-                total += sum(1 for decision_id in given if decision_id not in decision_ids)
-                for ids in id_batches(sorted(decision_ids)):
-                    about = select(func.count()).select_from(table).where(table.c.decision_id.in_(ids))
-                    total += connection.execute(about).scalar_one()
-        return total
 
     def _forget_finished(self) -> None:
         """Replicas that are over and have no row left need no account either."""

@@ -12,18 +12,15 @@ import pytest
 from redis import Redis
 
 from base.errors import StoreError
-from coe_offline.redis_server import KEPT_FOLDER, RedisServer
-from decision_log.connections import copied
 from decision_log.database import Database
 from decision_log.decision_record import DecisionRecord
 from decision_log.default_database import default_database_url
 from decision_log.doctor import survey_spools
 from decision_log.doctor_commands import consume_until_signal, doctor, drain
 from decision_log.ledger import Ledger
-from decision_log.payloads import to_payload
 from decision_log.replica_status import DecisionCount, ReplicaState, ReplicaStatus
 from decision_log.spool import Spool
-from decision_log.stream import GROUP, DecisionStream
+from decision_log.stream import GROUP
 from decision_log.stream_entries import dead_stream
 from router.log_config import LogConfig
 from tests.decision_log.running_log import evicting_redis, make_record
@@ -93,53 +90,6 @@ def test_doctor_reads_a_database_that_may_not_be_written(
     with pytest.raises(StoreError, match="attempt to write a readonly database"):
         reader.write_decisions([make_record(4)])
     reader.close()
-
-
-def test_doctor_counts_what_waits_in_a_mounted_backup(
-    tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Without REDIS_URL, in a folder where nothing may be written: root may, so the system's answer is made up."""
-    folder = tmp_path / "backup"
-    folder.mkdir()
-    Database(default_database_url(folder)).close()
-    leave_stream(folder, [make_record(0), make_record(1)])
-    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    may_do = os.access
-    monkeypatch.setattr("os.access", lambda path, mode: not Path(path).is_relative_to(folder) and may_do(path, mode))
-    assert doctor(folder, config) == 0
-    assert "2 decisions, 0 rows, 0 gaps, 0 duplicates, 0 dead letters; on the way: 0 in spools, 2 in the stream" in (
-        capsys.readouterr().out
-    )
-    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
-
-
-def test_the_copy_of_a_sealed_stream_may_be_written(tmp_path: Path) -> None:
-    """A server writes to it. Root may write to any, so the modes are looked at."""
-    kept = tmp_path / "redis" / KEPT_FOLDER
-    kept.mkdir(parents=True)
-    (kept / "incr.aof").write_bytes(b"kept")
-    (kept / "incr.aof").chmod(0o400)
-    kept.chmod(0o500)
-    try:
-        with copied(tmp_path / "redis", KEPT_FOLDER) as home:
-            copy = home / "redis" / KEPT_FOLDER / "incr.aof"
-            assert copy.read_bytes() == b"kept"
-            assert all(path.stat().st_mode & 0o200 for path in (copy, copy.parent))
-    finally:
-        kept.chmod(0o700)
-
-
-def leave_stream(data_dir: Path, records: list[DecisionRecord]) -> None:
-    """Records in the file of an embedded Redis that has ended."""
-
-    async def leave() -> None:
-        server = RedisServer(data_dir / "redis")
-        stream = DecisionStream(await server.start(), name=LogConfig().stream, max_entries=100)
-        assert await stream.try_send([to_payload(record) for record in records])
-        await stream.aclose()
-        await server.stop()
-
-    asyncio.run(leave())
 
 
 def test_doctor_finds_nothing_wrong(

@@ -54,7 +54,7 @@ async def test_what_is_erased_while_redis_is_away_is_not_sent(tmp_path: Path, mo
     async def try_send(payloads: Sequence[bytes]) -> bool:
         tried.append(payloads)
         if len(tried) == 1:
-            in_spools(tmp_path, lambda payload: Found("d", "r", 1) if payload == mine else None, is_dry_run=False)
+            in_spools(tmp_path, lambda payload: Found("d", "r", 1) if payload == mine else None)
         return len(tried) == 2
 
     monkeypatch.setattr(stream, "try_send", try_send)
